@@ -1,0 +1,1 @@
+"""A reference zoo of vision networks; `zoo.run` builds everything from a config."""

@@ -1,0 +1,105 @@
+"""Turn a config node into the object that its `_target_` names; the only place that calls `instantiate`."""
+
+import functools
+import inspect
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, Union, get_args, get_origin
+
+from hydra.errors import InstantiationException
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from zoo.errors import BadInput, ZooError, choices
+
+
+def build(node: DictConfig | Mapping[str, Any], where: str, **given: Any) -> Any:
+    """Build the object of the config group or key `where`; BadInput names the setting that does not fit and what would."""
+    plain = OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else node
+    assert isinstance(plain, Mapping)
+    _check(plain, where)
+    try:
+        return instantiate(dict(plain), _convert_="all", **given)
+    except InstantiationException as error:
+        cause: BaseException = error.__cause__ or error
+        if isinstance(cause, ZooError):
+            raise cause from error
+        raise BadInput(f"{where}: {str(cause).strip().splitlines()[0]}") from error
+    except ZooError:
+        raise
+    except Exception as error:
+        raise BadInput(f"{where}: {str(error).strip().splitlines()[0]}") from error
+
+
+def check_targets(node: Any, allowed: Iterable[str]) -> None:
+    """Refuse a config from a file in which any `_target_` lies outside the allowed packages: it could call anything."""
+    if isinstance(node, Mapping):
+        target = str(node.get("_target_", ""))
+        if target and not target.startswith(tuple(allowed)):
+            raise BadInput(f"the file asks for '{target}' to be called; only {' and '.join(allowed)}* may be")
+        for value in node.values():
+            check_targets(value, allowed)
+    elif isinstance(node, list):
+        for value in node:
+            check_targets(value, allowed)
+
+
+def _check(node: Mapping[str, Any], where: str) -> None:
+    """Hold every value below a node against the annotations of the callables that will get it."""
+    hints, parameters = _signature(node["_target_"], where) if "_target_" in node else ({}, None)
+    for name, value in node.items():
+        key = f"{where}.{name}"
+        if isinstance(value, Mapping):
+            _check(value, key)
+        elif not name.startswith("_"):
+            if parameters is not None and name not in parameters:
+                raise BadInput(f"there is no setting '{key}'; {node['_target_']} has {choices(name, parameters)}")
+            if name in hints and not _fits(value, hints[name]):
+                raise BadInput(f"{key}={value} does not fit; it must be {_name(hints[name], value)}")
+
+
+@functools.cache
+def _signature(target: str, where: str) -> tuple[dict[str, Any], list[str] | None]:
+    """Give a callable's annotations and, unless it takes any keyword, the names of its parameters."""
+    try:
+        function = get_object(target)
+    except Exception as error:
+        raise BadInput(f"{where}._target_={target} cannot be imported ({str(error).splitlines()[0]})") from error
+    parameters = inspect.signature(function).parameters
+    takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    try:
+        hints = typing.get_type_hints(function.__init__ if inspect.isclass(function) else function)
+    except (NameError, TypeError):  # a library whose annotations name what it does not import
+        hints = {}
+    return hints, None if takes_any else list(parameters)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Tell whether a plain value fits an annotation; annotations that no plain value could contradict always fit."""
+    if get_origin(hint) in (Union, types.UnionType):
+        return any(_fits(value, option) for option in get_args(hint))
+    if get_origin(hint) is Literal:
+        return value in get_args(hint)
+    if hint is type(None):
+        return value is None
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if hint in (bool, str):
+        return isinstance(value, hint)
+    if get_origin(hint) in (list, tuple):
+        return isinstance(value, list)
+    return get_origin(hint) is not None or not isinstance(hint, type) or not isinstance(value, str | None.__class__)
+
+
+def _name(hint: Any, value: Any) -> str:
+    """Say what an annotation takes, with a list's nearest choices to what was given."""
+    if get_origin(hint) is Literal:
+        return f"one of {', '.join(map(str, get_args(hint)))} ({choices(str(value), map(str, get_args(hint)))})"
+    if get_origin(hint) in (Union, types.UnionType):
+        plain = [o for o in get_args(hint) if get_origin(o) is Literal or o in (int, float, bool, str, type(None))]
+        return " or ".join(_name(option, value) for option in plain)
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
+    return names.get(hint, str(hint))

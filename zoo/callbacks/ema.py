@@ -1,0 +1,55 @@
+"""Average the weights over time."""
+
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+
+class WeightEMA(lightning.Callback):
+    """Keep an exponential moving average of the net's weights and norm statistics, and validate with it.
+
+    The decay grows as (1 + steps) / (10 + steps) up to `decay`, so that a young average forgets the random start.
+    """
+
+    def __init__(self, decay: float = 0.999) -> None:
+        if not 0 < decay < 1:
+            raise ValueError(f"decay={decay} must lie between 0 and 1, such as 0.999")
+        self.decay = decay
+        self.average: dict[str, Tensor] = {}
+
+    def _live(self, pl_module: lightning.LightningModule) -> dict[str, Tensor]:
+        net = pl_module.net
+        assert isinstance(net, torch.nn.Module)
+        return {k: v.detach() for k, v in net.state_dict().items() if v.is_floating_point()}
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        source = self.average or self._live(pl_module)
+        self.average = {k: v.to(pl_module.device, copy=True) for k, v in source.items()}
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        step = trainer.global_step
+        average = get_ema_multi_avg_fn(min(self.decay, (1 + step) / (10 + step)))
+        average(list(self.average.values()), list(self._live(pl_module).values()), step)
+
+    def _swap(self, pl_module: lightning.LightningModule) -> None:
+        for name, live in self._live(pl_module).items():
+            kept = live.clone()
+            live.copy_(self.average[name])
+            self.average[name].copy_(kept)
+
+    def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if self.average:
+            self._swap(pl_module)
+
+    on_validation_end = on_validation_start
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"average": self.average}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.average = state["average"]

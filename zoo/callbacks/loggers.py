@@ -1,0 +1,72 @@
+"""Write a run's curves, so that one that was interrupted goes on where its checkpoint stands."""
+
+import csv
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers.logger import Logger
+
+from zoo.files import write_text
+
+
+class TensorBoard(TensorBoardLogger):
+    """Write TensorBoard events straight into the run folder; points from `from_step` on that are there are dropped."""
+
+    def __init__(self, folder: Path, from_step: int = 0) -> None:
+        super().__init__(folder, name="", version="", default_hp_metric=False, purge_step=from_step or None)
+
+    def save(self) -> None:
+        """Flush, and leave out the hparams.yaml of Lightning's own: config.yaml has it all."""
+        self.experiment.flush()
+
+    def after_save_checkpoint(self, checkpoint_callback: Any) -> None:
+        self.save()
+
+    def finalize(self, status: str) -> None:
+        """Flush and do not close: test metrics and the HParams row come after training, into the same file."""
+        self.save()
+
+
+class MetricsCSV(Logger):
+    """Keep one row a step in metrics.csv, whole or not at all; rows from `from_step` on that are there are dropped."""
+
+    def __init__(self, folder: Path, from_step: int = 0) -> None:
+        super().__init__()
+        self.path = folder / "metrics.csv"
+        self.rows: dict[int, dict[str, Any]] = {}
+        if from_step and self.path.exists():
+            with open(self.path, newline="") as file:
+                for row in csv.DictReader(file):
+                    if int(row["step"]) < from_step:
+                        self.rows[int(row["step"])] = {k: v for k, v in row.items() if v != ""}
+
+    @property
+    def name(self) -> None:
+        return None
+
+    @property
+    def version(self) -> None:
+        return None
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """Leave hyperparameters to config.yaml."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        assert step is not None
+        self.rows.setdefault(step, {"step": step}).update({k: float(v) for k, v in metrics.items()})
+
+    def after_save_checkpoint(self, checkpoint_callback: Any) -> None:
+        """Write the file; not in `save`, which Lightning calls every few steps and which would cost a rewrite each."""
+        names = dict.fromkeys(name for row in self.rows.values() for name in row)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, ["step", *sorted(names.keys() - {"step"})])
+        writer.writeheader()
+        writer.writerows(self.rows[step] for step in sorted(self.rows))
+        write_text(self.path, text.getvalue())
+
+    def finalize(self, status: str) -> None:
+        if self.rows:
+            self.after_save_checkpoint(None)

@@ -1,0 +1,87 @@
+"""Watch the loss and the clock."""
+
+import math
+import time
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor
+
+from zoo.errors import ZooError
+
+
+class TrainingMonitor(lightning.Callback):
+    """Log `train/loss` and `lr` as means over each `log_every_n_steps`, time every epoch, and stop a run gone to NaN.
+
+    Losses stay on the device between logged steps. An epoch's seconds are of its training steps alone, without
+    validation; those of an epoch that was interrupted are added up over its parts.
+    """
+
+    def __init__(self) -> None:
+        self.epoch_seconds: list[float] = []
+        self.num_images = 0
+        self._losses: list[Tensor] = []
+        self._so_far = 0.0  # seconds of this epoch before it was interrupted
+        self._started: float | None = None
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self._started = time.perf_counter()
+
+    on_train_start = on_train_epoch_start  # an epoch that goes on after an interruption has no start of its own
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._losses.append(outputs["loss"])
+        self.num_images += len(batch[1])
+        if trainer.is_last_batch or len(self._losses) >= trainer.log_every_n_steps:  # type: ignore[attr-defined]
+            self._flush(trainer)
+        if trainer.is_last_batch:
+            self.epoch_seconds.append(self._seconds_so_far())
+            self._so_far, self._started = 0.0, None
+
+    def _flush(self, trainer: lightning.Trainer) -> None:
+        """Fetch the losses since the last flush in one transfer, check them and log their mean."""
+        losses = torch.stack(self._losses).tolist()
+        self._losses.clear()
+        for i, loss in enumerate(losses):
+            if not math.isfinite(loss):
+                step = trainer.fit_loop.epoch_loop.total_batch_idx + 1 - (len(losses) - 1 - i)
+                raise ZooError(_gone(f"loss became {loss} at step {step}", trainer))
+        lr = trainer.optimizers[0].param_groups[0]["lr"]
+        for logger in trainer.loggers:
+            logger.log_metrics({"train/loss": sum(losses) / len(losses), "lr": lr}, step=trainer.global_step - 1)
+
+    def _seconds_so_far(self) -> float:
+        return self._so_far + (time.perf_counter() - self._started if self._started is not None else 0.0)
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        loss = float(trainer.callback_metrics.get("val/loss", 0.0))
+        if not math.isfinite(loss):  # the last step of the epoch was the fatal one
+            raise ZooError(_gone(f"validation loss became {loss}", trainer))
+
+    @property
+    def images_per_second(self) -> float:
+        return self.num_images / max(sum(self.epoch_seconds), 1e-9)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "epoch_seconds": self.epoch_seconds,
+            "num_images": self.num_images,
+            "losses": [float(loss) for loss in self._losses],
+            "so_far": self._seconds_so_far(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.epoch_seconds, self.num_images = list(state["epoch_seconds"]), state["num_images"]
+        self._losses = [torch.tensor(loss) for loss in state["losses"]]
+        self._so_far = state["so_far"]
+
+
+def _gone(what: str, trainer: lightning.Trainer) -> str:
+    lr = trainer.optimizers[0].param_groups[0]["lr"]
+    return (
+        f"the {what}, with a learning rate of {lr:.3g}; the weights from before are kept. "
+        f"A lower optim.lr or trainer.gradient_clip_val=1 may help"
+    )

@@ -1,0 +1,51 @@
+"""Keep the best weights as the run's product."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning
+import torch
+
+from zoo.checkpoint import save_product
+
+
+class BestProduct(lightning.Callback):
+    """Write model.safetensors into the run folder after each validation that beats those before in `metric`.
+
+    Stands before any callback that swaps the weights for validation only, so that what was measured is what is kept.
+    A run without validation keeps its last weights. `facts` is what the file says beside its weights and this metric.
+    """
+
+    def __init__(self, metric: str = "val/accuracy", mode: Literal["max", "min"] = "max") -> None:
+        self.metric, self.sign = metric, {"max": 1, "min": -1}[mode]
+        self.facts: Mapping[str, Any] = {}
+        self.best: dict[str, Any] = {}  # epoch, and all validation metrics there
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if trainer.sanity_checking:
+            return
+        metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
+        if self.metric not in metrics:
+            raise ValueError(f"callbacks.product.metric={self.metric} is not logged; there are {sorted(metrics)}")
+        value = metrics[self.metric]
+        if value == value and (not self.best or self.sign * (value - self.best["metrics"][self.metric]) > 0):
+            self._write(trainer, pl_module, {"epoch": trainer.current_epoch, "metrics": metrics})
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if not self.best:
+            self._write(trainer, pl_module, {"epoch": trainer.current_epoch - 1, "metrics": {}})
+
+    def _write(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, best: dict[str, Any]
+    ) -> None:
+        net = pl_module.net
+        assert isinstance(net, torch.nn.Module)
+        save_product(Path(trainer.default_root_dir) / "model.safetensors", net, {**self.facts, "best": best})
+        self.best = best
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.best = state["best"]

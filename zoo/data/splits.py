@@ -1,0 +1,40 @@
+"""Cut a data set into parts that keep the share of every class, the same way on every machine, and prove it by a hash."""
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def stratified_split(labels: Tensor, sizes: Sequence[int], seed: int) -> list[Tensor]:
+    """Draw disjoint index sets of the given sizes and, last, the rest; each holds the classes in the set's proportions.
+
+    `labels` is (N,) int64; the parts are sorted int64 tensors. Where a proportion is not a whole number, the largest
+    remainders are rounded up. Raises ValueError where the sizes take all of the N samples or more.
+    """
+    if sum(sizes) >= len(labels) or min(sizes, default=0) < 0:
+        raise ValueError(f"parts of {list(sizes)} cannot be cut from {len(labels)} samples and leave some to train on")
+    generator = np.random.RandomState(seed)  # noqa: NPY002  the one NumPy stream whose numbers are promised for ever
+    classes = [generator.permutation(np.flatnonzero(labels.numpy() == c)) for c in range(int(labels.max()) + 1)]
+    parts = []
+    for size in sizes:
+        counts = np.array([len(members) for members in classes])
+        share = counts * size / counts.sum()
+        take = share.astype(int)
+        for c in np.argsort(take - share, kind="stable")[: size - take.sum()]:
+            take[c] += 1
+        parts.append(np.concatenate([members[:k] for members, k in zip(classes, take, strict=True)]))
+        classes = [members[k:] for members, k in zip(classes, take, strict=True)]
+    return [torch.from_numpy(np.sort(part)) for part in [*parts, np.concatenate(classes)]]
+
+
+def split_hash(parts: Sequence[tuple[Tensor, Tensor]]) -> str:
+    """Hash the images (uint8) and labels (int64) of all parts, in order: equal hashes mean the same samples in each."""
+    digest = hashlib.sha256()
+    for images, labels in parts:
+        digest.update(str(tuple(images.shape)).encode())
+        digest.update(images.contiguous().numpy())
+        digest.update(labels.to(torch.int64).contiguous().numpy())
+    return digest.hexdigest()[:16]

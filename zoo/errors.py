@@ -1,0 +1,33 @@
+"""The errors that are shown to a person as one sentence, without a traceback."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class ZooError(Exception):
+    """Say in one sentence what went wrong and what would help; the process ends with `exit_code`."""
+
+    exit_code = 1
+
+
+class BadInput(ZooError):
+    """Say what came and what would do; the person's input is at fault, and nothing was touched."""
+
+    exit_code = 2
+
+
+class Interrupted(ZooError):
+    """Say that a signal ended the run after its state was saved; exits with 128 + the signal's number, as shells do."""
+
+    def __init__(self, message: str, signum: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signum
+
+
+def choices(word: str, valid: Iterable[str]) -> str:
+    """Name the valid words nearest to `word`, or all of them where none is near."""
+    valid = sorted(set(valid))
+    near = difflib.get_close_matches(word, valid, n=3, cutoff=0.6)
+    if near:
+        return f"did you mean {' or '.join(near)}?"
+    return f"choose from {', '.join(valid)}" if valid else "there is nothing to choose from"

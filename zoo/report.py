@@ -1,0 +1,152 @@
+"""What a person sees of a run: tables, pictures, and the files they come from."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from zoo import measure
+from zoo.files import replacing, write_json
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MOST_CLASSES_DRAWN = 30  # more rows than this do not fit a screen
+
+
+def announce(folder: Path, cfg: DictConfig, net: nn.Module) -> None:
+    """Say what is about to be trained, and where it can be watched."""
+    params = measure.count_parameters(net)
+    console = Console(highlight=False)
+    console.print(f"[bold]{cfg.choices.model}[/] on [bold]{cfg.choices.data}[/], {params:,} parameters, seed {cfg.seed}")
+    console.print(f"Run folder  {folder}", soft_wrap=True)
+    console.print(f"TensorBoard tensorboard --logdir {cfg.runs}   then open http://localhost:6006\n", soft_wrap=True)
+
+
+def show_result(result: dict[str, Any]) -> None:
+    """Print the table at the end of a run."""
+    table = Table(title=f"{result['net']} on {result['data']}", title_justify="left")
+    table.add_column("")
+    for split in ("validation", "test"):
+        table.add_column(f"{split} ({result['num_samples'][split[:3] if split != 'test' else split]:,})", justify="right")
+    rows = (("accuracy", "accuracy", ".2%"), ("top-5", "top5", ".2%"), ("loss", "loss", ".4f"))
+    for label, key, form in rows:
+        cells = [format(result[s][key], form) if key in result[s] else "–" for s in ("validation", "test")]
+        table.add_row(label, *cells)
+    console = Console(highlight=False)
+    console.print()
+    console.print(table)
+    console.print(
+        f"{result['params']:,} parameters, {result['macs'] / 1e6:,.3g} M multiply-accumulates an image; "
+        f"best epoch {result['best_epoch']} of {result['epochs']}; trained {result['seconds']:.1f} s at "
+        f"{result['images_per_second']:,.0f} images/s on {result['device']} in {result['precision']}",
+        soft_wrap=True,
+    )
+    console.print(f"Product     {result['folder']}/model.safetensors", soft_wrap=True)
+    console.print(f"Evaluate    python evaluate.py checkpoint={result['folder']}/model.safetensors", soft_wrap=True)
+
+
+def hyperparameters(cfg: DictConfig) -> dict[str, Any]:
+    """Pick the settings that tell runs apart, as one flat row for TensorBoard's HParams table."""
+    row = {group: option for group, option in cfg.choices.items() if option is not None}
+    row |= {"seed": cfg.seed, "data.batch_size": cfg.data.batch_size}
+    row |= {f"trainer.{key}": cfg.trainer[key] for key in ("max_epochs", "gradient_clip_val")}
+    for group in ("optim", "schedule", "task"):
+        row |= {f"{group}.{key}": value for key, value in cfg[group].items() if not key.startswith("_")}
+    return {key: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for key, v in row.items()}
+
+
+def headline(result: dict[str, Any]) -> dict[str, float]:
+    """Give the metrics of the HParams table."""
+    row = {f"best/{s}_{k}": v for s in ("validation", "test") for k, v in result[s].items() if k in ("accuracy", "loss")}
+    return row | {"best/parameters": result["params"], "best/images_per_second": result["images_per_second"]}
+
+
+def evaluate(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str, Any]:
+    """Measure predictions: logits (N, C) float, labels (N,) int64.
+
+    Calibration error is the expected one over 15 equal bins of confidence (Guo et al., 2017), as a fraction of 1. The
+    confusion matrix has a row for each true class and a column for each predicted one.
+    """
+    from torchmetrics.functional.classification import multiclass_calibration_error, multiclass_confusion_matrix
+
+    num_classes = len(classes)
+    matrix = multiclass_confusion_matrix(logits.argmax(1), labels, num_classes)
+    hits, true, predicted = matrix.diag(), matrix.sum(1), matrix.sum(0)
+    top5 = (logits.topk(min(5, num_classes), 1).indices == labels[:, None]).any(1)
+    return {
+        "num_samples": len(labels),
+        "accuracy": float(hits.sum() / matrix.sum()),
+        "top5": float(top5.float().mean()),
+        "loss": float(nn.functional.cross_entropy(logits.double(), labels)),
+        "calibration_error": float(multiclass_calibration_error(logits.softmax(1), labels, num_classes, n_bins=15)),
+        "classes": {
+            name: {
+                "num_samples": int(true[i]),
+                "recall": float(hits[i] / true[i].clamp_min(1)),
+                "precision": float(hits[i] / predicted[i].clamp_min(1)),
+            }
+            for i, name in enumerate(classes)
+        },
+        "confusion_matrix": matrix.tolist(),
+    }
+
+
+def show_evaluation(evaluation: dict[str, Any]) -> None:
+    """Print the summary and the table of classes, the worst recalled first."""
+    console = Console(highlight=False)
+    console.print(
+        f"accuracy {evaluation['accuracy']:.2%}   top-5 {evaluation['top5']:.2%}   loss {evaluation['loss']:.4f}   "
+        f"calibration error {evaluation['calibration_error']:.2%}   ({evaluation['num_samples']:,} images)",
+        soft_wrap=True,
+    )
+    table = Table()
+    for column in ("class", "images", "recall", "precision", "most often taken for"):
+        table.add_column(column, justify="left" if column in ("class", "most often taken for") else "right")
+    names = list(evaluation["classes"])
+    for name, row in sorted(evaluation["classes"].items(), key=lambda item: item[1]["recall"]):
+        mistakes = torch.tensor(evaluation["confusion_matrix"][names.index(name)])
+        mistakes[names.index(name)] = 0
+        other = f"{names[int(mistakes.argmax())]} ({int(mistakes.max())})" if mistakes.max() > 0 else "–"
+        table.add_row(name, f"{row['num_samples']:,}", f"{row['recall']:.2%}", f"{row['precision']:.2%}", other)
+    console.print(table)
+
+
+def write_evaluation(folder: Path, evaluation: dict[str, Any]) -> None:
+    """Write evaluation.json and confusion_matrix.png."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "evaluation.json", evaluation)
+    figure = draw_confusion(evaluation["confusion_matrix"], list(evaluation["classes"]))
+    with replacing(folder / "confusion_matrix.png") as file:
+        figure.savefig(file, format="png", dpi=150)
+    Console(highlight=False).print(f"Written     {folder}/evaluation.json and confusion_matrix.png", soft_wrap=True)
+
+
+def draw_confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> "Figure":
+    """Draw the share of each true class (row) that was taken for each class (column); numbers in per cent."""
+    from matplotlib.colors import PowerNorm
+    from matplotlib.figure import Figure
+
+    counts = torch.tensor(matrix, dtype=torch.float64)
+    share = counts / counts.sum(1, keepdim=True).clamp_min(1)
+    side = min(4 + 0.45 * len(classes), 16)
+    figure = Figure(figsize=(side + 1, side), layout="constrained")
+    axes = figure.add_subplot()
+    # Mistakes are a few per cent and the diagonal most of 100: a square root makes both visible.
+    image = axes.imshow(share, cmap="Blues", norm=PowerNorm(0.5, 0, 1))
+    axes.set(xlabel="predicted class", ylabel="true class")
+    accuracy = float(counts.diag().sum() / counts.sum())
+    axes.set_title(f"Confusion matrix, % of each true class (accuracy {accuracy:.2%})", loc="left")
+    figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
+    if len(classes) <= MOST_CLASSES_DRAWN:
+        axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
+        axes.set_yticks(range(len(classes)), classes)
+        for i, j in (share >= 0.0005).nonzero().tolist():
+            colour = "white" if share[i, j] > 0.4 else "black"
+            axes.text(j, i, f"{100 * share[i, j]:.1f}", ha="center", va="center", color=colour, fontsize=8)
+    return figure

@@ -1,0 +1,285 @@
+"""The one place that knows everyone: builds the objects of a run from its config, and takes a run from start to result."""
+
+import logging
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import lightning
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
+
+from zoo import measure, report
+from zoo.build import build, check_targets
+from zoo.callbacks.loggers import MetricsCSV, TensorBoard
+from zoo.callbacks.monitor import TrainingMonitor
+from zoo.callbacks.product import BestProduct
+from zoo.callbacks.resume import LAST, AtomicCheckpointIO, ResumeCheckpoint
+from zoo.checkpoint import Product, load_weights, provenance, read_product
+from zoo.data.images import InMemoryImages
+from zoo.errors import BadInput, choices
+from zoo.files import write_json, write_text
+from zoo.tasks.classification import ImageClassification
+
+GROUPS = ("model", "data", "task", "optim", "schedule", "compress", "callbacks", "trainer", "experiment")
+log = logging.getLogger("zoo")
+SomeCallback = TypeVar("SomeCallback", bound=lightning.Callback)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder and the config in it, every interpolation resolved."""
+
+    folder: Path
+    cfg: DictConfig
+
+    @property
+    def last_checkpoint(self) -> Path | None:
+        """Where to go on, or None where nothing was saved yet."""
+        return self.folder / LAST if (self.folder / LAST).exists() else None
+
+
+@contextmanager
+def open_run(cfg: DictConfig) -> Iterator[Run]:
+    """Make a new run folder with its config.yaml, or open the one that `resume` names, and log to log.txt in it."""
+    run = _resumed(cfg) if cfg.resume else None
+    _check(run.cfg if run else cfg)
+    run = run or _new(cfg)
+    with _logging_to(run.folder / "log.txt"):
+        log.debug("config:\n%s", OmegaConf.to_yaml(run.cfg))
+        lightning.seed_everything(run.cfg.seed, workers=True, verbose=False)
+        yield run
+
+
+def _new(cfg: DictConfig) -> Run:
+    chosen = HydraConfig.get().runtime.choices
+    plain = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(plain, dict)
+    resolved = OmegaConf.create({**plain, "choices": {group: chosen.get(group) for group in GROUPS}})
+    stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    parent = Path(cfg.runs) / cfg.name
+    parent.mkdir(parents=True, exist_ok=True)
+    folder, n = parent / stamp, 1
+    while True:
+        try:
+            folder.mkdir()
+            break
+        except FileExistsError:  # another run of this name began in the same second
+            folder, n = parent / f"{stamp}-{n}", n + 1
+    write_text(folder / "config.yaml", OmegaConf.to_yaml(resolved))
+    return Run(folder, resolved)
+
+
+def _resumed(cfg: DictConfig) -> Run:
+    """Open a run folder with its own config; of the command line only trainer.* is taken over."""
+    folder = Path(cfg.resume)
+    file = folder / "config.yaml"
+    if not file.is_file():
+        there = [str(path.parent) for path in sorted(Path(cfg.runs).glob("*/*/config.yaml"))]
+        raise BadInput(f"resume={folder} is no run folder, since it has no config.yaml; {choices(str(folder), there)}")
+    saved = OmegaConf.load(file)
+    assert isinstance(saved, DictConfig)
+    changes = [o for o in HydraConfig.get().overrides.task if not o.startswith("resume=")]
+    foreign = [o for o in changes if not o.startswith("trainer.")]
+    if foreign:
+        raise BadInput(f"{foreign[0]} cannot be given with resume, which keeps the run's own config but for trainer.*")
+    for key, value in ((o.split("=")[0], OmegaConf.select(cfg, o.split("=")[0])) for o in changes):
+        OmegaConf.update(saved, key, value)
+    if changes:
+        write_text(file, OmegaConf.to_yaml(saved))
+    return Run(folder, saved)
+
+
+def _check(cfg: DictConfig) -> None:
+    """Refuse the values whose types are right and which still mean nothing."""
+    epochs, lr = cfg.trainer.max_epochs, cfg.optim.lr
+    if not isinstance(epochs, int) or epochs < 1:
+        raise BadInput(f"trainer.max_epochs={epochs} was asked for; it must be a whole number, at least 1")
+    if not isinstance(lr, int | float) or not 0 < lr < float("inf"):
+        raise BadInput(f"optim.lr={lr} was asked for; it must be a number above 0, such as 0.001")
+
+
+@contextmanager
+def _logging_to(path: Path) -> Iterator[None]:
+    """Send our messages to the console and to `path`, and libraries' messages and warnings to `path` only."""
+    to_file = logging.FileHandler(path)
+    to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    to_console = logging.StreamHandler()
+    to_console.setLevel(logging.INFO)
+    log.setLevel(logging.DEBUG)
+    log.handlers, log.propagate = [to_console, to_file], False
+    for name in ("lightning.pytorch", "lightning.fabric", "py.warnings"):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [to_file], False
+    logging.captureWarnings(True)
+    try:
+        yield
+    except BaseException as error:
+        logging.getLogger("zoo").handlers = [to_file]
+        log.error("%s: %s", type(error).__name__, error)
+        raise
+    finally:
+        logging.captureWarnings(False)
+        to_file.close()
+
+
+def build_data(run: Run) -> InMemoryImages:
+    """Build and load the data, so that a missing or wrong set is told before anything else is done."""
+    data: InMemoryImages = build(run.cfg.data, "data")
+    data.load()
+    return data
+
+
+def build_net(run: Run) -> nn.Module:
+    """Build the net; take over weights from `init_from`; lay it out and compile it as the config says."""
+    net: nn.Module = build(run.cfg.model, "model")
+    if run.cfg.init_from:
+        left = load_weights(net, read_product(run.cfg.init_from), replace_head=True)
+        log.info("Weights taken from %s.", run.cfg.init_from)
+        if left:
+            log.info("The head has another size there, so %s start from random values.", " and ".join(left))
+    if run.cfg.channels_last:
+        net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if run.cfg.compile:
+        net.compile()
+    return net
+
+
+def build_task(run: Run, net: nn.Module) -> ImageClassification:
+    """Build the task around a net, with its optimizer and schedule."""
+    optimizer, schedule = build(run.cfg.optim, "optim"), build(run.cfg.schedule, "schedule")
+    return build(run.cfg.task, "task", net=net, optimizer=optimizer, schedule=schedule)
+
+
+def build_trainer(run: Run) -> lightning.Trainer:
+    """Build the trainer with the callbacks and loggers of a run; loggers drop what lies beyond the last checkpoint."""
+    settings = OmegaConf.to_container(run.cfg.trainer, resolve=True)
+    assert isinstance(settings, dict)
+    settings["precision"] = resolve_precision(settings["precision"], settings["accelerator"])
+    step = 0
+    if run.last_checkpoint:
+        step = AtomicCheckpointIO().load_checkpoint(run.last_checkpoint)["global_step"]
+        log.info("Going on in %s after step %d.", run.folder, step)
+    return build(
+        settings,
+        "trainer",
+        callbacks=[build(node, f"callbacks.{name}") for name, node in run.cfg.callbacks.items() if node is not None],
+        logger=[TensorBoard(run.folder, step), MetricsCSV(run.folder, step)],
+        plugins=[AtomicCheckpointIO()],
+        default_root_dir=run.folder,
+        num_sanity_val_steps=0,
+        enable_model_summary=False,
+    )
+
+
+def resolve_precision(precision: str, accelerator: str) -> str:
+    """Turn `auto` into bf16-mixed where CUDA does it in hardware, 16-mixed on older cards, and 32-true elsewhere."""
+    if precision != "auto":
+        return precision
+    if accelerator in ("cpu", "mps", "tpu") or not torch.cuda.is_available():
+        return "32-true"
+    return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
+
+
+def fit(run: Run, trainer: lightning.Trainer, task: ImageClassification, data: InMemoryImages) -> None:
+    """Train from the start or from last.ckpt; leaves the best weights in model.safetensors."""
+    callback_of(trainer, BestProduct).facts = {
+        "config": OmegaConf.to_container(run.cfg, resolve=True),
+        "recipe": [],
+        "data": asdict(data.load()),
+        **provenance(),
+    }
+    callback_of(trainer, TrainingMonitor), callback_of(trainer, ResumeCheckpoint)
+    trainer.fit(task, datamodule=data, ckpt_path=run.last_checkpoint, weights_only=True)
+
+
+def callback_of(trainer: lightning.Trainer, kind: type[SomeCallback]) -> SomeCallback:
+    """Find the trainer's callback of a kind that no run can do without."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, kind):
+            return callback
+    raise BadInput(f"the callbacks lack a {kind.__name__}, which every run needs; see configs/callbacks/default.yaml")
+
+
+def measure_product(
+    run: Run, trainer: lightning.Trainer, task: ImageClassification, data: InMemoryImages
+) -> dict[str, Any]:
+    """Read the product back from its file, test that, and write result.json and the HParams table's row."""
+    product = read_product(run.folder / "model.safetensors")
+    load_weights(task.net, product)
+    test = trainer.test(task, datamodule=data, verbose=False)[0]
+    monitor, facts, cfg = callback_of(trainer, TrainingMonitor), data.load(), run.cfg
+    result = {
+        "name": cfg.name,
+        "net": cfg.choices.model,
+        "data": cfg.choices.data,
+        "params": measure.count_parameters(task.net),
+        "macs": measure.count_macs(task.net, (cfg.data.in_channels, cfg.data.image_size, cfg.data.image_size)),
+        "seed": cfg.seed,
+        "epochs": trainer.current_epoch,
+        "best_epoch": product.facts["best"]["epoch"] + 1,
+        "seconds": sum(monitor.epoch_seconds),
+        "epoch_seconds": monitor.epoch_seconds,
+        "images_per_second": monitor.images_per_second,
+        "device": _device_name(trainer.strategy.root_device),
+        "precision": str(trainer.precision),
+        "validation": {k.removeprefix("val/"): v for k, v in product.facts["best"]["metrics"].items()},
+        "test": {k.removeprefix("test/"): v for k, v in test.items()},
+        "num_samples": facts.num_samples,
+        "split_hash": facts.split_hash,
+        "bytes": {f.name: f.stat().st_size for f in sorted(run.folder.iterdir()) if f.is_file()},
+        "folder": str(run.folder),
+        **{key: product.facts[key] for key in ("commit", "versions")},
+    }
+    for logger in trainer.loggers:
+        logger.log_hyperparams(report.hyperparameters(cfg), metrics=report.headline(result))
+        logger.finalize("success")
+    write_json(run.folder / "result.json", result)
+    return result
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type}, {platform.machine()}, {torch.get_num_threads()} threads"
+
+
+def rebuild(product: Product, cfg: DictConfig) -> tuple[nn.Module, InMemoryImages]:
+    """Build the net of a product file with its weights, and its data with the very split it was trained on.
+
+    BadInput where the file asks for code from outside the zoo, or the data found are not the data it knows.
+    """
+    config = OmegaConf.create(product.facts["config"])
+    check_targets(product.facts["config"]["model"], ["zoo.models."])
+    check_targets(product.facts["config"]["data"], ["zoo.data."])
+    net: nn.Module = build(config.model, "model")
+    load_weights(net, product)
+    if cfg.data_root and "root" in config.data.source:
+        config.data.source.root = cfg.data_root
+    config.data.eval_batch_size = cfg.batch_size
+    data: InMemoryImages = build(config.data, "data")
+    if data.load().split_hash != product.facts["data"]["split_hash"]:
+        raise BadInput("the data found are not those the net was trained on: their images, labels or split differ")
+    return net, data
+
+
+def predict(net: nn.Module, data: InMemoryImages, cfg: DictConfig) -> tuple[Tensor, Tensor]:
+    """Give the logits (N, classes) and labels (N,) of a split, on the CPU."""
+    if cfg.split not in ("test", "val"):
+        raise BadInput(f"split={cfg.split} is no split to evaluate; {choices(str(cfg.split), ['test', 'val'])}")
+    accelerator = torch.accelerator.current_accelerator(check_available=True) if cfg.accelerator == "auto" else None
+    try:
+        device = accelerator or torch.device("cpu" if cfg.accelerator == "auto" else cfg.accelerator)
+        net = net.to(device).eval()
+    except (RuntimeError, AssertionError) as error:
+        raise BadInput(f"accelerator={cfg.accelerator} is not to be had here; auto, cpu, cuda or mps may be") from error
+    with torch.inference_mode():
+        pairs = [(net(images).cpu(), labels.cpu()) for images, labels in data.loader(cfg.split, device)]
+    logits, labels = zip(*pairs, strict=True)
+    return torch.cat(logits), torch.cat(labels)

@@ -1,0 +1,87 @@
+"""Teach a net to name what is in an image."""
+
+from collections.abc import Callable
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from zoo.tasks.metrics import ClassificationMeter
+from zoo.tasks.schedules import Factor
+
+Batch = tuple[Tensor, Tensor]
+
+
+class ImageClassification(lightning.LightningModule):
+    """Train a net on (images, labels) by cross-entropy, and measure loss, top-1 and top-5 accuracy.
+
+    `optimizer` takes parameter groups; `schedule` takes the number of steps and gives the factor for each. Logged:
+    `train/accuracy` an epoch, and `val/` and `test/` `loss`, `accuracy` and `top5`; the loss of validation and test is
+    plain cross-entropy, whatever the label smoothing. Nothing in a training step waits for the device.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        optimizer: Callable[[list[dict[str, Any]]], Optimizer],
+        schedule: Callable[[int], Factor],
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.net = net
+        self.optimizer, self.schedule, self.label_smoothing = optimizer, schedule, label_smoothing
+        self.train_hits: Tensor
+        self.register_buffer("train_hits", torch.zeros(2, dtype=torch.int64))  # right answers, samples
+        self.meter = ClassificationMeter()
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.net(images)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        images, labels = batch
+        logits = self.net(images)
+        with torch.no_grad():
+            self.train_hits[0] += (logits.argmax(1) == labels).sum()
+            self.train_hits[1] += len(labels)
+        return nn.functional.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+
+    def on_train_epoch_end(self) -> None:
+        hits, samples = self.train_hits.double()
+        self.log("train/accuracy", hits / samples)
+        self.train_hits.zero_()
+
+    def _measure(self, batch: Batch) -> None:
+        images, labels = batch
+        logits = self.net(images).float()
+        self.meter.update(logits, labels, nn.functional.cross_entropy(logits, labels, reduction="none"))
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._measure(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        for name, value in self.meter.compute().items():
+            self.log(f"val/{name}", value, prog_bar=name == "accuracy")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self._measure(batch)
+
+    def on_test_epoch_end(self) -> None:
+        self.log_dict({f"test/{name}": value for name, value in self.meter.compute().items()})
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.optimizer(parameter_groups(self.net))
+        factor = self.schedule(int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
+
+
+def parameter_groups(net: nn.Module) -> list[dict[str, Any]]:
+    """Split trained parameters in two: weights, and the biases and norms (one dimension or none) that never decay."""
+    trained = [p for p in net.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim > 1]},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]

@@ -1,0 +1,27 @@
+"""Sums on the device that become means once an epoch."""
+
+import torch
+from torch import Tensor, nn
+
+
+class ClassificationMeter(nn.Module):
+    """Sum loss, top-1 and top-5 hits over batches without leaving the device; a module, so that checkpoints carry it."""
+
+    sums: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("sums", torch.zeros(4, dtype=torch.float64))  # loss, top-1, top-5, samples
+
+    @torch.no_grad()
+    def update(self, logits: Tensor, labels: Tensor, losses: Tensor) -> None:
+        """Add a batch: logits (N, C), labels (N,), and the loss of each sample (N,)."""
+        top = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
+        batch = torch.stack([losses.sum(), top[:, 0].sum(), top.sum(), top.new_tensor(len(labels), dtype=torch.long)])
+        self.sums += batch.to(self.sums)
+
+    def compute(self) -> dict[str, Tensor]:
+        """Give the means so far, as fractions of 1, and start again from nothing."""
+        loss, top1, top5, count = self.sums.clone()
+        self.sums.zero_()
+        return {"loss": loss / count, "accuracy": top1 / count, "top5": top5 / count}

@@ -1,0 +1,67 @@
+"""Learning-rate schedules in closed form, stepped per batch, each after a linear warm-up.
+
+Each takes the number of optimizer steps and gives a function from a step (0 … total_steps - 1) to the factor by which
+the optimizer's own learning rate is multiplied. `warmup` is a share of the steps.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+Factor = Callable[[int], float]
+
+
+def constant(total_steps: int, *, warmup: float = 0.0) -> Factor:
+    """Keep the learning rate."""
+    return _after_warmup(total_steps, warmup, lambda progress: 1.0)
+
+
+def cosine(total_steps: int, *, warmup: float = 0.0, final: float = 0.0) -> Factor:
+    """Fall along half a cosine to the share `final` (Loshchilov and Hutter, "SGDR", 2016, without restarts)."""
+    return _after_warmup(total_steps, warmup, lambda progress: final + (1 - final) * _half_cosine(progress))
+
+
+def step(
+    total_steps: int, *, warmup: float = 0.0, milestones: Sequence[float] = (0.5, 0.75), gamma: float = 0.1
+) -> Factor:
+    """Multiply by `gamma` at each milestone, a share of all steps, warm-up included (He et al., 2015, 4.2)."""
+    warmup_steps = round(warmup * total_steps)
+
+    def factor(i: int) -> float:
+        if i < warmup_steps:
+            return (i + 1) / warmup_steps
+        return gamma ** sum(i >= round(milestone * total_steps) for milestone in milestones)
+
+    return factor
+
+
+def one_cycle(total_steps: int, *, warmup: float = 0.3, start: float = 0.04, final: float = 4e-6) -> Factor:
+    """Rise from `start` to 1 and fall to `final`, both along half a cosine (Smith and Topin, 2017).
+
+    The same curve as torch's OneCycleLR with div_factor = 1/start; momentum is left alone, which is said here since
+    torch's default cycles it too.
+    """
+    peak = warmup * total_steps - 1
+    end = total_steps - 1
+
+    def factor(i: int) -> float:
+        if i <= peak:
+            return start + (1 - start) * (1 - _half_cosine(i / peak))
+        return final + (1 - final) * _half_cosine((i - peak) / max(1.0, end - peak))
+
+    return factor
+
+
+def _half_cosine(progress: float) -> float:
+    """Fall from 1 to 0 as progress goes from 0 to 1, and stay there."""
+    return (1 + math.cos(math.pi * min(progress, 1.0))) / 2
+
+
+def _after_warmup(total_steps: int, warmup: float, shape: Callable[[float], float]) -> Factor:
+    warmup_steps = round(warmup * total_steps)
+
+    def factor(i: int) -> float:
+        if i < warmup_steps:
+            return (i + 1) / warmup_steps
+        return shape((i - warmup_steps) / max(1, total_steps - warmup_steps))
+
+    return factor
