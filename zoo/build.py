@@ -11,13 +11,12 @@ from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from zoo.errors import BadInput, ZooError, choices
+from zoo.errors import BadInput, ZooError, choices, reason
 
 
 def build(node: DictConfig | Mapping[str, Any], where: str, **given: Any) -> Any:
-    """Build the object of the config group or key `where`; BadInput names the setting that does not fit and what would."""
-    plain = OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else node
-    assert isinstance(plain, Mapping)
+    """Build the object of the config key `where`; BadInput names the setting that does not fit and what would."""
+    plain: Any = OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else node
     _check(plain, where)
     try:
         return instantiate(dict(plain), _convert_="all", **given)
@@ -25,11 +24,11 @@ def build(node: DictConfig | Mapping[str, Any], where: str, **given: Any) -> Any
         cause: BaseException = error.__cause__ or error
         if isinstance(cause, ZooError):
             raise cause from error
-        raise BadInput(f"{where}: {str(cause).strip().splitlines()[0]}") from error
+        raise BadInput(f"{where}: {reason(cause)}") from error
     except ZooError:
         raise
     except Exception as error:
-        raise BadInput(f"{where}: {str(error).strip().splitlines()[0]}") from error
+        raise BadInput(f"{where}: {reason(error)}") from error
 
 
 def check_targets(node: Any, allowed: Iterable[str]) -> None:
@@ -65,7 +64,7 @@ def _signature(target: str, where: str) -> tuple[dict[str, Any], list[str] | Non
     try:
         function = get_object(target)
     except Exception as error:
-        raise BadInput(f"{where}._target_={target} cannot be imported ({str(error).splitlines()[0]})") from error
+        raise BadInput(f"{where}._target_={target} cannot be imported ({reason(error)})") from error
     parameters = inspect.signature(function).parameters
     takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
     try:

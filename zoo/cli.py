@@ -1,4 +1,4 @@
-"""The command line: Hydra, with every mistake answered by one sentence. Torch is not imported here, so help is quick."""
+"""The command line: Hydra, with every mistake answered by one sentence. No torch here, so that help is quick."""
 
 import os
 import re
@@ -13,7 +13,7 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from zoo.errors import ZooError, choices
+from zoo.errors import BadInput, ZooError, choices, reason
 
 Story = Callable[[DictConfig], None]
 
@@ -29,7 +29,8 @@ def command(config_name: str) -> Callable[[Story], Callable[[], None]]:
         configs = Path(story.__code__.co_filename).resolve().parent / "configs"
 
         def main() -> None:
-            full = os.environ.get("HYDRA_FULL_ERROR") == "1"
+            before = os.environ.get("HYDRA_FULL_ERROR")
+            full = before == "1"
             os.environ["HYDRA_FULL_ERROR"] = "1"  # has Hydra raise its errors, so that they can be told here
             codes = []
 
@@ -39,14 +40,20 @@ def command(config_name: str) -> Callable[[Story], Callable[[], None]]:
                 except Exception as error:  # kept from Hydra, which would print a line of its own
                     if full:
                         raise
-                    codes.append(tell(error, configs, config_name))  # and the other runs of a sweep go on
+                    codes.append(tell(error))  # and the other runs of a sweep go on
 
             try:
                 hydra.main(version_base="1.3", config_path=str(configs), config_name=config_name)(job)()
-            except (Exception, KeyboardInterrupt) as error:
+            except KeyboardInterrupt:
+                codes.append(_say("stopped by Ctrl-C; there was nothing to save", 130))
+            except (PermissionError, NotADirectoryError, FileExistsError) as error:
+                codes.append(tell(error))
+            except Exception as error:  # raised by Hydra while it composed the config
                 if full:
                     raise
-                codes.append(tell(error, configs, config_name))
+                codes.append(_say(_config_sentence(error, configs, config_name), BadInput.exit_code))
+            finally:
+                os.environ["HYDRA_FULL_ERROR"] = before or "0"
             if codes:
                 sys.exit(max(codes))
 
@@ -55,47 +62,51 @@ def command(config_name: str) -> Callable[[Story], Callable[[], None]]:
     return decorate
 
 
-def tell(error: BaseException, configs: Path, config_name: str) -> int:
-    """Print the sentence for an error, or the traceback of one that nobody foresaw, and give the exit code."""
-    code = error.exit_code if isinstance(error, ZooError) else 130 if isinstance(error, KeyboardInterrupt) else 2
+def tell(error: Exception) -> int:
+    """Print the sentence for an error of a run, or the traceback of one that nobody foresaw, and give the exit code."""
     if isinstance(error, ZooError):
-        sentence = str(error)
-    elif isinstance(error, KeyboardInterrupt):
-        sentence = "stopped by Ctrl-C before there was anything to save"
-    elif isinstance(error, HydraException | OmegaConfBaseException):
-        sentence = _config_sentence(error, configs, config_name)
-    elif isinstance(error, OSError) and error.strerror:
-        code, where = 1, f": {error.filename}" if error.filename else ""
-        sentence = f"{error.strerror}{where}; what was saved before is whole"
-    else:
-        traceback.print_exception(error)
-        return 1
+        return _say(str(error), error.exit_code)
+    if isinstance(error, OmegaConfBaseException):
+        return _say(_config_sentence(error), BadInput.exit_code)
+    if isinstance(error, OSError) and error.strerror:
+        where = f": {error.filename}" if error.filename else ""
+        return _say(f"{error.strerror}{where}; what was saved before is whole", ZooError.exit_code)
+    traceback.print_exception(error)
+    return ZooError.exit_code
+
+
+def _say(sentence: str, code: int) -> int:
     print(f"error: {' '.join(sentence.split())}", file=sys.stderr)
     return code
 
 
-def _config_sentence(error: Exception, configs: Path, config_name: str) -> str:
+def _config_sentence(error: Exception, configs: Path | None = None, config_name: str = "") -> str:
     """Say what was wrong with a group, an option, a key or a value, and which are right."""
-    first_line = str(error).strip().splitlines()[0]
+    first_line = reason(error)
+    if match := re.match(r"Missing mandatory value: (\S+)", first_line):
+        return f"{match.group(1)} is not given; say {match.group(1)}=..."
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, option = error.missing_cfg_file.rpartition("/")
         return f"{group}={option}: there is no such {group}; {choices(option, error.options or [])}"
+    if configs and isinstance(error, ValueError):  # Hydra's word for model=5, which names neither
+        for key, _, option in (argument.partition("=") for argument in sys.argv[1:]):
+            options = [path.stem for path in (configs / key).glob("*.yaml")]
+            if options and option not in options:
+                return f"{key}={option}: there is no such {key or 'group'}; {choices(option, options)}"
     if isinstance(error, OverrideParseException):
         return f"'{error.override}' is no override of the form key=value: {first_line}"
-    if match := re.match(r"Could not override '([^']+)'", first_line):
+    if configs and (match := re.match(r"Could not override '([^']+)'", first_line)):
         key = match.group(1).split("@")[0]
         parent, nearest = _valid_keys(key, configs, config_name)
         return f"there is no setting '{key}'; in {parent or 'the config'} {choices(key, nearest)}"
-    if match := re.match(r"Missing mandatory value: (\S+)", first_line):
-        return f"{match.group(1)} is not given; {config_name}.py needs {match.group(1)}=..."
     if isinstance(error, ConfigCompositionException) and error.__cause__ is not None:
-        first_line += f" ({str(error.__cause__).strip().splitlines()[0]})"
+        first_line += f" ({reason(error.__cause__)})"
     return first_line
 
 
 def _valid_keys(key: str, configs: Path, config_name: str) -> tuple[str, list[str]]:
     """Give the deepest part of `key` that exists, and the full names of all settings below it."""
-    settings = dict(_leaves(_compose_without(key, configs, config_name)))
+    settings = list(_leaves(OmegaConf.to_container(_compose_without(key, configs, config_name))))
     groups = [path.name for path in configs.iterdir() if path.is_dir()]
     parent = key
     while parent:
@@ -116,12 +127,10 @@ def _compose_without(key: str, configs: Path, config_name: str) -> DictConfig:
             return hydra.compose(config_name)
 
 
-def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Give every setting of a config as a dotted name and its value, interpolations unresolved."""
-    plain = OmegaConf.to_container(node, resolve=False) if OmegaConf.is_config(node) else node
-    for name, value in plain.items():
+def _leaves(node: Any, prefix: str = "") -> Iterator[str]:
+    """Give every setting of a plain config as a dotted name."""
+    for name, value in node.items():
         if isinstance(value, dict):
             yield from _leaves(value, f"{prefix}{name}.")
         else:
-            yield f"{prefix}{name}", value
-
+            yield f"{prefix}{name}"

@@ -24,6 +24,11 @@ class Interrupted(ZooError):
         self.exit_code = 128 + signum
 
 
+def reason(error: BaseException) -> str:
+    """Give the first line of an error's message, or its type where it has none."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def choices(word: str, valid: Iterable[str]) -> str:
     """Name the valid words nearest to `word`, or all of them where none is near."""
     valid = sorted(set(valid))

@@ -23,7 +23,9 @@ def announce(folder: Path, cfg: DictConfig, net: nn.Module) -> None:
     """Say what is about to be trained, and where it can be watched."""
     params = measure.count_parameters(net)
     console = Console(highlight=False)
-    console.print(f"[bold]{cfg.choices.model}[/] on [bold]{cfg.choices.data}[/], {params:,} parameters, seed {cfg.seed}")
+    console.print(
+        f"[bold]{cfg.choices.model}[/] on [bold]{cfg.choices.data}[/], {params:,} parameters, seed {cfg.seed}"
+    )
     console.print(f"Run folder  {folder}", soft_wrap=True)
     console.print(f"TensorBoard tensorboard --logdir {cfg.runs}   then open http://localhost:6006\n", soft_wrap=True)
 
@@ -33,7 +35,9 @@ def show_result(result: dict[str, Any]) -> None:
     table = Table(title=f"{result['net']} on {result['data']}", title_justify="left")
     table.add_column("")
     for split in ("validation", "test"):
-        table.add_column(f"{split} ({result['num_samples'][split[:3] if split != 'test' else split]:,})", justify="right")
+        table.add_column(
+            f"{split} ({result['num_samples'][split[:3] if split != 'test' else split]:,})", justify="right"
+        )
     rows = (("accuracy", "accuracy", ".2%"), ("top-5", "top5", ".2%"), ("loss", "loss", ".4f"))
     for label, key, form in rows:
         cells = [format(result[s][key], form) if key in result[s] else "–" for s in ("validation", "test")]
@@ -63,7 +67,9 @@ def hyperparameters(cfg: DictConfig) -> dict[str, Any]:
 
 def headline(result: dict[str, Any]) -> dict[str, float]:
     """Give the metrics of the HParams table."""
-    row = {f"best/{s}_{k}": v for s in ("validation", "test") for k, v in result[s].items() if k in ("accuracy", "loss")}
+    row = {
+        f"best/{s}_{k}": v for s in ("validation", "test") for k, v in result[s].items() if k in ("accuracy", "loss")
+    }
     return row | {"best/parameters": result["params"], "best/images_per_second": result["images_per_second"]}
 
 

@@ -1,4 +1,4 @@
-"""The one place that knows everyone: builds the objects of a run from its config, and takes a run from start to result."""
+"""The one place that knows everyone: builds the objects of a run from its config, and takes it to its result."""
 
 import logging
 import platform
@@ -23,7 +23,7 @@ from zoo.callbacks.product import BestProduct
 from zoo.callbacks.resume import LAST, AtomicCheckpointIO, ResumeCheckpoint
 from zoo.checkpoint import Product, load_weights, provenance, read_product
 from zoo.data.images import InMemoryImages
-from zoo.errors import BadInput, choices
+from zoo.errors import BadInput, choices, reason
 from zoo.files import write_json, write_text
 from zoo.tasks.classification import ImageClassification
 
@@ -145,7 +145,7 @@ def build_net(run: Run) -> nn.Module:
         if left:
             log.info("The head has another size there, so %s start from random values.", " and ".join(left))
     if run.cfg.channels_last:
-        net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        net = net.to(memory_format=torch.channels_last)
     if run.cfg.compile:
         net.compile()
     return net
@@ -159,8 +159,7 @@ def build_task(run: Run, net: nn.Module) -> ImageClassification:
 
 def build_trainer(run: Run) -> lightning.Trainer:
     """Build the trainer with the callbacks and loggers of a run; loggers drop what lies beyond the last checkpoint."""
-    settings = OmegaConf.to_container(run.cfg.trainer, resolve=True)
-    assert isinstance(settings, dict)
+    settings: Any = OmegaConf.to_container(run.cfg.trainer, resolve=True)
     settings["precision"] = resolve_precision(settings["precision"], settings["accelerator"])
     step = 0
     if run.last_checkpoint:
@@ -196,7 +195,12 @@ def fit(run: Run, trainer: lightning.Trainer, task: ImageClassification, data: I
         **provenance(),
     }
     callback_of(trainer, TrainingMonitor), callback_of(trainer, ResumeCheckpoint)
-    trainer.fit(task, datamodule=data, ckpt_path=run.last_checkpoint, weights_only=True)
+    try:
+        trainer.fit(task, datamodule=data, ckpt_path=run.last_checkpoint, weights_only=True)
+    except RuntimeError as error:
+        if not reason(error).startswith("Error(s) in loading state_dict"):
+            raise
+        raise BadInput(f"{run.last_checkpoint} is of another net than {run.cfg.choices.model}; train anew") from error
 
 
 def callback_of(trainer: lightning.Trainer, kind: type[SomeCallback]) -> SomeCallback:

@@ -36,9 +36,7 @@ class BestProduct(lightning.Callback):
         if not self.best:
             self._write(trainer, pl_module, {"epoch": trainer.current_epoch - 1, "metrics": {}})
 
-    def _write(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, best: dict[str, Any]
-    ) -> None:
+    def _write(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, best: dict[str, Any]) -> None:
         net = pl_module.net
         assert isinstance(net, torch.nn.Module)
         save_product(Path(trainer.default_root_dir) / "model.safetensors", net, {**self.facts, "best": best})

@@ -1,11 +1,9 @@
 """Let a run be stopped at any moment and go on as if it had not been."""
 
 import os
-import pickle
 import random
 import signal
 import time
-import zipfile
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -16,7 +14,7 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from zoo.errors import BadInput, Interrupted
+from zoo.errors import BadInput, Interrupted, reason
 from zoo.files import replacing
 
 LAST = "last.ckpt"
@@ -32,9 +30,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
         try:
             return torch.load(path, map_location=map_location or "cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, zipfile.BadZipFile, KeyError) as error:
-            reason = str(error).strip().splitlines()[0][:100]
-            raise BadInput(f"{path} is damaged or is no checkpoint of ours ({reason}); the run cannot go on") from error
+        except Exception as error:  # bytes that are no checkpoint lead torch's reader anywhere
+            why = reason(error)[:100]
+            raise BadInput(f"{path} is damaged or is no checkpoint of ours ({why}); without it, train anew") from error
 
 
 class ResumeCheckpoint(Checkpoint):
@@ -85,7 +83,7 @@ class ResumeCheckpoint(Checkpoint):
 
     def _save(self, trainer: lightning.Trainer) -> None:
         for logger in trainer.loggers:  # before and not after, so that the curves reach at least as far
-            logger.after_save_checkpoint(self)
+            logger.after_save_checkpoint(self)  # type: ignore[arg-type]
         trainer.save_checkpoint(Path(trainer.default_root_dir) / LAST, weights_only=False)  # optimizer and all
         self._saved = time.monotonic()
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import lightning
 import torch
@@ -61,6 +61,7 @@ class InMemoryImages(lightning.LightningDataModule):
         self.augmentations = [a for a in (augment or {}).values() if a is not None]
         self.seed, self.split_seed = seed, split_seed
         self.splits: dict[str, LabelledImages] = {}
+        self._train_state: dict[str, int] | None = None
 
     def load(self) -> ImageFacts:
         """Read, check and split the data once; later calls return the same facts."""
@@ -130,13 +131,24 @@ class InMemoryImages(lightning.LightningDataModule):
         return self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
 
     def train_dataloader(self) -> BatchLoader:
-        return self.loader("train", self._device())
+        self._train_loader = self.loader("train", self._device())
+        if self._train_state is not None:
+            self._train_loader.load_state_dict(self._train_state)
+        return self._train_loader
 
     def val_dataloader(self) -> BatchLoader:
         return self.loader("val", self._device())
 
     def test_dataloader(self) -> BatchLoader:
         return self.loader("test", self._device())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Save the training loader's place here: Lightning saves it too, but restores it only where nobody asked for
+        the number of steps beforehand, as every schedule does."""
+        return {"train_loader": self._train_loader.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._train_state = state["train_loader"]
 
 
 def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
@@ -148,5 +160,5 @@ def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
         mean = (counts * levels).sum() / counts.sum()
         variance = (counts * (levels - mean) ** 2).sum() / counts.sum()
         moments.append((mean, variance.sqrt().clamp_min(1e-3)))
-    mean, std = zip(*moments, strict=True)
-    return torch.stack(mean).float(), torch.stack(std).float()
+    means, deviations = zip(*moments, strict=True)
+    return torch.stack(means).float(), torch.stack(deviations).float()

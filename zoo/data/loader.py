@@ -11,8 +11,8 @@ Augmentation = Callable[[Tensor, Generator], Tensor]
 class BatchLoader:
     """Iterate over (images, labels) batches, normalised to float32, on the device where the tensors lie.
 
-    Every random number is a function of (seed, epoch, batch), so that a state is two integers: `state_dict` and
-    `load_state_dict` go on in mid-epoch with the batches that would have come. Shuffled loaders drop a last short batch.
+    Every random number is a function of (seed, epoch, batch), so that a state is two integers, and after
+    `load_state_dict` the batches come that would have come. Shuffled loaders drop a last short batch.
 
     Shapes: images (N, C, H, W) uint8, labels (N,) int64, mean and std (C,) in units of a pixel's 0…255.
     """
@@ -54,12 +54,13 @@ class BatchLoader:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         order = self._order()
         start, self._start = self._start, 0
-        for self.position in range(start + 1, len(self) + 1):
-            chosen = slice((self.position - 1) * self.batch_size, self.position * self.batch_size)
+        for batch in range(start, len(self)):
+            self.position = batch + 1
+            chosen = slice(batch * self.batch_size, (batch + 1) * self.batch_size)
             index = chosen if order is None else order[chosen]
             images = self.images[index]
             if self.augmentations:
-                self._reseed(self.position)
+                self._reseed(1 + batch)
                 for augment in self.augmentations:
                     images = augment(images, self._generator)
             yield images.to(torch.float32).sub_(self.mean).mul_(self.scale), self.labels[index]

@@ -1,4 +1,4 @@
-"""Where images come from: each source returns raw uint8 images and labels, and says how to get them where they are not."""
+"""Where images come from: each source gives raw uint8 images and labels, or says how to get them."""
 
 import contextlib
 import gzip
@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from zoo.errors import BadInput
+from zoo.errors import BadInput, reason
 
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 
@@ -52,8 +52,8 @@ def torchvision_images(
 ) -> ImageSource:
     """Read one of torchvision's small data sets from `root`, downloading it first where it is absent.
 
-    Fashion-MNIST is also taken from Debian's package where that is installed. Raises BadInput where the data are neither
-    there nor to be had, or are there but damaged.
+    Fashion-MNIST is also taken from Debian's package where that is installed. Raises BadInput where the data are
+    neither there nor to be had, or are there but damaged.
     """
     from torchvision import datasets
 
@@ -95,7 +95,6 @@ def _unpack_debian_fashion_mnist(raw: Path) -> None:
 
 
 def _how_to_get(dataset: str, root: str, download: bool, error: Exception) -> str:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     ways = [
         "let it be downloaded (data.source.download=true, with a network)",
         f"put torchvision's files of {dataset} under data_root={root}",
@@ -104,4 +103,4 @@ def _how_to_get(dataset: str, root: str, download: bool, error: Exception) -> st
     if dataset == "FashionMNIST":
         ways[1] += " or install Debian's package dataset-fashion-mnist"
     what = "could not be downloaded" if download else "was not found"
-    return f"{dataset} {what} ({reason}): {ways[0]}, {ways[1]}, or {ways[2]}."
+    return f"{dataset} {what} ({reason(error)}): {ways[0]}, {ways[1]}, or {ways[2]}."

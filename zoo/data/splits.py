@@ -1,4 +1,4 @@
-"""Cut a data set into parts that keep the share of every class, the same way on every machine, and prove it by a hash."""
+"""Cut a data set into parts that keep the share of every class, the same on every machine, and prove it by a hash."""
 
 import hashlib
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ def stratified_split(labels: Tensor, sizes: Sequence[int], seed: int) -> list[Te
     """
     if sum(sizes) >= len(labels) or min(sizes, default=0) < 0:
         raise ValueError(f"parts of {list(sizes)} cannot be cut from {len(labels)} samples and leave some to train on")
-    generator = np.random.RandomState(seed)  # noqa: NPY002  the one NumPy stream whose numbers are promised for ever
+    generator = np.random.RandomState(seed)
     classes = [generator.permutation(np.flatnonzero(labels.numpy() == c)) for c in range(int(labels.max()) + 1)]
     parts = []
     for size in sizes:
@@ -35,6 +35,6 @@ def split_hash(parts: Sequence[tuple[Tensor, Tensor]]) -> str:
     digest = hashlib.sha256()
     for images, labels in parts:
         digest.update(str(tuple(images.shape)).encode())
-        digest.update(images.contiguous().numpy())
-        digest.update(labels.to(torch.int64).contiguous().numpy())
+        digest.update(images.contiguous().numpy().data)
+        digest.update(labels.to(torch.int64).contiguous().numpy().data)
     return digest.hexdigest()[:16]

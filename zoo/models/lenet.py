@@ -33,6 +33,8 @@ class ScaledTanh(nn.Module):
 class TableConv2d(nn.Conv2d):
     """Convolve with the connections of `table` only: the other weights are not parameters, they do not exist."""
 
+    connected: Tensor
+
     def __init__(self, table: tuple[str, ...], kernel_size: int) -> None:
         super().__init__(len(table), len(table[0]), kernel_size)
         connected = torch.tensor([[mark == "X" for mark in row] for row in table]).T  # out, in

@@ -78,7 +78,7 @@ class Bottleneck(nn.Module):
         return self.relu(x + shortcut)
 
 
-BLOCKS = {"basic": BasicBlock, "bottleneck": Bottleneck}
+BLOCKS: dict[str, type[BasicBlock] | type[Bottleneck]] = {"basic": BasicBlock, "bottleneck": Bottleneck}
 
 
 class ResNet(nn.Module):
@@ -136,7 +136,7 @@ class ResNet(nn.Module):
         return nn.Sequential(conv1x1(self.channels, out_channels, stride), nn.BatchNorm2d(out_channels))
 
     def _initialise(self) -> None:
-        """Draw convolutions as He et al., "Delving deep into rectifiers", 2015, with fan-out; norms start at identity."""
+        """Draw convolutions as He et al., "Delving deep into rectifiers", 2015, by fan-out; norms start as identity."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -80,7 +80,7 @@ class ImageClassification(lightning.LightningModule):
 def parameter_groups(net: nn.Module) -> list[dict[str, Any]]:
     """Split trained parameters in two: weights, and the biases and norms (one dimension or none) that never decay."""
     trained = [p for p in net.parameters() if p.requires_grad]
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": [p for p in trained if p.ndim > 1]},
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]

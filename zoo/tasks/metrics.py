@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 
 class ClassificationMeter(nn.Module):
-    """Sum loss, top-1 and top-5 hits over batches without leaving the device; a module, so that checkpoints carry it."""
+    """Sum loss, top-1 and top-5 hits over batches without leaving the device; a module, to move with its task."""
 
     sums: Tensor
 

@@ -44,7 +44,7 @@ def one_cycle(total_steps: int, *, warmup: float = 0.3, start: float = 0.04, fin
     end = total_steps - 1
 
     def factor(i: int) -> float:
-        if i <= peak:
+        if i < peak:
             return start + (1 - start) * (1 - _half_cosine(i / peak))
         return final + (1 - final) * _half_cosine((i - peak) / max(1.0, end - peak))
 

@@ -1,0 +1,128 @@
+"""Fixtures: the commands as a person runs them, in this process or another, and a small data set on disk."""
+
+import importlib.util
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class Outcome:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def sentence(self) -> str:
+        """The one line of an error, which is all that stderr may hold."""
+        lines = self.err.strip().splitlines()
+        assert len(lines) == 1, self.err
+        assert lines[0].startswith("error: "), self.err
+        return lines[0]
+
+
+Command = Callable[..., Outcome]
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capfd) -> Command:
+    """Run train.py or evaluate.py with arguments in this process; runs/ is in a folder of the test's own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+
+    def run(script: str, *arguments: str) -> Outcome:
+        spec = importlib.util.spec_from_file_location(script, ROOT / f"{script}.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        monkeypatch.setattr(sys, "argv", [f"{script}.py", *arguments])
+        capfd.readouterr()
+        try:
+            module.main()
+            code = 0
+        except SystemExit as exit_:
+            code = exit_.code or 0
+        monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+        return Outcome(code, *capfd.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def process(tmp_path) -> Callable[..., subprocess.Popen]:
+    """Start train.py or evaluate.py with arguments in another process."""
+
+    def start(script: str, *arguments: str) -> subprocess.Popen:
+        line = [sys.executable, str(ROOT / f"{script}.py"), *arguments]
+        return subprocess.Popen(line, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    return start
+
+
+def write_idx(path: Path, array: np.ndarray) -> None:
+    """Write a uint8 array in the format of MNIST's files: magic number, sizes, bytes."""
+    header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(header + array.tobytes())
+
+
+def toy_images(num: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draw 28 px images of ten classes that a net can learn: a bright bar, whose height is the class, in noise."""
+    draw = np.random.default_rng(seed)
+    labels = np.arange(num) % 10
+    images = draw.integers(0, 60, (num, 28, 28))
+    for image, label in zip(images, labels, strict=True):
+        image[4 + 2 * label : 6 + 2 * label, 4:24] += 180
+    return images.astype(np.uint8), labels.astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def fashion_root(tmp_path_factory) -> Path:
+    """A data_root with 700 + 200 toy images in Fashion-MNIST's files, where torchvision's download would put them."""
+    root = tmp_path_factory.mktemp("data")
+    for prefix, num, seed in (("train", 700, 0), ("t10k", 200, 1)):
+        images, labels = toy_images(num, seed)
+        write_idx(root / "FashionMNIST/raw" / f"{prefix}-images-idx3-ubyte", images)
+        write_idx(root / "FashionMNIST/raw" / f"{prefix}-labels-idx1-ubyte", labels)
+    return root
+
+
+@pytest.fixture
+def toy(fashion_root) -> list[str]:
+    """The arguments that make a run of seconds: LeNet-5 on the toy images, three epochs of ten steps."""
+    return [
+        "data=fashion_mnist",
+        f"data_root={fashion_root}",
+        "data.num_validation=60",
+        "data.batch_size=64",
+        "data.augment.flip=null",
+        "trainer=cpu",
+        "trainer.max_epochs=3",
+        "trainer.log_every_n_steps=4",
+        "optim.lr=0.003",
+        "name=toy",
+    ]
+
+
+@pytest.fixture
+def toy_smoke(toy) -> list[str]:
+    """The same as two batches of each kind."""
+    return [a for a in toy if not a.startswith("trainer")] + ["trainer=smoke"]
+
+
+@pytest.fixture
+def only_run(tmp_path) -> Callable[[], Path]:
+    """Give the one run folder that there is."""
+
+    def find() -> Path:
+        (folder,) = (path.parent for path in tmp_path.glob("runs/*/*/config.yaml"))
+        return folder
+
+    return find

@@ -1,0 +1,79 @@
+import pytest
+import torch
+
+from zoo.data.images import InMemoryImages, channel_statistics
+from zoo.data.sources import ImageSource, LabelledImages
+from zoo.errors import BadInput
+
+
+def source(n=200, with_test=True, classes=4):
+    draw = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (n, 3, 8, 8), dtype=torch.uint8, generator=draw)
+    part = LabelledImages(images, torch.arange(n) % 4)
+    return ImageSource(part, part if with_test else None, [f"c{i}" for i in range(classes)])
+
+
+def module(**changes):
+    settings = {"num_classes": 4, "in_channels": 3, "image_size": 8, "num_validation": 40, "batch_size": 16}
+    settings |= changes
+    return InMemoryImages(settings.pop("source", source), **settings)
+
+
+def test_mean_and_deviation_are_of_the_training_split_only():
+    data = module()
+    facts = data.load()
+    train = data.splits["train"].images.double()
+    torch.testing.assert_close(torch.tensor(facts.mean), train.mean((0, 2, 3)).float())
+    torch.testing.assert_close(torch.tensor(facts.std), train.std((0, 2, 3), correction=0).float())
+    whole = source().train.images.double().mean((0, 2, 3)).float()
+    assert not torch.equal(torch.tensor(facts.mean), whole)
+
+
+def test_statistics_of_black_images_do_not_divide_by_nothing():
+    mean, std = channel_statistics(torch.zeros(3, 1, 4, 4, dtype=torch.uint8))
+    assert float(mean) == 0
+    assert float(std) > 0
+
+
+def test_normalised_training_batches_have_mean_0_and_deviation_1():
+    images = torch.cat([x for x, _ in module(batch_size=160).train_dataloader()])
+    torch.testing.assert_close(images.mean((0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(images.std((0, 2, 3), correction=0), torch.ones(3), atol=1e-5, rtol=0)
+
+
+def test_the_split_is_independent_of_the_runs_seed():
+    assert module(seed=1).load().split_hash == module(seed=2).load().split_hash
+    assert module(split_seed=1).load().split_hash != module(split_seed=2).load().split_hash
+
+
+def test_a_set_without_test_images_lends_some_of_its_training_images():
+    facts = module(source=lambda: source(with_test=False), num_test=20).load()
+    assert facts.num_samples == {"train": 140, "val": 40, "test": 20}
+
+
+def test_evaluation_batches_hold_every_sample_once_in_order():
+    data = module(eval_batch_size=64)
+    labels = torch.cat([y for _, y in data.test_dataloader()])
+    assert torch.equal(labels, source().test.labels)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"batch_size": -3}, "batch_size=-3"),
+        ({"eval_batch_size": 0}, "eval_batch_size=0"),
+        ({"batch_size": 1000}, "larger than the 160 training images"),
+        ({"num_classes": 3}, "have 4 classes"),
+        ({"num_classes": 7}, "num_classes=7"),
+        ({"in_channels": 1}, r"\(3, 8, 8\)"),
+        ({"image_size": 32}, r"\(1?3, 32, 32\)"),
+        ({"num_validation": 200}, "leave some to train on"),
+        ({"num_test": 10}, "test images of its own"),
+        ({"source": lambda: source(with_test=False)}, "some must be set aside"),
+    ],
+    ids=str,
+)
+def test_what_the_data_cannot_meet_is_refused(changes, sentence):
+    with pytest.raises(BadInput, match=sentence):
+        module(**changes).load()

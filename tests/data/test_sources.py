@@ -1,0 +1,117 @@
+"""Loading from files of the very formats that are downloaded, and the sentences for those that are not there."""
+
+import gzip
+import hashlib
+import pickle
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from conftest import toy_images, write_idx
+
+from zoo.data import sources
+from zoo.data.sources import mnist_5k, torchvision_images
+from zoo.errors import BadInput
+
+
+def test_mnist_5k_is_500_digits_of_each_class():
+    source = mnist_5k()
+    assert source.train.images.shape == (5000, 1, 28, 28)
+    assert source.train.images.dtype == torch.uint8
+    assert source.train.labels.bincount().tolist() == [500] * 10
+    assert source.test is None
+    assert round(float(source.train.images.float().mean() / 255), 2) == 0.13  # MNIST's published mean is 0.1307
+
+
+@pytest.mark.parametrize("name", ["MNIST", "FashionMNIST"])
+def test_idx_files_are_read_to_the_pixel(tmp_path, name):
+    wanted = {}
+    for prefix, num in (("train", 30), ("t10k", 20)):
+        wanted[prefix] = toy_images(num, seed=num)
+        write_idx(tmp_path / name / "raw" / f"{prefix}-images-idx3-ubyte", wanted[prefix][0])
+        write_idx(tmp_path / name / "raw" / f"{prefix}-labels-idx1-ubyte", wanted[prefix][1])
+    source = torchvision_images(name, str(tmp_path), download=False)
+    for part, prefix in ((source.train, "train"), (source.test, "t10k")):
+        assert np.array_equal(part.images[:, 0].numpy(), wanted[prefix][0])
+        assert part.labels.tolist() == wanted[prefix][1].tolist()
+    assert len(source.classes) == 10
+
+
+@pytest.mark.parametrize(("name", "key", "names"), [("CIFAR10", "labels", 10), ("CIFAR100", "fine_labels", 100)])
+def test_cifar_files_are_read_to_the_pixel(tmp_path, monkeypatch, name, key, names):
+    """Files of CIFAR's layout, with the checksums that torchvision holds them against replaced by theirs."""
+    kind = getattr(torchvision.datasets, name)
+    folder = tmp_path / kind.base_folder
+    folder.mkdir()
+    draw = np.random.default_rng(0)
+    wanted = {}
+
+    def write(file, content):
+        (folder / file).write_bytes(pickle.dumps(content, protocol=2))
+        return file, hashlib.md5((folder / file).read_bytes()).hexdigest()
+
+    def batch(file, num):
+        pixels = draw.integers(0, 256, (num, 3072), dtype=np.uint8)
+        labels = [int(i) for i in draw.integers(0, names, num)]
+        wanted[file] = (pixels.reshape(-1, 3, 32, 32), labels)
+        return write(file, {"data": pixels, key: labels})
+
+    for attribute in ("train_list", "test_list"):
+        monkeypatch.setattr(kind, attribute, [batch(file, 10) for file, _ in getattr(kind, attribute)])
+    meta = write(kind.meta["filename"], {kind.meta["key"]: [f"class {i}" for i in range(names)]})
+    monkeypatch.setattr(kind, "meta", {**kind.meta, "md5": meta[1]})
+
+    source = torchvision_images(name, str(tmp_path), download=False)
+    train = [wanted[file] for file, _ in kind.train_list]
+    assert np.array_equal(source.train.images.numpy(), np.concatenate([pixels for pixels, _ in train]))
+    assert source.train.labels.tolist() == [label for _, labels in train for label in labels]
+    assert len(source.test) == 10
+    assert source.classes[7] == "class 7"
+
+    damaged = folder / kind.test_list[0][0]
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    with pytest.raises(BadInput, match=f"{name} was not found"):
+        torchvision_images(name, str(tmp_path), download=False)
+
+
+def debian_archives(folder, monkeypatch, cut=0):
+    images, labels = toy_images(20, seed=4)
+    for prefix in ("train", "t10k"):
+        for kind, array in (("images-idx3", images), ("labels-idx1", labels)):
+            write_idx(folder / "plain", array)
+            packed = gzip.compress((folder / "plain").read_bytes())
+            (folder / f"{prefix}-{kind}-ubyte.gz").write_bytes(packed[: len(packed) - cut])
+    monkeypatch.setattr(sources, "DEBIAN_FASHION_MNIST", folder)
+    return images
+
+
+def test_fashion_mnist_comes_from_debians_package_where_nothing_was_downloaded(tmp_path, monkeypatch):
+    images = debian_archives(tmp_path, monkeypatch)
+    source = torchvision_images("FashionMNIST", str(tmp_path / "data"), download=False)
+    assert np.array_equal(source.train.images[:, 0].numpy(), images)
+    assert [p.name for p in (tmp_path / "data/FashionMNIST").iterdir()] == ["raw"]
+
+
+def test_a_truncated_archive_leaves_nothing_behind(tmp_path, monkeypatch):
+    debian_archives(tmp_path, monkeypatch, cut=20)
+    with pytest.raises(BadInput, match="FashionMNIST"):
+        torchvision_images("FashionMNIST", str(tmp_path / "data"), download=False)
+    assert not list((tmp_path / "data/FashionMNIST").iterdir())
+
+
+def test_missing_data_names_three_ways_to_get_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "DEBIAN_FASHION_MNIST", tmp_path / "nowhere")
+    with pytest.raises(BadInput) as caught:
+        torchvision_images("FashionMNIST", str(tmp_path / "empty"), download=False)
+    for way in ("data.source.download=true", "dataset-fashion-mnist", "data_root=FOLDER"):
+        assert way in str(caught.value)
+
+
+def test_a_failed_download_says_so(tmp_path, monkeypatch):
+    def no_network(*args, **kwargs):
+        raise OSError("Temporary failure in name resolution")
+
+    monkeypatch.setattr(torchvision.datasets.mnist, "download_and_extract_archive", no_network)
+    with pytest.raises(BadInput, match="MNIST could not be downloaded"):
+        torchvision_images("MNIST", str(tmp_path))

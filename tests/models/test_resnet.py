@@ -1,0 +1,71 @@
+import pytest
+import torch
+import torchvision
+
+from zoo.measure import count_macs, count_parameters
+from zoo.models.resnet import PadShortcut, ResNet
+
+WIDTHS = [64, 128, 256, 512]
+IMAGENET = {  # torchvision 0.29: block, depths, parameters, GMACs
+    "resnet18": ("basic", [2, 2, 2, 2], 11_689_512, 1.814),
+    "resnet34": ("basic", [3, 4, 6, 3], 21_797_672, 3.664),
+    "resnet50": ("bottleneck", [3, 4, 6, 3], 25_557_032, 4.089),
+    "resnet101": ("bottleneck", [3, 4, 23, 3], 44_549_160, 7.801),
+    "resnet152": ("bottleneck", [3, 8, 36, 3], 60_192_808, 11.514),
+}
+
+
+@pytest.mark.parametrize("name", IMAGENET)
+def test_it_is_torchvisions_net_weight_for_weight(name):
+    block, depths, params, gmacs = IMAGENET[name]
+    ours = ResNet(block, depths, WIDTHS)
+    theirs = getattr(torchvision.models, name)(num_classes=1000)
+    assert count_parameters(ours) == params
+    assert round(count_macs(ours, (3, 224, 224)) / 1e9, 3) == gmacs
+
+    for norm in (m for m in theirs.modules() if isinstance(m, torch.nn.BatchNorm2d)):
+        norm.running_mean.uniform_(-0.1, 0.1)
+        norm.running_var.uniform_(0.8, 1.2)
+    ours.load_state_dict(theirs.state_dict())
+    theirs.load_state_dict(ours.state_dict())
+    images = torch.randn(2, 3, 96, 96)
+    with torch.inference_mode():
+        torch.testing.assert_close(ours.eval()(images), theirs.eval()(images), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("depth", "millions"), [(3, "0.27"), (5, "0.46"), (7, "0.66"), (9, "0.85"), (18, "1.73")], ids=str
+)
+def test_cifar_nets_have_the_sizes_of_section_4_2(depth, millions):
+    net = ResNet("basic", [depth] * 3, [16, 32, 64], 3, 10, 32, "pad")
+    layers = [m for m in net.modules() if isinstance(m, torch.nn.Conv2d | torch.nn.Linear)]
+    assert len(layers) == 6 * depth + 2
+    assert f"{count_parameters(net) / 1e6:.2f}" == millions  # the paper says 1.7 for ResNet-110
+
+
+def test_initial_weights_are_as_torchvision_draws_them():
+    ours, theirs = ResNet("basic", [2, 2, 2, 2], WIDTHS), torchvision.models.resnet18()
+    for name, w in theirs.state_dict().items():
+        if w.ndim == 4:
+            assert float(ours.state_dict()[name].std()) == pytest.approx(float(w.std()), rel=0.05)
+
+
+def test_option_a_skips_pixels_and_appends_zero_maps():
+    x = torch.arange(32.0).view(1, 2, 4, 4)
+    y = PadShortcut(2, 2)(x)
+    assert y.shape == (1, 4, 2, 2)
+    assert torch.equal(y[:, :2], x[:, :, ::2, ::2])
+    assert not y[:, 2:].any()
+
+
+def test_small_images_keep_their_size_through_the_stem():
+    net = ResNet("basic", [2, 2, 2, 2], WIDTHS, image_size=32)
+    sizes = []
+    net.layer1.register_forward_hook(lambda m, i, o: sizes.append(o.shape[-1]))
+    net(torch.zeros(1, 3, 32, 32))
+    assert sizes == [32]
+
+
+def test_lists_of_different_length_are_refused():
+    with pytest.raises(ValueError, match="one entry a stage"):
+        ResNet("basic", [1, 1], [16])

@@ -1,0 +1,111 @@
+"""The product file: it comes back equal, and nothing that is not it comes in."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import safetensors.torch
+import torch
+
+from zoo.checkpoint import load_weights, provenance, read_product, save_product
+from zoo.errors import BadInput
+from zoo.models.lenet import LeNet5, LeNet300
+from zoo.models.resnet import ResNet
+
+
+@pytest.fixture
+def product(tmp_path):
+    net = ResNet("basic", [1, 1], [8, 16], 1, 10, 28).to(memory_format=torch.channels_last)
+    save_product(tmp_path / "model.safetensors", net, {"recipe": [], "config": {"model": {"a": [1, None, "ü"]}}})
+    return net, tmp_path / "model.safetensors"
+
+
+def test_another_process_reads_back_every_bit(product):
+    net, path = product
+    code = (
+        "import sys, torch; from zoo.checkpoint import read_product, load_weights\n"
+        "from zoo.models.resnet import ResNet\n"
+        "net = ResNet('basic', [1, 1], [8, 16], 1, 10, 28).eval(); load_weights(net, read_product(sys.argv[1]));"
+        "print([float(v).hex() for v in net(torch.ones(1, 1, 28, 28))[0]])"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    contiguous = ResNet("basic", [1, 1], [8, 16], 1, 10, 28).eval()
+    contiguous.load_state_dict(net.state_dict())
+    assert done.stdout.strip() == str([float(v).hex() for v in contiguous(torch.ones(1, 1, 28, 28))[0].detach()])
+
+
+def test_facts_come_back_equal(product):
+    facts = read_product(product[1]).facts
+    assert facts["config"] == {"model": {"a": [1, None, "ü"]}}
+
+
+def test_the_file_is_plain_safetensors_that_anyone_can_open(product):
+    net, path = product
+    assert safetensors.torch.load_file(path).keys() == net.state_dict().keys()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.01, 0.5, 0.9, 0.9999])
+def test_a_file_cut_short_is_refused(product, share):
+    content = product[1].read_bytes()
+    product[1].write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(BadInput, match="cut short"):
+        read_product(product[1])
+
+
+def test_any_changed_byte_is_refused(product):
+    content = bytearray(product[1].read_bytes())
+    draw = torch.Generator().manual_seed(0)
+    for position in torch.randint(len(content), (200,), generator=draw).tolist():
+        changed = content.copy()
+        changed[position] ^= 1 << (position % 8)
+        product[1].write_bytes(changed)
+        with pytest.raises(BadInput):
+            read_product(product[1])
+
+
+def test_a_foreign_safetensors_file_is_refused(tmp_path):
+    safetensors.torch.save_file({"x": torch.zeros(2)}, tmp_path / "foreign.safetensors", {"format": "pt"})
+    with pytest.raises(BadInput, match="not one that train"):
+        read_product(tmp_path / "foreign.safetensors")
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(BadInput, match="there is no file"):
+        read_product(tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize("change", [{"format": 2}, {"recipe": [{"pass": "unheard of"}]}])
+def test_a_file_from_the_future_is_refused(tmp_path, change):
+    save_product(tmp_path / "x.safetensors", LeNet300(), {"recipe": [], **change})
+    with pytest.raises(BadInput, match="newer version"):
+        read_product(tmp_path / "x.safetensors")
+
+
+def test_weights_of_another_net_are_refused_and_leave_the_net_as_it_was(product):
+    net = LeNet5()
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    with pytest.raises(BadInput, match=r"another net: '\S+' is"):
+        load_weights(net, read_product(product[1]))
+    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+
+
+def test_a_head_of_another_size_is_left_only_where_that_is_asked_for(product):
+    bigger = ResNet("basic", [1, 1], [8, 16], 1, 37, 28)
+    with pytest.raises(BadInput, match="another net"):
+        load_weights(bigger, read_product(product[1]))
+    head = bigger.fc.weight.detach().clone()
+    assert load_weights(bigger, read_product(product[1]), replace_head=True) == ["fc.weight", "fc.bias"]
+    assert torch.equal(bigger.fc.weight, head)
+    assert torch.equal(bigger.conv1.weight, product[0].conv1.weight)
+
+
+def test_a_body_of_another_size_is_refused_even_where_the_head_may_differ(product):
+    colour = ResNet("basic", [1, 1], [8, 16], 3, 10, 28)
+    with pytest.raises(BadInput, match=r"conv1.weight"):
+        load_weights(colour, read_product(product[1]), replace_head=True)
+
+
+def test_provenance_names_versions_and_is_plain_data():
+    facts = json.loads(json.dumps(provenance()))
+    assert facts["versions"]["torch"] == torch.__version__.split("+")[0]

@@ -1,0 +1,94 @@
+"""What a person types wrong gets one sentence that says what came and what would do."""
+
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+
+@pytest.mark.parametrize(
+    ("arguments", "came", "would_do"),
+    [
+        (["model=lenet6"], "model=lenet6", "lenet5"),
+        (["model=zzz"], "model=zzz", "choose from lenet300, lenet5"),
+        (["modle=lenet5"], "modle", "did you mean model"),
+        (["optim.lrr=0.1"], "optim.lrr", "optim.lr"),
+        (["trainer.max_epoch=3"], "trainer.max_epoch", "trainer.max_epochs"),
+        (["seeed=3"], "seeed", "seed"),
+        (["data.augment.crop.pading=3"], "data.augment.crop.pading", "data.augment.crop.padding"),
+        (["model.activation=rellu"], "model.activation=rellu", "did you mean relu"),
+        (["model.c3=3"], "model.c3=3", "full, table"),
+        (["optim.lr=fast"], "optim.lr=fast", "number"),
+        (["optim.momentum=0.9"], "optim.momentum", "optim.lr"),
+        (["+optim.momentum=0.9"], "optim.momentum", "torch.optim.AdamW has"),
+        (["data.batch_size=many"], "data.batch_size=many", "whole number"),
+        (["trainer.precision=bf61-mixed"], "trainer.precision=bf61-mixed", "bf16-mixed"),
+        (["trainer.accelerator=gppu"], "gppu", "cuda"),
+        (["schedule.warmup=much"], "schedule.warmup=much", "number"),
+        (["callbacks=ema", "callbacks.ema.decay=2"], "decay=2", "0.999"),
+        (["trainer.max_epochs=0"], "trainer.max_epochs=0", "at least 1"),
+        (["trainer.max_epochs=-1"], "trainer.max_epochs=-1", "at least 1"),
+        (["trainer.max_epochs=2.5"], "trainer.max_epochs=2.5", "whole number"),
+        (["optim.lr=0"], "optim.lr=0", "above 0"),
+        (["optim.lr=-0.1"], "optim.lr=-0.1", "above 0"),
+        (["optim.lr=.nan"], "optim.lr=.nan", "number"),
+        (["data.batch_size=0"], "data.batch_size=0", "at least 1"),
+        (["data.batch_size=-4"], "data.batch_size=-4", "at least 1"),
+        (["data.batch_size=100000"], "data.batch_size=100000", "3500 training images"),
+        (["data.num_classes=7"], "num_classes=7", "10 classes"),
+        (["resume=runs/none/x"], "resume=runs/none/x", "no run folder"),
+        (["init_from=none.safetensors"], "none.safetensors", "no file"),
+        (["=5"], "=5", "choose from"),
+        (["model=5"], "model=5", "lenet5"),
+        (["model"], "model", "key=value"),
+        (["trainer.max_epochs=[1"], "trainer.max_epochs=[1", "key=value"),
+        (["~callbacks.product"], "BestProduct", "configs/callbacks/default.yaml"),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, list) else "",
+)
+def test_a_mistake_on_the_command_line_is_one_sentence(command, tmp_path, arguments, came, would_do):
+    outcome = command("train", "trainer=smoke", *arguments) if "trainer=" not in arguments[0] else command(*arguments)
+    assert outcome.code == 2, outcome
+    assert came in outcome.sentence
+    assert would_do in outcome.sentence
+
+
+@pytest.mark.parametrize(
+    ("arguments", "came", "would_do"),
+    [
+        ([], "checkpoint is not given", "checkpoint=..."),
+        (["checkpont=x"], "checkpont", "checkpoint"),
+        (["checkpoint=none.safetensors"], "none.safetensors", "runs/<name>/<stamp>"),
+    ],
+)
+def test_so_is_one_in_an_evaluation(command, arguments, came, would_do):
+    outcome = command("evaluate", *arguments)
+    assert outcome.code == 2
+    assert came in outcome.sentence
+    assert would_do in outcome.sentence
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"], ["model=lenet6"], ["--cfg", "job", "optim.lrr=1"]])
+@pytest.mark.parametrize("script", ["train", "evaluate"])
+def test_help_and_typos_are_answered_without_importing_torch(script, arguments):
+    code = (
+        "import runpy, sys\n"
+        f"sys.argv = [{script + '.py'!r}, *{arguments!r}]\n"
+        "try:\n"
+        f"    runpy.run_path({str(ROOT / (script + '.py'))!r}, run_name='__main__')\n"
+        "except SystemExit:\n"
+        "    pass\n"
+        "heavy = {'torch', 'lightning', 'torchvision', 'matplotlib', 'numpy'} & sys.modules.keys()\n"
+        "print('HEAVY', sorted(heavy))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip().endswith("HEAVY []"), done.stdout[-500:]
+
+
+def test_a_traceback_is_shown_to_who_asks_for_it(process, monkeypatch):
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    running = process("train", "model=lenet6")
+    _, err = running.communicate()
+    assert running.returncode == 1
+    assert "Traceback" in err

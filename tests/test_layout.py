@@ -1,0 +1,92 @@
+"""The rooms and the arrows between them, read from the syntax tree."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+ZOO = ROOT / "zoo"
+
+# room: the rooms it may import beside itself. errors and files are the ground that all but the nets stand on.
+GROUND = {"errors", "files"}
+ARROWS = {
+    "errors": set(),
+    "files": set(),
+    "models": set(),
+    "measure": set(),
+    "data": GROUND,
+    "tasks": GROUND,
+    "build": GROUND,
+    "cli": GROUND,
+    "compress": GROUND | {"measure"},
+    "checkpoint": GROUND | {"compress", "measure"},
+    "report": GROUND | {"compress", "measure"},
+    "callbacks": GROUND | {"compress", "measure", "checkpoint"},
+    "export": GROUND | {"compress", "measure", "checkpoint"},
+    "run": None,  # everything
+}
+FILES = sorted(ZOO.rglob("*.py"))
+EVERYWHERE = [*FILES, *sorted(ROOT.glob("*.py")), *sorted((ROOT / "scripts").glob("*.py"))]
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(ZOO).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ZOO)))
+def test_a_room_imports_only_the_rooms_below_it(path):
+    room = room_of(path)
+    if room == "__init__":
+        return
+    assert room in ARROWS, f"{path}: a new room needs its arrows here and in the README"
+    found = {name.split(".")[1] for name in imports(path) if name.startswith("zoo.")} - {room}
+    rooms = found & set(ARROWS)
+    assert ARROWS[room] is None or rooms <= ARROWS[room], f"{room} imports {sorted(rooms - ARROWS[room])}"
+
+
+@pytest.mark.parametrize("path", sorted((ZOO / "models").glob("*.py")), ids=lambda p: p.name)
+def test_a_net_knows_torch_and_nothing_else(path):
+    assert {name.split(".")[0] for name in imports(path)} <= {"torch", "math", "typing", "collections", "zoo"}
+
+
+def test_folders_are_one_deep():
+    assert {len(path.relative_to(ZOO).parts) for path in FILES} <= {1, 2}
+
+
+def test_only_run_builds_and_nothing_imports_run():
+    for path in FILES:
+        if room_of(path) != "run":
+            assert "zoo.run" not in imports(path)
+        if room_of(path) != "build":
+            assert "hydra.utils.instantiate" not in imports(path)
+
+
+@pytest.mark.parametrize("path", EVERYWHERE, ids=lambda p: str(p.relative_to(ROOT)))
+def test_nothing_unpickles(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.Call):
+            continue
+        name = ast.unparse(node.func)
+        assert name not in ("pickle.load", "pickle.loads"), f"{path}:{node.lineno}"
+        if name == "torch.load":
+            safe = [k for k in node.keywords if k.arg == "weights_only" and ast.unparse(k.value) == "True"]
+            assert safe, f"{path}:{node.lineno}: torch.load without weights_only=True"
+        assert name != "torch.compile", f"{path}:{node.lineno}: torch.compile(net) renames every weight: net.compile()"
+        assert "autocast" not in name, f"{path}:{node.lineno}: precision belongs to configs/trainer"
+
+
+def test_stories_stay_short():
+    assert len((ROOT / "train.py").read_text().splitlines()) <= 60
+    assert len((ROOT / "evaluate.py").read_text().splitlines()) <= 50

@@ -1,0 +1,257 @@
+"""A run from its command to its files, as a person sees it."""
+
+import csv
+import json
+import shutil
+
+import pytest
+import safetensors
+import torch
+import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from zoo.checkpoint import read_product
+
+
+def scalars(folder):
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def csv_rows(folder):
+    with open(folder / "metrics.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_leaves_a_whole_folder_and_learns(command, toy, only_run):
+    outcome = command("train", *toy)
+    assert outcome.code == 0, outcome.err
+    folder = only_run()
+    files = {path.name for path in folder.iterdir() if not path.name.startswith("events.out.tfevents")}
+    assert files == {"config.yaml", "metrics.csv", "last.ckpt", "model.safetensors", "result.json", "log.txt"}
+    assert len(list(folder.glob("events.out.tfevents*"))) == 1
+
+    result = json.loads((folder / "result.json").read_text())
+    assert result["params"] == 61_706
+    assert result["macs"] == 416_520
+    assert result["test"]["accuracy"] > 0.9
+    assert result["num_samples"] == {"train": 640, "val": 60, "test": 200}
+    assert result["epochs"] == 3
+    assert result["bytes"]["model.safetensors"] == (folder / "model.safetensors").stat().st_size
+    assert f"{result['test']['accuracy']:.2%}" in outcome.out
+    assert "tensorboard --logdir runs" in outcome.out
+
+    rows = csv_rows(folder)
+    assert [r["step"] for r in rows if r["train/loss"]] == ["3", "7", "9", "13", "17", "19", "23", "27", "29"]
+    best = max(float(r["val/accuracy"]) for r in rows if r["val/accuracy"])
+    assert result["validation"]["accuracy"] == best
+
+    tags = scalars(folder)
+    assert {"train/loss", "lr", "train/accuracy", "val/accuracy", "val/loss", "test/accuracy"} <= tags.keys()
+    assert tags["best/test_accuracy"][0][1] == pytest.approx(result["test"]["accuracy"])
+
+
+def test_the_product_knows_its_net_its_data_and_its_makers(command, toy_smoke, only_run):
+    command("train", *toy_smoke)
+    with safetensors.safe_open(only_run() / "model.safetensors", framework="pt") as file:
+        facts = json.loads(file.metadata()["zoo"])
+    assert facts["config"]["model"]["_target_"] == "zoo.models.lenet.LeNet5"
+    assert facts["data"]["classes"][9] == "Ankle boot"
+    assert len(facts["data"]["mean"]) == 1
+    assert facts["data"]["split_hash"]
+    assert facts["versions"]["torch"]
+    assert facts["recipe"] == []
+    assert facts["best"]["epoch"] == 0
+    assert "val/accuracy" in facts["best"]["metrics"]
+
+
+def test_evaluate_needs_nothing_but_the_file_and_repeats_the_runs_numbers(command, toy, only_run, tmp_path):
+    command("train", *toy)
+    folder = only_run()
+    result = json.loads((folder / "result.json").read_text())
+    shutil.move(folder / "model.safetensors", tmp_path / "elsewhere.safetensors")
+    shutil.rmtree(tmp_path / "runs")
+    for split, key in (("test", "test"), ("val", "validation")):
+        outcome = command("evaluate", f"checkpoint={tmp_path}/elsewhere.safetensors", f"split={split}")
+        assert outcome.code == 0, outcome.err
+        evaluation = json.loads((tmp_path / "evaluation.json").read_text())
+        assert evaluation["accuracy"] == pytest.approx(result[key]["accuracy"])
+        assert evaluation["loss"] == pytest.approx(result[key]["loss"], rel=1e-5)
+        matrix = torch.tensor(evaluation["confusion_matrix"])
+        assert int(matrix.sum()) == evaluation["num_samples"]
+        assert "Ankle boot" in outcome.out
+    assert (tmp_path / "confusion_matrix.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_other_data_than_the_file_knows_are_refused(command, toy_smoke, only_run, fashion_root, tmp_path):
+    command("train", *toy_smoke)
+    product = only_run() / "model.safetensors"
+    shutil.copytree(fashion_root, tmp_path / "other")
+    labels = tmp_path / "other/FashionMNIST/raw/train-labels-idx1-ubyte"
+    content = bytearray(labels.read_bytes())
+    content[8], content[9] = content[9], content[8]
+    labels.write_bytes(content)
+    outcome = command("evaluate", f"checkpoint={product}", f"data_root={tmp_path}/other")
+    assert outcome.code == 2
+    assert "not those the net was trained on" in outcome.sentence
+
+
+def test_a_file_that_asks_for_foreign_code_is_refused(command, toy_smoke, only_run, tmp_path):
+    """A forger can compute checksums, too: what a file may have called is limited to nets and data of the zoo."""
+    from zoo.checkpoint import save_product
+    from zoo.models.lenet import LeNet5
+
+    command("train", *toy_smoke)
+    facts = read_product(only_run() / "model.safetensors").facts
+    for group, node in (
+        ("model", {"_target_": "os.system", "command": f"touch {tmp_path}/owned"}),
+        ("data", {"_target_": "zoo.data.images.InMemoryImages", "source": {"_target_": "os.getcwd"}}),
+    ):
+        evil = {**facts, "config": {**facts["config"], group: node}}
+        save_product(tmp_path / "evil.safetensors", LeNet5(image_size=28), evil)
+        outcome = command("evaluate", f"checkpoint={tmp_path}/evil.safetensors")
+        assert outcome.code == 2
+        assert "asks for 'os." in outcome.sentence
+    assert not (tmp_path / "owned").exists()
+
+
+def test_a_sweep_makes_a_folder_a_run_and_survives_one_that_fails(command, toy_smoke, tmp_path):
+    line = [a for a in toy_smoke if not a.startswith(("name=", "data.batch_size="))]
+    outcome = command("train", "-m", "model=lenet300,lenet5", "data.batch_size=64,100000", *line)
+    assert outcome.code == 2
+    assert outcome.err.count("error: data.batch_size=100000 is larger") == 2
+    done = sorted(path.parent.parent.name for path in tmp_path.glob("runs/*/*/result.json"))
+    assert done == ["lenet300_fashion_mnist", "lenet5_fashion_mnist"]
+
+
+def test_weights_are_taken_over_and_a_head_of_another_size_is_replaced_and_said(
+    command, toy, toy_smoke, only_run, tmp_path
+):
+    command("train", *toy)
+    product = (only_run()).rename(tmp_path / "first") / "model.safetensors"
+    first = json.loads((product.parent / "result.json").read_text())
+
+    outcome = command("train", *toy, f"init_from={product}", "optim.lr=1e-9", "trainer.max_epochs=1")
+    assert outcome.code == 0, outcome.err
+    again = json.loads((only_run() / "result.json").read_text())
+    assert again["test"]["accuracy"] == pytest.approx(first["test"]["accuracy"], abs=0.01)
+    shutil.rmtree(tmp_path / "runs")
+
+    outcome = command("train", *toy_smoke, f"init_from={product}", "model.num_classes=12")
+    assert outcome.code == 0, outcome.err
+    assert "classifier.5.weight and classifier.5.bias start from random values" in outcome.err
+
+    outcome = command("train", *toy_smoke, f"init_from={product}", "model=lenet300")
+    assert outcome.code == 2
+    assert "another net" in outcome.sentence
+
+
+def test_a_finished_run_can_be_trained_further_in_the_same_folder(command, toy, only_run):
+    command("train", *toy)
+    first = csv_rows(only_run())
+    outcome = command("train", f"resume={only_run()}", "trainer.max_epochs=4")
+    assert outcome.code == 0, outcome.err
+    second = csv_rows(only_run())
+    kept = [row for row in second if int(row["step"]) < 30]
+    assert [r["train/loss"] for r in kept] == [r["train/loss"] for r in first if int(r["step"]) < 30]
+    assert max(int(r["step"]) for r in second if r["train/loss"]) == 39
+    assert json.loads((only_run() / "result.json").read_text())["epochs"] == 4
+    assert yaml.safe_load((only_run() / "config.yaml").read_text())["trainer"]["max_epochs"] == 4
+
+
+def test_resume_keeps_the_runs_own_config(command, toy_smoke, only_run):
+    command("train", *toy_smoke)
+    outcome = command("train", f"resume={only_run()}", "optim.lr=1")
+    assert outcome.code == 2
+    assert "optim.lr=1 cannot be given with resume" in outcome.sentence
+
+
+@pytest.mark.parametrize("damage", ["cut", "foreign"])
+def test_a_damaged_last_checkpoint_is_one_sentence_and_the_product_stays(command, toy_smoke, only_run, damage):
+    command("train", *toy_smoke)
+    folder = only_run()
+    before = (folder / "model.safetensors").read_bytes()
+    last = folder / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:1000] if damage == "cut" else b"something else")
+    outcome = command("train", f"resume={folder}", "trainer.max_epochs=4")
+    assert outcome.code == 2
+    assert "last.ckpt is damaged" in outcome.err
+    assert (folder / "model.safetensors").read_bytes() == before
+
+
+def test_a_checkpoint_of_another_net_is_one_sentence(command, toy_smoke, only_run, tmp_path):
+    command("train", *toy_smoke)
+    only_run().rename(tmp_path / "lenet")
+    command("train", *toy_smoke, "model=lenet300")
+    shutil.copy(tmp_path / "lenet/last.ckpt", only_run() / "last.ckpt")
+    outcome = command("train", f"resume={only_run()}", "trainer.max_epochs=4")
+    assert outcome.code == 2
+    assert "of another net" in outcome.err.splitlines()[-1]
+
+
+def test_nan_stops_the_run_says_the_step_and_keeps_the_good_weights(command, toy, only_run):
+    """The first epochs are sound; then the run is resumed with a learning rate that no net survives."""
+    command("train", *toy, "schedule=constant", "optim=sgd", "optim.lr=0.01", "trainer.max_epochs=1")
+    folder = only_run()
+    product, last = ((folder / name).read_bytes() for name in ("model.safetensors", "last.ckpt"))
+    config = folder / "config.yaml"
+    state = torch.load(folder / "last.ckpt", weights_only=True)
+    for group in state["optimizer_states"][0]["param_groups"]:
+        group["initial_lr"] = group["lr"] = 1e30
+    state["lr_schedulers"][0]["base_lrs"] = [1e30, 1e30]
+    torch.save(state, folder / "last.ckpt")
+    last = (folder / "last.ckpt").read_bytes()
+
+    outcome = command("train", f"resume={folder}", "trainer.max_epochs=3")
+    assert outcome.code == 1
+    sentence = outcome.err.strip().splitlines()[-1]
+    assert sentence.startswith("error: the loss became nan at step 1")  # 11 or one of the next
+    assert "optim.lr" in sentence
+    assert (folder / "model.safetensors").read_bytes() == product
+    assert (folder / "last.ckpt").read_bytes() == last
+    assert config.exists()
+
+
+def test_a_run_folder_that_cannot_be_written_is_one_sentence(command, toy, tmp_path):
+    (tmp_path / "runs").write_text("a file where the folder should be")
+    outcome = command("train", *toy)
+    assert outcome.code == 1
+    assert "runs" in outcome.sentence
+    assert (tmp_path / "runs").read_text() == "a file where the folder should be"
+
+
+def test_data_that_are_not_there_leave_no_run_behind_that_looks_whole(command, tmp_path, monkeypatch):
+    from zoo.data import sources
+
+    monkeypatch.setattr(sources, "DEBIAN_FASHION_MNIST", tmp_path / "nowhere")
+    outcome = command("train", "data=fashion_mnist", f"data_root={tmp_path}/empty", "data.source.download=false")
+    assert outcome.code == 2
+    assert "FashionMNIST was not found" in outcome.sentence
+    assert not list(tmp_path.glob("runs/*/*/result.json"))
+
+
+def test_early_stopping_ends_a_run_that_no_longer_improves(command, toy, only_run):
+    line = [*toy, "callbacks=early_stopping", "callbacks.early_stopping.patience=1", "trainer.max_epochs=50"]
+    outcome = command("train", *line, "schedule=constant", "optim.lr=1e-9")
+    assert outcome.code == 0, outcome.err
+    assert json.loads((only_run() / "result.json").read_text())["epochs"] == 2
+
+
+def test_with_ema_the_product_holds_the_averaged_weights_that_were_validated(command, toy, only_run):
+    outcome = command("train", *toy, "callbacks=ema", "callbacks.ema.decay=0.9")
+    assert outcome.code == 0, outcome.err
+    folder = only_run()
+    product = read_product(folder / "model.safetensors")
+    state = torch.load(folder / "last.ckpt", weights_only=True)
+    (average,) = (v["average"] for k, v in state["callbacks"].items() if "WeightEMA" in k)
+    live = {k.removeprefix("net."): v for k, v in state["state_dict"].items() if k.startswith("net.")}
+    assert product.facts["best"]["epoch"] == 2  # the toy task gets better every epoch
+    for name, kept in product.weights.items():
+        assert torch.equal(kept, average[name])
+        assert not torch.equal(kept, live[name])
+
+
+def test_gradient_clipping_accumulation_compile_and_layout_are_settings(command, toy):
+    line = ["trainer.gradient_clip_val=1", "trainer.accumulate_grad_batches=2", "channels_last=false"]
+    assert command("train", *toy, "trainer.max_epochs=1", *line).code == 0
