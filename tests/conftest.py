@@ -8,10 +8,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import hydra
 import numpy as np
 import pytest
+from omegaconf import DictConfig, OmegaConf
 
 ROOT = Path(__file__).parent.parent
+CONFIGS = ROOT / "configs"
+
+
+def options(group: str) -> list[str]:
+    """Give the choices of a config group, found by globbing, so that a new file is tested without an edit."""
+    return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
 
 
 @dataclass(frozen=True)
@@ -53,6 +61,19 @@ def command(tmp_path, monkeypatch, capfd) -> Command:
         return Outcome(code, *capfd.readouterr())
 
     return run
+
+
+@pytest.fixture(scope="session")
+def compose() -> Callable[..., DictConfig]:
+    """Compose train.yaml with overrides, interpolations resolved."""
+
+    def make(*overrides: str) -> DictConfig:
+        with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            cfg = hydra.compose("train", ["name=test", *overrides])
+        OmegaConf.resolve(cfg)
+        return cfg
+
+    return make
 
 
 @pytest.fixture

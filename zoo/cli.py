@@ -19,14 +19,14 @@ Story = Callable[[DictConfig], None]
 
 
 def command(config_name: str) -> Callable[[Story], Callable[[], None]]:
-    """Turn `story(cfg)` into a command that composes configs/<config_name>.yaml beside the story's own file.
+    """Turn `story(cfg)` into a command that composes the checkout's configs/<config_name>.yaml.
 
     Exit codes: 0 done; 2 bad input, nothing touched; 1 a run failed; 130 and 143 stopped by Ctrl-C and SIGTERM; of a
     sweep the highest of its runs. HYDRA_FULL_ERROR=1 shows tracebacks.
     """
 
     def decorate(story: Story) -> Callable[[], None]:
-        configs = Path(story.__code__.co_filename).resolve().parent / "configs"
+        configs = Path(__file__).resolve().parents[1] / "configs"
 
         def main() -> None:
             before = os.environ.get("HYDRA_FULL_ERROR")

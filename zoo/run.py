@@ -20,6 +20,7 @@ from zoo.build import build, check_targets
 from zoo.callbacks.loggers import MetricsCSV, TensorBoard
 from zoo.callbacks.monitor import TrainingMonitor
 from zoo.callbacks.product import BestProduct
+from zoo.callbacks.progress import NoProfiler
 from zoo.callbacks.resume import LAST, AtomicCheckpointIO, ResumeCheckpoint
 from zoo.checkpoint import Product, load_weights, provenance, read_product
 from zoo.data.images import InMemoryImages
@@ -171,6 +172,7 @@ def build_trainer(run: Run) -> lightning.Trainer:
         callbacks=[build(node, f"callbacks.{name}") for name, node in run.cfg.callbacks.items() if node is not None],
         logger=[TensorBoard(run.folder, step), MetricsCSV(run.folder, step)],
         plugins=[AtomicCheckpointIO()],
+        **({} if "profiler" in settings else {"profiler": NoProfiler()}),
         default_root_dir=run.folder,
         num_sanity_val_steps=0,
         enable_model_summary=False,

@@ -1,7 +1,7 @@
 import torch
 from torch import Generator
 
-from zoo.data.augment import random_crop, random_erasing, random_flip
+from zoo.data.augment import RandomCrop, RandomErasing, RandomFlip
 
 
 def images(n=64, channels=3, side=12):
@@ -10,7 +10,7 @@ def images(n=64, channels=3, side=12):
 
 def test_each_crop_is_a_window_of_its_padded_image_and_all_windows_occur():
     batch = images(500, side=6)
-    out = random_crop(batch, Generator().manual_seed(0), padding=1)
+    out = RandomCrop(1)(batch, Generator().manual_seed(0))
     padded = torch.nn.functional.pad(batch, (1, 1, 1, 1))
     found = set()
     for source, crop in zip(padded, out, strict=True):
@@ -22,7 +22,7 @@ def test_each_crop_is_a_window_of_its_padded_image_and_all_windows_occur():
 
 def test_flips_mirror_about_half_of_the_images_and_leave_the_rest():
     batch = images(400)
-    out = random_flip(batch, Generator().manual_seed(0))
+    out = RandomFlip()(batch, Generator().manual_seed(0))
     flipped = [torch.equal(o, i.flip(-1)) for o, i in zip(out, batch, strict=True)]
     kept = [torch.equal(o, i) for o, i in zip(out, batch, strict=True)]
     assert all(f != k for f, k in zip(flipped, kept, strict=True))
@@ -31,7 +31,7 @@ def test_flips_mirror_about_half_of_the_images_and_leave_the_rest():
 
 def test_erasing_replaces_one_rectangle_of_2_to_40_per_cent_in_half_of_the_images():
     batch = torch.zeros(400, 1, 28, 28, dtype=torch.uint8)
-    out = random_erasing(batch, Generator().manual_seed(0), probability=0.5)
+    out = RandomErasing(0.5)(batch, Generator().manual_seed(0))
     touched = (out > 0).flatten(1).any(1)
     assert 150 < int(touched.sum()) < 250
     for image in out[touched]:
@@ -44,7 +44,7 @@ def test_erasing_replaces_one_rectangle_of_2_to_40_per_cent_in_half_of_the_image
 
 def test_erased_pixels_are_noise_and_all_others_are_untouched():
     batch = images(50)
-    out = random_erasing(batch, Generator().manual_seed(3), probability=1.0)
+    out = RandomErasing(1.0)(batch, Generator().manual_seed(3))
     share = (out != batch).any(1).float().mean((1, 2))
     assert float(share.min()) > 0.01
     assert float(share.max()) < 0.45
@@ -52,7 +52,7 @@ def test_erased_pixels_are_noise_and_all_others_are_untouched():
 
 
 def test_the_same_generator_state_gives_the_same_batch():
-    for augment in (lambda x, g: random_crop(x, g, padding=2), random_flip, random_erasing):
+    for augment in (RandomCrop(2), RandomFlip(), RandomErasing()):
         first, second = (augment(images(), Generator().manual_seed(5)) for _ in range(2))
         assert torch.equal(first, second)
         assert not torch.equal(first, augment(images(), Generator().manual_seed(6)))

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from zoo.data.augment import random_crop
+from zoo.data.augment import RandomCrop
 from zoo.data.loader import BatchLoader
 
 
@@ -46,7 +46,7 @@ def test_epochs_differ_and_repeat_by_their_number_and_seed():
 
 @pytest.mark.parametrize("stop", [0, 1, 4, 9])
 def test_a_restored_state_goes_on_with_the_batches_that_would_have_come(stop):
-    augmentations = [lambda x, g: random_crop(x, g, padding=1)]
+    augmentations = [RandomCrop(1)]
     whole = loader(augmentations=augmentations)
     whole.set_epoch(3)
     expected = list(whole)
@@ -67,7 +67,7 @@ def test_a_restored_state_goes_on_with_the_batches_that_would_have_come(stop):
 
 
 def test_training_images_on_the_device_are_never_changed():
-    one = loader(augmentations=[lambda x, g: random_crop(x, g, padding=1)])
+    one = loader(augmentations=[RandomCrop(1)])
     before = one.images.clone()
     list(one)
     assert torch.equal(one.images, before)

@@ -1,15 +1,44 @@
-"""Show how far a run is."""
+"""Show how far a run is, and spend next to nothing on it."""
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import lightning
 from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.profilers import Profiler
 
 
 class ProgressBar(RichProgressBar):
-    """Lightning's bar without its version number; it shows validation metrics only, since a loss would cost a sync."""
+    """Lightning's bar without its version number; shows validation metrics only, since a training loss costs a sync.
+
+    Lightning's own collects its metrics at every step, to draw them at every `refresh_rate`-th.
+    """
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if (batch_idx + 1) % self.refresh_rate == 0 or trainer.is_last_batch:
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def get_metrics(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> dict[str, Any]:
         metrics = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)
         return metrics
+
+
+class NoProfiler(Profiler):
+    """Profile nothing: Lightning opens some 80 profiling contexts a step, and its own empty ones are generators."""
+
+    _nothing = nullcontext()
+
+    def profile(self, action_name: str) -> AbstractContextManager[None]:  # type: ignore[override]
+        return self._nothing
+
+    def start(self, action_name: str) -> None:
+        pass
+
+    def stop(self, action_name: str) -> None:
+        pass
+
+    def summary(self) -> str:
+        return ""

@@ -31,19 +31,22 @@ class ScaledTanh(nn.Module):
 
 
 class TableConv2d(nn.Conv2d):
-    """Convolve with the connections of `table` only: the other weights are not parameters, they do not exist."""
+    """Convolve along the connections of a table only: the other weights are not parameters, they do not exist."""
 
-    connected: Tensor
+    inputs: Tensor
+    outputs: Tensor
 
     def __init__(self, table: tuple[str, ...], kernel_size: int) -> None:
         super().__init__(len(table), len(table[0]), kernel_size)
-        connected = torch.tensor([[mark == "X" for mark in row] for row in table]).T  # out, in
-        self.register_buffer("connected", connected, persistent=False)
-        self.weight = nn.Parameter(self.weight.detach()[connected])  # (60, k, k)
+        pairs = [(i, o) for o in range(len(table[0])) for i in range(len(table)) if table[i][o] == "X"]
+        inputs, outputs = torch.tensor(pairs).T
+        self.register_buffer("inputs", inputs, persistent=False)
+        self.register_buffer("outputs", outputs, persistent=False)
+        self.weight = nn.Parameter(self.weight.detach()[outputs, inputs])  # (connections, k, k)
 
     def forward(self, x: Tensor) -> Tensor:
-        dense = x.new_zeros(self.out_channels, self.in_channels, *self.kernel_size, dtype=self.weight.dtype)
-        dense = dense.masked_scatter(self.connected[:, :, None, None].expand_as(dense), self.weight)
+        shape = self.out_channels, self.in_channels, *self.kernel_size
+        dense = self.weight.new_zeros(shape).index_put((self.outputs, self.inputs), self.weight)
         return self._conv_forward(x, dense, self.bias)
 
 

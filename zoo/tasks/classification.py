@@ -34,8 +34,16 @@ class ImageClassification(lightning.LightningModule):
         self.net = net
         self.optimizer, self.schedule, self.label_smoothing = optimizer, schedule, label_smoothing
         self.train_hits: Tensor
-        self.register_buffer("train_hits", torch.zeros(2, dtype=torch.int64))  # right answers, samples
+        self.register_buffer("train_hits", torch.zeros((), dtype=torch.int64))
+        self.train_samples = 0
         self.meter = ClassificationMeter()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set as every module does, but for the name of the hook in hand, which Lightning sets some 45 times a step."""
+        if name == "_current_fx_name":
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.net(images)
@@ -43,15 +51,20 @@ class ImageClassification(lightning.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images, labels = batch
         logits = self.net(images)
-        with torch.no_grad():
-            self.train_hits[0] += (logits.argmax(1) == labels).sum()
-            self.train_hits[1] += len(labels)
+        self.train_hits += (logits.argmax(1) == labels).sum()
+        self.train_samples += len(labels)
         return nn.functional.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
 
     def on_train_epoch_end(self) -> None:
-        hits, samples = self.train_hits.double()
-        self.log("train/accuracy", hits / samples)
+        self.log("train/accuracy", self.train_hits / self.train_samples)
         self.train_hits.zero_()
+        self.train_samples = 0
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["train_samples"] = self.train_samples
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.train_samples = checkpoint["train_samples"]
 
     def _measure(self, batch: Batch) -> None:
         images, labels = batch

@@ -1,0 +1,167 @@
+"""Measure what training costs beside its arithmetic: `python scripts/benchmark.py suite=train`.
+
+The contenders of a suite run in turn, round after round, and are compared round by round, so that a machine whose speed
+drifts slows all of them alike. Printed are medians over the rounds and ratios to the suite's baseline.
+"""
+
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+from omegaconf import DictConfig
+
+from zoo.cli import command
+
+Contender = Callable[[], float]  # runs one epoch and gives its seconds
+
+
+def train_suite(cfg: DictConfig) -> dict[str, Contender]:
+    """LeNet-5 (or model=...) on Fashion-MNIST, batch 128, crop and flip: an epoch of training steps, no validation.
+
+    The first contender is the baseline.
+    """
+    import functools
+    import tempfile
+    import time
+    from pathlib import Path
+
+    import lightning
+    import torch
+    import torchmetrics
+    import torchvision
+    from torchvision import transforms
+
+    from zoo import run
+    from zoo.build import build
+    from zoo.callbacks.monitor import TrainingMonitor
+    from zoo.tasks.classification import parameter_groups
+
+    data = build(cfg.data, "data")
+    facts = data.load()
+
+    def hand_written() -> float:
+        net = build(cfg.model, "model").to(memory_format=torch.channels_last)
+        optimizer, loader = build(cfg.optim, "optim")(parameter_groups(net)), data.loader("train", "cpu")
+        factor = build(cfg.schedule, "schedule")(len(loader))
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        start = time.perf_counter()
+        for images, labels in loader:
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(net(images), labels).backward()
+            optimizer.step()
+            schedule.step()
+        return time.perf_counter() - start
+
+    def train_py() -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            this = run.Run(Path(folder), cfg)
+            trainer = run.build_trainer(this)
+            task = run.build_task(this, run.build_net(this))
+            run.fit(this, trainer, task, data)
+            return run.callback_of(trainer, TrainingMonitor).epoch_seconds[0]
+
+    class UsualModule(lightning.LightningModule):
+        """What a Lightning tutorial would write."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = build(cfg.model, "model")
+            self.accuracy = torchmetrics.Accuracy("multiclass", num_classes=10)
+
+        def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+            logits = self.net(batch[0])
+            loss = torch.nn.functional.cross_entropy(logits, batch[1])
+            self.accuracy(logits, batch[1])
+            self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True)
+            self.log("train/acc", self.accuracy, on_step=False, on_epoch=True, prog_bar=True)
+            return loss
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.AdamW(self.parameters(), lr=1e-3)
+
+        def on_train_epoch_start(self) -> None:
+            self.start = time.perf_counter()
+
+        def on_train_epoch_end(self) -> None:
+            self.seconds = time.perf_counter() - self.start
+
+    mean, std = facts.mean[0] / 255, facts.std[0] / 255
+    steps = [transforms.RandomCrop(28, padding=2), transforms.RandomHorizontalFlip()]
+    pipeline = transforms.Compose([*steps, transforms.ToTensor(), transforms.Normalize(mean, std)])
+    usual_data = torch.utils.data.Subset(
+        torchvision.datasets.FashionMNIST(cfg.data_root, train=True, transform=pipeline),
+        range(len(data.splits["train"])),
+    )
+
+    def pil_dataloader(num_workers: int) -> float:
+        loader = torch.utils.data.DataLoader(usual_data, 128, shuffle=True, drop_last=True, num_workers=num_workers)
+        trainer = lightning.Trainer(
+            accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, enable_model_summary=False
+        )
+        module = UsualModule()
+        trainer.fit(module, loader)
+        return module.seconds
+
+    return {
+        "hand-written loop": hand_written,
+        "train.py": train_py,
+        "PIL transforms, DataLoader, Lightning": functools.partial(pil_dataloader, 0),
+        "the same with 2 workers": functools.partial(pil_dataloader, 2),
+    }
+
+
+SUITES = {"train": train_suite}
+
+
+def measure(contenders: dict[str, Contender], rounds: int) -> dict[str, Any]:
+    """Run each contender once a round, the first round not counted, and compare them round by round."""
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for i in range(rounds + 1):
+        for name, run_once in contenders.items():
+            once = run_once()
+            if i > 0:
+                seconds[name].append(once)
+    base = next(iter(contenders))
+    return {
+        name: {
+            "seconds": times,
+            "median_seconds": statistics.median(times),
+            "ratio": statistics.median(t / b for t, b in zip(times, seconds[base], strict=True)),
+            "ratio_range": [f(t / b for t, b in zip(times, seconds[base], strict=True)) for f in (min, max)],
+        }
+        for name, times in seconds.items()
+    }
+
+
+@command("benchmark")
+def main(cfg: DictConfig) -> None:
+    import logging
+    import warnings
+
+    import torch
+    from rich.console import Console
+    from rich.table import Table
+
+    from zoo.checkpoint import provenance
+    from zoo.errors import BadInput, choices
+    from zoo.files import write_json
+
+    if cfg.suite not in SUITES:
+        raise BadInput(f"suite={cfg.suite} is no suite; {choices(str(cfg.suite), SUITES)}")
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.simplefilter("ignore")
+    figures = measure(SUITES[cfg.suite](cfg), cfg.rounds)
+    table = Table(title=f"suite={cfg.suite}, medians of {cfg.rounds} rounds, {torch.get_num_threads()} threads")
+    for column in ("", "seconds", "ratio", "least", "most"):
+        table.add_column(column, justify="left" if not column else "right")
+    for name, row in figures.items():
+        ratios = (row["ratio"], *row["ratio_range"])
+        table.add_row(name, f"{row['median_seconds']:.2f}", *(f"{ratio:.2f}" for ratio in ratios))
+    Console().print(table)
+    if cfg.out:
+        header = {"suite": cfg.suite, "rounds": cfg.rounds, "threads": torch.get_num_threads(), **provenance()}
+        write_json(cfg.out, {**header, "figures": figures})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""What every net promises for every image data set."""
+
+import pytest
+import torch
+from conftest import options
+from torch import nn
+
+from zoo.build import build
+from zoo.measure import count_macs, count_parameters
+
+MODELS, DATA = options("model"), options("data")
+
+
+def shape_of(cfg):
+    return cfg.data.in_channels, cfg.data.image_size, cfg.data.image_size
+
+
+@pytest.mark.parametrize("data", DATA)
+@pytest.mark.parametrize("model", MODELS)
+def test_it_builds_and_gives_a_logit_a_class(compose, model, data):
+    cfg = compose(f"model={model}", f"data={data}")
+    with torch.device("meta"):
+        net = build(cfg.model, "model").eval()
+        for batch in (1, 2):
+            assert net(torch.empty(batch, *shape_of(cfg))).shape == (batch, cfg.data.num_classes)
+    assert count_macs(net, shape_of(cfg)) > count_parameters(net) / 100
+
+
+@pytest.fixture(scope="module")
+def smallest(compose):
+    """A net at the smallest shape there is, with eight images of noise and eight different answers."""
+
+    def make(model):
+        torch.manual_seed(0)
+        cfg = compose(f"model={model}", "data=mnist_5k")
+        return build(cfg.model, "model"), torch.randn(8, *shape_of(cfg)), torch.arange(8)
+
+    return make
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_parameter_gets_a_finite_gradient_and_bf16_stays_finite(smallest, model):
+    net, images, labels = smallest(model)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = nn.functional.cross_entropy(net(images[:4]), labels[:4])
+    loss.backward()
+    for name, parameter in net.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.any(), name
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_it_overfits_eight_images_to_zero_error(smallest, model):
+    net, images, labels = smallest(model)
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
+    for _ in range(100):
+        optimizer.zero_grad()
+        logits = net(images)
+        loss = nn.functional.cross_entropy(logits, labels)
+        if logits.argmax(1).equal(labels) and loss < 0.5:
+            return
+        loss.backward()
+        optimizer.step()
+    pytest.fail(f"loss is still {loss:.3f} after 100 steps")
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_torch_export_gives_an_equal_net(smallest, model):
+    net, images, _ = smallest(model)
+    net.eval()
+    exported = torch.export.export(net, (images[:2],), strict=True).module()
+    with torch.no_grad():
+        torch.testing.assert_close(exported(images[:2]), net(images[:2]))
