@@ -2,6 +2,7 @@
 
 import csv
 import json
+import resource
 import shutil
 
 import pytest
@@ -11,6 +12,7 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from zoo.checkpoint import read_product
+from zoo.run import resolve_precision
 
 
 def scalars(folder):
@@ -49,7 +51,7 @@ def test_a_run_leaves_a_whole_folder_and_learns(command, toy, only_run):
 
     tags = scalars(folder)
     assert {"train/loss", "lr", "train/accuracy", "val/accuracy", "val/loss", "test/accuracy"} <= tags.keys()
-    assert tags["best/test_accuracy"][0][1] == pytest.approx(result["test"]["accuracy"])
+    assert tags["result/test_accuracy"][0][1] == pytest.approx(result["test"]["accuracy"])
 
 
 def test_the_product_knows_its_net_its_data_and_its_makers(command, toy_smoke, only_run):
@@ -213,6 +215,22 @@ def test_nan_stops_the_run_says_the_step_and_keeps_the_good_weights(command, toy
     assert config.exists()
 
 
+def test_a_full_disk_while_saving_is_one_sentence_and_what_was_saved_stays(command, process, toy, only_run):
+    """The kernel lets no file of the resumed run grow beyond 300 kB: the product still fits, last.ckpt does not."""
+    command("train", *toy)
+    folder = only_run()
+    before = {name: (folder / name).read_bytes() for name in ("last.ckpt", "model.safetensors", "result.json")}
+    assert len(before["model.safetensors"]) < 300_000 < len(before["last.ckpt"])
+    running = process("train", f"resume={folder}", "trainer.max_epochs=5")
+    resource.prlimit(running.pid, resource.RLIMIT_FSIZE, (300_000, 300_000))
+    _, err = running.communicate()
+    assert running.returncode == 1
+    assert err.strip().splitlines()[-1].startswith("error: File too large"), err
+    assert (folder / "last.ckpt").read_bytes() == before["last.ckpt"]
+    assert read_product(folder / "model.safetensors").facts["recipe"] == []
+    assert not list(folder.glob(".*"))
+
+
 def test_a_run_folder_that_cannot_be_written_is_one_sentence(command, toy, tmp_path):
     (tmp_path / "runs").write_text("a file where the folder should be")
     outcome = command("train", *toy)
@@ -255,3 +273,14 @@ def test_with_ema_the_product_holds_the_averaged_weights_that_were_validated(com
 def test_gradient_clipping_accumulation_compile_and_layout_are_settings(command, toy):
     line = ["trainer.gradient_clip_val=1", "trainer.accumulate_grad_batches=2", "channels_last=false"]
     assert command("train", *toy, "trainer.max_epochs=1", *line).code == 0
+
+
+@pytest.mark.slow
+def test_a_compiled_net_trains_and_keeps_the_names_of_its_weights(command, toy_smoke, only_run):
+    assert command("train", *toy_smoke, "compile=true").code == 0
+    assert "features.0.weight" in read_product(only_run() / "model.safetensors").weights
+
+
+def test_precision_is_fp32_on_a_cpu_and_a_named_one_is_kept():
+    assert resolve_precision("auto", "cpu") == "32-true"
+    assert resolve_precision("bf16-mixed", "cpu") == "bf16-mixed"

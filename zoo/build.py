@@ -4,7 +4,7 @@ import functools
 import inspect
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, Union, get_args, get_origin
 
 from hydra.errors import InstantiationException
@@ -31,6 +31,14 @@ def build(node: DictConfig | Mapping[str, Any], where: str, **given: Any) -> Any
         raise BadInput(f"{where}: {reason(error)}") from error
 
 
+def probe(where: str, function: Callable[..., Any], *arguments: Any) -> None:
+    """Call a partial that `build` made with stand-ins, so that wrong values in it are told before a run begins."""
+    try:
+        function(*arguments)
+    except Exception as error:
+        raise BadInput(f"{where}: {reason(error)}") from error
+
+
 def check_targets(node: Any, allowed: Iterable[str]) -> None:
     """Refuse a config from a file in which any `_target_` lies outside the allowed packages: it could call anything."""
     if isinstance(node, Mapping):
@@ -53,7 +61,7 @@ def _check(node: Mapping[str, Any], where: str) -> None:
             _check(value, key)
         elif not name.startswith("_"):
             if parameters is not None and name not in parameters:
-                raise BadInput(f"there is no setting '{key}'; {node['_target_']} has {choices(name, parameters)}")
+                raise BadInput(f"there is no setting '{key}' of {node['_target_']}; {choices(name, parameters)}")
             if name in hints and not _fits(value, hints[name]):
                 raise BadInput(f"{key}={value} does not fit; it must be {_name(hints[name], value)}")
 

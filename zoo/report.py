@@ -68,9 +68,9 @@ def hyperparameters(cfg: DictConfig) -> dict[str, Any]:
 def headline(result: dict[str, Any]) -> dict[str, float]:
     """Give the metrics of the HParams table."""
     row = {
-        f"best/{s}_{k}": v for s in ("validation", "test") for k, v in result[s].items() if k in ("accuracy", "loss")
+        f"result/{s}_{k}": v for s in ("validation", "test") for k, v in result[s].items() if k in ("accuracy", "loss")
     }
-    return row | {"best/parameters": result["params"], "best/images_per_second": result["images_per_second"]}
+    return row | {"result/parameters": result["params"], "result/images_per_second": result["images_per_second"]}
 
 
 def evaluate(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """The one place that knows everyone: builds the objects of a run from its config, and takes it to its result."""
 
 import logging
+import math
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -16,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from zoo import measure, report
-from zoo.build import build, check_targets
+from zoo.build import build, check_targets, probe
 from zoo.callbacks.loggers import MetricsCSV, TensorBoard
 from zoo.callbacks.monitor import TrainingMonitor
 from zoo.callbacks.product import BestProduct
@@ -99,11 +100,23 @@ def _resumed(cfg: DictConfig) -> Run:
 
 def _check(cfg: DictConfig) -> None:
     """Refuse the values whose types are right and which still mean nothing."""
-    epochs, lr = cfg.trainer.max_epochs, cfg.optim.lr
-    if not isinstance(epochs, int) or epochs < 1:
-        raise BadInput(f"trainer.max_epochs={epochs} was asked for; it must be a whole number, at least 1")
-    if not isinstance(lr, int | float) or not 0 < lr < float("inf"):
-        raise BadInput(f"optim.lr={lr} was asked for; it must be a number above 0, such as 0.001")
+
+    def demand(key: str, fits: Callable[[Any], bool], what: str) -> None:
+        value = OmegaConf.select(cfg, key)
+        if not fits(value):
+            raise BadInput(f"{key}={value} was asked for; it must be {what}")
+
+    def at_least(least: int) -> Callable[[Any], bool]:
+        return lambda value: type(value) is int and least <= value < 2**32
+
+    demand("seed", at_least(0), "a whole number from 0 to 2^32 - 1")
+    demand("name", lambda name: bool(name) and "/" not in str(name), "the name of a folder under runs/")
+    demand("channels_last", lambda flag: isinstance(flag, bool), "true or false")
+    demand("compile", lambda flag: isinstance(flag, bool), "true or false")
+    demand("trainer.max_epochs", at_least(1), "a whole number, at least 1")
+    demand("trainer.log_every_n_steps", at_least(1), "a whole number, at least 1")
+    demand("trainer.gradient_clip_val", lambda norm: norm is None or norm > 0, "a number above 0, or null for none")
+    demand("optim.lr", lambda lr: isinstance(lr, int | float) and 0 < lr < math.inf, "a number above 0, such as 0.001")
 
 
 @contextmanager
@@ -155,6 +168,8 @@ def build_net(run: Run) -> nn.Module:
 def build_task(run: Run, net: nn.Module) -> ImageClassification:
     """Build the task around a net, with its optimizer and schedule."""
     optimizer, schedule = build(run.cfg.optim, "optim"), build(run.cfg.schedule, "schedule")
+    probe("optim", optimizer, [torch.zeros(1, requires_grad=True)])
+    probe("schedule", schedule, 100)
     return build(run.cfg.task, "task", net=net, optimizer=optimizer, schedule=schedule)
 
 

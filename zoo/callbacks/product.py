@@ -8,6 +8,7 @@ import lightning
 import torch
 
 from zoo.checkpoint import save_product
+from zoo.errors import BadInput, choices
 
 
 class BestProduct(lightning.Callback):
@@ -27,7 +28,7 @@ class BestProduct(lightning.Callback):
             return
         metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
         if self.metric not in metrics:
-            raise ValueError(f"callbacks.product.metric={self.metric} is not logged; there are {sorted(metrics)}")
+            raise BadInput(f"callbacks.product.metric={self.metric} is not measured; {choices(self.metric, metrics)}")
         value = metrics[self.metric]
         if value == value and (not self.best or self.sign * (value - self.best["metrics"][self.metric]) > 0):
             self._write(trainer, pl_module, {"epoch": trainer.current_epoch, "metrics": metrics})

@@ -1,5 +1,6 @@
 """Let a run be stopped at any moment and go on as if it had not been."""
 
+import io
 import os
 import random
 import signal
@@ -24,8 +25,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """Write Lightning's checkpoints whole or not at all, and read them without unpickling."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        buffer = io.BytesIO()  # torch's own writer would turn a full disk into "unexpected pos"
+        torch.save(checkpoint, buffer)
         with replacing(path) as file:
-            torch.save(checkpoint, file)
+            file.write(buffer.getbuffer())
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
         try:

@@ -16,6 +16,10 @@ class RandomCrop:
 
     padding: int
 
+    def __post_init__(self) -> None:
+        if self.padding < 1:
+            raise ValueError(f"padding={self.padding} px must be at least 1; null in its place crops nothing")
+
     def __call__(self, images: Tensor, generator: Generator) -> Tensor:
         n, c, h, w = images.shape
         padded = torch.nn.functional.pad(images, (self.padding,) * 4)
@@ -31,6 +35,9 @@ class RandomFlip:
     """Mirror each image left to right with the given probability."""
 
     probability: float = 0.5
+
+    def __post_init__(self) -> None:
+        _check_probability(self.probability)
 
     def __call__(self, images: Tensor, generator: Generator) -> Tensor:
         chosen = torch.rand(len(images), generator=generator, device=images.device) < self.probability
@@ -48,6 +55,9 @@ class RandomErasing:
     probability: float = 0.5
     area: tuple[float, float] = (0.02, 0.4)
     aspect: tuple[float, float] = (0.3, 1 / 0.3)
+
+    def __post_init__(self) -> None:
+        _check_probability(self.probability)
 
     def __call__(self, images: Tensor, generator: Generator) -> Tensor:
         n, c, h, w = images.shape
@@ -68,3 +78,8 @@ class RandomErasing:
         )
         noise = torch.randint(256, (n, c, h, w), generator=generator, device=images.device, dtype=torch.uint8)
         return torch.where(erased, noise, images)
+
+
+def _check_probability(probability: float) -> None:
+    if not 0 <= probability <= 1:
+        raise ValueError(f"probability={probability} must lie between 0 and 1")

@@ -31,6 +31,8 @@ class ImageClassification(lightning.LightningModule):
         label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing={label_smoothing} must lie between 0 and 1")
         self.net = net
         self.optimizer, self.schedule, self.label_smoothing = optimizer, schedule, label_smoothing
         self.train_hits: Tensor

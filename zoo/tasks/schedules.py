@@ -24,7 +24,7 @@ def step(
     total_steps: int, *, warmup: float = 0.0, milestones: Sequence[float] = (0.5, 0.75), gamma: float = 0.1
 ) -> Factor:
     """Multiply by `gamma` at each milestone, a share of all steps, warm-up included (He et al., 2015, 4.2)."""
-    warmup_steps = round(warmup * total_steps)
+    warmup_steps = _steps(warmup, total_steps)
 
     def factor(i: int) -> float:
         if i < warmup_steps:
@@ -40,7 +40,7 @@ def one_cycle(total_steps: int, *, warmup: float = 0.3, start: float = 0.04, fin
     The same curve as torch's OneCycleLR with div_factor = 1/start; momentum is left alone, which is said here since
     torch's default cycles it too.
     """
-    peak = warmup * total_steps - 1
+    peak = _share(warmup) * total_steps - 1
     end = total_steps - 1
 
     def factor(i: int) -> float:
@@ -56,8 +56,18 @@ def _half_cosine(progress: float) -> float:
     return (1 + math.cos(math.pi * min(progress, 1.0))) / 2
 
 
+def _steps(warmup: float, total_steps: int) -> int:
+    return round(_share(warmup) * total_steps)
+
+
+def _share(warmup: float) -> float:
+    if not 0 <= warmup <= 1:
+        raise ValueError(f"warmup={warmup} is a share of all steps, from 0 to 1")
+    return warmup
+
+
 def _after_warmup(total_steps: int, warmup: float, shape: Callable[[float], float]) -> Factor:
-    warmup_steps = round(warmup * total_steps)
+    warmup_steps = _steps(warmup, total_steps)
 
     def factor(i: int) -> float:
         if i < warmup_steps:

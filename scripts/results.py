@@ -1,0 +1,101 @@
+"""Write the README's tables from result files: `python scripts/results.py add=runs/<name>/<stamp>` keeps one more.
+
+Result files are kept in docs/results/<name>_seed<seed>.json; `python scripts/results.py` alone rewrites the tables.
+"""
+
+import json
+import os
+import statistics
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from zoo.cli import command
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "docs" / "results"
+
+
+def keep(folder: Path) -> Path:
+    """Copy a run's result.json into docs/results without the path of the machine it ran on."""
+    from zoo.errors import BadInput
+    from zoo.files import write_json
+
+    file = folder / "result.json"
+    if not file.is_file():
+        raise BadInput(f"add={folder} has no result.json; only a finished run leaves one")
+    result = json.loads(file.read_text())
+    result.pop("folder")
+    target = RESULTS / f"{result['name']}_seed{result['seed']}.json"
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    write_json(target, result)
+    return target
+
+
+def accuracy_table() -> str:
+    """Give one row a run name: test accuracy as mean, and spread over seeds where there are several."""
+    runs: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for file in sorted(RESULTS.glob("*_seed*.json")):
+        result = json.loads(file.read_text())
+        runs[result["name"]].append(result)
+    lines = [
+        "| experiment | params | MMACs | epochs | test accuracy | seeds | training time | device | commit |",
+        "|---|---:|---:|---:|---:|---:|---:|---|---|",
+    ]
+    for name, results in runs.items():
+        first = results[0]
+        accuracies = [100 * r["test"]["accuracy"] for r in results]
+        spread = f" ± {statistics.stdev(accuracies):.2f}" if len(accuracies) > 1 else ""
+        seconds = statistics.mean(r["seconds"] for r in results)
+        lines.append(
+            f"| `{name}` | {first['params']:,} | {first['macs'] / 1e6:.2f} | {first['epochs']} | "
+            f"{statistics.mean(accuracies):.2f} %{spread} | {len(results)} | {seconds / 60:.1f} min | "
+            f"{first['device']}, {first['precision']} | `{first['commit']}` |"
+        )
+    return "\n".join(lines)
+
+
+def overhead_table() -> str:
+    """Give the figures that `scripts/benchmark.py suite=train out=docs/results/benchmark_train.json` wrote."""
+    file = RESULTS / "benchmark_train.json"
+    if not file.exists():
+        return "Not measured yet."
+    report = json.loads(file.read_text())
+    lines = ["| one epoch of LeNet-5, batch 128 | seconds | times the hand-written loop |", "|---|---:|---:|"]
+    for name, row in report["figures"].items():
+        low, high = row["ratio_range"]
+        ratio = f"{row['ratio']:.2f} ({low:.2f} to {high:.2f})" if high > low else "1"
+        lines.append(f"| {name} | {row['median_seconds']:.2f} | {ratio} |")
+    what = f"Medians of {report['rounds']} rounds on a CPU with {report['threads']} threads"
+    lines += ["", f"{what}, torch {report['versions']['torch']}, commit `{report['commit']}`."]
+    return "\n".join(lines)
+
+
+TABLES = {"accuracy": accuracy_table, "overhead": overhead_table}
+
+
+def write_tables(file: Path) -> None:
+    """Replace what stands between <!-- table:NAME --> and <!-- end --> by the table of that name."""
+    import re
+
+    from zoo.files import write_text
+
+    def table(match: "re.Match[str]") -> str:
+        return f"{match.group(1)}\n{TABLES[match.group(2)]()}\n<!-- end -->"
+
+    text = file.read_text()
+    write_text(file, re.sub(r"(<!-- table:(\w+) -->)\n.*?<!-- end -->", table, text, flags=re.DOTALL))
+
+
+@command("results")
+def main(cfg: DictConfig) -> None:
+    if cfg.add:
+        print(f"Kept {os.path.relpath(keep(Path(cfg.add)))}")
+    write_tables(ROOT / "README.md")
+    print("Written README.md")
+
+
+if __name__ == "__main__":
+    main()

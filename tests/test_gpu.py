@@ -1,0 +1,42 @@
+"""What only a CUDA device can show; run with -m gpu."""
+
+import json
+
+import pytest
+import torch
+
+from zoo.run import resolve_precision
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")]
+
+
+def test_a_run_in_automatic_precision_learns_on_the_card(command, toy, only_run):
+    line = [a for a in toy if not a.startswith("trainer=")]
+    assert command("train", *line).code == 0
+    result = json.loads((only_run() / "result.json").read_text())
+    assert result["precision"] in ("bf16-mixed", "16-mixed")
+    assert result["device"] == torch.cuda.get_device_name()
+    assert result["test"]["accuracy"] > 0.9
+
+
+def test_a_training_step_forces_no_sync(compose, toy):
+    from zoo.build import build
+    from zoo.tasks.classification import ImageClassification, parameter_groups
+
+    cfg = compose(*toy)
+    data = build(cfg.data, "data")
+    net = build(cfg.model, "model").cuda()
+    task = ImageClassification(net, build(cfg.optim, "optim"), build(cfg.schedule, "schedule")).cuda()
+    optimizer = task.optimizer(parameter_groups(net))
+    for i, batch in enumerate(data.loader("train", "cuda")):
+        torch.cuda.set_sync_debug_mode("error" if i else "default")
+        try:
+            task.training_step(batch, i).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+def test_precision_follows_the_card():
+    assert resolve_precision("auto", "gpu") in ("bf16-mixed", "16-mixed")
