@@ -104,6 +104,15 @@ def toy_images(num: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return images.astype(np.uint8), labels.astype(np.uint8)
 
 
+def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """Read the curves that TensorBoard would show of a run folder: (step, value) of each tag."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
 @pytest.fixture(scope="session")
 def fashion_root(tmp_path_factory) -> Path:
     """A data_root with 700 + 200 toy images in Fashion-MNIST's files, where torchvision's download would put them."""

@@ -10,6 +10,7 @@ import torch
 
 from zoo.checkpoint import load_weights, provenance, read_product, save_product
 from zoo.errors import BadInput
+from zoo.models.googlenet import GoogLeNet
 from zoo.models.lenet import LeNet5, LeNet300
 from zoo.models.resnet import ResNet
 
@@ -98,6 +99,12 @@ def test_a_head_of_another_size_is_left_only_where_that_is_asked_for(product):
     assert load_weights(bigger, read_product(product[1]), replace_head=True) == ["fc.weight", "fc.bias"]
     assert torch.equal(bigger.fc.weight, head)
     assert torch.equal(bigger.conv1.weight, product[0].conv1.weight)
+
+
+def test_auxiliary_heads_are_left_with_the_main_one(tmp_path):
+    save_product(tmp_path / "x.safetensors", GoogLeNet(1, 10, 28), {"recipe": []})
+    left = load_weights(GoogLeNet(1, 37, 28), read_product(tmp_path / "x.safetensors"), replace_head=True)
+    assert sorted(left) == [f"{head}.{part}" for head in ("aux1.fc2", "aux2.fc2", "fc") for part in ("bias", "weight")]
 
 
 def test_a_body_of_another_size_is_refused_even_where_the_head_may_differ(product):

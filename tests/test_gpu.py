@@ -1,10 +1,12 @@
 """What only a CUDA device can show; run with -m gpu."""
 
 import json
+import signal
 
 import pytest
 import torch
 
+from zoo.callbacks.resume import ResumeCheckpoint
 from zoo.run import resolve_precision
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")]
@@ -36,6 +38,21 @@ def test_a_training_step_forces_no_sync(compose, toy):
             optimizer.zero_grad()
         finally:
             torch.cuda.set_sync_debug_mode("default")
+
+
+def test_a_run_is_resumed_in_mid_epoch_on_the_card_with_clipped_gradients(command, toy, only_run, monkeypatch):
+    end = ResumeCheckpoint.on_train_batch_end
+
+    def signal_after_14(self, trainer, *args):
+        if trainer.global_step == 14:
+            self._signal = signal.SIGTERM
+        end(self, trainer, *args)
+
+    line = [a for a in toy if not a.startswith("trainer=")]
+    monkeypatch.setattr(ResumeCheckpoint, "on_train_batch_end", signal_after_14)
+    assert command("train", *line, "trainer.gradient_clip_val=1", "callbacks=ema").code == 143
+    monkeypatch.setattr(ResumeCheckpoint, "on_train_batch_end", end)
+    assert command("train", f"resume={only_run()}").code == 0
 
 
 def test_precision_follows_the_card():

@@ -7,8 +7,12 @@ import time
 
 import pytest
 import torch
+from conftest import scalars
+from torch import nn
 
+from zoo.callbacks.resume import ResumeCheckpoint
 from zoo.checkpoint import read_product
+from zoo.models.lenet import LeNet300
 
 LONG = ["trainer.max_epochs=6", "callbacks=ema", "trainer.log_every_n_steps=5", "data.batch_size=16"]
 
@@ -54,6 +58,11 @@ def assert_same_run(resumed, undisturbed):
     assert len(rows[0]) == len(rows[1])
     for row, expected in zip(*rows, strict=True):
         assert row == pytest.approx(expected, rel=1e-6)
+    one, two = (scalars(folder) for folder in (resumed, undisturbed))
+    assert one.keys() == two.keys()
+    for tag in one.keys() - {"result/images_per_second"}:
+        assert [step for step, _ in one[tag]] == [step for step, _ in two[tag]], tag
+        assert [v for _, v in one[tag]] == pytest.approx([v for _, v in two[tag]], rel=1e-6), tag
 
 
 @pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
@@ -80,6 +89,7 @@ def test_random_sigkills_change_nothing(command, process, toy, only_run, tmp_pat
         time.sleep(draw.uniform(0, 0.5))
         running.kill()
         running.communicate()
+        assert running.returncode == -signal.SIGKILL, "the run had ended before it could be killed"
         arguments = [f"resume={only_run()}"]
     assert command("train", f"resume={only_run()}").code == 0
     assert_same_run(only_run(), undisturbed)
@@ -119,12 +129,34 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again_in_its_folder(com
     assert_same_run(resumed, undisturbed)
 
 
-def test_dropout_draws_go_on_after_mid_epoch_resume(command, toy, only_run, tmp_path, monkeypatch):
+@pytest.fixture
+def stop_once(command, toy, only_run, tmp_path, monkeypatch):
+    """Run undisturbed, then again with a signal after a batch, resume, and hold the two against each other."""
+
+    def run(*arguments: str, batch: int) -> None:
+        line = [*toy, *arguments]
+        assert command("train", *line).code == 0
+        undisturbed = only_run().rename(tmp_path / "undisturbed")
+        end = ResumeCheckpoint.on_train_batch_end
+        seen = []
+
+        def signal_after(self, trainer, *args):
+            seen.append(trainer.global_step)
+            if len(seen) == batch:
+                self._signal = signal.SIGTERM
+            end(self, trainer, *args)
+
+        monkeypatch.setattr(ResumeCheckpoint, "on_train_batch_end", signal_after)
+        assert command("train", *line).code == 143
+        monkeypatch.setattr(ResumeCheckpoint, "on_train_batch_end", end)
+        assert command("train", f"resume={only_run()}").code == 0
+        assert_same_run(only_run(), undisturbed)
+
+    return run
+
+
+def test_dropout_draws_go_on_after_mid_epoch_resume(stop_once, monkeypatch):
     """Dropout draws from torch's global generator, whose state Lightning does not save by itself."""
-    from torch import nn
-
-    from zoo.models.lenet import LeNet300
-
     init = LeNet300.__init__
 
     def with_dropout(self, **settings):
@@ -132,21 +164,40 @@ def test_dropout_draws_go_on_after_mid_epoch_resume(command, toy, only_run, tmp_
         self.layers.insert(3, nn.Dropout(0.5))
 
     monkeypatch.setattr(LeNet300, "__init__", with_dropout)
-    line = [*toy, "model=lenet300"]
-    assert command("train", *line).code == 0
-    undisturbed = only_run().rename(tmp_path / "undisturbed")
+    stop_once("model=lenet300", batch=14)
 
-    from zoo.callbacks.resume import ResumeCheckpoint
 
-    steps = ResumeCheckpoint.on_train_batch_end
+@pytest.mark.parametrize("batch", [5, 6, 7, 8, 10, 12])
+def test_no_half_summed_gradient_is_lost(stop_once, batch):
+    stop_once("trainer.accumulate_grad_batches=4", "callbacks=ema", batch=batch)
 
-    def stop_at_14(self, trainer, *args):
-        if trainer.global_step == 14:
-            self._signal = signal.SIGTERM
-        steps(self, trainer, *args)
 
-    monkeypatch.setattr(ResumeCheckpoint, "on_train_batch_end", stop_at_14)
-    assert command("train", *line).code == 143
-    monkeypatch.setattr(ResumeCheckpoint, "on_train_batch_end", steps)
+@pytest.mark.parametrize("batch", [2, 3, 4])
+def test_epochs_that_are_cut_short_begin_at_their_beginning(stop_once, batch):
+    stop_once("trainer.limit_train_batches=3", "trainer.log_every_n_steps=2", batch=batch)
+
+
+def test_a_run_that_was_stopped_early_stays_so(command, toy, only_run):
+    """Killed after its last epoch and before its result, it must not train on."""
+    line = ["callbacks=early_stopping", "callbacks.early_stopping.patience=1", "trainer.max_epochs=50"]
+    assert command("train", *toy, *line, "schedule=constant", "optim.lr=1e-9").code == 0
+    step = state_of(only_run())["global_step"]
+    (only_run() / "result.json").unlink()
     assert command("train", f"resume={only_run()}").code == 0
-    assert_same_run(only_run(), undisturbed)
+    assert state_of(only_run())["global_step"] == step
+    assert (only_run() / "result.json").exists()
+    assert command("train", f"resume={only_run()}", "trainer.max_epochs=3").code == 0  # but may be told to
+    assert state_of(only_run())["global_step"] > step
+
+
+def test_a_signal_ends_a_sweep_and_not_just_the_run_in_hand(process, toy, tmp_path):
+    line = [a for a in slow_enough(toy) if not a.startswith("name=")]
+    running = process("train", "-m", "model=lenet5,lenet300", *line)
+    while not list(tmp_path.glob("runs/*/*/last.ckpt")):
+        time.sleep(0.02)
+        assert running.poll() is None, running.communicate()[1]
+    running.terminate()
+    _, err = running.communicate(timeout=60)
+    assert running.returncode == 143
+    assert err.startswith("error: stopped by SIGTERM")
+    assert not list(tmp_path.glob("runs/lenet300*"))

@@ -2,23 +2,24 @@
 
 import csv
 import json
+import math
 import resource
 import shutil
+import signal
 
 import pytest
 import safetensors
 import torch
 import yaml
+from conftest import scalars
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
+from zoo.callbacks.resume import ResumeCheckpoint
 from zoo.checkpoint import read_product
+from zoo.models.lenet import LeNet5
 from zoo.run import resolve_precision
-
-
-def scalars(folder):
-    events = EventAccumulator(str(folder))
-    events.Reload()
-    return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+from zoo.tasks.classification import ImageClassification
 
 
 def csv_rows(folder):
@@ -51,6 +52,22 @@ def test_a_run_leaves_a_whole_folder_and_learns(command, toy, only_run):
 
     tags = scalars(folder)
     assert {"train/loss", "lr", "train/accuracy", "val/accuracy", "val/loss", "test/accuracy"} <= tags.keys()
+    assert tags["result/test_accuracy"][0][1] == pytest.approx(result["test"]["accuracy"])
+
+
+def test_the_hparams_table_gets_a_row_with_real_metrics(command, toy_smoke, only_run):
+    assert command("train", *toy_smoke).code == 0
+    result = json.loads((only_run() / "result.json").read_text())
+    events = EventAccumulator(str(only_run()))
+    events.Reload()
+    content = events.PluginTagToContent("hparams")
+    start = HParamsPluginData.FromString(content["_hparams_/session_start_info"]).session_start_info.hparams
+    assert start["model"].string_value == "lenet5"
+    assert start["optim.lr"].number_value == pytest.approx(0.003)
+    columns = HParamsPluginData.FromString(content["_hparams_/experiment"]).experiment.metric_infos
+    tags = scalars(only_run())
+    for column in columns:  # a column without a value would show -1
+        assert tags[column.name.tag]
     assert tags["result/test_accuracy"][0][1] == pytest.approx(result["test"]["accuracy"])
 
 
@@ -109,12 +126,16 @@ def test_a_file_that_asks_for_foreign_code_is_refused(command, toy_smoke, only_r
     for group, node in (
         ("model", {"_target_": "os.system", "command": f"touch {tmp_path}/owned"}),
         ("data", {"_target_": "zoo.data.images.InMemoryImages", "source": {"_target_": "os.getcwd"}}),
+        ("model", {"_target_": "zoo.models.lenet.torch.load", "f": str(tmp_path / "pickle"), "weights_only": False}),
+        ("model", {"_target_": "zoo.models.lenet.LeNet5", "in_channels": "${e}"}),
+        ("data", {"_target_": "zoo.data.sources._unpack_debian_fashion_mnist", "raw": str(tmp_path)}),
     ):
         evil = {**facts, "config": {**facts["config"], group: node}}
         save_product(tmp_path / "evil.safetensors", LeNet5(image_size=28), evil)
         outcome = command("evaluate", f"checkpoint={tmp_path}/evil.safetensors")
         assert outcome.code == 2
-        assert "asks for 'os." in outcome.sentence
+        assert "the file" in outcome.sentence
+        assert "to be called" in outcome.sentence or "not plain data" in outcome.sentence
     assert not (tmp_path / "owned").exists()
 
 
@@ -270,9 +291,57 @@ def test_with_ema_the_product_holds_the_averaged_weights_that_were_validated(com
         assert not torch.equal(kept, live[name])
 
 
-def test_gradient_clipping_accumulation_compile_and_layout_are_settings(command, toy):
-    line = ["trainer.gradient_clip_val=1", "trainer.accumulate_grad_batches=2", "channels_last=false"]
-    assert command("train", *toy, "trainer.max_epochs=1", *line).code == 0
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_gradients_are_clipped_in_every_precision(command, toy, only_run, precision):
+    """Clipped to almost nothing, plain SGD cannot move the weights."""
+    line = [a for a in toy if not a.startswith("optim.")] + ["optim=sgd", "optim.momentum=0", "optim.nesterov=false"]
+    line += ["optim.weight_decay=0", "trainer.gradient_clip_val=1e-6", f"trainer.precision={precision}", "seed=5"]
+    assert command("train", *line).code == 0
+    torch.manual_seed(5)
+    start = LeNet5(image_size=28).state_dict()
+    product = read_product(only_run() / "model.safetensors")
+    assert all(float((w - start[name]).abs().max()) < 1e-4 for name, w in product.weights.items())
+
+
+def test_accumulated_batches_are_one_step_with_the_mean_loss(command, toy, only_run):
+    line = ["trainer.accumulate_grad_batches=2", "trainer.max_epochs=1", "optim.lr=1e-9", "trainer.log_every_n_steps=1"]
+    assert command("train", *toy, *line).code == 0
+    rows = [r for r in csv_rows(only_run()) if r["train/loss"]]
+    assert [r["step"] for r in rows] == ["0", "1", "2", "3", "4"]  # ten batches
+    for row in rows:
+        assert float(row["train/loss"]) == pytest.approx(math.log(10), abs=0.1)  # an untrained net guesses
+
+
+def test_bad_input_leaves_no_folder_behind(command, tmp_path):
+    assert command("train", "model.activation=rellu", "name=typo").code == 2
+    assert not list(tmp_path.glob("runs/*"))
+
+
+def test_a_refused_resume_leaves_the_config_as_it_was(command, toy_smoke, only_run):
+    assert command("train", *toy_smoke).code == 0
+    before = (only_run() / "config.yaml").read_text()
+    for change in ("trainer.max_epochs=-1", "trainer.precision=bf61"):
+        assert command("train", f"resume={only_run()}", change).code == 2
+        assert (only_run() / "config.yaml").read_text() == before
+
+
+def test_a_state_gone_to_nan_replaces_no_checkpoint(command, toy, only_run, monkeypatch):
+    """The loss is NaN from step 5 on; a signal at step 7, before the next logged step, must not save that."""
+    step, end = ImageClassification.training_step, ResumeCheckpoint.on_train_batch_end
+
+    def nan_from_5(self, batch, batch_idx):
+        return step(self, batch, batch_idx) * (float("nan") if self.trainer.global_step >= 4 else 1.0)
+
+    def signal_at_7(self, trainer, *args):
+        self._signal = signal.SIGTERM if trainer.global_step == 7 else None
+        end(self, trainer, *args)
+
+    monkeypatch.setattr(ImageClassification, "training_step", nan_from_5)
+    monkeypatch.setattr(ResumeCheckpoint, "on_train_batch_end", signal_at_7)
+    outcome = command("train", *toy, "trainer.log_every_n_steps=10")
+    assert outcome.code == 1
+    assert "nan at step 5" in outcome.sentence
+    assert not (only_run() / "last.ckpt").exists()
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ import functools
 import inspect
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, Union, get_args, get_origin
 
 from hydra.errors import InstantiationException
@@ -39,17 +39,33 @@ def probe(where: str, function: Callable[..., Any], *arguments: Any) -> None:
         raise BadInput(f"{where}: {reason(error)}") from error
 
 
-def check_targets(node: Any, allowed: Iterable[str]) -> None:
-    """Refuse a config from a file in which any `_target_` lies outside the allowed packages: it could call anything."""
+def check_targets(node: Any, packages: tuple[str, ...]) -> None:
+    """Refuse a config from a file unless all that it would call is defined in the packages: it could be anything.
+
+    A name is not enough, since `zoo.models.lenet.torch.load` begins well; nor may it be put together by interpolation.
+    """
     if isinstance(node, Mapping):
-        target = str(node.get("_target_", ""))
-        if target and not target.startswith(tuple(allowed)):
-            raise BadInput(f"the file asks for '{target}' to be called; only {' and '.join(allowed)}* may be")
+        if "_target_" in node and not _defined_in(str(node["_target_"]), packages):
+            raise BadInput(
+                f"the file asks for '{node['_target_']}' to be called; only {' and '.join(packages)}.* may be"
+            )
         for value in node.values():
-            check_targets(value, allowed)
+            check_targets(value, packages)
     elif isinstance(node, list):
         for value in node:
-            check_targets(value, allowed)
+            check_targets(value, packages)
+    elif isinstance(node, str) and "${" in node:
+        raise BadInput(f"the file's config holds '{node}', which is not plain data")
+
+
+def _defined_in(target: str, packages: tuple[str, ...]) -> bool:
+    prefixes = tuple(f"{package}." for package in packages)
+    if not target.startswith(prefixes) or "._" in target:
+        return False
+    try:
+        return str(getattr(get_object(target), "__module__", "")).startswith(prefixes)
+    except Exception:
+        return False
 
 
 def _check(node: Mapping[str, Any], where: str) -> None:
@@ -98,7 +114,7 @@ def _fits(value: Any, hint: Any) -> bool:
         return isinstance(value, hint)
     if get_origin(hint) in (list, tuple):
         return isinstance(value, list)
-    return get_origin(hint) is not None or not isinstance(hint, type) or not isinstance(value, str | None.__class__)
+    return not isinstance(hint, type) or not (value is None or isinstance(value, str))
 
 
 def _name(hint: Any, value: Any) -> str:

@@ -67,13 +67,13 @@ def read_product(path: str | Path) -> Product:
 def load_weights(net: nn.Module, product: Product, replace_head: bool = False) -> list[str]:
     """Put the product's weights into the net, every one in its place, and return the names that were left as they were.
 
-    With `replace_head`, weights of the net's last layer may differ in shape and are then left. Raises BadInput for
-    weights of another net.
+    With `replace_head`, weights of the net's classifiers (the last layer, and auxiliary ones like it) may differ in
+    shape and are then left. Raises BadInput for weights of another net.
     """
     own = net.state_dict()
     odd = sorted(own.keys() ^ product.weights.keys())
     wrong = [name for name in own if name not in odd and own[name].shape != product.weights[name].shape]
-    left = [name for name in wrong if replace_head and name.rpartition(".")[0] == _head(net)]
+    left = [name for name in wrong if replace_head and name.rpartition(".")[0] in _heads(net)]
     if odd or wrong != left:
         name = (odd or [name for name in wrong if name not in left])[0]
         here, there = (tuple(w[name].shape) if name in w else "nothing" for w in (own, product.weights))
@@ -103,9 +103,11 @@ def _git_commit() -> str | None:
         return None
 
 
-def _head(net: nn.Module) -> str:
-    """Name the last layer that has parameters, which in every classifier here is the one that counts classes."""
-    return [name for name, module in net.named_modules() if list(module.parameters(recurse=False))][-1]
+def _heads(net: nn.Module) -> list[str]:
+    """Name the linear layers that have as many outputs as the last one: those that count classes."""
+    layers = {name: module for name, module in net.named_modules() if isinstance(module, nn.Linear)}
+    num_classes = list(layers.values())[-1].out_features
+    return [name for name, layer in layers.items() if layer.out_features == num_classes]
 
 
 def _digest(text: str, weights: Mapping[str, Tensor]) -> str:

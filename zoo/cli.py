@@ -13,7 +13,7 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from zoo.errors import BadInput, ZooError, choices, reason
+from zoo.errors import BadInput, Interrupted, ZooError, choices, reason
 
 Story = Callable[[DictConfig], None]
 
@@ -37,6 +37,10 @@ def command(config_name: str) -> Callable[[Story], Callable[[], None]]:
             def job(cfg: DictConfig) -> None:
                 try:
                     story(cfg)
+                except Interrupted as error:  # ends a sweep, too
+                    sys.exit(tell(error))
+                except SystemExit:  # Lightning's answer to Ctrl-C where no step is in hand
+                    sys.exit(_say("stopped by Ctrl-C at once; what was saved before is whole", 130))
                 except Exception as error:  # kept from Hydra, which would print a line of its own
                     if full:
                         raise
@@ -45,7 +49,7 @@ def command(config_name: str) -> Callable[[Story], Callable[[], None]]:
             try:
                 hydra.main(version_base="1.3", config_path=str(configs), config_name=config_name)(job)()
             except KeyboardInterrupt:
-                codes.append(_say("stopped by Ctrl-C; there was nothing to save", 130))
+                codes.append(_say("stopped by Ctrl-C; what was saved before is whole", 130))
             except (PermissionError, NotADirectoryError, FileExistsError) as error:
                 codes.append(tell(error))
             except Exception as error:  # raised by Hydra while it composed the config

@@ -35,9 +35,8 @@ def show_result(result: dict[str, Any]) -> None:
     table = Table(title=f"{result['net']} on {result['data']}", title_justify="left")
     table.add_column("")
     for split in ("validation", "test"):
-        table.add_column(
-            f"{split} ({result['num_samples'][split[:3] if split != 'test' else split]:,})", justify="right"
-        )
+        num_samples = result["num_samples"][{"validation": "val", "test": "test"}[split]]
+        table.add_column(f"{split} ({num_samples:,})", justify="right")
     rows = (("accuracy", "accuracy", ".2%"), ("top-5", "top5", ".2%"), ("loss", "loss", ".4f"))
     for label, key, form in rows:
         cells = [format(result[s][key], form) if key in result[s] else "–" for s in ("validation", "test")]

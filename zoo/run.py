@@ -1,8 +1,10 @@
 """The one place that knows everyone: builds the objects of a run from its config, and takes it to its result."""
 
+import contextlib
 import logging
 import math
 import platform
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -40,6 +42,7 @@ class Run:
 
     folder: Path
     cfg: DictConfig
+    resumed: bool = False
 
     @property
     def last_checkpoint(self) -> Path | None:
@@ -49,14 +52,24 @@ class Run:
 
 @contextmanager
 def open_run(cfg: DictConfig) -> Iterator[Run]:
-    """Make a new run folder with its config.yaml, or open the one that `resume` names, and log to log.txt in it."""
+    """Make a new run folder with its config.yaml, or open the one that `resume` names, and log to log.txt in it.
+
+    Bad input that shows before anything was trained leaves no new folder behind.
+    """
     run = _resumed(cfg) if cfg.resume else None
     _check(run.cfg if run else cfg)
     run = run or _new(cfg)
-    with _logging_to(run.folder / "log.txt"):
-        log.debug("config:\n%s", OmegaConf.to_yaml(run.cfg))
-        lightning.seed_everything(run.cfg.seed, workers=True, verbose=False)
-        yield run
+    try:
+        with _logging_to(run.folder / "log.txt"):
+            log.debug("config:\n%s", OmegaConf.to_yaml(run.cfg))
+            lightning.seed_everything(run.cfg.seed, workers=True, verbose=False)
+            yield run
+    except BadInput:
+        if not run.resumed and not run.last_checkpoint:
+            shutil.rmtree(run.folder)
+            with contextlib.suppress(OSError):  # other runs of this name
+                run.folder.parent.rmdir()
+        raise
 
 
 def _new(cfg: DictConfig) -> Run:
@@ -93,9 +106,9 @@ def _resumed(cfg: DictConfig) -> Run:
         raise BadInput(f"{foreign[0]} cannot be given with resume, which keeps the run's own config but for trainer.*")
     for key, value in ((o.split("=")[0], OmegaConf.select(cfg, o.split("=")[0])) for o in changes):
         OmegaConf.update(saved, key, value)
-    if changes:
-        write_text(file, OmegaConf.to_yaml(saved))
-    return Run(folder, saved)
+    for litter in folder.glob(".*.part"):  # of a write that a kill cut short
+        litter.unlink()
+    return Run(folder, saved, resumed=True)
 
 
 def _check(cfg: DictConfig) -> None:
@@ -115,8 +128,16 @@ def _check(cfg: DictConfig) -> None:
     demand("compile", lambda flag: isinstance(flag, bool), "true or false")
     demand("trainer.max_epochs", at_least(1), "a whole number, at least 1")
     demand("trainer.log_every_n_steps", at_least(1), "a whole number, at least 1")
-    demand("trainer.gradient_clip_val", lambda norm: norm is None or norm > 0, "a number above 0, or null for none")
-    demand("optim.lr", lambda lr: isinstance(lr, int | float) and 0 < lr < math.inf, "a number above 0, such as 0.001")
+
+    def above_zero(value: Any) -> bool:
+        return isinstance(value, int | float) and 0 < value < math.inf
+
+    demand("trainer.accumulate_grad_batches", at_least(1), "a whole number, at least 1")
+    demand("trainer.gradient_clip_val", lambda v: v is None or above_zero(v), "a number above 0, or null for none")
+    demand("trainer.devices", lambda devices: devices in (1, "auto"), "1: more devices are not supported yet")
+    demand("optim.lr", above_zero, "a number above 0, such as 0.001")
+    demand("compress.before_fit", lambda passes: not passes, "empty: there are no passes yet")
+    demand("compress.after_fit", lambda passes: not passes, "empty: there are no passes yet")
 
 
 @contextmanager
@@ -153,7 +174,7 @@ def build_data(run: Run) -> InMemoryImages:
 def build_net(run: Run) -> nn.Module:
     """Build the net; take over weights from `init_from`; lay it out and compile it as the config says."""
     net: nn.Module = build(run.cfg.model, "model")
-    if run.cfg.init_from:
+    if run.cfg.init_from and not run.last_checkpoint:
         left = load_weights(net, read_product(run.cfg.init_from), replace_head=True)
         log.info("Weights taken from %s.", run.cfg.init_from)
         if left:
@@ -166,8 +187,14 @@ def build_net(run: Run) -> nn.Module:
 
 
 def build_task(run: Run, net: nn.Module) -> ImageClassification:
-    """Build the task around a net, with its optimizer and schedule."""
-    optimizer, schedule = build(run.cfg.optim, "optim"), build(run.cfg.schedule, "schedule")
+    """Build the task around a net, with its optimizer and schedule.
+
+    Lightning cannot clip gradients in mixed precision for fused optimizers, so that clipping takes an ordinary one.
+    """
+    settings: Any = OmegaConf.to_container(run.cfg.optim, resolve=True)
+    if run.cfg.trainer.gradient_clip_val is not None:
+        settings.pop("fused", None)
+    optimizer, schedule = build(settings, "optim"), build(run.cfg.schedule, "schedule")
     probe("optim", optimizer, [torch.zeros(1, requires_grad=True)])
     probe("schedule", schedule, 100)
     return build(run.cfg.task, "task", net=net, optimizer=optimizer, schedule=schedule)
@@ -176,8 +203,10 @@ def build_task(run: Run, net: nn.Module) -> ImageClassification:
 def build_trainer(run: Run) -> lightning.Trainer:
     """Build the trainer with the callbacks and loggers of a run; loggers drop what lies beyond the last checkpoint."""
     settings: Any = OmegaConf.to_container(run.cfg.trainer, resolve=True)
+    if settings["accelerator"] == "auto":
+        settings["accelerator"] = "cuda" if torch.cuda.is_available() else "cpu"
     settings["precision"] = resolve_precision(settings["precision"], settings["accelerator"])
-    step = 0
+    step = 0 if run.resumed else None
     if run.last_checkpoint:
         step = AtomicCheckpointIO().load_checkpoint(run.last_checkpoint)["global_step"]
         log.info("Going on in %s after step %d.", run.folder, step)
@@ -212,6 +241,7 @@ def fit(run: Run, trainer: lightning.Trainer, task: ImageClassification, data: I
         **provenance(),
     }
     callback_of(trainer, TrainingMonitor), callback_of(trainer, ResumeCheckpoint)
+    write_text(run.folder / "config.yaml", OmegaConf.to_yaml(run.cfg))  # all is built, so what resume changed is sound
     try:
         trainer.fit(task, datamodule=data, ckpt_path=run.last_checkpoint, weights_only=True)
     except RuntimeError as error:
@@ -254,13 +284,13 @@ def measure_product(
         "test": {k.removeprefix("test/"): v for k, v in test.items()},
         "num_samples": facts.num_samples,
         "split_hash": facts.split_hash,
-        "bytes": {f.name: f.stat().st_size for f in sorted(run.folder.iterdir()) if f.is_file()},
         "folder": str(run.folder),
         **{key: product.facts[key] for key in ("commit", "versions")},
     }
     for logger in trainer.loggers:
         logger.log_hyperparams(report.hyperparameters(cfg), metrics=report.headline(result))
         logger.finalize("success")
+    result["bytes"] = {f.name: f.stat().st_size for f in sorted(run.folder.iterdir()) if f.is_file()}
     write_json(run.folder / "result.json", result)
     return result
 
@@ -276,9 +306,9 @@ def rebuild(product: Product, cfg: DictConfig) -> tuple[nn.Module, InMemoryImage
 
     BadInput where the file asks for code from outside the zoo, or the data found are not the data it knows.
     """
+    check_targets(product.facts["config"]["model"], ("zoo.models",))
+    check_targets(product.facts["config"]["data"], ("zoo.data",))
     config = OmegaConf.create(product.facts["config"])
-    check_targets(product.facts["config"]["model"], ["zoo.models."])
-    check_targets(product.facts["config"]["data"], ["zoo.data."])
     net: nn.Module = build(config.model, "model")
     load_weights(net, product)
     if cfg.data_root and "root" in config.data.source:
@@ -291,15 +321,15 @@ def rebuild(product: Product, cfg: DictConfig) -> tuple[nn.Module, InMemoryImage
 
 
 def predict(net: nn.Module, data: InMemoryImages, cfg: DictConfig) -> tuple[Tensor, Tensor]:
-    """Give the logits (N, classes) and labels (N,) of a split, on the CPU."""
+    """Give the logits (N, classes) and labels (N,) of a split, computed in fp32, on the CPU."""
     if cfg.split not in ("test", "val"):
         raise BadInput(f"split={cfg.split} is no split to evaluate; {choices(str(cfg.split), ['test', 'val'])}")
-    accelerator = torch.accelerator.current_accelerator(check_available=True) if cfg.accelerator == "auto" else None
+    auto = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        device = accelerator or torch.device("cpu" if cfg.accelerator == "auto" else cfg.accelerator)
+        device = torch.device(auto if cfg.accelerator == "auto" else cfg.accelerator)
         net = net.to(device).eval()
     except (RuntimeError, AssertionError) as error:
-        raise BadInput(f"accelerator={cfg.accelerator} is not to be had here; auto, cpu, cuda or mps may be") from error
+        raise BadInput(f"accelerator={cfg.accelerator} is not to be had here; auto, cpu and cuda may be") from error
     with torch.inference_mode():
         pairs = [(net(images).cpu(), labels.cpu()) for images, labels in data.loader(cfg.split, device)]
     logits, labels = zip(*pairs, strict=True)

@@ -16,7 +16,7 @@ def test_the_average_is_the_recurrence_of_its_definition_and_validation_sees_it(
     for step in range(1, 40):
         with torch.no_grad():
             net.weight.copy_(torch.randn(2))
-        ema.on_train_batch_end(SimpleNamespace(global_step=step), module, None, None, 0)
+        ema.on_train_batch_end(SimpleNamespace(global_step=step, accumulate_grad_batches=1), module, None, None, 0)
         decay = min(0.9, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * net.weight.detach()
     live = net.weight.detach().clone()

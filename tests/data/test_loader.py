@@ -66,6 +66,12 @@ def test_a_restored_state_goes_on_with_the_batches_that_would_have_come(stop):
     assert len(list(second)) == 10  # the next epoch is whole again
 
 
+def test_the_largest_seed_and_a_late_epoch_still_draw():
+    one = loader(seed=2**32 - 1, augmentations=[RandomCrop(1)])
+    one.set_epoch(100_000)
+    assert len(list(one)) == 10
+
+
 def test_training_images_on_the_device_are_never_changed():
     one = loader(augmentations=[RandomCrop(1)])
     before = one.images.clone()

@@ -42,6 +42,16 @@ def test_a_training_step_never_waits_for_the_device():
         loss.item()
 
 
+def test_auxiliary_losses_are_added_with_their_weight():
+    class TwoHeads(nn.Module):
+        def forward(self, x):
+            return x[:, 0], (x[:, 1], x[:, 2])
+
+    x, y = torch.randn(4, 3, 10), torch.tensor([0, 1, 2, 3])
+    main, first, second = (nn.functional.cross_entropy(x[:, i], y) for i in range(3))
+    torch.testing.assert_close(task(TwoHeads(), aux_weight=0.3).training_step((x, y), 0), main + 0.3 * (first + second))
+
+
 def test_biases_and_norms_are_not_decayed_and_every_parameter_is_in_one_group():
     net = ResNet("basic", [1, 1], [8, 16], 1, 10, 28)
     weights, rest = parameter_groups(net)

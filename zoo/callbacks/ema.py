@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from zoo.errors import BadInput
+
 
 class WeightEMA(lightning.Callback):
     """Keep an exponential moving average of the net's weights and norm statistics, and validate with it.
@@ -25,6 +27,10 @@ class WeightEMA(lightning.Callback):
         assert isinstance(net, torch.nn.Module)
         return {k: v.detach() for k, v in net.state_dict().items() if v.is_floating_point()}
 
+    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if trainer.limit_val_batches == 0:
+            raise BadInput("callbacks=ema keeps the average that is validated; trainer.limit_val_batches=0 leaves none")
+
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         source = self.average or self._live(pl_module)
         self.average = {k: v.to(pl_module.device, copy=True) for k, v in source.items()}
@@ -32,6 +38,8 @@ class WeightEMA(lightning.Callback):
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        if (batch_idx + 1) % trainer.accumulate_grad_batches and not trainer.is_last_batch:
+            return  # the optimizer has not stepped
         step = trainer.global_step
         average = get_ema_multi_avg_fn(min(self.decay, (1 + step) / (10 + step)))
         average(list(self.average.values()), list(self._live(pl_module).values()), step)

@@ -13,10 +13,10 @@ from zoo.files import write_text
 
 
 class TensorBoard(TensorBoardLogger):
-    """Write TensorBoard events straight into the run folder; points from `from_step` on that are there are dropped."""
+    """Write TensorBoard events straight into the run folder; of a resumed run drop those from `from_step` on."""
 
-    def __init__(self, folder: Path, from_step: int = 0) -> None:
-        super().__init__(folder, name="", version="", default_hp_metric=False, purge_step=from_step or None)
+    def __init__(self, folder: Path, from_step: int | None = None) -> None:
+        super().__init__(folder, name="", version="", default_hp_metric=False, purge_step=from_step)
 
     def save(self) -> None:
         """Flush, and leave out the hparams.yaml of Lightning's own: config.yaml has it all."""
@@ -31,9 +31,9 @@ class TensorBoard(TensorBoardLogger):
 
 
 class MetricsCSV(Logger):
-    """Keep one row a step in metrics.csv, whole or not at all; rows from `from_step` on that are there are dropped."""
+    """Keep one row a step in metrics.csv, whole or not at all; of a resumed run drop those from `from_step` on."""
 
-    def __init__(self, folder: Path, from_step: int = 0) -> None:
+    def __init__(self, folder: Path, from_step: int | None = None) -> None:
         super().__init__()
         self.path = folder / "metrics.csv"
         self.rows: dict[int, dict[str, Any]] = {}

@@ -12,16 +12,18 @@ from zoo.errors import ZooError
 
 
 class TrainingMonitor(lightning.Callback):
-    """Log `train/loss` and `lr` as means over each `log_every_n_steps`, time every epoch, and stop a run gone to NaN.
+    """Log the mean `train/loss` and the `lr` of each `log_every_n_steps`, time every epoch, and stop a run gone to NaN.
 
-    Losses stay on the device between logged steps. An epoch's seconds are of its training steps alone, without
-    validation; those of an epoch that was interrupted are added up over its parts.
+    Losses stay on the device between logged steps; a step is one of the optimizer, over however many batches. An
+    epoch's seconds are of its training steps alone, without validation; those of an epoch that was interrupted are
+    added up over its parts.
     """
 
     def __init__(self) -> None:
         self.epoch_seconds: list[float] = []
         self.num_images = 0
-        self._losses: list[Tensor] = []
+        self._losses: list[Tensor] = []  # of the batches since the last flush, on the device
+        self._earlier: list[float] = []  # those before an interruption
         self._so_far = 0.0  # seconds of this epoch before it was interrupted
         self._started: float | None = None
 
@@ -35,23 +37,37 @@ class TrainingMonitor(lightning.Callback):
     ) -> None:
         self._losses.append(outputs["loss"])
         self.num_images += len(batch[1])
-        if trainer.is_last_batch or len(self._losses) >= trainer.log_every_n_steps:  # type: ignore[attr-defined]
+        per_step = trainer.accumulate_grad_batches
+        stepped = (batch_idx + 1) % per_step == 0
+        enough = len(self._earlier) + len(self._losses) >= per_step * trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if trainer.is_last_batch or (stepped and enough):
             self._flush(trainer)
         if trainer.is_last_batch:
             self.epoch_seconds.append(self._seconds_so_far())
             self._so_far, self._started = 0.0, None
 
     def _flush(self, trainer: lightning.Trainer) -> None:
-        """Fetch the losses since the last flush in one transfer, check them and log their mean."""
-        losses = torch.stack(self._losses).tolist()
-        self._losses.clear()
-        for i, loss in enumerate(losses):
-            if not math.isfinite(loss):
-                step = trainer.fit_loop.epoch_loop.total_batch_idx + 1 - (len(losses) - 1 - i)
-                raise ZooError(_gone(f"loss became {loss} at step {step}", trainer))
+        """Log the mean loss since the last flush, once it is known to be finite."""
+        losses = self._checked_losses(trainer)
+        self._losses, self._earlier = [], []
+        mean = sum(losses) / len(losses) * trainer.accumulate_grad_batches  # Lightning has divided each by their number
         lr = trainer.optimizers[0].param_groups[0]["lr"]
         for logger in trainer.loggers:
-            logger.log_metrics({"train/loss": sum(losses) / len(losses), "lr": lr}, step=trainer.global_step - 1)
+            logger.log_metrics({"train/loss": mean, "lr": lr}, step=trainer.global_step - 1)
+
+    def _checked_losses(self, trainer: lightning.Trainer) -> list[float]:
+        """Fetch the losses since the last flush in one transfer; ZooError where one of them is not finite."""
+        losses = self._earlier + (torch.stack(self._losses).tolist() if self._losses else [])
+        for i, loss in enumerate(losses):
+            if not math.isfinite(loss):
+                step = trainer.global_step - (len(losses) - 1 - i) // trainer.accumulate_grad_batches
+                raise ZooError(_gone(f"loss became {loss} at step {step}", trainer))
+        return losses
+
+    def on_save_checkpoint(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        self._checked_losses(trainer)  # a state gone to NaN must not replace the last good one
 
     def _seconds_so_far(self) -> float:
         return self._so_far + (time.perf_counter() - self._started if self._started is not None else 0.0)
@@ -69,13 +85,13 @@ class TrainingMonitor(lightning.Callback):
         return {
             "epoch_seconds": self.epoch_seconds,
             "num_images": self.num_images,
-            "losses": [float(loss) for loss in self._losses],
+            "losses": self._earlier + [float(loss) for loss in self._losses],
             "so_far": self._seconds_so_far(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.epoch_seconds, self.num_images = list(state["epoch_seconds"]), state["num_images"]
-        self._losses = [torch.tensor(loss) for loss in state["losses"]]
+        self._earlier = list(state["losses"])
         self._so_far = state["so_far"]
 
 

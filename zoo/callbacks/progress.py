@@ -17,7 +17,7 @@ class ProgressBar(RichProgressBar):
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if (batch_idx + 1) % self.refresh_rate == 0 or trainer.is_last_batch:
+        if trainer.is_last_batch or (self.refresh_rate > 0 and (batch_idx + 1) % self.refresh_rate == 0):
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def get_metrics(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> dict[str, Any]:

@@ -50,6 +50,7 @@ class ResumeCheckpoint(Checkpoint):
         self._signal: int | None = None
         self._saved = 0.0
         self._random_states: dict[str, Any] | None = None
+        self._stopped_early_at: int | None = None  # the max_epochs of a run that early stopping ended
         self._handlers: dict[int, Any] = {}
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -67,11 +68,15 @@ class ResumeCheckpoint(Checkpoint):
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if self._random_states is not None:
             set_random_states(self._random_states)
+        if self._stopped_early_at == trainer.max_epochs:  # raising max_epochs is how a person says: go on
+            trainer.should_stop = True
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if trainer.is_last_batch:  # validation belongs to this epoch; on_train_epoch_end saves after it
+            return
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:  # half-summed gradients are in no checkpoint
             return
         if self._signal or time.monotonic() - self._saved > 60 * self.every_minutes:
             self._save(trainer)
@@ -110,11 +115,13 @@ class ResumeCheckpoint(Checkpoint):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         checkpoint["random_states"] = get_random_states()
+        checkpoint["stopped_early_at"] = trainer.max_epochs if trainer.should_stop else None
 
     def on_load_checkpoint(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         self._random_states = checkpoint["random_states"]
+        self._stopped_early_at = checkpoint["stopped_early_at"]
 
 
 def get_random_states() -> dict[str, Any]:

@@ -145,7 +145,9 @@ class InMemoryImages(lightning.LightningDataModule):
     def state_dict(self) -> dict[str, Any]:
         """Save the training loader's place here: Lightning saves it too, but restores it only where nobody asked for
         the number of steps beforehand, as every schedule does."""
-        return {"train_loader": self._train_loader.state_dict()}
+        state = self._train_loader.state_dict()
+        ended = self.trainer is not None and self.trainer.is_last_batch  # by trainer.limit_train_batches, perhaps
+        return {"train_loader": {**state, "position": 0} if ended else state}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._train_state = state["train_loader"]

@@ -73,7 +73,7 @@ class BatchLoader:
 
     def _reseed(self, draw: int) -> None:
         """Start the stream of one batch, or with 0 of the epoch's order; primes keep neighbours' streams apart."""
-        self._generator.manual_seed((self.seed * 1_000_003 + self.epoch) * 1_000_033 + draw)
+        self._generator.manual_seed(((self.seed * 1_000_003 + self.epoch) * 1_000_033 + draw) % 2**63)
 
     def state_dict(self) -> dict[str, int]:
         return {"epoch": self.epoch, "position": self.position}

@@ -20,7 +20,8 @@ class ImageClassification(lightning.LightningModule):
 
     `optimizer` takes parameter groups; `schedule` takes the number of steps and gives the factor for each. Logged:
     `train/accuracy` an epoch, and `val/` and `test/` `loss`, `accuracy` and `top5`; the loss of validation and test is
-    plain cross-entropy, whatever the label smoothing. Nothing in a training step waits for the device.
+    plain cross-entropy, whatever the label smoothing. Where a net gives (logits, auxiliary logits) in train mode, each
+    auxiliary loss is added `aux_weight` times (Szegedy et al., 2014, section 5). No step waits for the device.
     """
 
     def __init__(
@@ -29,12 +30,14 @@ class ImageClassification(lightning.LightningModule):
         optimizer: Callable[[list[dict[str, Any]]], Optimizer],
         schedule: Callable[[int], Factor],
         label_smoothing: float = 0.0,
+        aux_weight: float = 0.3,
     ) -> None:
         super().__init__()
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing={label_smoothing} must lie between 0 and 1")
         self.net = net
-        self.optimizer, self.schedule, self.label_smoothing = optimizer, schedule, label_smoothing
+        self.optimizer, self.schedule = optimizer, schedule
+        self.label_smoothing, self.aux_weight = label_smoothing, aux_weight
         self.train_hits: Tensor
         self.register_buffer("train_hits", torch.zeros((), dtype=torch.int64))
         self.train_samples = 0
@@ -52,10 +55,16 @@ class ImageClassification(lightning.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images, labels = batch
-        logits = self.net(images)
+        output = self.net(images)
+        logits, aux = output if isinstance(output, tuple) else (output, ())
         self.train_hits += (logits.argmax(1) == labels).sum()
         self.train_samples += len(labels)
-        return nn.functional.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        loss = nn.functional.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        for head in aux:
+            loss = loss + self.aux_weight * nn.functional.cross_entropy(
+                head, labels, label_smoothing=self.label_smoothing
+            )
+        return loss
 
     def on_train_epoch_end(self) -> None:
         self.log("train/accuracy", self.train_hits / self.train_samples)

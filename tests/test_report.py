@@ -1,0 +1,53 @@
+"""What evaluations say, held against scikit-learn and closed forms."""
+
+import json
+
+import pytest
+import sklearn.metrics
+import torch
+
+from zoo import report
+
+
+@pytest.fixture
+def predictions():
+    draw = torch.Generator().manual_seed(0)
+    labels = torch.randint(4, (500,), generator=draw)
+    logits = torch.randn(500, 4, generator=draw) + 1.5 * torch.nn.functional.one_hot(labels, 4)
+    return logits, labels
+
+
+def test_matrix_recall_and_precision_are_scikit_learns(predictions):
+    logits, labels = predictions
+    found = report.evaluate(logits, labels, ["a", "b", "c", "d"])
+    guesses = logits.argmax(1)
+    assert found["confusion_matrix"] == sklearn.metrics.confusion_matrix(labels, guesses).tolist()
+    precision, recall, _, support = sklearn.metrics.precision_recall_fscore_support(labels, guesses)
+    for i, row in enumerate(found["classes"].values()):
+        assert row["recall"] == pytest.approx(recall[i])
+        assert row["precision"] == pytest.approx(precision[i])
+        assert row["num_samples"] == support[i]
+    assert found["accuracy"] == pytest.approx(sklearn.metrics.accuracy_score(labels, guesses))
+    assert found["loss"] == pytest.approx(sklearn.metrics.log_loss(labels, logits.double().softmax(1)))
+
+
+def test_calibration_error_is_the_gap_between_confidence_and_accuracy():
+    """A hundred answers given with 80 % confidence, of which 60 are right, are off by 20 points."""
+    logits = torch.tensor([[0.8, 0.2]]).log().expand(100, 2)
+    labels = torch.tensor([0] * 60 + [1] * 40)
+    assert report.evaluate(logits, labels, ["a", "b"])["calibration_error"] == pytest.approx(0.2, abs=1e-6)
+
+
+def test_a_class_without_samples_divides_by_nothing(tmp_path):
+    found = report.evaluate(torch.eye(3)[:2], torch.tensor([0, 1]), ["a", "b", "c"])
+    assert found["classes"]["c"] == {"num_samples": 0, "recall": 0.0, "precision": 0.0}
+    report.write_evaluation(tmp_path, found)
+    assert json.loads((tmp_path / "evaluation.json").read_text()) == found
+
+
+def test_the_picture_has_true_classes_in_rows_and_a_number_in_each_filled_cell():
+    figure = report.draw_confusion([[8, 2], [0, 10]], ["cat", "dog"])
+    axes = figure.axes[0]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted class", "true class")
+    cells = {(text.get_position()[1], text.get_position()[0]): text.get_text() for text in axes.texts}
+    assert cells == {(0, 0): "80.0", (0, 1): "20.0", (1, 1): "100.0"}

@@ -1,0 +1,133 @@
+"""GoogLeNet: modules that look at several scales at once, made affordable by 1×1 convolutions.
+
+Szegedy et al., "Going deeper with convolutions", 2014, table 1 and figure 3; with torchvision's parameter names.
+Departures: batch norm after every convolution (Ioffe and Szegedy, 2015) in place of response normalisation, and 3×3
+convolutions where the paper has 5×5, because the published weights have: `kernel_5x5=true` brings the paper's back.
+Images up to 64 px get a 3×3 stem of stride 1 without its first pooling. In train mode two auxiliary heads (section 5)
+are given beside the main one.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zoo.models.logits import Logits
+
+SMALL_IMAGE_PX = 64
+
+# Table 1: input maps, then 1×1; 3×3 reduce, 3×3; 5×5 reduce, 5×5; pool projection. None is a pooling.
+TABLE: dict[str, tuple[int, int, int, int, int, int, int] | None] = {
+    "inception3a": (192, 64, 96, 128, 16, 32, 32),
+    "inception3b": (256, 128, 128, 192, 32, 96, 64),
+    "maxpool3": None,
+    "inception4a": (480, 192, 96, 208, 16, 48, 64),
+    "inception4b": (512, 160, 112, 224, 24, 64, 64),
+    "inception4c": (512, 128, 128, 256, 24, 64, 64),
+    "inception4d": (512, 112, 144, 288, 32, 64, 64),
+    "inception4e": (528, 256, 160, 320, 32, 128, 128),
+    "maxpool4": None,
+    "inception5a": (832, 256, 160, 320, 32, 128, 128),
+    "inception5b": (832, 384, 192, 384, 48, 128, 128),
+}
+AUXILIARY = {"inception4a": ("aux1", 512), "inception4d": ("aux2", 528)}  # heads, and the maps they see
+
+
+class ConvNorm(nn.Module):
+    """A convolution without bias, batch norm and ReLU."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: Any, stride: int = 1, padding: Any = 0
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=False)
+        self.bn = nn.BatchNorm2d(out_channels, eps=0.001)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.bn(self.conv(x)))
+
+
+class Inception(nn.Module):
+    """Four branches side by side, joined along the maps (figure 2b)."""
+
+    def __init__(
+        self, maps: int, one: int, reduce3: int, three: int, reduce5: int, five: int, pool: int, kernel_5x5: bool
+    ) -> None:
+        super().__init__()
+        kernel = 5 if kernel_5x5 else 3
+        self.branch1 = ConvNorm(maps, one, 1)
+        self.branch2 = nn.Sequential(ConvNorm(maps, reduce3, 1), ConvNorm(reduce3, three, 3, padding=1))
+        self.branch3 = nn.Sequential(ConvNorm(maps, reduce5, 1), ConvNorm(reduce5, five, kernel, padding=kernel // 2))
+        self.branch4 = nn.Sequential(nn.MaxPool2d(3, stride=1, padding=1, ceil_mode=True), ConvNorm(maps, pool, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.branch1(x), self.branch2(x), self.branch3(x), self.branch4(x)], dim=1)
+
+
+class AuxiliaryHead(nn.Module):
+    """A small classifier on an inner layer, to bring it a gradient (section 5); pooled to 4 × 4 whatever the image."""
+
+    def __init__(self, maps: int, num_classes: int, dropout: float) -> None:
+        super().__init__()
+        self.conv = ConvNorm(maps, 128, 1)
+        self.fc1 = nn.Linear(128 * 4 * 4, 1024)
+        self.fc2 = nn.Linear(1024, num_classes)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(nn.functional.adaptive_avg_pool2d(x, 4)).flatten(1)  # 2048
+        return self.fc2(self.dropout(torch.relu(self.fc1(x))))
+
+
+class GoogLeNet(nn.Module):
+    """Classify images (N, in_channels, image_size, image_size) into logits (N, num_classes), in train mode `Logits`."""
+
+    def __init__(
+        self,
+        in_channels: int = 3,
+        num_classes: int = 1000,
+        image_size: int = 224,
+        kernel_5x5: bool = False,
+        aux_heads: bool = True,
+        dropout: float = 0.2,
+        aux_dropout: float = 0.7,
+    ) -> None:
+        super().__init__()
+        small = image_size <= SMALL_IMAGE_PX
+        self.conv1 = ConvNorm(in_channels, 64, 3, 1, 1) if small else ConvNorm(in_channels, 64, 7, 2, 3)
+        self.maxpool1 = nn.Identity() if small else nn.MaxPool2d(3, stride=2, ceil_mode=True)
+        self.conv2 = ConvNorm(64, 64, 1)
+        self.conv3 = ConvNorm(64, 192, 3, padding=1)
+        self.maxpool2 = nn.MaxPool2d(3, stride=2, ceil_mode=True)
+        for name, row in TABLE.items():
+            side = 3 if name == "maxpool3" else 2
+            module = nn.MaxPool2d(side, stride=2, ceil_mode=True) if row is None else Inception(*row, kernel_5x5)
+            self.add_module(name, module)
+        self.aux_heads = aux_heads
+        if aux_heads:
+            for name, maps in AUXILIARY.values():
+                self.add_module(name, AuxiliaryHead(maps, num_classes, aux_dropout))
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.dropout = nn.Dropout(dropout)
+        self.fc = nn.Linear(1024, num_classes)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """Draw convolutions as He et al., 2015; linear layers from a cut normal of deviation 0.01, as torchvision."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            elif isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.01)
+                nn.init.zeros_(module.bias)
+
+    def forward(self, x: Tensor) -> Tensor | Logits:
+        x = self.maxpool1(self.conv1(x))  # 64 × 56 × 56 at 224 px, 64 × 28 × 28 at 28 px
+        x = self.maxpool2(self.conv3(self.conv2(x)))  # 192 × 28 × 28, 192 × 14 × 14
+        aux = []
+        for name in TABLE:
+            x = self.get_submodule(name)(x)  # 480 × 28, 832 × 14, 1024 × 7 px; 14, 7, 4 px
+            if self.training and self.aux_heads and name in AUXILIARY:
+                aux.append(self.get_submodule(AUXILIARY[name][0])(x))
+        x = self.dropout(self.avgpool(x).flatten(1))  # 1024
+        return Logits(self.fc(x), tuple(aux)) if aux else self.fc(x)

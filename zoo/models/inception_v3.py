@@ -1,0 +1,168 @@
+"""Inception-v3: GoogLeNet with its large kernels factorised into small and one-sided ones.
+
+Szegedy et al., "Rethinking the Inception architecture for computer vision", 2015, table 1 and figures 5 to 10; with
+torchvision's parameter names and sizes, which are those of the authors' published code. Made for 299 px; images up to
+64 px get a padded stem of stride 1 without its first pooling. In train mode one auxiliary head is given beside the
+main one.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zoo.models.googlenet import ConvNorm
+from zoo.models.logits import Logits
+
+SMALL_IMAGE_PX = 64
+
+# A branch is a chain of convolutions (maps, kernel) or (maps, kernel, stride); a list of kernels means convolutions
+# side by side, whose maps are joined. Those of stride 1 keep the image's size; a block that halves it adds a pooling.
+Branches = dict[str, list[tuple[Any, ...]]]
+ROW, COLUMN = (1, 7), (7, 1)
+
+
+def block_a(pool: int) -> Branches:  # figure 5
+    return {
+        "branch1x1": [(64, 1)],
+        "branch5x5": [(48, 1), (64, 5)],
+        "branch3x3dbl": [(64, 1), (96, 3), (96, 3)],
+        "branch_pool": [(pool, 1)],
+    }
+
+
+def block_c(inner: int) -> Branches:  # figure 6
+    return {
+        "branch1x1": [(192, 1)],
+        "branch7x7": [(inner, 1), (inner, ROW), (192, COLUMN)],
+        "branch7x7dbl": [(inner, 1), (inner, COLUMN), (inner, ROW), (inner, COLUMN), (192, ROW)],
+        "branch_pool": [(192, 1)],
+    }
+
+
+BLOCK_B: Branches = {"branch3x3": [(384, 3, 2)], "branch3x3dbl": [(64, 1), (96, 3), (96, 3, 2)]}  # figure 10
+BLOCK_D: Branches = {
+    "branch3x3": [(192, 1), (320, 3, 2)],
+    "branch7x7x3": [(192, 1), (192, ROW), (192, COLUMN), (192, 3, 2)],
+}
+BLOCK_E: Branches = {  # figure 7
+    "branch1x1": [(320, 1)],
+    "branch3x3": [(384, 1), (384, [(1, 3), (3, 1)])],
+    "branch3x3dbl": [(448, 1), (384, 3), (384, [(1, 3), (3, 1)])],
+    "branch_pool": [(192, 1)],
+}
+
+TABLE: dict[str, tuple[int, Branches, bool]] = {  # input maps, branches, whether it halves the image
+    "Mixed_5b": (192, block_a(32), False),
+    "Mixed_5c": (256, block_a(64), False),
+    "Mixed_5d": (288, block_a(64), False),
+    "Mixed_6a": (288, BLOCK_B, True),
+    "Mixed_6b": (768, block_c(128), False),
+    "Mixed_6c": (768, block_c(160), False),
+    "Mixed_6d": (768, block_c(160), False),
+    "Mixed_6e": (768, block_c(192), False),
+    "Mixed_7a": (768, BLOCK_D, True),
+    "Mixed_7b": (1280, BLOCK_E, False),
+    "Mixed_7c": (2048, BLOCK_E, False),
+}
+AUXILIARY_AFTER = "Mixed_6e"
+
+
+class Mixed(nn.Module):
+    """Branches side by side, joined along the maps."""
+
+    def __init__(self, maps: int, branches: Branches, halves: bool) -> None:
+        super().__init__()
+        self.halves = halves
+        self.branches: dict[str, list[list[str]]] = {}  # of each branch its steps, of each step its modules' names
+        for branch, chain in branches.items():
+            channels, steps = maps, []
+            for i, (out, kernels, *stride) in enumerate(chain, start=1):
+                base = branch if len(chain) == 1 else f"{branch}_{i}"
+                several = isinstance(kernels, list)
+                names = [f"{base}{letter}" for letter in "ab"] if several else [base]
+                for name, kernel in zip(names, kernels if several else [kernels], strict=True):
+                    height, width = (kernel, kernel) if isinstance(kernel, int) else kernel
+                    padding = (0, 0) if stride else (height // 2, width // 2)
+                    self.add_module(name, ConvNorm(channels, out, (height, width), stride[0] if stride else 1, padding))
+                steps.append(names)
+                channels = out * len(names)
+            self.branches[branch] = steps
+
+    def forward(self, x: Tensor) -> Tensor:
+        joined = []
+        for branch, steps in self.branches.items():
+            y = F.avg_pool2d(x, 3, stride=1, padding=1) if branch == "branch_pool" else x
+            for names in steps:
+                y = torch.cat([self.get_submodule(name)(y) for name in names], dim=1)
+            joined.append(y)
+        if self.halves:
+            joined.append(F.max_pool2d(x, 3, stride=2))
+        return torch.cat(joined, dim=1)
+
+
+class AuxiliaryHead(nn.Module):
+    """A small classifier on the last 17 × 17 layer (figure 8)."""
+
+    def __init__(self, num_classes: int, small: bool) -> None:
+        super().__init__()
+        self.pool: nn.Module = nn.AdaptiveAvgPool2d(5) if small else nn.AvgPool2d(5, stride=3)
+        self.conv0 = ConvNorm(768, 128, 1)
+        self.conv1 = ConvNorm(128, 768, 5)
+        self.fc = nn.Linear(768, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv1(self.conv0(self.pool(x)))  # 768 × 1 × 1
+        return self.fc(F.adaptive_avg_pool2d(x, 1).flatten(1))
+
+
+class InceptionV3(nn.Module):
+    """Classify images (N, in_channels, image_size, image_size) into logits (N, num_classes), in train mode `Logits`."""
+
+    def __init__(
+        self,
+        in_channels: int = 3,
+        num_classes: int = 1000,
+        image_size: int = 299,
+        aux_heads: bool = True,
+        dropout: float = 0.5,
+    ) -> None:
+        super().__init__()
+        small = image_size <= SMALL_IMAGE_PX
+        stride, padding = (1, 1) if small else (2, 0)
+        self.Conv2d_1a_3x3 = ConvNorm(in_channels, 32, 3, stride, padding)
+        self.Conv2d_2a_3x3 = ConvNorm(32, 32, 3, 1, padding)
+        self.Conv2d_2b_3x3 = ConvNorm(32, 64, 3, 1, 1)
+        self.maxpool1: nn.Module = nn.Identity() if small else nn.MaxPool2d(3, stride=2)
+        self.Conv2d_3b_1x1 = ConvNorm(64, 80, 1)
+        self.Conv2d_4a_3x3 = ConvNorm(80, 192, 3, 1, padding)
+        self.maxpool2 = nn.MaxPool2d(3, stride=2)
+        for name, row in TABLE.items():
+            self.add_module(name, Mixed(*row))
+        self.AuxLogits = AuxiliaryHead(num_classes, small) if aux_heads else None
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.dropout = nn.Dropout(dropout)
+        self.fc = nn.Linear(2048, num_classes)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """Draw convolutions as He et al., 2015; linear layers from a cut normal of deviation 0.01."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            elif isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.01)
+                nn.init.zeros_(module.bias)
+
+    def forward(self, x: Tensor) -> Tensor | Logits:
+        x = self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(x)))  # 64 × 147 × 147 at 299 px
+        x = self.Conv2d_4a_3x3(self.Conv2d_3b_1x1(self.maxpool1(x)))  # 192 × 71 × 71, 192 × 28 × 28 at 28 px
+        x = self.maxpool2(x)  # 192 × 35 × 35, 192 × 13 × 13
+        aux = None
+        for name in TABLE:
+            x = self.get_submodule(name)(x)  # 288 × 35, 768 × 17, 2048 × 8 px; 13, 6, 2 px
+            if self.training and self.AuxLogits is not None and name == AUXILIARY_AFTER:
+                aux = self.AuxLogits(x)
+        x = self.dropout(self.avgpool(x)).flatten(1)  # 2048
+        return self.fc(x) if aux is None else Logits(self.fc(x), (aux,))

@@ -1,0 +1,71 @@
+"""VGG: nothing but 3×3 convolutions and 2×2 pooling, stacked deep.
+
+Simonyan, Zisserman, "Very deep convolutional networks for large-scale image recognition", 2014, table 1, columns A, B,
+D and E; with torchvision's parameter names. Departures: batch norm is an option, and weights start as He et al. drew
+them in 2015, where the paper first trained column A. Images up to 64 px get a head of 512 units, and pooling rounds
+sizes up, so that 28 px pass all five.
+"""
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+SMALL_IMAGE_PX = 64
+
+# Maps of each convolution, stage by stage; a 2×2 pooling ends each stage.
+TABLE = {
+    11: ((64,), (128,), (256, 256), (512, 512), (512, 512)),  # A
+    13: ((64, 64), (128, 128), (256, 256), (512, 512), (512, 512)),  # B
+    16: ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512)),  # D
+    19: ((64, 64), (128, 128), (256,) * 4, (512,) * 4, (512,) * 4),  # E
+}
+
+
+class VGG(nn.Module):
+    """Classify images (N, in_channels, image_size, image_size) into logits (N, num_classes)."""
+
+    def __init__(
+        self,
+        depth: Literal[11, 13, 16, 19],
+        batch_norm: bool = False,
+        in_channels: int = 3,
+        num_classes: int = 1000,
+        image_size: int = 224,
+        dropout: float = 0.5,
+    ) -> None:
+        super().__init__()
+        small = image_size <= SMALL_IMAGE_PX
+        side, units = (1, 512) if small else (7, 4096)
+        layers: list[nn.Module] = []
+        channels = in_channels
+        for stage in TABLE[depth]:
+            for maps in stage:
+                layers.append(nn.Conv2d(channels, maps, 3, padding=1))
+                layers += [nn.BatchNorm2d(maps), nn.ReLU(inplace=True)] if batch_norm else [nn.ReLU(inplace=True)]
+                channels = maps
+            layers.append(nn.MaxPool2d(2, stride=2, ceil_mode=small))
+        self.features = nn.Sequential(*layers)
+        self.avgpool = nn.AdaptiveAvgPool2d(side)
+        self.classifier = nn.Sequential(
+            nn.Linear(channels * side * side, units),
+            nn.ReLU(inplace=True),
+            nn.Dropout(dropout),
+            nn.Linear(units, units),
+            nn.ReLU(inplace=True),
+            nn.Dropout(dropout),
+            nn.Linear(units, num_classes),
+        )
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """Draw weights as He et al., "Delving deep into rectifiers", 2015; biases start at 0."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.features(x)  # 512 × 7 × 7 at 224 px, 512 × 1 × 1 at 28 and 32 px
+        x = self.avgpool(x).flatten(1)  # 25088
+        return self.classifier(x)

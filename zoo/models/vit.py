@@ -1,0 +1,115 @@
+"""ViT: cut the image into patches, and let a Transformer's encoder relate each of them to all others.
+
+Dosovitskiy et al., "An image is worth 16x16 words", 2020, section 3.1 and table 1; tiny and small as Touvron et al.,
+"Training data-efficient image transformers", 2020, table 1; with torchvision's parameter names. Images up to 64 px are
+cut into patches of 4 px, as everyone does for CIFAR, since 16 px would leave four; the position embedding is learnt.
+"""
+
+import torch
+from torch import Tensor, nn
+
+SMALL_IMAGE_PX = 64
+SMALL_PATCH_PX = 4
+
+
+class Attention(nn.Module):
+    """Attend from every token to every other, in several heads (Vaswani et al., 2017, 3.2)."""
+
+    def __init__(self, width: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
+        self.out_proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, tokens, width = x.shape
+        qkv = nn.functional.linear(x, self.in_proj_weight, self.in_proj_bias)
+        q, k, v = qkv.view(n, tokens, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)  # each N × heads × tokens × d
+        x = nn.functional.scaled_dot_product_attention(q, k, v)
+        return self.out_proj(x.transpose(1, 2).reshape(n, tokens, width))
+
+
+class Block(nn.Module):
+    """Attention and a two-layer perceptron, each normalised before and added after (figure 1, right)."""
+
+    def __init__(self, width: int, num_heads: int, mlp_width: int, dropout: float) -> None:
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(width, eps=1e-6)
+        self.self_attention = Attention(width, num_heads)
+        self.dropout = nn.Dropout(dropout)
+        self.ln_2 = nn.LayerNorm(width, eps=1e-6)
+        self.mlp = nn.Sequential(
+            nn.Linear(width, mlp_width),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(mlp_width, width),
+            nn.Dropout(dropout),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.dropout(self.self_attention(self.ln_1(x)))
+        return x + self.mlp(self.ln_2(x))
+
+
+class Encoder(nn.Module):
+    """Add what each token's place means, and pass all through the blocks."""
+
+    def __init__(self, tokens: int, width: int, depth: int, num_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.pos_embedding = nn.Parameter(torch.empty(1, tokens, width))
+        self.dropout = nn.Dropout(dropout)
+        self.layers = nn.Sequential()
+        for i in range(depth):
+            self.layers.add_module(f"encoder_layer_{i}", Block(width, num_heads, 4 * width, dropout))
+        self.ln = nn.LayerNorm(width, eps=1e-6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.ln(self.layers(self.dropout(x + self.pos_embedding)))
+
+
+class ViT(nn.Module):
+    """Classify images (N, in_channels, image_size, image_size) into logits (N, num_classes).
+
+    Raises ValueError where patches do not tile the image or heads do not share the width.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        depth: int,
+        num_heads: int,
+        patch_size: int = 16,
+        in_channels: int = 3,
+        num_classes: int = 1000,
+        image_size: int = 224,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        patch = SMALL_PATCH_PX if image_size <= SMALL_IMAGE_PX else patch_size
+        if image_size % patch or width % num_heads:
+            raise ValueError(
+                f"image_size={image_size} must be a multiple of patch_size={patch}, and width={width} of "
+                f"num_heads={num_heads}"
+            )
+        tokens = (image_size // patch) ** 2 + 1
+        self.class_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.conv_proj = nn.Conv2d(in_channels, width, patch, stride=patch)
+        self.encoder = Encoder(tokens, width, depth, num_heads, dropout)
+        self.heads = nn.Sequential()
+        self.heads.add_module("head", nn.Linear(width, num_classes))
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """Draw weights from a normal of deviation 0.02 cut at two deviations, as DeiT; biases start at 0."""
+        for name, parameter in self.named_parameters():
+            if parameter.ndim > 1 and name != "class_token":
+                nn.init.trunc_normal_(parameter, std=0.02, a=-0.04, b=0.04)
+            elif name.endswith("bias"):
+                nn.init.zeros_(parameter)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv_proj(x).flatten(2).transpose(1, 2)  # N × 196 × width at 224 px, N × 49 × width at 28 px
+        x = torch.cat([self.class_token.expand(len(x), -1, -1), x], dim=1)
+        x = self.encoder(x)
+        return self.heads(x[:, 0])
