@@ -11,7 +11,7 @@ from conftest import ROOT
     ("arguments", "came", "would_do"),
     [
         (["model=lenet6"], "model=lenet6", "lenet5"),
-        (["model=zzz"], "model=zzz", "choose from lenet300, lenet5"),
+        (["model=zzz"], "model=zzz", "resnet18, resnet20"),
         (["modle=lenet5"], "modle", "did you mean model"),
         (["optim.lrr=0.1"], "optim.lrr", "optim.lr"),
         (["trainer.max_epoch=3"], "trainer.max_epoch", "trainer.max_epochs"),
