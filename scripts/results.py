@@ -41,17 +41,16 @@ def accuracy_table() -> str:
         result = json.loads(file.read_text())
         runs[result["name"]].append(result)
     lines = [
-        "| experiment | params | MMACs | epochs | test accuracy | seeds | training time | device | commit |",
-        "|---|---:|---:|---:|---:|---:|---:|---|---|",
+        "| experiment | params | MMACs | epochs | test accuracy | seeds | device | commit |",
+        "|---|---:|---:|---:|---:|---:|---|---|",
     ]
     for name, results in runs.items():
         first = results[0]
         accuracies = [100 * r["test"]["accuracy"] for r in results]
         spread = f" ± {statistics.stdev(accuracies):.2f}" if len(accuracies) > 1 else ""
-        seconds = statistics.mean(r["seconds"] for r in results)
         lines.append(
             f"| `{name}` | {first['params']:,} | {first['macs'] / 1e6:.2f} | {first['epochs']} | "
-            f"{statistics.mean(accuracies):.2f} %{spread} | {len(results)} | {seconds / 60:.1f} min | "
+            f"{statistics.mean(accuracies):.2f} %{spread} | {len(results)} | "
             f"{first['device']}, {first['precision']} | `{first['commit']}` |"
         )
     return "\n".join(lines)

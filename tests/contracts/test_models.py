@@ -59,8 +59,11 @@ def test_every_parameter_gets_a_finite_gradient_and_bf16_stays_finite(smallest, 
 @pytest.mark.parametrize("model", MODELS)
 def test_it_overfits_eight_images_to_zero_error(smallest, model):
     net, images, labels = smallest(model)
-    optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
-    for _ in range(100):
+    for module in net.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0  # it is there to prevent just this
+    optimizer = torch.optim.Adam(net.parameters(), lr=3e-4)
+    for _ in range(200):
         optimizer.zero_grad()
         output = net(images)
         loss = loss_of(output, labels)
@@ -69,7 +72,7 @@ def test_it_overfits_eight_images_to_zero_error(smallest, model):
             return
         loss.backward()
         optimizer.step()
-    pytest.fail(f"loss is still {loss:.3f} after 100 steps")
+    pytest.fail(f"loss is still {loss:.3f} after 200 steps")
 
 
 @pytest.mark.parametrize("model", MODELS)
