@@ -7,9 +7,9 @@ from zoo.cli import command
 
 @command("train")
 def main(cfg: DictConfig) -> None:
-    from zoo import report, run  # here and not above: torch takes seconds to import, and --help should not
+    from zoo import folder, report, run  # here and not above: torch takes seconds to import, and --help should not
 
-    with run.open_run(cfg) as this:  # runs/<name>/<stamp>, new or resumed, with its config and its log
+    with folder.open_run(cfg) as this:  # runs/<name>/<stamp>, new or resumed, with its config and its log
         data = run.build_data(this)
         net = run.build_net(this)
         task = run.build_task(this, net)

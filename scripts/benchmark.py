@@ -34,6 +34,7 @@ def train_suite(cfg: DictConfig) -> dict[str, Contender]:
     from zoo import run
     from zoo.build import build
     from zoo.callbacks.monitor import TrainingMonitor
+    from zoo.folder import Run
     from zoo.tasks.classification import parameter_groups
 
     data = build(cfg.data, "data")
@@ -54,7 +55,7 @@ def train_suite(cfg: DictConfig) -> dict[str, Contender]:
 
     def train_py() -> float:
         with tempfile.TemporaryDirectory() as folder:
-            this = run.Run(Path(folder), cfg)
+            this = Run(Path(folder), cfg)
             trainer = run.build_trainer(this)
             task = run.build_task(this, run.build_net(this))
             run.fit(this, trainer, task, data)

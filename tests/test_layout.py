@@ -19,10 +19,11 @@ ARROWS = {
     "tasks": GROUND,
     "build": GROUND,
     "cli": GROUND,
+    "folder": GROUND,
     "compress": GROUND | {"measure"},
     "checkpoint": GROUND | {"compress", "measure"},
     "report": GROUND | {"compress", "measure"},
-    "callbacks": GROUND | {"compress", "measure", "checkpoint"},
+    "callbacks": GROUND | {"compress", "measure", "checkpoint", "folder"},
     "export": GROUND | {"compress", "measure", "checkpoint"},
     "run": None,  # everything
 }

@@ -1,20 +1,12 @@
 """The one place that knows everyone: builds the objects of a run from its config, and takes it to its result."""
 
-import contextlib
 import logging
-import math
 import platform
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from datetime import datetime
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any, TypeVar
 
 import lightning
 import torch
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
@@ -24,144 +16,16 @@ from zoo.callbacks.loggers import MetricsCSV, TensorBoard
 from zoo.callbacks.monitor import TrainingMonitor
 from zoo.callbacks.product import BestProduct
 from zoo.callbacks.progress import NoProfiler
-from zoo.callbacks.resume import LAST, AtomicCheckpointIO, ResumeCheckpoint
+from zoo.callbacks.resume import AtomicCheckpointIO, ResumeCheckpoint
 from zoo.checkpoint import Product, load_weights, provenance, read_product
 from zoo.data.images import InMemoryImages
 from zoo.errors import BadInput, choices, reason
 from zoo.files import write_json, write_text
+from zoo.folder import Run
 from zoo.tasks.classification import ImageClassification
 
-GROUPS = ("model", "data", "task", "optim", "schedule", "compress", "callbacks", "trainer", "experiment")
 log = logging.getLogger("zoo")
 SomeCallback = TypeVar("SomeCallback", bound=lightning.Callback)
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run folder and the config in it, every interpolation resolved."""
-
-    folder: Path
-    cfg: DictConfig
-    resumed: bool = False
-
-    @property
-    def last_checkpoint(self) -> Path | None:
-        """Where to go on, or None where nothing was saved yet."""
-        return self.folder / LAST if (self.folder / LAST).exists() else None
-
-
-@contextmanager
-def open_run(cfg: DictConfig) -> Iterator[Run]:
-    """Make a new run folder with its config.yaml, or open the one that `resume` names, and log to log.txt in it.
-
-    Bad input that shows before anything was trained leaves no new folder behind.
-    """
-    run = _resumed(cfg) if cfg.resume else None
-    _check(run.cfg if run else cfg)
-    run = run or _new(cfg)
-    try:
-        with _logging_to(run.folder / "log.txt"):
-            log.debug("config:\n%s", OmegaConf.to_yaml(run.cfg))
-            lightning.seed_everything(run.cfg.seed, workers=True, verbose=False)
-            yield run
-    except BadInput:
-        if not run.resumed and not run.last_checkpoint:
-            shutil.rmtree(run.folder)
-            with contextlib.suppress(OSError):  # other runs of this name
-                run.folder.parent.rmdir()
-        raise
-
-
-def _new(cfg: DictConfig) -> Run:
-    chosen = HydraConfig.get().runtime.choices
-    plain = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(plain, dict)
-    resolved = OmegaConf.create({**plain, "choices": {group: chosen.get(group) for group in GROUPS}})
-    stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    parent = Path(cfg.runs) / cfg.name
-    parent.mkdir(parents=True, exist_ok=True)
-    folder, n = parent / stamp, 1
-    while True:
-        try:
-            folder.mkdir()
-            break
-        except FileExistsError:  # another run of this name began in the same second
-            folder, n = parent / f"{stamp}-{n}", n + 1
-    write_text(folder / "config.yaml", OmegaConf.to_yaml(resolved))
-    return Run(folder, resolved)
-
-
-def _resumed(cfg: DictConfig) -> Run:
-    """Open a run folder with its own config; of the command line only trainer.* is taken over."""
-    folder = Path(cfg.resume)
-    file = folder / "config.yaml"
-    if not file.is_file():
-        there = [str(path.parent) for path in sorted(Path(cfg.runs).glob("*/*/config.yaml"))]
-        raise BadInput(f"resume={folder} is no run folder, since it has no config.yaml; {choices(str(folder), there)}")
-    saved = OmegaConf.load(file)
-    assert isinstance(saved, DictConfig)
-    changes = [o for o in HydraConfig.get().overrides.task if not o.startswith("resume=")]
-    foreign = [o for o in changes if not o.startswith("trainer.")]
-    if foreign:
-        raise BadInput(f"{foreign[0]} cannot be given with resume, which keeps the run's own config but for trainer.*")
-    for key, value in ((o.split("=")[0], OmegaConf.select(cfg, o.split("=")[0])) for o in changes):
-        OmegaConf.update(saved, key, value)
-    for litter in folder.glob(".*.part"):  # of a write that a kill cut short
-        litter.unlink()
-    return Run(folder, saved, resumed=True)
-
-
-def _check(cfg: DictConfig) -> None:
-    """Refuse the values whose types are right and which still mean nothing."""
-
-    def demand(key: str, fits: Callable[[Any], bool], what: str) -> None:
-        value = OmegaConf.select(cfg, key)
-        if not fits(value):
-            raise BadInput(f"{key}={value} was asked for; it must be {what}")
-
-    def at_least(least: int) -> Callable[[Any], bool]:
-        return lambda value: type(value) is int and least <= value < 2**32
-
-    demand("seed", at_least(0), "a whole number from 0 to 2^32 - 1")
-    demand("name", lambda name: bool(name) and "/" not in str(name), "the name of a folder under runs/")
-    demand("channels_last", lambda flag: isinstance(flag, bool), "true or false")
-    demand("compile", lambda flag: isinstance(flag, bool), "true or false")
-    demand("trainer.max_epochs", at_least(1), "a whole number, at least 1")
-    demand("trainer.log_every_n_steps", at_least(1), "a whole number, at least 1")
-
-    def above_zero(value: Any) -> bool:
-        return isinstance(value, int | float) and 0 < value < math.inf
-
-    demand("trainer.accumulate_grad_batches", at_least(1), "a whole number, at least 1")
-    demand("trainer.gradient_clip_val", lambda v: v is None or above_zero(v), "a number above 0, or null for none")
-    demand("trainer.devices", lambda devices: devices in (1, "auto"), "1: more devices are not supported yet")
-    demand("optim.lr", above_zero, "a number above 0, such as 0.001")
-    demand("compress.before_fit", lambda passes: not passes, "empty: there are no passes yet")
-    demand("compress.after_fit", lambda passes: not passes, "empty: there are no passes yet")
-
-
-@contextmanager
-def _logging_to(path: Path) -> Iterator[None]:
-    """Send our messages to the console and to `path`, and libraries' messages and warnings to `path` only."""
-    to_file = logging.FileHandler(path)
-    to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    to_console = logging.StreamHandler()
-    to_console.setLevel(logging.INFO)
-    log.setLevel(logging.DEBUG)
-    log.handlers, log.propagate = [to_console, to_file], False
-    for name in ("lightning.pytorch", "lightning.fabric", "py.warnings"):
-        logger = logging.getLogger(name)
-        logger.handlers, logger.propagate = [to_file], False
-    logging.captureWarnings(True)
-    try:
-        yield
-    except BaseException as error:
-        logging.getLogger("zoo").handlers = [to_file]
-        log.error("%s: %s", type(error).__name__, error)
-        raise
-    finally:
-        logging.captureWarnings(False)
-        to_file.close()
 
 
 def build_data(run: Run) -> InMemoryImages:

@@ -17,8 +17,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from zoo.errors import BadInput, Interrupted, reason
 from zoo.files import replacing
-
-LAST = "last.ckpt"
+from zoo.folder import LAST
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
