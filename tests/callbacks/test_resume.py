@@ -14,17 +14,22 @@ def draw():
 
 def test_random_streams_go_on_after_a_round_trip_through_a_file(tmp_path):
     file = AtomicCheckpointIO()
-    file.save_checkpoint({"states": get_random_states()}, tmp_path / "x.ckpt")
+    file.save_checkpoint({"random_states": get_random_states()}, tmp_path / "x.ckpt")
     expected = [draw() for _ in range(3)]
-    set_random_states(file.load_checkpoint(tmp_path / "x.ckpt")["states"])
+    set_random_states(file.load_checkpoint(tmp_path / "x.ckpt")["random_states"])
     assert [draw() for _ in range(3)] == expected
 
 
-@pytest.mark.parametrize("content", [b"", b"no checkpoint", None], ids=["empty", "foreign", "cut short"])
+@pytest.mark.parametrize(
+    "content", [b"", b"no checkpoint", None, {"x": 1}], ids=["empty", "text", "cut short", "foreign"]
+)
 def test_a_damaged_checkpoint_is_one_sentence(tmp_path, content):
     path = tmp_path / "last.ckpt"
     AtomicCheckpointIO().save_checkpoint({"x": torch.zeros(1000)}, path)
-    path.write_bytes(path.read_bytes()[:-500] if content is None else content)
+    if isinstance(content, dict):
+        torch.save(content, path)
+    else:
+        path.write_bytes(path.read_bytes()[:-500] if content is None else content)
     with pytest.raises(BadInput, match="damaged"):
         AtomicCheckpointIO().load_checkpoint(path)
 

@@ -31,7 +31,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
         try:
-            return torch.load(path, map_location=map_location or "cpu", weights_only=True)
+            checkpoint = torch.load(path, map_location=map_location or "cpu", weights_only=True)
+            if "random_states" not in checkpoint:
+                raise ValueError("it has no random states")
+            return checkpoint
         except Exception as error:  # bytes that are no checkpoint lead torch's reader anywhere
             why = reason(error)[:100]
             raise BadInput(f"{path} is damaged or is no checkpoint of ours ({why}); without it, train anew") from error

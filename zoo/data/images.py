@@ -143,8 +143,7 @@ class InMemoryImages(lightning.LightningDataModule):
         return self.loader("test", self._device())
 
     def state_dict(self) -> dict[str, Any]:
-        """Save the training loader's place here: Lightning saves it too, but restores it only where nobody asked for
-        the number of steps beforehand, as every schedule does."""
+        """Save the training loader's place, which Lightning by itself restores only where no schedule counts steps."""
         state = self._train_loader.state_dict()
         ended = self.trainer is not None and self.trainer.is_last_batch  # by trainer.limit_train_batches, perhaps
         return {"train_loader": {**state, "position": 0} if ended else state}
