@@ -67,7 +67,10 @@ class ImageClassification(lightning.LightningModule):
         return loss
 
     def on_train_epoch_end(self) -> None:
-        self.log("train/accuracy", self.train_hits / self.train_samples)
+        accuracy = self.train_hits / self.train_samples
+        self.log("train/accuracy", accuracy, logger=False)  # Lightning would write it after last.ckpt is saved,
+        for logger in self.loggers:  # and a kill in between would lose the point
+            logger.log_metrics({"train/accuracy": float(accuracy)}, step=self.trainer.global_step - 1)
         self.train_hits.zero_()
         self.train_samples = 0
 
