@@ -312,6 +312,16 @@ def test_accumulated_batches_are_one_step_with_the_mean_loss(command, toy, only_
         assert float(row["train/loss"]) == pytest.approx(math.log(10), abs=0.1)  # an untrained net guesses
 
 
+def test_a_reader_that_leaves_early_is_not_taken_for_ctrl_c(process, toy_smoke, tmp_path):
+    """As in `python train.py | head -1`."""
+    with process("train", *toy_smoke) as running:
+        running.stdout.readline()
+        running.stdout.close()
+        err = running.stderr.read()
+    assert "Ctrl-C" not in err
+    assert running.returncode != 130
+
+
 def test_bad_input_leaves_no_folder_behind(command, tmp_path):
     assert command("train", "model.activation=rellu", "name=typo").code == 2
     assert not list(tmp_path.glob("runs/*"))

@@ -39,8 +39,10 @@ def command(config_name: str) -> Callable[[Story], Callable[[], None]]:
                     story(cfg)
                 except Interrupted as error:  # ends a sweep, too
                     sys.exit(tell(error))
-                except SystemExit:  # Lightning's answer to Ctrl-C where no step is in hand
-                    sys.exit(_say("stopped by Ctrl-C at once; what was saved before is whole", 130))
+                except SystemExit as exit_:
+                    if isinstance(exit_.__context__, KeyboardInterrupt):  # Lightning's answer where no step is in hand
+                        sys.exit(_say("stopped by Ctrl-C at once; what was saved before is whole", 130))
+                    raise
                 except Exception as error:  # kept from Hydra, which would print a line of its own
                     if full:
                         raise
