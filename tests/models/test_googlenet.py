@@ -3,6 +3,7 @@ import itertools
 import pytest
 import torch
 import torchvision
+from conftest import exchange_weights
 
 from zoo.measure import count_macs, count_parameters
 from zoo.models.googlenet import TABLE, GoogLeNet
@@ -14,11 +15,7 @@ def pair():
     torch.manual_seed(0)
     theirs = torchvision.models.googlenet(init_weights=False, aux_logits=True, dropout=0.0, dropout_aux=0.0)
     ours = GoogLeNet(dropout=0.0, aux_dropout=0.0)
-    for norm in (m for m in theirs.modules() if isinstance(m, torch.nn.BatchNorm2d)):
-        norm.running_mean.uniform_(-0.1, 0.1)
-        norm.running_var.uniform_(0.8, 1.2)
-    ours.load_state_dict(theirs.state_dict())
-    theirs.load_state_dict(ours.state_dict())
+    exchange_weights(ours, theirs)
     return ours, theirs
 
 

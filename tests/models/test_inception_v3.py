@@ -1,6 +1,7 @@
 import pytest
 import torch
 import torchvision
+from conftest import exchange_weights
 
 from zoo.measure import count_macs, count_parameters
 from zoo.models.inception_v3 import InceptionV3
@@ -12,11 +13,7 @@ def pair():
     torch.manual_seed(0)
     theirs = torchvision.models.inception_v3(init_weights=False, dropout=0.0)
     ours = InceptionV3(dropout=0.0)
-    for norm in (m for m in theirs.modules() if isinstance(m, torch.nn.BatchNorm2d)):
-        norm.running_mean.uniform_(-0.1, 0.1)
-        norm.running_var.uniform_(0.8, 1.2)
-    ours.load_state_dict(theirs.state_dict())
-    theirs.load_state_dict(ours.state_dict())
+    exchange_weights(ours, theirs)
     return ours, theirs
 
 

@@ -1,6 +1,7 @@
 import pytest
 import torch
 import torchvision
+from conftest import exchange_weights
 
 from zoo.measure import count_macs, count_parameters
 from zoo.models.resnet import PadShortcut, ResNet
@@ -23,11 +24,7 @@ def test_it_is_torchvisions_net_weight_for_weight(name):
     assert count_parameters(ours) == params
     assert round(count_macs(ours, (3, 224, 224)) / 1e9, 3) == gmacs
 
-    for norm in (m for m in theirs.modules() if isinstance(m, torch.nn.BatchNorm2d)):
-        norm.running_mean.uniform_(-0.1, 0.1)
-        norm.running_var.uniform_(0.8, 1.2)
-    ours.load_state_dict(theirs.state_dict())
-    theirs.load_state_dict(ours.state_dict())
+    exchange_weights(ours, theirs)
     images = torch.randn(2, 3, 96, 96)
     with torch.inference_mode():
         torch.testing.assert_close(ours.eval()(images), theirs.eval()(images), atol=1e-4, rtol=0)

@@ -79,6 +79,16 @@ class AuxiliaryHead(nn.Module):
         return self.fc2(self.dropout(torch.relu(self.fc1(x))))
 
 
+def initialise(net: nn.Module) -> None:
+    """Draw convolutions as He et al., 2015; linear layers from a cut normal of deviation 0.01, as torchvision."""
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        elif isinstance(module, nn.Linear):
+            nn.init.trunc_normal_(module.weight, std=0.01)
+            nn.init.zeros_(module.bias)
+
+
 class GoogLeNet(nn.Module):
     """Classify images (N, in_channels, image_size, image_size) into logits (N, num_classes), in train mode `Logits`."""
 
@@ -110,16 +120,7 @@ class GoogLeNet(nn.Module):
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(1024, num_classes)
-        self._initialise()
-
-    def _initialise(self) -> None:
-        """Draw convolutions as He et al., 2015; linear layers from a cut normal of deviation 0.01, as torchvision."""
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-            elif isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.01)
-                nn.init.zeros_(module.bias)
+        initialise(self)
 
     def forward(self, x: Tensor) -> Tensor | Logits:
         x = self.maxpool1(self.conv1(x))  # 64 × 56 × 56 at 224 px, 64 × 28 × 28 at 28 px

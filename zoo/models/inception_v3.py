@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.models.googlenet import ConvNorm
+from zoo.models.googlenet import ConvNorm, initialise
 from zoo.models.logits import Logits
 
 SMALL_IMAGE_PX = 64
@@ -144,16 +144,7 @@ class InceptionV3(nn.Module):
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(2048, num_classes)
-        self._initialise()
-
-    def _initialise(self) -> None:
-        """Draw convolutions as He et al., 2015; linear layers from a cut normal of deviation 0.01."""
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-            elif isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.01)
-                nn.init.zeros_(module.bias)
+        initialise(self)
 
     def forward(self, x: Tensor) -> Tensor | Logits:
         x = self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(x)))  # 64 × 147 × 147 at 299 px
