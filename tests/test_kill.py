@@ -13,6 +13,7 @@ from torch import nn
 from zoo.callbacks.resume import ResumeCheckpoint
 from zoo.checkpoint import read_product
 from zoo.models.lenet import LeNet300
+from zoo.tasks.classification import ImageClassification
 
 LONG = ["trainer.max_epochs=6", "callbacks=ema", "trainer.log_every_n_steps=5", "data.batch_size=16"]
 
@@ -99,7 +100,7 @@ def test_random_sigkills_change_nothing(command, process, toy, only_run, tmp_pat
 def test_a_signal_saves_in_mid_epoch_exits_cleanly_and_the_run_goes_on(
     command, process, toy, only_run, tmp_path, signum
 ):
-    line = slow_enough(toy)
+    line = [*slow_enough(toy), "trainer.max_epochs=24"]  # no signal may come too late
     assert command("train", *line).code == 0
     undisturbed = only_run().rename(tmp_path / "undisturbed")
 
@@ -190,14 +191,31 @@ def test_a_run_that_was_stopped_early_stays_so(command, toy, only_run):
     assert state_of(only_run())["global_step"] > step
 
 
-def test_a_signal_ends_a_sweep_and_not_just_the_run_in_hand(process, toy, tmp_path):
-    line = [a for a in slow_enough(toy) if not a.startswith("name=")]
-    running = process("train", "-m", "model=lenet5,lenet300", *line)
-    while not list(tmp_path.glob("runs/*/*/last.ckpt")):
-        time.sleep(0.02)
+@pytest.mark.parametrize("moment", ["on_train_start", "on_train_epoch_end", "on_train_end", "test_step"])
+def test_a_signal_at_any_moment_ends_a_sweep_and_not_just_the_run_in_hand(command, toy, tmp_path, monkeypatch, moment):
+    """Beside our handlers Lightning has one that notes SIGTERM and goes on."""
+    hook = getattr(ImageClassification, moment)
+
+    def and_signal(self, *args):
+        signal.raise_signal(signal.SIGTERM)
+        return hook(self, *args)
+
+    monkeypatch.setattr(ImageClassification, moment, and_signal)
+    line = [a for a in toy if not a.startswith("name=")]
+    outcome = command("train", "-m", "model=lenet5,lenet300", *line, "trainer.max_epochs=1")
+    assert outcome.code == 143
+    assert outcome.err.startswith("error: stopped by SIGTERM")
+    assert len(outcome.err.strip().splitlines()) == 1
+    assert list(tmp_path.glob("runs/lenet5*"))
+    assert not list(tmp_path.glob("runs/lenet300*"))
+
+
+def test_a_signal_between_runs_ends_a_command_in_one_sentence(process, tmp_path):
+    running = process("train", "name=x", "trainer.max_epochs=1000")
+    while not list(tmp_path.glob("runs/*/*/config.yaml")):
+        time.sleep(0.01)
         assert running.poll() is None, running.communicate()[1]
     running.terminate()
     _, err = running.communicate(timeout=60)
     assert running.returncode == 143
-    assert err.startswith("error: stopped by SIGTERM")
-    assert not list(tmp_path.glob("runs/lenet300*"))
+    assert err.strip().splitlines()[-1].startswith("error: stopped by SIGTERM")

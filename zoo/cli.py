@@ -2,10 +2,12 @@
 
 import os
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import hydra
@@ -32,6 +34,7 @@ def command(config_name: str) -> Callable[[Story], Callable[[], None]]:
             before = os.environ.get("HYDRA_FULL_ERROR")
             full = before == "1"
             os.environ["HYDRA_FULL_ERROR"] = "1"  # has Hydra raise its errors, so that they can be told here
+            sigterm = signal.signal(signal.SIGTERM, _stop)  # while training, callbacks.resume has its own
             codes = []
 
             def job(cfg: DictConfig) -> None:
@@ -52,6 +55,8 @@ def command(config_name: str) -> Callable[[Story], Callable[[], None]]:
                 hydra.main(version_base="1.3", config_path=str(configs), config_name=config_name)(job)()
             except KeyboardInterrupt:
                 codes.append(_say("stopped by Ctrl-C; what was saved before is whole", 130))
+            except Stopped as stop:
+                codes.append(_say("stopped by SIGTERM; what was saved before is whole", stop.code))
             except (PermissionError, NotADirectoryError, FileExistsError) as error:
                 codes.append(tell(error))
             except Exception as error:  # raised by Hydra while it composed the config
@@ -59,6 +64,7 @@ def command(config_name: str) -> Callable[[Story], Callable[[], None]]:
                     raise
                 codes.append(_say(_config_sentence(error, configs, config_name), BadInput.exit_code))
             finally:
+                signal.signal(signal.SIGTERM, sigterm)
                 os.environ["HYDRA_FULL_ERROR"] = before or "0"
             if codes:
                 sys.exit(max(codes))
@@ -66,6 +72,16 @@ def command(config_name: str) -> Callable[[Story], Callable[[], None]]:
         return main
 
     return decorate
+
+
+class Stopped(SystemExit):
+    """End the process on SIGTERM from wherever it is; no Exception, which libraries swallow."""
+
+    code: int
+
+
+def _stop(signum: int, frame: FrameType | None) -> None:
+    raise Stopped(128 + signum)
 
 
 def tell(error: Exception) -> int:

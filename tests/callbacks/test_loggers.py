@@ -1,6 +1,8 @@
 import csv
 
-from zoo.callbacks.loggers import MetricsCSV
+from conftest import scalars
+
+from zoo.callbacks.loggers import MetricsCSV, TensorBoard
 
 
 def rows(folder):
@@ -29,3 +31,19 @@ def test_a_resumed_file_drops_what_lies_beyond_the_checkpoint_and_keeps_the_rest
     second.log_metrics({"train/loss": 0.5}, step=29)
     second.finalize("success")
     assert [(r["step"], r["train/loss"]) for r in rows(tmp_path)] == [("9", "9.0"), ("19", "19.0"), ("29", "0.5")]
+
+
+def test_a_run_resumed_within_a_second_of_its_kill_keeps_all_its_points(tmp_path):
+    """TensorBoard orders a folder's files by second, host and process; the last may be the smaller one."""
+    first = TensorBoard(tmp_path)
+    for step in (9, 19, 29):
+        first.log_metrics({"train/loss": float(step)}, step=step)
+    first.save()
+    (file,) = tmp_path.glob("events.out.*")
+    *head, host, _process, number = file.name.split(".")
+    file.rename(tmp_path / ".".join([*head, host, "99999999", number]))
+    second = TensorBoard(tmp_path, from_step=20)
+    for step in (29, 39):
+        second.log_metrics({"train/loss": float(step)}, step=step)
+    second.save()
+    assert [step for step, _ in scalars(tmp_path)["train/loss"]] == [9, 19, 29, 39]

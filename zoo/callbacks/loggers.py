@@ -2,6 +2,7 @@
 
 import csv
 import io
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,10 @@ class TensorBoard(TensorBoardLogger):
 
     def __init__(self, folder: Path, from_step: int | None = None) -> None:
         super().__init__(folder, name="", version="", default_hp_metric=False, purge_step=from_step)
+        # TensorBoard reads the files of a folder by name, which begins with the second they were opened in and goes on
+        # with the process, so that a second file of one second might be read before the first and be purged by it.
+        while any(file.name.split(".")[3] == str(int(time.time())) for file in folder.glob("events.out.*")):
+            time.sleep(0.05)
 
     def save(self) -> None:
         """Flush, and leave out the hparams.yaml of Lightning's own: config.yaml has it all."""

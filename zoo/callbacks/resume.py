@@ -55,10 +55,6 @@ class ResumeCheckpoint(Checkpoint):
         self._stopped_early_at: int | None = None  # the max_epochs of a run that early stopping ended
         self._handlers: dict[int, Any] = {}
 
-    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        self._saved = time.monotonic()
-        self._handlers = {s: signal.signal(s, self._notice) for s in (signal.SIGINT, signal.SIGTERM)}
-
     def _notice(self, signum: int, frame: FrameType | None) -> None:
         self._signal = signum
         self._restore_handlers()
@@ -68,6 +64,9 @@ class ResumeCheckpoint(Checkpoint):
             signal.signal(*self._handlers.popitem())
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self._saved = time.monotonic()
+        # Not in on_fit_start: Lightning's own handler would be put around these, and end the run without an error.
+        self._handlers = {s: signal.signal(s, self._notice) for s in (signal.SIGINT, signal.SIGTERM)}
         if self._random_states is not None:
             set_random_states(self._random_states)
         if self._stopped_early_at == trainer.max_epochs:  # raising max_epochs is how a person says: go on
@@ -105,8 +104,9 @@ class ResumeCheckpoint(Checkpoint):
                 self._signal,
             )
 
-    def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+    def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._restore_handlers()
+        self._stop_if_told(trainer)  # in its last step
 
     def on_exception(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
