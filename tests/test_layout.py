@@ -59,7 +59,14 @@ def test_a_room_imports_only_the_rooms_below_it(path):
 
 @pytest.mark.parametrize("path", sorted((ZOO / "models").glob("*.py")), ids=lambda p: p.name)
 def test_a_net_knows_torch_and_nothing_else(path):
-    assert {name.split(".")[0] for name in imports(path)} <= {"torch", "math", "typing", "collections", "zoo"}
+    assert {name.split(".")[0] for name in imports(path)} <= {
+        "torch",
+        "math",
+        "typing",
+        "collections",
+        "functools",
+        "zoo",
+    }
 
 
 def test_folders_are_one_deep():

@@ -66,3 +66,29 @@ def test_small_images_keep_their_size_through_the_stem():
 def test_lists_of_different_length_are_refused():
     with pytest.raises(ValueError, match="one entry a stage"):
         ResNet("basic", [1, 1], [16])
+
+
+@pytest.mark.parametrize(("depth", "millions"), [(18, "1.7"), (111, "10.2")], ids=["ResNet-164", "ResNet-1001"])
+def test_preactivated_nets_have_the_sizes_of_identity_mappings_table_4(depth, millions):
+    with torch.device("meta"):
+        net = ResNet("bottleneck", [depth] * 3, [16, 32, 64], 3, 10, 32, preactivation=True)
+    convs = [name for name, m in net.named_modules() if isinstance(m, torch.nn.Conv2d) and "downsample" not in name]
+    assert len(convs) + 1 == 9 * depth + 2
+    assert f"{count_parameters(net) / 1e6:.1f}" == millions
+
+
+@pytest.mark.parametrize("block", ["basic", "bottleneck"])
+def test_preactivated_blocks_pass_their_input_on_unchanged(block):
+    """With the last convolution of each block at zero the whole net's body is the identity (2016, equation 4)."""
+    net = ResNet(block, [2], [16], image_size=32, preactivation=True).eval()
+    for unit in list(net.layer1)[1:]:
+        torch.nn.init.zeros_(unit.convs[-1].weight)
+    x = torch.randn(1, 16 if block == "basic" else 64, 8, 8)
+    assert net.layer1[1](x).equal(x)
+
+
+def test_the_papers_bottleneck_has_its_stride_on_the_first_convolution():
+    block = ResNet("bottleneck", [1, 1], [8, 16], stride_on="1x1").layer2[0]
+    assert (block.conv1.stride, block.conv2.stride) == ((2, 2), (1, 1))
+    block = ResNet("bottleneck", [1, 1], [8, 16]).layer2[0]
+    assert (block.conv1.stride, block.conv2.stride) == ((1, 1), (2, 2))

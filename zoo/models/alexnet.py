@@ -3,14 +3,17 @@
 Krizhevsky, Sutskever, Hinton, "ImageNet classification with deep convolutional neural networks", 2012, section 3
 (`year=2012`: its two towers as grouped convolutions, local response normalisation, initial weights as in section 5),
 and Krizhevsky, "One weird trick for parallelizing convolutional neural networks", 2014 (`year=2014`: one tower, no
-normalisation; torchvision's `alexnet`, whose parameter names these are). Departures: the first convolution pads 224
-px by 2, where the paper's sizes only fit 227 px. Images up to 64 px get a first convolution of 3×3 with stride 1 and a
-head of 1,024 units, since the original leaves nothing of them.
+normalisation; torchvision's `alexnet`, whose parameter names and initial weights these are). Departures: the first
+convolution pads 224 px by 2, where the paper's sizes only fit 227 px. Images up to 64 px get a first convolution of 3×3
+with stride 1 and a head of 1,024 units, since the original leaves nothing of them.
 """
 
 from typing import Literal, NamedTuple
 
 from torch import Tensor, nn
+
+from zoo.models.activations import Activation, activate, pieces
+from zoo.models.init import draw_uniform, fans
 
 SMALL_IMAGE_PX = 64
 
@@ -48,6 +51,8 @@ TABLES = {
 class AlexNet(nn.Module):
     """Classify images (N, in_channels, image_size, image_size) into logits (N, num_classes)."""
 
+    head_names = ("classifier.6",)
+
     def __init__(
         self,
         in_channels: int = 3,
@@ -55,15 +60,18 @@ class AlexNet(nn.Module):
         image_size: int = 224,
         year: Literal[2012, 2014] = 2014,
         dropout: float = 0.5,
+        activation: Activation = "relu",
     ) -> None:
         super().__init__()
+        per = pieces(activation)
         small = image_size <= SMALL_IMAGE_PX
         side, units = (2, 1024) if small else (6, 4096)
         layers: list[nn.Module] = []
         channels = in_channels
         for i, row in enumerate(TABLES[year]):
             kernel, stride, padding = (3, 1, 1) if small and i == 0 else row[1:4]
-            layers += [nn.Conv2d(channels, row.maps, kernel, stride, padding, groups=row.groups), nn.ReLU(inplace=True)]
+            layers.append(nn.Conv2d(channels, per * row.maps, kernel, stride, padding, groups=row.groups))
+            layers.append(activate(activation))
             if row.normalised:  # torch divides alpha by the 5 maps it sums over; the paper's 1e-4 is not divided
                 layers.append(nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0))
             if row.pooled:
@@ -73,23 +81,29 @@ class AlexNet(nn.Module):
         self.avgpool = nn.AdaptiveAvgPool2d(side)
         self.classifier = nn.Sequential(
             nn.Dropout(dropout),
-            nn.Linear(channels * side * side, units),
-            nn.ReLU(inplace=True),
+            nn.Linear(channels * side * side, per * units),
+            activate(activation),
             nn.Dropout(dropout),
-            nn.Linear(units, units),
-            nn.ReLU(inplace=True),
+            nn.Linear(units, per * units),
+            activate(activation),
             nn.Linear(units, num_classes),
         )
-        if year == 2012:
-            self._initialise()
+        self._initialise(year)
 
-    def _initialise(self) -> None:
-        """Draw weights with deviation 0.01; biases of the 2nd, 4th, 5th and hidden layers are 1, so that ReLUs fire."""
+    def _initialise(self, year: int) -> None:
+        """Draw weights with deviation 0.01; biases of the 2nd, 4th, 5th and hidden layers are 1, so that ReLUs fire.
+
+        For the net of 2014, of which nothing is said, weights and biases are uniform in ±1/√fan-in.
+        """
         layers = [m for m in self.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
         for i, layer in enumerate(layers):
-            nn.init.normal_(layer.weight, std=0.01)
-            if layer.bias is not None:
+            if year == 2012:
+                assert layer.bias is not None
+                nn.init.normal_(layer.weight, std=0.01)
                 nn.init.constant_(layer.bias, 1.0 if i in (1, 3, 4, 5, 6) else 0.0)
+            else:
+                bound = fans(layer, layer.weight)[0] ** -0.5
+                draw_uniform(layer, bound, bound)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.features(x)  # 256 × 6 × 6 at 224 px, 256 × 2 × 2 at 28 px

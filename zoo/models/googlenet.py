@@ -1,17 +1,21 @@
 """GoogLeNet: modules that look at several scales at once, made affordable by 1×1 convolutions.
 
 Szegedy et al., "Going deeper with convolutions", 2014, table 1 and figure 3; with torchvision's parameter names.
-Departures: batch norm after every convolution (Ioffe and Szegedy, 2015) in place of response normalisation, and 3×3
-convolutions where the paper has 5×5, because the published weights have: `kernel_5x5=true` brings the paper's back.
+Departures: batch norm after every convolution (Ioffe and Szegedy, 2015) in place of response normalisation; 3×3
+convolutions where the paper has 5×5, and a last pooling of 2×2 where it has 3×3, because the published weights have:
+`kernel_5x5=true` brings the paper's back. Linear layers start as torchvision's, from a cut normal of deviation 0.01.
 Images up to 64 px get a 3×3 stem of stride 1 without its first pooling. In train mode two auxiliary heads (section 5)
 are given beside the main one.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from zoo.models.activations import Activation, activate, pieces
 from zoo.models.logits import Logits
 
 SMALL_IMAGE_PX = 64
@@ -30,35 +34,43 @@ TABLE: dict[str, tuple[int, int, int, int, int, int, int] | None] = {
     "inception5a": (832, 256, 160, 320, 32, 128, 128),
     "inception5b": (832, 384, 192, 384, 48, 128, 128),
 }
+Conv = Callable[..., nn.Module]  # ConvNorm with the net's activation
 AUXILIARY = {"inception4a": ("aux1", 512), "inception4d": ("aux2", 528)}  # heads, and the maps they see
 
 
 class ConvNorm(nn.Module):
-    """A convolution without bias, batch norm and ReLU."""
+    """A convolution without bias, batch norm and an activation."""
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: Any, stride: int = 1, padding: Any = 0
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Any,
+        stride: int = 1,
+        padding: Any = 0,
+        activation: Activation = "relu",
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=False)
-        self.bn = nn.BatchNorm2d(out_channels, eps=0.001)
+        maps = pieces(activation) * out_channels
+        self.conv = nn.Conv2d(in_channels, maps, kernel_size, stride, padding, bias=False)
+        self.bn = nn.BatchNorm2d(maps, eps=0.001)
+        self.act = activate(activation)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.relu(self.bn(self.conv(x)))
+        return self.act(self.bn(self.conv(x)))
 
 
 class Inception(nn.Module):
     """Four branches side by side, joined along the maps (figure 2b)."""
 
     def __init__(
-        self, maps: int, one: int, reduce3: int, three: int, reduce5: int, five: int, pool: int, kernel_5x5: bool
+        self, maps: int, one: int, reduce3: int, three: int, reduce5: int, five: int, pool: int, kernel: int, conv: Conv
     ) -> None:
         super().__init__()
-        kernel = 5 if kernel_5x5 else 3
-        self.branch1 = ConvNorm(maps, one, 1)
-        self.branch2 = nn.Sequential(ConvNorm(maps, reduce3, 1), ConvNorm(reduce3, three, 3, padding=1))
-        self.branch3 = nn.Sequential(ConvNorm(maps, reduce5, 1), ConvNorm(reduce5, five, kernel, padding=kernel // 2))
-        self.branch4 = nn.Sequential(nn.MaxPool2d(3, stride=1, padding=1, ceil_mode=True), ConvNorm(maps, pool, 1))
+        self.branch1 = conv(maps, one, 1)
+        self.branch2 = nn.Sequential(conv(maps, reduce3, 1), conv(reduce3, three, 3, padding=1))
+        self.branch3 = nn.Sequential(conv(maps, reduce5, 1), conv(reduce5, five, kernel, padding=kernel // 2))
+        self.branch4 = nn.Sequential(nn.MaxPool2d(3, stride=1, padding=1, ceil_mode=True), conv(maps, pool, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([self.branch1(x), self.branch2(x), self.branch3(x), self.branch4(x)], dim=1)
@@ -67,19 +79,20 @@ class Inception(nn.Module):
 class AuxiliaryHead(nn.Module):
     """A small classifier on an inner layer, to bring it a gradient (section 5); pooled to 4 × 4 whatever the image."""
 
-    def __init__(self, maps: int, num_classes: int, dropout: float) -> None:
+    def __init__(self, maps: int, num_classes: int, dropout: float, activation: Activation, conv: Conv) -> None:
         super().__init__()
-        self.conv = ConvNorm(maps, 128, 1)
-        self.fc1 = nn.Linear(128 * 4 * 4, 1024)
+        self.conv = conv(maps, 128, 1)
+        self.fc1 = nn.Linear(128 * 4 * 4, 1024 * pieces(activation))
+        self.act = activate(activation)
         self.fc2 = nn.Linear(1024, num_classes)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv(nn.functional.adaptive_avg_pool2d(x, 4)).flatten(1)  # 2048
-        return self.fc2(self.dropout(torch.relu(self.fc1(x))))
+        return self.fc2(self.dropout(self.act(self.fc1(x))))
 
 
-def initialise(net: nn.Module) -> None:
+def initialise_inception(net: nn.Module) -> None:
     """Draw convolutions as He et al., 2015; linear layers from a cut normal of deviation 0.01, as torchvision."""
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
@@ -101,26 +114,31 @@ class GoogLeNet(nn.Module):
         aux_heads: bool = True,
         dropout: float = 0.2,
         aux_dropout: float = 0.7,
+        activation: Activation = "relu",
     ) -> None:
         super().__init__()
         small = image_size <= SMALL_IMAGE_PX
-        self.conv1 = ConvNorm(in_channels, 64, 3, 1, 1) if small else ConvNorm(in_channels, 64, 7, 2, 3)
+        conv = partial(ConvNorm, activation=activation)
+        self.conv1 = conv(in_channels, 64, 3, 1, 1) if small else conv(in_channels, 64, 7, 2, 3)
         self.maxpool1 = nn.Identity() if small else nn.MaxPool2d(3, stride=2, ceil_mode=True)
-        self.conv2 = ConvNorm(64, 64, 1)
-        self.conv3 = ConvNorm(64, 192, 3, padding=1)
+        self.conv2 = conv(64, 64, 1)
+        self.conv3 = conv(64, 192, 3, padding=1)
         self.maxpool2 = nn.MaxPool2d(3, stride=2, ceil_mode=True)
         for name, row in TABLE.items():
-            side = 3 if name == "maxpool3" else 2
-            module = nn.MaxPool2d(side, stride=2, ceil_mode=True) if row is None else Inception(*row, kernel_5x5)
-            self.add_module(name, module)
+            if row is None:
+                side = 3 if name == "maxpool3" or kernel_5x5 else 2
+                self.add_module(name, nn.MaxPool2d(side, stride=2, ceil_mode=True))
+            else:
+                self.add_module(name, Inception(*row, 5 if kernel_5x5 else 3, conv))
         self.aux_heads = aux_heads
+        self.head_names = ("fc", "aux1.fc2", "aux2.fc2") if aux_heads else ("fc",)
         if aux_heads:
             for name, maps in AUXILIARY.values():
-                self.add_module(name, AuxiliaryHead(maps, num_classes, aux_dropout))
+                self.add_module(name, AuxiliaryHead(maps, num_classes, aux_dropout, activation, conv))
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(1024, num_classes)
-        initialise(self)
+        initialise_inception(self)
 
     def forward(self, x: Tensor) -> Tensor | Logits:
         x = self.maxpool1(self.conv1(x))  # 64 × 56 × 56 at 224 px, 64 × 28 × 28 at 28 px

@@ -6,13 +6,15 @@ torchvision's parameter names and sizes, which are those of the authors' publish
 main one.
 """
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.models.googlenet import ConvNorm, initialise
+from zoo.models.activations import Activation
+from zoo.models.googlenet import Conv, ConvNorm, initialise_inception
 from zoo.models.logits import Logits
 
 SMALL_IMAGE_PX = 64
@@ -72,7 +74,7 @@ AUXILIARY_AFTER = "Mixed_6e"
 class Mixed(nn.Module):
     """Branches side by side, joined along the maps."""
 
-    def __init__(self, maps: int, branches: Branches, halves: bool) -> None:
+    def __init__(self, maps: int, branches: Branches, halves: bool, conv: Conv) -> None:
         super().__init__()
         self.halves = halves
         self.branches: dict[str, list[list[str]]] = {}  # of each branch its steps, of each step its modules' names
@@ -85,7 +87,7 @@ class Mixed(nn.Module):
                 for name, kernel in zip(names, kernels if several else [kernels], strict=True):
                     height, width = (kernel, kernel) if isinstance(kernel, int) else kernel
                     padding = (0, 0) if stride else (height // 2, width // 2)
-                    self.add_module(name, ConvNorm(channels, out, (height, width), stride[0] if stride else 1, padding))
+                    self.add_module(name, conv(channels, out, (height, width), stride[0] if stride else 1, padding))
                 steps.append(names)
                 channels = out * len(names)
             self.branches[branch] = steps
@@ -105,11 +107,11 @@ class Mixed(nn.Module):
 class AuxiliaryHead(nn.Module):
     """A small classifier on the last 17 × 17 layer (figure 8)."""
 
-    def __init__(self, num_classes: int, small: bool) -> None:
+    def __init__(self, num_classes: int, small: bool, conv: Conv) -> None:
         super().__init__()
         self.pool: nn.Module = nn.AdaptiveAvgPool2d(5) if small else nn.AvgPool2d(5, stride=3)
-        self.conv0 = ConvNorm(768, 128, 1)
-        self.conv1 = ConvNorm(128, 768, 5)
+        self.conv0 = conv(768, 128, 1)
+        self.conv1 = conv(128, 768, 5)
         self.fc = nn.Linear(768, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -127,24 +129,27 @@ class InceptionV3(nn.Module):
         image_size: int = 299,
         aux_heads: bool = True,
         dropout: float = 0.5,
+        activation: Activation = "relu",
     ) -> None:
         super().__init__()
         small = image_size <= SMALL_IMAGE_PX
+        conv = partial(ConvNorm, activation=activation)
         stride, padding = (1, 1) if small else (2, 0)
-        self.Conv2d_1a_3x3 = ConvNorm(in_channels, 32, 3, stride, padding)
-        self.Conv2d_2a_3x3 = ConvNorm(32, 32, 3, 1, padding)
-        self.Conv2d_2b_3x3 = ConvNorm(32, 64, 3, 1, 1)
+        self.Conv2d_1a_3x3 = conv(in_channels, 32, 3, stride, padding)
+        self.Conv2d_2a_3x3 = conv(32, 32, 3, 1, padding)
+        self.Conv2d_2b_3x3 = conv(32, 64, 3, 1, 1)
         self.maxpool1: nn.Module = nn.Identity() if small else nn.MaxPool2d(3, stride=2)
-        self.Conv2d_3b_1x1 = ConvNorm(64, 80, 1)
-        self.Conv2d_4a_3x3 = ConvNorm(80, 192, 3, 1, padding)
+        self.Conv2d_3b_1x1 = conv(64, 80, 1)
+        self.Conv2d_4a_3x3 = conv(80, 192, 3, 1, padding)
         self.maxpool2 = nn.MaxPool2d(3, stride=2)
         for name, row in TABLE.items():
-            self.add_module(name, Mixed(*row))
-        self.AuxLogits = AuxiliaryHead(num_classes, small) if aux_heads else None
+            self.add_module(name, Mixed(*row, conv))
+        self.AuxLogits = AuxiliaryHead(num_classes, small, conv) if aux_heads else None
+        self.head_names = ("fc", "AuxLogits.fc") if aux_heads else ("fc",)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(2048, num_classes)
-        initialise(self)
+        initialise_inception(self)
 
     def forward(self, x: Tensor) -> Tensor | Logits:
         x = self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(x)))  # 64 × 147 × 147 at 299 px

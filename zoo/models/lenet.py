@@ -2,15 +2,19 @@
 
 LeCun, Bottou, Bengio, Haffner, "Gradient-based learning applied to document recognition", 1998, section II.B and
 figure 2. Departures: the head is linear with softmax outside, where the paper has Euclidean RBF units; by default C3 is
-fully connected, pooling is a plain maximum and the activation is ReLU, as everyone trains it since. `c3="table"`,
-`pooling="trainable"` and `activation="tanh"` bring the paper's back (60,000 weights before the head, as it says).
-Images of 28 px are padded by 2 to the paper's 32; other sizes only change the width of C5's input.
+fully connected, pooling is a plain maximum and the activation is ReLU, as everyone trains it since; weights then start
+as He et al. drew them in 2015. `c3="table"`, `pooling="trainable"`, `activation="scaled_tanh"` bring the paper's back
+(60,000 weights before the head, as it says; initial ones as in appendix A). Images of 28 px are padded by 2 to the
+paper's 32; other sizes only change the width of C5's input.
 """
 
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
+
+from zoo.models.activations import Activation, activate, pieces
+from zoo.models.init import draw_uniform, fans, initialise
 
 # Table I of the paper: which of the six maps of S2 (rows) each of the sixteen maps of C3 (columns) sees.
 C3_TABLE = (
@@ -23,22 +27,16 @@ C3_TABLE = (
 )
 
 
-class ScaledTanh(nn.Module):
-    """Squash with 1.7159 tanh(2x/3), whose gain is about 1 and whose f(±1) = ±1 (appendix A of the paper)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return 1.7159 * torch.tanh(x * (2 / 3))
-
-
 class TableConv2d(nn.Conv2d):
     """Convolve along the connections of a table only: the other weights are not parameters, they do not exist."""
 
     inputs: Tensor
     outputs: Tensor
 
-    def __init__(self, table: tuple[str, ...], kernel_size: int) -> None:
-        super().__init__(len(table), len(table[0]), kernel_size)
-        pairs = [(i, o) for o in range(len(table[0])) for i in range(len(table)) if table[i][o] == "X"]
+    def __init__(self, table: tuple[str, ...], kernel_size: int, repeats: int = 1) -> None:
+        columns = [column for column in zip(*table, strict=True) for _ in range(repeats)]
+        super().__init__(len(table), len(columns), kernel_size)
+        pairs = [(i, o) for o, column in enumerate(columns) for i, cell in enumerate(column) if cell == "X"]
         inputs, outputs = torch.tensor(pairs).T
         self.register_buffer("inputs", inputs, persistent=False)
         self.register_buffer("outputs", outputs, persistent=False)
@@ -69,6 +67,8 @@ class LeNet5(nn.Module):
     Raises ValueError for images under 16 px, of which nothing is left after S4.
     """
 
+    head_names = ("classifier.5",)
+
     def __init__(
         self,
         in_channels: int = 1,
@@ -76,32 +76,33 @@ class LeNet5(nn.Module):
         image_size: int = 32,
         c3: Literal["full", "table"] = "full",
         pooling: Literal["max", "average", "trainable"] = "max",
-        activation: Literal["relu", "tanh"] = "relu",
+        activation: Activation = "relu",
     ) -> None:
         super().__init__()
         padding = 2 if image_size == 28 else 0
         side = _side_after_features(image_size, padding)
-        act = {"relu": nn.ReLU, "tanh": ScaledTanh}[activation]
+        per = pieces(activation)
 
         def pool(num_maps: int) -> nn.Module:
             return {"max": nn.MaxPool2d(2), "average": nn.AvgPool2d(2), "trainable": TrainablePool2d(num_maps)}[pooling]
 
         self.features = nn.Sequential(
-            nn.Conv2d(in_channels, 6, 5, padding=padding),  # C1: 6 × 28 × 28
-            act(),
+            nn.Conv2d(in_channels, per * 6, 5, padding=padding),  # C1: 6 × 28 × 28
+            activate(activation),
             pool(6),  # S2: 6 × 14 × 14
-            nn.Conv2d(6, 16, 5) if c3 == "full" else TableConv2d(C3_TABLE, 5),  # C3: 16 × 10 × 10
-            act(),
+            nn.Conv2d(6, per * 16, 5) if c3 == "full" else TableConv2d(C3_TABLE, 5, per),  # C3: 16 × 10 × 10
+            activate(activation),
             pool(16),  # S4: 16 × 5 × 5
         )
         self.classifier = nn.Sequential(
             nn.Flatten(),
-            nn.Linear(16 * side * side, 120),  # C5, a convolution over the whole of S4
-            act(),
-            nn.Linear(120, 84),  # F6
-            act(),
+            nn.Linear(16 * side * side, per * 120),  # C5, a convolution over the whole of S4
+            activate(activation),
+            nn.Linear(120, per * 84),  # F6
+            activate(activation),
             nn.Linear(84, num_classes),
         )
+        draw_as_in_1998(self) if activation == "scaled_tanh" else initialise(self, "he")
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classifier(self.features(x))
@@ -111,8 +112,11 @@ class LeNet5Caffe(nn.Module):
     """Classify images into logits with 20-50-500-10 maps and units, the net that compression papers call LeNet-5.
 
     Jia et al., "Caffe", 2014, examples/mnist/lenet.prototxt: no activation after the convolutions, ReLU after ip1.
-    Takes (N, in_channels, image_size, image_size), gives (N, num_classes); ValueError for images under 16 px.
+    Takes (N, in_channels, image_size, image_size), gives (N, num_classes); ValueError for images under 16 px. Weights
+    start uniform of variance 1 / fan-in, which is what Caffe calls "xavier".
     """
+
+    head_names = ("ip2",)
 
     def __init__(self, in_channels: int = 1, num_classes: int = 10, image_size: int = 28) -> None:
         super().__init__()
@@ -122,6 +126,8 @@ class LeNet5Caffe(nn.Module):
         self.pool = nn.MaxPool2d(2)
         self.ip1 = nn.Linear(50 * side * side, 500)
         self.ip2 = nn.Linear(500, num_classes)
+        for layer in (self.conv1, self.conv2, self.ip1, self.ip2):
+            draw_uniform(layer, (3 / fans(layer, layer.weight)[0]) ** 0.5)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.pool(self.conv1(x))  # 20 × 12 × 12
@@ -131,21 +137,37 @@ class LeNet5Caffe(nn.Module):
 
 
 class LeNet300(nn.Module):
-    """Classify images into logits with two hidden layers of 300 and 100 units and no convolution (paper, III.C.4)."""
+    """Classify images into logits with two hidden layers of 300 and 100 units and no convolution (paper, III.C.4).
 
-    def __init__(self, in_channels: int = 1, num_classes: int = 10, image_size: int = 28) -> None:
+    With ReLU it starts from He's weights; with the paper's `scaled_tanh` from those of its appendix A.
+    """
+
+    head_names = ("layers.5",)
+
+    def __init__(
+        self, in_channels: int = 1, num_classes: int = 10, image_size: int = 28, activation: Activation = "relu"
+    ) -> None:
         super().__init__()
+        per = pieces(activation)
         self.layers = nn.Sequential(
             nn.Flatten(),
-            nn.Linear(in_channels * image_size * image_size, 300),
-            nn.ReLU(),
-            nn.Linear(300, 100),
-            nn.ReLU(),
+            nn.Linear(in_channels * image_size * image_size, per * 300),
+            activate(activation),
+            nn.Linear(300, per * 100),
+            activate(activation),
             nn.Linear(100, num_classes),
         )
+        draw_as_in_1998(self) if activation == "scaled_tanh" else initialise(self, "he")
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x)
+
+
+def draw_as_in_1998(net: nn.Module) -> None:
+    """Draw weights uniformly from ±2.4 / fan-in (paper, appendix A); the paper does not say how biases start: at 0."""
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            draw_uniform(module, 2.4 / fans(module, module.weight)[0])
 
 
 def _side_after_features(image_size: int, padding: int) -> int:

@@ -1,14 +1,19 @@
 """ResNet: each block adds a correction to its input, so that gradients reach every depth unharmed.
 
 He, Zhang, Ren, Sun, "Deep residual learning for image recognition", 2015: table 1 for ImageNet, section 4.2 for CIFAR.
-Departures: the bottleneck has its stride on the 3×3 convolution ("v1.5", as torchvision, whose parameter names these
-are). Images up to 64 px get a 3×3 stem of stride 1 without pooling, as section 4.2 has it; larger ones the 7×7 stem.
+With `preactivation`, He et al., "Identity mappings in deep residual networks", 2016 ("v2"). Departures: the bottleneck
+has its stride on the 3×3 convolution ("v1.5", as torchvision, whose parameter names these are); `stride_on="1x1"` puts
+it where the paper has it. Images up to 64 px get a 3×3 stem of stride 1 without pooling, as section 4.2 has it; larger
+ones the 7×7 stem. Convolutions start as He et al. drew them in 2015, by fan-out; the head in ±1/√fan-in.
 """
 
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
+
+from zoo.models.activations import Activation, activate
+from zoo.models.init import draw_uniform, fans
 
 SMALL_IMAGE_PX = 64
 
@@ -38,11 +43,13 @@ class BasicBlock(nn.Module):
 
     expansion = 1
 
-    def __init__(self, in_channels: int, width: int, stride: int, downsample: nn.Module | None) -> None:
+    def __init__(
+        self, in_channels: int, width: int, strides: tuple[int, int], downsample: nn.Module | None, act: Activation
+    ) -> None:
         super().__init__()
-        self.conv1 = conv3x3(in_channels, width, stride)
+        self.conv1 = conv3x3(in_channels, width, strides[0] * strides[1])
         self.bn1 = nn.BatchNorm2d(width)
-        self.relu = nn.ReLU(inplace=True)
+        self.relu = activate(act)
         self.conv2 = conv3x3(width, width)
         self.bn2 = nn.BatchNorm2d(width)
         self.downsample = downsample
@@ -55,19 +62,21 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1×1 to narrow, 3×3, and 1×1 to widen fourfold (figure 5, right)."""
+    """1×1 to narrow, 3×3, and 1×1 to widen fourfold (figure 5, right); `strides` are of the first two."""
 
     expansion = 4
 
-    def __init__(self, in_channels: int, width: int, stride: int, downsample: nn.Module | None) -> None:
+    def __init__(
+        self, in_channels: int, width: int, strides: tuple[int, int], downsample: nn.Module | None, act: Activation
+    ) -> None:
         super().__init__()
-        self.conv1 = conv1x1(in_channels, width)
+        self.conv1 = conv1x1(in_channels, width, strides[0])
         self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = conv3x3(width, width, stride)
+        self.conv2 = conv3x3(width, width, strides[1])
         self.bn2 = nn.BatchNorm2d(width)
         self.conv3 = conv1x1(width, width * self.expansion)
         self.bn3 = nn.BatchNorm2d(width * self.expansion)
-        self.relu = nn.ReLU(inplace=True)
+        self.relu = activate(act)
         self.downsample = downsample
 
     def forward(self, x: Tensor) -> Tensor:
@@ -78,6 +87,31 @@ class Bottleneck(nn.Module):
         return self.relu(x + shortcut)
 
 
+class PreActivation(nn.Module):
+    """A block's convolutions, each after its norm and activation, and nothing after the sum (2016, figure 1b).
+
+    A shortcut that changes the shape begins after the first activation. The net's first block has none there: the stem
+    ends with one, which both its paths share (2016, appendix).
+    """
+
+    def __init__(self, block: BasicBlock | Bottleneck, first: bool, act: Activation) -> None:
+        super().__init__()
+        convs = [m for m in block.children() if isinstance(m, nn.Conv2d)]
+        self.convs = nn.ModuleList(convs)
+        self.before = nn.ModuleList(nn.Sequential(nn.BatchNorm2d(c.in_channels), activate(act)) for c in convs)
+        if first:
+            self.before[0] = nn.Identity()
+        self.downsample = block.downsample
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.before[0](x)
+        shortcut = x if self.downsample is None else self.downsample(y)
+        y = self.convs[0](y)
+        for before, conv in zip(self.before[1:], self.convs[1:], strict=True):
+            y = conv(before(y))
+        return y + shortcut
+
+
 BLOCKS: dict[str, type[BasicBlock] | type[Bottleneck]] = {"basic": BasicBlock, "bottleneck": Bottleneck}
 
 
@@ -86,8 +120,10 @@ class ResNet(nn.Module):
 
     `depths` and `widths` are the number of blocks and their (inner) maps, one entry a stage; each stage but the first
     halves the image. `shortcut` is what carries x past a change of shape: a 1×1 projection (option B) or zero padding
-    (option A). Raises ValueError where the two lists differ in length.
+    (option A). Raises ValueError where the two lists differ in length, and for maxout, which a sum does not allow.
     """
+
+    head_names = ("fc",)
 
     def __init__(
         self,
@@ -98,11 +134,17 @@ class ResNet(nn.Module):
         num_classes: int = 1000,
         image_size: int = 224,
         shortcut: Literal["projection", "pad"] = "projection",
+        preactivation: bool = False,
+        stride_on: Literal["1x1", "3x3"] = "3x3",
+        activation: Activation = "relu",
     ) -> None:
         super().__init__()
         if len(depths) != len(widths):
             raise ValueError(f"depths={depths} and widths={widths} must have one entry a stage each")
-        self.block, self.shortcut = BLOCKS[block], shortcut
+        if activation == "maxout":
+            raise ValueError("activation=maxout would halve the maps after a residual sum; any other will do")
+        self.block, self.shortcut, self.stride_on = BLOCKS[block], shortcut, stride_on
+        self.preactivation, self.activation = preactivation, activation
         self.channels = widths[0]
         if image_size > SMALL_IMAGE_PX:
             self.conv1 = nn.Conv2d(in_channels, widths[0], 7, stride=2, padding=3, bias=False)
@@ -111,19 +153,27 @@ class ResNet(nn.Module):
             self.conv1 = conv3x3(in_channels, widths[0])
             self.maxpool = nn.Identity()
         self.bn1 = nn.BatchNorm2d(widths[0])
-        self.relu = nn.ReLU(inplace=True)
+        self.relu = activate(activation)
         self.stages = [f"layer{i}" for i in range(1, len(depths) + 1)]
-        for i, (name, depth, width) in enumerate(zip(self.stages, depths, widths, strict=True)):
-            self.add_module(name, self._stage(depth, width, stride=1 if i == 0 else 2))
+        for name, depth, width in zip(self.stages, depths, widths, strict=True):
+            self.add_module(name, self._stage(depth, width, first=name == "layer1"))
+        if preactivation:
+            self.last = nn.Sequential(nn.BatchNorm2d(self.channels), activate(activation))
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(self.channels, num_classes)
-        self._initialise()
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        bound = fans(self.fc, self.fc.weight)[0] ** -0.5
+        draw_uniform(self.fc, bound, bound)
 
-    def _stage(self, depth: int, width: int, stride: int) -> nn.Sequential:
+    def _stage(self, depth: int, width: int, first: bool) -> nn.Sequential:
         blocks: list[nn.Module] = []
         for i in range(depth):
-            stride = stride if i == 0 else 1
-            blocks.append(self.block(self.channels, width, stride, self._downsample(width, stride)))
+            stride = 1 if first or i else 2
+            strides = (stride, 1) if self.stride_on == "1x1" else (1, stride)
+            block = self.block(self.channels, width, strides, self._downsample(width, stride), self.activation)
+            blocks.append(PreActivation(block, first and i == 0, self.activation) if self.preactivation else block)
             self.channels = width * self.block.expansion
         return nn.Sequential(*blocks)
 
@@ -133,17 +183,14 @@ class ResNet(nn.Module):
             return None
         if self.shortcut == "pad":
             return PadShortcut(stride, out_channels - self.channels)
-        return nn.Sequential(conv1x1(self.channels, out_channels, stride), nn.BatchNorm2d(out_channels))
-
-    def _initialise(self) -> None:
-        """Draw convolutions as He et al., "Delving deep into rectifiers", 2015, by fan-out; norms start as identity."""
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        projection = conv1x1(self.channels, out_channels, stride)
+        return projection if self.preactivation else nn.Sequential(projection, nn.BatchNorm2d(out_channels))
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))  # 64 × 56 × 56 at 224 px, 64 × 32 × 32 at 32 px
         for name in self.stages:
             x = self.get_submodule(name)(x)  # 256 × 56, 512 × 28, 1024 × 14, 2048 × 7 px with bottlenecks at 224 px
+        if self.preactivation:
+            x = self.last(x)
         x = torch.flatten(self.avgpool(x), 1)  # 2048
         return self.fc(x)

@@ -10,6 +10,9 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from zoo.models.activations import Activation, activate, pieces
+from zoo.models.init import initialise
+
 SMALL_IMAGE_PX = 64
 
 # Maps of each convolution, stage by stage; a 2×2 pooling ends each stage.
@@ -24,6 +27,8 @@ TABLE = {
 class VGG(nn.Module):
     """Classify images (N, in_channels, image_size, image_size) into logits (N, num_classes)."""
 
+    head_names = ("classifier.6",)
+
     def __init__(
         self,
         depth: Literal[11, 13, 16, 19],
@@ -32,38 +37,34 @@ class VGG(nn.Module):
         num_classes: int = 1000,
         image_size: int = 224,
         dropout: float = 0.5,
+        activation: Activation = "relu",
     ) -> None:
         super().__init__()
+        per = pieces(activation)
         small = image_size <= SMALL_IMAGE_PX
         side, units = (1, 512) if small else (7, 4096)
         layers: list[nn.Module] = []
         channels = in_channels
         for stage in TABLE[depth]:
             for maps in stage:
-                layers.append(nn.Conv2d(channels, maps, 3, padding=1))
-                layers += [nn.BatchNorm2d(maps), nn.ReLU(inplace=True)] if batch_norm else [nn.ReLU(inplace=True)]
+                layers.append(nn.Conv2d(channels, per * maps, 3, padding=1))
+                if batch_norm:
+                    layers.append(nn.BatchNorm2d(per * maps))
+                layers.append(activate(activation))
                 channels = maps
             layers.append(nn.MaxPool2d(2, stride=2, ceil_mode=small))
         self.features = nn.Sequential(*layers)
         self.avgpool = nn.AdaptiveAvgPool2d(side)
         self.classifier = nn.Sequential(
-            nn.Linear(channels * side * side, units),
-            nn.ReLU(inplace=True),
+            nn.Linear(channels * side * side, per * units),
+            activate(activation),
             nn.Dropout(dropout),
-            nn.Linear(units, units),
-            nn.ReLU(inplace=True),
+            nn.Linear(units, per * units),
+            activate(activation),
             nn.Dropout(dropout),
             nn.Linear(units, num_classes),
         )
-        self._initialise()
-
-    def _initialise(self) -> None:
-        """Draw weights as He et al., "Delving deep into rectifiers", 2015; biases start at 0."""
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        initialise(self, "he")
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.features(x)  # 512 × 7 × 7 at 224 px, 512 × 1 × 1 at 28 and 32 px

@@ -8,6 +8,8 @@ cut into patches of 4 px, as everyone does for CIFAR, since 16 px would leave fo
 import torch
 from torch import Tensor, nn
 
+from zoo.models.activations import Activation, activate, pieces
+
 SMALL_IMAGE_PX = 64
 SMALL_PATCH_PX = 4
 
@@ -33,15 +35,15 @@ class Attention(nn.Module):
 class Block(nn.Module):
     """Attention and a two-layer perceptron, each normalised before and added after (figure 1, right)."""
 
-    def __init__(self, width: int, num_heads: int, mlp_width: int, dropout: float) -> None:
+    def __init__(self, width: int, num_heads: int, mlp_width: int, dropout: float, activation: Activation) -> None:
         super().__init__()
         self.ln_1 = nn.LayerNorm(width, eps=1e-6)
         self.self_attention = Attention(width, num_heads)
         self.dropout = nn.Dropout(dropout)
         self.ln_2 = nn.LayerNorm(width, eps=1e-6)
         self.mlp = nn.Sequential(
-            nn.Linear(width, mlp_width),
-            nn.GELU(),
+            nn.Linear(width, pieces(activation) * mlp_width),
+            activate(activation, dim=-1),
             nn.Dropout(dropout),
             nn.Linear(mlp_width, width),
             nn.Dropout(dropout),
@@ -55,13 +57,15 @@ class Block(nn.Module):
 class Encoder(nn.Module):
     """Add what each token's place means, and pass all through the blocks."""
 
-    def __init__(self, tokens: int, width: int, depth: int, num_heads: int, dropout: float) -> None:
+    def __init__(
+        self, tokens: int, width: int, depth: int, num_heads: int, dropout: float, activation: Activation
+    ) -> None:
         super().__init__()
         self.pos_embedding = nn.Parameter(torch.empty(1, tokens, width))
         self.dropout = nn.Dropout(dropout)
         self.layers = nn.Sequential()
         for i in range(depth):
-            self.layers.add_module(f"encoder_layer_{i}", Block(width, num_heads, 4 * width, dropout))
+            self.layers.add_module(f"encoder_layer_{i}", Block(width, num_heads, 4 * width, dropout, activation))
         self.ln = nn.LayerNorm(width, eps=1e-6)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -74,6 +78,8 @@ class ViT(nn.Module):
     Raises ValueError where patches do not tile the image or heads do not share the width.
     """
 
+    head_names = ("heads.head",)
+
     def __init__(
         self,
         width: int,
@@ -84,6 +90,7 @@ class ViT(nn.Module):
         num_classes: int = 1000,
         image_size: int = 224,
         dropout: float = 0.0,
+        activation: Activation = "gelu",
     ) -> None:
         super().__init__()
         patch = SMALL_PATCH_PX if image_size <= SMALL_IMAGE_PX else patch_size
@@ -95,7 +102,7 @@ class ViT(nn.Module):
         tokens = (image_size // patch) ** 2 + 1
         self.class_token = nn.Parameter(torch.zeros(1, 1, width))
         self.conv_proj = nn.Conv2d(in_channels, width, patch, stride=patch)
-        self.encoder = Encoder(tokens, width, depth, num_heads, dropout)
+        self.encoder = Encoder(tokens, width, depth, num_heads, dropout, activation)
         self.heads = nn.Sequential()
         self.heads.add_module("head", nn.Linear(width, num_classes))
         self._initialise()

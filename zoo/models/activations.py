@@ -1,0 +1,65 @@
+"""Activations by name, for nets whose paper leaves the choice free; those of no paper of ours name theirs below."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+Activation = Literal[
+    "relu",
+    "leaky_relu",  # Maas et al., 2013
+    "prelu",  # He et al., 2015: its slope is learnt, one a module
+    "elu",  # Clevert et al., 2015
+    "selu",  # Klambauer et al., 2017; wants init=lecun
+    "gelu",  # Hendrycks, Gimpel, 2016
+    "silu",  # Swish; Ramachandran et al., 2017
+    "tanh",
+    "scaled_tanh",
+    "sigmoid",
+    "softplus",
+    "maxout",
+]
+
+
+class ScaledTanh(nn.Module):
+    """Squash with 1.7159 tanh(2x/3), whose gain is about 1 and whose f(±1) = ±1 (LeCun et al., 1998, appendix A)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 1.7159 * torch.tanh(x * (2 / 3))
+
+
+class Maxout(nn.Module):
+    """Give the larger of each two neighbouring maps, so that half of them are left (Goodfellow et al., 2013)."""
+
+    def __init__(self, dim: int = 1) -> None:
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.unflatten(self.dim, (-1, 2)).amax(self.dim + 1 if self.dim >= 0 else -1)
+
+
+MODULES: dict[str, type[nn.Module]] = {
+    "leaky_relu": nn.LeakyReLU,
+    "prelu": nn.PReLU,
+    "elu": nn.ELU,
+    "selu": nn.SELU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "tanh": nn.Tanh,
+    "scaled_tanh": ScaledTanh,
+    "sigmoid": nn.Sigmoid,
+    "softplus": nn.Softplus,
+}
+
+
+def activate(name: Activation, dim: int = 1) -> nn.Module:
+    """Make the activation of that name, for maps along `dim`, of which it takes `pieces(name)` for each it gives."""
+    if name == "relu":
+        return nn.ReLU(inplace=True)
+    return Maxout(dim) if name == "maxout" else MODULES[name]()
+
+
+def pieces(name: Activation) -> int:
+    """Say how many maps the layer before must give for each that is wanted: 2 for maxout, else 1."""
+    return 2 if name == "maxout" else 1

@@ -1,0 +1,52 @@
+"""Draw a net's initial weights anew, by a scheme other than its own paper's."""
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+Scheme = Literal["paper", "he", "glorot", "lecun", "orthogonal"]
+
+
+def initialise(net: nn.Module, scheme: Scheme) -> None:
+    """Draw the weights of all convolutions and matrices by a scheme and set their biases to 0; `paper` changes nothing.
+
+    he: normal of variance 2 / fan-in (He et al., 2015, "Delving deep into rectifiers"). glorot: uniform of variance
+    2 / (fan-in + fan-out) (Glorot, Bengio, 2010). lecun: normal of variance 1 / fan-in (LeCun et al., 1998, "Efficient
+    backprop"). orthogonal: each layer as a matrix, of gain √2 (Saxe et al., 2013). Norms, class tokens and position
+    embeddings stay as they are.
+    """
+    if scheme == "paper":
+        return
+    for module in net.modules():
+        parameters = dict(module.named_parameters(recurse=False))
+        matrices = {name for name, p in parameters.items() if name.endswith("weight") and p.ndim > 1}
+        for name, parameter in parameters.items():
+            if name in matrices:
+                draw(parameter, scheme, *fans(module, parameter))
+            elif matrices and name.endswith("bias"):
+                nn.init.zeros_(parameter)
+
+
+def draw(weight: Tensor, scheme: Scheme, fan_in: float, fan_out: float) -> None:
+    if scheme == "he":
+        nn.init.normal_(weight, std=(2 / fan_in) ** 0.5)
+    elif scheme == "glorot":
+        bound = (6 / (fan_in + fan_out)) ** 0.5
+        nn.init.uniform_(weight, -bound, bound)
+    elif scheme == "lecun":
+        nn.init.normal_(weight, std=(1 / fan_in) ** 0.5)
+    else:
+        nn.init.orthogonal_(weight, gain=2**0.5)
+
+
+def fans(module: nn.Module, weight: Tensor) -> tuple[float, float]:
+    """Count how many inputs an output of the layer has, and outputs an input, on average over a sparse table's."""
+    num_out, num_in = getattr(module, "out_channels", len(weight)), getattr(module, "in_channels", weight.shape[1])
+    return weight.numel() / num_out, weight.numel() / num_in
+
+
+def draw_uniform(layer: nn.Conv2d | nn.Linear, bound: float, bias_bound: float = 0.0) -> None:
+    """Draw weights uniformly in ±bound, and the bias, where there is one, in ±bias_bound."""
+    nn.init.uniform_(layer.weight, -bound, bound)
+    if layer.bias is not None:
+        nn.init.uniform_(layer.bias, -bias_bound, bias_bound)
