@@ -96,7 +96,7 @@ class PreActivation(nn.Module):
 
     def __init__(self, block: BasicBlock | Bottleneck, first: bool, act: Activation) -> None:
         super().__init__()
-        convs = [m for m in block.children() if isinstance(m, nn.Conv2d)]
+        convs = [m for name, m in block.named_children() if name.startswith("conv") and isinstance(m, nn.Conv2d)]
         self.convs = nn.ModuleList(convs)
         self.before = nn.ModuleList(nn.Sequential(nn.BatchNorm2d(c.in_channels), activate(act)) for c in convs)
         if first:
