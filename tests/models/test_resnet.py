@@ -68,13 +68,11 @@ def test_lists_of_different_length_are_refused():
         ResNet("basic", [1, 1], [16])
 
 
-@pytest.mark.parametrize(("depth", "millions"), [(18, "1.7"), (111, "10.2")], ids=["ResNet-164", "ResNet-1001"])
-def test_preactivated_nets_have_the_sizes_of_identity_mappings_table_4(depth, millions):
-    with torch.device("meta"):
-        net = ResNet("bottleneck", [depth] * 3, [16, 32, 64], 3, 10, 32, preactivation=True)
+def test_preactivated_resnet_164_has_the_size_of_identity_mappings_table_1():
+    net = ResNet("bottleneck", [18] * 3, [16, 32, 64], 3, 10, 32, preactivation=True)
     convs = [name for name, m in net.named_modules() if isinstance(m, torch.nn.Conv2d) and "downsample" not in name]
-    assert len(convs) + 1 == 9 * depth + 2
-    assert f"{count_parameters(net) / 1e6:.1f}" == millions
+    assert len(convs) + 1 == 164
+    assert f"{count_parameters(net) / 1e6:.1f}" == "1.7"
 
 
 @pytest.mark.parametrize("block", ["basic", "bottleneck"])
