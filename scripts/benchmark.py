@@ -41,7 +41,7 @@ def train_suite(cfg: DictConfig) -> dict[str, Contender]:
     facts = data.load()
 
     def hand_written() -> float:
-        net = build(cfg.model, "model").to(memory_format=torch.channels_last)
+        net = run.bare_net(cfg.model).to(memory_format=torch.channels_last)
         optimizer, loader = build(cfg.optim, "optim")(parameter_groups(net)), data.loader("train", "cpu")
         factor = build(cfg.schedule, "schedule")(len(loader))
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
@@ -66,7 +66,7 @@ def train_suite(cfg: DictConfig) -> dict[str, Contender]:
 
         def __init__(self) -> None:
             super().__init__()
-            self.net = build(cfg.model, "model")
+            self.net = run.bare_net(cfg.model)
             self.accuracy = torchmetrics.Accuracy("multiclass", num_classes=10)
 
         def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:

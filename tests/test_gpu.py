@@ -23,11 +23,12 @@ def test_a_run_in_automatic_precision_learns_on_the_card(command, toy, only_run)
 
 def test_a_training_step_forces_no_sync(compose, toy):
     from zoo.build import build
+    from zoo.run import bare_net
     from zoo.tasks.classification import ImageClassification, parameter_groups
 
     cfg = compose(*toy)
     data = build(cfg.data, "data")
-    net = build(cfg.model, "model").cuda()
+    net = bare_net(cfg.model).cuda()
     task = ImageClassification(net, build(cfg.optim, "optim"), build(cfg.schedule, "schedule")).cuda()
     optimizer = task.optimizer(parameter_groups(net))
     for i, batch in enumerate(data.loader("train", "cuda")):

@@ -22,6 +22,7 @@ ARROWS = {
     "folder": GROUND,
     "compress": GROUND | {"measure"},
     "checkpoint": GROUND | {"compress", "measure"},
+    "pretrained": GROUND | {"checkpoint"},
     "report": GROUND | {"compress", "measure"},
     "callbacks": GROUND | {"compress", "measure", "checkpoint", "folder"},
     "export": GROUND | {"compress", "measure", "checkpoint"},

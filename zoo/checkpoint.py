@@ -65,23 +65,29 @@ def read_product(path: str | Path) -> Product:
 
 
 def load_weights(net: nn.Module, product: Product, replace_head: bool = False) -> list[str]:
-    """Put the product's weights into the net, every one in its place, and return the names that were left as they were.
+    """Put the product's weights into the net as `put_weights` does."""
+    return put_weights(net, product.weights, str(product.path), replace_head)
 
-    With `replace_head`, weights of the net's classifiers (the last layer, and auxiliary ones like it) may differ in
-    shape and are then left. Raises BadInput for weights of another net.
+
+def put_weights(net: nn.Module, weights: Mapping[str, Tensor], source: str, replace_head: bool = False) -> list[str]:
+    """Put weights into the net, every one in its place, and return the names that were left as they were.
+
+    With `replace_head`, weights of the net's heads (`net.head_names`) may differ in shape and are then left. Raises
+    BadInput for weights of another net, naming their `source`.
     """
     own = net.state_dict()
-    odd = sorted(own.keys() ^ product.weights.keys())
-    wrong = [name for name in own if name not in odd and own[name].shape != product.weights[name].shape]
-    left = [name for name in wrong if replace_head and name.rpartition(".")[0] in _heads(net)]
+    heads: Any = net.head_names
+    odd = sorted(own.keys() ^ weights.keys())
+    wrong = [name for name in own if name not in odd and own[name].shape != weights[name].shape]
+    left = [name for name in wrong if replace_head and name.rpartition(".")[0] in heads]
     if odd or wrong != left:
         name = (odd or [name for name in wrong if name not in left])[0]
-        here, there = (tuple(w[name].shape) if name in w else "nothing" for w in (own, product.weights))
+        here, there = (tuple(w[name].shape) if name in w else "nothing" for w in (own, weights))
         raise BadInput(
-            f"{product.path} holds the weights of another net: '{name}' is {there} in the file and {here} in this "
+            f"{source} holds the weights of another net: '{name}' is {there} in the file and {here} in this "
             f"{type(net).__name__}"
         )
-    net.load_state_dict(own | {name: w for name, w in product.weights.items() if name not in left})
+    net.load_state_dict(own | {name: w for name, w in weights.items() if name not in left})
     return left
 
 
@@ -101,13 +107,6 @@ def _git_commit() -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
-
-
-def _heads(net: nn.Module) -> list[str]:
-    """Name the linear layers that have as many outputs as the last one: those that count classes."""
-    layers = {name: module for name, module in net.named_modules() if isinstance(module, nn.Linear)}
-    num_classes = list(layers.values())[-1].out_features
-    return [name for name, layer in layers.items() if layer.out_features == num_classes]
 
 
 def _digest(text: str, weights: Mapping[str, Tensor]) -> str:

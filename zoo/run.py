@@ -3,7 +3,7 @@
 import logging
 import platform
 from dataclasses import asdict
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import lightning
 import torch
@@ -22,32 +22,76 @@ from zoo.data.images import InMemoryImages
 from zoo.errors import BadInput, choices, reason
 from zoo.files import write_json, write_text
 from zoo.folder import Run
+from zoo.models.init import Scheme, initialise
 from zoo.tasks.classification import ImageClassification
+from zoo.tasks.transfer import freeze
 
 log = logging.getLogger("zoo")
 SomeCallback = TypeVar("SomeCallback", bound=lightning.Callback)
 
 
 def build_data(run: Run) -> InMemoryImages:
-    """Build and load the data, so that a missing or wrong set is told before anything else is done."""
+    """Build and load the data, so that a missing or wrong set is told before anything else is done.
+
+    For published weights the images are normalised as those were trained, unless the config says how.
+    """
+    if run.cfg.model.pretrained and run.cfg.data.mean is None:
+        from zoo.pretrained import published_normalisation
+
+        normalisation = published_normalisation(run.cfg.choices.model, run.cfg.data.in_channels)
+        run.cfg.data.mean, run.cfg.data.std = normalisation
     data: InMemoryImages = build(run.cfg.data, "data")
     data.load()
     return data
 
 
+STARTS = ("init", "pretrained", "freeze")  # keys of `model` about how weights start, and not about the net
+
+
+def bare_net(model: DictConfig) -> nn.Module:
+    """Build the net that the config `model` describes, with initial weights as its paper has them."""
+    settings: Any = OmegaConf.to_container(model, resolve=True)
+    net: nn.Module = build({key: value for key, value in settings.items() if key not in STARTS}, "model")
+    return net
+
+
 def build_net(run: Run) -> nn.Module:
-    """Build the net; take over weights from `init_from`; lay it out and compile it as the config says."""
-    net: nn.Module = build(run.cfg.model, "model")
-    if run.cfg.init_from and not run.last_checkpoint:
-        left = load_weights(net, read_product(run.cfg.init_from), replace_head=True)
-        log.info("Weights taken from %s.", run.cfg.init_from)
-        if left:
-            log.info("The head has another size there, so %s start from random values.", " and ".join(left))
+    """Build the net with the weights it starts from; freeze, lay out and compile it as the config says."""
+    net = bare_net(run.cfg.model)
+    if not run.last_checkpoint:
+        _start_weights(run, net)
+    if run.cfg.model.freeze:
+        settings: Any = OmegaConf.to_container(run.cfg.model)
+        num_frozen = freeze(net, settings["freeze"])
+        log.info("Frozen: %s of %s parameters.", f"{num_frozen:,}", f"{measure.count_parameters(net):,}")
     if run.cfg.channels_last:
         net = net.to(memory_format=torch.channels_last)
     if run.cfg.compile:
         net.compile()
     return net
+
+
+def _start_weights(run: Run, net: nn.Module) -> None:
+    """Draw weights by `model.init`, and take over those that `model.pretrained` or `init_from` names."""
+    model = run.cfg.model
+    if model.init not in get_args(Scheme):
+        raise BadInput(
+            f"model.init={model.init} is no way to draw weights; {choices(str(model.init), get_args(Scheme))}"
+        )
+    if model.pretrained and run.cfg.init_from:
+        raise BadInput("model.pretrained and init_from both say where weights come from; give one of them")
+    initialise(net, model.init)
+    if run.cfg.init_from:
+        source, left = run.cfg.init_from, load_weights(net, read_product(run.cfg.init_from), replace_head=True)
+    elif model.pretrained:
+        from zoo.pretrained import load_published
+
+        source, left = load_published(net, run.cfg.choices.model, model.pretrained, run.cfg.data.image_size)
+    else:
+        return
+    log.info("Weights taken from %s.", source)
+    if left:
+        log.info("The head has another size there, so %s start from random values.", " and ".join(left))
 
 
 def build_task(run: Run, net: nn.Module) -> ImageClassification:
@@ -173,7 +217,7 @@ def rebuild(product: Product, cfg: DictConfig) -> tuple[nn.Module, InMemoryImage
     check_targets(product.facts["config"]["model"], ("zoo.models",))
     check_targets(product.facts["config"]["data"], ("zoo.data",))
     config = OmegaConf.create(product.facts["config"])
-    net: nn.Module = build(config.model, "model")
+    net = bare_net(config.model)
     load_weights(net, product)
     if cfg.data_root and "root" in config.data.source:
         config.data.source.root = cfg.data_root

@@ -5,8 +5,8 @@ import torch
 from conftest import options
 from torch import nn
 
-from zoo.build import build
 from zoo.measure import count_macs, count_parameters
+from zoo.run import bare_net
 
 MODELS, DATA = options("model"), options("data")
 
@@ -20,7 +20,7 @@ def shape_of(cfg):
 def test_it_builds_and_gives_a_logit_a_class(compose, model, data):
     cfg = compose(f"model={model}", f"data={data}")
     with torch.device("meta"):
-        net = build(cfg.model, "model").eval()
+        net = bare_net(cfg.model).eval()
         for batch in (1, 2):
             assert net(torch.empty(batch, *shape_of(cfg))).shape == (batch, cfg.data.num_classes)
     assert count_macs(net, shape_of(cfg)) > count_parameters(net) / 100
@@ -33,7 +33,7 @@ def smallest(compose):
     def make(model):
         torch.manual_seed(0)
         cfg = compose(f"model={model}", "data=mnist_5k")
-        return build(cfg.model, "model"), torch.randn(8, *shape_of(cfg)), torch.arange(8)
+        return bare_net(cfg.model), torch.randn(8, *shape_of(cfg)), torch.arange(8)
 
     return make
 

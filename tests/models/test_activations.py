@@ -5,8 +5,8 @@ import pytest
 import torch
 from conftest import CONFIGS, options
 
-from zoo.build import build
 from zoo.models.activations import Activation, Maxout, ScaledTanh, activate
+from zoo.run import bare_net
 
 
 def one_a_class() -> list[str]:
@@ -65,9 +65,9 @@ def test_every_net_that_leaves_the_choice_free_takes_every_activation(compose, m
     with torch.device("meta"):
         if name == "maxout" and "resnet" in model:
             with pytest.raises(Exception, match="activation=maxout would halve the maps"):
-                build(cfg, "model")
+                bare_net(cfg)
             return
-        net = build(cfg, "model").eval()
+        net = bare_net(cfg).eval()
         assert net(torch.empty(2, 1, 28, 28)).shape == (2, 10)
     kinds = {type(m) for m in net.modules()}
     assert type(activate(name)) in kinds

@@ -31,8 +31,8 @@ class InMemoryImages(lightning.LightningDataModule):
     """Keep a whole image data set as uint8 on the training device and cut augmented, normalised batches from it.
 
     Validation images (and test images where the source has none) are drawn from the training images: stratified, and
-    by `split_seed` only, so that every run of whatever `seed` has the same. Mean and standard deviation are of the
-    remaining training images.
+    by `split_seed` only, so that every run of whatever `seed` has the same. `mean` and `std` normalise each channel, in
+    units of a pixel's 0…255; by default they are those of the remaining training images.
 
     Raises BadInput where the data contradict num_classes, in_channels or image_size, or where a size cannot be met.
     """
@@ -48,10 +48,19 @@ class InMemoryImages(lightning.LightningDataModule):
         batch_size: int = 128,
         eval_batch_size: int = 500,
         augment: Mapping[str, Augmentation | None] | None = None,
+        mean: list[float] | None = None,
+        std: list[float] | None = None,
         seed: int = 0,
         split_seed: int = 0,
     ) -> None:
         super().__init__()
+        for name, values in (("mean", mean), ("std", std)):
+            if (mean is None) != (std is None) or (values is not None and len(values) != in_channels):
+                raise BadInput(
+                    f"data.{name}={values} does not fit: give mean and std, a number a channel each, or none"
+                )
+        if std is not None and min(std) <= 0:
+            raise BadInput(f"data.std={std} must be above 0")
         for name, size in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
             if size < 1:
                 raise BadInput(f"data.{name}={size} was asked for; it must be at least 1")
@@ -59,6 +68,7 @@ class InMemoryImages(lightning.LightningDataModule):
         self.num_validation, self.num_test = num_validation, num_test
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.augmentations = [a for a in (augment or {}).values() if a is not None]
+        self.mean, self.std = mean, std
         self.seed, self.split_seed = seed, split_seed
         self.splits: dict[str, LabelledImages] = {}
         self._train_state: dict[str, int] | None = None
@@ -70,7 +80,9 @@ class InMemoryImages(lightning.LightningDataModule):
             self._check(source)
             self.splits = self._split(source)
             train = self.splits["train"].images
-            mean, std = channel_statistics(train)
+            mean, std = (
+                channel_statistics(train) if self.mean is None else (torch.tensor(self.mean), torch.tensor(self.std))
+            )
             self.facts = ImageFacts(
                 classes=list(source.classes),
                 mean=mean.tolist(),

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 from torch import Tensor, nn
 
 from zoo.models.activations import Activation, activate, pieces
-from zoo.models.init import draw_uniform, fans
+from zoo.models.init import draw_in_unit_bounds
 
 SMALL_IMAGE_PX = 64
 
@@ -88,22 +88,18 @@ class AlexNet(nn.Module):
             activate(activation),
             nn.Linear(units, num_classes),
         )
-        self._initialise(year)
+        if year == 2012:
+            self._initialise()
+        else:
+            draw_in_unit_bounds(self)
 
-    def _initialise(self, year: int) -> None:
-        """Draw weights with deviation 0.01; biases of the 2nd, 4th, 5th and hidden layers are 1, so that ReLUs fire.
-
-        For the net of 2014, of which nothing is said, weights and biases are uniform in ±1/√fan-in.
-        """
+    def _initialise(self) -> None:
+        """Draw weights with deviation 0.01; biases of the 2nd, 4th, 5th and hidden layers are 1, so that ReLUs fire."""
         layers = [m for m in self.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
         for i, layer in enumerate(layers):
-            if year == 2012:
-                assert layer.bias is not None
-                nn.init.normal_(layer.weight, std=0.01)
+            nn.init.normal_(layer.weight, std=0.01)
+            if layer.bias is not None:
                 nn.init.constant_(layer.bias, 1.0 if i in (1, 3, 4, 5, 6) else 0.0)
-            else:
-                bound = fans(layer, layer.weight)[0] ** -0.5
-                draw_uniform(layer, bound, bound)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.features(x)  # 256 × 6 × 6 at 224 px, 256 × 2 × 2 at 28 px

@@ -50,3 +50,11 @@ def draw_uniform(layer: nn.Conv2d | nn.Linear, bound: float, bias_bound: float =
     nn.init.uniform_(layer.weight, -bound, bound)
     if layer.bias is not None:
         nn.init.uniform_(layer.bias, -bias_bound, bias_bound)
+
+
+def draw_in_unit_bounds(net: nn.Module) -> None:
+    """Draw weights and biases of convolutions and linear layers uniformly in ±1/√fan-in, as torch by itself."""
+    for layer in net.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            bound = fans(layer, layer.weight)[0] ** -0.5
+            draw_uniform(layer, bound, bound)

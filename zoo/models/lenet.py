@@ -3,7 +3,7 @@
 LeCun, Bottou, Bengio, Haffner, "Gradient-based learning applied to document recognition", 1998, section II.B and
 figure 2. Departures: the head is linear with softmax outside, where the paper has Euclidean RBF units; by default C3 is
 fully connected, pooling is a plain maximum and the activation is ReLU, as everyone trains it since; weights then start
-as He et al. drew them in 2015. `c3="table"`, `pooling="trainable"`, `activation="scaled_tanh"` bring the paper's back
+in ±1/√fan-in, as torch's do. `c3="table"`, `pooling="trainable"`, `activation="scaled_tanh"` bring the paper's back
 (60,000 weights before the head, as it says; initial ones as in appendix A). Images of 28 px are padded by 2 to the
 paper's 32; other sizes only change the width of C5's input.
 """
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.models.activations import Activation, activate, pieces
-from zoo.models.init import draw_uniform, fans, initialise
+from zoo.models.init import draw_in_unit_bounds, draw_uniform, fans
 
 # Table I of the paper: which of the six maps of S2 (rows) each of the sixteen maps of C3 (columns) sees.
 C3_TABLE = (
@@ -102,7 +102,7 @@ class LeNet5(nn.Module):
             activate(activation),
             nn.Linear(84, num_classes),
         )
-        draw_as_in_1998(self) if activation == "scaled_tanh" else initialise(self, "he")
+        draw_as_in_1998(self) if activation == "scaled_tanh" else draw_in_unit_bounds(self)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classifier(self.features(x))
@@ -139,7 +139,7 @@ class LeNet5Caffe(nn.Module):
 class LeNet300(nn.Module):
     """Classify images into logits with two hidden layers of 300 and 100 units and no convolution (paper, III.C.4).
 
-    With ReLU it starts from He's weights; with the paper's `scaled_tanh` from those of its appendix A.
+    Weights start in ±1/√fan-in; with the paper's `scaled_tanh` as in its appendix A.
     """
 
     head_names = ("layers.5",)
@@ -157,7 +157,7 @@ class LeNet300(nn.Module):
             activate(activation),
             nn.Linear(100, num_classes),
         )
-        draw_as_in_1998(self) if activation == "scaled_tanh" else initialise(self, "he")
+        draw_as_in_1998(self) if activation == "scaled_tanh" else draw_in_unit_bounds(self)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x)

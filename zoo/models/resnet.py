@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.models.activations import Activation, activate
-from zoo.models.init import draw_uniform, fans
+from zoo.models.init import draw_in_unit_bounds
 
 SMALL_IMAGE_PX = 64
 
@@ -164,8 +164,7 @@ class ResNet(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        bound = fans(self.fc, self.fc.weight)[0] ** -0.5
-        draw_uniform(self.fc, bound, bound)
+        draw_in_unit_bounds(self.fc)
 
     def _stage(self, depth: int, width: int, first: bool) -> nn.Sequential:
         blocks: list[nn.Module] = []

@@ -1,7 +1,7 @@
 """Teach a net to name what is in an image."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import lightning
 import torch
@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from zoo.tasks.metrics import ClassificationMeter
 from zoo.tasks.schedules import Factor
+from zoo.tasks.transfer import hold_frozen_norms
 
 Batch = tuple[Tensor, Tensor]
 
@@ -21,7 +22,8 @@ class ImageClassification(lightning.LightningModule):
     `optimizer` takes parameter groups; `schedule` takes the number of steps and gives the factor for each. Logged:
     `train/accuracy` an epoch, and `val/` and `test/` `loss`, `accuracy` and `top5`; the loss of validation and test is
     plain cross-entropy, whatever the label smoothing. Where a net gives (logits, auxiliary logits) in train mode, each
-    auxiliary loss is added `aux_weight` times (Szegedy et al., 2014, section 5). No step waits for the device.
+    auxiliary loss is added `aux_weight` times (Szegedy et al., 2014, section 5). `head_lr` is the learning rate of the
+    net's heads where that is to differ from the optimizer's. No step waits for the device.
     """
 
     def __init__(
@@ -31,13 +33,16 @@ class ImageClassification(lightning.LightningModule):
         schedule: Callable[[int], Factor],
         label_smoothing: float = 0.0,
         aux_weight: float = 0.3,
+        head_lr: float | None = None,
     ) -> None:
         super().__init__()
+        if head_lr is not None and head_lr <= 0:
+            raise ValueError(f"head_lr={head_lr} must be a number above 0, or null for optim.lr")
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing={label_smoothing} must lie between 0 and 1")
         self.net = net
         self.optimizer, self.schedule = optimizer, schedule
-        self.label_smoothing, self.aux_weight = label_smoothing, aux_weight
+        self.label_smoothing, self.aux_weight, self.head_lr = label_smoothing, aux_weight, head_lr
         self.train_hits: Tensor
         self.register_buffer("train_hits", torch.zeros((), dtype=torch.int64))
         self.train_samples = 0
@@ -49,6 +54,14 @@ class ImageClassification(lightning.LightningModule):
             self.__dict__[name] = value
         else:
             super().__setattr__(name, value)
+
+    def on_train_start(self) -> None:
+        hold_frozen_norms(self.net)  # here and not sooner, since Lightning warns of modules in eval mode
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        hold_frozen_norms(self.net)
+        return self
 
     def forward(self, images: Tensor) -> Tensor:
         return self.net(images)
@@ -99,16 +112,25 @@ class ImageClassification(lightning.LightningModule):
         self.log_dict({f"test/{name}": value for name, value in self.meter.compute().items()})
 
     def configure_optimizers(self) -> Any:
-        optimizer = self.optimizer(parameter_groups(self.net))
+        optimizer = self.optimizer(parameter_groups(self.net, self.head_lr))
         factor = self.schedule(int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
 
 
-def parameter_groups(net: nn.Module) -> list[dict[str, Any]]:
-    """Split trained parameters in two: weights, and the biases and norms (one dimension or none) that never decay."""
-    trained = [p for p in net.parameters() if p.requires_grad]
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in trained if p.ndim > 1]},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+def parameter_groups(net: nn.Module, head_lr: float | None = None) -> list[dict[str, Any]]:
+    """Split trained parameters in two: weights, and the biases and norms (one dimension or none) that never decay.
+
+    With `head_lr`, those of the net's heads (`net.head_names`) are two more groups, with that learning rate.
+    """
+    names: Any = net.head_names if head_lr is not None else ()
+    heads = [p for name in names for p in net.get_submodule(name).parameters()]
+    is_head = {id(p) for p in heads}
+    groups: list[dict[str, Any]] = []
+    for parameters, settings in (
+        ([p for p in net.parameters() if id(p) not in is_head], {}),
+        (heads, {"lr": head_lr}),
+    ):
+        trained = [p for p in parameters if p.requires_grad]
+        groups.append({"params": [p for p in trained if p.ndim > 1], **settings})
+        groups.append({"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0, **settings})
     return [group for group in groups if group["params"]]

@@ -1,0 +1,88 @@
+import pytest
+import torch
+
+from zoo.errors import BadInput
+from zoo.models.googlenet import GoogLeNet
+from zoo.models.resnet import ResNet
+from zoo.models.vit import ViT
+from zoo.tasks.classification import ImageClassification, parameter_groups
+from zoo.tasks.schedules import constant
+from zoo.tasks.transfer import freeze
+
+
+def resnet():
+    return ResNet("basic", [1, 1, 1], [8, 16, 32], 1, 10, 28)
+
+
+def trained(net):
+    return {name.split(".")[0] for name, p in net.named_parameters() if p.requires_grad}
+
+
+@pytest.mark.parametrize(
+    ("what", "left"),
+    [
+        ("backbone", {"fc"}),
+        ({"until": "layer3"}, {"layer3", "fc"}),
+        (["conv1", "bn1", "layer1"], {"layer2", "layer3", "fc"}),
+        ("layer2", {"conv1", "bn1", "layer1", "layer3", "fc"}),
+    ],
+    ids=str,
+)
+def test_what_is_named_is_frozen_and_the_rest_is_trained(what, left):
+    net = resnet()
+    num = freeze(net, what)
+    assert trained(net) == left
+    assert num == sum(p.numel() for p in net.parameters() if not p.requires_grad)
+
+
+def test_all_heads_stay_free_with_a_frozen_backbone():
+    net = GoogLeNet(1, 10, 28)
+    freeze(net, "backbone")
+    free = {name.rpartition(".")[0] for name, p in net.named_parameters() if p.requires_grad}
+    assert free == {"fc", "aux1.fc2", "aux2.fc2"}
+
+
+def test_blocks_of_a_transformer_can_be_named():
+    net = ViT(32, 3, 2, image_size=28, in_channels=1, num_classes=10)
+    freeze(net, {"until": "encoder.layers.encoder_layer_1"})
+    frozen = {name for name, p in net.named_parameters() if not p.requires_grad}
+    assert {"class_token", "encoder.pos_embedding", "conv_proj.weight"} < frozen
+    assert not any("encoder_layer_1" in name or "encoder_layer_2" in name for name in frozen)
+
+
+@pytest.mark.parametrize(
+    ("what", "sentence"),
+    [
+        ("layer9", "no part 'layer9'; did you mean layer"),
+        (["conv1", "xyz"], "no part 'xyz'; choose from bn1, conv1, fc"),
+        ({"until": "layer3", "x": 1}, "it has the one key until"),
+        (["conv1", "bn1", "layer1", "layer2", "layer3", "fc"], "leaves nothing to train"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_frozen_is_told(what, sentence):
+    with pytest.raises(BadInput, match=sentence):
+        freeze(resnet(), what)
+
+
+def test_frozen_norms_keep_their_statistics_in_training_and_free_ones_do_not():
+    net = resnet()
+    freeze(net, {"until": "layer2"})
+    task = ImageClassification(net, torch.optim.SGD, constant)
+    task.eval()
+    task.train()
+    before = {name: b.clone() for name, b in net.named_buffers() if name.endswith("running_mean")}
+    task.training_step((torch.randn(4, 1, 28, 28), torch.arange(4)), 0)
+    same = {name.split(".")[0] for name, b in net.named_buffers() if name in before and b.equal(before[name])}
+    assert same == {"bn1", "layer1"}
+
+
+def test_a_head_has_its_own_learning_rate_and_biases_do_not_decay():
+    net = resnet()
+    optimizer = torch.optim.SGD(parameter_groups(net, head_lr=0.5), lr=0.1, weight_decay=0.01)
+    settings = {}
+    for group in optimizer.param_groups:
+        for p in group["params"]:
+            settings[id(p)] = (group["lr"], group["weight_decay"])
+    for name, p in net.named_parameters():
+        assert settings[id(p)] == (0.5 if name.startswith("fc.") else 0.1, 0.01 if p.ndim > 1 else 0.0), name
