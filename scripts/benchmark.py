@@ -111,7 +111,37 @@ def train_suite(cfg: DictConfig) -> dict[str, Contender]:
     }
 
 
-SUITES = {"train": train_suite}
+def zoo_suite(cfg: DictConfig) -> dict[str, Contender]:
+    """One image's forward pass of every net in the zoo, at the size it was made for, in eval mode and fp32, on the CPU.
+
+    The baseline is ResNet-18. A round of a net is the fastest of three passes, so that a cold cache does not count.
+    """
+    import time
+
+    import torch
+
+    from zoo.catalogue import catalogue
+    from zoo.run import bare_net
+
+    def contender(entry: Any) -> Contender:
+        def forward() -> float:
+            net = bare_net(entry.cfg.model).eval().to(memory_format=torch.channels_last)  # not kept: all are 6 GB
+            image = torch.randn(1, *entry.image_shape).to(memory_format=torch.channels_last)
+            seconds = []
+            with torch.inference_mode():
+                for _ in range(3):
+                    start = time.perf_counter()
+                    net(image)
+                    seconds.append(time.perf_counter() - start)
+            return min(seconds)
+
+        return forward
+
+    contenders = {entry.name: contender(entry) for entry in catalogue()}
+    return {"resnet18": contenders.pop("resnet18"), **contenders}
+
+
+SUITES = {"train": train_suite, "zoo": zoo_suite}
 
 
 def measure(contenders: dict[str, Contender], rounds: int) -> dict[str, Any]:

@@ -20,6 +20,7 @@ ARROWS = {
     "build": GROUND,
     "cli": GROUND,
     "folder": GROUND,
+    "catalogue": GROUND,
     "compress": GROUND | {"measure"},
     "checkpoint": GROUND | {"compress", "measure"},
     "pretrained": GROUND | {"checkpoint"},

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from zoo import measure
 from zoo.files import replacing, write_json
+from zoo.measure.counts import count_parameters
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,7 +21,7 @@ MOST_CLASSES_DRAWN = 30  # more rows than this do not fit a screen
 
 def announce(folder: Path, cfg: DictConfig, net: nn.Module) -> None:
     """Say what is about to be trained, and where it can be watched."""
-    params = measure.count_parameters(net)
+    params = count_parameters(net)
     console = Console(highlight=False)
     console.print(
         f"[bold]{cfg.choices.model}[/] on [bold]{cfg.choices.data}[/], {params:,} parameters, seed {cfg.seed}"

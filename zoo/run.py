@@ -10,7 +10,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from zoo import measure, report
+from zoo import report
 from zoo.build import build, check_targets, probe
 from zoo.callbacks.loggers import MetricsCSV, TensorBoard
 from zoo.callbacks.monitor import TrainingMonitor
@@ -22,6 +22,7 @@ from zoo.data.images import InMemoryImages
 from zoo.errors import BadInput, choices, reason
 from zoo.files import write_json, write_text
 from zoo.folder import Run
+from zoo.measure.counts import count_macs, count_parameters
 from zoo.models.init import Scheme, initialise
 from zoo.tasks.classification import ImageClassification
 from zoo.tasks.transfer import freeze
@@ -63,7 +64,7 @@ def build_net(run: Run) -> nn.Module:
     if run.cfg.model.freeze:
         settings: Any = OmegaConf.to_container(run.cfg.model)
         num_frozen = freeze(net, settings["freeze"])
-        log.info("Frozen: %s of %s parameters.", f"{num_frozen:,}", f"{measure.count_parameters(net):,}")
+        log.info("Frozen: %s of %s parameters.", f"{num_frozen:,}", f"{count_parameters(net):,}")
     if run.cfg.channels_last:
         net = net.to(memory_format=torch.channels_last)
     if run.cfg.compile:
@@ -178,8 +179,8 @@ def measure_product(
         "name": cfg.name,
         "net": cfg.choices.model,
         "data": cfg.choices.data,
-        "params": measure.count_parameters(task.net),
-        "macs": measure.count_macs(task.net, (cfg.data.in_channels, cfg.data.image_size, cfg.data.image_size)),
+        "params": count_parameters(task.net),
+        "macs": count_macs(task.net, (cfg.data.in_channels, cfg.data.image_size, cfg.data.image_size)),
         "seed": cfg.seed,
         "epochs": trainer.current_epoch,
         "best_epoch": product.facts["best"]["epoch"] + 1,

@@ -5,7 +5,7 @@ import torch
 from conftest import options
 from torch import nn
 
-from zoo.measure import count_macs, count_parameters
+from zoo.measure.counts import count_macs, count_parameters
 from zoo.run import bare_net
 
 MODELS, DATA = options("model"), options("data")

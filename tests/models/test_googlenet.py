@@ -5,7 +5,7 @@ import torch
 import torchvision
 from conftest import exchange_weights
 
-from zoo.measure import count_macs, count_parameters
+from zoo.measure.counts import count_macs, count_parameters
 from zoo.models.googlenet import TABLE, GoogLeNet
 
 

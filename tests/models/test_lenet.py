@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from zoo.measure import count_macs, count_parameters
+from zoo.measure.counts import count_macs, count_parameters
 from zoo.models.lenet import C3_TABLE, LeNet5, LeNet5Caffe, LeNet300
 
 

@@ -3,7 +3,7 @@ import torch
 import torchvision
 from conftest import exchange_weights
 
-from zoo.measure import count_macs, count_parameters
+from zoo.measure.counts import count_macs, count_parameters
 from zoo.models.resnet import PadShortcut, ResNet
 
 WIDTHS = [64, 128, 256, 512]

@@ -2,7 +2,7 @@ import pytest
 import torch
 import torchvision
 
-from zoo.measure import count_macs, count_parameters
+from zoo.measure.counts import count_macs, count_parameters
 from zoo.models.vit import ViT
 
 

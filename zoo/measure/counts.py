@@ -1,4 +1,4 @@
-"""Numbers about a net: pure functions that leave it as it was."""
+"""Count what a net holds and what it computes, and leave it as it was."""
 
 import copy
 

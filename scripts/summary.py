@@ -1,0 +1,156 @@
+"""Show what a net is made of: `python scripts/summary.py model=vgg16 data=imagenet`; with zoo=true write docs/zoo.md.
+
+The table of all nets takes inference times from docs/results/benchmark_zoo.json, which
+`python scripts/benchmark.py suite=zoo out=docs/results/benchmark_zoo.json` measures.
+"""
+
+import json
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig
+
+from zoo.cli import command
+
+if TYPE_CHECKING:
+    from zoo.measure.layers import Layer
+
+ROOT = Path(__file__).resolve().parents[1]
+TIMES = ROOT / "docs" / "results" / "benchmark_zoo.json"
+
+ABOUT_THE_ZOO = """# The nets of the zoo
+
+Each at the image size it was made for, with the parameters of heads that only training uses. A multiply-accumulate
+(MAC) is one multiplication and one addition, in convolutions and matrix products; torchvision's "GFLOPS" are these.
+Activations are the outputs of all layers for one image in fp32. A place of the last map before the head sees so many
+px of the image around it, where padding does not cut that short; in a ViT every place sees all from the first block on.
+{times}
+
+`python scripts/summary.py model=vgg16 data=imagenet` shows the layers behind these numbers.
+`python scripts/summary.py zoo=true` wrote this page."""
+HEAD_OF_TABLE = (
+    "| net | paper | year | image px | parameters | MMACs | activations MB | sees px | time |",
+    "|---|---|---:|---:|---:|---:|---:|---:|---:|",
+)
+
+
+def print_layers(layers: "list[Layer]", title: str, all_layers: bool) -> None:
+    """Print one row a layer, and the sums; without `all_layers` not those that hold nothing and keep the shape."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title)
+    for column in ("layer", "kind", "window"):
+        table.add_column(column, overflow="fold")
+    for column in ("output", "parameters", "MACs", "sees px", "stride", "offset"):
+        table.add_column(column, justify="right", no_wrap=True)
+    shape: tuple[int, ...] = ()
+    for layer in layers:
+        if all_layers or layer.params or layer.macs or layer.output != shape:
+            height, width = layer.field or (None, None)
+            seen = ("", "", "")
+            if height and width:
+                size = f"{height.size}" if height.size == width.size else f"{height.size}×{width.size}"
+                seen = (size, f"{height.stride}", f"{height.offset:g}")
+            numbers = (f"{n:,}" if n else "" for n in (layer.params, layer.macs))
+            output = "×".join(str(side) for side in layer.output)
+            table.add_row(layer.name, layer.kind, layer.window, output, *numbers, *seen)
+        shape = layer.output
+    table.add_section()
+    sums = (sum(layer.params for layer in layers), sum(layer.macs for layer in layers))
+    table.add_row("all", "", "", "", *(f"{n:,}" for n in sums), style="bold")
+    console = Console()
+    console.print(table)
+    memory = sum(layer.activation_bytes for layer in layers)
+    console.print(
+        f"Activations take {memory / 1e6:,.1f} MB an image in fp32, the weights {4 * sums[0] / 1e6:,.1f} MB. An output "
+        "sees so many px of the image, its neighbour as many a stride further on; the offset is how far the middle of "
+        "what the first one sees lies from the middle of the first px."
+    )
+
+
+def zoo_table() -> str:
+    """Give the table of all nets, oldest first, and of one year the one with fewest MACs first."""
+    import torch
+
+    from zoo.catalogue import catalogue
+    from zoo.measure.layers import measure_layers
+    from zoo.run import bare_net
+
+    figures = json.loads(TIMES.read_text())["figures"] if TIMES.exists() else {}
+    rows = []
+    for entry in catalogue():
+        with torch.device("meta"):
+            net = bare_net(entry.cfg.model)
+        layers = measure_layers(net, entry.image_shape)
+        params, macs, activations = (
+            sum(getattr(layer, what) for layer in layers) for what in ("params", "macs", "activation_bytes")
+        )
+        params = sum(p.numel() for p in net.parameters())  # with those of heads that only training uses
+        maps = [layer.field for layer in layers if len(layer.output) == 3 and min(layer.output[1:]) > 1 and layer.field]
+        sees = max(field.size for fields in maps for field in fields) if len(maps) > 1 else "all"
+        time = f"{figures[entry.name]['ratio']:.2f}" if entry.name in figures else "–"
+        cells = (
+            f"`{entry.name}`",
+            f"{entry.authors}, {entry.title}",
+            entry.year,
+            entry.image_shape[1],
+            f"{params:,}",
+            f"{macs / 1e6:,.2f}",
+            f"{activations / 1e6:,.3g}",
+            sees,
+            time,
+        )
+        rows.append(((entry.year, macs), f"| {' | '.join(str(cell) for cell in cells)} |"))
+    return "\n".join([*HEAD_OF_TABLE, *(row for _, row in sorted(rows))])
+
+
+def how_times_were_taken() -> str:
+    if not TIMES.exists():
+        return "Times were not measured yet."
+    report = json.loads(TIMES.read_text())
+    return (
+        f"Time is that of one image's forward pass in units of ResNet-18's, on a CPU with {report['threads']} threads, "
+        f"in fp32: the median of {report['rounds']} rounds, torch {report['versions']['torch']}, commit "
+        f"`{report['commit']}`."
+    )
+
+
+@command("summary")
+def main(cfg: DictConfig) -> None:
+    from zoo.errors import BadInput
+    from zoo.files import write_text
+
+    if cfg.zoo:
+        about = "\n\n".join(
+            textwrap.fill(p, 120) for p in ABOUT_THE_ZOO.format(times=how_times_were_taken()).split("\n\n")
+        )
+        write_text(ROOT / "docs" / "zoo.md", f"{about}\n\n{zoo_table()}\n")
+        print("Written docs/zoo.md")
+        return
+
+    import torch
+
+    from zoo.measure.layers import measure_layers
+    from zoo.models.fully_convolutional import to_fully_convolutional
+    from zoo.run import bare_net
+
+    side = cfg.data.image_size
+    with torch.device("meta"):
+        net = bare_net(cfg.model)
+        if cfg.slide_over:
+            try:
+                net, side = to_fully_convolutional(net), cfg.slide_over
+            except ValueError as error:
+                raise BadInput(f"slide_over={cfg.slide_over}: {error}") from error
+    chosen = f"{cfg.model._target_.rpartition('.')[2]} for {cfg.data.num_classes} classes"
+    try:
+        layers = measure_layers(net, (cfg.data.in_channels, side, side))
+    except RuntimeError as error:
+        raise BadInput(f"slide_over={cfg.slide_over} px is too small for this net") from error
+    print_layers(layers, f"{chosen}, {cfg.data.in_channels} × {side} × {side}", cfg.all_layers)
+
+
+if __name__ == "__main__":
+    main()

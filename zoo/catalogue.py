@@ -1,0 +1,48 @@
+"""What nets there are: each config in configs/model begins with its paper and with the data its sizes were made for."""
+
+import re
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+HEADER = re.compile(r'# paper: (?P<authors>.*), "(?P<title>.*)", (?P<year>\d{4})\n# made for: (?P<data>data=\S+.*)\n')
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A net of the zoo, and the whole config of a run on what it was made for."""
+
+    name: str
+    authors: str
+    title: str
+    year: int
+    cfg: DictConfig
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Give (channels, height, width)."""
+        return self.cfg.data.in_channels, self.cfg.data.image_size, self.cfg.data.image_size
+
+
+def catalogue() -> Iterator[Entry]:
+    """Give every net of configs/model; ValueError for a config without its two lines."""
+    ready = (
+        nullcontext()
+        if GlobalHydra().is_initialized()
+        else hydra.initialize_config_dir(str(CONFIGS), version_base="1.3")
+    )
+    with ready:
+        for file in sorted((CONFIGS / "model").glob("*.yaml")):
+            header = HEADER.match(file.read_text())
+            if header is None:
+                raise ValueError(
+                    f'{file} must begin with two lines: # paper: Authors, "Title", year; # made for: data=...'
+                )
+            cfg = hydra.compose("train", [f"model={file.stem}", "name=zoo", *header["data"].split()])
+            yield Entry(file.stem, header["authors"], header["title"], int(header["year"]), cfg)

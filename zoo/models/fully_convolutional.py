@@ -1,0 +1,43 @@
+"""Turn a classifier into a net that slides over larger images and gives a map of class scores in one pass.
+
+A linear layer over a C × s × s map is a convolution with an s × s kernel; those after it are 1 × 1 convolutions
+(Sermanet et al., "OverFeat", 2013, section 3.3; Long et al., "Fully convolutional networks", 2014, section 3.1).
+"""
+
+import copy
+import math
+
+from torch import nn
+
+from zoo.models.activations import Maxout
+
+
+def to_fully_convolutional(net: nn.Module) -> nn.Sequential:
+    """Give a net of the same weights, from (N, C, H, W) to (N, num_classes, h, w), for LeNet-5, AlexNet and VGG.
+
+    At the size the net was built for h = w = 1, and the scores are the net's own. On a larger image each place of the
+    map is what the head gives for that window of the features: the same as cropping where the features have no padding,
+    and nearly so where they have, since a crop sees zeros beyond its border and the map sees the image. The given net
+    stays as it was. Raises ValueError for a net that is not made of `features`, a pooling and a `classifier`.
+    """
+    features, classifier = getattr(net, "features", None), getattr(net, "classifier", None)
+    if not isinstance(features, nn.Sequential) or not isinstance(classifier, nn.Sequential):
+        raise ValueError(
+            f"{type(net).__name__} has no linear head over a feature map; LeNet5, AlexNet and VGG can be converted"
+        )
+    channels = next(m.out_channels for m in reversed(features) if isinstance(m, nn.Conv2d))
+    if any(isinstance(m, Maxout) for m in features):
+        channels //= 2
+    layers: list[nn.Module] = []
+    kernel = None
+    for module in classifier:
+        if isinstance(module, nn.Linear):
+            kernel = math.isqrt(module.in_features // channels) if kernel is None else 1
+            conv = nn.Conv2d(module.in_features // kernel**2, module.out_features, kernel)
+            conv.weight.data = module.weight.detach().clone().view_as(conv.weight)
+            assert conv.bias is not None
+            conv.bias.data = module.bias.detach().clone()
+            layers.append(conv)
+        elif not isinstance(module, nn.Flatten):
+            layers.append(copy.deepcopy(module))
+    return nn.Sequential(copy.deepcopy(features), *layers).train(net.training)
