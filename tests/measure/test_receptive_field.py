@@ -17,7 +17,7 @@ from zoo.models.vit import ViT
 
 # Layer: receptive field, stride, padding (how far the first output's field begins before the image), from the table
 # that Araujo, Norris, Sim published with "Computing receptive fields of convolutional neural networks" (Distill, 2019):
-# github.com/google-research/receptive_field, receptive_field/RECEPTIVE_FIELD_TABLE.md. Theirs are TF-Slim's. Its AlexNet has no
+# RECEPTIVE_FIELD_TABLE.md in github.com/google-research/receptive_field. Theirs are TF-Slim's nets. Its AlexNet has no
 # padding in the first layer, where ours has 2. Its ResNet has strides at the end of a stage and not at its beginning,
 # so that strides in between differ and receptive fields, by its FAQ, do not.
 ALEXNET = {
