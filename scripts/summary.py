@@ -90,7 +90,7 @@ def zoo_table() -> str:
         params = sum(p.numel() for p in net.parameters())  # with those of heads that only training uses
         maps = [layer.field for layer in layers if len(layer.output) == 3 and min(layer.output[1:]) > 1 and layer.field]
         sees = max(field.size for fields in maps for field in fields) if len(maps) > 1 else "all"
-        time = f"{figures[entry.name]['ratio']:.2f}" if entry.name in figures else "–"
+        time = f"{figures[entry.name]['ratio']:.2g}" if entry.name in figures else "–"
         cells = (
             f"`{entry.name}`",
             f"{entry.authors}, {entry.title}",

@@ -11,7 +11,7 @@ README = (ROOT / "README.md").read_text()
 COMMANDS = [
     line.split("  #")[0].strip()
     for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
-    for line in block.splitlines()
+    for line in block.replace("\\\n", "").splitlines()
     if line.strip() and not line.startswith("#")
 ]
 TRAIN = [c for c in COMMANDS if c.startswith("python train.py") and "<" not in c]
