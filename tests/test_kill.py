@@ -168,6 +168,14 @@ def test_dropout_draws_go_on_after_mid_epoch_resume(stop_once, monkeypatch):
     stop_once("model=lenet300", batch=14)
 
 
+def test_what_is_frozen_stays_so_after_a_resume(stop_once, only_run):
+    line = ["model=resnet20", "model.depths=[1,1,1]", "model.freeze={until: layer3}", "task.head_lr=0.01"]
+    stop_once(*line, batch=14)
+    weights = read_product(only_run() / "model.safetensors").weights
+    assert not weights["layer2.0.bn1.running_mean"].any()  # as it began
+    assert weights["layer3.0.bn1.running_mean"].any()
+
+
 @pytest.mark.parametrize("batch", [5, 6, 7, 8, 10, 12])
 def test_no_half_summed_gradient_is_lost(stop_once, batch):
     stop_once("trainer.accumulate_grad_batches=4", "callbacks=ema", batch=batch)

@@ -9,13 +9,18 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from zoo.errors import BadInput, choices
 
 
-def freeze(net: nn.Module, what: str | Sequence[str] | Mapping[str, str]) -> int:
+def freeze(net: nn.Module, what: str | list[str] | Mapping[str, str]) -> int:
     """Freeze parameters of a net for good and return how many numbers that are.
 
     `backbone` is all but the heads (`net.head_names`); a list names modules; {"until": "layer3"} is all that comes
     before layer3. The statistics of frozen batch norms are for `hold_frozen_norms`. Raises BadInput for a name that the
     net has not, and where nothing would be left to train.
     """
+    fits = isinstance(what, str | Mapping) or (isinstance(what, list) and all(isinstance(name, str) for name in what))
+    if not fits:
+        raise BadInput(
+            f"model.freeze={what} does not fit: say backbone, a list of the net's parts, or {{until: layer3}}"
+        )
     names = [name for name, _ in net.named_parameters()]
     heads: Any = net.head_names
     if what == "backbone":
