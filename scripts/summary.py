@@ -123,9 +123,7 @@ def main(cfg: DictConfig) -> None:
     from zoo.files import write_text
 
     if cfg.zoo:
-        about = "\n\n".join(
-            textwrap.fill(p, 120) for p in ABOUT_THE_ZOO.format(times=how_times_were_taken()).split("\n\n")
-        )
+        about = ABOUT_THE_ZOO.format(times=textwrap.fill(how_times_were_taken(), 120))
         write_text(ROOT / "docs" / "zoo.md", f"{about}\n\n{zoo_table()}\n")
         print("Written docs/zoo.md")
         return
