@@ -179,6 +179,8 @@ def main(cfg: DictConfig) -> None:
 
     if cfg.suite not in SUITES:
         raise BadInput(f"suite={cfg.suite} is no suite; {choices(str(cfg.suite), SUITES)}")
+    if type(cfg.rounds) is not int or cfg.rounds < 1:
+        raise BadInput(f"rounds={cfg.rounds} was asked for; it must be a whole number, at least 1")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.simplefilter("ignore")
     figures = measure(SUITES[cfg.suite](cfg), cfg.rounds)

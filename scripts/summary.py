@@ -23,8 +23,9 @@ ABOUT_THE_ZOO = """# The nets of the zoo
 
 Each at the image size it was made for, with the parameters of heads that only training uses. A multiply-accumulate
 (MAC) is one multiplication and one addition, in convolutions and matrix products; torchvision's "GFLOPS" are these.
-Activations are the outputs of all layers for one image in fp32. A place of the last map before the head sees so many
-px of the image around it, where padding does not cut that short; in a ViT every place sees all from the first block on.
+Activations are what the layers give for one image in fp32, without the sums and concatenations between them and what
+attention computes within. A place of the last map before the head sees so many px of the image around it, where
+padding does not cut that short; in a ViT every place sees all from the first block on.
 {times}
 
 `python scripts/summary.py model=vgg16 data=imagenet` shows the layers behind these numbers.
@@ -135,18 +136,21 @@ def main(cfg: DictConfig) -> None:
     from zoo.run import bare_net
 
     side = cfg.data.image_size
+    if cfg.slide_over is not None and (type(cfg.slide_over) is not int or cfg.slide_over < 1):
+        raise BadInput(f"slide_over={cfg.slide_over} was asked for; it must be a whole number of px, or null")
     with torch.device("meta"):
         net = bare_net(cfg.model)
         if cfg.slide_over:
             try:
-                net, side = to_fully_convolutional(net), cfg.slide_over
+                net, side = to_fully_convolutional(net, (cfg.data.in_channels, side, side)), cfg.slide_over
             except ValueError as error:
                 raise BadInput(f"slide_over={cfg.slide_over}: {error}") from error
     chosen = f"{cfg.model._target_.rpartition('.')[2]} for {cfg.data.num_classes} classes"
     try:
         layers = measure_layers(net, (cfg.data.in_channels, side, side))
     except RuntimeError as error:
-        raise BadInput(f"slide_over={cfg.slide_over} px is too small for this net") from error
+        key = "slide_over" if cfg.slide_over else "data.image_size"
+        raise BadInput(f"{key}={side} px is too small for this net") from error
     print_layers(layers, f"{chosen}, {cfg.data.in_channels} × {side} × {side}", cfg.all_layers)
 
 

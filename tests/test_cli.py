@@ -65,7 +65,7 @@ from conftest import ROOT
         (["model.freeze=5"], "model.freeze=5", "backbone"),
         (["model.freeze=[1,2]"], "model.freeze=[1, 2]", "backbone"),
         (["model.freeze={untill: layer3}"], "untill", "{until: layer3}"),
-        (["model=resnet18", "model.pretrained=true"], "data.image_size=28", "65 px"),
+        (["model=resnet18", "model.pretrained=true"], "data.image_size=28", "75 px"),
         (["model=resnet18", "data=imagenet", "model.pretrained=1"], "imagenet/train", "data.source.root"),
         (["task.head_lr=-1"], "head_lr=-1", "above 0"),
         (["task.head_lr=fast"], "task.head_lr=fast", "a number"),

@@ -99,7 +99,7 @@ def test_every_family_that_torchvision_publishes_is_in_the_zoo():
 @pytest.mark.parametrize(
     ("model", "source", "size", "sentence"),
     [
-        ("lenet5", True, 224, "nobody has published weights of lenet5"),
+        ("lenet5", True, 224, "torchvision publishes no weights of lenet5"),
         ("resnet18", True, 28, "another stem"),
         ("resnet18", "IMAGENET1K_V9", 224, "is no file; true, false, IMAGENET1K_V1"),
         ("resnet34", "FILE", 224, "the weights of another net"),
@@ -141,7 +141,7 @@ def test_a_frozen_pretrained_backbone_learns_a_new_task_and_stays_as_it_was(
     command, downloaded, theirs, two_classes, only_run
 ):
     line = ["model=resnet18", f"model.pretrained={downloaded}", "model.freeze=backbone", "task.head_lr=0.05"]
-    data = ["data=imagenet", f"data.source.root={two_classes}", "data.num_classes=2", "data.image_size=72"]
+    data = ["data=imagenet", f"data.source.root={two_classes}", "data.num_classes=2", "data.image_size=80"]
     sizes = ["data.num_validation=4", "data.batch_size=10", "data.augment.crop.padding=4"]
     outcome = command(
         "train", *line, *data, *sizes, "trainer=cpu", "trainer.max_epochs=4", "trainer.log_every_n_steps=1"

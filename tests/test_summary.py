@@ -1,14 +1,12 @@
 """What scripts/summary.py prints, and that docs/zoo.md is what it would write."""
 
+import importlib.util
 import re
 import subprocess
 import sys
 
 import pytest
-import torch
 from conftest import ROOT
-
-from zoo.catalogue import catalogue
 
 
 def summary(*arguments):
@@ -36,6 +34,7 @@ def test_a_net_that_slides_over_a_larger_image_gives_a_map():
     [
         (["model=resnet18", "data=imagenet", "slide_over=384"], "ResNet has no linear head over a feature map"),
         (["model=alexnet", "data=imagenet", "slide_over=40"], "slide_over=40 px is too small"),
+        (["slide_over=abc"], "slide_over=abc was asked for; it must be a whole number"),
         (["model=vgg61"], "model=vgg61: there is no such model; did you mean vgg19"),
     ],
 )
@@ -46,18 +45,17 @@ def test_what_cannot_be_shown_is_told_in_one_sentence(arguments, sentence):
     assert sentence in line
 
 
-def test_the_page_of_all_nets_has_each_net_with_what_is_measured_now():
-    """Written by `python scripts/summary.py zoo=true`; the times in it are of a machine, and not held to this one."""
-    from zoo.measure.counts import count_macs, count_parameters
-    from zoo.run import bare_net
+def test_the_page_of_all_nets_is_what_the_script_would_write_now():
+    """`python scripts/summary.py zoo=true` writes it; the times in it come from a file, and are not measured here."""
+    spec = importlib.util.spec_from_file_location("summary", ROOT / "scripts/summary.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    assert script.zoo_table() in (ROOT / "docs/zoo.md").read_text()
 
-    page = (ROOT / "docs/zoo.md").read_text()
-    rows = {cells[1].strip("` "): cells for cells in (line.split("|") for line in page.splitlines()) if len(cells) > 9}
-    for entry in catalogue():
-        with torch.device("meta"):
-            net = bare_net(entry.cfg.model)
-        authors, year, px, params, macs = (rows[entry.name][i].strip() for i in (2, 3, 4, 5, 6))
-        assert authors.startswith(entry.authors)
-        assert (int(year), int(px)) == (entry.year, entry.image_shape[1])
-        assert params == f"{count_parameters(net):,}"
-        assert macs == f"{count_macs(net, entry.image_shape) / 1e6:,.2f}"
+
+def test_the_page_has_published_numbers():
+    rows = [line.split("|") for line in (ROOT / "docs/zoo.md").read_text().splitlines()]
+    rows = {cells[1].strip("` "): [cell.strip() for cell in cells] for cells in rows if len(cells) > 9}
+    assert rows["vgg16"][5:9] == ["138,357,544", "15,470.26", "60.4", "212"]
+    assert rows["resnet152"][5:7] == ["60,192,808", "11,513.63"]
+    assert [rows[net][8] for net in ("alexnet", "inception_v3", "vit_base")] == ["195", "1311", "all"]

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from zoo.errors import BadInput
 from zoo.files import replacing
 
-FORMAT = 1
+FORMAT = 2  # 1 called the scaled tanh of 1998 tanh
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def read_product(path: str | Path) -> Product:
         raise BadInput(f"{path} was changed after it was written: its checksum does not match; use the original")
     facts = json.loads(metadata["zoo"])
     if facts["format"] != FORMAT or facts["recipe"]:
-        raise BadInput(f"{path} was written by a newer version of the zoo, which alone can read it")
+        raise BadInput(f"{path} was written by another version of the zoo, which alone can read it")
     return Product(path, weights, facts)
 
 

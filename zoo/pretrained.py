@@ -14,7 +14,7 @@ from zoo.errors import BadInput, choices, reason
 THEIR_NAMES = {"vit_base": "vit_b_16", "vit_base_32": "vit_b_32"}  # where ours differ
 FAMILIES = ("alexnet", "googlenet", "inception_v3", "resnet", "vgg", "vit_b")
 AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
-LEAST_PX = 65  # smaller images have another stem
+LEAST_PX = 75  # smaller images have another stem, in one net or another
 
 
 def load_published(net: nn.Module, model: str, source: bool | str, image_size: int) -> tuple[str, list[str]]:
@@ -67,7 +67,7 @@ def _their_name(model: str) -> str:
     published = [n for n in list_models(include=[f"{family}*" for family in FAMILIES]) if n.startswith(FAMILIES)]
     ours = {*published, *THEIR_NAMES}
     if name not in published:
-        raise BadInput(f"model.pretrained: nobody has published weights of {model}; {choices(model, ours)}")
+        raise BadInput(f"model.pretrained: torchvision publishes no weights of {model}; {choices(model, ours)}")
     return name
 
 

@@ -59,7 +59,7 @@ def hyperparameters(cfg: DictConfig) -> dict[str, Any]:
     row = {group: option for group, option in cfg.choices.items() if option is not None}
     row |= {"seed": cfg.seed, "data.batch_size": cfg.data.batch_size}
     row |= {f"trainer.{key}": cfg.trainer[key] for key in ("max_epochs", "gradient_clip_val")}
-    for group in ("optim", "schedule", "task"):
+    for group in ("model", "optim", "schedule", "task"):
         row |= {f"{group}.{key}": value for key, value in cfg[group].items() if not key.startswith("_")}
     return {key: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for key, v in row.items()}
 

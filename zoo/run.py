@@ -1,8 +1,10 @@
 """The one place that knows everyone: builds the objects of a run from its config, and takes it to its result."""
 
+import inspect
 import logging
 import platform
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import lightning
@@ -34,13 +36,19 @@ SomeCallback = TypeVar("SomeCallback", bound=lightning.Callback)
 def build_data(run: Run) -> InMemoryImages:
     """Build and load the data, so that a missing or wrong set is told before anything else is done.
 
-    For published weights the images are normalised as those were trained, unless the config says how.
+    Unless the config says how, images are normalised as those were that published weights were trained on, and weights
+    that `init_from` brings and that began so.
     """
-    if run.cfg.model.pretrained and run.cfg.data.mean is None:
-        from zoo.pretrained import published_normalisation
+    settings = run.cfg.data
+    if settings.mean is None and settings.std is None:
+        if run.cfg.model.pretrained:
+            from zoo.pretrained import published_normalisation
 
-        normalisation = published_normalisation(run.cfg.choices.model, run.cfg.data.in_channels)
-        run.cfg.data.mean, run.cfg.data.std = normalisation
+            settings.mean, settings.std = published_normalisation(run.cfg.choices.model, settings.in_channels)
+        elif run.cfg.init_from:
+            theirs = read_product(run.cfg.init_from).facts["config"]["data"]
+            if theirs["mean"] and len(theirs["mean"]) == settings.in_channels:
+                settings.mean, settings.std = theirs["mean"], theirs["std"]
     data: InMemoryImages = build(run.cfg.data, "data")
     data.load()
     return data
@@ -61,7 +69,7 @@ def build_net(run: Run) -> nn.Module:
     net = bare_net(run.cfg.model)
     if not run.last_checkpoint:
         _start_weights(run, net)
-    if run.cfg.model.freeze:
+    if run.cfg.model.freeze is not None:
         settings: Any = OmegaConf.to_container(run.cfg.model)
         num_frozen = freeze(net, settings["freeze"])
         log.info("Frozen: %s of %s parameters.", f"{num_frozen:,}", f"{count_parameters(net):,}")
@@ -87,6 +95,10 @@ def _start_weights(run: Run, net: nn.Module) -> None:
     elif model.pretrained:
         from zoo.pretrained import load_published
 
+        for name in ("activation", "stride_on"):  # without parameters, so that the weights would fit all the same
+            usual = inspect.signature(type(net)).parameters.get(name)
+            if usual and name in model and model[name] != usual.default:
+                raise BadInput(f"model.{name}={model[name]}: the published weights are for {usual.default}")
         source, left = load_published(net, run.cfg.choices.model, model.pretrained, run.cfg.data.image_size)
     else:
         return
@@ -181,6 +193,7 @@ def measure_product(
         "data": cfg.choices.data,
         "params": count_parameters(task.net),
         "macs": count_macs(task.net, (cfg.data.in_channels, cfg.data.image_size, cfg.data.image_size)),
+        "settings": report.hyperparameters(cfg),
         "seed": cfg.seed,
         "epochs": trainer.current_epoch,
         "best_epoch": product.facts["best"]["epoch"] + 1,
@@ -221,7 +234,9 @@ def rebuild(product: Product, cfg: DictConfig) -> tuple[nn.Module, InMemoryImage
     net = bare_net(config.model)
     load_weights(net, product)
     if cfg.data_root and "root" in config.data.source:
-        config.data.source.root = cfg.data_root
+        root, old = Path(config.data.source.root), Path(config.data_root)
+        below = root.relative_to(old) if root.is_relative_to(old) else Path()
+        config.data.source.root = str(Path(cfg.data_root) / below)
     config.data.eval_batch_size = cfg.batch_size
     data: InMemoryImages = build(config.data, "data")
     if data.load().split_hash != product.facts["data"]["split_hash"]:

@@ -23,8 +23,11 @@ def test_it_builds_and_gives_a_logit_a_class(compose, model, data):
         net = bare_net(cfg.model).eval()
         for batch in (1, 2):
             assert net(torch.empty(batch, *shape_of(cfg))).shape == (batch, cfg.data.num_classes)
+        output = net.train()(torch.empty(2, *shape_of(cfg)))
+    for logits in (output[0], *output[1]) if isinstance(output, tuple) else (output,):
+        assert logits.shape == (2, cfg.data.num_classes)
     assert {net.get_submodule(name).out_features for name in net.head_names} == {cfg.data.num_classes}
-    assert count_macs(net, shape_of(cfg)) > count_parameters(net) / 100
+    assert count_macs(net.eval(), shape_of(cfg)) > count_parameters(net) / 100
 
 
 @pytest.fixture(scope="module")

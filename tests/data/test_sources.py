@@ -146,7 +146,8 @@ def test_folders_that_will_not_do_are_told(pictures, monkeypatch):
         image_folders(str(pictures), 28)
     (pictures / "val/c").rename(pictures / "val/b")
     with monkeypatch.context() as patch:
-        patch.setattr("os.sysconf", lambda name: 100)
+        (pictures / "meminfo").write_text("MemTotal: 9999999 kB\nMemAvailable: 10 kB\n")
+        patch.setattr(sources, "MEMINFO", pictures / "meminfo")
         with pytest.raises(BadInput, match=r"kept in memory, of which 0\.0 GB are free"):
             image_folders(str(pictures), 28)
     (pictures / "train/a/40.png").write_bytes(b"no image")

@@ -6,6 +6,7 @@ from torch import nn
 from zoo.catalogue import catalogue
 from zoo.measure.counts import count_macs, count_parameters
 from zoo.measure.layers import measure_layers
+from zoo.models.lenet import LeNet300
 from zoo.models.vgg import TABLE, VGG
 from zoo.models.vit import ViT
 from zoo.run import bare_net
@@ -21,6 +22,11 @@ def test_vgg_16s_activations_are_the_sum_over_its_table():
         side //= 2
     values += 512 * 7 * 7  # the adaptive pooling copies its input
     assert sum(layer.activation_bytes for layer in layers) == 4 * values
+
+
+def test_what_lies_in_the_memory_of_its_input_is_not_counted_again():
+    layers = measure_layers(LeNet300(), (1, 28, 28))  # flattened, and two ReLUs in place
+    assert sum(layer.activation_bytes for layer in layers) == 4 * (300 + 100 + 10)
 
 
 def test_layers_of_vgg_16_have_the_papers_sizes():

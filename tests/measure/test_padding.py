@@ -45,3 +45,4 @@ def test_kinds_have_their_names():
     assert padding_kind(224, 7, stride=2, padding=3) == "same"
     assert padding_kind(224, 2, stride=2) == "same"
     assert padding_kind(224, 11, stride=4, padding=2) == "padded"
+    assert padding_kind(112, 3, stride=2, ceil_mode=True) == "same"  # 112 → 56, as GoogLeNet's table 1 has it

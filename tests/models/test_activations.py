@@ -18,28 +18,35 @@ def one_a_class() -> list[str]:
 
 
 NAMES = get_args(Activation)
-VALUES_AT_HALF = {  # from the papers' formulas
-    "relu": 0.5,
-    "leaky_relu": 0.5,
-    "prelu": 0.5,
-    "elu": 0.5,
-    "selu": 1.0507009873554805 * 0.5,
-    "gelu": 0.5 * 0.5 * (1 + math.erf(0.5 / math.sqrt(2))),
-    "silu": 0.5 / (1 + math.exp(-0.5)),
-    "tanh": math.tanh(0.5),
-    "scaled_tanh": 1.7159 * math.tanh(1 / 3),
-    "sigmoid": 1 / (1 + math.exp(-0.5)),
-    "softplus": math.log(1 + math.exp(0.5)),
+
+
+def elu(x, alpha=1.0):
+    return x if x > 0 else alpha * (math.exp(x) - 1)
+
+
+FORMULAS = {  # from the papers
+    "relu": lambda x: max(x, 0),
+    "leaky_relu": lambda x: max(x, 0.01 * x),
+    "prelu": lambda x: max(x, 0.25 * x),  # its slope begins at 0.25
+    "elu": elu,
+    "selu": lambda x: 1.0507009873554805 * elu(x, 1.6732632423543772),
+    "gelu": lambda x: x * 0.5 * (1 + math.erf(x / math.sqrt(2))),
+    "silu": lambda x: x / (1 + math.exp(-x)),
+    "tanh": math.tanh,
+    "scaled_tanh": lambda x: 1.7159 * math.tanh(x * 2 / 3),
+    "sigmoid": lambda x: 1 / (1 + math.exp(-x)),
+    "softplus": lambda x: math.log(1 + math.exp(x)),
 }
 
 
-@pytest.mark.parametrize("name", VALUES_AT_HALF)
-def test_each_name_is_the_function_of_its_paper(name):
-    assert activate(name)(torch.tensor([0.5])).item() == pytest.approx(VALUES_AT_HALF[name], rel=1e-6)
+@pytest.mark.parametrize("x", [-0.5, 0.5])
+@pytest.mark.parametrize("name", FORMULAS)
+def test_each_name_is_the_function_of_its_paper(name, x):
+    assert activate(name)(torch.tensor([x])).item() == pytest.approx(FORMULAS[name](x), rel=1e-5)
 
 
 def test_no_name_is_left_out():
-    assert {*VALUES_AT_HALF, "maxout"} == set(NAMES)
+    assert {*FORMULAS, "maxout"} == set(NAMES)
 
 
 def test_tanh_is_scaled_as_appendix_a_says():

@@ -13,7 +13,8 @@ NETS = {
     "lenet5-maxout": (lambda: LeNet5(image_size=32, activation="maxout"), (1, 32), 4),
     "lenet5-table": (lambda: LeNet5(image_size=32, c3="table", pooling="trainable"), (1, 32), 4),
     "alexnet": (lambda: AlexNet(num_classes=10), (3, 224), 32),
-    "vgg11": (lambda: VGG(11, num_classes=10, image_size=64), (3, 32), 32),
+    "vgg11": (lambda: VGG(11, num_classes=10, image_size=32), (3, 32), 32),
+    "vgg11-64px": (lambda: VGG(11, num_classes=10, image_size=64), (3, 64), 64),
 }
 
 
@@ -23,7 +24,7 @@ def test_at_its_own_size_it_is_the_net(name):
     net = make().eval()
     images = torch.randn(2, channels, px, px)
     with torch.inference_mode():
-        scores = to_fully_convolutional(net)(images)
+        scores = to_fully_convolutional(net, (channels, px, px))(images)
         torch.testing.assert_close(scores, net(images)[:, :, None, None], atol=1e-5, rtol=1e-5)
 
 
@@ -40,7 +41,7 @@ def test_a_larger_image_gives_what_cropping_gives(name):
     net = make().eval()
     image = torch.randn(1, channels, px + 2 * stride, px + stride)
     with torch.inference_mode():
-        scores = to_fully_convolutional(net)(image)
+        scores = to_fully_convolutional(net, (channels, px, px))(image)
         assert scores.shape == (1, 10, 3, 2)
         for row in range(3):
             for column in range(2):
@@ -54,7 +55,7 @@ def test_so_does_alexnet_where_nothing_is_padded():
     px, stride = 355, 32
     image = torch.randn(1, 3, px + stride, px + stride)
     with torch.inference_mode():
-        scores = to_fully_convolutional(net)(image)
+        scores = to_fully_convolutional(net, (3, px, px))(image)
         assert scores.shape == (1, 10, 2, 2)
         for row in range(2):
             for column in range(2):
@@ -64,7 +65,7 @@ def test_so_does_alexnet_where_nothing_is_padded():
 
 def test_vgg_16s_head_becomes_a_convolution_of_7_by_7_with_4096_maps():
     with torch.device("meta"):
-        convs = [m for m in to_fully_convolutional(VGG(16)) if isinstance(m, nn.Conv2d)]
+        convs = [m for m in to_fully_convolutional(VGG(16), (3, 224, 224)) if isinstance(m, nn.Conv2d)]
     assert [tuple(conv.weight.shape) for conv in convs] == [(4096, 512, 7, 7), (4096, 4096, 1, 1), (1000, 4096, 1, 1)]
 
 
@@ -74,7 +75,7 @@ def test_each_place_is_the_head_over_its_window_of_a_padded_nets_features():
     image = torch.randn(1, 3, 256, 224)
     with torch.inference_mode():
         features = net.features(image)  # 512 × 8 × 7
-        scores = to_fully_convolutional(net)(image)
+        scores = to_fully_convolutional(net, (3, 224, 224))(image)
         for row in range(2):
             expected = net.classifier(features[:, :, row : row + 7].flatten(1))
             torch.testing.assert_close(scores[:, :, row, 0], expected, atol=1e-5, rtol=1e-5)
@@ -82,7 +83,7 @@ def test_each_place_is_the_head_over_its_window_of_a_padded_nets_features():
 
 def test_the_given_net_is_left_as_it_was():
     net = LeNet5()
-    wide = to_fully_convolutional(net)
+    wide = to_fully_convolutional(net, (1, 32, 32))
     with torch.no_grad():
         for parameter in wide.parameters():
             parameter.zero_()
@@ -92,4 +93,12 @@ def test_the_given_net_is_left_as_it_was():
 
 def test_a_net_of_another_make_is_refused():
     with pytest.raises(ValueError, match="ResNet has no linear head over a feature map"):
-        to_fully_convolutional(ResNet("basic", [1], [8]))
+        to_fully_convolutional(ResNet("basic", [1], [8]), (3, 224, 224))
+
+
+def test_an_uneven_pooling_is_refused():
+    with (
+        pytest.raises(ValueError, match="at 256 px 8 × 8 places are pooled unevenly to 7 × 7"),
+        torch.device("meta"),
+    ):
+        to_fully_convolutional(VGG(11), (3, 256, 256))

@@ -90,3 +90,30 @@ def test_the_papers_bottleneck_has_its_stride_on_the_first_convolution():
     assert (block.conv1.stride, block.conv2.stride) == ((2, 2), (1, 1))
     block = ResNet("bottleneck", [1, 1], [8, 16]).layer2[0]
     assert (block.conv1.stride, block.conv2.stride) == ((1, 1), (2, 2))
+
+
+def test_a_preactivated_net_computes_what_identity_mappings_figure_1b_says():
+    """Norm, ReLU, weight, norm, ReLU, weight, sum; the first block shares the stem's, and the last sum gets its own."""
+    torch.manual_seed(0)
+    net = ResNet("basic", [2, 1], [4, 8], 1, 3, 32, preactivation=True).eval()
+    norms = [m for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        norm.running_mean.uniform_(-0.5, 0.5)
+        norm.running_var.uniform_(0.5, 2)
+    stem, first, *rest, last = norms
+    one, two, three = net.layer1[0], net.layer1[1], net.layer2[0]
+    x = torch.randn(2, 1, 32, 32)
+    with torch.no_grad():
+        y = torch.relu(stem(net.conv1(x)))
+        y = y + one.convs[1](torch.relu(first(one.convs[0](y))))
+        y = y + two.convs[1](torch.relu(rest[1](two.convs[0](torch.relu(rest[0](y))))))
+        activated = torch.relu(rest[2](y))
+        y = three.downsample(activated) + three.convs[1](torch.relu(rest[3](three.convs[0](activated))))
+        expected = net.fc(torch.relu(last(y)).mean((2, 3)))
+        torch.testing.assert_close(net(x), expected)
+    assert three.convs[0].stride == three.downsample.stride == (2, 2)
+
+
+def test_prelu_has_a_slope_for_each_activation():
+    net = ResNet("bottleneck", [3, 4, 6, 3], WIDTHS, activation="prelu")
+    assert sum(isinstance(m, torch.nn.PReLU) for m in net.modules()) == 49

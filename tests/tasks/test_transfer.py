@@ -42,6 +42,25 @@ def test_all_heads_stay_free_with_a_frozen_backbone():
     assert free == {"fc", "aux1.fc2", "aux2.fc2"}
 
 
+def test_what_comes_before_holds_no_head():
+    net = GoogLeNet(1, 10, 28)
+    freeze(net, {"until": "fc"})
+    assert all(p.requires_grad for head in net.head_names for p in net.get_submodule(head).parameters())
+    assert not net.aux1.conv.conv.weight.requires_grad
+
+
+def test_a_learning_rate_for_a_frozen_head_is_refused():
+    net = resnet()
+    freeze(net, "fc")
+    with pytest.raises(BadInput, match=r"head_lr=0\.1 is for the head, which is frozen"):
+        parameter_groups(net, 0.1)
+
+
+def test_a_parameter_can_be_named():
+    net = ViT(32, 1, 2, image_size=28, in_channels=1, num_classes=10)
+    assert freeze(net, ["encoder.pos_embedding", "class_token"]) == 50 * 32 + 32
+
+
 def test_blocks_of_a_transformer_can_be_named():
     net = ViT(32, 3, 2, image_size=28, in_channels=1, num_classes=10)
     freeze(net, {"until": "encoder.layers.encoder_layer_1"})
@@ -55,7 +74,11 @@ def test_blocks_of_a_transformer_can_be_named():
     [
         ("layer9", "no part 'layer9'; did you mean layer"),
         (["conv1", "xyz"], "no part 'xyz'; choose from bn1, conv1, fc"),
-        ({"until": "layer3", "x": 1}, "it has the one key until"),
+        ({"until": "layer3", "x": 1}, "it has one key"),
+        ({"until": None}, "it has one key"),
+        ({"until": "conv1"}, "freezes nothing"),
+        ([], "freezes nothing"),
+        ([1], "does not fit: say backbone"),
         (["conv1", "bn1", "layer1", "layer2", "layer3", "fc"], "leaves nothing to train"),
     ],
     ids=str,

@@ -59,8 +59,10 @@ class InMemoryImages(lightning.LightningDataModule):
                 raise BadInput(
                     f"data.{name}={values} does not fit: give mean and std, a number a channel each, or none"
                 )
-        if std is not None and min(std) <= 0:
-            raise BadInput(f"data.std={std} must be above 0")
+        if mean is not None and std is not None and (min(std) <= 0 or max(mean + std) <= 1):
+            raise BadInput(
+                f"data.mean={mean} data.std={std} do not fit: they are in units of 0…255, and std is above 0"
+            )
         for name, size in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
             if size < 1:
                 raise BadInput(f"data.{name}={size} was asked for; it must be at least 1")

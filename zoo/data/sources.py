@@ -3,7 +3,6 @@
 import contextlib
 import gzip
 import io
-import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from torchvision.datasets import ImageFolder
 
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
+MEMINFO = Path("/proc/meminfo")
 
 
 @dataclass(frozen=True)
@@ -98,8 +98,8 @@ def image_folders(root: str, image_size: int, train: str = "train", test: str | 
     if folders[0].classes != folders[-1].classes:
         odd = sorted(set(folders[0].classes) ^ set(folders[-1].classes))[0]
         raise BadInput(f"{train} and {test} of {root} must hold the same classes; '{odd}' is in one of them only")
-    num_bytes = sum(len(folder) for folder in folders) * 3 * image_size**2
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    num_bytes = sum(len(folder) for folder in (folders[0], *folders)) * 3 * image_size**2  # a copy while it is split
+    free = _available_bytes()
     if num_bytes > free:
         raise BadInput(
             f"the images of {root} take {num_bytes / 1e9:.1f} GB at {image_size} px and are kept in memory, of which "
@@ -107,6 +107,12 @@ def image_folders(root: str, image_size: int, train: str = "train", test: str | 
         )
     parts = [LabelledImages(_decode(f, image_size), torch.tensor(f.targets)) for f in folders]
     return ImageSource(parts[0], parts[1] if test else None, folders[0].classes)
+
+
+def _available_bytes() -> int:
+    """Ask Linux how much memory could be had without swapping."""
+    (line,) = (line for line in MEMINFO.read_text().splitlines() if line.startswith("MemAvailable:"))
+    return 1024 * int(line.split()[1])
 
 
 def _decode(folder: "ImageFolder", image_size: int) -> Tensor:

@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 
 def count_parameters(net: nn.Module) -> int:
-    """Count the numbers that training may change, shared ones once."""
+    """Count the numbers in a net's parameters, frozen or not, shared ones once."""
     return sum(p.numel() for p in net.parameters())
 
 

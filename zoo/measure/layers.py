@@ -20,8 +20,9 @@ class Layer:
     """One call of one module; modules within it are counted by themselves, and so are not in its numbers.
 
     `output` is (C, H, W), or (features,), or (tokens, width); `window` says how a convolution or pooling slides;
-    `activation_bytes` is the memory of the output for one image in fp32, 0 where it takes its input's place; `field` is
-    the receptive field, None where the output does not depend on the image.
+    `activation_bytes` is the memory of what a layer without parts gives for one image in fp32, 0 where it lies in its
+    input's; sums and concatenations between layers, and what attention computes within, are not counted. `field` is the
+    receptive field, None where the output does not depend on the image.
     """
 
     name: str
@@ -58,7 +59,7 @@ def measure_layers(net: nn.Module, image_shape: tuple[int, int, int]) -> list[La
             seen.add(module)
             is_leaf = next(module.children(), None) is None
             if isinstance(output, Tensor) and (is_leaf or params or total > within):
-                own_memory = is_leaf and output is not args[0]
+                own_memory = is_leaf and output.untyped_storage()._cdata != args[0].untyped_storage()._cdata
                 rows.append(
                     Layer(
                         name=name,
@@ -91,11 +92,11 @@ def _window(module: nn.Module, image: Tensor) -> str:
     """Say how a module's window slides: its size, its stride where that is not 1, and its padding."""
     if not isinstance(module, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d):
         return ""
-    settings: list[list[int]] = []  # kernel, stride, padding, dilation, along height and width
-    for name in ("kernel_size", "stride", "padding", "dilation"):
-        value = getattr(module, name, 1)
+    settings: list[list[Any]] = []  # each along height and width
+    for name in ("kernel_size", "stride", "padding", "dilation", "ceil_mode"):
+        value = getattr(module, name, 1 if name == "dilation" else False)
         settings.append(list(value) if isinstance(value, tuple) else [value, value])
-    (height, width), (stride, _), paddings, _ = settings
+    (height, width), (stride, _), paddings, *_ = settings
     kinds = {padding_kind(image.shape[2 + axis], *(pair[axis] for pair in settings)) for axis in (0, 1)}
     kind = next(iter(kinds)) if len(kinds) == 1 else "same" if kinds == {"valid", "same"} else "padded"
     number = f" {paddings[0]}" if kind == "padded" else ""

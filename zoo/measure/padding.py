@@ -28,10 +28,10 @@ def same_padding(size: int, kernel: int, stride: int = 1, dilation: int = 1) -> 
 
 
 def padding_kind(
-    size: int, kernel: int, stride: int = 1, padding: int = 0, dilation: int = 1
+    size: int, kernel: int, stride: int = 1, padding: int = 0, dilation: int = 1, ceil_mode: bool = False
 ) -> Literal["valid", "same", "padded"]:
     """Name a padding: `valid` for none, `same` where stride alone decides the output's size, else `padded`."""
-    if padding == 0 and kernel > stride:
+    if padding == 0 and kernel > stride and not ceil_mode:
         return "valid"
-    same = output_size(size, kernel, stride, padding, dilation) == -(-size // stride)
+    same = output_size(size, kernel, stride, padding, dilation, ceil_mode) == -(-size // stride)
     return "same" if same else "padded" if padding else "valid"

@@ -7,32 +7,40 @@ A linear layer over a C × s × s map is a convolution with an s × s kernel; th
 import copy
 import math
 
+import torch
 from torch import nn
 
-from zoo.models.activations import Maxout
 
-
-def to_fully_convolutional(net: nn.Module) -> nn.Sequential:
+def to_fully_convolutional(net: nn.Module, image_shape: tuple[int, int, int]) -> nn.Sequential:
     """Give a net of the same weights, from (N, C, H, W) to (N, num_classes, h, w), for LeNet-5, AlexNet and VGG.
 
-    At the size the net was built for h = w = 1, and the scores are the net's own. On a larger image each place of the
-    map is what the head gives for that window of the features: the same as cropping where the features have no padding,
-    and nearly so where they have, since a crop sees zeros beyond its border and the map sees the image. The given net
-    stays as it was. Raises ValueError for a net that is not made of `features`, a pooling and a `classifier`.
+    At `image_shape` (C, H, W), the one the net was built for, h = w = 1, and the scores are the net's own. On a larger
+    image each place of the map is what the head gives for that window of the features: the same as cropping where the
+    features have no padding, and nearly so where they have, since a crop sees zeros beyond its border and the map sees
+    the image. The given net stays as it was. Raises ValueError for a net that is not made of `features`, a pooling and
+    a `classifier`, and for sizes at which its pooling is uneven.
     """
     features, classifier = getattr(net, "features", None), getattr(net, "classifier", None)
     if not isinstance(features, nn.Sequential) or not isinstance(classifier, nn.Sequential):
         raise ValueError(
             f"{type(net).__name__} has no linear head over a feature map; LeNet5, AlexNet and VGG can be converted"
         )
-    channels = next(m.out_channels for m in reversed(features) if isinstance(m, nn.Conv2d))
-    if any(isinstance(m, Maxout) for m in features):
-        channels //= 2
-    layers: list[nn.Module] = []
+    features = copy.deepcopy(features)
+    with torch.no_grad():
+        _, channels, side, _ = copy.deepcopy(features).to("meta")(torch.empty(1, *image_shape, device="meta")).shape
+    layers: list[nn.Module] = [features]
     kernel = None
     for module in classifier:
         if isinstance(module, nn.Linear):
-            kernel = math.isqrt(module.in_features // channels) if kernel is None else 1
+            if kernel is None:
+                kernel = math.isqrt(module.in_features // channels)
+                if side % kernel:
+                    raise ValueError(
+                        f"at {image_shape[1]} px {side} × {side} places are pooled unevenly to {kernel} × {kernel}"
+                    )
+                layers.append(nn.AvgPool2d(side // kernel))
+            else:
+                kernel = 1
             conv = nn.Conv2d(module.in_features // kernel**2, module.out_features, kernel)
             conv.weight.data = module.weight.detach().clone().view_as(conv.weight)
             assert conv.bias is not None
@@ -40,4 +48,6 @@ def to_fully_convolutional(net: nn.Module) -> nn.Sequential:
             layers.append(conv)
         elif not isinstance(module, nn.Flatten):
             layers.append(copy.deepcopy(module))
-    return nn.Sequential(copy.deepcopy(features), *layers).train(net.training)
+    return nn.Sequential(*(m for m in layers if not isinstance(m, nn.AvgPool2d) or m.kernel_size != 1)).train(
+        net.training
+    )

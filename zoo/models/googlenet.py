@@ -2,10 +2,10 @@
 
 Szegedy et al., "Going deeper with convolutions", 2014, table 1 and figure 3; with torchvision's parameter names.
 Departures: batch norm after every convolution (Ioffe and Szegedy, 2015) in place of response normalisation; 3×3
-convolutions where the paper has 5×5, and a last pooling of 2×2 where it has 3×3, because the published weights have:
-`kernel_5x5=true` brings the paper's back. Linear layers start as torchvision's, from a cut normal of deviation 0.01.
-Images up to 64 px get a 3×3 stem of stride 1 without its first pooling. In train mode two auxiliary heads (section 5)
-are given beside the main one.
+convolutions where the paper has 5×5, and a last pooling of 2×2 where it has 3×3, because the published weights have
+(`kernel_5x5=true` brings the paper's back); as there, too, dropout of 0.2, auxiliary heads that pool to 4 × 4 places,
+and linear layers that start from a cut normal of deviation 0.01. Images up to 64 px get a 3×3 stem of stride 1 without
+its first pooling. In train mode two auxiliary heads (section 5) are given beside the main one.
 """
 
 from collections.abc import Callable

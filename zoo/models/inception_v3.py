@@ -1,9 +1,9 @@
 """Inception-v3: GoogLeNet with its large kernels factorised into small and one-sided ones.
 
 Szegedy et al., "Rethinking the Inception architecture for computer vision", 2015, table 1 and figures 5 to 10; with
-torchvision's parameter names and sizes, which are those of the authors' published code. Made for 299 px; images up to
-64 px get a padded stem of stride 1 without its first pooling. In train mode one auxiliary head is given beside the
-main one.
+torchvision's parameter names and sizes, which are those of the authors' published code. Made for 299 px; smaller images
+have the auxiliary head's pooling fitted to them, and those up to 74 px get a padded stem of stride 1 without its first
+pooling. In train mode one auxiliary head is given beside the main one.
 """
 
 from functools import partial
@@ -17,7 +17,8 @@ from zoo.models.activations import Activation
 from zoo.models.googlenet import Conv, ConvNorm, initialise_inception
 from zoo.models.logits import Logits
 
-SMALL_IMAGE_PX = 64
+SMALL_IMAGE_PX = 74  # the published net leaves nothing of these
+AUXILIARY_PX = 299  # from here on its auxiliary head has the 17 × 17 places it needs
 
 # A branch is a chain of convolutions (maps, kernel) or (maps, kernel, stride); a list of kernels means convolutions
 # side by side, whose maps are joined. Those of stride 1 keep the image's size; a block that halves it adds a pooling.
@@ -107,9 +108,9 @@ class Mixed(nn.Module):
 class AuxiliaryHead(nn.Module):
     """A small classifier on the last 17 × 17 layer (figure 8)."""
 
-    def __init__(self, num_classes: int, small: bool, conv: Conv) -> None:
+    def __init__(self, num_classes: int, image_size: int, conv: Conv) -> None:
         super().__init__()
-        self.pool: nn.Module = nn.AdaptiveAvgPool2d(5) if small else nn.AvgPool2d(5, stride=3)
+        self.pool: nn.Module = nn.AdaptiveAvgPool2d(5) if image_size < AUXILIARY_PX else nn.AvgPool2d(5, stride=3)
         self.conv0 = conv(768, 128, 1)
         self.conv1 = conv(128, 768, 5)
         self.fc = nn.Linear(768, num_classes)
@@ -144,7 +145,7 @@ class InceptionV3(nn.Module):
         self.maxpool2 = nn.MaxPool2d(3, stride=2)
         for name, row in TABLE.items():
             self.add_module(name, Mixed(*row, conv))
-        self.AuxLogits = AuxiliaryHead(num_classes, small, conv) if aux_heads else None
+        self.AuxLogits = AuxiliaryHead(num_classes, image_size, conv) if aux_heads else None
         self.head_names = ("fc", "AuxLogits.fc") if aux_heads else ("fc",)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(dropout)

@@ -12,7 +12,7 @@ def initialise(net: nn.Module, scheme: Scheme) -> None:
 
     he: normal of variance 2 / fan-in (He et al., 2015, "Delving deep into rectifiers"). glorot: uniform of variance
     2 / (fan-in + fan-out) (Glorot, Bengio, 2010). lecun: normal of variance 1 / fan-in (LeCun et al., 1998, "Efficient
-    backprop"). orthogonal: each layer as a matrix, of gain √2 (Saxe et al., 2013). Norms, class tokens and position
+    backprop"). orthogonal: each weight as a matrix, of gain √2 (Saxe et al., 2013). Norms, class tokens and position
     embeddings stay as they are.
     """
     if scheme == "paper":

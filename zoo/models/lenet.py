@@ -49,16 +49,17 @@ class TableConv2d(nn.Conv2d):
 
 
 class TrainablePool2d(nn.Module):
-    """Average 2×2 windows, then scale and shift each map by two trained numbers (S2 and S4 of the paper)."""
+    """Average 2×2 windows, scale and shift each map by two trained numbers, and squash (S2 and S4 of the paper)."""
 
-    def __init__(self, num_maps: int) -> None:
+    def __init__(self, num_maps: int, activation: Activation) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(num_maps))
         self.bias = nn.Parameter(torch.zeros(num_maps))
+        self.act = activate(activation)
 
     def forward(self, x: Tensor) -> Tensor:
         x = nn.functional.avg_pool2d(x, 2)
-        return x * self.weight[:, None, None] + self.bias[:, None, None]
+        return self.act(x * self.weight[:, None, None] + self.bias[:, None, None])
 
 
 class LeNet5(nn.Module):
@@ -84,7 +85,9 @@ class LeNet5(nn.Module):
         per = pieces(activation)
 
         def pool(num_maps: int) -> nn.Module:
-            return {"max": nn.MaxPool2d(2), "average": nn.AvgPool2d(2), "trainable": TrainablePool2d(num_maps)}[pooling]
+            if pooling == "trainable":
+                return TrainablePool2d(num_maps, activation)
+            return nn.MaxPool2d(2) if pooling == "max" else nn.AvgPool2d(2)
 
         self.features = nn.Sequential(
             nn.Conv2d(in_channels, per * 6, 5, padding=padding),  # C1: 6 × 28 × 28
@@ -164,9 +167,14 @@ class LeNet300(nn.Module):
 
 
 def draw_as_in_1998(net: nn.Module) -> None:
-    """Draw weights uniformly from ±2.4 / fan-in (paper, appendix A); the paper does not say how biases start: at 0."""
+    """Draw weights uniformly in ±2.4 / fan-in of each unit (paper, appendix A, silent about biases, which are 0)."""
     for module in net.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
+        if isinstance(module, TableConv2d):
+            draw_uniform(module, 2.4)
+            siblings = (module.outputs[:, None] == module.outputs).sum(1)  # connections to the same map
+            fan_in = siblings * module.weight[0].numel()
+            module.weight.data /= fan_in[:, None, None]
+        elif isinstance(module, nn.Conv2d | nn.Linear):
             draw_uniform(module, 2.4 / fans(module, module.weight)[0])
 
 

@@ -49,16 +49,17 @@ class BasicBlock(nn.Module):
         super().__init__()
         self.conv1 = conv3x3(in_channels, width, strides[0] * strides[1])
         self.bn1 = nn.BatchNorm2d(width)
-        self.relu = activate(act)
+        self.relu1 = activate(act)
         self.conv2 = conv3x3(width, width)
         self.bn2 = nn.BatchNorm2d(width)
+        self.relu2 = activate(act)
         self.downsample = downsample
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
-        x = self.relu(self.bn1(self.conv1(x)))
+        x = self.relu1(self.bn1(self.conv1(x)))
         x = self.bn2(self.conv2(x))
-        return self.relu(x + shortcut)
+        return self.relu2(x + shortcut)
 
 
 class Bottleneck(nn.Module):
@@ -72,19 +73,21 @@ class Bottleneck(nn.Module):
         super().__init__()
         self.conv1 = conv1x1(in_channels, width, strides[0])
         self.bn1 = nn.BatchNorm2d(width)
+        self.relu1 = activate(act)
         self.conv2 = conv3x3(width, width, strides[1])
         self.bn2 = nn.BatchNorm2d(width)
+        self.relu2 = activate(act)
         self.conv3 = conv1x1(width, width * self.expansion)
         self.bn3 = nn.BatchNorm2d(width * self.expansion)
-        self.relu = activate(act)
+        self.relu3 = activate(act)
         self.downsample = downsample
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
-        x = self.relu(self.bn1(self.conv1(x)))
-        x = self.relu(self.bn2(self.conv2(x)))
+        x = self.relu1(self.bn1(self.conv1(x)))
+        x = self.relu2(self.bn2(self.conv2(x)))
         x = self.bn3(self.conv3(x))
-        return self.relu(x + shortcut)
+        return self.relu3(x + shortcut)
 
 
 class PreActivation(nn.Module):

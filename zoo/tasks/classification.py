@@ -1,5 +1,6 @@
 """Teach a net to name what is in an image."""
 
+import math
 from collections.abc import Callable
 from typing import Any, Self
 
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from zoo.errors import BadInput
 from zoo.tasks.metrics import ClassificationMeter
 from zoo.tasks.schedules import Factor
 from zoo.tasks.transfer import hold_frozen_norms
@@ -36,7 +38,7 @@ class ImageClassification(lightning.LightningModule):
         head_lr: float | None = None,
     ) -> None:
         super().__init__()
-        if head_lr is not None and head_lr <= 0:
+        if head_lr is not None and not 0 < head_lr < math.inf:
             raise ValueError(f"head_lr={head_lr} must be a number above 0, or null for optim.lr")
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing={label_smoothing} must lie between 0 and 1")
@@ -124,6 +126,8 @@ def parameter_groups(net: nn.Module, head_lr: float | None = None) -> list[dict[
     """
     names: Any = net.head_names if head_lr is not None else ()
     heads = [p for name in names for p in net.get_submodule(name).parameters()]
+    if names and not any(p.requires_grad for p in heads):
+        raise BadInput(f"task.head_lr={head_lr} is for the head, which is frozen; give one of the two")
     is_head = {id(p) for p in heads}
     groups: list[dict[str, Any]] = []
     for parameters, settings in (
