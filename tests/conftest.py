@@ -1,6 +1,7 @@
 """Fixtures: the commands as a person runs them, in this process or another, and a small data set on disk."""
 
 import importlib.util
+import os
 import struct
 import subprocess
 import sys
@@ -11,8 +12,13 @@ from pathlib import Path
 import hydra
 import numpy as np
 import pytest
+import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # a core each; more threads than cores wait for each other
+    torch.set_num_threads(1)
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "configs"
