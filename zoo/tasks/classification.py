@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from zoo.errors import BadInput
+from zoo.tasks.losses import LossName, limit_norms, loss_function, weight_penalty
 from zoo.tasks.metrics import ClassificationMeter
 from zoo.tasks.schedules import Factor
 from zoo.tasks.transfer import hold_frozen_norms
@@ -19,11 +20,12 @@ Batch = tuple[Tensor, Tensor]
 
 
 class ImageClassification(lightning.LightningModule):
-    """Train a net on (images, labels) by cross-entropy, and measure loss, top-1 and top-5 accuracy.
+    """Train a net on (images, labels), and measure loss, top-1 and top-5 accuracy.
 
-    `optimizer` takes parameter groups; `schedule` takes the number of steps and gives the factor for each. Logged:
+    `optimizer` takes parameter groups; `schedule` takes the number of steps and gives the factor for each. `l1` and
+    `l2` penalise weights, and `max_norm` limits those that come into a unit; biases and norms are left alone. Logged:
     `train/accuracy` an epoch, and `val/` and `test/` `loss`, `accuracy` and `top5`; the loss of validation and test is
-    plain cross-entropy, whatever the label smoothing. Where a net gives (logits, auxiliary logits) in train mode, each
+    plain cross-entropy, whatever is trained with. Where a net gives (logits, auxiliary logits) in train mode, each
     auxiliary loss is added `aux_weight` times (Szegedy et al., 2014, section 5). `head_lr` is the learning rate of the
     net's heads where that is to differ from the optimizer's. No step waits for the device.
     """
@@ -33,18 +35,28 @@ class ImageClassification(lightning.LightningModule):
         net: nn.Module,
         optimizer: Callable[[list[dict[str, Any]]], Optimizer],
         schedule: Callable[[int], Factor],
+        loss: LossName = "cross_entropy",
         label_smoothing: float = 0.0,
+        l1: float = 0.0,
+        l2: float = 0.0,
+        max_norm: float | None = None,
         aux_weight: float = 0.3,
         head_lr: float | None = None,
     ) -> None:
         super().__init__()
         if head_lr is not None and not 0 < head_lr < math.inf:
             raise ValueError(f"head_lr={head_lr} must be a number above 0, or null for optim.lr")
-        if not 0 <= label_smoothing < 1:
-            raise ValueError(f"label_smoothing={label_smoothing} must lie between 0 and 1")
+        for name, value in (("l1", l1), ("l2", l2)):
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{name}={value} must be a number that is not below 0")
+        if max_norm is not None and not 0 < max_norm < math.inf:
+            raise ValueError(f"max_norm={max_norm} must be a number above 0, or null for no limit")
         self.net = net
         self.optimizer, self.schedule = optimizer, schedule
-        self.label_smoothing, self.aux_weight, self.head_lr = label_smoothing, aux_weight, head_lr
+        self.loss = loss_function(loss, label_smoothing)
+        self.l1, self.l2, self.max_norm = l1, l2, max_norm
+        self.aux_weight, self.head_lr = aux_weight, head_lr
+        self.weights = [p for p in net.parameters() if p.requires_grad and p.ndim > 1]
         self.train_hits: Tensor
         self.register_buffer("train_hits", torch.zeros((), dtype=torch.int64))
         self.train_samples = 0
@@ -72,14 +84,21 @@ class ImageClassification(lightning.LightningModule):
         images, labels = batch
         output = self.net(images)
         logits, aux = output if isinstance(output, tuple) else (output, ())
-        self.train_hits += (logits.argmax(1) == labels).sum()
-        self.train_samples += len(labels)
-        loss = nn.functional.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        self._count_hits(logits, labels)
+        loss = self.loss(logits, labels)
         for head in aux:
-            loss = loss + self.aux_weight * nn.functional.cross_entropy(
-                head, labels, label_smoothing=self.label_smoothing
-            )
-        return loss
+            loss = loss + self.aux_weight * self.loss(head, labels)
+        return loss + weight_penalty(self.weights, self.l1, self.l2)
+
+    def _count_hits(self, logits: Tensor, labels: Tensor) -> None:
+        mixed = labels.is_floating_point()  # shares of classes, of which the largest counts
+        self.train_hits += (logits.argmax(1) == (labels.argmax(1) if mixed else labels)).sum()
+        self.train_samples += len(labels)
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        if self.max_norm is not None:
+            limit_norms(self.weights, self.max_norm)
 
     def on_train_epoch_end(self) -> None:
         accuracy = self.train_hits / self.train_samples

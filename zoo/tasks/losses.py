@@ -1,0 +1,59 @@
+"""What a net is told to make small: losses of logits and labels, and penalties and limits on weights."""
+
+from collections.abc import Callable, Iterable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from zoo.errors import BadInput
+
+LossName = Literal["cross_entropy", "hinge", "squared_hinge"]
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def loss_function(name: LossName, label_smoothing: float = 0.0) -> Loss:
+    """Give the mean loss of logits (N, C) and labels: classes (N,), or for cross-entropy also their shares (N, C).
+
+    The hinge losses are the multiclass SVM's with a margin of 1 (Weston and Watkins, 1999): the mean over all classes
+    of max(0, 1 - logit of the true one + logit of the other), or of its square. ValueError where smoothing is asked of
+    them, since it is of cross-entropy's targets.
+    """
+    if not 0 <= label_smoothing < 1:
+        raise ValueError(f"label_smoothing={label_smoothing} must lie between 0 and 1")
+    if name == "cross_entropy":
+        return lambda logits, labels: nn.functional.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+    if label_smoothing:
+        raise ValueError(f"label_smoothing={label_smoothing} is for loss=cross_entropy; loss={name} has no targets")
+    power = 2 if name == "squared_hinge" else 1
+
+    def hinge(logits: Tensor, labels: Tensor) -> Tensor:
+        if labels.is_floating_point():
+            raise BadInput(f"task.loss={name} wants one class an image, and data.mix gives shares of two; drop one")
+        return nn.functional.multi_margin_loss(logits, labels, p=power)
+
+    return hinge
+
+
+def weight_penalty(weights: Iterable[Tensor], l1: float, l2: float) -> Tensor | float:
+    """Give l1 · Σ|w| + l2/2 · Σw² over all weights, to be added to a loss; biases and norms are for the caller to omit.
+
+    Under plain SGD, `l2` is what torch calls weight_decay; under Adam it is not (Loshchilov and Hutter, 2017).
+    """
+    total: Tensor | float = 0.0
+    weights = list(weights)
+    if l1:
+        total = total + l1 * torch.stack(torch._foreach_norm(weights, 1)).sum()
+    if l2:
+        total = total + l2 / 2 * torch.stack(torch._foreach_norm(weights, 2)).square().sum()
+    return total
+
+
+@torch.no_grad()
+def limit_norms(weights: Iterable[Tensor], max_norm: float) -> None:
+    """Shrink each unit's incoming weights (those of one output) to an L2 norm of at most `max_norm`.
+
+    Srivastava et al., "Dropout", 2014, section 5.1: to be called after each step of the optimizer.
+    """
+    for weight in weights:
+        weight.renorm_(2, 0, max_norm)
