@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from zoo.data.loader import Augmentation, BatchLoader
+from zoo.data.mix import Mix
 from zoo.data.sources import ImageSource, LabelledImages
 from zoo.data.splits import split_hash, stratified_split
 from zoo.errors import BadInput
@@ -48,6 +49,7 @@ class InMemoryImages(lightning.LightningDataModule):
         batch_size: int = 128,
         eval_batch_size: int = 500,
         augment: Mapping[str, Augmentation | None] | None = None,
+        mix: Mix | None = None,
         mean: list[float] | None = None,
         std: list[float] | None = None,
         seed: int = 0,
@@ -70,7 +72,7 @@ class InMemoryImages(lightning.LightningDataModule):
         self.num_validation, self.num_test = num_validation, num_test
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.augmentations = [a for a in (augment or {}).values() if a is not None]
-        self.mean, self.std = mean, std
+        self.mix, self.mean, self.std = mix, mean, std
         self.seed, self.split_seed = seed, split_seed
         self.splits: dict[str, LabelledImages] = {}
         self._train_state: dict[str, int] | None = None
@@ -138,6 +140,8 @@ class InMemoryImages(lightning.LightningDataModule):
             torch.tensor(facts.std),
             shuffle=training,
             augmentations=self.augmentations if training else (),
+            mix=self.mix if training else None,
+            num_classes=self.num_classes,
             seed=self.seed,
         )
 

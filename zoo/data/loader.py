@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Generator, Tensor
 
+from zoo.data.mix import Mix
+
 Augmentation = Callable[[Tensor, Generator], Tensor]
 
 
@@ -14,7 +16,8 @@ class BatchLoader:
     Every random number is a function of (seed, epoch, batch), so that a state is two integers, and after
     `load_state_dict` the batches come that would have come. Shuffled loaders drop a last short batch.
 
-    Shapes: images (N, C, H, W) uint8, labels (N,) int64, mean and std (C,) in units of a pixel's 0…255.
+    Shapes: images (N, C, H, W) uint8, labels (N,) int64, mean and std (C,) in units of a pixel's 0…255. With `mix`, the
+    labels of a batch are the shares of its classes (batch, num_classes), float32.
     """
 
     def __init__(
@@ -27,12 +30,15 @@ class BatchLoader:
         *,
         shuffle: bool = False,
         augmentations: Sequence[Augmentation] = (),
+        mix: Mix | None = None,
+        num_classes: int = 0,
         seed: int = 0,
     ) -> None:
         self.images, self.labels, self.batch_size = images, labels, batch_size
         self.mean = mean.to(images.device)[:, None, None]
         self.scale = (1 / std).to(images.device)[:, None, None]
         self.shuffle, self.augmentations, self.seed = shuffle, tuple(augmentations), seed
+        self.mix, self.num_classes = mix, num_classes
         self.epoch = 0
         self.position = 0  # batches of this epoch that were handed out
         self._start = 0
@@ -58,12 +64,16 @@ class BatchLoader:
             self.position = batch + 1
             chosen = slice(batch * self.batch_size, (batch + 1) * self.batch_size)
             index = chosen if order is None else order[chosen]
-            images = self.images[index]
-            if self.augmentations:
+            images, labels = self.images[index], self.labels[index]
+            if self.augmentations or self.mix:
                 self._reseed(1 + batch)
-                for augment in self.augmentations:
-                    images = augment(images, self._generator)
-            yield images.to(torch.float32).sub_(self.mean).mul_(self.scale), self.labels[index]
+            for augment in self.augmentations:
+                images = augment(images, self._generator)
+            images = images.to(torch.float32).sub_(self.mean).mul_(self.scale)
+            if self.mix:
+                shares = torch.nn.functional.one_hot(labels, self.num_classes).to(torch.float32)
+                images, labels = self.mix(images, shares, self._generator)
+            yield images, labels
 
     def _order(self) -> Tensor | None:
         if not self.shuffle:

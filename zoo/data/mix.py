@@ -1,0 +1,72 @@
+"""Pairs of images made into one, on whatever device the batch lives; labels become shares of classes.
+
+Each is called with normalised images (N, C, H, W), the shares of their classes (N, classes) and the batch's generator,
+and gives both anew. An image's partner is its neighbour in the batch, which is shuffled already; the share is drawn
+once a batch, as the authors' own code does, and on the host, so that nothing waits for the device.
+"""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Generator, Tensor
+
+Mix = Callable[[Tensor, Tensor, Generator], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class MixUp:
+    """Blend each image with another in shares of λ and 1 - λ, λ ~ Beta(α, α) (Zhang et al., "mixup", 2017)."""
+
+    alpha: float = 0.2
+
+    def __post_init__(self) -> None:
+        _check_alpha(self.alpha)
+
+    def __call__(self, images: Tensor, shares: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+        kept = _host_random(generator).betavariate(self.alpha, self.alpha)
+        return images.lerp(images.roll(1, 0), 1 - kept), shares.lerp(shares.roll(1, 0), 1 - kept)
+
+
+@dataclass(frozen=True)
+class CutMix:
+    """Paste a rectangle of another image into each, 1 - λ of its area, λ ~ Beta(α, α) (Yun et al., "CutMix", 2019).
+
+    The rectangle's centre is drawn over the whole image, so that it may be cut at the border; shares are of the area
+    that was pasted. A batch is mixed with the given probability.
+    """
+
+    alpha: float = 1.0
+    probability: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_alpha(self.alpha)
+        if not 0 <= self.probability <= 1:
+            raise ValueError(f"probability={self.probability} must lie between 0 and 1")
+
+    def __call__(self, images: Tensor, shares: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+        draw = _host_random(generator)
+        if draw.random() >= self.probability:
+            return images, shares
+        h, w = images.shape[-2:]
+        side = (1 - draw.betavariate(self.alpha, self.alpha)) ** 0.5  # of the rectangle over that of the image
+        rows, columns = (_window(draw.randrange(size), side * size, size) for size in (h, w))
+        mixed = images.clone()
+        mixed[..., rows, columns] = images.roll(1, 0)[..., rows, columns]
+        pasted = (rows.stop - rows.start) * (columns.stop - columns.start) / (h * w)
+        return mixed, shares.lerp(shares.roll(1, 0), pasted)
+
+
+def _window(centre: int, length: float, size: int) -> slice:
+    half = int(length) // 2
+    return slice(max(0, centre - half), min(size, centre + half))
+
+
+def _host_random(generator: Generator) -> random.Random:
+    """Start a stream on the host from the seed that the batch's own was started with."""
+    return random.Random(generator.initial_seed())
+
+
+def _check_alpha(alpha: float) -> None:
+    if not 0 < alpha < float("inf"):
+        raise ValueError(f"alpha={alpha} must be a number above 0; null in place of the whole mixes nothing")
