@@ -51,6 +51,21 @@ def test_a_set_without_test_images_lends_some_of_its_training_images():
     assert facts.num_samples == {"train": 140, "val": 40, "test": 20}
 
 
+@pytest.mark.parametrize(("with_test", "num_test"), [(True, 0), (False, 23)])
+def test_folds_are_disjoint_cover_all_and_hold_the_same_test_images(with_test, num_test):
+    every = [module(source=lambda: source(203, with_test), num_test=num_test, folds=5, fold=i) for i in range(5)]
+    sizes = [data.load().num_samples for data in every]
+    assert {size["val"] for size in sizes} <= {(203 - num_test) // 5, (203 - num_test) // 5 + 1}
+    assert all(size["train"] + size["val"] == 203 - num_test for size in sizes)
+    seen = [image.numpy().tobytes() for data in every for image in data.splits["val"].images]
+    test = {image.numpy().tobytes() for image in every[0].splits["test"].images}
+    assert len(seen) == len(set(seen)) == 203 - num_test
+    for data in every:
+        assert {image.numpy().tobytes() for image in data.splits["test"].images} == test
+        counts = data.splits["val"].labels.bincount()
+        assert int(counts.max() - counts.min()) <= 1
+
+
 def test_evaluation_batches_hold_every_sample_once_in_order():
     data = module(eval_batch_size=64)
     labels = torch.cat([y for _, y in data.test_dataloader()])
@@ -68,6 +83,9 @@ def test_evaluation_batches_hold_every_sample_once_in_order():
         ({"num_classes": 7}, "num_classes=7"),
         ({"in_channels": 1}, r"\(3, 8, 8\)"),
         ({"image_size": 32}, r"\(1?3, 32, 32\)"),
+        ({"folds": 5, "fold": 5}, "fold=5 is no fold: there are 5"),
+        ({"fold": 1}, r"fold=1 is no fold: data\.folds says how many"),
+        ({"folds": 1}, "2 to 200 can"),
         ({"num_validation": 200}, "leave some to train on"),
         ({"num_test": 10}, "test images of its own"),
         ({"source": lambda: source(with_test=False)}, "some must be set aside"),

@@ -11,7 +11,7 @@ from torch import Tensor
 from zoo.data.loader import Augmentation, BatchLoader
 from zoo.data.mix import Mix
 from zoo.data.sources import ImageSource, LabelledImages
-from zoo.data.splits import split_hash, stratified_split
+from zoo.data.splits import fold_sizes, split_hash, stratified_split
 from zoo.errors import BadInput
 
 Split = Literal["train", "val", "test"]
@@ -32,8 +32,9 @@ class InMemoryImages(lightning.LightningDataModule):
     """Keep a whole image data set as uint8 on the training device and cut augmented, normalised batches from it.
 
     Validation images (and test images where the source has none) are drawn from the training images: stratified, and
-    by `split_seed` only, so that every run of whatever `seed` has the same. `mean` and `std` normalise each channel, in
-    units of a pixel's 0…255; by default they are those of the remaining training images.
+    by `split_seed` only, so that every run of whatever `seed` has the same. With `folds`, for cross-validation, they
+    are the `fold`-th (from 0) of as many equal parts, whatever `num_validation` says. `mean` and `std` normalise each
+    channel, in units of a pixel's 0…255; by default they are those of the remaining training images.
 
     Raises BadInput where the data contradict num_classes, in_channels or image_size, or where a size cannot be met.
     """
@@ -46,6 +47,8 @@ class InMemoryImages(lightning.LightningDataModule):
         image_size: int,
         num_validation: int,
         num_test: int = 0,
+        folds: int | None = None,
+        fold: int = 0,
         batch_size: int = 128,
         eval_batch_size: int = 500,
         augment: Mapping[str, Augmentation | None] | None = None,
@@ -65,11 +68,15 @@ class InMemoryImages(lightning.LightningDataModule):
             raise BadInput(
                 f"data.mean={mean} data.std={std} do not fit: they are in units of 0…255, and std is above 0"
             )
+        if not 0 <= fold < (folds or 1):
+            count = f"there are {folds} of them" if folds else "data.folds says how many there are, and is null"
+            raise BadInput(f"data.fold={fold} is no fold: {count}, counted from 0")
         for name, size in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
             if size < 1:
                 raise BadInput(f"data.{name}={size} was asked for; it must be at least 1")
         self.source, self.num_classes, self.in_channels, self.image_size = source, num_classes, in_channels, image_size
         self.num_validation, self.num_test = num_validation, num_test
+        self.folds, self.fold = folds, fold
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.augmentations = [a for a in (augment or {}).values() if a is not None]
         self.mix, self.mean, self.std = mix, mean, std
@@ -116,11 +123,17 @@ class InMemoryImages(lightning.LightningDataModule):
         if (source.test is None) == (self.num_test == 0):
             has = "none, so some must be set aside" if source.test is None else "test images of its own"
             raise BadInput(f"data.num_test={self.num_test} does not fit: this data set has {has}")
-        sizes = [self.num_validation, self.num_test]
+        labels, names = source.train.labels, "data.folds" if self.folds else "data.num_validation and data.num_test"
         try:
-            val, test, train = stratified_split(source.train.labels, sizes, self.split_seed)
+            if self.folds:
+                sizes = fold_sizes(len(labels) - self.num_test, self.folds)
+                test, *parts = stratified_split(labels, [self.num_test, *sizes[:-1]], self.split_seed)
+                val = parts.pop(self.fold)
+                train = torch.cat(parts).sort().values
+            else:
+                val, test, train = stratified_split(labels, [self.num_validation, self.num_test], self.split_seed)
         except ValueError as error:
-            raise BadInput(f"data.num_validation and data.num_test: {error}") from error
+            raise BadInput(f"{names}: {error}") from error
 
         def part(index: Tensor) -> LabelledImages:
             return LabelledImages(source.train.images[index], source.train.labels[index])

@@ -30,6 +30,13 @@ def stratified_split(labels: Tensor, sizes: Sequence[int], seed: int) -> list[Te
     return [torch.from_numpy(np.sort(part)) for part in [*parts, np.concatenate(classes)]]
 
 
+def fold_sizes(num: int, folds: int) -> list[int]:
+    """Share `num` samples out to folds whose sizes differ by one at most; ValueError below two folds or above `num`."""
+    if not 2 <= folds <= num:
+        raise ValueError(f"folds={folds} cannot be made of {num} samples; 2 to {num} can")
+    return [(num + i) // folds for i in range(folds)]
+
+
 def split_hash(parts: Sequence[tuple[Tensor, Tensor]]) -> str:
     """Hash the images (uint8) and labels (int64) of all parts, in order: equal hashes mean the same samples in each."""
     digest = hashlib.sha256()
