@@ -164,6 +164,13 @@ def toy_smoke(toy) -> list[str]:
 
 
 @pytest.fixture
+def teacher(command, toy, only_run) -> Path:
+    """The product of a run of LeNet-5 on the toy images."""
+    assert command("train", *toy).code == 0
+    return only_run() / "model.safetensors"
+
+
+@pytest.fixture
 def only_run(tmp_path) -> Callable[[], Path]:
     """Give the one run folder that there is."""
 

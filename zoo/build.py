@@ -1,5 +1,6 @@
 """Turn a config node into the object that its `_target_` names; the only place that calls `instantiate`."""
 
+import contextlib
 import functools
 import inspect
 import types
@@ -89,13 +90,17 @@ def _signature(target: str, where: str) -> tuple[dict[str, Any], list[str] | Non
         function = get_object(target)
     except Exception as error:
         raise BadInput(f"{where}._target_={target} cannot be imported ({reason(error)})") from error
-    parameters = inspect.signature(function).parameters
-    takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
-    try:
-        hints = typing.get_type_hints(function.__init__ if inspect.isclass(function) else function)
-    except (NameError, TypeError):  # a library whose annotations name what it does not import
-        hints = {}
-    return hints, None if takes_any else list(parameters)
+    hints: dict[str, Any] = {}
+    names: list[str] = []
+    for one in function.__mro__[:-1] if inspect.isclass(function) else [function]:  # all but `object`
+        parameters = inspect.signature(one).parameters
+        with contextlib.suppress(NameError, TypeError):  # a library whose annotations name what it does not import
+            hints = typing.get_type_hints(one.__init__ if inspect.isclass(one) else one) | hints
+        names += [name for name, p in parameters.items() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+        if all(p.kind is not inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+            return hints, names
+        # Any other keyword is passed on, to the next class it is made from.
+    return hints, None
 
 
 def _fits(value: Any, hint: Any) -> bool:

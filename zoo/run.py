@@ -20,7 +20,7 @@ from zoo.callbacks.product import BestProduct
 from zoo.callbacks.progress import NoProfiler
 from zoo.callbacks.resume import AtomicCheckpointIO, ResumeCheckpoint
 from zoo.checkpoint import Product, load_weights, provenance, read_product
-from zoo.data.images import InMemoryImages
+from zoo.data.images import ImageFacts, InMemoryImages
 from zoo.errors import BadInput, choices, reason
 from zoo.files import write_json, write_text
 from zoo.folder import Run
@@ -36,8 +36,8 @@ SomeCallback = TypeVar("SomeCallback", bound=lightning.Callback)
 def build_data(run: Run) -> InMemoryImages:
     """Build and load the data, so that a missing or wrong set is told before anything else is done.
 
-    Unless the config says how, images are normalised as those were that published weights were trained on, and weights
-    that `init_from` brings and that began so.
+    Unless the config says how, images are normalised as those were that a teacher or published weights were trained
+    on, and weights that `init_from` brings and that began so.
     """
     settings = run.cfg.data
     if settings.mean is None and settings.std is None:
@@ -49,9 +49,34 @@ def build_data(run: Run) -> InMemoryImages:
             theirs = read_product(run.cfg.init_from).facts["config"]["data"]
             if theirs["mean"] and len(theirs["mean"]) == settings.in_channels:
                 settings.mean, settings.std = theirs["mean"], theirs["std"]
+        elif run.cfg.task.get("teacher"):
+            seen = read_product(run.cfg.task.teacher).facts["data"]
+            if len(seen["mean"]) == settings.in_channels:
+                settings.mean, settings.std = seen["mean"], seen["std"]
     data: InMemoryImages = build(run.cfg.data, "data")
-    data.load()
+    facts = data.load()
+    if "teacher" in run.cfg.task:
+        _check_teacher(run, facts)
     return data
+
+
+def _check_teacher(run: Run, facts: ImageFacts) -> None:
+    """Raise BadInput unless the teacher's product file knows the very images that this run's net will see."""
+    file = run.cfg.task.teacher
+    if file is None:
+        raise BadInput("task.teacher=null: name the model.safetensors of a net that was trained on these data")
+    theirs, size = read_product(file).facts, run.cfg.data.image_size
+    for what, found, wanted in (
+        ("classes", theirs["data"]["classes"], facts.classes),
+        ("image size", theirs["config"]["data"]["image_size"], size),
+        ("mean of images", theirs["data"]["mean"], facts.mean),
+        ("deviation of images", theirs["data"]["std"], facts.std),
+    ):
+        if found != wanted:
+            raise BadInput(f"task.teacher={file} was trained with other {what} than data={run.cfg.choices.data} has")
+    if theirs["data"]["split_hash"] != facts.split_hash:
+        log.warning("The teacher was trained on another split, and may have seen images that this run validates on.")
+    run.cfg.task.teacher = str(Path(file).resolve())  # so that the run can be resumed from anywhere
 
 
 STARTS = ("init", "pretrained", "freeze")  # keys of `model` about how weights start, and not about the net
@@ -73,9 +98,13 @@ def build_net(run: Run) -> nn.Module:
         settings: Any = OmegaConf.to_container(run.cfg.model)
         num_frozen = freeze(net, settings["freeze"])
         log.info("Frozen: %s of %s parameters.", f"{num_frozen:,}", f"{count_parameters(net):,}")
-    if run.cfg.channels_last:
+    return _laid_out(net, run.cfg)
+
+
+def _laid_out(net: nn.Module, cfg: DictConfig) -> nn.Module:
+    if cfg.channels_last:
         net = net.to(memory_format=torch.channels_last)
-    if run.cfg.compile:
+    if cfg.compile:
         net.compile()
     return net
 
@@ -118,7 +147,11 @@ def build_task(run: Run, net: nn.Module) -> ImageClassification:
     optimizer, schedule = build(settings, "optim"), build(run.cfg.schedule, "schedule")
     probe("optim", optimizer, [torch.zeros(1, requires_grad=True)])
     probe("schedule", schedule, 100)
-    return build(run.cfg.task, "task", net=net, optimizer=optimizer, schedule=schedule)
+    task: Any = OmegaConf.to_container(run.cfg.task, resolve=True)
+    given = {"net": net, "optimizer": optimizer, "schedule": schedule}
+    if "teacher" in task:
+        given["teacher"] = _laid_out(_net_of(read_product(task.pop("teacher"))), run.cfg)
+    return build(task, "task", **given)
 
 
 def build_trainer(run: Run) -> lightning.Trainer:
@@ -228,11 +261,9 @@ def rebuild(product: Product, cfg: DictConfig) -> tuple[nn.Module, InMemoryImage
 
     BadInput where the file asks for code from outside the zoo, or the data found are not the data it knows.
     """
-    check_targets(product.facts["config"]["model"], ("zoo.models",))
+    net = _net_of(product)
     check_targets(product.facts["config"]["data"], ("zoo.data",))
     config = OmegaConf.create(product.facts["config"])
-    net = bare_net(config.model)
-    load_weights(net, product)
     if cfg.data_root and "root" in config.data.source:
         root, old = Path(config.data.source.root), Path(config.data_root)
         below = root.relative_to(old) if root.is_relative_to(old) else Path()
@@ -242,6 +273,14 @@ def rebuild(product: Product, cfg: DictConfig) -> tuple[nn.Module, InMemoryImage
     if data.load().split_hash != product.facts["data"]["split_hash"]:
         raise BadInput("the data found are not those the net was trained on: their images, labels or split differ")
     return net, data
+
+
+def _net_of(product: Product) -> nn.Module:
+    """Build the net of a product file with its weights; BadInput where it asks for code from outside the zoo."""
+    check_targets(product.facts["config"]["model"], ("zoo.models",))
+    net = bare_net(OmegaConf.create(product.facts["config"]["model"]))
+    load_weights(net, product)
+    return net
 
 
 def predict(net: nn.Module, data: InMemoryImages, cfg: DictConfig) -> tuple[Tensor, Tensor]:

@@ -11,12 +11,15 @@ ALTERNATIVES = [
 
 
 @pytest.mark.parametrize("choice", ALTERNATIVES)
-def test_a_smoke_run_with_this_choice_finishes(command, toy_smoke, only_run, choice):
+def test_a_smoke_run_with_this_choice_finishes(command, toy_smoke, request, tmp_path, choice):
     group = choice.split("=")[0]
-    line = [a for a in toy_smoke if not a.startswith(f"{group}.")]
-    outcome = command("train", *line, choice)
+    line = [a for a in toy_smoke if not a.startswith((f"{group}.", "name="))]
+    if choice == "task=distill":
+        line.append(f"task.teacher={request.getfixturevalue('teacher')}")
+    outcome = command("train", *line, choice, "name=smoke")
     assert outcome.code == 0, outcome.err
-    assert json.loads((only_run() / "result.json").read_text())["test"]["loss"] > 0
+    (folder,) = tmp_path.glob("runs/smoke/*")
+    assert json.loads((folder / "result.json").read_text())["test"]["loss"] > 0
 
 
 @pytest.mark.parametrize("model", options("model"))

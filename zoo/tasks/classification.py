@@ -85,10 +85,14 @@ class ImageClassification(lightning.LightningModule):
         output = self.net(images)
         logits, aux = output if isinstance(output, tuple) else (output, ())
         self._count_hits(logits, labels)
-        loss = self.loss(logits, labels)
+        loss = self.label_loss(logits, labels, images)
         for head in aux:
             loss = loss + self.aux_weight * self.loss(head, labels)
         return loss + weight_penalty(self.weights, self.l1, self.l2)
+
+    def label_loss(self, logits: Tensor, labels: Tensor, images: Tensor) -> Tensor:
+        """Give the loss of the net's main logits; other tasks may ask more of them."""
+        return self.loss(logits, labels)
 
     def _count_hits(self, logits: Tensor, labels: Tensor) -> None:
         mixed = labels.is_floating_point()  # shares of classes, of which the largest counts

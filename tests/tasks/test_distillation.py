@@ -1,0 +1,91 @@
+import functools
+
+import pytest
+import torch
+from torch import nn
+
+from zoo.models.lenet import LeNet5
+from zoo.tasks.classification import ImageClassification
+from zoo.tasks.distillation import Distillation
+from zoo.tasks.schedules import constant
+
+COMMON = {"optimizer": functools.partial(torch.optim.SGD, lr=0.1), "schedule": constant}
+
+
+def batch():
+    return torch.randn(6, 1, 32, 32), torch.arange(6)
+
+
+def test_the_loss_is_the_papers_formula():
+    net, teacher = LeNet5(), LeNet5(activation="tanh")
+    images, labels = batch()
+    student, wanted = net(images), teacher(images)
+    p, q = (wanted / 3).softmax(1), (student / 3).softmax(1)
+    soft = -(p * q.log()).sum(1).mean() + (p * p.log()).sum(1).mean()  # cross-entropy less the teacher's own entropy
+    expected = 0.25 * nn.functional.cross_entropy(student, labels) + 0.75 * 9 * soft
+    task = Distillation(net=net, teacher=teacher, temperature=3.0, alpha=0.75, **COMMON)
+    torch.testing.assert_close(task.training_step((images, labels), 0), expected)
+
+
+def test_a_teacher_that_agrees_has_nothing_to_teach_and_without_a_share_nothing_is_asked_of_it():
+    net = LeNet5()
+    same, (images, labels) = LeNet5(), batch()
+    same.load_state_dict(net.state_dict())
+    task = Distillation(net=net, teacher=same, alpha=1.0, **COMMON)
+    assert task.training_step((images, labels), 0).item() == pytest.approx(0, abs=1e-5)
+    plain = ImageClassification(net, **COMMON).training_step((images, labels), 0)
+    torch.testing.assert_close(
+        Distillation(net=net, teacher=LeNet5(), alpha=0.0, **COMMON).training_step((images, labels), 0), plain
+    )
+
+
+def test_a_teacher_gets_no_gradient_stays_in_eval_mode_and_is_in_no_checkpoint():
+    teacher = LeNet5()
+    task = Distillation(net=LeNet5(), teacher=teacher, **COMMON)
+    task.train()
+    task.training_step(batch(), 0).backward()
+    assert not teacher.training
+    assert all(p.grad is None for p in teacher.parameters())
+    assert not any("teacher" in key for key in task.state_dict())
+    assert len(list(task.parameters())) == len(list(task.net.parameters()))
+
+
+@pytest.mark.parametrize("setting", [{"temperature": 0.0}, {"alpha": 1.1}, {"label_smoothing": 2.0}])
+def test_values_that_make_no_sense_are_refused(setting):
+    with pytest.raises(ValueError, match=next(iter(setting))):
+        Distillation(net=LeNet5(), teacher=LeNet5(), **COMMON, **setting)
+
+
+def test_a_net_learns_from_its_teacher_and_the_run_goes_on_after_a_stop(command, toy, only_run, tmp_path, teacher):
+    line = ["task=distill", f"task.teacher={teacher.relative_to(tmp_path)}", "model=lenet300", *toy]
+    assert command("train", *line, "task.alpha=1", "trainer.max_epochs=2").code == 0
+    student = next(folder for folder in (tmp_path / "runs/toy").iterdir() if folder != teacher.parent)
+    outcome = command("train", f"resume={student}", "trainer.max_epochs=3")
+    assert outcome.code == 0, outcome.err
+    assert "3 of 3" in outcome.out
+
+
+def test_a_teacher_that_saw_another_split_is_told(command, toy, teacher, tmp_path):
+    outcome = command("train", *toy, "task=distill", f"task.teacher={teacher}", "data.folds=4", "name=other")
+    assert outcome.code == 0, outcome.err
+    (folder,) = tmp_path.glob("runs/other/*")
+    assert "may have seen images" in (folder / "log.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (["task.teacher=null"], "name the model.safetensors"),
+        (["task.teacher=nowhere.safetensors"], "nowhere.safetensors"),
+        (["task.teacher={teacher}", "data.mean=[90.0]", "data.std=[70.0]"], "other mean of images"),
+        (["task.teacher={teacher}", "data=mnist_5k", "data.augment=null"], "other classes"),
+        (["task.teacher={teacher}", "+task.temprature=3"], "did you mean temperature"),
+        (["task.teacher={teacher}", "+task.label_smothing=3"], "did you mean label_smoothing"),
+    ],
+)
+def test_a_teacher_that_does_not_fit_is_refused(command, toy, teacher, settings, sentence):
+    settings = [s.format(teacher=teacher) for s in settings]
+    others = [a for a in toy if not a.startswith(("data=", "data.augment"))]
+    outcome = command("train", "data=fashion_mnist", *others, "task=distill", *settings)
+    assert outcome.code == 2
+    assert sentence in outcome.sentence
