@@ -1,7 +1,9 @@
+import pytest
 import torch
 from torch import Generator
 
-from zoo.data.augment import RandomCrop, RandomErasing, RandomFlip
+from zoo.data.augment import ColorJitter, RandomCrop, RandomErasing, RandomFlip, RandomResizedCrop
+from zoo.data.policies import RandAugment, TrivialAugment
 
 
 def images(n=64, channels=3, side=12):
@@ -52,7 +54,46 @@ def test_erased_pixels_are_noise_and_all_others_are_untouched():
 
 
 def test_the_same_generator_state_gives_the_same_batch():
-    for augment in (RandomCrop(2), RandomFlip(), RandomErasing()):
+    every = (RandomCrop(2), RandomFlip(), RandomErasing(), RandomResizedCrop(), ColorJitter())
+    for augment in (*every, TrivialAugment(), RandAugment()):
         first, second = (augment(images(), Generator().manual_seed(5)) for _ in range(2))
         assert torch.equal(first, second)
         assert not torch.equal(first, augment(images(), Generator().manual_seed(6)))
+
+
+def test_resized_crops_show_parts_of_the_image_of_the_asked_area():
+    side = 64
+    ramp = torch.linspace(0, 255, side)
+    batch = torch.stack([ramp.expand(side, side), ramp[:, None].expand(side, side)]).to(torch.uint8)
+    out = RandomResizedCrop((0.25, 0.5))(batch.expand(500, -1, -1, -1), Generator().manual_seed(0)).float()
+    width = (out[:, 0].amax((1, 2)) - out[:, 0].amin((1, 2))) / 255  # of what is seen, as shares of the image
+    height = (out[:, 1].amax((1, 2)) - out[:, 1].amin((1, 2))) / 255
+    assert (width * height).min() > 0.2
+    assert (width * height).max() < 0.55
+    assert (width / height).min() < 0.85
+    assert (width / height).max() > 1.2
+    assert out[:, 0].amin() < 10  # somewhere at the left border
+    assert out[:, 0].amax() > 245
+
+
+def test_jitter_changes_each_image_by_a_factor_of_its_own_within_its_range():
+    batch = torch.full((300, 3, 4, 4), 100, dtype=torch.uint8)
+    out = ColorJitter(0.3, 0.0, 0.0)(batch, Generator().manual_seed(0)).float()
+    assert torch.equal(out.amax((1, 2, 3)), out.amin((1, 2, 3)))
+    assert 69 <= out.min() < 75
+    assert 125 < out.max() <= 130
+    assert torch.equal(ColorJitter(0, 0, 0)(images(), Generator()), images())
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: RandomResizedCrop((0.0, 1.0)),
+        lambda: RandomResizedCrop((0.5, 0.4)),
+        lambda: RandomResizedCrop(aspect=(0.0, 1.0)),
+        lambda: ColorJitter(contrast=1.5),
+    ],
+)
+def test_ranges_that_make_no_sense_are_refused(make):
+    with pytest.raises(ValueError, match="must"):
+        make()

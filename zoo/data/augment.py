@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
+from zoo.data import colour, geometry
+
 
 @dataclass(frozen=True)
 class RandomCrop:
@@ -28,6 +30,54 @@ class RandomCrop:
         columns = corner[1] + torch.arange(w, device=images.device)  # N × W
         pixels = rows[:, :, None] * (w + 2 * self.padding) + columns[:, None, :]  # N × H × W
         return padded.flatten(2).gather(2, pixels.view(n, 1, -1).expand(n, c, -1)).view(n, c, h, w)
+
+
+@dataclass(frozen=True)
+class RandomResizedCrop:
+    """Cut a random rectangle of each image and enlarge it to the image's size (Szegedy et al., 2014, section 6).
+
+    `area` is the range of the rectangle's share of the image, `aspect` of its width over its height, drawn uniformly in
+    its logarithm. A rectangle that does not fit is cut to the image, where torchvision draws again.
+    """
+
+    area: tuple[float, float] = (0.08, 1.0)
+    aspect: tuple[float, float] = (3 / 4, 4 / 3)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.area[0] <= self.area[1] <= 1:
+            raise ValueError(f"area={list(self.area)} must be a range of shares within 0 and 1, such as [0.08, 1]")
+        if not 0 < self.aspect[0] <= self.aspect[1]:
+            raise ValueError(f"aspect={list(self.aspect)} must be a range above 0, such as [0.75, 1.33]")
+
+    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
+        n, _, h, w = images.shape
+        draw = torch.rand(4, n, generator=generator, device=images.device)
+        area = h * w * (self.area[0] + draw[0] * (self.area[1] - self.area[0]))
+        ratio = torch.exp(math.log(self.aspect[0]) + draw[1] * math.log(self.aspect[1] / self.aspect[0]))
+        height = (area / ratio).sqrt().round().clamp(1, h)
+        width = (area * ratio).sqrt().round().clamp(1, w)
+        top, left = (draw[2] * (h - height + 1)).floor(), (draw[3] * (w - width + 1)).floor()
+        return geometry.resized_crop(images, top, left, height, width)
+
+
+@dataclass(frozen=True)
+class ColorJitter:
+    """Change brightness, contrast and colour images' saturation, in this order, by factors within 1 ± the number."""
+
+    brightness: float = 0.4
+    contrast: float = 0.4
+    saturation: float = 0.4
+
+    def __post_init__(self) -> None:
+        for name in ("brightness", "contrast", "saturation"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}={getattr(self, name)} must lie between 0 and 1")
+
+    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
+        draw = 2 * torch.rand(3, len(images), generator=generator, device=images.device) - 1
+        images = colour.adjust_brightness(images, 1 + self.brightness * draw[0])
+        images = colour.adjust_contrast(images, 1 + self.contrast * draw[1])
+        return colour.adjust_saturation(images, 1 + self.saturation * draw[2])
 
 
 @dataclass(frozen=True)

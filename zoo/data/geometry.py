@@ -1,0 +1,74 @@
+"""Changes of pixels' places, a batch at once, each image by an amount of its own.
+
+Each takes uint8 images (N, C, H, W) and a number an image (N,), float, on the same device, and gives new images of the
+same size. What comes from outside is black. The nearest pixel is taken, as torchvision's policies do.
+"""
+
+import torch
+from torch import Tensor
+
+
+def shear_x(images: Tensor, amount: Tensor) -> Tensor:
+    """Move each row to the left by `amount` times its distance from the top."""
+    zero, one = torch.zeros_like(amount), torch.ones_like(amount)
+    return _affine(images, (one, amount, zero), (zero, one, zero), centre=(0.0, 0.0))
+
+
+def shear_y(images: Tensor, amount: Tensor) -> Tensor:
+    """Move each column up by `amount` times its distance from the left."""
+    zero, one = torch.zeros_like(amount), torch.ones_like(amount)
+    return _affine(images, (one, zero, zero), (amount, one, zero), centre=(0.0, 0.0))
+
+
+def translate_x(images: Tensor, pixels: Tensor) -> Tensor:
+    """Move to the right by whole pixels."""
+    zero, one = torch.zeros_like(pixels), torch.ones_like(pixels)
+    return _affine(images, (one, zero, -pixels.trunc()), (zero, one, zero))
+
+
+def translate_y(images: Tensor, pixels: Tensor) -> Tensor:
+    """Move down by whole pixels."""
+    zero, one = torch.zeros_like(pixels), torch.ones_like(pixels)
+    return _affine(images, (one, zero, zero), (zero, one, -pixels.trunc()))
+
+
+def rotate(images: Tensor, degrees: Tensor) -> Tensor:
+    """Turn about the centre, against the clock."""
+    angle = degrees.deg2rad()
+    sin, cos, zero = angle.sin(), angle.cos(), torch.zeros_like(angle)
+    return _affine(images, (cos, -sin, zero), (sin, cos, zero))
+
+
+def resized_crop(images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor) -> Tensor:
+    """Cut a rectangle of each image and enlarge it to the image's size, interpolated between four pixels.
+
+    Equal to torchvision's `resized_crop` with bilinear interpolation, where no side is larger than the image's.
+    """
+    h, w = images.shape[-2:]
+    rows = _positions(h, top, height)  # N × H, in pixels of the image
+    columns = _positions(w, left, width)  # N × W
+    y = (2 * rows + 1) / h - 1  # grid_sample's units: -1 and 1 are the outer borders
+    x = (2 * columns + 1) / w - 1
+    grid = torch.stack([x[:, None, :].expand(-1, h, -1), y[:, :, None].expand(-1, -1, w)], dim=-1)
+    out = torch.nn.functional.grid_sample(images.to(torch.float32), grid, "bilinear", "border", align_corners=False)
+    return out.round().clamp(0, 255).to(torch.uint8)
+
+
+def _positions(size: int, start: Tensor, length: Tensor) -> Tensor:
+    """Give where the centres of `size` pixels lie when they share out start … start + length; the ends are kept in."""
+    centres = (torch.arange(size, device=start.device) + 0.5) * (length / size)[:, None] - 0.5
+    return start[:, None] + torch.minimum(centres.clamp_min(0), length[:, None] - 1)
+
+
+Row = tuple[Tensor, Tensor, Tensor]
+
+
+def _affine(images: Tensor, x: Row, y: Row, centre: tuple[float, float] = (0.5, 0.5)) -> Tensor:
+    """Take each pixel from (x, y) = rows · (column, row, 1), in pixels about a centre that is a share of the image."""
+    h, w = images.shape[-2:]
+    across = torch.arange(w, device=images.device) + 0.5 - centre[0] * w
+    down = torch.arange(h, device=images.device)[:, None] + 0.5 - centre[1] * h
+    columns, rows = (a[:, None, None] * across + b[:, None, None] * down + c[:, None, None] for a, b, c in (x, y))
+    grid = torch.stack([(columns / w + centre[0]) * 2 - 1, (rows / h + centre[1]) * 2 - 1], dim=-1)
+    out = torch.nn.functional.grid_sample(images.to(torch.float32), grid, "nearest", "zeros", align_corners=False)
+    return out.to(torch.uint8)

@@ -1,0 +1,92 @@
+"""Augmentation policies: operations drawn per image from a list, a batch at once.
+
+Called with uint8 images (N, C, H, W) and a generator on their device, as all augmentations. Which operation an image
+gets is drawn on the host, from the same seed, since the images of each are taken together and nothing may wait for the
+device.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from zoo.data import colour, geometry
+
+NUM_LEVELS = 31
+Operation = Callable[[Tensor, Tensor, Tensor], Tensor]  # images, level of 0…1 and sign of ±1 of each
+
+
+@dataclass(frozen=True)
+class TrivialAugment:
+    """Give each image one operation at a random strength (Müller and Hutter, 2021, the "wide" space of its table 6)."""
+
+    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
+        operations = _operations(0.99, (32.0, 32.0), 135.0, 0.99, 6)
+        return _apply(images, operations, generator, 0, None)
+
+
+@dataclass(frozen=True)
+class RandAugment:
+    """Give each image `num_ops` operations of one strength (Cubuk et al., "RandAugment", 2019).
+
+    `magnitude` is 0…30. The space is torchvision's, whose strengths are those of AutoAugment's authors.
+    """
+
+    num_ops: int = 2
+    magnitude: int = 9
+
+    def __post_init__(self) -> None:
+        if self.num_ops < 1:
+            raise ValueError(f"num_ops={self.num_ops} must be at least 1; null in place of the whole changes nothing")
+        if not 0 <= self.magnitude < NUM_LEVELS:
+            raise ValueError(f"magnitude={self.magnitude} must lie between 0 and {NUM_LEVELS - 1}")
+
+    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
+        h, w = images.shape[-2:]
+        operations = _operations(0.3, (w * 150 / 331, h * 150 / 331), 30.0, 0.9, 4)
+        for i in range(self.num_ops):
+            images = _apply(images, operations, generator, i, self.magnitude)
+        return images
+
+
+def _operations(
+    shear: float, translate_px: tuple[float, float], rotate_degrees: float, enhance: float, posterize_bits: int
+) -> list[Operation]:
+    """List the fourteen operations of both papers with their strengths at level 1."""
+    across, down = translate_px
+    return [
+        lambda x, level, sign: x,
+        lambda x, level, sign: geometry.shear_x(x, sign * level * shear),
+        lambda x, level, sign: geometry.shear_y(x, sign * level * shear),
+        lambda x, level, sign: geometry.translate_x(x, sign * level * across),
+        lambda x, level, sign: geometry.translate_y(x, sign * level * down),
+        lambda x, level, sign: geometry.rotate(x, sign * level * rotate_degrees),
+        lambda x, level, sign: colour.adjust_brightness(x, 1 + sign * level * enhance),
+        lambda x, level, sign: colour.adjust_saturation(x, 1 + sign * level * enhance),
+        lambda x, level, sign: colour.adjust_contrast(x, 1 + sign * level * enhance),
+        lambda x, level, sign: colour.adjust_sharpness(x, 1 + sign * level * enhance),
+        lambda x, level, sign: colour.posterize(x, (8 - level * posterize_bits).round()),
+        lambda x, level, sign: colour.solarize(x, 255 * (1 - level)),
+        lambda x, level, sign: colour.autocontrast(x),
+        lambda x, level, sign: colour.equalize(x),
+    ]
+
+
+def _apply(
+    images: Tensor, operations: list[Operation], generator: Generator, turn: int, magnitude: int | None
+) -> Tensor:
+    """Give each image one of the operations, with the sign and, unless it is given, the magnitude drawn too."""
+    # A stream of its own: that of the seed itself is the one that other augmentations on a CPU draw from.
+    host = Generator().manual_seed((generator.initial_seed() ^ 0x5DEECE66D) + turn)
+    chosen = torch.randint(len(operations), (len(images),), generator=host)
+    drawn = torch.randint(NUM_LEVELS, (len(images),), generator=host)
+    level = (drawn if magnitude is None else torch.full_like(drawn, magnitude)) / (NUM_LEVELS - 1)
+    sign = torch.randint(2, (len(images),), generator=host) * 2.0 - 1
+    level, sign = level.to(images.device, non_blocking=True), sign.to(images.device, non_blocking=True)
+    out = images.clone()
+    for i, operation in enumerate(operations):
+        index = (chosen == i).nonzero().squeeze(1).to(images.device, non_blocking=True)
+        if len(index):
+            out[index] = operation(images[index], level[index], sign[index])
+    return out
