@@ -276,9 +276,12 @@ def rebuild(product: Product, cfg: DictConfig) -> tuple[nn.Module, InMemoryImage
 
 
 def _net_of(product: Product) -> nn.Module:
-    """Build the net of a product file with its weights; BadInput where it asks for code from outside the zoo."""
-    check_targets(product.facts["config"]["model"], ("zoo.models",))
-    net = bare_net(OmegaConf.create(product.facts["config"]["model"]))
+    """Build the net of a product file with its weights; BadInput where it asks for foreign code or names no classes."""
+    config = product.facts["config"]
+    check_targets(config["model"], ("zoo.models",))
+    if config.get("choices", {}).get("task") == "rotation":
+        raise BadInput("the net was trained with task=rotation and names no classes; train one with init_from=THE_FILE")
+    net = bare_net(OmegaConf.create(config["model"]))
     load_weights(net, product)
     return net
 
