@@ -13,7 +13,7 @@ LUMA = (0.2989, 0.587, 0.114)  # ITU-R 601-2, as PIL's mode L
 
 def adjust_brightness(images: Tensor, factor: Tensor) -> Tensor:
     """Multiply by the factor: 0 is black, 1 changes nothing."""
-    return _to_uint8(images * _per_image(factor))
+    return _to_uint8(images.to(torch.float32).mul_(_per_image(factor)))
 
 
 def adjust_contrast(images: Tensor, factor: Tensor) -> Tensor:
@@ -35,8 +35,7 @@ def adjust_sharpness(images: Tensor, factor: Tensor) -> Tensor:
     kernel[1, 1] = 5
     blurred = images.to(torch.float32)
     inside = torch.nn.functional.conv2d(blurred, (kernel / 13).expand(c, 1, 3, 3), groups=c)
-    blurred = blurred.clone()
-    blurred[..., 1:-1, 1:-1] = inside.round()
+    blurred[..., 1:-1, 1:-1] = inside.round_()
     return _blend(images, blurred, factor)
 
 
@@ -55,7 +54,7 @@ def autocontrast(images: Tensor) -> Tensor:
     low, high = (x.to(torch.float32) for x in images.flatten(2).aminmax(dim=2, keepdim=True))
     flat = high == low
     low, unit = torch.where(flat, 0.0, low)[..., None], torch.where(flat, 1.0, (high - low) * (1 / 255))[..., None]
-    return _to_uint8((images - low) / unit)
+    return _to_uint8((images.to(torch.float32) - low).div_(unit))
 
 
 def equalize(images: Tensor) -> Tensor:
@@ -72,14 +71,14 @@ def equalize(images: Tensor) -> Tensor:
 
 def _blend(images: Tensor, other: Tensor, factor: Tensor) -> Tensor:
     ratio = _per_image(factor)
-    return _to_uint8(images * ratio + other * (1 - ratio))
+    return _to_uint8(images.to(torch.float32).mul_(ratio).add_(other * (1 - ratio)))
 
 
 def _grey(images: Tensor) -> Tensor:
     if images.shape[1] == 1:
         return images.to(torch.float32)
     red, green, blue = images.to(torch.float32).split(1, dim=1)
-    return (LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue).floor()
+    return (LUMA[0] * red).add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2]).floor_()
 
 
 def _per_image(numbers: Tensor) -> Tensor:
@@ -87,4 +86,4 @@ def _per_image(numbers: Tensor) -> Tensor:
 
 
 def _to_uint8(images: Tensor) -> Tensor:
-    return images.clamp(0, 255).to(torch.uint8)
+    return images.clamp_(0, 255).to(torch.uint8)
