@@ -90,7 +90,6 @@ def test_evaluation_batches_hold_every_sample_once_in_order():
         ({"num_test": 10}, "test images of its own"),
         ({"source": lambda: source(with_test=False)}, "some must be set aside"),
     ],
-    ids=str,
 )
 def test_what_the_data_cannot_meet_is_refused(changes, sentence):
     with pytest.raises(BadInput, match=sentence):

@@ -21,17 +21,17 @@ def trained(net):
 @pytest.mark.parametrize(
     ("what", "left"),
     [
-        ("backbone", {"fc"}),
-        ({"until": "layer3"}, {"layer3", "fc"}),
-        (["conv1", "bn1", "layer1"], {"layer2", "layer3", "fc"}),
-        ("layer2", {"conv1", "bn1", "layer1", "layer3", "fc"}),
+        ("backbone", ["fc"]),
+        ({"until": "layer3"}, ["layer3", "fc"]),
+        (["conv1", "bn1", "layer1"], ["layer2", "layer3", "fc"]),
+        ("layer2", ["conv1", "bn1", "layer1", "layer3", "fc"]),
     ],
     ids=str,
 )
 def test_what_is_named_is_frozen_and_the_rest_is_trained(what, left):
     net = resnet()
     num = freeze(net, what)
-    assert trained(net) == left
+    assert trained(net) == set(left)
     assert num == sum(p.numel() for p in net.parameters() if not p.requires_grad)
 
 
