@@ -29,6 +29,10 @@ def keep(folder: Path) -> Path:
         raise BadInput(f"add={folder} has no result.json; only a finished run leaves one")
     result = json.loads(file.read_text())
     result.pop("folder")
+    if result["settings"].get("task") == "rotation":
+        raise BadInput(f"add={folder} guessed rotations; the tables are of nets that name classes")
+    if result["settings"].get("data.folds"):
+        raise BadInput(f"add={folder} is one fold of a cross-validation; the tables are of whole training sets")
     target = RESULTS / f"{result['name']}_seed{result['seed']}.json"
     RESULTS.mkdir(parents=True, exist_ok=True)
     write_json(target, result)

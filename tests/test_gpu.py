@@ -21,20 +21,34 @@ def test_a_run_in_automatic_precision_learns_on_the_card(command, toy, only_run)
     assert result["test"]["accuracy"] > 0.9
 
 
-def test_a_training_step_forces_no_sync(compose, toy):
+@pytest.mark.parametrize(
+    "settings",
+    [
+        [],
+        ["optim=muon", "optim.lr=0.02", "task.loss=hinge", "task.l1=0.001", "task.max_norm=3"],
+        ["data.mix={_target_: zoo.data.mix.CutMix}"],
+        ["+data.augment.policy={_target_: zoo.data.policies.TrivialAugment}"],
+        ["+data.augment.crop2={_target_: zoo.data.augment.RandomResizedCrop}"],
+    ],
+    ids=["plain", "muon", "cutmix", "policy", "resized_crop"],
+)
+def test_a_training_step_forces_no_sync(compose, toy, settings):
     from zoo.build import build
     from zoo.run import bare_net
-    from zoo.tasks.classification import ImageClassification, parameter_groups
+    from zoo.tasks.classification import parameter_groups
 
-    cfg = compose(*toy)
+    cfg = compose(*toy, *settings)
     data = build(cfg.data, "data")
     net = bare_net(cfg.model).cuda()
-    task = ImageClassification(net, build(cfg.optim, "optim"), build(cfg.schedule, "schedule")).cuda()
+    given = {"net": net, "optimizer": build(cfg.optim, "optim"), "schedule": build(cfg.schedule, "schedule")}
+    task = build(cfg.task, "task", **given).cuda()
     optimizer = task.optimizer(parameter_groups(net))
-    for i, batch in enumerate(data.loader("train", "cuda")):
+    loader = data.loader("train", "cuda")
+    batches = iter(loader)
+    for i in range(len(loader)):
         torch.cuda.set_sync_debug_mode("error" if i else "default")
         try:
-            task.training_step(batch, i).backward()
+            task.training_step(next(batches), i).backward()
             optimizer.step()
             optimizer.zero_grad()
         finally:

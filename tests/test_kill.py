@@ -176,6 +176,11 @@ def test_what_is_frozen_stays_so_after_a_resume(stop_once, only_run):
     assert weights["layer3.0.bn1.running_mean"].any()
 
 
+def test_muon_mixed_images_and_policies_go_on_after_mid_epoch_resume(stop_once):
+    policy = "+data.augment.policy={_target_: zoo.data.policies.RandAugment}"
+    stop_once("optim=muon", "optim.lr=0.02", "data.mix={_target_: zoo.data.mix.CutMix}", policy, batch=14)
+
+
 @pytest.mark.parametrize("batch", [5, 6, 7, 8, 10, 12])
 def test_no_half_summed_gradient_is_lost(stop_once, batch):
     stop_once("trainer.accumulate_grad_batches=4", "callbacks=ema", batch=batch)

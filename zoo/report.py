@@ -57,7 +57,8 @@ def show_result(result: dict[str, Any]) -> None:
 def hyperparameters(cfg: DictConfig) -> dict[str, Any]:
     """Pick the settings that tell runs apart, as one flat row for TensorBoard's HParams table."""
     row = {group: option for group, option in cfg.choices.items() if option is not None}
-    row |= {"seed": cfg.seed, "data.batch_size": cfg.data.batch_size, "data.fold": cfg.data.get("fold")}
+    row |= {"seed": cfg.seed, **{f"data.{key}": cfg.data.get(key) for key in ("batch_size", "folds", "fold")}}
+    row["data.mix"] = str((cfg.data.get("mix") or {}).get("_target_", "none")).rpartition(".")[2]
     row |= {f"trainer.{key}": cfg.trainer[key] for key in ("max_epochs", "gradient_clip_val")}
     for group in ("model", "optim", "schedule", "task"):
         row |= {f"{group}.{key}": value for key, value in cfg[group].items() if not key.startswith("_")}

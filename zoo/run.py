@@ -145,13 +145,17 @@ def build_task(run: Run, net: nn.Module) -> ImageClassification:
     if run.cfg.trainer.gradient_clip_val is not None:
         settings.pop("fused", None)
     optimizer, schedule = build(settings, "optim"), build(run.cfg.schedule, "schedule")
-    probe("optim", optimizer, [torch.zeros(1, requires_grad=True)])
+    probe("optim", optimizer, [torch.zeros(1, 1, 1, 1, requires_grad=True)])
     probe("schedule", schedule, 100)
     task: Any = OmegaConf.to_container(run.cfg.task, resolve=True)
     given = {"net": net, "optimizer": optimizer, "schedule": schedule}
     if "teacher" in task:
         given["teacher"] = _laid_out(_net_of(read_product(task.pop("teacher"))), run.cfg)
-    return build(task, "task", **given)
+    built: ImageClassification = build(task, "task", **given)
+    wanted = built.num_outputs or run.cfg.data.num_classes
+    if run.cfg.model.num_classes != wanted:
+        raise BadInput(f"model.num_classes={run.cfg.model.num_classes} does not fit these data and task: {wanted} does")
+    return built
 
 
 def build_trainer(run: Run) -> lightning.Trainer:
@@ -279,7 +283,7 @@ def _net_of(product: Product) -> nn.Module:
     """Build the net of a product file with its weights; BadInput where it asks for foreign code or names no classes."""
     config = product.facts["config"]
     check_targets(config["model"], ("zoo.models",))
-    if config.get("choices", {}).get("task") == "rotation":
+    if str(config.get("task", {}).get("_target_")).endswith(".RotationPrediction"):
         raise BadInput("the net was trained with task=rotation and names no classes; train one with init_from=THE_FILE")
     net = bare_net(OmegaConf.create(config["model"]))
     load_weights(net, product)

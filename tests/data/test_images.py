@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from zoo.data.images import InMemoryImages, channel_statistics
+from zoo.data.mix import CutMix
 from zoo.data.sources import ImageSource, LabelledImages
 from zoo.errors import BadInput
 
@@ -83,6 +84,9 @@ def test_evaluation_batches_hold_every_sample_once_in_order():
         ({"num_classes": 7}, "num_classes=7"),
         ({"in_channels": 1}, r"\(3, 8, 8\)"),
         ({"image_size": 32}, r"\(1?3, 32, 32\)"),
+        ({"mix": "cutmix"}, r"mix=cutmix is no augmentation; say \{_target_: zoo\.data\.mix\.CutMix\}"),
+        ({"augment": {"flip": True}}, r"augment\.flip=True is no augmentation"),
+        ({"mix": CutMix(), "batch_size": 1}, "batch_size=1"),
         ({"folds": 5, "fold": 5}, "fold=5 is no fold: there are 5"),
         ({"fold": 1}, r"fold=1 is no fold: data\.folds says how many"),
         ({"folds": 1}, "2 to 200 can"),

@@ -5,7 +5,7 @@ from torchvision.transforms.v2 import RandAugment as TheirRandAugment
 from torchvision.transforms.v2 import TrivialAugmentWide
 from torchvision.transforms.v2 import functional as F
 
-from zoo.data.policies import NUM_LEVELS, RandAugment, TrivialAugment
+from zoo.data.policies import NUM_LEVELS, RandAugment, TrivialAugment, _apply, _host_stream
 
 
 def picture(channels=3, side=20):
@@ -50,6 +50,18 @@ def test_rand_augment_of_two_operations_goes_beyond_one():
     possible = outcomes(TheirRandAugment(), image, [9])
     made = RandAugment()(image.expand(100, -1, -1, -1), Generator().manual_seed(0))
     assert sum(not close(one, possible) for one in made) > 50
+
+
+def test_no_second_operation_repeats_the_first_of_another_batch():
+    """Neighbouring batches have consecutive seeds, so that a stream of seed + 1 would be the next one's."""
+    numbered = [lambda x, level, sign, i=i: torch.full_like(x, i) for i in range(14)]
+    firsts, seconds = set(), set()
+    for seed in range(300):
+        host = _host_stream(Generator().manual_seed(seed))
+        for seen in (firsts, seconds):
+            made = _apply(torch.zeros(32, 1, 1, 1, dtype=torch.uint8), numbered, host, 9)
+            seen.add(tuple(made.flatten().tolist()))
+    assert len(firsts | seconds) == 600
 
 
 @pytest.mark.parametrize("policy", [TrivialAugment(), RandAugment()])

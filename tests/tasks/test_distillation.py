@@ -27,7 +27,7 @@ def test_the_loss_is_the_papers_formula():
     torch.testing.assert_close(task.training_step((images, labels), 0), expected)
 
 
-def test_a_teacher_that_agrees_has_nothing_to_teach_and_without_a_share_nothing_is_asked_of_it():
+def test_a_teacher_that_agrees_has_nothing_to_teach_and_one_without_a_share_no_say():
     net = LeNet5()
     same, (images, labels) = LeNet5(), batch()
     same.load_state_dict(net.state_dict())

@@ -7,6 +7,7 @@ from torch import nn
 
 from zoo.errors import BadInput
 from zoo.models.lenet import LeNet5
+from zoo.models.vit import ViT
 from zoo.tasks.classification import ImageClassification
 from zoo.tasks.losses import limit_norms, loss_function, weight_penalty
 from zoo.tasks.schedules import constant
@@ -77,6 +78,15 @@ def test_no_unit_of_a_trained_net_is_beyond_max_norm(command, toy_smoke, only_ru
     norms = torch.cat([w.flatten(1).norm(dim=1) for w in weights])
     assert norms.max() <= 0.5 + 1e-5
     assert (norms > 0.49).any()
+
+
+def test_embeddings_and_table_weights_are_no_units():
+    for net, left in (
+        (ViT(32, 1, 2, image_size=28, in_channels=1, num_classes=10), {"class_token", "encoder.pos_embedding"}),
+        (LeNet5(c3="sparse"), {"features.3.weight"}),
+    ):
+        held = {id(w) for w in ImageClassification(net, torch.optim.SGD, constant, max_norm=1.0).weights}
+        assert {name for name, p in net.named_parameters() if p.ndim > 2 and id(p) not in held} == left
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,8 @@ def test_all_else_steps_as_under_adamw():
     groups = [
         [{"params": [net.weight]}, {"params": [net.bias], "weight_decay": 0.0}] for net in (first, second)
     ]  # fmt: skip
-    ours = Muon(groups[0], other_lr=0.01, weight_decay=0.2)
+    filters = nn.Parameter(torch.zeros(1, 1, 1, 1))
+    ours = Muon([{"params": [filters]}, *groups[0]], other_lr=0.01, weight_decay=0.2)
     theirs = torch.optim.AdamW(groups[1], lr=0.01, weight_decay=0.2)
     for _ in range(5):
         x = torch.randn(4, 5)
@@ -53,7 +54,7 @@ def test_all_else_steps_as_under_adamw():
     torch.testing.assert_close(first.bias, second.bias)
 
 
-def test_every_parameter_is_in_one_group_and_a_heads_learning_rate_is_in_proportion():
+def test_every_parameter_is_in_one_group_and_a_head_has_its_learning_rate():
     net = ResNet("basic", [1, 1], [8, 16], 1, 10, 28)
     optimizer = Muon(parameter_groups(net, head_lr=0.2), lr=0.02, other_lr=0.001)
     held = [p for group in optimizer.param_groups for p in group["params"]]
@@ -61,10 +62,16 @@ def test_every_parameter_is_in_one_group_and_a_heads_learning_rate_is_in_proport
     rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
     assert rates[id(net.conv1.weight)] == 0.02
     assert rates[id(net.bn1.weight)] == 0.001
-    assert rates[id(net.fc.weight)] == pytest.approx(0.01)
+    assert rates[id(net.fc.weight)] == 0.2
 
 
 @pytest.mark.parametrize("setting", [{"lr": -1.0}, {"momentum": 1.0}, {"weight_decay": float("nan")}])
 def test_values_that_make_no_sense_are_refused(setting):
     with pytest.raises(ValueError, match=next(iter(setting))):
-        Muon([torch.zeros(1, requires_grad=True)], **setting)
+        Muon([torch.zeros(1, 1, 3, 3, requires_grad=True)], **setting)
+
+
+def test_a_net_without_filters_is_told_so(command, toy_smoke):
+    outcome = command("train", *toy_smoke, "model=lenet300", "optim=muon")
+    assert outcome.code == 2
+    assert "take optim=adamw" in outcome.sentence

@@ -2,6 +2,7 @@ import functools
 import json
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
@@ -43,6 +44,13 @@ def test_what_it_learns_can_be_taken_up_but_not_evaluated_and_not_be_a_teacher(c
         assert outcome.code == 2
         assert "task=rotation" in outcome.sentence
         assert "init_from" in outcome.sentence
+
+
+@pytest.mark.parametrize("line", [["task=rotation", "model.num_classes=10"], ["model.num_classes=4"]])
+def test_a_net_of_another_number_of_outputs_is_refused(command, toy_smoke, line):
+    outcome = command("train", *toy_smoke, *line)
+    assert outcome.code == 2
+    assert "does not fit these data and task" in outcome.sentence
 
 
 def test_upright_pictures_are_told_from_turned_ones(command, toy, tmp_path):

@@ -4,6 +4,7 @@ Each is called with uint8 images (N, C, H, W) and a generator on their device, a
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -44,10 +45,8 @@ class RandomResizedCrop:
     aspect: tuple[float, float] = (3 / 4, 4 / 3)
 
     def __post_init__(self) -> None:
-        if not 0 < self.area[0] <= self.area[1] <= 1:
-            raise ValueError(f"area={list(self.area)} must be a range of shares within 0 and 1, such as [0.08, 1]")
-        if not 0 < self.aspect[0] <= self.aspect[1]:
-            raise ValueError(f"aspect={list(self.aspect)} must be a range above 0, such as [0.75, 1.33]")
+        _check_range("area", self.area, 1)
+        _check_range("aspect", self.aspect, math.inf)
 
     def __call__(self, images: Tensor, generator: Generator) -> Tensor:
         n, _, h, w = images.shape
@@ -108,6 +107,8 @@ class RandomErasing:
 
     def __post_init__(self) -> None:
         _check_probability(self.probability)
+        _check_range("area", self.area, 1)
+        _check_range("aspect", self.aspect, math.inf)
 
     def __call__(self, images: Tensor, generator: Generator) -> Tensor:
         n, c, h, w = images.shape
@@ -128,6 +129,12 @@ class RandomErasing:
         )
         noise = torch.randint(256, (n, c, h, w), generator=generator, device=images.device, dtype=torch.uint8)
         return torch.where(erased, noise, images)
+
+
+def _check_range(name: str, pair: Sequence[object], most: float) -> None:
+    numbers = [x for x in pair if isinstance(x, int | float)]
+    if len(pair) != 2 or len(numbers) != 2 or not 0 < numbers[0] <= numbers[1] <= most:
+        raise ValueError(f"{name}={list(pair)} must be two numbers above 0 and up to {most}, the smaller one first")
 
 
 def _check_probability(probability: float) -> None:

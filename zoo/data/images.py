@@ -71,6 +71,13 @@ class InMemoryImages(lightning.LightningDataModule):
         if not 0 <= fold < (folds or 1):
             count = f"there are {folds} of them" if folds else "data.folds says how many there are, and is null"
             raise BadInput(f"data.fold={fold} is no fold: {count}, counted from 0")
+        for name, value in {"mix": mix, **{f"augment.{key}": value for key, value in (augment or {}).items()}}.items():
+            if value is not None and not callable(value):
+                raise BadInput(
+                    f"data.{name}={value} is no augmentation; say {{_target_: zoo.data.mix.CutMix}}, or null"
+                )
+        if mix is not None and batch_size < 2:
+            raise BadInput(f"data.mix wants two images and more, and data.batch_size={batch_size}")
         for name, size in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
             if size < 1:
                 raise BadInput(f"data.{name}={size} was asked for; it must be at least 1")

@@ -23,7 +23,7 @@ class TrivialAugment:
 
     def __call__(self, images: Tensor, generator: Generator) -> Tensor:
         operations = _operations(0.99, (32.0, 32.0), 135.0, 0.99, 6)
-        return _apply(images, operations, generator, 0, None)
+        return _apply(images, operations, _host_stream(generator), None)
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,15 @@ class RandAugment:
     def __call__(self, images: Tensor, generator: Generator) -> Tensor:
         h, w = images.shape[-2:]
         operations = _operations(0.3, (w * 150 / 331, h * 150 / 331), 30.0, 0.9, 4)
-        for i in range(self.num_ops):
-            images = _apply(images, operations, generator, i, self.magnitude)
+        host = _host_stream(generator)
+        for _ in range(self.num_ops):
+            images = _apply(images, operations, host, self.magnitude)
         return images
+
+
+def _host_stream(generator: Generator) -> Generator:
+    """Start a stream of its own: that of the seed itself is what other augmentations on a CPU draw from."""
+    return Generator().manual_seed(generator.initial_seed() ^ 0x5DEECE66D)
 
 
 def _operations(
@@ -73,20 +79,16 @@ def _operations(
     ]
 
 
-def _apply(
-    images: Tensor, operations: list[Operation], generator: Generator, turn: int, magnitude: int | None
-) -> Tensor:
+def _apply(images: Tensor, operations: list[Operation], host: Generator, magnitude: int | None) -> Tensor:
     """Give each image one of the operations, with the sign and, unless it is given, the magnitude drawn too."""
-    # A stream of its own: that of the seed itself is the one that other augmentations on a CPU draw from.
-    host = Generator().manual_seed((generator.initial_seed() ^ 0x5DEECE66D) + turn)
     chosen = torch.randint(len(operations), (len(images),), generator=host)
     drawn = torch.randint(NUM_LEVELS, (len(images),), generator=host)
     level = (drawn if magnitude is None else torch.full_like(drawn, magnitude)) / (NUM_LEVELS - 1)
     sign = torch.randint(2, (len(images),), generator=host) * 2.0 - 1
-    level, sign = level.to(images.device, non_blocking=True), sign.to(images.device, non_blocking=True)
-    out = images.clone()
-    for i, operation in enumerate(operations):
-        index = (chosen == i).nonzero().squeeze(1).to(images.device, non_blocking=True)
+    level, sign, order = (x.to(images.device, non_blocking=True) for x in (level, sign, chosen.argsort()))
+    out = torch.empty_like(images)
+    counts = chosen.bincount(minlength=len(operations)).tolist()
+    for operation, index in zip(operations, order.split(counts), strict=True):
         if len(index):
             out[index] = operation(images[index], level[index], sign[index])
     return out

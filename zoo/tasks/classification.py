@@ -23,12 +23,15 @@ class ImageClassification(lightning.LightningModule):
     """Train a net on (images, labels), and measure loss, top-1 and top-5 accuracy.
 
     `optimizer` takes parameter groups; `schedule` takes the number of steps and gives the factor for each. `l1` and
-    `l2` penalise weights, and `max_norm` limits those that come into a unit; biases and norms are left alone. Logged:
+    `l2` penalise weights, and `max_norm` limits those that come into a unit: of matrices and filter banks, which leaves
+    alone biases, norms, a ViT's embeddings and the sparse C3 of the LeNet-5 of 1998. Logged:
     `train/accuracy` an epoch, and `val/` and `test/` `loss`, `accuracy` and `top5`; the loss of validation and test is
     plain cross-entropy, whatever is trained with. Where a net gives (logits, auxiliary logits) in train mode, each
     auxiliary loss is added `aux_weight` times (Szegedy et al., 2014, section 5). `head_lr` is the learning rate of the
     net's heads where that is to differ from the optimizer's. No step waits for the device.
     """
+
+    num_outputs: int | None = None  # of the net, where that is not the number of classes
 
     def __init__(
         self,
@@ -56,7 +59,7 @@ class ImageClassification(lightning.LightningModule):
         self.loss = loss_function(loss, label_smoothing)
         self.l1, self.l2, self.max_norm = l1, l2, max_norm
         self.aux_weight, self.head_lr = aux_weight, head_lr
-        self.weights = [p for p in net.parameters() if p.requires_grad and p.ndim > 1]
+        self.weights = [p for p in net.parameters() if p.requires_grad and p.ndim in (2, 4)]
         self.train_hits: Tensor
         self.register_buffer("train_hits", torch.zeros((), dtype=torch.int64))
         self.train_samples = 0

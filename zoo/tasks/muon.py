@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from zoo.errors import BadInput
+
 QUINTIC = (3.4445, -4.7750, 2.0315)  # Jordan's coefficients: steep at zero, and within 0.7 … 1.2 after five turns
 
 
@@ -15,8 +17,9 @@ class Muon(Optimizer):
     """Step along the orthogonalised momentum of each layer's filters, a matrix of a row each (Jordan, "Muon", 2024).
 
     Parameters of four dimensions are stepped so, with learning rate `lr`; torch.optim.Muon takes matrices only. All
-    others are AdamW's (betas 0.9 and 0.999), with learning rate `other_lr`; weight decay is decoupled for both. With
-    `lr` · max(1, rows / columns)^½ a step has about the same size in every layer.
+    others are AdamW's (betas 0.9 and 0.999; bias corrections by the steps of a group), with learning rate `other_lr`;
+    weight decay is decoupled for both. With `lr` · max(1, rows / columns)^½ a step has about the same size in every
+    layer. Raises BadInput where no parameter has four dimensions.
     """
 
     def __init__(
@@ -35,12 +38,12 @@ class Muon(Optimizer):
         given = list(params)
         groups: list[dict[str, Any]] = []
         for group in given if given and isinstance(given[0], dict) else [{"params": given}]:
-            own: Any = group.get("lr", lr)
-            scale = own / lr if lr else 1.0  # a head's own learning rate is in units of Muon's
             filters = [p for p in group["params"] if p.ndim == 4]
             others = [p for p in group["params"] if p.ndim != 4]
             groups.append({**group, "params": filters, "filters": True})
-            groups.append({**group, "params": others, "filters": False, "lr": other_lr * scale})
+            groups.append({"lr": other_lr, **group, "params": others, "filters": False})
+        if not any(group["params"] and group["filters"] for group in groups):
+            raise BadInput("optim=muon is for the filters of convolutions, and this net trains none; take optim=adamw")
         defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "betas": (0.9, 0.999), "eps": 1e-8}
         super().__init__([group for group in groups if group["params"]], defaults)
 

@@ -13,6 +13,8 @@ class RotationPrediction(ImageClassification):
     All else is as in ImageClassification, and `init_from` takes up what was learnt, but for the head.
     """
 
+    num_outputs = 4
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         return super().training_step(all_turns(batch[0]), batch_idx)
 
