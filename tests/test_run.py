@@ -161,7 +161,7 @@ def test_weights_are_taken_over_and_a_head_of_another_size_is_replaced_and_said(
     assert again["test"]["accuracy"] == pytest.approx(first["test"]["accuracy"], abs=0.01)
     shutil.rmtree(tmp_path / "runs")
 
-    outcome = command("train", *toy_smoke, f"init_from={product}", "model.num_classes=12")
+    outcome = command("train", *toy_smoke, f"init_from={product}", "task=rotation")
     assert outcome.code == 0, outcome.err
     assert "classifier.5.weight and classifier.5.bias start from random values" in outcome.err
 
