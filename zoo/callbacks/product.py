@@ -14,6 +14,7 @@ from zoo.errors import BadInput, choices
 class BestProduct(lightning.Callback):
     """Write model.safetensors into the run folder after each validation that beats those before in `metric`.
 
+    Of epochs that are equal in it, as they often are on few images, that of the lowest validation loss is kept.
     Stands before any callback that swaps the weights for validation only, so that what was measured is what is kept.
     A run without validation keeps its last weights. `facts` is what the file says beside its weights and this metric.
     """
@@ -29,9 +30,12 @@ class BestProduct(lightning.Callback):
         metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
         if self.metric not in metrics:
             raise BadInput(f"callbacks.product.metric={self.metric} is not measured; {choices(self.metric, metrics)}")
-        value = metrics[self.metric]
-        if value == value and (not self.best or self.sign * (value - self.best["metrics"][self.metric]) > 0):
+        if metrics[self.metric] == metrics[self.metric] and (not self.best or self._beats(metrics)):
             self._write(trainer, pl_module, {"epoch": trainer.current_epoch, "metrics": metrics})
+
+    def _beats(self, metrics: Mapping[str, float]) -> bool:
+        gain = self.sign * (metrics[self.metric] - self.best["metrics"][self.metric])
+        return gain > 0 or (gain == 0 and metrics["val/loss"] < self.best["metrics"]["val/loss"])
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if not self.best:
