@@ -40,6 +40,7 @@ def build_data(run: Run) -> InMemoryImages:
     on, and weights that `init_from` brings and that began so.
     """
     settings = run.cfg.data
+    teacher = _teacher(run) if "teacher" in run.cfg.task else None
     if settings.mean is None and settings.std is None:
         if run.cfg.model.pretrained:
             from zoo.pretrained import published_normalisation
@@ -49,23 +50,27 @@ def build_data(run: Run) -> InMemoryImages:
             theirs = read_product(run.cfg.init_from).facts["config"]["data"]
             if theirs["mean"] and len(theirs["mean"]) == settings.in_channels:
                 settings.mean, settings.std = theirs["mean"], theirs["std"]
-        elif run.cfg.task.get("teacher"):
-            seen = read_product(run.cfg.task.teacher).facts["data"]
+        elif teacher:
+            seen = teacher.facts["data"]
             if len(seen["mean"]) == settings.in_channels:
                 settings.mean, settings.std = seen["mean"], seen["std"]
     data: InMemoryImages = build(run.cfg.data, "data")
     facts = data.load()
-    if "teacher" in run.cfg.task:
-        _check_teacher(run, facts)
+    if teacher:
+        _check_teacher(run, teacher, facts)
     return data
 
 
-def _check_teacher(run: Run, facts: ImageFacts) -> None:
-    """Raise BadInput unless the teacher's product file knows the very images that this run's net will see."""
-    file = run.cfg.task.teacher
-    if file is None:
+def _teacher(run: Run) -> Product:
+    if run.cfg.task.teacher is None:
         raise BadInput("task.teacher=null: name the model.safetensors of a net that was trained on these data")
-    theirs, size = read_product(file).facts, run.cfg.data.image_size
+    run.cfg.task.teacher = str(Path(run.cfg.task.teacher).resolve())  # so that the run can be resumed from anywhere
+    return read_product(run.cfg.task.teacher)
+
+
+def _check_teacher(run: Run, teacher: Product, facts: ImageFacts) -> None:
+    """Raise BadInput unless the teacher's product file knows the very images that this run's net will see."""
+    theirs, size = teacher.facts, run.cfg.data.image_size
     for what, found, wanted in (
         ("classes", theirs["data"]["classes"], facts.classes),
         ("image size", theirs["config"]["data"]["image_size"], size),
@@ -73,10 +78,11 @@ def _check_teacher(run: Run, facts: ImageFacts) -> None:
         ("deviation of images", theirs["data"]["std"], facts.std),
     ):
         if found != wanted:
-            raise BadInput(f"task.teacher={file} was trained with other {what} than data={run.cfg.choices.data} has")
+            raise BadInput(
+                f"task.teacher={teacher.path} was trained with other {what} than data={run.cfg.choices.data} has"
+            )
     if theirs["data"]["split_hash"] != facts.split_hash:
         log.warning("The teacher was trained on another split, and may have seen images that this run validates on.")
-    run.cfg.task.teacher = str(Path(file).resolve())  # so that the run can be resumed from anywhere
 
 
 STARTS = ("init", "pretrained", "freeze")  # keys of `model` about how weights start, and not about the net

@@ -51,11 +51,7 @@ class RandomResizedCrop:
     def __call__(self, images: Tensor, generator: Generator) -> Tensor:
         n, _, h, w = images.shape
         draw = torch.rand(4, n, generator=generator, device=images.device)
-        area = h * w * (self.area[0] + draw[0] * (self.area[1] - self.area[0]))
-        ratio = torch.exp(math.log(self.aspect[0]) + draw[1] * math.log(self.aspect[1] / self.aspect[0]))
-        height = (area / ratio).sqrt().round().clamp(1, h)
-        width = (area * ratio).sqrt().round().clamp(1, w)
-        top, left = (draw[2] * (h - height + 1)).floor(), (draw[3] * (w - width + 1)).floor()
+        left, width, top, height = _rectangles(draw, w, h, self.area, self.aspect)
         return geometry.resized_crop(images, top, left, height, width)
 
 
@@ -113,13 +109,8 @@ class RandomErasing:
     def __call__(self, images: Tensor, generator: Generator) -> Tensor:
         n, c, h, w = images.shape
         draw = torch.rand(5, n, generator=generator, device=images.device)
-        share = self.area[0] + draw[0] * (self.area[1] - self.area[0])
         # Algorithm 1 draws the aspect uniformly, which favours tall rectangles; its logarithm favours neither.
-        ratio = torch.exp(math.log(self.aspect[0]) + draw[1] * (math.log(self.aspect[1]) - math.log(self.aspect[0])))
-        height = (share * h * w * ratio).sqrt().round().clamp(1, h)
-        width = (share * h * w / ratio).sqrt().round().clamp(1, w)
-        top = (draw[2] * (h - height + 1)).floor()
-        left = (draw[3] * (w - width + 1)).floor()
+        top, height, left, width = _rectangles(draw, h, w, self.area, self.aspect)
         y = torch.arange(h, device=images.device)
         x = torch.arange(w, device=images.device)
         in_rows = (y >= top[:, None]) & (y < (top + height)[:, None])  # N × H
@@ -129,6 +120,22 @@ class RandomErasing:
         )
         noise = torch.randint(256, (n, c, h, w), generator=generator, device=images.device, dtype=torch.uint8)
         return torch.where(erased, noise, images)
+
+
+Range = tuple[float, float]
+
+
+def _rectangles(draw: Tensor, side: int, other: int, area: Range, aspect: Range) -> tuple[Tensor, ...]:
+    """Give start and length along one side of an image, then along the other, of a rectangle each, in whole px.
+
+    `draw` is uniform, four numbers a rectangle: its share of the area, the logarithm of its aspect, the length along
+    the first side over that along the other, and its two places. What does not fit is cut to the image.
+    """
+    share = area[0] + draw[0] * (area[1] - area[0])
+    ratio = torch.exp(math.log(aspect[0]) + draw[1] * (math.log(aspect[1]) - math.log(aspect[0])))
+    length = (share * side * other * ratio).sqrt().round().clamp(1, side)
+    breadth = (share * side * other / ratio).sqrt().round().clamp(1, other)
+    return (draw[2] * (side - length + 1)).floor(), length, (draw[3] * (other - breadth + 1)).floor(), breadth
 
 
 def _check_range(name: str, pair: Sequence[object], most: float) -> None:
