@@ -141,8 +141,8 @@ def test_a_frozen_pretrained_backbone_learns_a_new_task_and_stays_as_it_was(
     command, downloaded, theirs, two_classes, only_run
 ):
     line = ["model=resnet18", f"model.pretrained={downloaded}", "model.freeze=backbone", "task.head_lr=0.05"]
-    data = ["data=imagenet", f"data.source.root={two_classes}", "data.num_classes=2", "data.image_size=80"]
-    sizes = ["data.num_validation=4", "data.batch_size=10", "data.augment.crop.padding=4"]
+    data = ["data=imagenet", f"data.root={two_classes}", "data.num_classes=2", "data.image_size=80"]
+    sizes = ["data.num_validation=4", "data.batch_size=10", "+data.augment.crop.area=[0.5,1]"]
     outcome = command(
         "train", *line, *data, *sizes, "trainer=cpu", "trainer.max_epochs=4", "trainer.log_every_n_steps=1"
     )

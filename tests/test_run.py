@@ -125,7 +125,7 @@ def test_a_file_that_asks_for_foreign_code_is_refused(command, toy_smoke, only_r
     facts = read_product(only_run() / "model.safetensors").facts
     for group, node in (
         ("model", {"_target_": "os.system", "command": f"touch {tmp_path}/owned"}),
-        ("data", {"_target_": "zoo.data.images.InMemoryImages", "source": {"_target_": "os.getcwd"}}),
+        ("data", {"_target_": "zoo.data.images.ImageData", "source": {"_target_": "os.getcwd"}}),
         ("model", {"_target_": "zoo.models.lenet.torch.load", "f": str(tmp_path / "pickle"), "weights_only": False}),
         ("model", {"_target_": "zoo.models.lenet.LeNet5", "in_channels": "${e}"}),
         ("data", {"_target_": "zoo.data.sources._unpack_debian_fashion_mnist", "raw": str(tmp_path)}),

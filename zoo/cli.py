@@ -13,7 +13,7 @@ from typing import Any
 import hydra
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from zoo.errors import BadInput, Interrupted, ZooError, choices, reason
 
@@ -105,8 +105,8 @@ def _say(sentence: str, code: int) -> int:
 def _config_sentence(error: Exception, configs: Path | None = None, config_name: str = "") -> str:
     """Say what was wrong with a group, an option, a key or a value, and which are right."""
     first_line = reason(error)
-    if match := re.match(r"Missing mandatory value: (\S+)", first_line):
-        return f"{match.group(1)} is not given; say {match.group(1)}=..."
+    if isinstance(error, MissingMandatoryValue):
+        return f"{error.full_key} is not given; say {error.full_key}=..."
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, option = error.missing_cfg_file.rpartition("/")
         return f"{group}={option}: there is no such {group}; {choices(option, error.options or [])}"

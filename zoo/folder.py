@@ -61,7 +61,7 @@ def open_run(cfg: DictConfig) -> Iterator[Run]:
 
 def _new(cfg: DictConfig) -> Run:
     chosen = HydraConfig.get().runtime.choices
-    plain = OmegaConf.to_container(cfg, resolve=True)
+    plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     assert isinstance(plain, dict)
     resolved = OmegaConf.create({**plain, "choices": {group: chosen.get(group) for group in GROUPS}})
     stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
@@ -136,8 +136,8 @@ def _logging_to(path: Path) -> Iterator[None]:
     to_console.setLevel(logging.INFO)
     log.setLevel(logging.DEBUG)
     log.handlers, log.propagate = [to_console, to_file], False
-    for name in ("lightning.pytorch", "lightning.fabric", "py.warnings"):
-        logger = logging.getLogger(name)
+    others = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "py.warnings")]
+    for logger in others:
         logger.handlers, logger.propagate = [to_file], False
     logging.captureWarnings(True)
     try:
@@ -148,4 +148,6 @@ def _logging_to(path: Path) -> Iterator[None]:
         raise
     finally:
         logging.captureWarnings(False)
+        for logger in (log, *others):  # a handler that is closed opens its file again for what comes
+            logger.removeHandler(to_file)
         to_file.close()

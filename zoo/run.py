@@ -20,7 +20,7 @@ from zoo.callbacks.product import BestProduct
 from zoo.callbacks.progress import NoProfiler
 from zoo.callbacks.resume import AtomicCheckpointIO, ResumeCheckpoint
 from zoo.checkpoint import Product, load_weights, provenance, read_product
-from zoo.data.images import ImageFacts, InMemoryImages
+from zoo.data.images import ImageData, ImageFacts
 from zoo.errors import BadInput, choices, reason
 from zoo.files import write_json, write_text
 from zoo.folder import Run
@@ -33,7 +33,7 @@ log = logging.getLogger("zoo")
 SomeCallback = TypeVar("SomeCallback", bound=lightning.Callback)
 
 
-def build_data(run: Run) -> InMemoryImages:
+def build_data(run: Run) -> ImageData:
     """Build and load the data, so that a missing or wrong set is told before anything else is done.
 
     Unless the config says how, images are normalised as those were that a teacher or published weights were trained
@@ -54,8 +54,11 @@ def build_data(run: Run) -> InMemoryImages:
             seen = teacher.facts["data"]
             if len(seen["mean"]) == settings.in_channels:
                 settings.mean, settings.std = seen["mean"], seen["std"]
-    data: InMemoryImages = build(run.cfg.data, "data")
+    data: ImageData = build(run.cfg.data, "data")
     facts = data.load()
+    if settings.num_classes is None:
+        settings.num_classes = len(facts.classes)
+        run.cfg.model.num_classes = run.cfg.model.num_classes or len(facts.classes)
     if teacher:
         _check_teacher(run, teacher, facts)
     return data
@@ -91,6 +94,8 @@ STARTS = ("init", "pretrained", "freeze")  # keys of `model` about how weights s
 def bare_net(model: DictConfig) -> nn.Module:
     """Build the net that the config `model` describes, with initial weights as its paper has them."""
     settings: Any = OmegaConf.to_container(model, resolve=True)
+    if settings["num_classes"] is None:
+        raise BadInput("data.num_classes=null, and only a training run counts them; say how many there are")
     net: nn.Module = build({key: value for key, value in settings.items() if key not in STARTS}, "model")
     return net
 
@@ -196,7 +201,7 @@ def resolve_precision(precision: str, accelerator: str) -> str:
     return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
 
 
-def fit(run: Run, trainer: lightning.Trainer, task: ImageClassification, data: InMemoryImages) -> None:
+def fit(run: Run, trainer: lightning.Trainer, task: ImageClassification, data: ImageData) -> None:
     """Train from the start or from last.ckpt; leaves the best weights in model.safetensors."""
     callback_of(trainer, BestProduct).facts = {
         "config": OmegaConf.to_container(run.cfg, resolve=True),
@@ -222,9 +227,7 @@ def callback_of(trainer: lightning.Trainer, kind: type[SomeCallback]) -> SomeCal
     raise BadInput(f"the callbacks lack a {kind.__name__}, which every run needs; see configs/callbacks/default.yaml")
 
 
-def measure_product(
-    run: Run, trainer: lightning.Trainer, task: ImageClassification, data: InMemoryImages
-) -> dict[str, Any]:
+def measure_product(run: Run, trainer: lightning.Trainer, task: ImageClassification, data: ImageData) -> dict[str, Any]:
     """Read the product back from its file, test that, and write result.json and the HParams table's row."""
     product = read_product(run.folder / "model.safetensors")
     load_weights(task.net, product)
@@ -266,7 +269,7 @@ def _device_name(device: torch.device) -> str:
     return f"{device.type}, {platform.machine()}, {torch.get_num_threads()} threads"
 
 
-def rebuild(product: Product, cfg: DictConfig) -> tuple[nn.Module, InMemoryImages]:
+def rebuild(product: Product, cfg: DictConfig) -> tuple[nn.Module, ImageData]:
     """Build the net of a product file with its weights, and its data with the very split it was trained on.
 
     BadInput where the file asks for code from outside the zoo, or the data found are not the data it knows.
@@ -274,12 +277,13 @@ def rebuild(product: Product, cfg: DictConfig) -> tuple[nn.Module, InMemoryImage
     net = _net_of(product)
     check_targets(product.facts["config"]["data"], ("zoo.data",))
     config = OmegaConf.create(product.facts["config"])
-    if cfg.data_root and "root" in config.data.source:
-        root, old = Path(config.data.source.root), Path(config.data_root)
+    place = config.data if "root" in config.data else config.data.get("source", {})
+    if cfg.data_root and "root" in place:
+        root, old = Path(place.root), Path(config.data_root)
         below = root.relative_to(old) if root.is_relative_to(old) else Path()
-        config.data.source.root = str(Path(cfg.data_root) / below)
+        place.root = str(Path(cfg.data_root) / below)
     config.data.eval_batch_size = cfg.batch_size
-    data: InMemoryImages = build(config.data, "data")
+    data: ImageData = build(config.data, "data")
     if data.load().split_hash != product.facts["data"]["split_hash"]:
         raise BadInput("the data found are not those the net was trained on: their images, labels or split differ")
     return net, data
@@ -296,7 +300,7 @@ def _net_of(product: Product) -> nn.Module:
     return net
 
 
-def predict(net: nn.Module, data: InMemoryImages, cfg: DictConfig) -> tuple[Tensor, Tensor]:
+def predict(net: nn.Module, data: ImageData, cfg: DictConfig) -> tuple[Tensor, Tensor]:
     """Give the logits (N, classes) and labels (N,) of a split, computed in fp32, on the CPU."""
     if cfg.split not in ("test", "val"):
         raise BadInput(f"split={cfg.split} is no split to evaluate; {choices(str(cfg.split), ['test', 'val'])}")

@@ -80,12 +80,13 @@ def test_moves_equal_torchvisions(shape):
     )
 
 
-def test_resized_crops_equal_torchvisions():
+@pytest.mark.parametrize("size", [24, 17, 96])  # the last one by one, on a CPU
+def test_resized_crops_equal_torchvisions(size):
     images = pictures(3, 6, 24)
     top, left = torch.tensor([0.0, 5, 3, 20, 0, 7]), torch.tensor([0.0, 1, 9, 23, 14, 2])
     height, width = torch.tensor([24.0, 10, 7, 4, 13, 17]), torch.tensor([24.0, 20, 9, 1, 10, 5])
-    found = geometry.resized_crop(images, top, left, height, width)
+    found = geometry.resized_crop(images, top, left, height, width, size)
     boxes = torch.stack([top, left, height, width], 1).int().tolist()
-    wanted = [F.resized_crop(x, *box, [24, 24], antialias=False) for x, box in zip(images, boxes, strict=True)]
+    wanted = [F.resized_crop(x, *box, [size, size], antialias=False) for x, box in zip(images, boxes, strict=True)]
     assert (found.int() - torch.stack(wanted).int()).abs().max() <= 1
     assert (found != torch.stack(wanted)).float().mean() < 0.1  # theirs computes in whole numbers

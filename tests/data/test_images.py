@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from zoo.data.images import InMemoryImages, channel_statistics
+from zoo.data.images import ImageData, channel_statistics
 from zoo.data.mix import CutMix
 from zoo.data.sources import ImageSource, LabelledImages
 from zoo.errors import BadInput
@@ -17,7 +17,7 @@ def source(n=200, with_test=True, classes=4):
 def module(**changes):
     settings = {"num_classes": 4, "in_channels": 3, "image_size": 8, "num_validation": 40, "batch_size": 16}
     settings |= changes
-    return InMemoryImages(settings.pop("source", source), **settings)
+    return ImageData(settings.pop("source", source), **settings)
 
 
 def test_mean_and_deviation_are_of_the_training_split_only():

@@ -1,22 +1,23 @@
 import pytest
 import torch
 
-from zoo.data.augment import RandomCrop
+from zoo.data.augment import ColorJitter, RandomCrop, RandomFlip, RandomResizedCrop
+from zoo.data.draws import Draws
 from zoo.data.loader import BatchLoader
+from zoo.data.policies import RandAugment
 
 
-def loader(n=103, shuffle=True, seed=1, augmentations=(), batch_size=10):
+def loader(n=103, shuffle=True, seed=1, augmentations=(), batch_size=10, rank=0, world_size=1):
     labels = torch.arange(n)
     images = (labels % 256).to(torch.uint8)[:, None, None, None].expand(n, 1, 4, 4).contiguous()
     mean, std = torch.tensor([10.0]), torch.tensor([5.0])
-    return BatchLoader(
-        images, labels, batch_size, mean, std, shuffle=shuffle, seed=seed, augmentations=augmentations
-    )  # fmt: skip
+    settings = {"shuffle": shuffle, "seed": seed, "augmentations": augmentations}
+    return BatchLoader(images, labels, batch_size, mean, std, rank=rank, world_size=world_size, **settings)
 
 
-def test_an_epoch_without_shuffling_is_the_data_in_order_with_a_short_last_batch():
+def test_an_epoch_without_shuffling_is_the_data_in_order_in_batches_as_equal_as_can_be():
     batches = list(loader(shuffle=False))
-    assert [len(labels) for _, labels in batches] == [10] * 10 + [3]
+    assert {len(labels) for _, labels in batches} == {9, 10}
     assert torch.cat([labels for _, labels in batches]).tolist() == list(range(103))
     assert len(loader(shuffle=False)) == 11
 
@@ -64,6 +65,34 @@ def test_a_restored_state_goes_on_with_the_batches_that_would_have_come(stop):
         assert torch.equal(x, u)
         assert torch.equal(y, v)
     assert len(list(second)) == 10  # the next epoch is whole again
+
+
+@pytest.mark.parametrize("world_size", [2, 5])
+def test_processes_share_out_the_very_batches_of_one(world_size):
+    augmentations = [RandomCrop(1), RandomFlip(), RandomResizedCrop((0.3, 1.0)), ColorJitter(), RandAugment()]
+    alone = list(loader(augmentations=augmentations))
+    ranks = [loader(augmentations=augmentations, rank=r, world_size=world_size) for r in range(world_size)]
+    shares = list(zip(*ranks, strict=True))
+    assert len(shares) == len(alone)
+    for (images, labels), parts in zip(alone, shares, strict=True):
+        assert torch.equal(torch.cat([x for x, _ in parts]), images)
+        assert torch.equal(torch.cat([y for _, y in parts]), labels)
+        assert {len(y) for _, y in parts} == {10 // world_size}
+
+
+@pytest.mark.parametrize("num", [103, 60, 61])
+@pytest.mark.parametrize("world_size", [2, 3, 4])
+def test_processes_evaluate_every_sample_once_in_as_many_batches_each(num, world_size):
+    shares = [list(loader(num, shuffle=False, rank=r, world_size=world_size)) for r in range(world_size)]
+    assert len({len(batches) for batches in shares}) == 1
+    assert all(0 < len(y) <= 10 for batches in shares for _, y in batches)
+    seen = [label for batches in shares for _, y in batches for label in y.tolist()]
+    assert sorted(seen) == list(range(num))
+
+
+def test_noise_differs_between_processes():
+    ranks = [Draws(1, "cpu", rank, 2).pixels((4, 3)) for rank in range(2)]
+    assert not torch.equal(*ranks)
 
 
 def test_the_largest_seed_and_a_late_epoch_still_draw():

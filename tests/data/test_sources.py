@@ -9,10 +9,9 @@ import pytest
 import torch
 import torchvision
 from conftest import toy_images, write_idx
-from PIL import Image
 
 from zoo.data import sources
-from zoo.data.sources import image_folders, mnist_5k, torchvision_images
+from zoo.data.sources import mnist_5k, torchvision_images
 from zoo.errors import BadInput
 
 
@@ -116,44 +115,3 @@ def test_a_failed_download_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(torchvision.datasets.mnist, "download_and_extract_archive", no_network)
     with pytest.raises(BadInput, match="MNIST could not be downloaded"):
         torchvision_images("MNIST", str(tmp_path))
-
-
-@pytest.fixture
-def pictures(tmp_path):
-    for split, classes in (("train", "ab"), ("val", "ab")):
-        for value, name in enumerate(classes):
-            (tmp_path / split / name).mkdir(parents=True)
-            for side in (40, 64):
-                pixels = np.full((side, 2 * side, 3), 60 * value + 20, np.uint8)
-                pixels[:, : side // 2] = 255  # cut off by the crop of the middle
-                Image.fromarray(pixels).save(tmp_path / split / name / f"{side}.png")
-    return tmp_path
-
-
-def test_folders_of_images_are_resized_and_cut_to_the_middle(pictures):
-    source = image_folders(str(pictures), 28)
-    assert source.train.images.shape == (4, 3, 28, 28)
-    assert source.train.labels.tolist() == [0, 0, 1, 1]
-    assert source.classes == ["a", "b"]
-    assert [int(image.float().mean()) for image in source.test.images] == [20, 20, 80, 80]
-
-
-def test_folders_that_will_not_do_are_told(pictures, monkeypatch):
-    with pytest.raises(BadInput, match="holds no folders of images"):
-        image_folders(str(pictures / "nowhere"), 28)
-    (pictures / "val/b").rename(pictures / "val/c")
-    with pytest.raises(BadInput, match="'b' is in one of them only"):
-        image_folders(str(pictures), 28)
-    (pictures / "val/c").rename(pictures / "val/b")
-    with monkeypatch.context() as patch:
-        (pictures / "meminfo").write_text("MemTotal: 9999999 kB\nMemAvailable: 10 kB\n")
-        patch.setattr(sources, "MEMINFO", pictures / "meminfo")
-        with pytest.raises(BadInput, match=r"kept in memory, of which 0\.0 GB are free"):
-            image_folders(str(pictures), 28)
-    (pictures / "train/a/40.png").write_bytes(b"no image")
-    with pytest.raises(BadInput, match=r"train/a/40\.png is no image"):
-        image_folders(str(pictures), 28)
-    (pictures / "train/a/40.png").unlink()
-    (pictures / "train/a/64.png").unlink()
-    with pytest.raises(BadInput, match="Found no valid file for the classes a"):
-        image_folders(str(pictures), 28)

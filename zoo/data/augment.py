@@ -1,6 +1,6 @@
 """Augmentations of a whole batch at once, each drawn per image, on whatever device the batch lives.
 
-Each is called with uint8 images (N, C, H, W) and a generator on their device, and gives new images of the same kind.
+Each is called with uint8 images (N, C, H, W) and the batch's draws, and gives new images of the same kind.
 """
 
 import math
@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from zoo.data import colour, geometry
+from zoo.data.draws import Draws
 
 
 @dataclass(frozen=True)
@@ -23,10 +24,10 @@ class RandomCrop:
         if self.padding < 1:
             raise ValueError(f"padding={self.padding} px must be at least 1; null in its place crops nothing")
 
-    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
+    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
         n, c, h, w = images.shape
         padded = torch.nn.functional.pad(images, (self.padding,) * 4)
-        corner = torch.randint(2 * self.padding + 1, (2, n, 1), generator=generator, device=images.device)
+        corner = draws.integers(2 * self.padding + 1, 2, n)[:, :, None]
         rows = corner[0] + torch.arange(h, device=images.device)  # N × H
         columns = corner[1] + torch.arange(w, device=images.device)  # N × W
         pixels = rows[:, :, None] * (w + 2 * self.padding) + columns[:, None, :]  # N × H × W
@@ -35,24 +36,27 @@ class RandomCrop:
 
 @dataclass(frozen=True)
 class RandomResizedCrop:
-    """Cut a random rectangle of each image and enlarge it to the image's size (Szegedy et al., 2014, section 6).
+    """Cut a random rectangle of each image and resize it to `size` px (Szegedy et al., 2014, section 6).
 
-    `area` is the range of the rectangle's share of the image, `aspect` of its width over its height, drawn uniformly in
-    its logarithm. A rectangle that does not fit is cut to the image, where torchvision draws again.
+    By default that is the image's own size. `area` is the range of the rectangle's share of the image, `aspect` of its
+    width over its height, drawn uniformly in its logarithm. A rectangle that does not fit is cut to the image, where
+    torchvision draws again.
     """
 
     area: tuple[float, float] = (0.08, 1.0)
     aspect: tuple[float, float] = (3 / 4, 4 / 3)
+    size: int | None = None
 
     def __post_init__(self) -> None:
+        if self.size is not None and self.size < 1:
+            raise ValueError(f"size={self.size} px must be at least 1, or null for the images' own")
         _check_range("area", self.area, 1)
         _check_range("aspect", self.aspect, math.inf)
 
-    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
+    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
         n, _, h, w = images.shape
-        draw = torch.rand(4, n, generator=generator, device=images.device)
-        left, width, top, height = _rectangles(draw, w, h, self.area, self.aspect)
-        return geometry.resized_crop(images, top, left, height, width)
+        left, width, top, height = _rectangles(draws.uniform(4, n), w, h, self.area, self.aspect)
+        return geometry.resized_crop(images, top, left, height, width, self.size or h)
 
 
 @dataclass(frozen=True)
@@ -68,8 +72,8 @@ class ColorJitter:
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}={getattr(self, name)} must lie between 0 and 1")
 
-    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
-        draw = 2 * torch.rand(3, len(images), generator=generator, device=images.device) - 1
+    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
+        draw = 2 * draws.uniform(3, len(images)) - 1
         images = colour.adjust_brightness(images, 1 + self.brightness * draw[0])
         images = colour.adjust_contrast(images, 1 + self.contrast * draw[1])
         return colour.adjust_saturation(images, 1 + self.saturation * draw[2])
@@ -84,8 +88,8 @@ class RandomFlip:
     def __post_init__(self) -> None:
         _check_probability(self.probability)
 
-    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
-        chosen = torch.rand(len(images), generator=generator, device=images.device) < self.probability
+    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
+        chosen = draws.uniform(1, len(images))[0] < self.probability
         return torch.where(chosen[:, None, None, None], images.flip(-1), images)
 
 
@@ -106,9 +110,9 @@ class RandomErasing:
         _check_range("area", self.area, 1)
         _check_range("aspect", self.aspect, math.inf)
 
-    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
+    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
         n, c, h, w = images.shape
-        draw = torch.rand(5, n, generator=generator, device=images.device)
+        draw = draws.uniform(5, n)
         # Algorithm 1 draws the aspect uniformly, which favours tall rectangles; its logarithm favours neither.
         top, height, left, width = _rectangles(draw, h, w, self.area, self.aspect)
         y = torch.arange(h, device=images.device)
@@ -118,8 +122,7 @@ class RandomErasing:
         erased = (
             in_rows[:, None, :, None] & in_columns[:, None, None, :] & (draw[4] < self.probability)[:, None, None, None]
         )
-        noise = torch.randint(256, (n, c, h, w), generator=generator, device=images.device, dtype=torch.uint8)
-        return torch.where(erased, noise, images)
+        return torch.where(erased, draws.pixels((n, c, h, w)), images)
 
 
 Range = tuple[float, float]

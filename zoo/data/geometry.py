@@ -39,17 +39,24 @@ def rotate(images: Tensor, degrees: Tensor) -> Tensor:
     return _affine(images, (cos, -sin, zero), (sin, cos, zero))
 
 
-def resized_crop(images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor) -> Tensor:
-    """Cut a rectangle of each image and enlarge it to the image's size, interpolated between four pixels.
+def resized_crop(images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor, size: int) -> Tensor:
+    """Cut a rectangle of each image and resize it to `size` × `size` px, interpolated between four pixels.
 
-    Equal to torchvision's `resized_crop` with bilinear interpolation, where no side is larger than the image's.
+    Equal to torchvision's `resized_crop` with bilinear interpolation and without antialiasing; the rectangles are in
+    whole pixels. Large images on a CPU are resized one by one there, since that is ten times as fast.
     """
+    if images.device.type == "cpu" and size >= 64:
+        out = images.new_empty(*images.shape[:2], size, size)
+        for i, (y, x, h, w) in enumerate(torch.stack([top, left, height, width], 1).int().tolist()):
+            cut = images[i : i + 1, :, y : y + h, x : x + w]
+            out[i : i + 1] = torch.nn.functional.interpolate(cut, (size, size), mode="bilinear")
+        return out
     h, w = images.shape[-2:]
-    rows = _positions(h, top, height)  # N × H, in pixels of the image
-    columns = _positions(w, left, width)  # N × W
+    rows = _positions(size, top, height)  # N × size, in pixels of the image
+    columns = _positions(size, left, width)
     y = (2 * rows + 1) / h - 1  # grid_sample's units: -1 and 1 are the outer borders
     x = (2 * columns + 1) / w - 1
-    grid = torch.stack([x[:, None, :].expand(-1, h, -1), y[:, :, None].expand(-1, -1, w)], dim=-1)
+    grid = torch.stack([x[:, None, :].expand(-1, size, -1), y[:, :, None].expand(-1, -1, size)], dim=-1)
     out = torch.nn.functional.grid_sample(images.to(torch.float32), grid, "bilinear", "border", align_corners=False)
     return out.round().clamp(0, 255).to(torch.uint8)
 

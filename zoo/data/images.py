@@ -1,13 +1,17 @@
-"""Image data sets that fit into memory, as a LightningDataModule whose batches never leave the training device."""
+"""Image data sets as a LightningDataModule: whole on the training device, or in host memory, or in their files."""
 
+import logging
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import lightning
 import torch
 from torch import Tensor
 
+from zoo.data.decoding import ImageFiles
 from zoo.data.loader import Augmentation, BatchLoader
 from zoo.data.mix import Mix
 from zoo.data.sources import ImageSource, LabelledImages
@@ -15,6 +19,10 @@ from zoo.data.splits import fold_sizes, split_hash, stratified_split
 from zoo.errors import BadInput
 
 Split = Literal["train", "val", "test"]
+Cache = Literal["auto", "device", "host", "none"]
+MEMINFO = Path("/proc/meminfo")
+NUM_FOR_STATISTICS = 2000  # images, of those in files
+log = logging.getLogger("zoo")
 
 
 @dataclass(frozen=True)
@@ -28,13 +36,17 @@ class ImageFacts:
     num_samples: dict[str, int]
 
 
-class InMemoryImages(lightning.LightningDataModule):
-    """Keep a whole image data set as uint8 on the training device and cut augmented, normalised batches from it.
+class ImageData(lightning.LightningDataModule):
+    """Keep a whole image data set as uint8 and cut augmented, normalised batches from it on the training device.
+
+    `cache` says where: on that device; on the host, in pinned memory; nowhere (none), which decodes files each time; or
+    in the first of these that has room (auto). `batch_size` is of all processes together, `eval_batch_size` of each.
 
     Validation images (and test images where the source has none) are drawn from the training images: stratified, and
     by `split_seed` only, so that every run of whatever `seed` has the same. With `folds`, for cross-validation, they
     are the `fold`-th (from 0) of as many equal parts, whatever `num_validation` says. `mean` and `std` normalise each
-    channel, in units of a pixel's 0…255; by default they are those of the remaining training images.
+    channel, in units of a pixel's 0…255; by default they are those of the remaining training images, or of
+    2,000 of them where they are in files.
 
     Raises BadInput where the data contradict num_classes, in_channels or image_size, or where a size cannot be met.
     """
@@ -42,7 +54,7 @@ class InMemoryImages(lightning.LightningDataModule):
     def __init__(
         self,
         source: Callable[[], ImageSource],
-        num_classes: int,
+        num_classes: int | None,
         in_channels: int,
         image_size: int,
         num_validation: int,
@@ -55,6 +67,7 @@ class InMemoryImages(lightning.LightningDataModule):
         mix: Mix | None = None,
         mean: list[float] | None = None,
         std: list[float] | None = None,
+        cache: Cache = "auto",
         seed: int = 0,
         split_seed: int = 0,
     ) -> None:
@@ -87,7 +100,7 @@ class InMemoryImages(lightning.LightningDataModule):
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.augmentations = [a for a in (augment or {}).values() if a is not None]
         self.mix, self.mean, self.std = mix, mean, std
-        self.seed, self.split_seed = seed, split_seed
+        self.cache, self.seed, self.split_seed = cache, seed, split_seed
         self.splits: dict[str, LabelledImages] = {}
         self._train_state: dict[str, int] | None = None
 
@@ -96,30 +109,63 @@ class InMemoryImages(lightning.LightningDataModule):
         if not self.splits:
             source = self.source()
             self._check(source)
-            self.splits = self._split(source)
-            train = self.splits["train"].images
-            mean, std = (
-                channel_statistics(train) if self.mean is None else (torch.tensor(self.mean), torch.tensor(self.std))
-            )
+            splits = self._split(source)
+            mean, std = self._statistics(splits["train"].images)
+            digests = [(_identity(part.images), part.labels) for part in splits.values()]
+            self.splits = self._cached(splits)
             self.facts = ImageFacts(
                 classes=list(source.classes),
-                mean=mean.tolist(),
-                std=std.tolist(),
-                split_hash=split_hash([(part.images, part.labels) for part in self.splits.values()]),
+                mean=mean,
+                std=std,
+                split_hash=split_hash(digests),
                 num_samples={name: len(part) for name, part in self.splits.items()},
             )
-            if self.batch_size > len(train):
-                raise BadInput(f"data.batch_size={self.batch_size} is larger than the {len(train)} training images")
+            if self.batch_size > len(self.splits["train"]):
+                num = len(self.splits["train"])
+                raise BadInput(f"data.batch_size={self.batch_size} is larger than the {num} training images")
         return self.facts
+
+    def _statistics(self, images: Tensor | ImageFiles) -> tuple[list[float], list[float]]:
+        if self.mean is not None and self.std is not None:
+            return self.mean, self.std
+        if isinstance(images, ImageFiles):
+            chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(self.split_seed))
+            images, _ = images[chosen[:NUM_FOR_STATISTICS]].decoded()
+        mean, std = channel_statistics(images)
+        return mean.tolist(), std.tolist()
+
+    def _cached(self, splits: dict[str, LabelledImages]) -> dict[str, LabelledImages]:
+        """Decode files once for all, where that is asked for and there is room."""
+        files = [part.images for part in splits.values() if isinstance(part.images, ImageFiles)]
+        if not files:
+            if self.cache == "none":
+                raise BadInput("data.cache=none is for folders of images; device, host and auto fit these data")
+            return splits
+        num_bytes, free = sum(math.prod(f.shape) for f in files), _available_bytes()
+        if self.cache == "none" or (self.cache == "auto" and num_bytes > free / 2):
+            return splits
+        if num_bytes > free:
+            raise BadInput(
+                f"data.cache={self.cache}: the images take {num_bytes / 1e9:.1f} GB, and {free / 1e9:.1f} GB of memory "
+                "are free; data.cache=none reads them as they are wanted"
+            )
+        log.info("Decoding %s images once, into %.1f GB of memory.", f"{sum(map(len, files)):,}", num_bytes / 1e9)
+        cached = {}
+        for name, part in splits.items():
+            images, kept = part.images.decoded() if isinstance(part.images, ImageFiles) else (part.images, None)
+            cached[name] = LabelledImages(images, part.labels if kept is None else part.labels[kept])
+        return cached
 
     def _check(self, source: ImageSource) -> None:
         for part in (source.train, source.test):
             if part is None:
                 continue
-            shape, expected = tuple(part.images.shape[1:]), (self.in_channels, self.image_size, self.image_size)
-            if shape != expected:
+            shape, side = tuple(part.images.shape[1:]), source.image_size or part.images.shape[-1]
+            expected = (self.in_channels, self.image_size, self.image_size)
+            if (shape[0], side, side) != expected or shape[1] != shape[2]:
                 raise BadInput(f"the images have (channels, height, width) {shape}; the data config says {expected}")
             found = int(part.labels.max()) + 1
+            self.num_classes = self.num_classes or len(source.classes)
             if len(source.classes) != self.num_classes or found > self.num_classes or int(part.labels.min()) < 0:
                 raise BadInput(
                     f"data.num_classes={self.num_classes} was given, but the data have "
@@ -150,20 +196,31 @@ class InMemoryImages(lightning.LightningDataModule):
     def loader(self, split: Split, device: torch.device | str) -> BatchLoader:
         """Give the batches of a split on a device; only training batches are shuffled and augmented."""
         facts = self.load()
-        part = self.splits[split]
-        training = split == "train"
+        images, labels = self.splits[split].images, self.splits[split].labels
+        training, device = split == "train", torch.device(device)
+        if isinstance(images, Tensor) and self._fits_on(device, images):
+            images, labels = images.to(device), labels.to(device)
         return BatchLoader(
-            part.images.to(device),
-            part.labels.to(device),
+            images,
+            labels,
             self.batch_size if training else self.eval_batch_size,
             torch.tensor(facts.mean),
             torch.tensor(facts.std),
+            device=device,
+            image_size=self.image_size,
             shuffle=training,
             augmentations=self.augmentations if training else (),
             mix=self.mix if training else None,
-            num_classes=self.num_classes,
+            num_classes=len(facts.classes),
             seed=self.seed,
+            rank=self.trainer.global_rank if self.trainer else 0,
+            world_size=self.trainer.world_size if self.trainer else 1,
         )
+
+    def _fits_on(self, device: torch.device, images: Tensor) -> bool:
+        if device.type != "cuda" or self.cache == "device":
+            return True
+        return self.cache == "auto" and images.numel() < torch.cuda.mem_get_info(device)[0] / 2
 
     def _device(self) -> torch.device:
         return self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
@@ -188,6 +245,16 @@ class InMemoryImages(lightning.LightningDataModule):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._train_state = state["train_loader"]
+
+
+def _identity(images: Tensor | ImageFiles) -> Tensor:
+    return images.fingerprint() if isinstance(images, ImageFiles) else images
+
+
+def _available_bytes() -> int:
+    """Ask Linux how much memory could be had without swapping."""
+    (line,) = (line for line in MEMINFO.read_text().splitlines() if line.startswith("MemAvailable:"))
+    return 1024 * int(line.split()[1])
 
 
 def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,48 +1,61 @@
-"""Batches cut straight from tensors: no worker processes, no per-sample Python, and a position that can be saved."""
+"""Batches of whole data sets: no per-sample Python, and a position that can be saved."""
 
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
+from torch.nn.functional import one_hot
 
+from zoo.data.decoding import ImageFiles
+from zoo.data.draws import Draws
 from zoo.data.mix import Mix
+from zoo.data.prefetch import ahead
 
-Augmentation = Callable[[Tensor, Generator], Tensor]
+Augmentation = Callable[[Tensor, Draws], Tensor]
+Index = Tensor | slice
 
 
 class BatchLoader:
-    """Iterate over (images, labels) batches, normalised to float32, on the device where the tensors lie.
+    """Iterate over (images, labels) batches, augmented and normalised to float32 on a device.
+
+    Images are uint8: a tensor (N, C, S, S) on that device or, for a device that is smaller, on the host; or files. From
+    what augmentations leave, the middle `image_size` px are taken. Labels are (N,) int64, mean and std (C,) in units of
+    a pixel's 0…255. With `mix`, the labels of a batch are the shares of its classes (batch, num_classes), float32.
 
     Every random number is a function of (seed, epoch, batch), so that a state is two integers, and after
-    `load_state_dict` the batches come that would have come. Shuffled loaders drop a last short batch.
-
-    Shapes: images (N, C, H, W) uint8, labels (N,) int64, mean and std (C,) in units of a pixel's 0…255. With `mix`, the
-    labels of a batch are the shares of its classes (batch, num_classes), float32.
+    `load_state_dict` the batches come that would have come. Shuffled loaders drop a last short batch. Of each shuffled
+    batch every one of `world_size` processes has an equal share, and other data are shared out among them whole.
     """
 
     def __init__(
         self,
-        images: Tensor,
+        images: Tensor | ImageFiles,
         labels: Tensor,
         batch_size: int,
         mean: Tensor,
         std: Tensor,
         *,
+        device: torch.device | str = "cpu",
+        image_size: int | None = None,
         shuffle: bool = False,
         augmentations: Sequence[Augmentation] = (),
         mix: Mix | None = None,
         num_classes: int = 0,
         seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
         self.images, self.labels, self.batch_size = images, labels, batch_size
-        self.mean = mean.to(images.device)[:, None, None]
-        self.scale = (1 / std).to(images.device)[:, None, None]
+        self.device, self.image_size = torch.device(device), image_size or images.shape[-1]
+        self.mean = mean.to(self.device)[:, None, None]
+        self.scale = (1 / std).to(self.device)[:, None, None]
         self.shuffle, self.augmentations, self.seed = shuffle, tuple(augmentations), seed
         self.mix, self.num_classes = mix, num_classes
+        self.rank, self.world_size = rank, world_size
         self.epoch = 0
         self.position = 0  # batches of this epoch that were handed out
         self._start = 0
-        self._generator = Generator(images.device)
+        self._draws = Draws(0, self.device, rank, world_size)
 
     batch_sampler = None  # Lightning asks for it beside `sampler`
 
@@ -55,38 +68,59 @@ class BatchLoader:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return len(self.labels) // self.batch_size if self.shuffle else -(-len(self.labels) // self.batch_size)
+        if self.shuffle:
+            return len(self.labels) // self.batch_size
+        return -(-len(self.labels) // (self.batch_size * self.world_size))
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        order = self._order()
         start, self._start = self._start, 0
-        for batch in range(start, len(self)):
+        for batch, (images, index) in enumerate(self._fetch(self._indices()[start:]), start):
             self.position = batch + 1
-            chosen = slice(batch * self.batch_size, (batch + 1) * self.batch_size)
-            index = chosen if order is None else order[chosen]
-            images, labels = self.images[index], self.labels[index]
+            labels = self.labels[index].to(self.device, non_blocking=True)
             if self.augmentations or self.mix:
                 self._reseed(1 + batch)
             for augment in self.augmentations:
-                images = augment(images, self._generator)
-            images = images.to(torch.float32).sub_(self.mean).mul_(self.scale)
+                images = augment(images, self._draws)
+            images = centre(images, self.image_size).to(torch.float32).sub_(self.mean).mul_(self.scale)
             if self.mix:
-                shares = torch.nn.functional.one_hot(labels, self.num_classes).to(torch.float32)
-                images, labels = self.mix(images, shares, self._generator)
+                images, labels = self.mix(images, one_hot(labels, self.num_classes).to(torch.float32), self._draws)
             yield images, labels
 
-    def _order(self) -> Tensor | None:
-        if not self.shuffle:
-            return None
-        self._reseed(0)
-        return torch.randperm(len(self.labels), generator=self._generator, device=self.images.device)
+    def _indices(self) -> Sequence[Index]:
+        """Give what each of this process's batches is made of.
+
+        Batches that are not shuffled are as equal as can be, so that every process has as many, and none is padded.
+        """
+        num = len(self.labels)
+        if self.shuffle:
+            self._reseed(0)
+            order = self._draws.permutation(num).to(self.labels.device)
+            whole = order[: len(self) * self.batch_size].view(len(self), self.world_size, -1)
+            return list(whole[:, self.rank])
+        parts = len(self) * self.world_size
+        bounds = [num * i // parts for i in range(parts + 1)]
+        return [slice(bounds[i], bounds[i + 1]) for i in range(self.rank, parts, self.world_size)]
+
+    def _fetch(self, indices: Sequence[Index]) -> Iterator[tuple[Tensor, Index]]:
+        """Give images (n, C, S, S), uint8 on the device, and which of all they are."""
+        if isinstance(self.images, ImageFiles):
+            return self.images.batches(indices, self.device)
+        if self.images.device.type == self.device.type:
+            return ((self.images[index], index) for index in indices)
+        return ahead(((self.images[index].pin_memory(), index) for index in indices), self.device)
 
     def _reseed(self, draw: int) -> None:
-        """Start the stream of one batch, or with 0 of the epoch's order; primes keep neighbours' streams apart."""
-        self._generator.manual_seed(((self.seed * 1_000_003 + self.epoch) * 1_000_033 + draw) % 2**63)
+        """Start the streams of one batch, or with 0 of the epoch's order; primes keep neighbours' streams apart."""
+        self._draws.start(((self.seed * 1_000_003 + self.epoch) * 1_000_033 + draw) % 2**63)
 
     def state_dict(self) -> dict[str, int]:
         return {"epoch": self.epoch, "position": self.position}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         self.epoch, self._start = state["epoch"], state["position"] % len(self)
+
+
+def centre(images: Tensor, size: int) -> Tensor:
+    """Cut the middle `size` × `size` px of images (N, C, S, S)."""
+    edge = round((images.shape[-1] - size) / 2)
+    return images[..., edge : edge + size, edge : edge + size] if edge else images

@@ -1,17 +1,19 @@
 """Pairs of images made into one, on whatever device the batch lives; labels become shares of classes.
 
-Each is called with normalised images (N, C, H, W), the shares of their classes (N, classes) and the batch's generator,
-and gives both anew. An image's partner is its neighbour in the batch, which is shuffled already; the share is drawn
-once a batch, as the authors' own code does, and on the host, so that nothing waits for the device.
+Each is called with normalised images (N, C, H, W), the shares of their classes (N, classes) and the batch's draws, and
+gives both anew. An image's partner is its neighbour in the batch (in this process's share of it), which is shuffled
+already; the share of each is drawn once a batch, as the authors' own code does, and on the host, so that nothing waits
+for the device.
 """
 
-import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from torch import Generator, Tensor
+from torch import Tensor
 
-Mix = Callable[[Tensor, Tensor, Generator], tuple[Tensor, Tensor]]
+from zoo.data.draws import Draws
+
+Mix = Callable[[Tensor, Tensor, Draws], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -23,8 +25,8 @@ class MixUp:
     def __post_init__(self) -> None:
         _check_alpha(self.alpha)
 
-    def __call__(self, images: Tensor, shares: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
-        kept = _host_random(generator).betavariate(self.alpha, self.alpha)
+    def __call__(self, images: Tensor, shares: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+        kept = draws.once().betavariate(self.alpha, self.alpha)
         return images.lerp(images.roll(1, 0), 1 - kept), shares.lerp(shares.roll(1, 0), 1 - kept)
 
 
@@ -44,8 +46,8 @@ class CutMix:
         if not 0 <= self.probability <= 1:
             raise ValueError(f"probability={self.probability} must lie between 0 and 1")
 
-    def __call__(self, images: Tensor, shares: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
-        draw = _host_random(generator)
+    def __call__(self, images: Tensor, shares: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+        draw = draws.once()
         if draw.random() >= self.probability:
             return images, shares
         h, w = images.shape[-2:]
@@ -60,11 +62,6 @@ class CutMix:
 def _window(centre: int, length: float, size: int) -> slice:
     half = int(length) // 2
     return slice(max(0, centre - half), min(size, centre + half))
-
-
-def _host_random(generator: Generator) -> random.Random:
-    """Start a stream on the host from the seed that the batch's own was started with."""
-    return random.Random(generator.initial_seed())
 
 
 def _check_alpha(alpha: float) -> None:

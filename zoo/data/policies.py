@@ -1,17 +1,17 @@
 """Augmentation policies: operations drawn per image from a list, a batch at once.
 
-Called with uint8 images (N, C, H, W) and a generator on their device, as all augmentations. Which operation an image
-gets is drawn on the host, from the same seed, since the images of each are taken together and nothing may wait for the
-device.
+Called with uint8 images (N, C, H, W) and the batch's draws, as all augmentations. Which operation an image gets is
+drawn on the host, since the images of each are taken together and nothing may wait for the device.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from zoo.data import colour, geometry
+from zoo.data.draws import Draws
 
 NUM_LEVELS = 31
 Operation = Callable[[Tensor, Tensor, Tensor], Tensor]  # images, level of 0…1 and sign of ±1 of each
@@ -21,9 +21,9 @@ Operation = Callable[[Tensor, Tensor, Tensor], Tensor]  # images, level of 0…1
 class TrivialAugment:
     """Give each image one operation at a random strength (Müller and Hutter, 2021, the "wide" space of its table 6)."""
 
-    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
+    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
         operations = _operations(0.99, (32.0, 32.0), 135.0, 0.99, 6)
-        return _apply(images, operations, _host_stream(generator), None)
+        return _apply(images, operations, draws.host, None)
 
 
 @dataclass(frozen=True)
@@ -42,18 +42,13 @@ class RandAugment:
         if not 0 <= self.magnitude < NUM_LEVELS:
             raise ValueError(f"magnitude={self.magnitude} must lie between 0 and {NUM_LEVELS - 1}")
 
-    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
+    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
         h, w = images.shape[-2:]
         operations = _operations(0.3, (w * 150 / 331, h * 150 / 331), 30.0, 0.9, 4)
-        host = _host_stream(generator)
+        host = draws.host
         for _ in range(self.num_ops):
             images = _apply(images, operations, host, self.magnitude)
         return images
-
-
-def _host_stream(generator: Generator) -> Generator:
-    """Start a stream of its own: that of the seed itself is what other augmentations on a CPU draw from."""
-    return Generator().manual_seed(generator.initial_seed() ^ 0x5DEECE66D)
 
 
 def _operations(
@@ -79,12 +74,12 @@ def _operations(
     ]
 
 
-def _apply(images: Tensor, operations: list[Operation], host: Generator, magnitude: int | None) -> Tensor:
+def _apply(images: Tensor, operations: list[Operation], host: Draws, magnitude: int | None) -> Tensor:
     """Give each image one of the operations, with the sign and, unless it is given, the magnitude drawn too."""
-    chosen = torch.randint(len(operations), (len(images),), generator=host)
-    drawn = torch.randint(NUM_LEVELS, (len(images),), generator=host)
+    chosen = host.integers(len(operations), 1, len(images))[0]
+    drawn = host.integers(NUM_LEVELS, 1, len(images))[0]
     level = (drawn if magnitude is None else torch.full_like(drawn, magnitude)) / (NUM_LEVELS - 1)
-    sign = torch.randint(2, (len(images),), generator=host) * 2.0 - 1
+    sign = host.integers(2, 1, len(images))[0] * 2.0 - 1
     level, sign, order = (x.to(images.device, non_blocking=True) for x in (level, sign, chosen.argsort()))
     out = torch.empty_like(images)
     counts = chosen.bincount(minlength=len(operations)).tolist()

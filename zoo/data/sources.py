@@ -6,28 +6,24 @@ import io
 import shutil
 import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from zoo.data.decoding import ImageFiles
 from zoo.errors import BadInput, reason
 
-if TYPE_CHECKING:
-    from torchvision.datasets import ImageFolder
-
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
-MEMINFO = Path("/proc/meminfo")
 
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Images (N, C, H, W) as uint8 and their labels (N,) as int64."""
+    """Images (N, C, H, W) as uint8, or their files, and their labels (N,) as int64."""
 
-    images: Tensor
+    images: Tensor | ImageFiles
     labels: Tensor
 
     def __len__(self) -> int:
@@ -36,11 +32,15 @@ class LabelledImages:
 
 @dataclass(frozen=True)
 class ImageSource:
-    """What a data set ships: training images, test images where it has them, and the names of its classes."""
+    """What a data set ships: training images, test images where it has them, and the names of its classes.
+
+    `image_size` is what is to be cut out of its images, in px, where they are larger.
+    """
 
     train: LabelledImages
     test: LabelledImages | None
     classes: Sequence[str]
+    image_size: int | None = None
 
 
 def mnist_5k() -> ImageSource:
@@ -74,66 +74,6 @@ def torchvision_images(
         LabelledImages(_channels_first(torch.as_tensor(split.data)), torch.as_tensor(split.targets)) for split in splits
     )
     return ImageSource(train, test, list(splits[0].classes))
-
-
-def image_folders(root: str, image_size: int, train: str = "train", test: str | None = "val") -> ImageSource:
-    """Read root/train/<class>/* and root/val/<class>/*, resized and cut to squares of `image_size` px, as torchvision.
-
-    The shorter side is resized to 256/224 of `image_size`, and the middle taken. Everything is kept in memory; BadInput
-    where it would not fit, and where a folder is absent, lacks images of a class, or holds a file that is no image.
-    """
-    from torchvision.datasets import ImageFolder
-
-    folders = []
-    for name in (train, test):
-        if name is None:
-            continue
-        try:
-            folders.append(ImageFolder(str(Path(root) / name)))
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise BadInput(
-                f"{Path(root) / name} holds no folders of images ({reason(error)}): put the images of each class into "
-                f"{Path(root) / name}/<class>/, or point data.source.root at a folder that has them"
-            ) from error
-    if folders[0].classes != folders[-1].classes:
-        odd = sorted(set(folders[0].classes) ^ set(folders[-1].classes))[0]
-        raise BadInput(f"{train} and {test} of {root} must hold the same classes; '{odd}' is in one of them only")
-    num_bytes = sum(len(folder) for folder in (folders[0], *folders)) * 3 * image_size**2  # a copy while it is split
-    free = _available_bytes()
-    if num_bytes > free:
-        raise BadInput(
-            f"the images of {root} take {num_bytes / 1e9:.1f} GB at {image_size} px and are kept in memory, of which "
-            f"{free / 1e9:.1f} GB are free; a smaller data.image_size or fewer images will fit"
-        )
-    parts = [LabelledImages(_decode(f, image_size), torch.tensor(f.targets)) for f in folders]
-    return ImageSource(parts[0], parts[1] if test else None, folders[0].classes)
-
-
-def _available_bytes() -> int:
-    """Ask Linux how much memory could be had without swapping."""
-    (line,) = (line for line in MEMINFO.read_text().splitlines() if line.startswith("MemAvailable:"))
-    return 1024 * int(line.split()[1])
-
-
-def _decode(folder: "ImageFolder", image_size: int) -> Tensor:
-    """Decode a folder's images to (N, 3, image_size, image_size) uint8, in threads."""
-    from torchvision.transforms.v2 import functional as F
-
-    images = torch.empty(len(folder), 3, image_size, image_size, dtype=torch.uint8)
-
-    def read(i: int) -> None:
-        path = folder.samples[i][0]
-        try:
-            image = F.pil_to_tensor(folder.loader(path))
-        except (OSError, SyntaxError) as error:  # PIL's words for what it cannot read
-            raise BadInput(f"{path} is no image that can be read ({reason(error)}); mend or remove it") from error
-        image = F.resize(image, [round(image_size * 256 / 224)], antialias=True)
-        images[i] = F.center_crop(image, [image_size, image_size])
-
-    with ThreadPoolExecutor() as pool:
-        for _ in pool.map(read, range(len(folder))):
-            pass
-    return images
 
 
 def _channels_first(images: Tensor) -> Tensor:

@@ -1,0 +1,61 @@
+"""Random numbers for the images of a batch."""
+
+import random
+
+import torch
+from torch import Generator, Tensor
+
+APART = 0x5DEECE66D  # between the seeds of streams that would otherwise give the same numbers
+
+
+class Draws:
+    """Draw for a batch that `world_size` processes share out evenly, and hand out what is of this one's images.
+
+    Numbers are drawn for the whole batch, so that an image is changed in the same way however many processes there are.
+    Three streams start from one seed: `uniform` and `integers` on the images' device; those of `host`, on the CPU, for
+    what decides which operation is done; and `pixels`, too many to be drawn in full, and a process's own.
+    """
+
+    def __init__(self, seed: int = 0, device: torch.device | str = "cpu", rank: int = 0, world_size: int = 1) -> None:
+        self.rank, self.world_size = rank, world_size
+        self.device = torch.device(device)
+        self._numbers, self._pixels = Generator(self.device), Generator(self.device)
+        self.start(seed)
+
+    def start(self, seed: int) -> None:
+        """Start all streams anew."""
+        self.seed = seed
+        self._numbers.manual_seed(seed)
+        self._fresh = True
+
+    @property
+    def host(self) -> "Draws":
+        """Give the streams on the CPU, at their start."""
+        return Draws(self.seed ^ APART, "cpu", self.rank, self.world_size)
+
+    def once(self) -> random.Random:
+        """Start a stream on the host for what is drawn once a batch, the same in every process."""
+        return random.Random(self.seed)
+
+    def uniform(self, rows: int, num: int) -> Tensor:
+        """Give (rows, num) numbers from [0, 1), a column for each of this process's `num` images."""
+        return self._own(torch.rand(rows, num * self.world_size, generator=self._numbers, device=self.device))
+
+    def integers(self, end: int, rows: int, num: int) -> Tensor:
+        """Give (rows, num) whole numbers from 0 to end - 1, a column for each of this process's `num` images."""
+        shape = (rows, num * self.world_size)
+        return self._own(torch.randint(end, shape, generator=self._numbers, device=self.device))
+
+    def pixels(self, shape: tuple[int, ...]) -> Tensor:
+        """Give uint8 noise of any shape."""
+        if self._fresh:
+            self._pixels.manual_seed((self.seed ^ 2 * APART) + self.rank)
+            self._fresh = False
+        return torch.randint(256, shape, generator=self._pixels, device=self.device, dtype=torch.uint8)
+
+    def permutation(self, num: int) -> Tensor:
+        """Give the numbers 0 to num - 1 in random order, the same in every process."""
+        return torch.randperm(num, generator=self._numbers, device=self.device)
+
+    def _own(self, numbers: Tensor) -> Tensor:
+        return numbers.tensor_split(self.world_size, 1)[self.rank]
