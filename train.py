@@ -1,14 +1,18 @@
 """Train a net: `python train.py model=lenet5 data=mnist_5k`; `python train.py --help` lists every choice."""
 
+from typing import Any
+
 from omegaconf import DictConfig
 
 from zoo.cli import command
 
 
 @command("train")
-def main(cfg: DictConfig) -> None:
-    from zoo import folder, report, run  # here and not above: torch takes seconds to import, and --help should not
+def main(cfg: DictConfig) -> dict[str, Any]:
+    from zoo import folder, launch, report, run  # not above: torch takes seconds to import, and --help should not
 
+    if launch.is_for_many(cfg):
+        return launch.start(cfg)  # this very command, a process for each of trainer.devices
     with folder.open_run(cfg) as this:  # runs/<name>/<stamp>, new or resumed, with its config and its log
         data = run.build_data(this)
         net = run.build_net(this)
@@ -19,6 +23,7 @@ def main(cfg: DictConfig) -> None:
         run.fit(this, trainer, task, data)
         result = run.measure_product(this, trainer, task, data)
         report.show_result(result)
+        return result
 
 
 if __name__ == "__main__":

@@ -9,11 +9,12 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ZOO = ROOT / "zoo"
 
-# room: the rooms it may import beside itself. errors and files are the ground that all but the nets stand on.
-GROUND = {"errors", "files"}
+# room: the rooms it may import beside itself. errors, files and ranks are the ground that all but the nets stand on.
+GROUND = {"errors", "files", "ranks"}
 ARROWS = {
     "errors": set(),
     "files": set(),
+    "ranks": set(),
     "models": set(),
     "measure": set(),
     "data": GROUND,
@@ -21,6 +22,7 @@ ARROWS = {
     "build": GROUND,
     "cli": GROUND,
     "folder": GROUND,
+    "launch": GROUND | {"folder"},
     "catalogue": GROUND,
     "compress": GROUND | {"measure"},
     "checkpoint": GROUND | {"compress", "measure"},

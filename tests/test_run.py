@@ -131,7 +131,7 @@ def test_a_file_that_asks_for_foreign_code_is_refused(command, toy_smoke, only_r
         ("data", {"_target_": "zoo.data.sources._unpack_debian_fashion_mnist", "raw": str(tmp_path)}),
     ):
         evil = {**facts, "config": {**facts["config"], group: node}}
-        save_product(tmp_path / "evil.safetensors", LeNet5(image_size=28), evil)
+        save_product(tmp_path / "evil.safetensors", LeNet5(image_size=28).state_dict(), evil)
         outcome = command("evaluate", f"checkpoint={tmp_path}/evil.safetensors")
         assert outcome.code == 2
         assert "the file" in outcome.sentence

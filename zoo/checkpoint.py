@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from zoo.errors import BadInput
 from zoo.files import replacing
 
-FORMAT = 2  # 1 called the scaled tanh of 1998 tanh
+FORMAT = 3  # 1 called the scaled tanh of 1998 tanh; 2 called ImageData by another name
+PRODUCT = "model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,9 @@ class Product:
     facts: dict[str, Any]
 
 
-def save_product(path: Path, net: nn.Module, facts: Mapping[str, Any]) -> None:
-    """Write the net's weights and the facts, whole or not at all."""
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
+def save_product(path: Path, state: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    """Write a net's weights (its state dict) and the facts, whole or not at all."""
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     text = json.dumps({"format": FORMAT, **facts})
     packed = safetensors.torch.save(weights, {"zoo": text, "zoo_sha256": _digest(text, weights)})
     with replacing(path) as file:

@@ -15,6 +15,7 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from zoo import ranks
 from zoo.errors import BadInput, Interrupted, ZooError, choices, reason
 
 Story = Callable[[DictConfig], None]
@@ -93,12 +94,15 @@ def tell(error: Exception) -> int:
     if isinstance(error, OSError) and error.strerror:
         where = f": {error.filename}" if error.filename else ""
         return _say(f"{error.strerror}{where}; what was saved before is whole", ZooError.exit_code)
+    if isinstance(error, RuntimeError) and ranks.world_size() > 1 and re.search("gloo|NCCL|by peer", str(error)):
+        return _say("" if "ZOO_RUN" in os.environ else "another process of this run has ended", ZooError.exit_code)
     traceback.print_exception(error)
     return ZooError.exit_code
 
 
 def _say(sentence: str, code: int) -> int:
-    print(f"error: {' '.join(sentence.split())}", file=sys.stderr)
+    if sentence and ranks.rank() == 0:  # the other processes of a run would say the same
+        print(f"error: {' '.join(sentence.split())}", file=sys.stderr)
     return code
 
 

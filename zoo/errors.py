@@ -5,7 +5,10 @@ from collections.abc import Iterable
 
 
 class ZooError(Exception):
-    """Say in one sentence what went wrong and what would help; the process ends with `exit_code`."""
+    """Say in one sentence what went wrong and what would help; the process ends with `exit_code`.
+
+    Without a sentence, another process of the run has told already.
+    """
 
     exit_code = 1
 

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import math
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,11 +16,13 @@ import lightning
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from zoo import ranks
 from zoo.errors import BadInput, choices
 from zoo.files import write_text
 
 GROUPS = ("model", "data", "task", "optim", "schedule", "compress", "callbacks", "trainer", "experiment")
-LAST = "last.ckpt"
+LAST, CONFIG = "last.ckpt", "config.yaml"
+HERE = "ZOO_RUN"  # in the environment: the folder that zoo.launch made for the processes it started
 log = logging.getLogger("zoo")
 
 
@@ -39,24 +42,44 @@ class Run:
 
 @contextmanager
 def open_run(cfg: DictConfig) -> Iterator[Run]:
-    """Make a new run folder with its config.yaml, or open the one that `resume` names, and log to log.txt in it.
+    """Open a run's folder, new or to be resumed, in each of its processes, and log to log.txt in it."""
+    config_of(cfg)  # before the processes are connected, so that all of them refuse what is wrong with it
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(ranks.joined(cfg.trainer.accelerator))
+        mine = stack.enter_context(made(cfg)) if ranks.rank() == 0 and HERE not in os.environ else None
+        there = Path(ranks.of_first(str(mine.folder) if mine else os.environ.get(HERE, "")))
+        run = mine or Run(there, config_of(cfg) if cfg.resume else _load(there), resumed=bool(cfg.resume))
+        stack.enter_context(_logging_to(run.folder))
+        log.debug("config:\n%s", OmegaConf.to_yaml(run.cfg))
+        lightning.seed_everything(run.cfg.seed, workers=True, verbose=False)
+        yield run
+
+
+@contextmanager
+def made(cfg: DictConfig) -> Iterator[Run]:
+    """Make a new run folder with its config.yaml, or find the one that `resume` names.
 
     Bad input that shows before anything was trained leaves no new folder behind.
     """
-    run = _resumed(cfg) if cfg.resume else None
-    _check(run.cfg if run else cfg)
-    run = run or _new(cfg)
+    settled = config_of(cfg)
+    run = Run(Path(cfg.resume), settled, resumed=True) if cfg.resume else _new(settled)
+    for litter in run.folder.glob(".*.part"):  # of a write that a kill cut short
+        litter.unlink()
     try:
-        with _logging_to(run.folder / "log.txt"):
-            log.debug("config:\n%s", OmegaConf.to_yaml(run.cfg))
-            lightning.seed_everything(run.cfg.seed, workers=True, verbose=False)
-            yield run
+        yield run
     except BadInput:
         if not run.resumed and not run.last_checkpoint:
             shutil.rmtree(run.folder)
             with contextlib.suppress(OSError):  # other runs of this name
                 run.folder.parent.rmdir()
         raise
+
+
+def config_of(cfg: DictConfig) -> DictConfig:
+    """Give the config of the run that a command line asks for, checked: with `resume` it is that run's own."""
+    settled = _resumed(cfg) if cfg.resume else cfg
+    _check(settled)
+    return settled
 
 
 def _new(cfg: DictConfig) -> Run:
@@ -74,28 +97,30 @@ def _new(cfg: DictConfig) -> Run:
             break
         except FileExistsError:  # another run of this name began in the same second
             folder, n = parent / f"{stamp}-{n}", n + 1
-    write_text(folder / "config.yaml", OmegaConf.to_yaml(resolved))
+    write_text(folder / CONFIG, OmegaConf.to_yaml(resolved))
     return Run(folder, resolved)
 
 
-def _resumed(cfg: DictConfig) -> Run:
-    """Open a run folder with its own config; of the command line only trainer.* is taken over."""
+def _resumed(cfg: DictConfig) -> DictConfig:
+    """Read a run folder's own config; of the command line only trainer.* is taken over."""
     folder = Path(cfg.resume)
-    file = folder / "config.yaml"
-    if not file.is_file():
-        there = [str(path.parent) for path in sorted(Path(cfg.runs).glob("*/*/config.yaml"))]
-        raise BadInput(f"resume={folder} is no run folder, since it has no config.yaml; {choices(str(folder), there)}")
-    saved = OmegaConf.load(file)
-    assert isinstance(saved, DictConfig)
+    if not (folder / CONFIG).is_file():
+        there = [str(path.parent) for path in sorted(Path(cfg.runs).glob(f"*/*/{CONFIG}"))]
+        raise BadInput(f"resume={folder} is no run folder, since it has no {CONFIG}; {choices(str(folder), there)}")
+    saved = _load(folder)
     changes = [o for o in HydraConfig.get().overrides.task if not o.startswith("resume=")]
     foreign = [o for o in changes if not o.startswith("trainer.")]
     if foreign:
         raise BadInput(f"{foreign[0]} cannot be given with resume, which keeps the run's own config but for trainer.*")
     for key, value in ((o.split("=")[0], OmegaConf.select(cfg, o.split("=")[0])) for o in changes):
         OmegaConf.update(saved, key, value)
-    for litter in folder.glob(".*.part"):  # of a write that a kill cut short
-        litter.unlink()
-    return Run(folder, saved, resumed=True)
+    return saved
+
+
+def _load(folder: Path) -> DictConfig:
+    config = OmegaConf.load(folder / CONFIG)
+    assert isinstance(config, DictConfig)
+    return config
 
 
 def _check(cfg: DictConfig) -> None:
@@ -121,21 +146,33 @@ def _check(cfg: DictConfig) -> None:
 
     demand("trainer.accumulate_grad_batches", at_least(1), "a whole number, at least 1")
     demand("trainer.gradient_clip_val", lambda v: v is None or above_zero(v), "a number above 0, or null for none")
-    demand("trainer.devices", lambda devices: devices in (1, "auto"), "1: more devices are not supported yet")
+
+    def devices(value: Any) -> bool:
+        if OmegaConf.is_list(value):
+            return len(value) > 0 and all(type(device) is int and device >= 0 for device in value)
+        return value in (-1, "auto") or (type(value) is int and value > 0)
+
+    demand(
+        "trainer.devices", devices, "how many there are to be on each machine, auto for all, or a list such as [0,2]"
+    )
     demand("optim.lr", above_zero, "a number above 0, such as 0.001")
     demand("compress.before_fit", lambda passes: not passes, "empty: there are no passes yet")
     demand("compress.after_fit", lambda passes: not passes, "empty: there are no passes yet")
 
 
 @contextmanager
-def _logging_to(path: Path) -> Iterator[None]:
-    """Send our messages to the console and to `path`, and libraries' messages and warnings to `path` only."""
-    to_file = logging.FileHandler(path)
+def _logging_to(folder: Path) -> Iterator[None]:
+    """Send our messages to the console and to log.txt, and libraries' messages and warnings to log.txt only.
+
+    Of the processes of a run only the first uses the console, and the others write to log_1.txt and so on.
+    """
+    rank = ranks.rank()
+    to_file = logging.FileHandler(folder / (f"log_{rank}.txt" if rank else "log.txt"))
     to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     to_console = logging.StreamHandler()
     to_console.setLevel(logging.INFO)
     log.setLevel(logging.DEBUG)
-    log.handlers, log.propagate = [to_console, to_file], False
+    log.handlers, log.propagate = [to_file] if rank else [to_console, to_file], False
     others = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "py.warnings")]
     for logger in others:
         logger.handlers, logger.propagate = [to_file], False

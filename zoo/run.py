@@ -3,27 +3,29 @@
 import inspect
 import logging
 import platform
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import lightning
 import torch
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from zoo import report
+from zoo import ranks, report
 from zoo.build import build, check_targets, probe
 from zoo.callbacks.loggers import MetricsCSV, TensorBoard
 from zoo.callbacks.monitor import TrainingMonitor
 from zoo.callbacks.product import BestProduct
 from zoo.callbacks.progress import NoProfiler
 from zoo.callbacks.resume import AtomicCheckpointIO, ResumeCheckpoint
-from zoo.checkpoint import Product, load_weights, provenance, read_product
+from zoo.checkpoint import PRODUCT, Product, load_weights, provenance, read_product
 from zoo.data.images import ImageData, ImageFacts
 from zoo.errors import BadInput, choices, reason
 from zoo.files import write_json, write_text
-from zoo.folder import Run
+from zoo.folder import CONFIG, Run
 from zoo.measure.counts import count_macs, count_parameters
 from zoo.models.init import Scheme, initialise
 from zoo.tasks.classification import ImageClassification
@@ -55,7 +57,10 @@ def build_data(run: Run) -> ImageData:
             if len(seen["mean"]) == settings.in_channels:
                 settings.mean, settings.std = seen["mean"], seen["std"]
     data: ImageData = build(run.cfg.data, "data")
-    facts = data.load()
+    if data.batch_size % ranks.world_size():
+        raise BadInput(f"data.batch_size={data.batch_size} cannot be shared out to {ranks.world_size()} processes")
+    with ranks.first_of_machine_first():
+        facts = data.load()
     if settings.num_classes is None:
         settings.num_classes = len(facts.classes)
         run.cfg.model.num_classes = run.cfg.model.num_classes or len(facts.classes)
@@ -150,10 +155,11 @@ def _start_weights(run: Run, net: nn.Module) -> None:
 def build_task(run: Run, net: nn.Module) -> ImageClassification:
     """Build the task around a net, with its optimizer and schedule.
 
-    Lightning cannot clip gradients in mixed precision for fused optimizers, so that clipping takes an ordinary one.
+    Lightning cannot clip gradients in mixed precision for fused optimizers, and FSDP2 knows not all of them, so that
+    both take an ordinary one.
     """
     settings: Any = OmegaConf.to_container(run.cfg.optim, resolve=True)
-    if run.cfg.trainer.gradient_clip_val is not None:
+    if run.cfg.trainer.gradient_clip_val is not None or run.cfg.trainer.strategy == "fsdp2":
         settings.pop("fused", None)
     optimizer, schedule = build(settings, "optim"), build(run.cfg.schedule, "schedule")
     probe("optim", optimizer, [torch.zeros(1, 1, 1, 1, requires_grad=True)])
@@ -175,6 +181,8 @@ def build_trainer(run: Run) -> lightning.Trainer:
     if settings["accelerator"] == "auto":
         settings["accelerator"] = "cuda" if torch.cuda.is_available() else "cpu"
     settings["precision"] = resolve_precision(settings["precision"], settings["accelerator"])
+    if ranks.world_size() > 1:
+        settings |= _of_many(settings)
     step = 0 if run.resumed else None
     if run.last_checkpoint:
         step = AtomicCheckpointIO().load_checkpoint(run.last_checkpoint)["global_step"]
@@ -183,13 +191,30 @@ def build_trainer(run: Run) -> lightning.Trainer:
         settings,
         "trainer",
         callbacks=[build(node, f"callbacks.{name}") for name, node in run.cfg.callbacks.items() if node is not None],
-        logger=[TensorBoard(run.folder, step), MetricsCSV(run.folder, step)],
+        logger=[] if ranks.rank() else [TensorBoard(run.folder, step), MetricsCSV(run.folder, step)],
         plugins=[AtomicCheckpointIO()],
         **({} if "profiler" in settings else {"profiler": NoProfiler()}),
         default_root_dir=run.folder,
         num_sanity_val_steps=0,
         enable_model_summary=False,
+        use_distributed_sampler=False,
     )
+
+
+def _of_many(settings: dict[str, Any]) -> dict[str, Any]:
+    """Give the trainer's settings for one of several processes, which are as many as whoever started them says."""
+    here = ranks.local_world_size()
+    if settings["devices"] not in (1, -1, "auto", here) and not isinstance(settings["devices"], list):
+        raise BadInput(f"trainer.devices={settings['devices']}, but {here} processes were started on this machine")
+    warnings.filterwarnings("ignore", "It is recommended to use `self.log", UserWarning)  # ours are of all already
+    strategies = {
+        "auto": lambda: DDPStrategy(gradient_as_bucket_view=True),
+        "ddp": lambda: DDPStrategy(gradient_as_bucket_view=True),
+        "fsdp2": lambda: ModelParallelStrategy(ranks.world_size(), 1, save_distributed_checkpoint=False),
+    }
+    make = strategies.get(settings["strategy"], lambda: settings["strategy"])
+    whole = settings["strategy"] != "fsdp2"  # which cannot gather its weights in inference mode
+    return {"devices": here, "num_nodes": ranks.world_size() // here, "strategy": make(), "inference_mode": whole}
 
 
 def resolve_precision(precision: str, accelerator: str) -> str:
@@ -210,7 +235,10 @@ def fit(run: Run, trainer: lightning.Trainer, task: ImageClassification, data: I
         **provenance(),
     }
     callback_of(trainer, TrainingMonitor), callback_of(trainer, ResumeCheckpoint)
-    write_text(run.folder / "config.yaml", OmegaConf.to_yaml(run.cfg))  # all is built, so what resume changed is sound
+    if ranks.rank() == 0:  # all is built, so what resume changed is sound
+        write_text(run.folder / CONFIG, OmegaConf.to_yaml(run.cfg))
+    if ranks.rank():
+        torch.manual_seed(run.cfg.seed + ranks.rank())  # for dropout; the first goes on as a process alone would
     try:
         trainer.fit(task, datamodule=data, ckpt_path=run.last_checkpoint, weights_only=True)
     except RuntimeError as error:
@@ -229,16 +257,22 @@ def callback_of(trainer: lightning.Trainer, kind: type[SomeCallback]) -> SomeCal
 
 def measure_product(run: Run, trainer: lightning.Trainer, task: ImageClassification, data: ImageData) -> dict[str, Any]:
     """Read the product back from its file, test that, and write result.json and the HParams table's row."""
-    product = read_product(run.folder / "model.safetensors")
+    ranks.of_first(None)  # which has written it by now
+    product = read_product(run.folder / PRODUCT)
+    if ranks.world_size() > 1:
+        task.net = _laid_out(bare_net(run.cfg.model), run.cfg)  # that of training may be in parts
     load_weights(task.net, product)
-    test = trainer.test(task, datamodule=data, verbose=False)[0]
     monitor, facts, cfg = callback_of(trainer, TrainingMonitor), data.load(), run.cfg
+    sizes = {
+        "params": count_parameters(task.net),
+        "macs": count_macs(task.net, (cfg.data.in_channels, cfg.data.image_size, cfg.data.image_size)),
+    }
+    test = trainer.test(task, datamodule=data, verbose=False)[0]
     result = {
         "name": cfg.name,
         "net": cfg.choices.model,
         "data": cfg.choices.data,
-        "params": count_parameters(task.net),
-        "macs": count_macs(task.net, (cfg.data.in_channels, cfg.data.image_size, cfg.data.image_size)),
+        **sizes,
         "settings": report.hyperparameters(cfg),
         "seed": cfg.seed,
         "epochs": trainer.current_epoch,
@@ -247,6 +281,7 @@ def measure_product(run: Run, trainer: lightning.Trainer, task: ImageClassificat
         "epoch_seconds": monitor.epoch_seconds,
         "images_per_second": monitor.images_per_second,
         "device": _device_name(trainer.strategy.root_device),
+        "processes": ranks.world_size(),
         "precision": str(trainer.precision),
         "validation": {k.removeprefix("val/"): v for k, v in product.facts["best"]["metrics"].items()},
         "test": {k.removeprefix("test/"): v for k, v in test.items()},
@@ -259,7 +294,8 @@ def measure_product(run: Run, trainer: lightning.Trainer, task: ImageClassificat
         logger.log_hyperparams(report.hyperparameters(cfg), metrics=report.headline(result))
         logger.finalize("success")
     result["bytes"] = {f.name: f.stat().st_size for f in sorted(run.folder.iterdir()) if f.is_file()}
-    write_json(run.folder / "result.json", result)
+    if ranks.rank() == 0:
+        write_json(run.folder / "result.json", result)
     return result
 
 

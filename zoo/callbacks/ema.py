@@ -30,6 +30,8 @@ class WeightEMA(lightning.Callback):
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if trainer.limit_val_batches == 0:
             raise BadInput("callbacks=ema keeps the average that is validated; trainer.limit_val_batches=0 leaves none")
+        if pl_module.device_mesh is not None:
+            raise BadInput("callbacks=ema averages whole weights, and trainer.strategy=fsdp2 shares them out; take ddp")
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         source = self.average or self._live(pl_module)

@@ -8,13 +8,15 @@ import lightning
 import torch
 from torch import Tensor
 
+from zoo import ranks
 from zoo.errors import ZooError
 
 
 class TrainingMonitor(lightning.Callback):
     """Log the mean `train/loss` and the `lr` of each `log_every_n_steps`, time every epoch, and stop a run gone to NaN.
 
-    Losses stay on the device between logged steps; a step is one of the optimizer, over however many batches. An
+    Losses stay on the device between logged steps, and are then averaged over all processes; a step is one of the
+    optimizer, over however many batches. An
     epoch's seconds are of its training steps alone, without validation; those of an epoch that was interrupted are
     added up over its parts.
     """
@@ -23,7 +25,7 @@ class TrainingMonitor(lightning.Callback):
         self.epoch_seconds: list[float] = []
         self.num_images = 0
         self._losses: list[Tensor] = []  # of the batches since the last flush, on the device
-        self._earlier: list[float] = []  # those before an interruption
+        self._earlier: list[float] = []  # those already fetched
         self._so_far = 0.0  # seconds of this epoch before it was interrupted
         self._started: float | None = None
 
@@ -36,7 +38,7 @@ class TrainingMonitor(lightning.Callback):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self._losses.append(outputs["loss"])
-        self.num_images += len(batch[1])
+        self.num_images += len(batch[1]) * ranks.world_size()
         per_step = trainer.accumulate_grad_batches
         stepped = (batch_idx + 1) % per_step == 0
         enough = len(self._earlier) + len(self._losses) >= per_step * trainer.log_every_n_steps  # type: ignore[attr-defined]
@@ -49,20 +51,27 @@ class TrainingMonitor(lightning.Callback):
     def _flush(self, trainer: lightning.Trainer) -> None:
         """Log the mean loss since the last flush, once it is known to be finite."""
         losses = self._checked_losses(trainer)
-        self._losses, self._earlier = [], []
+        self._earlier = []
         mean = sum(losses) / len(losses) * trainer.accumulate_grad_batches  # Lightning has divided each by their number
         lr = trainer.optimizers[0].param_groups[0]["lr"]
         for logger in trainer.loggers:
             logger.log_metrics({"train/loss": mean, "lr": lr}, step=trainer.global_step - 1)
 
     def _checked_losses(self, trainer: lightning.Trainer) -> list[float]:
-        """Fetch the losses since the last flush in one transfer; ZooError where one of them is not finite."""
-        losses = self._earlier + (torch.stack(self._losses).tolist() if self._losses else [])
+        """Give the losses since the last flush; ZooError where one of them is not finite."""
+        losses = self._fetched_losses()
         for i, loss in enumerate(losses):
             if not math.isfinite(loss):
                 step = trainer.global_step - (len(losses) - 1 - i) // trainer.accumulate_grad_batches
                 raise ZooError(_gone(f"loss became {loss} at step {step}", trainer))
         return losses
+
+    def _fetched_losses(self) -> list[float]:
+        """Fetch the losses since the last flush in one transfer."""
+        if self._losses:
+            self._earlier += (ranks.total(torch.stack(self._losses)) / ranks.world_size()).tolist()
+            self._losses = []
+        return self._earlier
 
     def on_save_checkpoint(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
@@ -85,7 +94,7 @@ class TrainingMonitor(lightning.Callback):
         return {
             "epoch_seconds": self.epoch_seconds,
             "num_images": self.num_images,
-            "losses": self._earlier + [float(loss) for loss in self._losses],
+            "losses": list(self._fetched_losses()),
             "so_far": self._seconds_so_far(),
         }
 

@@ -1,13 +1,14 @@
 """Keep the best weights as the run's product."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import lightning
-import torch
 
-from zoo.checkpoint import save_product
+from zoo import ranks
+from zoo.checkpoint import PRODUCT, save_product
 from zoo.errors import BadInput, choices
 
 
@@ -16,10 +17,11 @@ class BestProduct(lightning.Callback):
 
     Of epochs that are equal in it, as they often are on few images, that of the lowest validation loss is kept.
     Stands before any callback that swaps the weights for validation only, so that what was measured is what is kept.
-    A run without validation keeps its last weights. `facts` is what the file says beside its weights and this metric.
+    With `metric` null, and in a run without validation, the last weights are kept. `facts` is what the file says beside
+    its weights and this metric.
     """
 
-    def __init__(self, metric: str = "val/accuracy", mode: Literal["max", "min"] = "max") -> None:
+    def __init__(self, metric: str | None = "val/accuracy", mode: Literal["max", "min"] = "max") -> None:
         self.metric, self.sign = metric, {"max": 1, "min": -1}[mode]
         self.facts: Mapping[str, Any] = {}
         self.best: dict[str, Any] = {}  # epoch, and all validation metrics there
@@ -28,12 +30,15 @@ class BestProduct(lightning.Callback):
         if trainer.sanity_checking:
             return
         metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
-        if self.metric not in metrics:
+        if self.metric is not None and self.metric not in metrics:
             raise BadInput(f"callbacks.product.metric={self.metric} is not measured; {choices(self.metric, metrics)}")
-        if metrics[self.metric] == metrics[self.metric] and (not self.best or self._beats(metrics)):
+        if self.metric is None or self._beats(metrics):
             self._write(trainer, pl_module, {"epoch": trainer.current_epoch, "metrics": metrics})
 
     def _beats(self, metrics: Mapping[str, float]) -> bool:
+        assert self.metric is not None
+        if not self.best:
+            return not math.isnan(metrics[self.metric])
         gain = self.sign * (metrics[self.metric] - self.best["metrics"][self.metric])
         return gain > 0 or (gain == 0 and metrics["val/loss"] < self.best["metrics"]["val/loss"])
 
@@ -42,9 +47,10 @@ class BestProduct(lightning.Callback):
             self._write(trainer, pl_module, {"epoch": trainer.current_epoch - 1, "metrics": {}})
 
     def _write(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, best: dict[str, Any]) -> None:
-        net = pl_module.net
-        assert isinstance(net, torch.nn.Module)
-        save_product(Path(trainer.default_root_dir) / "model.safetensors", net, {**self.facts, "best": best})
+        state = trainer.strategy.lightning_module_state_dict()  # asked of every process, which may hold a part each
+        if ranks.rank() == 0:
+            weights = {name.removeprefix("net."): w for name, w in state.items() if name.startswith("net.")}
+            save_product(Path(trainer.default_root_dir) / PRODUCT, weights, {**self.facts, "best": best})
         self.best = best
 
     def state_dict(self) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from zoo import ranks
 from zoo.errors import BadInput, Interrupted, reason
 from zoo.files import replacing
 from zoo.folder import LAST
@@ -44,7 +45,8 @@ class ResumeCheckpoint(Checkpoint):
     """Write last.ckpt after every epoch, every so many minutes within one, and on SIGTERM and Ctrl-C.
 
     A signal lets the step in hand finish; then the state is saved and the run ends with Interrupted. A second signal
-    ends it at once. Beside what Lightning saves stand the states of the random number generators.
+    ends it at once. Of several processes none stops alone: they ask each other every `log_every_n_steps`. Beside what
+    Lightning saves stand the states of the random number generators.
     """
 
     def __init__(self, every_minutes: float = 10) -> None:
@@ -79,7 +81,11 @@ class ResumeCheckpoint(Checkpoint):
             return
         if (batch_idx + 1) % trainer.accumulate_grad_batches:  # half-summed gradients are in no checkpoint
             return
-        if self._signal or time.monotonic() - self._saved > 60 * self.every_minutes:
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if ranks.world_size() > 1 and trainer.global_step % every:  # asking each other at every step would cost
+            return
+        due = self._signal or time.monotonic() - self._saved > 60 * self.every_minutes
+        if any(ranks.of_all(due)):
             self._save(trainer)
         self._stop_if_told(trainer)
 
@@ -97,11 +103,12 @@ class ResumeCheckpoint(Checkpoint):
         self._saved = time.monotonic()
 
     def _stop_if_told(self, trainer: lightning.Trainer) -> None:
-        if self._signal:
+        told = [number for number in ranks.of_all(self._signal) if number]  # a signal may come to some of us only
+        if told:
             raise Interrupted(
-                f"stopped by {signal.Signals(self._signal).name} after step {trainer.global_step}; "
+                f"stopped by {signal.Signals(told[0]).name} after step {trainer.global_step}; "
                 f"python train.py resume={os.path.relpath(trainer.default_root_dir)} goes on from there",
-                self._signal,
+                told[0],
             )
 
     def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -116,13 +123,14 @@ class ResumeCheckpoint(Checkpoint):
     def on_save_checkpoint(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        checkpoint["random_states"] = get_random_states()
+        checkpoint["random_states"] = ranks.of_all(get_random_states())
         checkpoint["stopped_early_at"] = trainer.max_epochs if trainer.should_stop else None
 
     def on_load_checkpoint(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        self._random_states = checkpoint["random_states"]
+        states = checkpoint["random_states"]  # of each process there was
+        self._random_states = states[ranks.rank()] if len(states) == ranks.world_size() else None
         self._stopped_early_at = checkpoint["stopped_early_at"]
 
 

@@ -7,9 +7,11 @@ from typing import Any, Self
 import lightning
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from zoo import ranks
 from zoo.errors import BadInput
 from zoo.tasks.losses import LossName, limit_norms, loss_function, weight_penalty
 from zoo.tasks.metrics import ClassificationMeter
@@ -61,9 +63,25 @@ class ImageClassification(lightning.LightningModule):
         self.aux_weight, self.head_lr = aux_weight, head_lr
         self.weights = [p for p in net.parameters() if p.requires_grad and p.ndim in (2, 4)]
         self.train_hits: Tensor
-        self.register_buffer("train_hits", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("train_hits", torch.zeros((), dtype=torch.int64), persistent=False)
         self.train_samples = 0
         self.meter = ClassificationMeter()
+        self._ddp_params_and_buffers_to_ignore = ["train_hits", "meter.sums"]  # each process counts its own
+
+    def configure_model(self) -> None:
+        """Share out the weights of each part of the net to all processes, where the strategy is FSDP2."""
+        if self.device_mesh is not None and not isinstance(self.net, FSDPModule):
+            if self.l1 or self.l2 or self.max_norm:
+                raise BadInput(
+                    "task.l1, task.l2 and task.max_norm want whole weights, and fsdp2 shares them out; take ddp"
+                )
+            mesh = self.device_mesh["data_parallel"]
+            self.net.to(memory_format=torch.contiguous_format)  # all that FSDP2 takes
+            for part in self.net.children():
+                for block in part if isinstance(part, nn.Sequential) else [part]:
+                    if any(p.requires_grad for p in block.parameters()):
+                        fully_shard(block, mesh=mesh)
+            fully_shard(self.net, mesh=mesh)
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set as every module does, but for the name of the hook in hand, which Lightning sets some 45 times a step."""
@@ -108,7 +126,7 @@ class ImageClassification(lightning.LightningModule):
             limit_norms(self.weights, self.max_norm)
 
     def on_train_epoch_end(self) -> None:
-        accuracy = self.train_hits / self.train_samples
+        accuracy = ranks.total(self.train_hits) / (self.train_samples * ranks.world_size())
         self.log("train/accuracy", accuracy, logger=False)  # Lightning would write it after last.ckpt is saved,
         for logger in self.loggers:  # and a kill in between would lose the point
             logger.log_metrics({"train/accuracy": float(accuracy)}, step=self.trainer.global_step - 1)
@@ -116,10 +134,12 @@ class ImageClassification(lightning.LightningModule):
         self.train_samples = 0
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["train_samples"] = self.train_samples
+        checkpoint["train_counts"] = [int(ranks.total(self.train_hits)), self.train_samples * ranks.world_size()]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.train_samples = checkpoint["train_samples"]
+        hits, samples = checkpoint["train_counts"]
+        self.train_hits.fill_(hits if ranks.rank() == 0 else 0)
+        self.train_samples = samples // ranks.world_size()
 
     def _measure(self, batch: Batch) -> None:
         images, labels = batch

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from zoo import ranks
+
 
 class ClassificationMeter(nn.Module):
     """Sum loss, top-1 and top-5 hits over batches without leaving the device; a module, to move with its task."""
@@ -21,7 +23,7 @@ class ClassificationMeter(nn.Module):
         self.sums += batch.to(self.sums)
 
     def compute(self) -> dict[str, Tensor]:
-        """Give the means so far, as fractions of 1, and start again from nothing."""
-        loss, top1, top5, count = self.sums.clone()
+        """Give the means so far over all processes, as fractions of 1, and start again from nothing."""
+        loss, top1, top5, count = ranks.total(self.sums).clone()
         self.sums.zero_()
         return {"loss": loss / count, "accuracy": top1 / count, "top5": top5 / count}

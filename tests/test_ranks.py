@@ -1,0 +1,172 @@
+"""Runs of two processes, on a CPU: what one process would give, and what happens when one of them is lost."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import ROOT
+
+# 3,499 digits to train on and, of two processes, neither as many to validate nor to test on
+ODD = [
+    "trainer=cpu",
+    "data.batch_size=64",
+    "data.num_test=1001",
+    "data.num_validation=501",
+    "optim=sgd",
+    "optim.lr=0.01",
+    "trainer.max_epochs=1",
+    "trainer.limit_train_batches=50",
+    "trainer.log_every_n_steps=1",
+    "callbacks.progress=null",
+]
+TWO = ["trainer.devices=2"]
+
+
+@pytest.fixture
+def train(process, tmp_path):
+    """Run train.py to its end in a process of its own, and give the folder of its run."""
+
+    def run(name, *arguments):
+        one = process("train", f"name={name}", *arguments)
+        _, err = one.communicate(timeout=300)
+        assert one.returncode == 0, err
+        assert not err.strip(), err
+        (folder,) = (path.parent for path in tmp_path.glob(f"runs/{name}/*/result.json"))
+        return folder
+
+    return run
+
+
+def rows(folder):
+    with open(folder / "metrics.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def curve(folder):
+    return [float(row["train/loss"]) for row in rows(folder) if row["train/loss"]]
+
+
+def test_two_processes_give_the_curve_of_one_and_count_every_test_image_once(train, process):
+    alone, two, parts = (
+        train("alone", *ODD),
+        train("two", *ODD, *TWO),
+        train("parts", *ODD, *TWO, "trainer.strategy=fsdp2"),
+    )
+    assert len(curve(alone)) == 50
+    for other in (two, parts):
+        assert curve(other) == pytest.approx(curve(alone), abs=1e-4)
+        result = json.loads((other / "result.json").read_text())
+        assert result["processes"] == 2
+        assert result["num_samples"]["test"] == 1001
+        evaluated = process("evaluate", f"checkpoint={other}/model.safetensors")  # by one process, of the same weights
+        evaluated.communicate(timeout=100)
+        evaluation = json.loads((other / "evaluation.json").read_text())
+        assert evaluation["num_samples"] == 1001
+        assert result["test"]["accuracy"] == evaluation["accuracy"]
+        assert result["test"]["loss"] == pytest.approx(evaluation["loss"], abs=1e-6)
+        assert not list(other.glob("*.part"))
+    assert "train/accuracy" in (two / "metrics.csv").read_text()
+
+
+def test_torchrun_and_slurm_start_the_processes_as_well(tmp_path):
+    smoke = ["name=theirs", "trainer=smoke", "trainer.accelerator=cpu", "callbacks.progress=null"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run([*torchrun, str(ROOT / "train.py"), *smoke], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (folder,) = tmp_path.glob("runs/theirs/*")
+    assert json.loads((folder / "result.json").read_text())["processes"] == 2
+
+    slurm = {"SLURM_NTASKS": "2", "SLURM_STEP_ID": "0", "SLURM_JOB_ID": "17", "SLURM_NODELIST": "localhost"}
+    slurm |= {"SLURM_STEP_TASKS_PER_NODE": "2", "SLURM_NODEID": "0", "SLURM_JOB_NAME": "zoo"}
+    line = [sys.executable, str(ROOT / "train.py"), *smoke, "name=slurm"]
+    tasks = [
+        subprocess.Popen(
+            line,
+            cwd=tmp_path,
+            env={**os.environ, **slurm, "SLURM_PROCID": str(i), "SLURM_LOCALID": str(i)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(2)
+    ]
+    errors = [task.communicate(timeout=200)[1] for task in tasks]
+    assert [task.returncode for task in tasks] == [0, 0], errors
+    (folder,) = tmp_path.glob("runs/slurm/*")
+    assert json.loads((folder / "result.json").read_text())["processes"] == 2
+
+
+def workers_of(pid):
+    done = subprocess.run(["ps", "--ppid", str(pid), "-o", "pid=,args="], capture_output=True, text=True)
+    return sorted(int(line.split()[0]) for line in done.stdout.splitlines() if "train.py" in line)
+
+
+def test_a_killed_process_ends_the_run_soon_in_one_sentence_and_resume_goes_on(process, tmp_path):
+    many = [a for a in ODD if not a.startswith(("trainer.limit", "trainer.max"))]
+    run = process("train", *many, *TWO, "trainer.max_epochs=1000", "name=lost")
+    deadline = time.monotonic() + 200
+    while not list(tmp_path.glob("runs/lost/*/last.ckpt")) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    os.kill(workers_of(run.pid)[1], signal.SIGKILL)
+    killed = time.monotonic()
+    _, err = run.communicate(timeout=100)
+    assert time.monotonic() - killed < 60
+    assert run.returncode == 1
+    (folder,) = tmp_path.glob("runs/lost/*")
+    (sentence,) = err.strip().splitlines()
+    assert sentence.startswith("error: process 1 of 2 was killed by SIGKILL")
+    assert f"resume={folder.relative_to(tmp_path)}" in sentence
+
+    epochs = 1 + max(int(float(row["epoch"])) for row in rows(folder) if row["epoch"])
+    again = process("train", f"resume={folder}", f"trainer.max_epochs={epochs + 1}")
+    _, err = again.communicate(timeout=200)
+    assert again.returncode == 0, err
+    result = json.loads((folder / "result.json").read_text())
+    assert result["processes"] == 2
+    assert result["epochs"] == epochs + 1
+    steps = [int(row["step"]) for row in rows(folder)]
+    assert steps == sorted(set(steps))
+
+
+def test_a_signal_stops_both_and_saves(process, tmp_path):
+    many = [a for a in ODD if not a.startswith(("trainer.limit", "trainer.max"))]
+    run = process("train", *many, *TWO, "trainer.max_epochs=1000", "name=told")
+    deadline = time.monotonic() + 200
+    while not list(tmp_path.glob("runs/told/*/last.ckpt")) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    run.send_signal(signal.SIGTERM)
+    _, err = run.communicate(timeout=100)
+    assert run.returncode == 143
+    assert err.strip().startswith("error: stopped by SIGTERM after step")
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_a_sweep_runs_each_of_its_jobs_in_two_processes(process, tmp_path):
+    run = process("train", "-m", "seed=1,2", "trainer=smoke", "trainer.accelerator=cpu", *TWO, "name=sweep")
+    _, err = run.communicate(timeout=200)
+    assert run.returncode == 0, err
+    results = [json.loads(file.read_text()) for file in tmp_path.glob("runs/sweep/*/result.json")]
+    assert sorted((result["seed"], result["processes"]) for result in results) == [(1, 2), (2, 2)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["data.batch_size=63"], "data.batch_size=63 cannot be shared out to 2 processes"),
+        (["trainer.strategy=fsdp2", "task.l1=0.1"], "fsdp2 shares them out; take ddp"),
+        (["trainer.strategy=fsdp2", "callbacks=ema"], "fsdp2 shares them out; take ddp"),
+        (["trainer.devices=0"], "trainer.devices=0 was asked for; it must be how many"),
+        (["trainer.devices=[]"], "it must be how many"),
+    ],
+)
+def test_what_cannot_be_shared_out_is_refused_in_one_sentence_and_leaves_no_folder(process, tmp_path, arguments, words):
+    run = process("train", "trainer=smoke", "trainer.accelerator=cpu", "callbacks.progress=null", *TWO, *arguments)
+    _, err = run.communicate(timeout=200)
+    assert run.returncode == 2
+    (sentence,) = err.strip().splitlines()
+    assert words in sentence
+    assert not list(tmp_path.glob("runs/*/*"))

@@ -1,0 +1,116 @@
+"""The processes of a run, one a device: who this one is among them, and what all of them agree on.
+
+They are started by zoo.launch, torchrun or SLURM, which say so in the environment; without, a run is one process.
+"""
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def rank() -> int:
+    """Give this process's number among those of its run; that of 0 writes the files and talks."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def world_size() -> int:
+    """Give the number of processes of this run, on all machines."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def local_world_size() -> int:
+    """Give the number of processes of this run on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def take_over_slurm() -> None:
+    """Say what `srun` says of a job of several tasks in torchrun's words, which all else here understands."""
+    its = os.environ
+    if int(its.get("SLURM_NTASKS", "1")) == 1 or "SLURM_STEP_ID" not in its or "RANK" in its:
+        return
+    from lightning.fabric.plugins.environments import SLURMEnvironment
+
+    tasks = re.match(r"\d+", its["SLURM_STEP_TASKS_PER_NODE"])  # such as 8(x2)
+    assert tasks is not None
+    its.update(
+        RANK=its["SLURM_PROCID"],
+        LOCAL_RANK=its["SLURM_LOCALID"],
+        GROUP_RANK=its["SLURM_NODEID"],
+        WORLD_SIZE=its["SLURM_NTASKS"],
+        LOCAL_WORLD_SIZE=tasks.group(),
+        MASTER_ADDR=SLURMEnvironment.resolve_root_node_address(its["SLURM_NODELIST"]),
+        MASTER_PORT=str(15000 + int(its["SLURM_JOB_ID"]) % 10000),  # so that jobs on one machine do not meet
+        TORCHELASTIC_RUN_ID=its["SLURM_JOB_ID"],
+    )
+
+
+@contextmanager
+def joined(accelerator: str) -> Iterator[None]:
+    """Connect the processes of a run, and keep all but the first from printing."""
+    if world_size() == 1:
+        yield
+        return
+    import torch
+
+    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    torch.distributed.init_process_group(timeout=timedelta(minutes=30))
+    with contextlib.ExitStack() as stack:
+        if rank():
+            stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
+        yield
+    torch.distributed.destroy_process_group()  # not after an error, when the others may never come to say goodbye
+
+
+def of_first(value: T) -> T:
+    """Give what the first process gave, in each of them."""
+    if world_size() == 1:
+        return value
+    import torch
+
+    values = [value]
+    torch.distributed.broadcast_object_list(values)
+    return values[0]
+
+
+def of_all(value: T) -> list[T]:
+    """Give what each process gave, in each of them, in their order."""
+    if world_size() == 1:
+        return [value]
+    import torch
+
+    values: list[Any] = [None] * world_size()
+    torch.distributed.all_gather_object(values, value)
+    return values
+
+
+def total(tensor: Any) -> Any:
+    """Give a tensor's sum over all processes."""
+    if world_size() > 1:
+        import torch
+
+        tensor = tensor.clone()
+        torch.distributed.all_reduce(tensor)
+    return tensor
+
+
+@contextmanager
+def first_of_machine_first() -> Iterator[None]:
+    """Let the first process of each machine go ahead, so that it alone downloads what the others then find."""
+    if world_size() == 1:
+        yield
+        return
+    import torch
+
+    first = os.environ["LOCAL_RANK"] == "0"
+    if not first:
+        torch.distributed.barrier()
+    yield
+    if first:
+        torch.distributed.barrier()
