@@ -7,7 +7,13 @@ from omegaconf import DictConfig
 from zoo.cli import command
 
 
-@command("train")
+def compare(results: list[dict[str, Any]]) -> None:
+    from zoo import report
+
+    report.show_sweep(results)
+
+
+@command("train", after_sweep=compare)
 def main(cfg: DictConfig) -> dict[str, Any]:
     from zoo import folder, launch, report, run  # not above: torch takes seconds to import, and --help should not
 

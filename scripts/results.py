@@ -44,6 +44,8 @@ def accuracy_table(of_families: bool = False) -> str:
 
     The runs of experiment=ten_minutes_* are a table of their own, best first.
     """
+    from zoo.report import mean_and_spread
+
     runs: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for file in sorted(RESULTS.glob("*_seed*.json")):
         result = json.loads(file.read_text())
@@ -56,13 +58,11 @@ def accuracy_table(of_families: bool = False) -> str:
     ]
     for name, results in runs.items():
         first = results[0]
-        accuracies = [100 * r["test"]["accuracy"] for r in results]
-        spread = f" ± {statistics.stdev(accuracies):.2f}" if len(accuracies) > 1 else ""
-        mean = statistics.mean(accuracies)
+        mean = statistics.mean(r["test"]["accuracy"] for r in results)
         what = f"`{name}` ({first['net']})" if of_families else f"`{name}`"
         sizes = f"{first['params']:,} | {first['macs'] / 1e6:.2f} | {first['epochs']}"
         made = f"{first['device']}, {first['precision']} | `{first['commit']}`"
-        row = f"| {what} | {sizes} | {mean:.2f} %{spread} | {len(results)} | {made} |"
+        row = f"| {what} | {sizes} | {mean_and_spread(results, 'test')} | {len(results)} | {made} |"
         rows.append((-mean if of_families else 0, row))
     return "\n".join([*lines, *(row for _, row in sorted(rows, key=lambda pair: pair[0]))])
 

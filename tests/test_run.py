@@ -6,6 +6,7 @@ import math
 import resource
 import shutil
 import signal
+import statistics
 
 import pytest
 import safetensors
@@ -146,6 +147,15 @@ def test_a_sweep_makes_a_folder_a_run_and_survives_one_that_fails(command, toy_s
     assert outcome.err.count("error: data.batch_size=100000 is larger") == 2
     done = sorted(path.parent.parent.name for path in tmp_path.glob("runs/*/*/result.json"))
     assert done == ["lenet300_fashion_mnist", "lenet5_fashion_mnist"]
+
+
+def test_a_sweep_over_folds_ends_with_mean_and_spread(command, toy, tmp_path):
+    outcome = command("train", "-m", "data.folds=2", "data.fold=0,1", *toy, "trainer.max_epochs=1")
+    assert outcome.code == 0, outcome.err
+    results = [json.loads(path.read_text()) for path in tmp_path.glob("runs/*/*/result.json")]
+    for split in ("validation", "test"):
+        found = [100 * result[split]["accuracy"] for result in results]
+        assert f"{statistics.mean(found):.2f} % ± {statistics.stdev(found):.2f}" in outcome.out
 
 
 def test_weights_are_taken_over_and_a_head_of_another_size_is_replaced_and_said(

@@ -18,11 +18,15 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from zoo import ranks
 from zoo.errors import BadInput, Interrupted, ZooError, choices, reason
 
-Story = Callable[[DictConfig], None]
+Story = Callable[[DictConfig], Any]
 
 
-def command(config_name: str) -> Callable[[Story], Callable[[], None]]:
+def command(
+    config_name: str, after_sweep: Callable[[list[Any]], None] | None = None
+) -> Callable[[Story], Callable[[], None]]:
     """Turn `story(cfg)` into a command that composes the checkout's configs/<config_name>.yaml.
+
+    After a sweep, `after_sweep` gets what the story gave for each of its runs that did not fail.
 
     Exit codes: 0 done; 2 bad input, nothing touched; 1 a run failed; 130 and 143 stopped by Ctrl-C and SIGTERM; of a
     sweep the highest of its runs. HYDRA_FULL_ERROR=1 shows tracebacks.
@@ -36,11 +40,12 @@ def command(config_name: str) -> Callable[[Story], Callable[[], None]]:
             full = before == "1"
             os.environ["HYDRA_FULL_ERROR"] = "1"  # has Hydra raise its errors, so that they can be told here
             sigterm = signal.signal(signal.SIGTERM, _stop)  # while training, callbacks.resume has its own
-            codes = []
+            codes: list[int] = []
+            results: list[Any] = []
 
             def job(cfg: DictConfig) -> None:
                 try:
-                    story(cfg)
+                    results.append(story(cfg))
                 except Interrupted as error:  # ends a sweep, too
                     sys.exit(tell(error))
                 except SystemExit as exit_:
@@ -54,6 +59,8 @@ def command(config_name: str) -> Callable[[Story], Callable[[], None]]:
 
             try:
                 hydra.main(version_base="1.3", config_path=str(configs), config_name=config_name)(job)()
+                if after_sweep and len(results) > 1:
+                    after_sweep(results)
             except KeyboardInterrupt:
                 codes.append(_say("stopped by Ctrl-C; what was saved before is whole", 130))
             except Stopped as stop:
