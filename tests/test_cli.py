@@ -60,6 +60,7 @@ from conftest import ROOT
         (["model.init=xavier"], "model.init=xavier", "glorot"),
         (["model.activation=rellu"], "model.activation=rellu", "relu"),
         (["model=resnet20", "model.activation=maxout"], "maxout", "any other"),
+        (["model=resnet20", "model.stochastic_depth=1"], "stochastic_depth=1", "below 1"),
         (["model.freeze=clasifier"], "no part 'clasifier'", "classifier"),
         (["model.freeze=5"], "model.freeze=5", "backbone"),
         (["model.freeze=[1,2]"], "model.freeze=[1, 2]", "backbone"),

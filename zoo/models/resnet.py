@@ -14,16 +14,13 @@ from torch import Tensor, nn
 
 from zoo.models.activations import Activation, activate
 from zoo.models.init import draw_in_unit_bounds
+from zoo.models.stochastic_depth import StochasticDepth, decay_linearly
 
 SMALL_IMAGE_PX = 64
 
 
-def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
-
-
-def conv1x1(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
+def convolve(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False)
 
 
 class PadShortcut(nn.Module):
@@ -47,18 +44,19 @@ class BasicBlock(nn.Module):
         self, in_channels: int, width: int, strides: tuple[int, int], downsample: nn.Module | None, act: Activation
     ) -> None:
         super().__init__()
-        self.conv1 = conv3x3(in_channels, width, strides[0] * strides[1])
+        self.conv1 = convolve(in_channels, width, 3, strides[0] * strides[1])
         self.bn1 = nn.BatchNorm2d(width)
         self.relu1 = activate(act)
-        self.conv2 = conv3x3(width, width)
+        self.conv2 = convolve(width, width, 3)
         self.bn2 = nn.BatchNorm2d(width)
+        self.survive = StochasticDepth()
         self.relu2 = activate(act)
         self.downsample = downsample
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
         x = self.relu1(self.bn1(self.conv1(x)))
-        x = self.bn2(self.conv2(x))
+        x = self.survive(self.bn2(self.conv2(x)))
         return self.relu2(x + shortcut)
 
 
@@ -71,14 +69,15 @@ class Bottleneck(nn.Module):
         self, in_channels: int, width: int, strides: tuple[int, int], downsample: nn.Module | None, act: Activation
     ) -> None:
         super().__init__()
-        self.conv1 = conv1x1(in_channels, width, strides[0])
+        self.conv1 = convolve(in_channels, width, 1, strides[0])
         self.bn1 = nn.BatchNorm2d(width)
         self.relu1 = activate(act)
-        self.conv2 = conv3x3(width, width, strides[1])
+        self.conv2 = convolve(width, width, 3, strides[1])
         self.bn2 = nn.BatchNorm2d(width)
         self.relu2 = activate(act)
-        self.conv3 = conv1x1(width, width * self.expansion)
+        self.conv3 = convolve(width, width * self.expansion, 1)
         self.bn3 = nn.BatchNorm2d(width * self.expansion)
+        self.survive = StochasticDepth()
         self.relu3 = activate(act)
         self.downsample = downsample
 
@@ -86,7 +85,7 @@ class Bottleneck(nn.Module):
         shortcut = x if self.downsample is None else self.downsample(x)
         x = self.relu1(self.bn1(self.conv1(x)))
         x = self.relu2(self.bn2(self.conv2(x)))
-        x = self.bn3(self.conv3(x))
+        x = self.survive(self.bn3(self.conv3(x)))
         return self.relu3(x + shortcut)
 
 
@@ -104,6 +103,7 @@ class PreActivation(nn.Module):
         self.before = nn.ModuleList(nn.Sequential(nn.BatchNorm2d(c.in_channels), activate(act)) for c in convs)
         if first:
             self.before[0] = nn.Identity()
+        self.survive = StochasticDepth()
         self.downsample = block.downsample
 
     def forward(self, x: Tensor) -> Tensor:
@@ -112,7 +112,7 @@ class PreActivation(nn.Module):
         y = self.convs[0](y)
         for before, conv in zip(self.before[1:], self.convs[1:], strict=True):
             y = conv(before(y))
-        return y + shortcut
+        return self.survive(y) + shortcut
 
 
 BLOCKS: dict[str, type[BasicBlock] | type[Bottleneck]] = {"basic": BasicBlock, "bottleneck": Bottleneck}
@@ -123,7 +123,8 @@ class ResNet(nn.Module):
 
     `depths` and `widths` are the number of blocks and their (inner) maps, one entry a stage; each stage but the first
     halves the image. `shortcut` is what carries x past a change of shape: a 1×1 projection (option B) or zero padding
-    (option A). Raises ValueError where the two lists differ in length, and for maxout, which a sum does not allow.
+    (option A). `stochastic_depth` is the probability that training drops the last block's branch. Raises ValueError
+    where that lies outside [0, 1), where the two lists differ in length, and for maxout, which a sum does not allow.
     """
 
     head_names = ("fc",)
@@ -140,6 +141,7 @@ class ResNet(nn.Module):
         preactivation: bool = False,
         stride_on: Literal["1x1", "3x3"] = "3x3",
         activation: Activation = "relu",
+        stochastic_depth: float = 0.0,
     ) -> None:
         super().__init__()
         if len(depths) != len(widths):
@@ -149,12 +151,9 @@ class ResNet(nn.Module):
         self.block, self.shortcut, self.stride_on = BLOCKS[block], shortcut, stride_on
         self.preactivation, self.activation = preactivation, activation
         self.channels = widths[0]
-        if image_size > SMALL_IMAGE_PX:
-            self.conv1 = nn.Conv2d(in_channels, widths[0], 7, stride=2, padding=3, bias=False)
-            self.maxpool: nn.Module = nn.MaxPool2d(3, stride=2, padding=1)
-        else:
-            self.conv1 = conv3x3(in_channels, widths[0])
-            self.maxpool = nn.Identity()
+        small = image_size <= SMALL_IMAGE_PX
+        self.conv1 = convolve(in_channels, widths[0], 3) if small else convolve(in_channels, widths[0], 7, 2)
+        self.maxpool = nn.Identity() if small else nn.MaxPool2d(3, stride=2, padding=1)
         self.bn1 = nn.BatchNorm2d(widths[0])
         self.relu = activate(activation)
         self.stages = [f"layer{i}" for i in range(1, len(depths) + 1)]
@@ -168,6 +167,7 @@ class ResNet(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         draw_in_unit_bounds(self.fc)
+        decay_linearly(self, stochastic_depth)
 
     def _stage(self, depth: int, width: int, first: bool) -> nn.Sequential:
         blocks: list[nn.Module] = []
@@ -185,7 +185,7 @@ class ResNet(nn.Module):
             return None
         if self.shortcut == "pad":
             return PadShortcut(stride, out_channels - self.channels)
-        projection = conv1x1(self.channels, out_channels, stride)
+        projection = convolve(self.channels, out_channels, 1, stride)
         return projection if self.preactivation else nn.Sequential(projection, nn.BatchNorm2d(out_channels))
 
     def forward(self, x: Tensor) -> Tensor:

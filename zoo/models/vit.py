@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.models.activations import Activation, activate, pieces
+from zoo.models.stochastic_depth import StochasticDepth, decay_linearly
 
 SMALL_IMAGE_PX = 64
 SMALL_PATCH_PX = 4
@@ -48,10 +49,11 @@ class Block(nn.Module):
             nn.Linear(mlp_width, width),
             nn.Dropout(dropout),
         )
+        self.survive = StochasticDepth()
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.dropout(self.self_attention(self.ln_1(x)))
-        return x + self.mlp(self.ln_2(x))
+        x = x + self.survive(self.dropout(self.self_attention(self.ln_1(x))))
+        return x + self.survive(self.mlp(self.ln_2(x)))
 
 
 class Encoder(nn.Module):
@@ -75,7 +77,8 @@ class Encoder(nn.Module):
 class ViT(nn.Module):
     """Classify images (N, in_channels, image_size, image_size) into logits (N, num_classes).
 
-    Raises ValueError where patches do not tile the image or heads do not share the width.
+    `stochastic_depth` is the probability that training drops a branch of the last block. Raises ValueError where that
+    lies outside [0, 1), where patches do not tile the image, and where heads do not share the width.
     """
 
     head_names = ("heads.head",)
@@ -91,6 +94,7 @@ class ViT(nn.Module):
         image_size: int = 224,
         dropout: float = 0.0,
         activation: Activation = "gelu",
+        stochastic_depth: float = 0.0,
     ) -> None:
         super().__init__()
         patch = SMALL_PATCH_PX if image_size <= SMALL_IMAGE_PX else patch_size
@@ -106,6 +110,7 @@ class ViT(nn.Module):
         self.heads = nn.Sequential()
         self.heads.add_module("head", nn.Linear(width, num_classes))
         self._initialise()
+        decay_linearly(self, stochastic_depth)
 
     def _initialise(self) -> None:
         """Draw weights from a normal of deviation 0.02 cut at two deviations, as DeiT; biases start at 0."""
