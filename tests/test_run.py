@@ -15,7 +15,9 @@ import yaml
 from conftest import scalars
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+from torch import nn
 
+from zoo.build import build
 from zoo.callbacks.resume import ResumeCheckpoint
 from zoo.checkpoint import read_product
 from zoo.models.lenet import LeNet5
@@ -299,6 +301,42 @@ def test_with_ema_the_product_holds_the_averaged_weights_that_were_validated(com
     for name, kept in product.weights.items():
         assert torch.equal(kept, average[name])
         assert not torch.equal(kept, live[name])
+
+
+def test_with_ema_the_raw_weights_are_validated_beside_the_average(command, compose, toy, only_run):
+    """Against a pass by hand over the weights that training ended with; several batches, the last a short one."""
+    line = [*toy, "+data.eval_batch_size=25"]
+    assert command("train", *line, "callbacks=ema").code == 0
+    net = LeNet5(image_size=28).eval()
+    state = torch.load(only_run() / "last.ckpt", weights_only=True)["state_dict"]
+    net.load_state_dict({k.removeprefix("net."): v for k, v in state.items() if k.startswith("net.")})
+    data = build(compose(*line).data, "data")
+    data.load()
+    with torch.no_grad():
+        logits, labels = map(torch.cat, zip(*((net(x), y) for x, y in data.loader("val", "cpu")), strict=True))
+    (*_, last) = (row for row in csv_rows(only_run()) if row["val/accuracy"])
+    assert float(last["val/raw_accuracy"]) == pytest.approx(float((logits.argmax(1) == labels).double().mean()))
+    assert float(last["val/raw_loss"]) == pytest.approx(float(nn.functional.cross_entropy(logits, labels)), rel=1e-5)
+    assert last["val/raw_loss"] != last["val/loss"]
+    tags = scalars(only_run())
+    assert [s for s, _ in tags["val/raw_loss"]] == [s for s, _ in tags["val/loss"]] == [9, 19, 29]
+    validation = json.loads((only_run() / "result.json").read_text())["validation"]
+    assert validation.keys() == {"accuracy", "loss", "top5", "raw_accuracy", "raw_loss"}
+
+
+def test_ema_and_its_second_validation_leave_training_as_it_is(command, toy, only_run, tmp_path):
+    """Same weights, random states and train accuracy; with limited batches, too."""
+    states = []
+    for choice in ("default", "ema"):
+        line = ["model=resnet20", "model.depths=[1,1,1]", "model.stochastic_depth=0.5", "trainer.limit_val_batches=2"]
+        assert command("train", *toy, *line, "+data.eval_batch_size=25", f"callbacks={choice}").code == 0
+        states.append(torch.load(only_run() / "last.ckpt", weights_only=True))
+        only_run().rename(tmp_path / choice)
+    one, two = states
+    assert one["state_dict"].keys() == two["state_dict"].keys()
+    for name, value in one["state_dict"].items():
+        assert value.equal(two["state_dict"][name]), name
+    assert one["random_states"][0]["torch"].equal(two["random_states"][0]["torch"])
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])

@@ -1,9 +1,12 @@
 """Average the weights over time."""
 
+import copy
+from itertools import islice
 from typing import Any
 
 import lightning
 import torch
+from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
@@ -13,7 +16,9 @@ from zoo.errors import BadInput
 class WeightEMA(lightning.Callback):
     """Keep an exponential moving average of the net's weights and norm statistics, and validate with it.
 
-    The decay grows as (1 + steps) / (10 + steps) up to `decay`, so that a young average forgets the random start.
+    The decay grows as (1 + steps) / (10 + steps) up to `decay`, so that a young average forgets the random start. The
+    raw weights are validated, too, which costs one more pass over the validation data each time, and logged as
+    `val/raw_accuracy` and `val/raw_loss`; the task's `meter` is what measures them.
     """
 
     def __init__(self, decay: float = 0.999) -> None:
@@ -47,16 +52,32 @@ class WeightEMA(lightning.Callback):
         average(list(self.average.values()), list(self._live(pl_module).values()), step)
 
     def _swap(self, pl_module: lightning.LightningModule) -> None:
-        for name, live in self._live(pl_module).items():
-            kept = live.clone()
-            live.copy_(self.average[name])
-            self.average[name].copy_(kept)
+        live = self._live(pl_module)
+        for name, average in self.average.items():
+            kept = live[name].clone()
+            live[name].copy_(average)
+            average.copy_(kept)
 
     def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        if self.average:
-            self._swap(pl_module)
+        self._swap(pl_module)
 
     on_validation_end = on_validation_start
+
+    def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Validate the raw weights, with a meter of their own, before the task reads what the average has reached."""
+        task: Any = pl_module
+        loader: Any = trainer.val_dataloaders
+        strategy, of_average = trainer.strategy, task.meter
+        task.meter = copy.deepcopy(of_average)
+        task.meter.compute()  # empties it
+        self._swap(pl_module)
+        with isolate_rng():
+            for i, batch in enumerate(islice(loader, int(trainer.num_val_batches[0]))):
+                batch = strategy.batch_to_device(strategy.precision_plugin.convert_input(batch))
+                strategy.validation_step(batch, i)
+        self._swap(pl_module)
+        metrics, task.meter = task.meter.compute(), of_average
+        pl_module.log_dict({f"val/raw_{name}": metrics[name] for name in ("accuracy", "loss")})
 
     def state_dict(self) -> dict[str, Any]:
         return {"average": self.average}
