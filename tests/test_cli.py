@@ -41,6 +41,7 @@ from conftest import ROOT
         (["seed=-1"], "seed=-1", "from 0"),
         (["name="], "name=", "name of a folder"),
         (["channels_last=maybe"], "channels_last=maybe", "true or false"),
+        (["tf32=high"], "tf32=high", "true or false"),
         (["data.augment.crop.padding=-1"], "padding=-1", "at least 1"),
         (["task.label_smoothing=2"], "label_smoothing=2", "between 0 and 1"),
         (["schedule.warmup=3"], "warmup=3", "share of all steps"),

@@ -408,6 +408,13 @@ def test_a_compiled_net_trains_and_keeps_the_names_of_its_weights(command, toy_s
     assert "features.0.weight" in read_product(only_run() / "model.safetensors").weights
 
 
+def test_tf32_is_one_switch_for_matrices_and_convolutions(command, toy_smoke):
+    for flag, precision in (("false", "highest"), ("true", "high")):
+        assert command("train", *toy_smoke, f"tf32={flag}").code == 0
+        assert torch.get_float32_matmul_precision() == precision
+        assert torch.backends.cudnn.allow_tf32 == (flag == "true")
+
+
 def test_precision_is_fp32_on_a_cpu_and_a_named_one_is_kept():
     assert resolve_precision("auto", "cpu") == "32-true"
     assert resolve_precision("bf16-mixed", "cpu") == "bf16-mixed"

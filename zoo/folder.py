@@ -137,6 +137,7 @@ def _check(cfg: DictConfig) -> None:
     demand("seed", at_least(0), "a whole number from 0 to 2^32 - 1")
     demand("name", lambda name: bool(name) and "/" not in str(name), "the name of a folder under runs/")
     demand("channels_last", lambda flag: isinstance(flag, bool), "true or false")
+    demand("tf32", lambda flag: isinstance(flag, bool), "true or false")
     demand("compile", lambda flag: isinstance(flag, bool), "true or false")
     demand("trainer.max_epochs", at_least(1), "a whole number, at least 1")
     demand("trainer.log_every_n_steps", at_least(1), "a whole number, at least 1")

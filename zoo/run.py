@@ -107,6 +107,8 @@ def bare_net(model: DictConfig) -> nn.Module:
 
 def build_net(run: Run) -> nn.Module:
     """Build the net with the weights it starts from; freeze, lay out and compile it as the config says."""
+    torch.set_float32_matmul_precision("high" if run.cfg.tf32 else "highest")
+    torch.backends.cudnn.allow_tf32 = run.cfg.tf32
     net = bare_net(run.cfg.model)
     if not run.last_checkpoint:
         _start_weights(run, net)
