@@ -1,6 +1,7 @@
 """What only a CUDA device can show; run with -m gpu."""
 
 import json
+import shutil
 import signal
 
 import pytest
@@ -72,3 +73,22 @@ def test_a_run_is_resumed_in_mid_epoch_on_the_card_with_clipped_gradients(comman
 
 def test_precision_follows_the_card():
     assert resolve_precision("auto", "gpu") in ("bf16-mixed", "16-mixed")
+
+
+@pytest.mark.filterwarnings("ignore:TensorFloat32")  # that it is off, which is meant
+@pytest.mark.parametrize("choice", [[], ["task=distill"]], ids=["alone", "distilled"])
+def test_cuda_graphs_train_as_eager_does(command, toy, only_run, tmp_path, request, choice):
+    """In fp32 without TF32, a few epochs with validation between, where graphs are recorded and then replayed."""
+    if choice:
+        teacher = request.getfixturevalue("teacher")
+        choice = [*choice, f"task.teacher={teacher.rename(tmp_path / teacher.name)}"]
+        shutil.rmtree(tmp_path / "runs")
+    weights = []
+    for mode in ("false", "reduce-overhead"):
+        line = [a for a in toy if not a.startswith(("trainer=", "optim."))]
+        line += [*choice, "optim=sgd", "optim.lr=0.01", "trainer.precision=32-true", "tf32=false", f"compile={mode}"]
+        assert command("train", *line).code == 0
+        weights.append(torch.load(only_run() / "last.ckpt", weights_only=True)["state_dict"])
+        only_run().rename(tmp_path / mode)
+    eager, graphed = weights
+    torch.testing.assert_close(graphed, eager, atol=1e-3, rtol=1e-2)

@@ -402,6 +402,16 @@ def test_a_state_gone_to_nan_replaces_no_checkpoint(command, toy, only_run, monk
     assert not (only_run() / "last.ckpt").exists()
 
 
+@pytest.mark.parametrize(
+    ("setting", "expected"), [("false", []), ("true", [None]), *((m, [m]) for m in ("reduce-overhead", "max-autotune"))]
+)
+def test_compile_takes_torchs_modes(command, toy_smoke, monkeypatch, setting, expected):
+    seen = []
+    monkeypatch.setattr(nn.Module, "compile", lambda self, mode: seen.append(mode))
+    assert command("train", *toy_smoke, f"compile={setting}").code == 0
+    assert seen == expected
+
+
 @pytest.mark.slow
 def test_a_compiled_net_trains_and_keeps_the_names_of_its_weights(command, toy_smoke, only_run):
     assert command("train", *toy_smoke, "compile=true").code == 0

@@ -23,6 +23,7 @@ from zoo.files import write_text
 GROUPS = ("model", "data", "task", "optim", "schedule", "compress", "callbacks", "trainer", "experiment")
 LAST, CONFIG = "last.ckpt", "config.yaml"
 HERE = "ZOO_RUN"  # in the environment: the folder that zoo.launch made for the processes it started
+CUDA_GRAPHS = ("reduce-overhead", "max-autotune")  # modes of torch.compile that record them
 log = logging.getLogger("zoo")
 
 
@@ -138,7 +139,10 @@ def _check(cfg: DictConfig) -> None:
     demand("name", lambda name: bool(name) and "/" not in str(name), "the name of a folder under runs/")
     demand("channels_last", lambda flag: isinstance(flag, bool), "true or false")
     demand("tf32", lambda flag: isinstance(flag, bool), "true or false")
-    demand("compile", lambda flag: isinstance(flag, bool), "true or false")
+    graphs = cfg.compile in CUDA_GRAPHS
+    if not graphs and not isinstance(cfg.compile, bool):
+        near = choices(str(cfg.compile), ("true", "false", *CUDA_GRAPHS))
+        raise BadInput(f"compile={cfg.compile} is no way to compile; {near}")
     demand("trainer.max_epochs", at_least(1), "a whole number, at least 1")
     demand("trainer.log_every_n_steps", at_least(1), "a whole number, at least 1")
 
@@ -146,6 +150,8 @@ def _check(cfg: DictConfig) -> None:
         return isinstance(value, int | float) and 0 < value < math.inf
 
     demand("trainer.accumulate_grad_batches", at_least(1), "a whole number, at least 1")
+    # A graph's gradients lie where its next run writes (https://github.com/pytorch/pytorch/issues/169545).
+    demand("trainer.accumulate_grad_batches", lambda n: n == 1 or not graphs, f"1 with compile={cfg.compile}")
     demand("trainer.gradient_clip_val", lambda v: v is None or above_zero(v), "a number above 0, or null for none")
 
     def devices(value: Any) -> bool:

@@ -123,7 +123,7 @@ def _laid_out(net: nn.Module, cfg: DictConfig) -> nn.Module:
     if cfg.channels_last:
         net = net.to(memory_format=torch.channels_last)
     if cfg.compile:
-        net.compile()
+        net.compile(mode=None if cfg.compile is True else cfg.compile)
     return net
 
 
