@@ -351,6 +351,22 @@ def test_gradients_are_clipped_in_every_precision(command, toy, only_run, precis
     assert all(float((w - start[name]).abs().max()) < 1e-4 for name, w in product.weights.items())
 
 
+@pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
+@pytest.mark.parametrize("loss", ["cross_entropy", "hinge"])
+def test_a_net_cast_to_a_precision_trains_is_counted_exactly_and_goes_on(command, toy, only_run, precision, loss):
+    assert command("train", *toy, f"trainer.precision={precision}", f"task.loss={loss}").code == 0
+    result = json.loads((only_run() / "result.json").read_text())
+    assert (result["precision"], result["macs"]) == (precision, 416_520)
+    assert result["test"]["accuracy"] > 0.9
+    hits = 200 * result["test"]["accuracy"]  # bf16 would round the share to three digits
+    assert hits == pytest.approx(round(hits), abs=1e-4)
+    weights = read_product(only_run() / "model.safetensors").weights
+    assert {w.dtype for w in weights.values()} == {torch.bfloat16 if precision == "bf16-true" else torch.float64}
+    assert command("train", f"resume={only_run()}", "trainer.max_epochs=4").code == 0
+    outcome = command("evaluate", f"checkpoint={only_run()}/model.safetensors")
+    assert outcome.code == 0, outcome.err
+
+
 def test_accumulated_batches_are_one_step_with_the_mean_loss(command, toy, only_run):
     line = ["trainer.accumulate_grad_batches=2", "trainer.max_epochs=1", "optim.lr=1e-9", "trainer.log_every_n_steps=1"]
     assert command("train", *toy, *line).code == 0

@@ -153,6 +153,7 @@ def _check(cfg: DictConfig) -> None:
     # A graph's gradients lie where its next run writes (https://github.com/pytorch/pytorch/issues/169545).
     demand("trainer.accumulate_grad_batches", lambda n: n == 1 or not graphs, f"1 with compile={cfg.compile}")
     demand("trainer.gradient_clip_val", lambda v: v is None or above_zero(v), "a number above 0, or null for none")
+    demand("trainer.precision", lambda p: p != "16-true", "16-mixed or bf16-true: fp16 alone rounds gradients to 0")
 
     def devices(value: Any) -> bool:
         if OmegaConf.is_list(value):

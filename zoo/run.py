@@ -244,6 +244,10 @@ def fit(run: Run, trainer: lightning.Trainer, task: ImageClassification, data: I
     try:
         trainer.fit(task, datamodule=data, ckpt_path=run.last_checkpoint, weights_only=True)
     except RuntimeError as error:
+        if "not implemented for" in reason(error):
+            raise BadInput(
+                f"trainer.precision={trainer.precision} does not suit this net here: {reason(error)}"
+            ) from error
         if not reason(error).startswith("Error(s) in loading state_dict"):
             raise
         raise BadInput(f"{run.last_checkpoint} is of another net than {run.cfg.choices.model}; train anew") from error

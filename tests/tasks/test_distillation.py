@@ -56,6 +56,12 @@ def test_values_that_make_no_sense_are_refused(setting):
         Distillation(net=LeNet5(), teacher=LeNet5(), **COMMON, **setting)
 
 
+def test_a_teacher_is_cast_to_the_precision_of_the_run(command, toy_smoke, teacher):
+    line = ["task=distill", f"task.teacher={teacher}", "name=second", "trainer.precision=bf16-true"]
+    outcome = command("train", *[a for a in toy_smoke if not a.startswith("name=")], *line)
+    assert outcome.code == 0, outcome.err
+
+
 def test_a_net_learns_from_its_teacher_and_the_run_goes_on_after_a_stop(command, toy, only_run, tmp_path, teacher):
     line = ["task=distill", f"task.teacher={teacher.relative_to(tmp_path)}", "model=lenet300", *toy]
     assert command("train", *line, "task.alpha=1", "trainer.max_epochs=2").code == 0

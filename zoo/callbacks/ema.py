@@ -37,6 +37,10 @@ class WeightEMA(lightning.Callback):
             raise BadInput("callbacks=ema keeps the average that is validated; trainer.limit_val_batches=0 leaves none")
         if pl_module.device_mesh is not None:
             raise BadInput("callbacks=ema averages whole weights, and trainer.strategy=fsdp2 shares them out; take ddp")
+        if trainer.precision == "bf16-true":
+            raise BadInput(
+                "callbacks=ema adds up steps that are too small for trainer.precision=bf16-true; bf16-mixed will do"
+            )
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         source = self.average or self._live(pl_module)

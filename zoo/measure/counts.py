@@ -18,7 +18,7 @@ def count_macs(net: nn.Module, image_shape: tuple[int, int, int]) -> int:
     torchvision's "GFLOPS" are these; a FLOP count is twice as much. Nothing is computed: the net is copied to the meta
     device.
     """
-    ghost = copy.deepcopy(net).to("meta").eval()
+    ghost = copy.deepcopy(net).to("meta", torch.float32).eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         ghost(torch.empty(1, *image_shape, device="meta"))
     return counter.get_total_flops() // 2

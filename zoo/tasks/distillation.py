@@ -27,7 +27,7 @@ class Distillation(ImageClassification):
         self._teacher = (teacher.eval().requires_grad_(False),)  # in a tuple, so that it is no part of this module
 
     def on_fit_start(self) -> None:
-        self._teacher[0].to(self.device)
+        self._teacher[0].to(next(self.net.parameters()))  # device and precision
 
     def label_loss(self, logits: Tensor, labels: Tensor, images: Tensor) -> Tensor:
         with torch.no_grad():

@@ -22,7 +22,9 @@ def loss_function(name: LossName, label_smoothing: float = 0.0) -> Loss:
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"label_smoothing={label_smoothing} must lie between 0 and 1")
     if name == "cross_entropy":
-        return lambda logits, labels: nn.functional.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+        return lambda logits, labels: nn.functional.cross_entropy(
+            widened(logits), labels, label_smoothing=label_smoothing
+        )
     if label_smoothing:
         raise ValueError(f"label_smoothing={label_smoothing} is for loss=cross_entropy; loss={name} has no targets")
     power = 2 if name == "squared_hinge" else 1
@@ -30,9 +32,14 @@ def loss_function(name: LossName, label_smoothing: float = 0.0) -> Loss:
     def hinge(logits: Tensor, labels: Tensor) -> Tensor:
         if labels.is_floating_point():
             raise BadInput(f"task.loss={name} wants one class an image, and data.mix gives shares of two; drop one")
-        return nn.functional.multi_margin_loss(logits, labels, p=power)
+        return nn.functional.multi_margin_loss(widened(logits), labels, p=power)
 
     return hinge
+
+
+def widened(logits: Tensor) -> Tensor:
+    """Give logits in fp32 where they are narrower, as mixed precision does for losses."""
+    return logits if logits.dtype == torch.float64 else logits.float()
 
 
 def weight_penalty(weights: Iterable[Tensor], l1: float, l2: float) -> Tensor | float:

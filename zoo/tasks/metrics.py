@@ -1,5 +1,7 @@
 """Sums on the device that become means once an epoch."""
 
+from typing import Any, Self
+
 import torch
 from torch import Tensor, nn
 
@@ -14,6 +16,12 @@ class ClassificationMeter(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("sums", torch.zeros(4, dtype=torch.float64))  # loss, top-1, top-5, samples
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        """Move, and stay in float64 where the task is cast to another precision: bf16 cannot count beyond 256."""
+        super()._apply(fn, recurse)
+        self.sums = self.sums.double()
+        return self
 
     @torch.no_grad()
     def update(self, logits: Tensor, labels: Tensor, losses: Tensor) -> None:
