@@ -1,19 +1,24 @@
 """Fixtures: the commands as a person runs them, in this process or another, and a small data set on disk."""
 
+import hashlib
 import importlib.util
 import os
+import pickle
 import struct
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import hydra
 import numpy as np
 import pytest
 import torch
+import torchvision
 from omegaconf import DictConfig, OmegaConf
+from PIL import Image
 from torch import nn
 
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -120,6 +125,33 @@ def toy_images(num: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return images.astype(np.uint8), labels.astype(np.uint8)
 
 
+def write_cifar(root: Path, name: str, num: int) -> tuple[dict[str, tuple[np.ndarray, list[int]]], dict[str, Any]]:
+    """Write files of CIFAR10 or CIFAR100's layout with `num` images of noise each.
+
+    Gives the images and labels of each file, and what to set of torchvision's class, which has the files' checksums.
+    """
+    kind = getattr(torchvision.datasets, name)
+    key, num_classes = {"CIFAR10": ("labels", 10), "CIFAR100": ("fine_labels", 100)}[name]
+    folder = root / kind.base_folder
+    folder.mkdir(parents=True)
+    draw = np.random.default_rng(0)
+    wanted = {}
+
+    def write(file: str, content: dict[str, Any]) -> tuple[str, str]:
+        (folder / file).write_bytes(pickle.dumps(content, protocol=2))
+        return file, hashlib.md5((folder / file).read_bytes()).hexdigest()
+
+    def batch(file: str) -> tuple[str, str]:
+        pixels = draw.integers(0, 256, (num, 3072), dtype=np.uint8)
+        labels = [int(i) for i in draw.integers(0, num_classes, num)]
+        wanted[file] = (pixels.reshape(-1, 3, 32, 32), labels)
+        return write(file, {"data": pixels, key: labels})
+
+    lists = {part: [batch(file) for file, _ in getattr(kind, part)] for part in ("train_list", "test_list")}
+    _, digest = write(kind.meta["filename"], {kind.meta["key"]: [f"class {i}" for i in range(num_classes)]})
+    return wanted, {**lists, "meta": {**kind.meta, "md5": digest}}
+
+
 def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
     """Read the curves that TensorBoard would show of a run folder: (step, value) of each tag."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -137,6 +169,29 @@ def fashion_root(tmp_path_factory) -> Path:
         images, labels = toy_images(num, seed)
         write_idx(root / "FashionMNIST/raw" / f"{prefix}-images-idx3-ubyte", images)
         write_idx(root / "FashionMNIST/raw" / f"{prefix}-labels-idx1-ubyte", labels)
+    return root
+
+
+@pytest.fixture(scope="session")
+def recipe_files(fashion_root) -> tuple[Path, dict[str, dict[str, Any]]]:
+    """Put toy images beside those of Fashion-MNIST, as CIFAR's files and as ImageNet's folders of four classes."""
+    checksums = {name: write_cifar(fashion_root, name, 400)[1] for name in ("CIFAR10", "CIFAR100")}
+    for split, num in (("train", 4), ("val", 2)):
+        for label in range(4):
+            folder = fashion_root / "imagenet" / split / f"n{label}"
+            folder.mkdir(parents=True)
+            for i in range(num):
+                Image.new("RGB", (60 + i, 50), (60 * label, 0, 99)).save(folder / f"{i}.jpg")
+    return fashion_root, checksums
+
+
+@pytest.fixture
+def data_root(recipe_files, monkeypatch) -> Path:
+    """A data_root with toy images in the files of Fashion-MNIST, CIFAR-10, CIFAR-100 and ImageNet."""
+    root, checksums = recipe_files
+    for name, attributes in checksums.items():
+        for attribute, value in attributes.items():
+            monkeypatch.setattr(getattr(torchvision.datasets, name), attribute, value)
     return root
 
 

@@ -1,14 +1,12 @@
 """Loading from files of the very formats that are downloaded, and the sentences for those that are not there."""
 
 import gzip
-import hashlib
-import pickle
 
 import numpy as np
 import pytest
 import torch
 import torchvision
-from conftest import toy_images, write_idx
+from conftest import toy_images, write_cifar, write_idx
 
 from zoo.data import sources
 from zoo.data.sources import mnist_5k, torchvision_images
@@ -38,29 +36,13 @@ def test_idx_files_are_read_to_the_pixel(tmp_path, name):
     assert len(source.classes) == 10
 
 
-@pytest.mark.parametrize(("name", "key", "names"), [("CIFAR10", "labels", 10), ("CIFAR100", "fine_labels", 100)])
-def test_cifar_files_are_read_to_the_pixel(tmp_path, monkeypatch, name, key, names):
+@pytest.mark.parametrize("name", ["CIFAR10", "CIFAR100"])
+def test_cifar_files_are_read_to_the_pixel(tmp_path, monkeypatch, name):
     """Files of CIFAR's layout, with the checksums that torchvision holds them against replaced by theirs."""
     kind = getattr(torchvision.datasets, name)
-    folder = tmp_path / kind.base_folder
-    folder.mkdir()
-    draw = np.random.default_rng(0)
-    wanted = {}
-
-    def write(file, content):
-        (folder / file).write_bytes(pickle.dumps(content, protocol=2))
-        return file, hashlib.md5((folder / file).read_bytes()).hexdigest()
-
-    def batch(file, num):
-        pixels = draw.integers(0, 256, (num, 3072), dtype=np.uint8)
-        labels = [int(i) for i in draw.integers(0, names, num)]
-        wanted[file] = (pixels.reshape(-1, 3, 32, 32), labels)
-        return write(file, {"data": pixels, key: labels})
-
-    for attribute in ("train_list", "test_list"):
-        monkeypatch.setattr(kind, attribute, [batch(file, 10) for file, _ in getattr(kind, attribute)])
-    meta = write(kind.meta["filename"], {kind.meta["key"]: [f"class {i}" for i in range(names)]})
-    monkeypatch.setattr(kind, "meta", {**kind.meta, "md5": meta[1]})
+    wanted, attributes = write_cifar(tmp_path, name, 10)
+    for attribute, value in attributes.items():
+        monkeypatch.setattr(kind, attribute, value)
 
     source = torchvision_images(name, str(tmp_path), download=False)
     train = [wanted[file] for file, _ in kind.train_list]
@@ -69,7 +51,7 @@ def test_cifar_files_are_read_to_the_pixel(tmp_path, monkeypatch, name, key, nam
     assert len(source.test) == 10
     assert source.classes[7] == "class 7"
 
-    damaged = folder / kind.test_list[0][0]
+    damaged = tmp_path / kind.base_folder / kind.test_list[0][0]
     damaged.write_bytes(damaged.read_bytes()[:-1])
     with pytest.raises(BadInput, match=f"{name} was not found"):
         torchvision_images(name, str(tmp_path), download=False)
