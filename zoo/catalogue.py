@@ -1,4 +1,8 @@
-"""What nets there are: each config in configs/model begins with its paper and with the data its sizes were made for."""
+"""What nets and recipes there are, as the first lines of their configs say.
+
+Each config in configs/model begins with its paper and with the data its sizes were made for, and each in
+configs/experiment with what it is, where it comes from and what was published with it.
+"""
 
 import re
 from collections.abc import Iterator
@@ -8,10 +12,12 @@ from pathlib import Path
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 HEADER = re.compile(r'# paper: (?P<authors>.*), "(?P<title>.*)", (?P<year>\d{4})\n# made for: (?P<data>data=\S+.*)\n')
+
+RECIPE = re.compile(r"# @package _global_\n# .+\n# source: (?P<source>.+)\n# published: (?P<published>.+)\n")
 
 
 @dataclass(frozen=True)
@@ -46,3 +52,28 @@ def catalogue() -> Iterator[Entry]:
                 )
             cfg = hydra.compose("train", [f"model={file.stem}", "name=zoo", *header["data"].split()])
             yield Entry(file.stem, header["authors"], header["title"], int(header["year"]), cfg)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """An experiment, the accuracy published for it or for what is nearest, and where its settings come from."""
+
+    name: str
+    net: str
+    data: str
+    epochs: int
+    published: str
+    source: str
+
+
+def recipes() -> list[Recipe]:
+    """Give those of configs/experiment that say where they come from and what was published, by data set and name."""
+    found = []
+    for file in sorted((CONFIGS / "experiment").glob("*.yaml")):
+        if header := RECIPE.match(file.read_text()):
+            cfg = OmegaConf.load(file)
+            assert isinstance(cfg, DictConfig)
+            chosen = {key.removeprefix("override /"): option for line in cfg.defaults for key, option in line.items()}
+            facts = (file.stem, chosen["model"], chosen["data"], cfg.trainer.max_epochs)
+            found.append(Recipe(*facts, header["published"], header["source"]))
+    return sorted(found, key=lambda recipe: recipe.data)

@@ -3,7 +3,14 @@
 import json
 
 import pytest
-from conftest import options
+import torch
+from conftest import CONFIGS, options
+from omegaconf import OmegaConf
+
+from zoo.build import build
+from zoo.catalogue import RECIPE
+from zoo.folder import Run
+from zoo.run import bare_net, build_task, build_trainer
 
 ALTERNATIVES = [
     f"{group}={option}" for group in ("optim", "schedule", "callbacks", "compress", "task") for option in options(group)
@@ -36,16 +43,49 @@ def test_every_trainer_composes_from_auto(compose, trainer):
     assert cfg.keys() == auto.keys()
 
 
-@pytest.mark.parametrize("experiment", options("experiment"))
-def test_every_experiment_composes_and_its_smoke_run_finishes(command, fashion_root, tmp_path, experiment):
-    limits = [f"trainer.limit_{part}_batches=2" for part in ("train", "val", "test")]
-    small = [
-        "data.num_validation=60",
-        "trainer.max_epochs=1",
-        "trainer.accelerator=cpu",
-        "data.batch_size=16",
-        "trainer.log_every_n_steps=1",
-    ]
-    outcome = command("train", f"experiment={experiment}", f"data_root={fashion_root}", *small, *limits)
+EXPERIMENTS = options("experiment")
+LARGE = [name for name in EXPERIMENTS if "imagenet" in name]
+
+
+def smaller(experiment: str) -> list[str]:
+    """Give what lets an experiment run on a few toy images; ImageNet's in 64 px, but for one that keeps its 224."""
+    if experiment not in LARGE:
+        return ["data.num_validation=60", "data.batch_size=16"]
+    size = [] if experiment == "resnet18_imagenet" else ["data.image_size=64"]
+    depth = ["model.depth=2"] if experiment.startswith("vit") else []
+    return ["data.num_classes=4", "data.num_validation=4", "data.batch_size=2", "data.num_workers=0", *size, *depth]
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_composes_and_its_smoke_run_finishes(command, data_root, tmp_path, experiment):
+    limits = [f"trainer.limit_{part}_batches={num}" for part, num in (("train", 2), ("val", 1), ("test", 1))]
+    cpu = ["trainer.max_epochs=1", "trainer.accelerator=cpu", "trainer.log_every_n_steps=1", "+data.eval_batch_size=16"]
+    outcome = command(
+        "train", f"experiment={experiment}", f"data_root={data_root}", *smaller(experiment), *cpu, *limits
+    )
     assert outcome.code == 0, outcome.err
     assert len(list(tmp_path.glob(f"runs/{experiment}/*/result.json"))) == 1
+
+
+@pytest.mark.parametrize("experiment", LARGE)
+def test_every_experiment_on_imagenet_builds_its_net_data_task_and_trainer_in_full_size(compose, tmp_path, experiment):
+    cfg = compose(f"experiment={experiment}", "trainer.accelerator=cpu")
+    run = Run(tmp_path, cfg)
+    with torch.device("meta"):
+        net = bare_net(cfg.model)
+        output = net(torch.empty(2, 3, cfg.data.image_size, cfg.data.image_size))
+    assert (output[0] if isinstance(output, tuple) else output).shape == (2, 1000)
+    task, data, trainer = build_task(run, net), build(cfg.data, "data"), build_trainer(run)
+    (rate,) = {group["lr"] for group in task.optimizer([{"params": list(net.parameters())}]).param_groups}
+    assert rate == cfg.optim.lr
+    assert 0 <= task.schedule(1000)(999) < 0.3
+    assert (data.batch_size, trainer.max_epochs) == (cfg.data.batch_size, cfg.trainer.max_epochs)
+
+
+@pytest.mark.parametrize("experiment", [name for name in EXPERIMENTS if not name.startswith(("ten_minutes_", "fast_"))])
+def test_every_recipe_says_where_it_comes_from_and_is_named_as_its_file(experiment):
+    file = CONFIGS / "experiment" / f"{experiment}.yaml"
+    header = RECIPE.match(file.read_text())
+    assert header, "its third and fourth line must be # source: ... and # published: ..."
+    assert header["published"][0].isdigit() or header["published"].startswith("none found")
+    assert OmegaConf.load(file).name == experiment
