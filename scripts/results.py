@@ -1,7 +1,7 @@
 """Write tables from result files: `python scripts/results.py add=runs/<name>/<stamp>` keeps one more.
 
 Result files are kept in docs/results/<name>_seed<seed>.json; `python scripts/results.py` alone rewrites the tables of
-README.md and docs/ten_minutes.md.
+README.md and docs/ten_minutes.md, and that of all recipes in docs/recipes.md, which comes from configs/experiment.
 """
 
 import json
@@ -83,10 +83,22 @@ def overhead_table() -> str:
     return "\n".join(lines)
 
 
+def recipe_table() -> str:
+    """Give one row a recipe of configs/experiment."""
+    from zoo.catalogue import recipes
+
+    lines = ["| recipe | net | data | epochs | published accuracy | source |", "|---|---|---|---:|---|---|"]
+    for recipe in recipes():
+        what = f"`{recipe.name}` | `{recipe.net}` | `{recipe.data}` | {recipe.epochs}"
+        lines.append(f"| {what} | {recipe.published} | {recipe.source} |")
+    return "\n".join(lines)
+
+
 TABLES = {
     "accuracy": accuracy_table,
     "ten_minutes": lambda: accuracy_table(of_families=True),
     "overhead": overhead_table,
+    "recipes": recipe_table,
 }
 
 
@@ -107,7 +119,7 @@ def write_tables(file: Path) -> None:
 def main(cfg: DictConfig) -> None:
     if cfg.add:
         print(f"Kept {os.path.relpath(keep(Path(cfg.add)))}")
-    for name in ("README.md", "docs/ten_minutes.md"):
+    for name in ("README.md", "docs/ten_minutes.md", "docs/recipes.md"):
         write_tables(ROOT / name)
         print(f"Written {name}")
 
