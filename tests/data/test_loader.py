@@ -3,7 +3,7 @@ import torch
 
 from zoo.data.augment import ColorJitter, RandomCrop, RandomFlip, RandomResizedCrop
 from zoo.data.draws import Draws
-from zoo.data.loader import BatchLoader
+from zoo.data.loader import BatchLoader, centre
 from zoo.data.policies import RandAugment
 
 
@@ -106,3 +106,10 @@ def test_training_images_on_the_device_are_never_changed():
     before = one.images.clone()
     list(one)
     assert torch.equal(one.images, before)
+
+
+def test_the_middle_is_cut_out_of_larger_images_and_smaller_ones_stay_whole():
+    ramp = torch.arange(8).expand(1, 1, 8, 8)
+    assert centre(ramp, 4)[0, 0, 0].tolist() == [2, 3, 4, 5]
+    assert centre(ramp, 8).shape == (1, 1, 8, 8)
+    assert centre(ramp, 10).shape == (1, 1, 8, 8)

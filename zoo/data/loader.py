@@ -121,6 +121,6 @@ class BatchLoader:
 
 
 def centre(images: Tensor, size: int) -> Tensor:
-    """Cut the middle `size` × `size` px of images (N, C, S, S)."""
+    """Cut the middle `size` × `size` px of images (N, C, S, S); smaller ones, which a crop may leave, stay."""
     edge = round((images.shape[-1] - size) / 2)
-    return images[..., edge : edge + size, edge : edge + size] if edge else images
+    return images[..., edge : edge + size, edge : edge + size] if edge > 0 else images
