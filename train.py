@@ -15,13 +15,13 @@ def compare(results: list[dict[str, Any]]) -> None:
 
 @command("train", after_sweep=compare)
 def main(cfg: DictConfig) -> dict[str, Any]:
-    from zoo import folder, launch, report, run  # not above: torch takes seconds to import, and --help should not
+    from zoo import folder, launch, nets, report, run  # not above: torch takes seconds to import, and --help should not
 
     if launch.is_for_many(cfg):
         return launch.start(cfg)  # this very command, a process for each of trainer.devices
     with folder.open_run(cfg) as this:  # runs/<name>/<stamp>, new or resumed, with its config and its log
         data = run.build_data(this)
-        net = run.build_net(this)
+        net = nets.build_net(this)
         task = run.build_task(this, net)
         trainer = run.build_trainer(this)
         report.announce(this.folder, this.cfg, net)

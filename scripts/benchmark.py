@@ -31,7 +31,7 @@ def train_suite(cfg: DictConfig) -> dict[str, Contender]:
     import torchvision
     from torchvision import transforms
 
-    from zoo import run
+    from zoo import nets, run
     from zoo.build import build
     from zoo.callbacks.monitor import TrainingMonitor
     from zoo.folder import Run
@@ -41,7 +41,7 @@ def train_suite(cfg: DictConfig) -> dict[str, Contender]:
     facts = data.load()
 
     def hand_written() -> float:
-        net = run.bare_net(cfg.model).to(memory_format=torch.channels_last)
+        net = nets.bare_net(cfg.model).to(memory_format=torch.channels_last)
         optimizer, loader = build(cfg.optim, "optim")(parameter_groups(net)), data.loader("train", "cpu")
         factor = build(cfg.schedule, "schedule")(len(loader))
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
@@ -57,7 +57,7 @@ def train_suite(cfg: DictConfig) -> dict[str, Contender]:
         with tempfile.TemporaryDirectory() as folder:
             this = Run(Path(folder), cfg)
             trainer = run.build_trainer(this)
-            task = run.build_task(this, run.build_net(this))
+            task = run.build_task(this, nets.build_net(this))
             run.fit(this, trainer, task, data)
             return run.callback_of(trainer, TrainingMonitor).epoch_seconds[0]
 
@@ -66,7 +66,7 @@ def train_suite(cfg: DictConfig) -> dict[str, Contender]:
 
         def __init__(self) -> None:
             super().__init__()
-            self.net = run.bare_net(cfg.model)
+            self.net = nets.bare_net(cfg.model)
             self.accuracy = torchmetrics.Accuracy("multiclass", num_classes=10)
 
         def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
@@ -121,7 +121,7 @@ def zoo_suite(cfg: DictConfig) -> dict[str, Contender]:
     import torch
 
     from zoo.catalogue import catalogue
-    from zoo.run import bare_net
+    from zoo.nets import bare_net
 
     def contender(entry: Any) -> Contender:
         def forward() -> float:

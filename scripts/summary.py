@@ -77,7 +77,7 @@ def zoo_table() -> str:
 
     from zoo.catalogue import catalogue
     from zoo.measure.layers import measure_layers
-    from zoo.run import bare_net
+    from zoo.nets import bare_net
 
     figures = json.loads(TIMES.read_text())["figures"] if TIMES.exists() else {}
     rows = []
@@ -133,7 +133,7 @@ def main(cfg: DictConfig) -> None:
 
     from zoo.measure.layers import measure_layers
     from zoo.models.fully_convolutional import to_fully_convolutional
-    from zoo.run import bare_net
+    from zoo.nets import bare_net
 
     side = cfg.data.image_size
     if cfg.slide_over is not None and (type(cfg.slide_over) is not int or cfg.slide_over < 1):

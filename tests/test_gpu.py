@@ -35,7 +35,7 @@ def test_a_run_in_automatic_precision_learns_on_the_card(command, toy, only_run)
 )
 def test_a_training_step_forces_no_sync(compose, toy, settings):
     from zoo.build import build
-    from zoo.run import bare_net
+    from zoo.nets import bare_net
     from zoo.tasks.classification import parameter_groups
 
     cfg = compose(*toy, *settings)

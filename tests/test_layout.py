@@ -28,6 +28,7 @@ ARROWS = {
     "checkpoint": GROUND | {"compress", "measure"},
     "pretrained": GROUND | {"checkpoint"},
     "report": GROUND | {"compress", "measure"},
+    "nets": GROUND | {"build", "folder", "models", "measure", "tasks", "checkpoint", "pretrained"},
     "callbacks": GROUND | {"compress", "measure", "checkpoint", "folder"},
     "export": GROUND | {"compress", "measure", "checkpoint"},
     "run": None,  # everything

@@ -1,12 +1,11 @@
 """The one place that knows everyone: builds the objects of a run from its config, and takes it to its result."""
 
-import inspect
 import logging
 import platform
 import warnings
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 import lightning
 import torch
@@ -27,9 +26,8 @@ from zoo.errors import BadInput, choices, reason
 from zoo.files import write_json, write_text
 from zoo.folder import CONFIG, Run
 from zoo.measure.counts import count_macs, count_parameters
-from zoo.models.init import Scheme, initialise
+from zoo.nets import bare_net, laid_out, net_of
 from zoo.tasks.classification import ImageClassification
-from zoo.tasks.transfer import freeze
 
 log = logging.getLogger("zoo")
 SomeCallback = TypeVar("SomeCallback", bound=lightning.Callback)
@@ -93,67 +91,6 @@ def _check_teacher(run: Run, teacher: Product, facts: ImageFacts) -> None:
         log.warning("The teacher was trained on another split, and may have seen images that this run validates on.")
 
 
-STARTS = ("init", "pretrained", "freeze")  # keys of `model` about how weights start, and not about the net
-
-
-def bare_net(model: DictConfig) -> nn.Module:
-    """Build the net that the config `model` describes, with initial weights as its paper has them."""
-    settings: Any = OmegaConf.to_container(model, resolve=True)
-    if settings["num_classes"] is None:
-        raise BadInput("data.num_classes=null, and only a training run counts them; say how many there are")
-    net: nn.Module = build({key: value for key, value in settings.items() if key not in STARTS}, "model")
-    return net
-
-
-def build_net(run: Run) -> nn.Module:
-    """Build the net with the weights it starts from; freeze, lay out and compile it as the config says."""
-    torch.set_float32_matmul_precision("high" if run.cfg.tf32 else "highest")
-    torch.backends.cudnn.allow_tf32 = run.cfg.tf32
-    net = bare_net(run.cfg.model)
-    if not run.last_checkpoint:
-        _start_weights(run, net)
-    if run.cfg.model.freeze is not None:
-        settings: Any = OmegaConf.to_container(run.cfg.model)
-        num_frozen = freeze(net, settings["freeze"])
-        log.info("Frozen: %s of %s parameters.", f"{num_frozen:,}", f"{count_parameters(net):,}")
-    return _laid_out(net, run.cfg)
-
-
-def _laid_out(net: nn.Module, cfg: DictConfig) -> nn.Module:
-    if cfg.channels_last:
-        net = net.to(memory_format=torch.channels_last)
-    if cfg.compile:
-        net.compile(mode=None if cfg.compile is True else cfg.compile)
-    return net
-
-
-def _start_weights(run: Run, net: nn.Module) -> None:
-    """Draw weights by `model.init`, and take over those that `model.pretrained` or `init_from` names."""
-    model = run.cfg.model
-    if model.init not in get_args(Scheme):
-        raise BadInput(
-            f"model.init={model.init} is no way to draw weights; {choices(str(model.init), get_args(Scheme))}"
-        )
-    if model.pretrained and run.cfg.init_from:
-        raise BadInput("model.pretrained and init_from both say where weights come from; give one of them")
-    initialise(net, model.init)
-    if run.cfg.init_from:
-        source, left = run.cfg.init_from, load_weights(net, read_product(run.cfg.init_from), replace_head=True)
-    elif model.pretrained:
-        from zoo.pretrained import load_published
-
-        for name in ("activation", "stride_on"):  # without parameters, so that the weights would fit all the same
-            usual = inspect.signature(type(net)).parameters.get(name)
-            if usual and name in model and model[name] != usual.default:
-                raise BadInput(f"model.{name}={model[name]}: the published weights are for {usual.default}")
-        source, left = load_published(net, run.cfg.choices.model, model.pretrained, run.cfg.data.image_size)
-    else:
-        return
-    log.info("Weights taken from %s.", source)
-    if left:
-        log.info("The head has another size there, so %s start from random values.", " and ".join(left))
-
-
 def build_task(run: Run, net: nn.Module) -> ImageClassification:
     """Build the task around a net, with its optimizer and schedule.
 
@@ -169,7 +106,7 @@ def build_task(run: Run, net: nn.Module) -> ImageClassification:
     task: Any = OmegaConf.to_container(run.cfg.task, resolve=True)
     given = {"net": net, "optimizer": optimizer, "schedule": schedule}
     if "teacher" in task:
-        given["teacher"] = _laid_out(_net_of(read_product(task.pop("teacher"))), run.cfg)
+        given["teacher"] = laid_out(net_of(read_product(task.pop("teacher"))), run.cfg)
     built: ImageClassification = build(task, "task", **given)
     wanted = built.num_outputs or run.cfg.data.num_classes
     if run.cfg.model.num_classes != wanted:
@@ -266,7 +203,7 @@ def measure_product(run: Run, trainer: lightning.Trainer, task: ImageClassificat
     ranks.of_first(None)  # which has written it by now
     product = read_product(run.folder / PRODUCT)
     if ranks.world_size() > 1:
-        task.net = _laid_out(bare_net(run.cfg.model), run.cfg)  # that of training may be in parts
+        task.net = laid_out(bare_net(run.cfg.model), run.cfg)  # that of training may be in parts
     load_weights(task.net, product)
     monitor, facts, cfg = callback_of(trainer, TrainingMonitor), data.load(), run.cfg
     sizes = {
@@ -316,7 +253,7 @@ def rebuild(product: Product, cfg: DictConfig) -> tuple[nn.Module, ImageData]:
 
     BadInput where the file asks for code from outside the zoo, or the data found are not the data it knows.
     """
-    net = _net_of(product)
+    net = net_of(product)
     check_targets(product.facts["config"]["data"], ("zoo.data",))
     config = OmegaConf.create(product.facts["config"])
     place = config.data if "root" in config.data else config.data.get("source", {})
@@ -329,17 +266,6 @@ def rebuild(product: Product, cfg: DictConfig) -> tuple[nn.Module, ImageData]:
     if data.load().split_hash != product.facts["data"]["split_hash"]:
         raise BadInput("the data found are not those the net was trained on: their images, labels or split differ")
     return net, data
-
-
-def _net_of(product: Product) -> nn.Module:
-    """Build the net of a product file with its weights; BadInput where it asks for foreign code or names no classes."""
-    config = product.facts["config"]
-    check_targets(config["model"], ("zoo.models",))
-    if str(config.get("task", {}).get("_target_")).endswith(".RotationPrediction"):
-        raise BadInput("the net was trained with task=rotation and names no classes; train one with init_from=THE_FILE")
-    net = bare_net(OmegaConf.create(config["model"]))
-    load_weights(net, product)
-    return net
 
 
 def predict(net: nn.Module, data: ImageData, cfg: DictConfig) -> tuple[Tensor, Tensor]:

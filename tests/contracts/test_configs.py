@@ -10,7 +10,8 @@ from omegaconf import OmegaConf
 from zoo.build import build
 from zoo.catalogue import RECIPE
 from zoo.folder import Run
-from zoo.run import bare_net, build_task, build_trainer
+from zoo.nets import bare_net
+from zoo.run import build_task, build_trainer
 
 ALTERNATIVES = [
     f"{group}={option}" for group in ("optim", "schedule", "callbacks", "compress", "task") for option in options(group)

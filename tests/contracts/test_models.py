@@ -6,7 +6,7 @@ from conftest import options
 from torch import nn
 
 from zoo.measure.counts import count_macs, count_parameters
-from zoo.run import bare_net
+from zoo.nets import bare_net
 
 MODELS, DATA = options("model"), options("data")
 

@@ -9,7 +9,7 @@ from zoo.measure.layers import measure_layers
 from zoo.models.lenet import LeNet300
 from zoo.models.vgg import TABLE, VGG
 from zoo.models.vit import ViT
-from zoo.run import bare_net
+from zoo.nets import bare_net
 
 
 def test_vgg_16s_activations_are_the_sum_over_its_table():

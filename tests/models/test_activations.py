@@ -6,7 +6,7 @@ import torch
 from conftest import CONFIGS, options
 
 from zoo.models.activations import Activation, Maxout, ScaledTanh, activate
-from zoo.run import bare_net
+from zoo.nets import bare_net
 
 
 def one_a_class() -> list[str]:
