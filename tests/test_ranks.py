@@ -100,17 +100,28 @@ def test_torchrun_and_slurm_start_the_processes_as_well(tmp_path):
     assert json.loads((folder / "result.json").read_text())["processes"] == 2
 
 
+@pytest.fixture
+def endless(process, tmp_path):
+    """Start a run of two processes and give it once it has saved a checkpoint."""
+
+    def start(name):
+        many = [a for a in ODD if not a.startswith(("trainer.limit", "trainer.max"))]
+        run = process("train", *many, *TWO, "trainer.max_epochs=1000", f"name={name}")
+        deadline = time.monotonic() + 200
+        while not list(tmp_path.glob(f"runs/{name}/*/last.ckpt")) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        return run
+
+    return start
+
+
 def workers_of(pid):
     done = subprocess.run(["ps", "--ppid", str(pid), "-o", "pid=,args="], capture_output=True, text=True)
     return sorted(int(line.split()[0]) for line in done.stdout.splitlines() if "train.py" in line)
 
 
-def test_a_killed_process_ends_the_run_soon_in_one_sentence_and_resume_goes_on(process, tmp_path):
-    many = [a for a in ODD if not a.startswith(("trainer.limit", "trainer.max"))]
-    run = process("train", *many, *TWO, "trainer.max_epochs=1000", "name=lost")
-    deadline = time.monotonic() + 200
-    while not list(tmp_path.glob("runs/lost/*/last.ckpt")) and time.monotonic() < deadline:
-        time.sleep(0.2)
+def test_a_killed_process_ends_the_run_soon_in_one_sentence_and_resume_goes_on(endless, process, tmp_path):
+    run = endless("lost")
     os.kill(workers_of(run.pid)[1], signal.SIGKILL)
     killed = time.monotonic()
     _, err = run.communicate(timeout=100)
@@ -132,12 +143,8 @@ def test_a_killed_process_ends_the_run_soon_in_one_sentence_and_resume_goes_on(p
     assert steps == sorted(set(steps))
 
 
-def test_a_signal_stops_both_and_saves(process, tmp_path):
-    many = [a for a in ODD if not a.startswith(("trainer.limit", "trainer.max"))]
-    run = process("train", *many, *TWO, "trainer.max_epochs=1000", "name=told")
-    deadline = time.monotonic() + 200
-    while not list(tmp_path.glob("runs/told/*/last.ckpt")) and time.monotonic() < deadline:
-        time.sleep(0.2)
+def test_a_signal_stops_both_and_saves(endless):
+    run = endless("told")
     run.send_signal(signal.SIGTERM)
     _, err = run.communicate(timeout=100)
     assert run.returncode == 143

@@ -102,7 +102,7 @@ def tell(error: Exception) -> int:
         where = f": {error.filename}" if error.filename else ""
         return _say(f"{error.strerror}{where}; what was saved before is whole", ZooError.exit_code)
     if isinstance(error, RuntimeError) and ranks.world_size() > 1 and re.search("gloo|NCCL|by peer", str(error)):
-        return _say("" if "ZOO_RUN" in os.environ else "another process of this run has ended", ZooError.exit_code)
+        return _say("" if ranks.FOLDER in os.environ else "another process of this run has ended", ZooError.exit_code)
     traceback.print_exception(error)
     return ZooError.exit_code
 

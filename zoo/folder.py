@@ -22,7 +22,6 @@ from zoo.files import write_text
 
 GROUPS = ("model", "data", "task", "optim", "schedule", "compress", "callbacks", "trainer", "experiment")
 LAST, CONFIG = "last.ckpt", "config.yaml"
-HERE = "ZOO_RUN"  # in the environment: the folder that zoo.launch made for the processes it started
 CUDA_GRAPHS = ("reduce-overhead", "max-autotune")  # modes of torch.compile that record them
 log = logging.getLogger("zoo")
 
@@ -47,8 +46,8 @@ def open_run(cfg: DictConfig) -> Iterator[Run]:
     config_of(cfg)  # before the processes are connected, so that all of them refuse what is wrong with it
     with contextlib.ExitStack() as stack:
         stack.enter_context(ranks.joined(cfg.trainer.accelerator))
-        mine = stack.enter_context(made(cfg)) if ranks.rank() == 0 and HERE not in os.environ else None
-        there = Path(ranks.of_first(str(mine.folder) if mine else os.environ.get(HERE, "")))
+        mine = stack.enter_context(made(cfg)) if ranks.rank() == 0 and ranks.FOLDER not in os.environ else None
+        there = Path(ranks.of_first(str(mine.folder) if mine else os.environ.get(ranks.FOLDER, "")))
         run = mine or Run(there, config_of(cfg) if cfg.resume else _load(there), resumed=bool(cfg.resume))
         stack.enter_context(_logging_to(run.folder))
         log.debug("config:\n%s", OmegaConf.to_yaml(run.cfg))

@@ -90,12 +90,12 @@ def _told(exit_code: int, kind: type[ZooError] = ZooError) -> ZooError:
 def _environment(run: folder.Run, num: int) -> Iterator[None]:
     """Tell the processes where their run is, which devices it has and, on a CPU, how many threads each."""
     before = dict(os.environ)
-    os.environ[folder.HERE] = str(run.folder.resolve())
+    os.environ[ranks.FOLDER] = str(run.folder.resolve())
     os.environ.pop("HYDRA_FULL_ERROR")  # which zoo.cli has set for this process
     devices = run.cfg.trainer.devices
     if OmegaConf.is_list(devices):
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(str(device) for device in devices)
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // num)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, ranks.num_cores() // num)))
     try:
         yield
     finally:

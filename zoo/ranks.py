@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
 
+FOLDER = "ZOO_RUN"  # in the environment: the run folder that zoo.launch made for the processes it started
 T = TypeVar("T")
 
 
@@ -27,6 +28,11 @@ def world_size() -> int:
 def local_world_size() -> int:
     """Give the number of processes of this run on this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def num_cores() -> int:
+    """Give the number of CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def take_over_slurm() -> None:

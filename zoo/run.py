@@ -135,6 +135,7 @@ def build_trainer(run: Run) -> lightning.Trainer:
         **({} if "profiler" in settings else {"profiler": NoProfiler()}),
         default_root_dir=run.folder,
         num_sanity_val_steps=0,
+        enable_progress_bar=run.cfg.callbacks.get("progress") is not None,  # or Lightning would show its own
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
@@ -146,14 +147,13 @@ def _of_many(settings: dict[str, Any]) -> dict[str, Any]:
     if settings["devices"] not in (1, -1, "auto", here) and not isinstance(settings["devices"], list):
         raise BadInput(f"trainer.devices={settings['devices']}, but {here} processes were started on this machine")
     warnings.filterwarnings("ignore", "It is recommended to use `self.log", UserWarning)  # ours are of all already
-    strategies = {
-        "auto": lambda: DDPStrategy(gradient_as_bucket_view=True),
-        "ddp": lambda: DDPStrategy(gradient_as_bucket_view=True),
-        "fsdp2": lambda: ModelParallelStrategy(ranks.world_size(), 1, save_distributed_checkpoint=False),
-    }
-    make = strategies.get(settings["strategy"], lambda: settings["strategy"])
+    strategy = settings["strategy"]
+    if strategy in ("auto", "ddp"):
+        strategy = DDPStrategy(gradient_as_bucket_view=True)
+    elif strategy == "fsdp2":
+        strategy = ModelParallelStrategy(ranks.world_size(), 1, save_distributed_checkpoint=False)
     whole = settings["strategy"] != "fsdp2"  # which cannot gather its weights in inference mode
-    return {"devices": here, "num_nodes": ranks.world_size() // here, "strategy": make(), "inference_mode": whole}
+    return {"devices": here, "num_nodes": ranks.world_size() // here, "strategy": strategy, "inference_mode": whole}
 
 
 def resolve_precision(precision: str, accelerator: str) -> str:
@@ -174,10 +174,10 @@ def fit(run: Run, trainer: lightning.Trainer, task: ImageClassification, data: I
         **provenance(),
     }
     callback_of(trainer, TrainingMonitor), callback_of(trainer, ResumeCheckpoint)
-    if ranks.rank() == 0:  # all is built, so what resume changed is sound
-        write_text(run.folder / CONFIG, OmegaConf.to_yaml(run.cfg))
     if ranks.rank():
         torch.manual_seed(run.cfg.seed + ranks.rank())  # for dropout; the first goes on as a process alone would
+    else:  # all is built, so what resume changed is sound
+        write_text(run.folder / CONFIG, OmegaConf.to_yaml(run.cfg))
     try:
         trainer.fit(task, datamodule=data, ckpt_path=run.last_checkpoint, weights_only=True)
     except RuntimeError as error:

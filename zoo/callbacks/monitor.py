@@ -16,9 +16,8 @@ class TrainingMonitor(lightning.Callback):
     """Log the mean `train/loss` and the `lr` of each `log_every_n_steps`, time every epoch, and stop a run gone to NaN.
 
     Losses stay on the device between logged steps, and are then averaged over all processes; a step is one of the
-    optimizer, over however many batches. An
-    epoch's seconds are of its training steps alone, without validation; those of an epoch that was interrupted are
-    added up over its parts.
+    optimizer, over however many batches. An epoch's seconds are of its training steps alone, without validation; those
+    of an epoch that was interrupted are added up over its parts.
     """
 
     def __init__(self) -> None:

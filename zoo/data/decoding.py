@@ -178,8 +178,3 @@ def _by_pil(path: str) -> Tensor:
 
     with Image.open(path) as picture:
         return torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)
-
-
-def default_workers() -> int:
-    """Give as many as this process has CPU cores."""
-    return len(os.sched_getaffinity(0))

@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from zoo.data.decoding import Decoder, ImageFiles, default_workers
+from zoo import ranks
+from zoo.data.decoding import Decoder, ImageFiles
 from zoo.data.images import ImageData
 from zoo.data.sources import ImageSource, LabelledImages
 from zoo.errors import BadInput, reason
@@ -35,7 +36,7 @@ class ImageFolders(ImageData):
     ) -> None:
         if num_workers is not None and num_workers < 0:
             raise BadInput(f"data.num_workers={num_workers} must be at least 0, or null for one a CPU core")
-        workers = default_workers() if num_workers is None else num_workers
+        workers = ranks.num_cores() if num_workers is None else num_workers
         source = functools.partial(image_folders, root, image_size, train, test, workers, decoder)
         super().__init__(source=source, image_size=image_size, **settings)
 
