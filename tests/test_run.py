@@ -151,6 +151,20 @@ def test_a_sweep_makes_a_folder_a_run_and_survives_one_that_fails(command, toy_s
     assert done == ["lenet300_fashion_mnist", "lenet5_fashion_mnist"]
 
 
+def test_an_automatic_batch_size_is_settled_before_anything_is_drawn(command, toy, tmp_path):
+    line = [a for a in toy if not a.startswith(("name=", "data.batch_size=", "trainer.max_epochs="))]
+    line += ["trainer.max_epochs=1", "model=alexnet"]  # which has dropout
+    assert command("train", "data.batch_size=auto", *line, "name=auto").code == 0
+    (folder,) = tmp_path.glob("runs/auto/*")
+    size = yaml.safe_load((folder / "config.yaml").read_text())["data"]["batch_size"]
+    assert size in (16, 32)  # 640 images, 20 steps
+    assert f"Batches are of {size} images." in (folder / "log.txt").read_text()
+    assert command("train", f"data.batch_size={size}", *line, "name=given").code == 0
+    (given,) = tmp_path.glob("runs/given/*")
+    ours, theirs = (read_product(f / "model.safetensors").weights for f in (folder, given))
+    assert all(torch.equal(weight, theirs[name]) for name, weight in ours.items())
+
+
 def test_a_sweep_over_folds_ends_with_mean_and_spread(command, toy, tmp_path):
     outcome = command("train", "-m", "data.folds=2", "data.fold=0,1", *toy, "trainer.max_epochs=1")
     assert outcome.code == 0, outcome.err

@@ -148,6 +148,8 @@ def _check(cfg: DictConfig) -> None:
     def above_zero(value: Any) -> bool:
         return isinstance(value, int | float) and 0 < value < math.inf
 
+    some, sizes = at_least(1), "a whole number, at least 1, or auto for the fastest"
+    demand("data.batch_size", lambda size: size == "auto" or some(size), sizes)
     demand("trainer.accumulate_grad_batches", at_least(1), "a whole number, at least 1")
     # A graph's gradients lie where its next run writes (https://github.com/pytorch/pytorch/issues/169545).
     demand("trainer.accumulate_grad_batches", lambda n: n == 1 or not graphs, f"1 with compile={cfg.compile}")

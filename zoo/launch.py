@@ -90,7 +90,7 @@ def _told(exit_code: int, kind: type[ZooError] = ZooError) -> ZooError:
 def _environment(run: folder.Run, num: int) -> Iterator[None]:
     """Tell the processes where their run is, which devices it has and, on a CPU, how many threads each."""
     before = dict(os.environ)
-    os.environ[ranks.FOLDER] = str(run.folder.resolve())
+    os.environ[ranks.FOLDER] = str(run.folder)
     os.environ.pop("HYDRA_FULL_ERROR")  # which zoo.cli has set for this process
     devices = run.cfg.trainer.devices
     if OmegaConf.is_list(devices):

@@ -1,5 +1,6 @@
 """The one place that knows everyone: builds the objects of a run from its config, and takes it to its result."""
 
+import copy
 import logging
 import platform
 import warnings
@@ -22,12 +23,13 @@ from zoo.callbacks.progress import NoProfiler
 from zoo.callbacks.resume import AtomicCheckpointIO, ResumeCheckpoint
 from zoo.checkpoint import PRODUCT, Product, load_weights, provenance, read_product
 from zoo.data.images import ImageData, ImageFacts
-from zoo.errors import BadInput, choices, reason
+from zoo.errors import BadInput, ZooError, choices, reason
 from zoo.files import write_json, write_text
 from zoo.folder import CONFIG, Run
 from zoo.measure.counts import count_macs, count_parameters
+from zoo.measure.throughput import fastest_batch_size, is_out_of_memory
 from zoo.nets import bare_net, laid_out, net_of
-from zoo.tasks.classification import ImageClassification
+from zoo.tasks.classification import ImageClassification, parameter_groups
 
 log = logging.getLogger("zoo")
 SomeCallback = TypeVar("SomeCallback", bound=lightning.Callback)
@@ -54,7 +56,10 @@ def build_data(run: Run) -> ImageData:
             seen = teacher.facts["data"]
             if len(seen["mean"]) == settings.in_channels:
                 settings.mean, settings.std = seen["mean"], seen["std"]
-    data: ImageData = build(run.cfg.data, "data")
+    wanted: Any = OmegaConf.to_container(settings, resolve=True)
+    if settings.batch_size == "auto":  # until `fit` knows it
+        wanted["batch_size"] = 2 * ranks.world_size()
+    data: ImageData = build(wanted, "data")
     if data.batch_size % ranks.world_size():
         raise BadInput(f"data.batch_size={data.batch_size} cannot be shared out to {ranks.world_size()} processes")
     with ranks.first_of_machine_first():
@@ -167,6 +172,9 @@ def resolve_precision(precision: str, accelerator: str) -> str:
 
 def fit(run: Run, trainer: lightning.Trainer, task: ImageClassification, data: ImageData) -> None:
     """Train from the start or from last.ckpt; leaves the best weights in model.safetensors."""
+    if run.cfg.data.batch_size == "auto":
+        run.cfg.data.batch_size = data.batch_size = settled_batch_size(run, trainer, task, data)
+        log.info("Batches are of %d images.", data.batch_size)
     callback_of(trainer, BestProduct).facts = {
         "config": OmegaConf.to_container(run.cfg, resolve=True),
         "recipe": [],
@@ -181,6 +189,11 @@ def fit(run: Run, trainer: lightning.Trainer, task: ImageClassification, data: I
     try:
         trainer.fit(task, datamodule=data, ckpt_path=run.last_checkpoint, weights_only=True)
     except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise ZooError(
+                f"{trainer.strategy.root_device.type} ran out of memory with data.batch_size={data.batch_size}; "
+                "data.batch_size=auto finds one that fits, and trainer.precision=bf16-mixed needs half as much"
+            ) from error
         if "not implemented for" in reason(error):
             raise BadInput(
                 f"trainer.precision={trainer.precision} does not suit this net here: {reason(error)}"
@@ -188,6 +201,31 @@ def fit(run: Run, trainer: lightning.Trainer, task: ImageClassification, data: I
         if not reason(error).startswith("Error(s) in loading state_dict"):
             raise
         raise BadInput(f"{run.last_checkpoint} is of another net than {run.cfg.choices.model}; train anew") from error
+
+
+def settled_batch_size(run: Run, trainer: lightning.Trainer, task: ImageClassification, data: ImageData) -> int:
+    """Try out, on a copy of the task and with made-up images, which batch is fastest; of all processes together.
+
+    An epoch is left 20 steps at least. The copy trains eagerly even where the net is to be compiled.
+    """
+    device, cfg = trainer.strategy.root_device, run.cfg.data
+    precision = trainer.precision_plugin
+    copied: Any = precision.convert_module(copy.deepcopy(task)).to(device).train()
+    optimizer = copied.optimizer(parameter_groups(copied.net, copied.head_lr))
+
+    def step(num_images: int) -> None:
+        images = torch.randn(num_images, cfg.in_channels, cfg.image_size, cfg.image_size, device=device)
+        labels = torch.randint(cfg.num_classes, (num_images,), device=device)
+        with precision.forward_context():
+            loss = copied.training_step((precision.convert_input(images), labels), 0)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    largest = max(1, len(data.splits["train"]) // 20 // ranks.world_size())
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        mine = fastest_batch_size(step, largest, device)
+    return min(ranks.of_all(mine)) * ranks.world_size()
 
 
 def callback_of(trainer: lightning.Trainer, kind: type[SomeCallback]) -> SomeCallback:

@@ -1,0 +1,67 @@
+"""Find out by trying how many samples a device is best given at once."""
+
+import gc
+import time
+from collections.abc import Callable
+
+import torch
+
+ENOUGH = 1.05  # times as many samples a second that a doubled batch must bring
+TOO_FULL = 0.8  # of the memory, beyond which a run, which holds more than a trial, might not fit
+LEAST_SECONDS = 0.2  # that a size is timed
+
+
+def fastest_batch_size(step: Callable[[int], object], largest: int, device: torch.device, smallest: int = 16) -> int:
+    """Give the smallest of the sizes `smallest`, twice that, and so on to `largest` that is about as fast as any.
+
+    `step(n)` trains on n samples. Sizes are tried until two in a row bring no more samples a second, or until one does
+    not fit: out of memory is survived. Where even the smallest does not fit, halves of it are tried, and the last
+    error is raised where 1 does not fit either.
+    """
+    rates: dict[int, float] = {}
+    size = min(smallest, largest)
+    while size <= largest:
+        try:
+            rates[size] = _samples_per_second(step, size, device)
+        except RuntimeError as error:
+            if not is_out_of_memory(error) or (size == 1 and not rates):
+                raise
+            if rates:
+                break
+            largest = size = size // 2
+            continue
+        finally:
+            gc.collect()
+            if device.type == "cuda":
+                torch.cuda.empty_cache()
+        earlier = [rate for n, rate in rates.items() if n < size // 2]
+        if earlier and max(rates[size], rates[size // 2]) < ENOUGH * max(earlier):
+            break
+        size *= 2
+    best = max(rates.values())
+    return min(n for n, rate in rates.items() if rate * ENOUGH >= best)
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Tell whether an error is CUDA's, or a CPU's, of memory that could not be had."""
+    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)  # the words of a CPU
+
+
+def _samples_per_second(step: Callable[[int], object], size: int, device: torch.device) -> float:
+    """Time steps of a size behind one that is not counted; torch.OutOfMemoryError where they fill the device."""
+    on_cuda = device.type == "cuda"
+    if on_cuda:
+        torch.cuda.reset_peak_memory_stats(device)
+    step(size)
+    if on_cuda:
+        torch.cuda.synchronize(device)
+        total = torch.cuda.get_device_properties(device).total_memory
+        if torch.cuda.max_memory_reserved(device) > TOO_FULL * total:
+            raise torch.OutOfMemoryError(f"{size} samples fill the device")
+    num, start = 0, time.perf_counter()
+    while num < 3 or time.perf_counter() - start < LEAST_SECONDS:
+        step(size)
+        num += 1
+        if on_cuda:
+            torch.cuda.synchronize(device)
+    return num * size / (time.perf_counter() - start)
