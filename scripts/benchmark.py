@@ -35,7 +35,7 @@ def train_suite(cfg: DictConfig) -> dict[str, Contender]:
     from zoo.build import build
     from zoo.callbacks.monitor import TrainingMonitor
     from zoo.folder import Run
-    from zoo.tasks.classification import parameter_groups
+    from zoo.tasks.base import parameter_groups
 
     data = build(cfg.data, "data")
     facts = data.load()

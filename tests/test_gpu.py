@@ -36,7 +36,7 @@ def test_a_run_in_automatic_precision_learns_on_the_card(command, toy, only_run)
 def test_a_training_step_forces_no_sync(compose, toy, settings):
     from zoo.build import build
     from zoo.nets import bare_net
-    from zoo.tasks.classification import parameter_groups
+    from zoo.tasks.base import parameter_groups
 
     cfg = compose(*toy, *settings)
     data = build(cfg.data, "data")

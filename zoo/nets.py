@@ -23,8 +23,9 @@ STARTS = ("init", "pretrained", "freeze")  # keys of `model` about how weights s
 def bare_net(model: DictConfig) -> nn.Module:
     """Build the net that the config `model` describes, with initial weights as its paper has them."""
     settings: Any = OmegaConf.to_container(model, resolve=True)
-    if settings["num_classes"] is None:
-        raise BadInput("data.num_classes=null, and only a training run counts them; say how many there are")
+    for name in ("num_classes", "num_source_tokens", "num_target_tokens"):
+        if name in settings and settings[name] is None:
+            raise BadInput(f"data.{name}=null, and only a training run counts them; say how many there are")
     net: nn.Module = build({key: value for key, value in settings.items() if key not in STARTS}, "model")
     return net
 
@@ -62,6 +63,8 @@ def _start_weights(run: Run, net: nn.Module) -> None:
             usual = inspect.signature(type(net)).parameters.get(name)
             if usual and name in model and model[name] != usual.default:
                 raise BadInput(f"model.{name}={model[name]}: the published weights are for {usual.default}")
+        if "image_size" not in run.cfg.data:
+            raise BadInput(f"model.pretrained={model.pretrained}: there are no published weights for sequences")
         source, left = load_published(net, run.cfg.choices.model, model.pretrained, run.cfg.data.image_size)
     else:
         return

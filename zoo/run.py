@@ -22,27 +22,53 @@ from zoo.callbacks.product import BestProduct
 from zoo.callbacks.progress import NoProfiler
 from zoo.callbacks.resume import AtomicCheckpointIO, ResumeCheckpoint
 from zoo.checkpoint import PRODUCT, Product, load_weights, provenance, read_product
-from zoo.data.images import ImageData, ImageFacts
+from zoo.data.images import ImageFacts
+from zoo.data.module import ResidentData
 from zoo.errors import BadInput, ZooError, choices, reason
 from zoo.files import write_json, write_text
 from zoo.folder import CONFIG, Run
-from zoo.measure.counts import count_macs, count_parameters
+from zoo.measure.counts import count_macs_of, count_parameters
 from zoo.measure.throughput import fastest_batch_size, is_out_of_memory
 from zoo.nets import bare_net, laid_out, net_of
-from zoo.tasks.classification import ImageClassification, parameter_groups
+from zoo.tasks.base import Task, parameter_groups
 
 log = logging.getLogger("zoo")
 SomeCallback = TypeVar("SomeCallback", bound=lightning.Callback)
 
 
-def build_data(run: Run) -> ImageData:
+def build_data(run: Run) -> ResidentData:
     """Build and load the data, so that a missing or wrong set is told before anything else is done.
 
-    Unless the config says how, images are normalised as those were that a teacher or published weights were trained
-    on, and weights that `init_from` brings and that began so.
+    What only the data themselves know of the sizes that a net wants is put into the config.
     """
     settings = run.cfg.data
     teacher = _teacher(run) if "teacher" in run.cfg.task else None
+    if "mean" in settings:
+        _normalise_as_before(run, teacher)
+    wanted: Any = OmegaConf.to_container(settings, resolve=True)
+    if settings.batch_size == "auto":  # until `fit` knows it
+        wanted["batch_size"] = 2 * ranks.world_size()
+    data: ResidentData = build(wanted, "data")
+    if data.batch_size % ranks.world_size():
+        raise BadInput(f"data.batch_size={data.batch_size} cannot be shared out to {ranks.world_size()} processes")
+    with ranks.first_of_machine_first():
+        facts = data.load()
+    for name, number in data.sizes().items():
+        if settings[name] is None:
+            settings[name] = number
+            if run.cfg.model.get(name, number) is None:
+                run.cfg.model[name] = number
+    if teacher:
+        _check_teacher(run, teacher, facts)
+    return data
+
+
+def _normalise_as_before(run: Run, teacher: Product | None) -> None:
+    """Have images normalised, unless the config says how, as the weights expect that a run begins with.
+
+    Those are published ones, or weights that `init_from` brings and that began so, or else the teacher's.
+    """
+    settings = run.cfg.data
     if settings.mean is None and settings.std is None:
         if run.cfg.model.pretrained:
             from zoo.pretrained import published_normalisation
@@ -50,26 +76,12 @@ def build_data(run: Run) -> ImageData:
             settings.mean, settings.std = published_normalisation(run.cfg.choices.model, settings.in_channels)
         elif run.cfg.init_from:
             theirs = read_product(run.cfg.init_from).facts["config"]["data"]
-            if theirs["mean"] and len(theirs["mean"]) == settings.in_channels:
+            if theirs.get("mean") and len(theirs["mean"]) == settings.in_channels:
                 settings.mean, settings.std = theirs["mean"], theirs["std"]
         elif teacher:
             seen = teacher.facts["data"]
             if len(seen["mean"]) == settings.in_channels:
                 settings.mean, settings.std = seen["mean"], seen["std"]
-    wanted: Any = OmegaConf.to_container(settings, resolve=True)
-    if settings.batch_size == "auto":  # until `fit` knows it
-        wanted["batch_size"] = 2 * ranks.world_size()
-    data: ImageData = build(wanted, "data")
-    if data.batch_size % ranks.world_size():
-        raise BadInput(f"data.batch_size={data.batch_size} cannot be shared out to {ranks.world_size()} processes")
-    with ranks.first_of_machine_first():
-        facts = data.load()
-    if settings.num_classes is None:
-        settings.num_classes = len(facts.classes)
-        run.cfg.model.num_classes = run.cfg.model.num_classes or len(facts.classes)
-    if teacher:
-        _check_teacher(run, teacher, facts)
-    return data
 
 
 def _teacher(run: Run) -> Product:
@@ -96,7 +108,7 @@ def _check_teacher(run: Run, teacher: Product, facts: ImageFacts) -> None:
         log.warning("The teacher was trained on another split, and may have seen images that this run validates on.")
 
 
-def build_task(run: Run, net: nn.Module) -> ImageClassification:
+def build_task(run: Run, net: nn.Module) -> Task:
     """Build the task around a net, with its optimizer and schedule.
 
     Lightning cannot clip gradients in mixed precision for fused optimizers, and FSDP2 knows not all of them, so that
@@ -112,10 +124,11 @@ def build_task(run: Run, net: nn.Module) -> ImageClassification:
     given = {"net": net, "optimizer": optimizer, "schedule": schedule}
     if "teacher" in task:
         given["teacher"] = laid_out(net_of(read_product(task.pop("teacher"))), run.cfg)
-    built: ImageClassification = build(task, "task", **given)
-    wanted = built.num_outputs or run.cfg.data.num_classes
-    if run.cfg.model.num_classes != wanted:
-        raise BadInput(f"model.num_classes={run.cfg.model.num_classes} does not fit these data and task: {wanted} does")
+    built: Task = build(task, "task", **given)
+    name = "num_classes" if "num_classes" in run.cfg.model else "num_target_tokens"
+    wanted = built.num_outputs or run.cfg.data[name]
+    if run.cfg.model[name] != wanted:
+        raise BadInput(f"model.{name}={run.cfg.model[name]} does not fit these data and task: {wanted} does")
     return built
 
 
@@ -170,11 +183,11 @@ def resolve_precision(precision: str, accelerator: str) -> str:
     return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
 
 
-def fit(run: Run, trainer: lightning.Trainer, task: ImageClassification, data: ImageData) -> None:
+def fit(run: Run, trainer: lightning.Trainer, task: Task, data: ResidentData) -> None:
     """Train from the start or from last.ckpt; leaves the best weights in model.safetensors."""
     if run.cfg.data.batch_size == "auto":
-        run.cfg.data.batch_size = data.batch_size = settled_batch_size(run, trainer, task, data)
-        log.info("Batches are of %d images.", data.batch_size)
+        run.cfg.data.batch_size = data.batch_size = settled_batch_size(trainer, task, data)
+        log.info("Batches are of %d samples.", data.batch_size)
     callback_of(trainer, BestProduct).facts = {
         "config": OmegaConf.to_container(run.cfg, resolve=True),
         "recipe": [],
@@ -203,26 +216,25 @@ def fit(run: Run, trainer: lightning.Trainer, task: ImageClassification, data: I
         raise BadInput(f"{run.last_checkpoint} is of another net than {run.cfg.choices.model}; train anew") from error
 
 
-def settled_batch_size(run: Run, trainer: lightning.Trainer, task: ImageClassification, data: ImageData) -> int:
-    """Try out, on a copy of the task and with made-up images, which batch is fastest; of all processes together.
+def settled_batch_size(trainer: lightning.Trainer, task: Task, data: ResidentData) -> int:
+    """Try out, on a copy of the task and with made-up samples, which batch is fastest; of all processes together.
 
     An epoch is left 20 steps at least. The copy trains eagerly even where the net is to be compiled.
     """
-    device, cfg = trainer.strategy.root_device, run.cfg.data
+    device = trainer.strategy.root_device
     precision = trainer.precision_plugin
     copied: Any = precision.convert_module(copy.deepcopy(task)).to(device).train()
     optimizer = copied.optimizer(parameter_groups(copied.net, copied.head_lr))
 
-    def step(num_images: int) -> None:
-        images = torch.randn(num_images, cfg.in_channels, cfg.image_size, cfg.image_size, device=device)
-        labels = torch.randint(cfg.num_classes, (num_images,), device=device)
+    def step(num_samples: int) -> None:
+        inputs, *wanted = data.made_up(num_samples, device)
         with precision.forward_context():
-            loss = copied.training_step((precision.convert_input(images), labels), 0)
+            loss = copied.training_step((precision.convert_input(inputs), *wanted), 0)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
 
-    largest = max(1, len(data.splits["train"]) // 20 // ranks.world_size())
+    largest = max(1, data.load().num_samples["train"] // 20 // ranks.world_size())
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         mine = fastest_batch_size(step, largest, device)
     return min(ranks.of_all(mine)) * ranks.world_size()
@@ -236,7 +248,7 @@ def callback_of(trainer: lightning.Trainer, kind: type[SomeCallback]) -> SomeCal
     raise BadInput(f"the callbacks lack a {kind.__name__}, which every run needs; see configs/callbacks/default.yaml")
 
 
-def measure_product(run: Run, trainer: lightning.Trainer, task: ImageClassification, data: ImageData) -> dict[str, Any]:
+def measure_product(run: Run, trainer: lightning.Trainer, task: Task, data: ResidentData) -> dict[str, Any]:
     """Read the product back from its file, test that, and write result.json and the HParams table's row."""
     ranks.of_first(None)  # which has written it by now
     product = read_product(run.folder / PRODUCT)
@@ -246,7 +258,7 @@ def measure_product(run: Run, trainer: lightning.Trainer, task: ImageClassificat
     monitor, facts, cfg = callback_of(trainer, TrainingMonitor), data.load(), run.cfg
     sizes = {
         "params": count_parameters(task.net),
-        "macs": count_macs(task.net, (cfg.data.in_channels, cfg.data.image_size, cfg.data.image_size)),
+        "macs": count_macs_of(task.net, data.example()),
     }
     test = trainer.test(task, datamodule=data, verbose=False)[0]
     result = {
@@ -286,7 +298,7 @@ def _device_name(device: torch.device) -> str:
     return f"{device.type}, {platform.machine()}, {torch.get_num_threads()} threads"
 
 
-def rebuild(product: Product, cfg: DictConfig) -> tuple[nn.Module, ImageData]:
+def rebuild(product: Product, cfg: DictConfig) -> tuple[nn.Module, ResidentData]:
     """Build the net of a product file with its weights, and its data with the very split it was trained on.
 
     BadInput where the file asks for code from outside the zoo, or the data found are not the data it knows.
@@ -300,13 +312,13 @@ def rebuild(product: Product, cfg: DictConfig) -> tuple[nn.Module, ImageData]:
         below = root.relative_to(old) if root.is_relative_to(old) else Path()
         place.root = str(Path(cfg.data_root) / below)
     config.data.eval_batch_size = cfg.batch_size
-    data: ImageData = build(config.data, "data")
+    data: ResidentData = build(config.data, "data")
     if data.load().split_hash != product.facts["data"]["split_hash"]:
         raise BadInput("the data found are not those the net was trained on: their images, labels or split differ")
     return net, data
 
 
-def predict(net: nn.Module, data: ImageData, cfg: DictConfig) -> tuple[Tensor, Tensor]:
+def predict(net: nn.Module, data: ResidentData, cfg: DictConfig) -> tuple[Tensor, Tensor]:
     """Give the logits (N, classes) and labels (N,) of a split, computed in fp32, on the CPU."""
     if cfg.split not in ("test", "val"):
         raise BadInput(f"split={cfg.split} is no split to evaluate; {choices(str(cfg.split), ['test', 'val'])}")

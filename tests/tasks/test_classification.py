@@ -7,7 +7,8 @@ from torch import nn
 
 from zoo.models.lenet import LeNet5
 from zoo.models.resnet import ResNet
-from zoo.tasks.classification import ImageClassification, parameter_groups
+from zoo.tasks.base import parameter_groups
+from zoo.tasks.classification import ImageClassification
 from zoo.tasks.metrics import ClassificationMeter
 from zoo.tasks.schedules import constant
 

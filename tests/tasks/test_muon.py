@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from zoo.models.resnet import ResNet
-from zoo.tasks.classification import parameter_groups
+from zoo.tasks.base import parameter_groups
 from zoo.tasks.muon import Muon, orthogonalise
 
 

@@ -5,7 +5,8 @@ from zoo.errors import BadInput
 from zoo.models.googlenet import GoogLeNet
 from zoo.models.resnet import ResNet
 from zoo.models.vit import ViT
-from zoo.tasks.classification import ImageClassification, parameter_groups
+from zoo.tasks.base import parameter_groups
+from zoo.tasks.classification import ImageClassification
 from zoo.tasks.schedules import constant
 from zoo.tasks.transfer import freeze
 

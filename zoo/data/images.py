@@ -5,20 +5,19 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import lightning
 import torch
 from torch import Tensor
 
 from zoo.data.decoding import ImageFiles
 from zoo.data.loader import Augmentation, BatchLoader
 from zoo.data.mix import Mix
+from zoo.data.module import ResidentData, Split
 from zoo.data.sources import ImageSource, LabelledImages
 from zoo.data.splits import fold_sizes, split_hash, stratified_split
 from zoo.errors import BadInput
 
-Split = Literal["train", "val", "test"]
 Cache = Literal["auto", "device", "host", "none"]
 MEMINFO = Path("/proc/meminfo")
 NUM_FOR_STATISTICS = 2000  # images, of those in files
@@ -36,7 +35,7 @@ class ImageFacts:
     num_samples: dict[str, int]
 
 
-class ImageData(lightning.LightningDataModule):
+class ImageData(ResidentData):
     """Keep a whole image data set as uint8 and cut augmented, normalised batches from it on the training device.
 
     `cache` says where: on that device; on the host, in pinned memory; nowhere (none), which decodes files each time; or
@@ -50,6 +49,8 @@ class ImageData(lightning.LightningDataModule):
 
     Raises BadInput where the data contradict num_classes, in_channels or image_size, or where a size cannot be met.
     """
+
+    kind = "images"
 
     def __init__(
         self,
@@ -71,7 +72,7 @@ class ImageData(lightning.LightningDataModule):
         seed: int = 0,
         split_seed: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(batch_size, eval_batch_size, seed)
         for name, values in (("mean", mean), ("std", std)):
             if (mean is None) != (std is None) or (values is not None and len(values) != in_channels):
                 raise BadInput(
@@ -91,18 +92,13 @@ class ImageData(lightning.LightningDataModule):
                 )
         if mix is not None and batch_size < 2:
             raise BadInput(f"data.mix wants two images and more, and data.batch_size={batch_size}")
-        for name, size in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
-            if size < 1:
-                raise BadInput(f"data.{name}={size} was asked for; it must be at least 1")
         self.source, self.num_classes, self.in_channels, self.image_size = source, num_classes, in_channels, image_size
         self.num_validation, self.num_test = num_validation, num_test
         self.folds, self.fold = folds, fold
-        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.augmentations = [a for a in (augment or {}).values() if a is not None]
         self.mix, self.mean, self.std = mix, mean, std
-        self.cache, self.seed, self.split_seed = cache, seed, split_seed
+        self.cache, self.split_seed = cache, split_seed
         self.splits: dict[str, LabelledImages] = {}
-        self._train_state: dict[str, int] | None = None
 
     def load(self) -> ImageFacts:
         """Read, check and split the data once; later calls return the same facts."""
@@ -222,29 +218,15 @@ class ImageData(lightning.LightningDataModule):
             return True
         return self.cache == "auto" and images.numel() < torch.cuda.mem_get_info(device)[0] / 2
 
-    def _device(self) -> torch.device:
-        return self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
+    def sizes(self) -> dict[str, int]:
+        return {"num_classes": len(self.load().classes)}
 
-    def train_dataloader(self) -> BatchLoader:
-        self._train_loader = self.loader("train", self._device())
-        if self._train_state is not None:
-            self._train_loader.load_state_dict(self._train_state)
-        return self._train_loader
+    def made_up(self, num: int, device: torch.device) -> tuple[Tensor, ...]:
+        images = torch.randn(num, self.in_channels, self.image_size, self.image_size, device=device)
+        return images, torch.randint(len(self.load().classes), (num,), device=device)
 
-    def val_dataloader(self) -> BatchLoader:
-        return self.loader("val", self._device())
-
-    def test_dataloader(self) -> BatchLoader:
-        return self.loader("test", self._device())
-
-    def state_dict(self) -> dict[str, Any]:
-        """Save the training loader's place, which Lightning by itself restores only where no schedule counts steps."""
-        state = self._train_loader.state_dict()
-        ended = self.trainer is not None and self.trainer.is_last_batch  # by trainer.limit_train_batches, perhaps
-        return {"train_loader": {**state, "position": 0} if ended else state}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._train_state = state["train_loader"]
+    def example(self) -> tuple[Tensor, ...]:
+        return (torch.empty(1, self.in_channels, self.image_size, self.image_size, device="meta"),)
 
 
 def _identity(images: Tensor | ImageFiles) -> Tensor:

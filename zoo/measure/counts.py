@@ -3,7 +3,7 @@
 import copy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 
@@ -18,7 +18,12 @@ def count_macs(net: nn.Module, image_shape: tuple[int, int, int]) -> int:
     torchvision's "GFLOPS" are these; a FLOP count is twice as much. Nothing is computed: the net is copied to the meta
     device.
     """
+    return count_macs_of(net, (torch.empty(1, *image_shape, device="meta"),))
+
+
+def count_macs_of(net: nn.Module, inputs: tuple[Tensor, ...]) -> int:
+    """Count as `count_macs` what one call of the net computes, with inputs on the meta device."""
     ghost = copy.deepcopy(net).to("meta", torch.float32).eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        ghost(torch.empty(1, *image_shape, device="meta"))
+        ghost(*inputs)
     return counter.get_total_flops() // 2

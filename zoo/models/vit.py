@@ -9,28 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from zoo.models.activations import Activation, activate, pieces
+from zoo.models.attention import Attention
 from zoo.models.stochastic_depth import StochasticDepth, decay_linearly
 
 SMALL_IMAGE_PX = 64
 SMALL_PATCH_PX = 4
-
-
-class Attention(nn.Module):
-    """Attend from every token to every other, in several heads (Vaswani et al., 2017, 3.2)."""
-
-    def __init__(self, width: int, num_heads: int) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
-        self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
-        self.out_proj = nn.Linear(width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        n, tokens, width = x.shape
-        qkv = nn.functional.linear(x, self.in_proj_weight, self.in_proj_bias)
-        q, k, v = qkv.view(n, tokens, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)  # each N × heads × tokens × d
-        x = nn.functional.scaled_dot_product_attention(q, k, v)
-        return self.out_proj(x.transpose(1, 2).reshape(n, tokens, width))
 
 
 class Block(nn.Module):

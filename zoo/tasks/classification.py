@@ -1,39 +1,28 @@
 """Teach a net to name what is in an image."""
 
-import math
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any
 
-import lightning
-import torch
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 
-from zoo import ranks
-from zoo.errors import BadInput
-from zoo.tasks.losses import LossName, limit_norms, loss_function, weight_penalty
+from zoo.tasks.base import Task
+from zoo.tasks.losses import LossName, loss_function, weight_penalty
 from zoo.tasks.metrics import ClassificationMeter
 from zoo.tasks.schedules import Factor
-from zoo.tasks.transfer import hold_frozen_norms
 
 Batch = tuple[Tensor, Tensor]
 
 
-class ImageClassification(lightning.LightningModule):
+class ImageClassification(Task):
     """Train a net on (images, labels), and measure loss, top-1 and top-5 accuracy.
 
-    `optimizer` takes parameter groups; `schedule` takes the number of steps and gives the factor for each. `l1` and
-    `l2` penalise weights, and `max_norm` limits those that come into a unit: of matrices and filter banks, which leaves
-    alone biases, norms, a ViT's embeddings and the sparse C3 of the LeNet-5 of 1998. Logged:
-    `train/accuracy` an epoch, and `val/` and `test/` `loss`, `accuracy` and `top5`; the loss of validation and test is
-    plain cross-entropy, whatever is trained with. Where a net gives (logits, auxiliary logits) in train mode, each
-    auxiliary loss is added `aux_weight` times (Szegedy et al., 2014, section 5). `head_lr` is the learning rate of the
-    net's heads where that is to differ from the optimizer's. No step waits for the device.
+    Logged as `val/` and `test/` `loss`, `accuracy` and `top5`; the loss of validation and test is plain cross-entropy,
+    whatever is trained with. Where a net gives (logits, auxiliary logits) in train mode, each auxiliary loss is added
+    `aux_weight` times (Szegedy et al., 2014, section 5). All other arguments are Task's.
     """
 
-    num_outputs: int | None = None  # of the net, where that is not the number of classes
+    kind = "images"
 
     def __init__(
         self,
@@ -42,61 +31,13 @@ class ImageClassification(lightning.LightningModule):
         schedule: Callable[[int], Factor],
         loss: LossName = "cross_entropy",
         label_smoothing: float = 0.0,
-        l1: float = 0.0,
-        l2: float = 0.0,
-        max_norm: float | None = None,
         aux_weight: float = 0.3,
-        head_lr: float | None = None,
+        **settings: Any,
     ) -> None:
-        super().__init__()
-        if head_lr is not None and not 0 < head_lr < math.inf:
-            raise ValueError(f"head_lr={head_lr} must be a number above 0, or null for optim.lr")
-        for name, value in (("l1", l1), ("l2", l2)):
-            if not 0 <= value < math.inf:
-                raise ValueError(f"{name}={value} must be a number that is not below 0")
-        if max_norm is not None and not 0 < max_norm < math.inf:
-            raise ValueError(f"max_norm={max_norm} must be a number above 0, or null for no limit")
-        self.net = net
-        self.optimizer, self.schedule = optimizer, schedule
+        super().__init__(net, optimizer, schedule, **settings)
         self.loss = loss_function(loss, label_smoothing)
-        self.l1, self.l2, self.max_norm = l1, l2, max_norm
-        self.aux_weight, self.head_lr = aux_weight, head_lr
-        self.weights = [p for p in net.parameters() if p.requires_grad and p.ndim in (2, 4)]
-        self.train_hits: Tensor
-        self.register_buffer("train_hits", torch.zeros((), dtype=torch.int64), persistent=False)
-        self.train_samples = 0
+        self.aux_weight = aux_weight
         self.meter = ClassificationMeter()
-        self._ddp_params_and_buffers_to_ignore = ["train_hits", "meter.sums"]  # each process counts its own
-
-    def configure_model(self) -> None:
-        """Share out the weights of each part of the net to all processes, where the strategy is FSDP2."""
-        if self.device_mesh is not None and not isinstance(self.net, FSDPModule):
-            if self.l1 or self.l2 or self.max_norm:
-                raise BadInput(
-                    "task.l1, task.l2 and task.max_norm want whole weights, and fsdp2 shares them out; take ddp"
-                )
-            mesh = self.device_mesh["data_parallel"]
-            self.net.to(memory_format=torch.contiguous_format)  # all that FSDP2 takes
-            for part in self.net.children():
-                for block in part if isinstance(part, nn.Sequential) else [part]:
-                    if any(p.requires_grad for p in block.parameters()):
-                        fully_shard(block, mesh=mesh)
-            fully_shard(self.net, mesh=mesh)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        """Set as every module does, but for the name of the hook in hand, which Lightning sets some 45 times a step."""
-        if name == "_current_fx_name":
-            self.__dict__[name] = value
-        else:
-            super().__setattr__(name, value)
-
-    def on_train_start(self) -> None:
-        hold_frozen_norms(self.net)  # here and not sooner, since Lightning warns of modules in eval mode
-
-    def train(self, mode: bool = True) -> Self:
-        super().train(mode)
-        hold_frozen_norms(self.net)
-        return self
 
     def forward(self, images: Tensor) -> Tensor:
         return self.net(images)
@@ -105,7 +46,8 @@ class ImageClassification(lightning.LightningModule):
         images, labels = batch
         output = self.net(images)
         logits, aux = output if isinstance(output, tuple) else (output, ())
-        self._count_hits(logits, labels)
+        mixed = labels.is_floating_point()  # shares of classes, of which the largest counts
+        self.count_hits((logits.argmax(1) == (labels.argmax(1) if mixed else labels)).sum(), len(labels))
         loss = self.label_loss(logits, labels, images)
         for head in aux:
             loss = loss + self.aux_weight * self.loss(head, labels)
@@ -115,72 +57,7 @@ class ImageClassification(lightning.LightningModule):
         """Give the loss of the net's main logits; other tasks may ask more of them."""
         return self.loss(logits, labels)
 
-    def _count_hits(self, logits: Tensor, labels: Tensor) -> None:
-        mixed = labels.is_floating_point()  # shares of classes, of which the largest counts
-        self.train_hits += (logits.argmax(1) == (labels.argmax(1) if mixed else labels)).sum()
-        self.train_samples += len(labels)
-
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        super().optimizer_step(*args, **kwargs)
-        if self.max_norm is not None:
-            limit_norms(self.weights, self.max_norm)
-
-    def on_train_epoch_end(self) -> None:
-        accuracy = ranks.total(self.train_hits) / (self.train_samples * ranks.world_size())
-        self.log("train/accuracy", accuracy, logger=False)  # Lightning would write it after last.ckpt is saved,
-        for logger in self.loggers:  # and a kill in between would lose the point
-            logger.log_metrics({"train/accuracy": float(accuracy)}, step=self.trainer.global_step - 1)
-        self.train_hits.zero_()
-        self.train_samples = 0
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["train_counts"] = [int(ranks.total(self.train_hits)), self.train_samples * ranks.world_size()]
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        hits, samples = checkpoint["train_counts"]
-        self.train_hits.fill_(hits if ranks.rank() == 0 else 0)
-        self.train_samples = samples // ranks.world_size()
-
-    def _measure(self, batch: Batch) -> None:
+    def measure(self, batch: Batch) -> None:
         images, labels = batch
         logits = self.net(images).float()
         self.meter.update(logits, labels, nn.functional.cross_entropy(logits, labels, reduction="none"))
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._measure(batch)
-
-    def on_validation_epoch_end(self) -> None:
-        for name, value in self.meter.compute().items():
-            self.log(f"val/{name}", value, prog_bar=name == "accuracy")
-
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._measure(batch)
-
-    def on_test_epoch_end(self) -> None:
-        self.log_dict({f"test/{name}": value for name, value in self.meter.compute().items()})
-
-    def configure_optimizers(self) -> Any:
-        optimizer = self.optimizer(parameter_groups(self.net, self.head_lr))
-        factor = self.schedule(int(self.trainer.estimated_stepping_batches))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
-
-
-def parameter_groups(net: nn.Module, head_lr: float | None = None) -> list[dict[str, Any]]:
-    """Split trained parameters in two: weights, and the biases and norms (one dimension or none) that never decay.
-
-    With `head_lr`, those of the net's heads (`net.head_names`) are two more groups, with that learning rate.
-    """
-    names: Any = net.head_names if head_lr is not None else ()
-    heads = [p for name in names for p in net.get_submodule(name).parameters()]
-    if names and not any(p.requires_grad for p in heads):
-        raise BadInput(f"task.head_lr={head_lr} is for the head, which is frozen; give one of the two")
-    is_head = {id(p) for p in heads}
-    groups: list[dict[str, Any]] = []
-    for parameters, settings in (
-        ([p for p in net.parameters() if id(p) not in is_head], {}),
-        (heads, {"lr": head_lr}),
-    ):
-        trained = [p for p in parameters if p.requires_grad]
-        groups.append({"params": [p for p in trained if p.ndim > 1], **settings})
-        groups.append({"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0, **settings})
-    return [group for group in groups if group["params"]]

@@ -1,4 +1,4 @@
-"""Muon for the filters of convolutions, AdamW for everything else."""
+"""Muon for the filters of convolutions and, where wanted, for matrices; AdamW for everything else."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -16,10 +16,11 @@ QUINTIC = (3.4445, -4.7750, 2.0315)  # Jordan's coefficients: steep at zero, and
 class Muon(Optimizer):
     """Step along the orthogonalised momentum of each layer's filters, a matrix of a row each (Jordan, "Muon", 2024).
 
-    Parameters of four dimensions are stepped so, with learning rate `lr`; torch.optim.Muon takes matrices only. All
-    others are AdamW's (betas 0.9 and 0.999; bias corrections by the steps of a group), with learning rate `other_lr`;
-    weight decay is decoupled for both. With `lr` · max(1, rows / columns)^½ a step has about the same size in every
-    layer. Raises BadInput where no parameter has four dimensions.
+    Parameters of four dimensions are stepped so, with learning rate `lr` (torch.optim.Muon takes matrices only), and
+    with `matrices` those of two, but for groups that say `tables`, where each row stands alone. All others are AdamW's
+    (betas 0.9 and 0.999; bias corrections by the steps of a group), with learning rate `other_lr`; weight decay is
+    decoupled for both. With `lr` · max(1, rows / columns)^½ a step has about the same size in every
+    layer. Raises BadInput where no parameter is stepped so.
     """
 
     def __init__(
@@ -29,6 +30,7 @@ class Muon(Optimizer):
         other_lr: float = 1e-3,
         momentum: float = 0.95,
         weight_decay: float = 0.01,
+        matrices: bool = False,
     ) -> None:
         for name, value in (("lr", lr), ("other_lr", other_lr), ("weight_decay", weight_decay)):
             if not 0 <= value < math.inf:
@@ -38,12 +40,16 @@ class Muon(Optimizer):
         given = list(params)
         groups: list[dict[str, Any]] = []
         for group in given if given and isinstance(given[0], dict) else [{"params": given}]:
-            filters = [p for p in group["params"] if p.ndim == 4]
-            others = [p for p in group["params"] if p.ndim != 4]
+            dimensions = (2, 4) if matrices and not group.get("tables") else (4,)
+            filters = [p for p in group["params"] if p.ndim in dimensions]
+            others = [p for p in group["params"] if p.ndim not in dimensions]
             groups.append({**group, "params": filters, "filters": True})
             groups.append({"lr": other_lr, **group, "params": others, "filters": False})
         if not any(group["params"] and group["filters"] for group in groups):
-            raise BadInput("optim=muon is for the filters of convolutions, and this net trains none; take optim=adamw")
+            raise BadInput(
+                "optim=muon is for the filters of convolutions, and this net trains none; take optim=adamw, or let it "
+                "step matrices, too, with optim.matrices=true"
+            )
         defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "betas": (0.9, 0.999), "eps": 1e-8}
         super().__init__([group for group in groups if group["params"]], defaults)
 

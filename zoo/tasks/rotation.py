@@ -18,8 +18,8 @@ class RotationPrediction(ImageClassification):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         return super().training_step(all_turns(batch[0]), batch_idx)
 
-    def _measure(self, batch: Batch) -> None:
-        super()._measure(all_turns(batch[0]))
+    def measure(self, batch: Batch) -> None:
+        super().measure(all_turns(batch[0]))
 
 
 def all_turns(images: Tensor) -> Batch:

@@ -1,0 +1,72 @@
+"""What every data set has in common as a LightningDataModule."""
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, Literal
+
+import lightning
+import torch
+
+from zoo.errors import BadInput
+
+Split = Literal["train", "val", "test"]
+
+
+class ResidentData(lightning.LightningDataModule, ABC):
+    """Keep a whole data set near the training device and hand out loaders that can be saved in mid-epoch.
+
+    `batch_size` is of all processes together, `eval_batch_size` of each. BadInput where one is below 1.
+    """
+
+    kind: ClassVar[str]  # what a task must be made for: images or sequences
+
+    def __init__(self, batch_size: int, eval_batch_size: int, seed: int) -> None:
+        super().__init__()
+        for name, size in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
+            if size < 1:
+                raise BadInput(f"data.{name}={size} was asked for; it must be at least 1")
+        self.batch_size, self.eval_batch_size, self.seed = batch_size, eval_batch_size, seed
+        self._train_state: dict[str, int] | None = None
+
+    @abstractmethod
+    def load(self) -> Any:
+        """Read, check and split the data once, and give the facts of them that a product file keeps."""
+
+    @abstractmethod
+    def loader(self, split: Split, device: torch.device | str) -> Any:
+        """Give the batches of a split on a device."""
+
+    @abstractmethod
+    def example(self) -> tuple[torch.Tensor, ...]:
+        """Give what a net is called with for one sample of the usual size, on the meta device."""
+
+    @abstractmethod
+    def made_up(self, num: int, device: torch.device) -> tuple[torch.Tensor, ...]:
+        """Give a training batch of noise, of samples of the usual size."""
+
+    @abstractmethod
+    def sizes(self) -> dict[str, int]:
+        """Give the settings, null in the config where only the data know them, that a net is built by."""
+
+    def _device(self) -> torch.device:
+        return self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
+
+    def train_dataloader(self) -> Any:
+        self._train_loader = self.loader("train", self._device())
+        if self._train_state is not None:
+            self._train_loader.load_state_dict(self._train_state)
+        return self._train_loader
+
+    def val_dataloader(self) -> Any:
+        return self.loader("val", self._device())
+
+    def test_dataloader(self) -> Any:
+        return self.loader("test", self._device())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Save the training loader's place, which Lightning by itself restores only where no schedule counts steps."""
+        state = self._train_loader.state_dict()
+        ended = self.trainer is not None and self.trainer.is_last_batch  # by trainer.limit_train_batches, perhaps
+        return {"train_loader": {**state, "position": 0} if ended else state}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._train_state = state["train_loader"]

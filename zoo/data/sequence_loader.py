@@ -1,0 +1,103 @@
+"""Batches of sequences of about one length, cut from tensors that lie on the device."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from zoo.data.draws import Draws
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Sources (N, S), targets (N, T) and their references (N, R, T), int64, padded with 0, and lengths (N, 2).
+
+    Lengths are of source and target, on the host, so that no batch has to ask the device for its own.
+    """
+
+    sources: Tensor
+    targets: Tensor
+    references: Tensor | None
+    lengths: Tensor
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def to(self, device: torch.device) -> "Sequences":
+        references = None if self.references is None else self.references.to(device)
+        return Sequences(self.sources.to(device), self.targets.to(device), references, self.lengths)
+
+
+class SequenceLoader:
+    """Iterate over (sources, targets) or, where there are references, (sources, targets, references).
+
+    A shuffled epoch puts neighbours in length into a batch, in an order of batches and with neighbours that are drawn
+    anew, and leaves out what does not fill a batch. As BatchLoader, it draws by (seed, epoch) only, its state is two
+    integers, and every one of `world_size` processes has an equal share of each shuffled batch.
+    """
+
+    def __init__(
+        self,
+        sequences: Sequences,
+        batch_size: int,
+        *,
+        device: torch.device | str = "cpu",
+        shuffle: bool = False,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.device = torch.device(device)
+        self.sequences, self.batch_size = sequences.to(self.device), batch_size
+        self.shuffle, self.seed, self.rank, self.world_size = shuffle, seed, rank, world_size
+        self.epoch = 0
+        self.position = 0  # batches of this epoch that were handed out
+        self._start = 0
+
+    batch_sampler = None  # Lightning asks for it beside `sampler`
+
+    @property
+    def sampler(self) -> "SequenceLoader":
+        """Offer `set_epoch` where Lightning looks for it."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        if self.shuffle:
+            return len(self.sequences) // self.batch_size
+        return -(-len(self.sequences) // (self.batch_size * self.world_size))
+
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+        start, self._start = self._start, 0
+        batches = self._indices()
+        sizes = [self.sequences.lengths[batch].amax(0).tolist() for batch in batches]
+        mine = [batch.tensor_split(self.world_size)[self.rank] for batch in batches]
+        bounds = torch.tensor([0, *map(len, mine)]).cumsum(0).tolist()
+        order = torch.cat(mine).to(self.device)  # all at once, so that no batch waits for its own
+        data = self.sequences
+        for number in range(start, len(batches)):
+            self.position = number + 1
+            index = order[bounds[number] : bounds[number + 1]]
+            source, target = sizes[number]
+            batch = data.sources[:, :source][index], data.targets[:, :target][index]
+            yield batch if data.references is None else (*batch, data.references[index])
+
+    def _indices(self) -> Sequence[Tensor]:
+        """Give which pairs are in each batch of all processes together."""
+        num, lengths = len(self.sequences), self.sequences.lengths
+        if not self.shuffle:
+            parts = len(self) * self.world_size
+            return torch.arange(num).tensor_split(parts)[self.rank :: self.world_size]
+        draws = Draws((self.seed * 1_000_003 + self.epoch) * 1_000_033 % 2**63)
+        order = draws.permutation(num)[: len(self) * self.batch_size]
+        order = order[(lengths[order] @ torch.tensor([1000, 1])).argsort(stable=True)]
+        return list(order.view(-1, self.batch_size)[draws.permutation(len(self))])
+
+    def state_dict(self) -> dict[str, int]:
+        return {"epoch": self.epoch, "position": self.position}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.epoch, self._start = state["epoch"], state["position"] % len(self)

@@ -1,0 +1,236 @@
+"""Pairs of sequences as a LightningDataModule, whole on the training device."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zoo.data.module import ResidentData, Split
+from zoo.data.pairs import Pairs, Symbols, Unit, cmudict, reversed_letters, split_text, tab_separated
+from zoo.data.sequence_loader import SequenceLoader, Sequences
+from zoo.errors import BadInput
+
+PAD, START, END = SPECIALS = range(3)
+NAMES_OF_SPECIALS = ["<pad>", "<start>", "<end>"]
+
+
+@dataclass(frozen=True)
+class SequenceFacts:
+    """What a product file must know of its data; a symbol's place in its list is its token.
+
+    `example` is the usual length of a source and of a target: the mean of the training pairs', rounded up.
+    """
+
+    source_symbols: list[str]
+    target_symbols: list[str]
+    source_unit: Unit
+    max_length: int
+    example: list[int]
+    split_hash: str
+    num_samples: dict[str, int]
+
+
+class SequenceData(ResidentData):
+    """Turn pairs of symbols into tokens, split them, and cut padded batches of about one length from them.
+
+    A source's part is a function of the source alone: the SHA-256 of its symbols, joined by spaces and in UTF-8, as a
+    number, modulo 100: below 90 it is trained on, below 95 validated, else tested. All its references go with it:
+    training sees each as a pair, and `batch_size` counts pairs; what is measured is measured against all of them.
+    `num_source_tokens` and `num_target_tokens` are for the net, and checked where they are given.
+
+    Raises BadInput where a part would be empty, a sequence has more than `max_length` symbols, or a size does not fit.
+    """
+
+    kind = "sequences"
+
+    def __init__(
+        self,
+        source: Callable[[], Pairs],
+        num_source_tokens: int | None = None,
+        num_target_tokens: int | None = None,
+        source_unit: Unit = "character",
+        max_length: int = 64,
+        batch_size: int = 256,
+        eval_batch_size: int = 500,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(batch_size, eval_batch_size, seed)
+        self.source = source
+        self.num_source_tokens, self.num_target_tokens = num_source_tokens, num_target_tokens
+        self.source_unit, self.max_length = source_unit, max_length
+        self.splits: dict[str, Sequences] = {}
+        self.pairs: dict[str, Pairs] = {}
+
+    def load(self) -> SequenceFacts:
+        """Read, check, split and encode the pairs once; later calls return the same facts."""
+        if not self.splits:
+            pairs = self.source()
+            self.pairs = split_by_hash(pairs)
+            self._check(pairs)
+            read, written = alphabet(pairs), alphabet(one for references in pairs.values() for one in references)
+            for name, found in (("num_source_tokens", len(read)), ("num_target_tokens", len(written))):
+                if getattr(self, name) not in (None, found):
+                    raise BadInput(f"data.{name}={getattr(self, name)} was given, but the data have {found}")
+            self.splits = {
+                name: encode_pairs(part, read, written, with_references=name != "train")
+                for name, part in self.pairs.items()
+            }
+            lengths = self.splits["train"].lengths.double().mean(0).ceil().int().tolist()
+            self.facts = SequenceFacts(
+                source_symbols=read,
+                target_symbols=written,
+                source_unit=self.source_unit,
+                max_length=self.max_length,
+                example=lengths,
+                split_hash=hash_of(self.pairs),
+                num_samples={name: len(part) for name, part in self.splits.items()},
+            )
+            if self.batch_size > len(self.splits["train"]):
+                num = len(self.splits["train"])
+                raise BadInput(f"data.batch_size={self.batch_size} is larger than the {num} training pairs")
+        return self.facts
+
+    def _check(self, pairs: Pairs) -> None:
+        for name, part in self.pairs.items():
+            if not part:
+                raise BadInput(f"the {len(pairs)} sources of these data leave none for {name}; more are wanted")
+        longest = max(len(sequence) for source, found in pairs.items() for sequence in (source, *found))
+        if longest > self.max_length:
+            raise BadInput(f"data.max_length={self.max_length} was given, but the data have sequences of {longest}")
+
+    def loader(self, split: Split, device: torch.device | str) -> SequenceLoader:
+        """Give the batches of a split on a device; only training batches are shuffled, and others have references."""
+        self.load()
+        training = split == "train"
+        return SequenceLoader(
+            self.splits[split],
+            self.batch_size if training else self.eval_batch_size,
+            device=device,
+            shuffle=training,
+            seed=self.seed,
+            rank=self.trainer.global_rank if self.trainer else 0,
+            world_size=self.trainer.world_size if self.trainer else 1,
+        )
+
+    def sizes(self) -> dict[str, int]:
+        facts = self.load()
+        return {"num_source_tokens": len(facts.source_symbols), "num_target_tokens": len(facts.target_symbols)}
+
+    def made_up(self, num: int, device: torch.device) -> tuple[Tensor, ...]:
+        sizes = zip(self.load().example, self.sizes().values(), strict=True)
+        source, target = (torch.randint(len(SPECIALS), end, (num, length), device=device) for length, end in sizes)
+        return source, target
+
+    def example(self) -> tuple[Tensor, ...]:
+        return tuple(torch.ones(1, length, dtype=torch.int64, device="meta") for length in self.load().example)
+
+
+class CMUdict(SequenceData):
+    """Letters to phonemes, from the CMU Pronouncing Dictionary; `stress` keeps the stress of vowels."""
+
+    def __init__(self, stress: bool = False, **settings: Any) -> None:
+        super().__init__(partial(cmudict, stress), **settings)
+
+
+class PairsInFile(SequenceData):
+    """A person's own pairs, from a file of a source, a tab and a target a line."""
+
+    def __init__(
+        self,
+        path: str,
+        source_unit: Unit = "character",
+        target_unit: Unit = "word",
+        max_length: int = 64,
+        **settings: Any,
+    ) -> None:
+        source = partial(tab_separated, path, source_unit, target_unit, max_length)
+        super().__init__(source, source_unit=source_unit, max_length=max_length, **settings)
+
+
+class ReversedLetters(SequenceData):
+    """Words of eight letters to be written backwards, for tests: a net with attention learns it in a minute."""
+
+    def __init__(self, num_pairs: int = 2000, **settings: Any) -> None:
+        super().__init__(partial(reversed_letters, num_pairs), **settings)
+
+
+def split_by_hash(pairs: Pairs) -> dict[str, Pairs]:
+    """Split sources 90 : 5 : 5 by their hash, each part in order of length, so that batches need little padding."""
+    parts: dict[str, Pairs] = {"train": {}, "val": {}, "test": {}}
+    for source in sorted(pairs, key=lambda source: (len(source), source)):
+        place = int(hashlib.sha256(" ".join(source).encode()).hexdigest(), 16) % 100
+        parts["train" if place < 90 else "val" if place < 95 else "test"][source] = pairs[source]
+    return parts
+
+
+def hash_of(parts: Mapping[str, Pairs]) -> str:
+    """Hash all pairs of all parts, in order: equal hashes mean the same pairs in each."""
+    text = json.dumps([list(part.items()) for part in parts.values()])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def alphabet(sequences: Iterable[Symbols]) -> list[str]:
+    """Give the tokens' names: those of padding, start and end, and then all symbols there are, sorted."""
+    return NAMES_OF_SPECIALS + sorted({symbol for sequence in sequences for symbol in sequence})
+
+
+def encode_pairs(
+    pairs: Pairs, source_symbols: Sequence[str], target_symbols: Sequence[str], with_references: bool
+) -> Sequences:
+    """Turn pairs into tokens: of one row a source with its references, or without them one row a reference."""
+    sources, targets = ({symbol: token for token, symbol in enumerate(s)} for s in (source_symbols, target_symbols))
+    rows = [
+        ([sources[symbol] for symbol in read], [[targets[symbol] for symbol in one] for one in references])
+        for read, found in pairs.items()
+        for references in ([found] if with_references else [[one] for one in found])
+    ]
+    framed = [[START, *references[0], END] for _, references in rows]
+    return Sequences(
+        padded([read for read, _ in rows]),
+        padded(framed),
+        padded_twice([references for _, references in rows]) if with_references else None,
+        torch.tensor([[len(read), len(target)] for (read, _), target in zip(rows, framed, strict=True)]),
+    )
+
+
+def encode_source(text: str, facts: SequenceFacts) -> Tensor:
+    """Give a text's tokens (1, S), with capitals as small letters where only those are known.
+
+    Raises BadInput for a symbol that the data did not have, and for none or too many of them.
+    """
+    tokens = {symbol: token for token, symbol in enumerate(facts.source_symbols)}
+    symbols = [s if s in tokens else s.lower() for s in split_text(text, facts.source_unit)]
+    if foreign := [s for s in symbols if tokens.get(s, PAD) not in range(len(SPECIALS), len(tokens))]:
+        known = " ".join(facts.source_symbols[len(SPECIALS) :][:100])
+        raise BadInput(f"'{text}' has '{foreign[0]}', which the net has never seen; it knows {known}")
+    if not 0 < len(symbols) <= facts.max_length:
+        raise BadInput(f"'{text}' has {len(symbols)} symbols; 1 to {facts.max_length} can be read")
+    return torch.tensor([[tokens[s] for s in symbols]])
+
+
+def decode_tokens(tokens: Iterable[int], symbols: Sequence[str]) -> Symbols:
+    """Give the symbols of tokens up to the first that pads or ends."""
+    found = []
+    for token in tokens:
+        if token in (PAD, END):
+            break
+        found.append(symbols[token])
+    return tuple(found)
+
+
+def padded(rows: Sequence[Sequence[int]]) -> Tensor:
+    """Give rows of tokens as one tensor (N, the longest)."""
+    longest = max(map(len, rows))
+    return torch.tensor([[*row, *[PAD] * (longest - len(row))] for row in rows])
+
+
+def padded_twice(rows: Sequence[Sequence[Sequence[int]]]) -> Tensor:
+    """Give references as one tensor (N, the most of them, the longest); those that a row lacks are all padding."""
+    most = max(map(len, rows))
+    flat = padded([one for row in rows for one in [*row, *[[]] * (most - len(row))]])
+    return flat.view(len(rows), most, -1)

@@ -1,0 +1,49 @@
+"""Attention: every token asks, and takes from all others as much as their keys answer, in several heads at once.
+
+Vaswani et al., "Attention is all you need", 2017, section 3.2; with the parameter names of torch.nn.MultiheadAttention.
+"""
+
+import torch
+from torch import Tensor, nn
+
+
+class Attention(nn.Module):
+    """Attend from tokens x (N, tokens, width) to themselves, or to a memory (N, its tokens, width).
+
+    `mask` is True where a token may look, and broadcasts to (N, heads, tokens, tokens of the memory); `causal` lets
+    each token look at itself and at those before. Weights are left for the net to draw.
+    """
+
+    def __init__(self, width: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
+        self.out_proj = nn.Linear(width, width)
+
+    def forward(
+        self, x: Tensor, memory: Tensor | None = None, mask: Tensor | None = None, causal: bool = False
+    ) -> Tensor:
+        if memory is None:
+            q, k, v = self.project(x, 0, 3)
+        else:
+            (q,), (k, v) = self.project(x, 0, 1), self.project(memory, 1, 3)
+        return self.attend(q, k, v, mask, causal)
+
+    def project(self, x: Tensor, first: int, last: int) -> Tensor:
+        """Give of queries, keys and values those from `first` to before `last`: each N × heads × tokens × d."""
+        width = x.shape[-1]
+        rows = slice(first * width, last * width)
+        x = nn.functional.linear(x, self.in_proj_weight[rows], self.in_proj_bias[rows])
+        return x.unflatten(-1, (last - first, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
+        """Give what the values hold for the queries (N, tokens, width), from heads as `project` gives them."""
+        x = nn.functional.scaled_dot_product_attention(q, k, v, mask, is_causal=causal)
+        return self.out_proj(x.transpose(1, 2).flatten(2))
+
+    def weights(self, x: Tensor, memory: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Give how much each token takes from each of the memory: N × heads × tokens × its tokens, rows of sum 1."""
+        (q,), (k,) = self.project(x, 0, 1), self.project(memory, 1, 2)
+        scores = q @ k.transpose(2, 3) / q.shape[-1] ** 0.5
+        return (scores if mask is None else scores.masked_fill(~mask, float("-inf"))).softmax(-1)

@@ -1,0 +1,207 @@
+"""The Transformer: an encoder relates all tokens of a sequence to each other, and a decoder writes another from it.
+
+Vaswani et al., "Attention is all you need", 2017, section 3; with the parameter names of torch.nn.Transformer. By
+default norms come before each part instead of after (Xiong et al., 2020), which needs less care with the learning rate;
+embeddings are shared by the decoder's two ends only (Press and Wolf, 2016), since the two languages may differ.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from zoo.models.activations import Activation, activate, pieces
+from zoo.models.attention import Attention
+from zoo.models.decoding import PAD, State
+
+
+class EncoderLayer(nn.Module):
+    """Self-attention and a two-layer perceptron, each with dropout, a shortcut and a norm (figure 1, left)."""
+
+    def __init__(
+        self, width: int, num_heads: int, mlp_width: int, dropout: float, prenorm: bool, activation: Activation
+    ) -> None:
+        super().__init__()
+        self.prenorm = prenorm
+        self.self_attn = Attention(width, num_heads)
+        self.linear1 = nn.Linear(width, pieces(activation) * mlp_width)
+        self.activation = activate(activation, dim=-1)
+        self.linear2 = nn.Linear(mlp_width, width)
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.dropout = nn.Dropout(dropout)
+
+    def before(self, norm: nn.LayerNorm, x: Tensor) -> Tensor:
+        return norm(x) if self.prenorm else x
+
+    def after(self, norm: nn.LayerNorm, x: Tensor, part: Tensor) -> Tensor:
+        x = x + self.dropout(part)
+        return x if self.prenorm else norm(x)
+
+    def mlp(self, x: Tensor) -> Tensor:
+        return self.linear2(self.activation(self.linear1(x)))
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        x = self.after(self.norm1, x, self.self_attn(self.before(self.norm1, x), mask=mask))
+        return self.after(self.norm2, x, self.mlp(self.before(self.norm2, x)))
+
+
+class DecoderLayer(EncoderLayer):
+    """The same with attention to the encoder's output in between, and none to tokens to come (figure 1, right)."""
+
+    def __init__(
+        self, width: int, num_heads: int, mlp_width: int, dropout: float, prenorm: bool, activation: Activation
+    ) -> None:
+        super().__init__(width, num_heads, mlp_width, dropout, prenorm, activation)
+        self.multihead_attn = Attention(width, num_heads)
+        self.norm3 = nn.LayerNorm(width)
+
+    def forward(self, x: Tensor, memory: Tensor, mask: Tensor) -> Tensor:  # type: ignore[override]
+        x = self.after(self.norm1, x, self.self_attn(self.before(self.norm1, x), causal=True))
+        x = self.after(self.norm2, x, self.multihead_attn(self.before(self.norm2, x), memory, mask))
+        return self.after(self.norm3, x, self.mlp(self.before(self.norm3, x)))
+
+    def step(self, x: Tensor, own: State, others: State, mask: Tensor) -> tuple[Tensor, State]:
+        """Pass one more token x (N, 1, width), given keys and values of those before and of the encoder's output."""
+        q, *new = self.self_attn.project(self.before(self.norm1, x), 0, 3)
+        k, v = (torch.cat(pair, 2) for pair in zip(own, new, strict=True))
+        x = self.after(self.norm1, x, self.self_attn.attend(q, k, v))
+        (q,) = self.multihead_attn.project(self.before(self.norm2, x), 0, 1)
+        x = self.after(self.norm2, x, self.multihead_attn.attend(q, others[0], others[1], mask))
+        return self.after(self.norm3, x, self.mlp(self.before(self.norm3, x))), (k, v)
+
+
+class Stack(nn.Module):
+    """Layers, and after those whose norms come first a last norm."""
+
+    def __init__(self, layers: list[EncoderLayer], width: int, prenorm: bool) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+        self.norm = nn.LayerNorm(width) if prenorm else nn.Identity()
+
+    def forward(self, x: Tensor, *context: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x, *context)
+        return self.norm(x)
+
+
+class Transformer(nn.Module):
+    """Give logits (N, T, num_target_tokens) of what follows each token of `target` (N, T), given `source` (N, S).
+
+    Tokens are int64: 0 pads, at the end; targets begin with 1; 2 ends them. `begin` and `step` are for
+    zoo.models.decoding. `share` says who shares an embedding: none, the decoder's input and `output`, or `all` three.
+    Raises ValueError where all should and the two languages differ in size, and where heads do not share the width. No
+    sequence may have more than max_length tokens beside 1 and 2.
+    """
+
+    def __init__(
+        self,
+        num_source_tokens: int,
+        num_target_tokens: int,
+        width: int = 512,
+        encoder_depth: int = 6,
+        decoder_depth: int = 6,
+        num_heads: int = 8,
+        mlp_width: int = 2048,
+        dropout: float = 0.1,
+        norm: Literal["pre", "post"] = "pre",
+        positions: Literal["sinusoidal", "learned"] = "sinusoidal",
+        share: Literal["none", "output", "all"] = "output",
+        activation: Activation = "relu",
+        max_length: int = 64,
+    ) -> None:
+        super().__init__()
+        if width % num_heads or width % 2:
+            raise ValueError(f"width={width} must be even and a multiple of num_heads={num_heads}")
+        if share == "all" and num_source_tokens != num_target_tokens:
+            raise ValueError(
+                f"share=all wants one alphabet, and there are {num_source_tokens} tokens to read and "
+                f"{num_target_tokens} to write; share=output will do"
+            )
+        self.share, self.scale = share, width**0.5
+        self.target_embedding = nn.Embedding(num_target_tokens, width)
+        if share != "all":
+            self.source_embedding = nn.Embedding(num_source_tokens, width)
+        if share == "none":
+            self.head = nn.Linear(width, num_target_tokens)
+        self.head_names = ("head",) if share == "none" else ("target_embedding",)
+        settings = (width, num_heads, mlp_width, dropout, norm == "pre", activation)
+        self.encoder = Stack([EncoderLayer(*settings) for _ in range(encoder_depth)], width, norm == "pre")
+        self.decoder = Stack([DecoderLayer(*settings) for _ in range(decoder_depth)], width, norm == "pre")
+        self.dropout = nn.Dropout(dropout)
+        places = max_length + 1  # a target has its opening 1 beside its symbols
+        self.positions: Tensor
+        if positions == "learned":
+            self.positions = nn.Parameter(torch.randn(places, width) / self.scale)
+        else:
+            self.register_buffer("positions", sinusoids(places, width), persistent=False)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """Draw matrices as Glorot and Bengio, 2010, and embeddings with a deviation of 1/√width; biases start at 0."""
+        for name, parameter in self.named_parameters():
+            if "embedding" in name:
+                nn.init.normal_(parameter, std=1 / self.scale)
+            elif parameter.ndim > 1 and name != "positions":
+                nn.init.xavier_uniform_(parameter)
+            elif name.endswith("bias"):
+                nn.init.zeros_(parameter)
+
+    def embed(self, tokens: Tensor, embedding: nn.Embedding, start: int = 0) -> Tensor:
+        x = embedding(tokens) * self.scale
+        return self.dropout(x + self.positions[start : start + tokens.shape[1]])
+
+    def encode(self, source: Tensor) -> tuple[Tensor, Tensor]:
+        """Give the memory (N, S, width) of source tokens, and the mask (N, 1, 1, S) that hides its padding."""
+        mask = (source != PAD)[:, None, None]
+        embedding = self.target_embedding if self.share == "all" else self.source_embedding
+        return self.encoder(self.embed(source, embedding), mask), mask
+
+    def logits(self, x: Tensor) -> Tensor:
+        return self.head(x) if self.share == "none" else nn.functional.linear(x, self.target_embedding.weight)
+
+    def forward(self, source: Tensor, target: Tensor) -> Tensor:
+        memory, mask = self.encode(source)  # N × S × width
+        x = self.embed(target, self.target_embedding)  # N × T × width
+        return self.logits(self.decoder(x, memory, mask))
+
+    def _decoder_layers(self) -> list[DecoderLayer]:
+        return [layer for layer in self.decoder.layers if isinstance(layer, DecoderLayer)]
+
+    def begin(self, source: Tensor) -> State:
+        """Give the mask and, of each layer, keys and values of no tokens yet, and those of the source."""
+        memory, mask = self.encode(source)
+        state = [mask]
+        for layer in self._decoder_layers():
+            k, v = layer.multihead_attn.project(memory, 1, 3)
+            state += [k[:, :, :0], v[:, :, :0], k, v]
+        return tuple(state)
+
+    def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
+        mask, *kept = state
+        x = self.embed(tokens[:, None], self.target_embedding, start=kept[0].shape[2])  # N × 1 × width
+        for i, layer in enumerate(self._decoder_layers()):
+            own, others = tuple(kept[4 * i : 4 * i + 2]), tuple(kept[4 * i + 2 : 4 * i + 4])
+            x, kept[4 * i : 4 * i + 2] = layer.step(x, own, others, mask)
+        return self.logits(self.decoder.norm(x))[:, 0], (mask, *kept)
+
+    def alignments(self, source: Tensor, target: Tensor) -> Tensor:
+        """Give what each token of the target takes from each of the source: N × layers × heads × T × S."""
+        seen: list[Tensor] = []
+        hooks = [
+            layer.multihead_attn.register_forward_pre_hook(lambda part, args: seen.append(part.weights(*args)))
+            for layer in self._decoder_layers()
+        ]
+        try:
+            memory, mask = self.encode(source)
+            self.decoder(self.embed(target, self.target_embedding), memory, mask)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return torch.stack(seen, 1)
+
+
+def sinusoids(length: int, width: int) -> Tensor:
+    """Give each place its sines and cosines, in turn, of wavelengths from 2π to 20,000π (section 3.5)."""
+    places = torch.arange(length, dtype=torch.float64)[:, None]
+    angles = places / 10_000 ** (torch.arange(0, width, 2, dtype=torch.float64) / width)
+    return torch.stack([angles.sin(), angles.cos()], 2).flatten(1).float()

@@ -1,0 +1,164 @@
+"""What every task has in common: the optimizer's groups, limits on weights, counts of an epoch, and what is logged."""
+
+import math
+from collections.abc import Callable
+from typing import Any, ClassVar, Self
+
+import lightning
+import torch
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from zoo import ranks
+from zoo.errors import BadInput
+from zoo.tasks.losses import limit_norms
+from zoo.tasks.schedules import Factor
+from zoo.tasks.transfer import hold_frozen_norms
+
+
+class Task(lightning.LightningModule):
+    """Train a net; the rest is for a task of its own, which gives the loss and measures into `meter`.
+
+    `optimizer` takes parameter groups; `schedule` takes the number of steps and gives the factor for each. `l1` and
+    `l2` penalise weights, and `max_norm` limits those that come into a unit: of matrices and filter banks, which leaves
+    alone biases, norms, a ViT's embeddings and the sparse C3 of the LeNet-5 of 1998. Logged: `train/accuracy` an epoch,
+    and all that the meter has as `val/` and `test/`. `head_lr` is the learning rate of the net's heads where that is to
+    differ from the optimizer's. No step waits for the device.
+    """
+
+    kind: ClassVar[str]  # of data that it is for: images or sequences
+    meter: Any  # a module with update(...) and compute(), which gives means and starts again
+    num_outputs: int | None = None  # of the net, where that is not the number of classes
+
+    def __init__(
+        self,
+        net: nn.Module,
+        optimizer: Callable[[list[dict[str, Any]]], Optimizer],
+        schedule: Callable[[int], Factor],
+        l1: float = 0.0,
+        l2: float = 0.0,
+        max_norm: float | None = None,
+        head_lr: float | None = None,
+    ) -> None:
+        super().__init__()
+        if head_lr is not None and not 0 < head_lr < math.inf:
+            raise ValueError(f"head_lr={head_lr} must be a number above 0, or null for optim.lr")
+        for name, value in (("l1", l1), ("l2", l2)):
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{name}={value} must be a number that is not below 0")
+        if max_norm is not None and not 0 < max_norm < math.inf:
+            raise ValueError(f"max_norm={max_norm} must be a number above 0, or null for no limit")
+        self.net = net
+        self.optimizer, self.schedule = optimizer, schedule
+        self.l1, self.l2, self.max_norm, self.head_lr = l1, l2, max_norm, head_lr
+        self.weights = [p for p in net.parameters() if p.requires_grad and p.ndim in (2, 4)]
+        self.train_hits: Tensor
+        self.train_total: Tensor
+        for name in ("train_hits", "train_total"):
+            self.register_buffer(name, torch.zeros((), dtype=torch.int64), persistent=False)
+        # Each process counts its own.
+        self._ddp_params_and_buffers_to_ignore = ["train_hits", "train_total", "meter.sums"]
+
+    def configure_model(self) -> None:
+        """Share out the weights of each part of the net to all processes, where the strategy is FSDP2."""
+        if self.device_mesh is not None and not isinstance(self.net, FSDPModule):
+            if self.l1 or self.l2 or self.max_norm:
+                raise BadInput(
+                    "task.l1, task.l2 and task.max_norm want whole weights, and fsdp2 shares them out; take ddp"
+                )
+            mesh = self.device_mesh["data_parallel"]
+            self.net.to(memory_format=torch.contiguous_format)  # all that FSDP2 takes
+            for part in self.net.children():
+                for block in part if isinstance(part, nn.Sequential) else [part]:
+                    if any(p.requires_grad for p in block.parameters()):
+                        fully_shard(block, mesh=mesh)
+            fully_shard(self.net, mesh=mesh)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set as every module does, but for the name of the hook in hand, which Lightning sets some 45 times a step."""
+        if name == "_current_fx_name":
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
+
+    def on_train_start(self) -> None:
+        hold_frozen_norms(self.net)  # here and not sooner, since Lightning warns of modules in eval mode
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        hold_frozen_norms(self.net)
+        return self
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        if self.max_norm is not None:
+            limit_norms(self.weights, self.max_norm)
+
+    def count_hits(self, hits: Tensor, total: Tensor | int) -> None:
+        """Add to what `train/accuracy` is the share of."""
+        self.train_hits += hits
+        self.train_total += total
+
+    def on_train_epoch_end(self) -> None:
+        accuracy = ranks.total(self.train_hits) / ranks.total(self.train_total)
+        self.log("train/accuracy", accuracy, logger=False)  # Lightning would write it after last.ckpt is saved,
+        for logger in self.loggers:  # and a kill in between would lose the point
+            logger.log_metrics({"train/accuracy": float(accuracy)}, step=self.trainer.global_step - 1)
+        self.train_hits.zero_()
+        self.train_total.zero_()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["train_counts"] = [int(ranks.total(count)) for count in (self.train_hits, self.train_total)]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        for count, total in zip((self.train_hits, self.train_total), checkpoint["train_counts"], strict=True):
+            count.fill_(total if ranks.rank() == 0 else 0)
+
+    def measure(self, batch: Any) -> None:
+        """Measure a batch of validation or test."""
+        raise NotImplementedError
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.measure(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        for name, value in self.meter.compute().items():
+            self.log(f"val/{name}", value, prog_bar=name == "accuracy")
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        self.measure(batch)
+
+    def on_test_epoch_end(self) -> None:
+        self.log_dict({f"test/{name}": value for name, value in self.meter.compute().items()})
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.optimizer(parameter_groups(self.net, self.head_lr))
+        factor = self.schedule(int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
+
+
+def parameter_groups(net: nn.Module, head_lr: float | None = None) -> list[dict[str, Any]]:
+    """Split trained parameters in two: weights, and the biases and norms (one dimension or none) that never decay.
+
+    Embeddings, if there are any, are a group of their own that says `tables`. With `head_lr`, the parameters of the
+    net's heads (`net.head_names`) are more such groups, with that learning rate.
+    """
+    names: Any = net.head_names if head_lr is not None else ()
+    heads = [p for name in names for p in net.get_submodule(name).parameters()]
+    if names and not any(p.requires_grad for p in heads):
+        raise BadInput(f"task.head_lr={head_lr} is for the head, which is frozen; give one of the two")
+    is_head = {id(p) for p in heads}
+    is_table = {id(m.weight) for m in net.modules() if isinstance(m, nn.Embedding)}
+    groups: list[dict[str, Any]] = []
+    for parameters, settings in (
+        ([p for p in net.parameters() if id(p) not in is_head], {}),
+        (heads, {"lr": head_lr}),
+    ):
+        trained = [p for p in parameters if p.requires_grad]
+        weights = [p for p in trained if p.ndim > 1]
+        groups.append({"params": [p for p in weights if id(p) not in is_table], **settings})
+        groups.append({"params": [p for p in weights if id(p) in is_table], "tables": True, **settings})
+        groups.append({"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0, **settings})
+    return [group for group in groups if group["params"]]

@@ -1,0 +1,117 @@
+"""Teach a net to write one sequence for another."""
+
+from collections.abc import Callable
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from zoo import ranks
+from zoo.errors import BadInput
+from zoo.tasks.base import Task
+from zoo.tasks.edits import edits
+from zoo.tasks.losses import weight_penalty, widened
+from zoo.tasks.schedules import Factor
+
+PAD = 0
+Speaker = Callable[[nn.Module, Tensor], Tensor]
+
+
+class Transduction(Task):
+    """Train a net on (sources, targets) by teacher forcing: each token is told from the true ones before it.
+
+    Logged as `val/` and `test/`: `loss`, plain cross-entropy a token, and `token_accuracy`, both by teacher forcing and
+    of the first reference; and of what the net writes by itself (`speak` gives its tokens, N × length, PAD from their
+    end on), held against all references: `per`, edits to the nearest one by its length (for phonemes, the phoneme error
+    rate); `wer`, the share of sequences that are none of them (for words, the word error rate); `accuracy`, the rest.
+    `train/accuracy` is of tokens.
+    """
+
+    kind = "sequences"
+
+    def __init__(
+        self,
+        net: nn.Module,
+        optimizer: Callable[[list[dict[str, Any]]], Optimizer],
+        schedule: Callable[[int], Factor],
+        speak: Speaker,
+        label_smoothing: float = 0.0,
+        **settings: Any,
+    ) -> None:
+        super().__init__(net, optimizer, schedule, **settings)
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing={label_smoothing} must lie between 0 and 1")
+        self.speak, self.label_smoothing = speak, label_smoothing
+        self.meter = TransductionMeter()
+
+    def configure_model(self) -> None:
+        if self.device_mesh is not None:
+            raise BadInput("task=transduction decodes with whole weights, and fsdp2 shares them out; take ddp")
+
+    def forward(self, source: Tensor, target: Tensor) -> Tensor:
+        return self.net(source, target)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        source, target = batch
+        logits, wanted = self.net(source, target[:, :-1]).flatten(0, 1), target[:, 1:].flatten()
+        self.count_hits((logits.argmax(1) == wanted).sum(), (wanted != PAD).sum())
+        loss = nn.functional.cross_entropy(
+            widened(logits), wanted, ignore_index=PAD, label_smoothing=self.label_smoothing
+        )
+        return loss + weight_penalty(self.weights, self.l1, self.l2)
+
+    def measure(self, batch: tuple[Tensor, Tensor, Tensor]) -> None:
+        source, target, references = batch
+        logits, wanted = self.net(source, target[:, :-1]).float().flatten(0, 1), target[:, 1:].flatten()
+        losses = nn.functional.cross_entropy(logits, wanted, ignore_index=PAD, reduction="sum")
+        hits = ((logits.argmax(1) == wanted) & (wanted != PAD)).sum()
+        self.meter.update(losses, hits, (wanted != PAD).sum(), self.speak(self.net, source), references)
+
+
+class TransductionMeter(nn.Module):
+    """Sum losses and hits of tokens on the device, and keep what was written until it is compared, on the host."""
+
+    sums: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("sums", torch.zeros(3, dtype=torch.float64))  # losses, hits, tokens
+        self.written: list[tuple[Tensor, Tensor]] = []
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        """Move, and stay in float64, as ClassificationMeter."""
+        super()._apply(fn, recurse)
+        self.sums = self.sums.double()
+        return self
+
+    @torch.no_grad()
+    def update(self, losses: Tensor, hits: Tensor, tokens: Tensor, written: Tensor, references: Tensor) -> None:
+        """Add a batch: sums over its tokens, and what was written (N, T) for the references (N, R, T')."""
+        self.sums += torch.stack([losses, hits, tokens]).to(self.sums)
+        self.written.append((written, references))
+
+    def compute(self) -> dict[str, Tensor]:
+        """Give the means so far over all processes, as fractions of 1, and start again from nothing."""
+        found = [
+            edits(without_padding(one), [without_padding(r) for r in several if r[0] != PAD])
+            for written, references in self.written
+            for one, several in zip(written.tolist(), references.tolist(), strict=True)
+        ]
+        wrong_ones = sum(one.errors > 0 for one in found)
+        counts = [sum(one.errors for one in found), sum(one.length for one in found), wrong_ones, len(found)]
+        totals = ranks.total(torch.cat([self.sums, self.sums.new_tensor(counts)]))
+        losses, hits, tokens, errors, symbols, wrong, num = totals
+        self.sums.zero_()
+        self.written = []
+        return {
+            "loss": losses / tokens,
+            "accuracy": 1 - wrong / num,
+            "token_accuracy": hits / tokens,
+            "per": errors / symbols,
+            "wer": wrong / num,
+        }
+
+
+def without_padding(tokens: list[int]) -> list[int]:
+    return [token for token in tokens if token != PAD]
