@@ -13,9 +13,8 @@ def main(cfg: DictConfig) -> None:
 
     product = run.read_product(cfg.checkpoint)
     net, data = run.rebuild(product, cfg)
-    logits, labels = run.predict(net, data, cfg)
     source = {"checkpoint": str(product.path), "net": product.facts["config"]["choices"]["model"], "split": cfg.split}
-    evaluation = source | report.evaluate(logits, labels, product.facts["data"]["classes"])
+    evaluation = source | run.evaluate(net, data, cfg)
 
     report.show_evaluation(evaluation)
     report.write_evaluation(Path(cfg.out or product.path.parent), evaluation)

@@ -21,7 +21,7 @@ ARROWS = {
     "tasks": GROUND,
     "build": GROUND,
     "cli": GROUND,
-    "folder": GROUND,
+    "folder": GROUND | {"catalogue"},
     "launch": GROUND | {"folder"},
     "catalogue": GROUND,
     "compress": GROUND | {"measure"},
@@ -31,6 +31,7 @@ ARROWS = {
     "nets": GROUND | {"build", "folder", "models", "measure", "tasks", "checkpoint", "pretrained"},
     "callbacks": GROUND | {"compress", "measure", "checkpoint", "folder"},
     "export": GROUND | {"compress", "measure", "checkpoint"},
+    "writing": GROUND | {"data", "models", "tasks"},
     "run": None,  # everything
 }
 FILES = sorted(ZOO.rglob("*.py"))

@@ -32,6 +32,13 @@ def build(node: DictConfig | Mapping[str, Any], where: str, **given: Any) -> Any
         raise BadInput(f"{where}: {reason(error)}") from error
 
 
+def attribute_of(target: str, name: str) -> Any:
+    """Give an attribute of what a `_target_` names, or None where there is none; `build` tells a wrong target."""
+    with contextlib.suppress(Exception):
+        return getattr(get_object(target), name, None)
+    return None
+
+
 def probe(where: str, function: Callable[..., Any], *arguments: Any) -> None:
     """Call a partial that `build` made with stand-ins, so that wrong values in it are told before a run begins."""
     try:

@@ -6,7 +6,7 @@ configs/experiment with what it is, where it comes from and what was published w
 
 import re
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,7 @@ RECIPE = re.compile(r"# @package _global_\n# .+\n# source: (?P<source>.+)\n# pub
 
 @dataclass(frozen=True)
 class Entry:
-    """A net of the zoo, and the whole config of a run on what it was made for."""
+    """A net of images, and the whole config of a run on what it was made for."""
 
     name: str
     authors: str
@@ -36,14 +36,35 @@ class Entry:
         return self.cfg.data.in_channels, self.cfg.data.image_size, self.cfg.data.image_size
 
 
+def _hydra_ready() -> AbstractContextManager[None]:
+    if GlobalHydra().is_initialized():
+        return nullcontext()
+    return hydra.initialize_config_dir(str(CONFIGS), version_base="1.3")
+
+
+def wants_of_data(node: DictConfig) -> set[str]:
+    """Name the settings of data that a config of another group looks up, such as num_classes."""
+    plain = OmegaConf.to_container(node, resolve=False)
+    return set(re.findall(r"\$\{data\.(\w+)\}", str(plain)))
+
+
+def fitting(group: str, option: str) -> list[str]:
+    """Name the data that fit a model or a task, or with group=data the models that fit these data."""
+    with _hydra_ready():
+        other = "model" if group == "data" else "data"
+        mine = hydra.compose("train", [f"{group}={option}", "name=zoo"])
+        fits = []
+        for file in sorted((CONFIGS / other).glob("*.yaml")):
+            theirs = hydra.compose("train", [f"{other}={file.stem}", "name=zoo"])
+            data, wanted = (mine, theirs.model) if group == "data" else (theirs, mine[group])
+            if wants_of_data(wanted) <= data.data.keys():
+                fits.append(file.stem)
+    return fits
+
+
 def catalogue() -> Iterator[Entry]:
-    """Give every net of configs/model; ValueError for a config without its two lines."""
-    ready = (
-        nullcontext()
-        if GlobalHydra().is_initialized()
-        else hydra.initialize_config_dir(str(CONFIGS), version_base="1.3")
-    )
-    with ready:
+    """Give every net of images in configs/model; ValueError for a config without its two lines."""
+    with _hydra_ready():
         for file in sorted((CONFIGS / "model").glob("*.yaml")):
             header = HEADER.match(file.read_text())
             if header is None:
@@ -51,7 +72,8 @@ def catalogue() -> Iterator[Entry]:
                     f'{file} must begin with two lines: # paper: Authors, "Title", year; # made for: data=...'
                 )
             cfg = hydra.compose("train", [f"model={file.stem}", "name=zoo", *header["data"].split()])
-            yield Entry(file.stem, header["authors"], header["title"], int(header["year"]), cfg)
+            if "image_size" in cfg.data:
+                yield Entry(file.stem, header["authors"], header["title"], int(header["year"]), cfg)
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,14 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from zoo import ranks
+from zoo.catalogue import fitting, wants_of_data
 from zoo.errors import BadInput, choices
 from zoo.files import write_text
 
 GROUPS = ("model", "data", "task", "optim", "schedule", "compress", "callbacks", "trainer", "experiment")
 LAST, CONFIG = "last.ckpt", "config.yaml"
 CUDA_GRAPHS = ("reduce-overhead", "max-autotune")  # modes of torch.compile that record them
+MOST_NAMED = 8  # options in one sentence
 log = logging.getLogger("zoo")
 
 
@@ -78,6 +80,8 @@ def made(cfg: DictConfig) -> Iterator[Run]:
 def config_of(cfg: DictConfig) -> DictConfig:
     """Give the config of the run that a command line asks for, checked: with `resume` it is that run's own."""
     settled = _resumed(cfg) if cfg.resume else cfg
+    if not cfg.resume:
+        _check_fit(cfg)
     _check(settled)
     return settled
 
@@ -121,6 +125,22 @@ def _load(folder: Path) -> DictConfig:
     config = OmegaConf.load(folder / CONFIG)
     assert isinstance(config, DictConfig)
     return config
+
+
+def _check_fit(cfg: DictConfig) -> None:
+    """Refuse a model or a task that looks up what the data do not have, such as one of images with sequences."""
+    chosen = HydraConfig.get().runtime.choices
+    for group in ("model", "task"):
+        if wants_of_data(cfg[group]) - cfg.data.keys():
+            option, data = chosen[group], chosen["data"]
+            others = f", and data={data} takes model={_some(fitting('data', data))}" if group == "model" else ""
+            raise BadInput(
+                f"{group}={option} does not fit data={data}: it takes data={_some(fitting(group, option))}{others}"
+            )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names) if len(names) <= MOST_NAMED else f"{', '.join(names[:3])} or another of {len(names)}"
 
 
 def _check(cfg: DictConfig) -> None:

@@ -11,13 +11,22 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from zoo.files import replacing, write_json
+from zoo.files import replacing, write_json, write_text
 from zoo.measure.counts import count_parameters
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 REPEATS = ("seed", "data.fold")  # settings in which runs of the same thing may differ
+ROWS = (
+    ("accuracy", "accuracy", ".2%"),
+    ("top-5", "top5", ".2%"),
+    ("WER", "wer", ".2%"),
+    ("PER", "per", ".2%"),
+    ("token accuracy", "token_accuracy", ".2%"),
+    ("loss", "loss", ".4f"),
+)
+WORST_SHOWN = 10
 MOST_CLASSES_DRAWN = 30  # more rows than this do not fit a screen
 
 
@@ -39,17 +48,19 @@ def show_result(result: dict[str, Any]) -> None:
     for split in ("validation", "test"):
         num_samples = result["num_samples"][{"validation": "val", "test": "test"}[split]]
         table.add_column(f"{split} ({num_samples:,})", justify="right")
-    rows = (("accuracy", "accuracy", ".2%"), ("top-5", "top5", ".2%"), ("loss", "loss", ".4f"))
-    for label, key, form in rows:
+    for label, key, form in ROWS:
+        if key not in result["test"]:
+            continue
         cells = [format(result[s][key], form) if key in result[s] else "–" for s in ("validation", "test")]
         table.add_row(label, *cells)
     console = Console(highlight=False)
+    sample = "pair" if "wer" in result["test"] else "image"
     console.print()
     console.print(table)
     console.print(
-        f"{result['params']:,} parameters, {result['macs'] / 1e6:,.3g} M multiply-accumulates an image; "
+        f"{result['params']:,} parameters, {result['macs'] / 1e6:,.3g} M multiply-accumulates a usual {sample}; "
         f"best epoch {result['best_epoch']} of {result['epochs']}; trained {result['seconds']:.1f} s at "
-        f"{result['images_per_second']:,.0f} images/s on {result['device']} in {result['precision']}",
+        f"{result['images_per_second']:,.0f} {sample}s/s on {result['device']} in {result['precision']}",
         soft_wrap=True,
     )
     console.print(f"Product     {result['folder']}/model.safetensors", soft_wrap=True)
@@ -138,8 +149,11 @@ def evaluate(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str
 
 
 def show_evaluation(evaluation: dict[str, Any]) -> None:
-    """Print the summary and the table of classes, the worst recalled first."""
+    """Print the summary and the table of classes, the worst recalled first, or of what was written worst."""
     console = Console(highlight=False)
+    if "wer" in evaluation:
+        _show_writing(console, evaluation)
+        return
     console.print(
         f"accuracy {evaluation['accuracy']:.2%}   top-5 {evaluation['top5']:.2%}   loss {evaluation['loss']:.4f}   "
         f"calibration error {evaluation['calibration_error']:.2%}   ({evaluation['num_samples']:,} images)",
@@ -157,10 +171,30 @@ def show_evaluation(evaluation: dict[str, Any]) -> None:
     console.print(table)
 
 
+def _show_writing(console: Console, evaluation: dict[str, Any]) -> None:
+    console.print(
+        f"WER {evaluation['wer']:.2%}   PER {evaluation['per']:.2%}   "
+        f"({evaluation['num_samples']:,} sources, beam {evaluation['beam']})",
+        soft_wrap=True,
+    )
+    table = Table(title="The worst", title_justify="left")
+    for column in ("source", "edits", "written", "references"):
+        table.add_column(column, justify="right" if column == "edits" else "left")
+    for row in evaluation["worst"][:WORST_SHOWN]:
+        table.add_row(row["source"], str(row["edits"]), row["written"], "; ".join(row["references"]))
+    console.print(table)
+
+
 def write_evaluation(folder: Path, evaluation: dict[str, Any]) -> None:
-    """Write evaluation.json and confusion_matrix.png."""
+    """Write evaluation.json, and confusion_matrix.png or worst.tsv beside it."""
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "evaluation.json", evaluation)
+    if "wer" in evaluation:
+        lines = [(row["source"], str(row["edits"]), row["written"], *row["references"]) for row in evaluation["worst"]]
+        heading = ("source", "edits", "written", "references")
+        write_text(folder / "worst.tsv", "".join("\t".join(line) + "\n" for line in (heading, *lines)))
+        Console(highlight=False).print(f"Written     {folder}/evaluation.json and worst.tsv", soft_wrap=True)
+        return
     figure = draw_confusion(evaluation["confusion_matrix"], list(evaluation["classes"]))
     with replacing(folder / "confusion_matrix.png") as file:
         figure.savefig(file, format="png", dpi=150)

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from zoo import ranks, report
-from zoo.build import build, check_targets, probe
+from zoo.build import attribute_of, build, check_targets, probe
 from zoo.callbacks.loggers import MetricsCSV, TensorBoard
 from zoo.callbacks.monitor import TrainingMonitor
 from zoo.callbacks.product import BestProduct
@@ -23,7 +23,8 @@ from zoo.callbacks.progress import NoProfiler
 from zoo.callbacks.resume import AtomicCheckpointIO, ResumeCheckpoint
 from zoo.checkpoint import PRODUCT, Product, load_weights, provenance, read_product
 from zoo.data.images import ImageFacts
-from zoo.data.module import ResidentData
+from zoo.data.module import ResidentData, Split
+from zoo.data.sequences import SequenceData
 from zoo.errors import BadInput, ZooError, choices, reason
 from zoo.files import write_json, write_text
 from zoo.folder import CONFIG, Run
@@ -31,6 +32,7 @@ from zoo.measure.counts import count_macs_of, count_parameters
 from zoo.measure.throughput import fastest_batch_size, is_out_of_memory
 from zoo.nets import bare_net, laid_out, net_of
 from zoo.tasks.base import Task, parameter_groups
+from zoo.writing import transcribe
 
 log = logging.getLogger("zoo")
 SomeCallback = TypeVar("SomeCallback", bound=lightning.Callback)
@@ -42,6 +44,7 @@ def build_data(run: Run) -> ResidentData:
     What only the data themselves know of the sizes that a net wants is put into the config.
     """
     settings = run.cfg.data
+    _check_kinds(run.cfg)
     teacher = _teacher(run) if "teacher" in run.cfg.task else None
     if "mean" in settings:
         _normalise_as_before(run, teacher)
@@ -61,6 +64,16 @@ def build_data(run: Run) -> ResidentData:
     if teacher:
         _check_teacher(run, teacher, facts)
     return data
+
+
+def _check_kinds(cfg: DictConfig) -> None:
+    """Refuse a task that is for other data than these."""
+    data, task = (attribute_of(cfg[group]._target_, "kind") for group in ("data", "task"))
+    if data and task and data != task:
+        raise BadInput(
+            f"task={cfg.choices.task} is for {task}, and data={cfg.choices.data} has {data}; without it, the task that "
+            "fits is taken"
+        )
 
 
 def _normalise_as_before(run: Run, teacher: Product | None) -> None:
@@ -314,21 +327,37 @@ def rebuild(product: Product, cfg: DictConfig) -> tuple[nn.Module, ResidentData]
     config.data.eval_batch_size = cfg.batch_size
     data: ResidentData = build(config.data, "data")
     if data.load().split_hash != product.facts["data"]["split_hash"]:
-        raise BadInput("the data found are not those the net was trained on: their images, labels or split differ")
+        raise BadInput("the data found are not those the net was trained on: their samples, labels or split differ")
     return net, data
 
 
-def predict(net: nn.Module, data: ResidentData, cfg: DictConfig) -> tuple[Tensor, Tensor]:
-    """Give the logits (N, classes) and labels (N,) of a split, computed in fp32, on the CPU."""
+def evaluate(net: nn.Module, data: ResidentData, cfg: DictConfig) -> dict[str, Any]:
+    """Measure a split as cfg says: what images are taken for, or what is written for sequences; in fp32."""
     if cfg.split not in ("test", "val"):
         raise BadInput(f"split={cfg.split} is no split to evaluate; {choices(str(cfg.split), ['test', 'val'])}")
+    if type(cfg.beam) is not int or cfg.beam < 1:
+        raise BadInput(f"beam={cfg.beam} was asked for; it must be a whole number, at least 1")
+    device = put_on(net, cfg.accelerator)
+    if isinstance(data, SequenceData):
+        return transcribe(net, data, cfg.split, device, cfg.beam)
+    logits, labels = predict(net, data, cfg.split, device)
+    return report.evaluate(logits, labels, data.load().classes)
+
+
+def put_on(net: nn.Module, accelerator: str) -> torch.device:
+    """Put a net on cpu, cuda or, with auto, the better of those there are, in eval mode, and say where that is."""
     auto = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        device = torch.device(auto if cfg.accelerator == "auto" else cfg.accelerator)
-        net = net.to(device).eval()
+        device = torch.device(auto if accelerator == "auto" else accelerator)
+        net.to(device).eval()
     except (RuntimeError, AssertionError) as error:
-        raise BadInput(f"accelerator={cfg.accelerator} is not to be had here; auto, cpu and cuda may be") from error
+        raise BadInput(f"accelerator={accelerator} is not to be had here; auto, cpu and cuda may be") from error
+    return device
+
+
+def predict(net: nn.Module, data: ResidentData, split: Split, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Give the logits (N, classes) and labels (N,) of a split of images, on the CPU."""
     with torch.inference_mode():
-        pairs = [(net(images).cpu(), labels.cpu()) for images, labels in data.loader(cfg.split, device)]
+        pairs = [(net(images).cpu(), labels.cpu()) for images, labels in data.loader(split, device)]
     logits, labels = zip(*pairs, strict=True)
     return torch.cat(logits), torch.cat(labels)

@@ -1,6 +1,6 @@
 """Batches of sequences of about one length, cut from tensors that lie on the device."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -72,12 +72,10 @@ class SequenceLoader:
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         start, self._start = self._start, 0
-        batches = self._indices()
-        sizes = [self.sequences.lengths[batch].amax(0).tolist() for batch in batches]
-        mine = [batch.tensor_split(self.world_size)[self.rank] for batch in batches]
-        bounds = torch.tensor([0, *map(len, mine)]).cumsum(0).tolist()
-        order = torch.cat(mine).to(self.device)  # all at once, so that no batch waits for its own
-        data = self.sequences
+        batches, data = self._indices(), self.sequences
+        sizes = [data.lengths[batch].amax(0).tolist() for batch in batches]
+        bounds = torch.tensor([0, *map(len, batches)]).cumsum(0).tolist()
+        order = torch.cat(batches).to(self.device)  # all at once, so that no batch waits for its own
         for number in range(start, len(batches)):
             self.position = number + 1
             index = order[bounds[number] : bounds[number + 1]]
@@ -85,16 +83,17 @@ class SequenceLoader:
             batch = data.sources[:, :source][index], data.targets[:, :target][index]
             yield batch if data.references is None else (*batch, data.references[index])
 
-    def _indices(self) -> Sequence[Tensor]:
-        """Give which pairs are in each batch of all processes together."""
+    def _indices(self) -> list[Tensor]:
+        """Give which pairs are in each of this process's batches."""
         num, lengths = len(self.sequences), self.sequences.lengths
         if not self.shuffle:
             parts = len(self) * self.world_size
-            return torch.arange(num).tensor_split(parts)[self.rank :: self.world_size]
+            return list(torch.arange(num).tensor_split(parts)[self.rank :: self.world_size])
         draws = Draws((self.seed * 1_000_003 + self.epoch) * 1_000_033 % 2**63)
         order = draws.permutation(num)[: len(self) * self.batch_size]
         order = order[(lengths[order] @ torch.tensor([1000, 1])).argsort(stable=True)]
-        return list(order.view(-1, self.batch_size)[draws.permutation(len(self))])
+        order = order.view(-1, self.batch_size)[draws.permutation(len(self))]
+        return list(order.tensor_split(self.world_size, 1)[self.rank])  # of neighbours, about as long as the others'
 
     def state_dict(self) -> dict[str, int]:
         return {"epoch": self.epoch, "position": self.position}

@@ -117,6 +117,25 @@ class SequenceData(ResidentData):
             world_size=self.trainer.world_size if self.trainer else 1,
         )
 
+    def encode(self, text: str) -> Tensor:
+        return encode_source(text, self.load())
+
+    def opened(self, written: Tensor) -> Tensor:
+        """Put START before what was written (1, T), and leave out what pads it."""
+        return torch.cat([written.new_tensor([[START]]), written[written != PAD][None]], 1)
+
+    def names(self, source: Tensor, target: Tensor) -> tuple[list[str], list[str]]:
+        """Name the symbols of a source (1, S), and those that follow each of a target's (1, T)."""
+        facts = self.load()
+        written = [facts.target_symbols[token] for token in target[0, 1:].tolist()]
+        return [facts.source_symbols[token] for token in source[0].tolist()], [*written, "end"]
+
+    def usual_sources(self, num: int) -> list[str]:
+        """Give validation sources of middle length."""
+        sources = list(self.pairs["val"])
+        join = "" if self.source_unit == "character" else " "
+        return [join.join(source) for source in sources[len(sources) // 2 :][:num]]
+
     def sizes(self) -> dict[str, int]:
         facts = self.load()
         return {"num_source_tokens": len(facts.source_symbols), "num_target_tokens": len(facts.target_symbols)}

@@ -1,6 +1,6 @@
 """Hold what a net wrote against what might have been written."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 from rapidfuzz.distance import Levenshtein
@@ -13,7 +13,7 @@ class Edits(NamedTuple):
     length: int
 
 
-def edits(written: Sequence[int], references: Sequence[Sequence[int]]) -> Edits:
+def edits(written: Sequence[Hashable], references: Sequence[Sequence[Hashable]]) -> Edits:
     """Compare with the nearest reference; of equally near ones the longest, which PER divides by."""
     found = (Edits(Levenshtein.distance(written, one), len(one)) for one in references)
     return min(found, key=lambda one: (one.errors, -one.length))

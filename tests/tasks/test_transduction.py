@@ -1,0 +1,82 @@
+import functools
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from zoo.models.decoding import greedy
+from zoo.models.transformer import Transformer
+from zoo.tasks.edits import edits
+from zoo.tasks.schedules import constant
+from zoo.tasks.transduction import Transduction, TransductionMeter
+
+
+@pytest.mark.parametrize(
+    ("written", "reference", "distance"),
+    [("kitten", "sitting", 3), ("sunday", "saturday", 3), ("", "abc", 3), ("abc", "abc", 0)],  # textbook examples
+)
+def test_edits_are_levenshteins(written, reference, distance):
+    assert edits(list(written), [list(reference)]) == (distance, len(reference))
+
+
+def test_the_nearest_reference_counts_and_of_equally_near_ones_the_longest():
+    assert edits([3, 4], [[5, 6, 7], [3, 4, 5]]) == (1, 3)
+    assert edits([3, 4], [[3], [3, 4, 5]]) == (1, 3)
+
+
+def test_rates_are_of_edits_and_of_words_that_are_no_reference():
+    meter = TransductionMeter()
+    written = torch.tensor([[3, 4, 0], [3, 4, 5], [6, 0, 0]])
+    references = torch.tensor([[[3, 5], [3, 4]], [[3, 5], [0, 0]], [[6, 6], [7, 0]]])
+    meter.update(torch.tensor(6.0), torch.tensor(3), torch.tensor(4), written, references)
+    found = {name: float(value) for name, value in meter.compute().items()}
+    assert found == pytest.approx(  # edits of 0, 1 and 1 to references of 2 each
+        {"loss": 1.5, "token_accuracy": 0.75, "per": 2 / 6, "wer": 2 / 3, "accuracy": 1 / 3}
+    )
+    assert meter.written == []
+
+
+@pytest.fixture
+def net():
+    torch.manual_seed(0)
+    return Transformer(9, 7, 16, 1, 1, 2, 32, dropout=0.0)
+
+
+SOURCE, TARGET = torch.tensor([[3, 4, 5], [4, 6, 0]]), torch.tensor([[1, 3, 4, 2], [1, 5, 2, 0]])
+
+
+def task(net, **settings):
+    speak = functools.partial(greedy, max_length=5)
+    return Transduction(net, functools.partial(torch.optim.SGD, lr=0.1), constant, speak, **settings)
+
+
+def test_each_token_is_told_from_the_true_ones_before_it_and_padding_does_not_count(net):
+    with torch.no_grad():
+        logits = net(SOURCE, TARGET[:, :-1]).log_softmax(-1)
+    wanted = [(0, 0, 3), (0, 1, 4), (0, 2, 2), (1, 0, 5), (1, 1, 2)]
+    expected = -sum(float(logits[place]) for place in wanted) / 5
+    built = task(net)
+    assert float(built.training_step((SOURCE, TARGET), 0).detach()) == pytest.approx(expected, rel=1e-5)
+    assert int(built.train_total) == 5
+
+
+def test_smoothing_spreads_a_share_over_all_tokens(net):
+    with torch.no_grad():
+        logits = net(SOURCE, TARGET[:, :-1]).log_softmax(-1)[0]
+    plain, even = -logits[range(3), [3, 4, 2]].mean(), -logits.mean()
+    found = task(net, label_smoothing=0.1).training_step((SOURCE[:1], TARGET[:1]), 0)
+    assert float(found.detach()) == pytest.approx(float(0.9 * plain + 0.1 * even), rel=1e-5)
+    with pytest.raises(ValueError, match="label_smoothing=1"):
+        task(net, label_smoothing=1.0)
+
+
+def test_what_is_measured_is_plain_cross_entropy_a_token(net):
+    built = task(net.eval(), label_smoothing=0.1)
+    built.measure((SOURCE, TARGET, TARGET[:, None, 1:]))
+    with torch.no_grad():
+        logits = net(SOURCE, TARGET[:, :-1]).flatten(0, 1)
+    expected = nn.functional.cross_entropy(logits, TARGET[:, 1:].flatten(), ignore_index=0)
+    found = built.meter.compute()
+    assert float(found["loss"]) == pytest.approx(float(expected), rel=1e-5)
+    assert math.isclose(float(found["accuracy"]), 1 - float(found["wer"]))

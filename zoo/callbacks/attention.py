@@ -1,0 +1,58 @@
+"""Watch where a sequence net looks."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import lightning
+import torch
+from torch import Tensor
+
+from zoo.callbacks.loggers import TensorBoard
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class AttentionMaps(lightning.Callback):
+    """Draw for TensorBoard, after each validation, what each symbol that the net writes takes from each it reads.
+
+    `sources` are texts, the same at all times, so that the pictures of all epochs can be compared; with none, three
+    validation sources of middle length. A picture has a map for each layer: the mean over its heads.
+    """
+
+    def __init__(self, sources: Sequence[str] = ()) -> None:
+        self.sources = list(sources)
+
+    @torch.no_grad()
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        task: Any = pl_module
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        boards = [logger for logger in trainer.loggers if isinstance(logger, TensorBoard)]
+        if trainer.sanity_checking or not boards:
+            return
+        for text in self.sources or data.usual_sources(3):
+            source = data.encode(text).to(task.device)
+            target = data.opened(task.speak(task.net, source))
+            maps = task.net.alignments(source, target)[0].float().mean(1)  # layers × T × S
+            read, written = data.names(source, target)
+            figure = draw_maps(maps.cpu(), read, written, text)
+            for board in boards:
+                board.experiment.add_figure(f"attention/{text}", figure, trainer.global_step - 1)
+
+
+def draw_maps(maps: Tensor, read: Sequence[str], written: Sequence[str], title: str) -> "Figure":
+    """Draw maps (layers, written, read) side by side, a row a symbol that was written."""
+    from matplotlib.figure import Figure
+
+    width, height = 0.36 * len(read) + 1.2, 0.36 * len(written) + 1.3
+    figure = Figure(figsize=(len(maps) * width, height), layout="constrained", dpi=110)
+    for i, (axes, shares) in enumerate(zip(figure.subplots(1, len(maps), squeeze=False)[0], maps, strict=True), 1):
+        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="equal")
+        axes.set_xticks(range(len(read)), read)
+        axes.set_yticks(range(len(written)), written)
+        axes.set_title(f"decoder layer {i}" if len(maps) > 1 else "attention", fontsize=10)
+        axes.set_xlabel("read")
+        axes.xaxis.set_ticks_position("top")
+    figure.axes[0].set_ylabel("written")
+    figure.suptitle(f"{title}: what each symbol written takes from those read", fontsize=11)
+    return figure

@@ -1,0 +1,64 @@
+"""What a sequence net writes: for all sources of a split, beside what might have been written, or for one text."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zoo.data.sequences import SequenceData, SequenceFacts, decode_tokens, encode_source
+from zoo.models.decoding import beam_search, greedy
+from zoo.tasks.edits import edits
+
+NUM_WORST = 50
+
+
+def transcribe(net: nn.Module, data: SequenceData, split: str, device: torch.device, beam: int = 1) -> dict[str, Any]:
+    """Let a net on the device write for every source of a split, and measure as task=transduction does.
+
+    Beside the rates stand the `worst` of what was written, by edits to the nearest reference.
+    """
+    facts = data.load()
+    rows = []
+    for source, _, references in data.loader(split, device):  # type: ignore[arg-type]
+        written = best_of(net, source, facts.max_length, beam)
+        for read, one, several in zip(source.tolist(), written.tolist(), references.tolist(), strict=True):
+            found = decode_tokens(one, facts.target_symbols)
+            known = [r for r in (decode_tokens(r, facts.target_symbols) for r in several) if r]
+            rows.append((edits(found, known), decode_tokens(read, facts.source_symbols), found, known))
+    errors, length = (sum(row[0][i] for row in rows) for i in (0, 1))
+    wrong = sum(row[0].errors > 0 for row in rows)
+    worst = sorted((row for row in rows if row[0].errors), key=lambda row: (-row[0].errors, row[0].length, row[1]))
+    join = "" if facts.source_unit == "character" else " "
+    return {
+        "num_samples": len(rows),
+        "beam": beam,
+        "wer": wrong / len(rows),
+        "per": errors / length,
+        "accuracy": 1 - wrong / len(rows),
+        "worst": [
+            {
+                "source": join.join(read),
+                "edits": found.errors,
+                "written": " ".join(written),
+                "references": [" ".join(one) for one in known],
+            }
+            for found, read, written, known in worst[:NUM_WORST]
+        ],
+    }
+
+
+def write_for(net: nn.Module, text: str, facts: SequenceFacts, device: torch.device, beam: int) -> list[dict[str, Any]]:
+    """Give the `beam` likeliest sequences for a text, each with its probability, best first."""
+    with torch.inference_mode():
+        tokens, scores = beam_search(net, encode_source(text, facts).to(device), beam, facts.max_length)
+    return [
+        {"written": " ".join(decode_tokens(one, facts.target_symbols)), "probability": score}
+        for one, score in zip(tokens[0].tolist(), scores[0].exp().tolist(), strict=True)
+        if score > 0
+    ]
+
+
+@torch.inference_mode()
+def best_of(net: nn.Module, source: Tensor, max_length: int, beam: int) -> Tensor:
+    """Give the likeliest sequence that a search of this width finds: tokens (N, length)."""
+    return greedy(net, source, max_length) if beam == 1 else beam_search(net, source, beam, max_length)[0][:, 0]
