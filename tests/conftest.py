@@ -75,17 +75,37 @@ def command(tmp_path, monkeypatch, capfd) -> Command:
     return run
 
 
+def compose_run(*overrides: str) -> DictConfig:
+    """Compose train.yaml with overrides, interpolations resolved."""
+    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        cfg = hydra.compose("train", ["name=test", *overrides])
+    OmegaConf.resolve(cfg)
+    return cfg
+
+
 @pytest.fixture(scope="session")
 def compose() -> Callable[..., DictConfig]:
-    """Compose train.yaml with overrides, interpolations resolved."""
+    return compose_run
 
-    def make(*overrides: str) -> DictConfig:
-        with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            cfg = hydra.compose("train", ["name=test", *overrides])
-        OmegaConf.resolve(cfg)
-        return cfg
 
-    return make
+def composed(model: str, data: str) -> DictConfig:
+    """Compose a run whose data say all that a net asks, also what only a training run counts: 11 of each."""
+    line = [f"model={model}", f"data={data}", *(["data.path=none"] if data == "pairs" else [])]
+    cfg = compose_run(*line)
+    counted = [key for key in ("num_classes", "num_source_tokens", "num_target_tokens") if key in cfg.data]
+    return compose_run(*line, *(f"data.{key}=11" for key in counted if cfg.data[key] is None))
+
+
+def inputs_of(cfg: DictConfig, batch: int) -> tuple[torch.Tensor, ...]:
+    """Give noise of the data's shape: images, or sources of 2 to 8 tokens and targets of up to 8 with their start."""
+    if "image_size" in cfg.data:
+        return (torch.randn(batch, cfg.data.in_channels, cfg.data.image_size, cfg.data.image_size),)
+    source = torch.randint(3, cfg.data.num_source_tokens, (batch, 8))
+    target = torch.randint(3, cfg.data.num_target_tokens, (batch, 8))
+    target[:, 0] = 1
+    for row in range(1, batch):
+        source[row, 2 + row % 7 :] = target[row, 3 + row % 6 :] = 0
+    return source, target
 
 
 @pytest.fixture

@@ -42,24 +42,20 @@ def _hydra_ready() -> AbstractContextManager[None]:
     return hydra.initialize_config_dir(str(CONFIGS), version_base="1.3")
 
 
-def wants_of_data(node: DictConfig) -> set[str]:
-    """Name the settings of data that a config of another group looks up, such as num_classes."""
-    plain = OmegaConf.to_container(node, resolve=False)
-    return set(re.findall(r"\$\{data\.(\w+)\}", str(plain)))
+def wants_of_data(config: str) -> set[str]:
+    """Name the settings of data that a config of another group, as text, looks up, such as num_classes."""
+    return set(re.findall(r"\$\{data\.(\w+)\}", config))
 
 
-def fitting(group: str, option: str) -> list[str]:
-    """Name the data that fit a model or a task, or with group=data the models that fit these data."""
+def matches(group: str = "model") -> list[tuple[str, str]]:
+    """Give every pair of an option of a group, model or task, and of data that have all that it looks up in them."""
     with _hydra_ready():
-        other = "model" if group == "data" else "data"
-        mine = hydra.compose("train", [f"{group}={option}", "name=zoo"])
-        fits = []
-        for file in sorted((CONFIGS / other).glob("*.yaml")):
-            theirs = hydra.compose("train", [f"{other}={file.stem}", "name=zoo"])
-            data, wanted = (mine, theirs.model) if group == "data" else (theirs, mine[group])
-            if wants_of_data(wanted) <= data.data.keys():
-                fits.append(file.stem)
-    return fits
+        sets = {
+            file.stem: hydra.compose("train", [f"data={file.stem}", "name=zoo"]).data.keys()
+            for file in sorted((CONFIGS / "data").glob("*.yaml"))
+        }
+    wants = {file.stem: wants_of_data(file.read_text()) for file in sorted((CONFIGS / group).glob("*.yaml"))}
+    return [(option, data) for option in wants for data in sets if wants[option] <= sets[data]]
 
 
 def catalogue() -> Iterator[Entry]:

@@ -17,7 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from zoo import ranks
-from zoo.catalogue import fitting, wants_of_data
+from zoo.catalogue import matches, wants_of_data
 from zoo.errors import BadInput, choices
 from zoo.files import write_text
 
@@ -131,12 +131,12 @@ def _check_fit(cfg: DictConfig) -> None:
     """Refuse a model or a task that looks up what the data do not have, such as one of images with sequences."""
     chosen = HydraConfig.get().runtime.choices
     for group in ("model", "task"):
-        if wants_of_data(cfg[group]) - cfg.data.keys():
-            option, data = chosen[group], chosen["data"]
-            others = f", and data={data} takes model={_some(fitting('data', data))}" if group == "model" else ""
-            raise BadInput(
-                f"{group}={option} does not fit data={data}: it takes data={_some(fitting(group, option))}{others}"
-            )
+        if wants_of_data(str(OmegaConf.to_container(cfg[group]))) - cfg.data.keys():
+            option, data, pairs = chosen[group], chosen["data"], matches(group)
+            fits = _some([theirs for mine, theirs in pairs if mine == option])
+            others = _some([mine for mine, theirs in pairs if theirs == data])
+            problem = f"{group}={option} does not fit data={data}"
+            raise BadInput(f"{problem}: it takes data={fits}, and data={data} takes {group}={others}")
 
 
 def _some(names: list[str]) -> str:

@@ -2,60 +2,67 @@
 
 import pytest
 import torch
-from conftest import options
+from conftest import composed, inputs_of, options
 from torch import nn
 
-from zoo.measure.counts import count_macs, count_parameters
+from zoo.catalogue import matches
+from zoo.measure.counts import count_macs_of, count_parameters
 from zoo.nets import bare_net
 
-MODELS, DATA = options("model"), options("data")
+MODELS, PAIRS = options("model"), matches()
 
 
-def shape_of(cfg):
-    return cfg.data.in_channels, cfg.data.image_size, cfg.data.image_size
+def num_outputs(cfg):
+    return cfg.data.num_classes if "image_size" in cfg.data else cfg.data.num_target_tokens
 
 
-@pytest.mark.parametrize("data", DATA)
-@pytest.mark.parametrize("model", MODELS)
-def test_it_builds_and_gives_a_logit_a_class(compose, model, data):
-    cfg = compose(f"model={model}", f"data={data}")
-    if cfg.data.num_classes is None:  # only the data themselves know
-        cfg = compose(f"model={model}", f"data={data}", "data.num_classes=7")
+def size_of(head):
+    return head.num_embeddings if isinstance(head, nn.Embedding) else head.out_features
+
+
+@pytest.mark.parametrize(("model", "data"), PAIRS)
+def test_it_builds_and_gives_a_logit_a_class_or_a_token(model, data):
+    cfg = composed(model, data)
+    one, two = ([x.to("meta") for x in inputs_of(cfg, batch)] for batch in (1, 2))
     with torch.device("meta"):
         net = bare_net(cfg.model).eval()
-        for batch in (1, 2):
-            assert net(torch.empty(batch, *shape_of(cfg))).shape == (batch, cfg.data.num_classes)
-        output = net.train()(torch.empty(2, *shape_of(cfg)))
+        tokens = two[1].shape[1:] if len(two) > 1 else ()
+        for batch, inputs in ((1, one), (2, two)):
+            assert net(*inputs).shape == (batch, *tokens, num_outputs(cfg))
+        output = net.train()(*two)
     for logits in (output[0], *output[1]) if isinstance(output, tuple) else (output,):
-        assert logits.shape == (2, cfg.data.num_classes)
-    assert {net.get_submodule(name).out_features for name in net.head_names} == {cfg.data.num_classes}
-    assert count_macs(net.eval(), shape_of(cfg)) > count_parameters(net) / 100
+        assert logits.shape == (2, *tokens, num_outputs(cfg))
+    assert {size_of(net.get_submodule(name)) for name in net.head_names} == {num_outputs(cfg)}
+    assert count_macs_of(net.eval(), tuple(one)) > count_parameters(net) / 100
 
 
 @pytest.fixture(scope="module")
-def smallest(compose):
-    """A net at the smallest shape there is, with eight images of noise and eight different answers."""
+def smallest():
+    """A net at the smallest shape there is, with eight samples of noise and their different answers."""
 
     def make(model):
         torch.manual_seed(0)
-        cfg = compose(f"model={model}", "data=mnist_5k")
-        return bare_net(cfg.model), torch.randn(8, *shape_of(cfg)), torch.arange(8)
+        cfg = composed(model, "mnist_5k" if (model, "mnist_5k") in PAIRS else "reverse")
+        inputs = inputs_of(cfg, 8)
+        labels = torch.arange(8) if len(inputs) == 1 else torch.cat([inputs[1][:, 1:], torch.full((8, 1), 2)], 1)
+        return bare_net(cfg.model), inputs, labels
 
     return make
 
 
 def loss_of(output, labels):
-    """Cross-entropy over all heads; those of a net with auxiliary ones come as (main, others)."""
+    """Cross-entropy over all heads, which a net with auxiliary ones gives as (main, others), and all tokens."""
     main, aux = output if isinstance(output, tuple) else (output, ())
-    return sum((nn.functional.cross_entropy(head, labels) for head in aux), nn.functional.cross_entropy(main, labels))
+    heads = (head.flatten(0, -2) for head in (main, *aux))
+    return sum(nn.functional.cross_entropy(head, labels.flatten()) for head in heads)
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_every_parameter_gets_a_finite_gradient_and_bf16_stays_finite(smallest, model):
-    net, images, labels = smallest(model)
+    net, inputs, labels = smallest(model)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):  # forward only: not every CPU has bf16 arithmetic
-        assert loss_of(net(images[:2]), labels[:2]).isfinite()
-    loss_of(net(images[:4]), labels[:4]).backward()
+        assert loss_of(net(*(x[:2] for x in inputs)), labels[:2]).isfinite()
+    loss_of(net(*(x[:4] for x in inputs)), labels[:4]).backward()
     for name, parameter in net.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
@@ -63,18 +70,18 @@ def test_every_parameter_gets_a_finite_gradient_and_bf16_stays_finite(smallest, 
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_it_overfits_eight_images_to_zero_error(smallest, model):
-    net, images, labels = smallest(model)
+def test_it_overfits_eight_samples_to_zero_error(smallest, model):
+    net, inputs, labels = smallest(model)
     for module in net.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0  # it is there to prevent just this
     optimizer = torch.optim.Adam(net.parameters(), lr=3e-4)
     for _ in range(200):
         optimizer.zero_grad()
-        output = net(images)
+        output = net(*inputs)
         loss = loss_of(output, labels)
         logits = output[0] if isinstance(output, tuple) else output
-        if logits.argmax(1).equal(labels) and loss < 0.5:
+        if logits.argmax(-1).equal(labels) and loss < 0.5:
             return
         loss.backward()
         optimizer.step()
@@ -83,8 +90,9 @@ def test_it_overfits_eight_images_to_zero_error(smallest, model):
 
 @pytest.mark.parametrize("model", MODELS)
 def test_torch_export_gives_an_equal_net(smallest, model):
-    net, images, _ = smallest(model)
+    net, inputs, _ = smallest(model)
     net.eval()
-    exported = torch.export.export(net, (images[:2],), strict=True).module()
+    two = tuple(x[:2] for x in inputs)
+    exported = torch.export.export(net, two, strict=True).module()
     with torch.no_grad():
-        torch.testing.assert_close(exported(images[:2]), net(images[:2]))
+        torch.testing.assert_close(exported(*two), net(*two))

@@ -75,3 +75,19 @@ def test_a_net_without_filters_is_told_so(command, toy_smoke):
     outcome = command("train", *toy_smoke, "model=lenet300", "optim=muon")
     assert outcome.code == 2
     assert "take optim=adamw" in outcome.sentence
+
+
+def test_matrices_step_as_under_torchs_muon_where_that_is_asked_for_and_embeddings_never():
+    net = nn.Sequential(nn.Embedding(7, 6), nn.Linear(6, 5))
+    table, matrix, bias = net.parameters()
+    theirs_matrix = nn.Parameter(matrix.detach().clone())
+    theirs = torch.optim.Muon([theirs_matrix], lr=0.05, weight_decay=0.01)
+    ours = Muon(parameter_groups(net), lr=0.05, other_lr=0.001, matrices=True)
+    before = table.detach().clone()
+    for p in (table, matrix, bias):
+        p.grad = torch.randn(p.shape, generator=torch.Generator().manual_seed(3))
+    theirs_matrix.grad = matrix.grad.clone()
+    ours.step()
+    theirs.step()
+    torch.testing.assert_close(matrix, theirs_matrix, atol=2e-3, rtol=0)  # theirs computes in bf16
+    assert (table - before).abs().max() < 0.0011  # a first step of AdamW's, of the size of its learning rate
