@@ -35,16 +35,19 @@ class AirBench(nn.Module):
 
 def block(num_in: int, num_out: int) -> nn.Sequential:
     """Halve the image between two convolutions whose first filters are the identity of their inputs."""
-    layers = nn.Sequential(
-        nn.Conv2d(num_in, num_out, 3, padding=1, bias=False),
+    return nn.Sequential(
+        passing_on(num_in, num_out),
         nn.MaxPool2d(2),
         nn.BatchNorm2d(num_out, momentum=0.4),
         nn.GELU(),
-        nn.Conv2d(num_out, num_out, 3, padding=1, bias=False),
+        passing_on(num_out, num_out),
         nn.BatchNorm2d(num_out, momentum=0.4),
         nn.GELU(),
     )
-    for conv in (layers[0], layers[4]):
-        with torch.no_grad():
-            nn.init.dirac_(conv.weight[: conv.in_channels])
-    return layers
+
+
+def passing_on(num_in: int, num_out: int) -> nn.Conv2d:
+    conv = nn.Conv2d(num_in, num_out, 3, padding=1, bias=False)
+    with torch.no_grad():
+        nn.init.dirac_(conv.weight[:num_in])
+    return conv
