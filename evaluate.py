@@ -9,15 +9,16 @@ from zoo.cli import command
 
 @command("evaluate")
 def main(cfg: DictConfig) -> None:
-    from zoo import report, run
+    from zoo import evaluation, report
+    from zoo.checkpoint import read_product
 
-    product = run.read_product(cfg.checkpoint)
-    net, data = run.rebuild(product, cfg)
+    product = read_product(cfg.checkpoint)
+    net, data = evaluation.rebuild(product, cfg)
     source = {"checkpoint": str(product.path), "net": product.facts["config"]["choices"]["model"], "split": cfg.split}
-    evaluation = source | run.evaluate(net, data, cfg)
+    found = source | evaluation.evaluate(net, data, cfg)
 
-    report.show_evaluation(evaluation)
-    report.write_evaluation(Path(cfg.out or product.path.parent), evaluation)
+    report.show_evaluation(found)
+    report.write_evaluation(Path(cfg.out or product.path.parent), found)
 
 
 if __name__ == "__main__":

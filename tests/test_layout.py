@@ -31,6 +31,7 @@ ARROWS = {
     "nets": GROUND | {"build", "folder", "models", "measure", "tasks", "checkpoint", "pretrained"},
     "callbacks": GROUND | {"compress", "measure", "checkpoint", "folder"},
     "export": GROUND | {"compress", "measure", "checkpoint"},
+    "evaluation": GROUND | {"build", "checkpoint", "data", "nets", "report", "writing"},
     "writing": GROUND | {"data", "models", "tasks"},
     "run": None,  # everything
 }

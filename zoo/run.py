@@ -12,10 +12,10 @@ import lightning
 import torch
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor, nn
+from torch import nn
 
 from zoo import ranks, report
-from zoo.build import attribute_of, build, check_targets, probe
+from zoo.build import attribute_of, build, probe
 from zoo.callbacks.loggers import MetricsCSV, TensorBoard
 from zoo.callbacks.monitor import TrainingMonitor
 from zoo.callbacks.product import BestProduct
@@ -23,16 +23,14 @@ from zoo.callbacks.progress import NoProfiler
 from zoo.callbacks.resume import AtomicCheckpointIO, ResumeCheckpoint
 from zoo.checkpoint import PRODUCT, Product, load_weights, provenance, read_product
 from zoo.data.images import ImageFacts
-from zoo.data.module import ResidentData, Split
-from zoo.data.sequences import SequenceData
-from zoo.errors import BadInput, ZooError, choices, reason
+from zoo.data.module import ResidentData
+from zoo.errors import BadInput, ZooError, reason
 from zoo.files import write_json, write_text
 from zoo.folder import CONFIG, Run
 from zoo.measure.counts import count_macs_of, count_parameters
 from zoo.measure.throughput import fastest_batch_size, is_out_of_memory
 from zoo.nets import bare_net, laid_out, net_of
 from zoo.tasks.base import Task, parameter_groups
-from zoo.writing import transcribe
 
 log = logging.getLogger("zoo")
 SomeCallback = TypeVar("SomeCallback", bound=lightning.Callback)
@@ -309,55 +307,3 @@ def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type}, {platform.machine()}, {torch.get_num_threads()} threads"
-
-
-def rebuild(product: Product, cfg: DictConfig) -> tuple[nn.Module, ResidentData]:
-    """Build the net of a product file with its weights, and its data with the very split it was trained on.
-
-    BadInput where the file asks for code from outside the zoo, or the data found are not the data it knows.
-    """
-    net = net_of(product)
-    check_targets(product.facts["config"]["data"], ("zoo.data",))
-    config = OmegaConf.create(product.facts["config"])
-    place = config.data if "root" in config.data else config.data.get("source", {})
-    if cfg.data_root and "root" in place:
-        root, old = Path(place.root), Path(config.data_root)
-        below = root.relative_to(old) if root.is_relative_to(old) else Path()
-        place.root = str(Path(cfg.data_root) / below)
-    config.data.eval_batch_size = cfg.batch_size
-    data: ResidentData = build(config.data, "data")
-    if data.load().split_hash != product.facts["data"]["split_hash"]:
-        raise BadInput("the data found are not those the net was trained on: their samples, labels or split differ")
-    return net, data
-
-
-def evaluate(net: nn.Module, data: ResidentData, cfg: DictConfig) -> dict[str, Any]:
-    """Measure a split as cfg says: what images are taken for, or what is written for sequences; in fp32."""
-    if cfg.split not in ("test", "val"):
-        raise BadInput(f"split={cfg.split} is no split to evaluate; {choices(str(cfg.split), ['test', 'val'])}")
-    if type(cfg.beam) is not int or cfg.beam < 1:
-        raise BadInput(f"beam={cfg.beam} was asked for; it must be a whole number, at least 1")
-    device = put_on(net, cfg.accelerator)
-    if isinstance(data, SequenceData):
-        return transcribe(net, data, cfg.split, device, cfg.beam)
-    logits, labels = predict(net, data, cfg.split, device)
-    return report.evaluate(logits, labels, data.load().classes)
-
-
-def put_on(net: nn.Module, accelerator: str) -> torch.device:
-    """Put a net on cpu, cuda or, with auto, the better of those there are, in eval mode, and say where that is."""
-    auto = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(auto if accelerator == "auto" else accelerator)
-        net.to(device).eval()
-    except (RuntimeError, AssertionError) as error:
-        raise BadInput(f"accelerator={accelerator} is not to be had here; auto, cpu and cuda may be") from error
-    return device
-
-
-def predict(net: nn.Module, data: ResidentData, split: Split, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Give the logits (N, classes) and labels (N,) of a split of images, on the CPU."""
-    with torch.inference_mode():
-        pairs = [(net(images).cpu(), labels.cpu()) for images, labels in data.loader(split, device)]
-    logits, labels = zip(*pairs, strict=True)
-    return torch.cat(logits), torch.cat(labels)
