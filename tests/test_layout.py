@@ -34,6 +34,7 @@ ARROWS = {
     "evaluation": GROUND | {"build", "checkpoint", "data", "nets", "report", "writing"},
     "writing": GROUND | {"data", "models", "tasks"},
     "run": None,  # everything
+    "benchmarks": None,
 }
 FILES = sorted(ZOO.rglob("*.py"))
 EVERYWHERE = [*FILES, *sorted(ROOT.glob("*.py")), *sorted((ROOT / "scripts").glob("*.py"))]
@@ -75,10 +76,11 @@ def test_folders_are_one_deep():
     assert {len(path.relative_to(ZOO).parts) for path in FILES} <= {1, 2}
 
 
-def test_only_run_builds_and_nothing_imports_run():
+def test_only_run_and_benchmarks_know_everyone_and_nothing_imports_them():
     for path in FILES:
-        if room_of(path) != "run":
+        if room_of(path) not in ("run", "benchmarks"):
             assert "zoo.run" not in imports(path)
+            assert not any(name.startswith("zoo.benchmarks") for name in imports(path))
         if room_of(path) != "build":
             assert "hydra.utils.instantiate" not in imports(path)
 

@@ -1,0 +1,89 @@
+import json
+
+import pytest
+import torch
+
+from zoo.benchmarks import SUITES, loading
+from zoo.benchmarks.rounds import Suite, compare, suite_of
+from zoo.errors import BadInput
+
+STEP = ["suite=step", "model=resnet18", "data=imagenet", "data.image_size=65", "data.batch_size=2"]
+
+
+def test_contenders_run_in_turn_and_are_compared_round_by_round():
+    # A machine that becomes ten times slower after the second round, and a contender that always takes thrice as long.
+    calls: list[str] = []
+
+    def contender(name, factor):
+        def run():
+            calls.append(name)
+            return factor * (10 if len(calls) > 6 else 1)
+
+        return run
+
+    figures = compare(Suite({"base": contender("base", 1.0), "other": contender("other", 3.0)}, 12, 10**12), rounds=4)
+    assert calls == ["base", "other"] * 5
+    assert figures["other"]["ratio"] == 3.0
+    assert figures["other"]["ratio_range"] == [3.0, 3.0]
+    assert figures["base"]["seconds"] == [1.0, 1.0, 10.0, 10.0]  # the first round, a warm-up, is not counted
+    assert figures["base"]["median_seconds"] == 5.5
+    assert figures["base"]["samples_per_second"] == pytest.approx(12 / 5.5)
+    assert figures["base"]["tflops"] == pytest.approx(12 * 6 / 5.5)  # forward, and backward twice of it
+
+
+def test_every_suite_that_is_offered_is_there(compose):
+    for name in SUITES:
+        assert callable(suite_of(compose(f"+suite={name}")))
+
+
+@pytest.mark.parametrize(
+    ("settings", "baseline", "others"),
+    [
+        (["suite=train", "trainer.limit_train_batches=2"], "hand-written loop", ["train.py", "PIL", "the same"]),
+        (
+            [*STEP, "reference=resnet18", "only=[torchvision eager,eager,channels_last]"],
+            "torchvision eager",
+            ["eager", "channels_last"],
+        ),
+        (["suite=loader"], "torchvision's reference", ["ours"]),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_a_suite_measures_what_it_says(command, data_root, tmp_path, monkeypatch, settings, baseline, others):
+    monkeypatch.setattr(loading, "NUM_PICTURES", 128)
+    arguments = [f"data_root={data_root}", "data.num_validation=60", "rounds=1", "out=figures.json", *settings]
+    outcome = command("scripts/benchmark", *arguments)
+    assert outcome.code == 0, outcome.err
+    report = json.loads((tmp_path / "figures.json").read_text())
+    first, *rest = report["figures"]
+    assert first == baseline
+    assert len(rest) == len(others)
+    assert all(name.startswith(other) for name, other in zip(rest, others, strict=True))
+    assert all(row["samples_per_second"] > 0 for row in report["figures"].values())
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["suite=trian"], ["suite=trian", "train"]),
+        (["rounds=0"], ["rounds=0", "at least 1"]),
+        (["only=[loop]", "suite=augment"], ["only=loop", "a batch at once"]),
+        (["suite=step", "reference=resnet19"], ["reference=resnet19", "resnet18"]),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_in_one_sentence(command, settings, words):
+    outcome = command("scripts/benchmark", *settings)
+    assert outcome.code == 2
+    assert all(word in outcome.sentence for word in words)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines without CUDA")
+def test_without_cuda_the_gpu_suite_is_refused(compose):
+    with pytest.raises(BadInput, match="CUDA"):
+        suite_of(compose("+suite=gpu"))(None)
+
+
+@pytest.mark.slow
+def test_the_first_step_is_reached_not_long_after_torch_is_there(compose):
+    figures = compare(suite_of(compose("+suite=startup"))(None), rounds=1)
+    assert all(row["median_seconds"] > 0 for row in figures.values())

@@ -1,0 +1,48 @@
+"""What it costs to begin."""
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import lightning
+from omegaconf import DictConfig
+
+from zoo.benchmarks.rounds import Suite, timed
+from zoo.errors import ZooError
+
+ROOT = Path(__file__).resolve().parents[2]
+REACHED = 77  # the exit code of a process that came to its first step
+
+
+class LeaveAfterStep(lightning.Callback):
+    """End the process, as it is, when the optimizer has made its first step."""
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        import os
+
+        os._exit(REACHED)
+
+
+def startup_suite(cfg: DictConfig) -> Suite:
+    """From the start of a process to the first step, or to help, against importing what no training can do without."""
+
+    def process(code: int, *line: str) -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            where = [f"runs={folder}"] if code == REACHED else []
+            command = [sys.executable, *line, *where]
+            seconds = timed(lambda: done.append(subprocess.run(command, cwd=ROOT, capture_output=True, text=True)))
+        if done[-1].returncode != code:
+            raise ZooError(f"{' '.join(command)} ended with {done[-1].returncode}: {done[-1].stderr[-300:]}")
+        return seconds
+
+    done: list[subprocess.CompletedProcess[str]] = []
+    clock = f"+callbacks.clock={{_target_: {__name__}.{LeaveAfterStep.__name__}}}"
+    return Suite(
+        {
+            "import torch, torchvision, lightning": lambda: process(0, "-c", "import torch, torchvision, lightning"),
+            "train.py trainer=smoke, first step": lambda: process(REACHED, "train.py", "trainer=smoke", clock),
+            "train.py --help": lambda: process(0, "train.py", "--help"),
+        }
+    )
