@@ -10,20 +10,28 @@ from omegaconf import DictConfig
 
 from zoo.cli import command
 
+COLUMNS = (
+    ("seconds", "median_seconds", "{:.2f}"),
+    ("ratio", "ratio", "{:.2f}"),
+    ("from, to", "ratio_range", "{0[0]:.2f}, {0[1]:.2f}"),
+    ("samples/s", "samples_per_second", "{:,.0f}"),
+    ("TFLOPS", "tflops", "{:.2f}"),
+    ("test accuracy", "test_accuracy", "{:.2%}"),
+)
+
 
 def show(title: str, figures: dict[str, dict[str, Any]]) -> None:
-    """Print a row a contender."""
+    """Print a row a contender, and a column for whatever was measured of any."""
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title)
-    for column in ("", "seconds", "ratio", "least", "most", "samples/s", "TFLOPS", "test accuracy"):
-        table.add_column(column, justify="right" if column else "left")
+    table = Table(title=title, title_justify="left")
+    table.add_column("")
+    columns = [column for column in COLUMNS if any(column[1] in row for row in figures.values())]
+    for heading, _, _ in columns:
+        table.add_column(heading, justify="right")
     for name, row in figures.items():
-        ratios = [format(ratio, ".2f") for ratio in (row["ratio"], *row["ratio_range"])] if "ratio" in row else [""] * 3
-        rest = (("samples_per_second", ",.0f"), ("tflops", ".2f"), ("test_accuracy", ".2%"))
-        cells = [format(row[key], form) if key in row else "" for key, form in rest]
-        table.add_row(name, f"{row['median_seconds']:.2f}", *ratios, *cells)
+        table.add_row(name, *(form.format(row[key]) if key in row else "" for _, key, form in columns))
     Console().print(table)
 
 
@@ -32,6 +40,7 @@ def main(cfg: DictConfig) -> None:
     import logging
     import warnings
 
+    import lightning  # noqa: F401  sets its loggers' levels, which are set anew below
     import torch
 
     from zoo.benchmarks import rounds

@@ -32,6 +32,7 @@ ARROWS = {
     "callbacks": GROUND | {"compress", "measure", "checkpoint", "folder"},
     "export": GROUND | {"compress", "measure", "checkpoint"},
     "evaluation": GROUND | {"build", "checkpoint", "data", "nets", "report", "writing"},
+    "prediction": GROUND | {"checkpoint", "data", "writing"},
     "writing": GROUND | {"data", "models", "tasks"},
     "run": None,  # everything
     "benchmarks": None,

@@ -1,5 +1,6 @@
 """The command line: Hydra, with every mistake answered by one sentence. No torch here, so that help is quick."""
 
+import itertools
 import os
 import re
 import signal
@@ -11,6 +12,7 @@ from types import FrameType
 from typing import Any
 
 import hydra
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
@@ -22,11 +24,14 @@ Story = Callable[[DictConfig], Any]
 
 
 def command(
-    config_name: str, after_sweep: Callable[[list[Any]], None] | None = None
+    config_name: str,
+    after_sweep: Callable[[list[Any]], None] | None = None,
+    reword: Callable[[list[str]], list[str]] = list,
 ) -> Callable[[Story], Callable[[], None]]:
     """Turn `story(cfg)` into a command that composes the checkout's configs/<config_name>.yaml.
 
-    After a sweep, `after_sweep` gets what the story gave for each of its runs that did not fail.
+    After a sweep, `after_sweep` gets what the story gave for each of its runs that did not fail. `reword` puts into
+    Hydra's words what is none of them.
 
     Exit codes: 0 done; 2 bad input, nothing touched; 1 a run failed; 130 and 143 stopped by Ctrl-C and SIGTERM; of a
     sweep the highest of its runs. HYDRA_FULL_ERROR=1 shows tracebacks.
@@ -58,6 +63,7 @@ def command(
                     codes.append(tell(error))  # and the other runs of a sweep go on
 
             try:
+                sys.argv[1:] = reword(sys.argv[1:])
                 hydra.main(version_base="1.3", config_path=str(configs), config_name=config_name)(job)()
                 if after_sweep and len(results) > 1:
                     after_sweep(results)
@@ -80,6 +86,21 @@ def command(
         return main
 
     return decorate
+
+
+def words_as(key: str) -> Callable[[list[str]], list[str]]:
+    """Give what has the words of a command line that are no settings, such as paths, stand in a list, `key=[...]`."""
+
+    def reword(arguments: list[str]) -> list[str]:
+        settings: list[str] = []
+        words: list[str] = []
+        for before, argument in itertools.pairwise(["", *arguments]):
+            is_setting = argument.startswith("-") or before.startswith("-") or "=" in argument
+            (settings if is_setting and not os.path.exists(argument) else words).append(argument)
+        quoted = ",".join(QuotedString(word, Quote.single).with_quotes() for word in words)
+        return [*settings, f"{key}=[{quoted}]"] if words else settings
+
+    return reword
 
 
 class Stopped(SystemExit):

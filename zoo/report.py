@@ -1,7 +1,7 @@
 """What a person sees of a run: tables, pictures, and the files they come from."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -199,6 +199,18 @@ def write_evaluation(folder: Path, evaluation: dict[str, Any]) -> None:
     with replacing(folder / "confusion_matrix.png") as file:
         figure.savefig(file, format="png", dpi=150)
     Console(highlight=False).print(f"Written     {folder}/evaluation.json and confusion_matrix.png", soft_wrap=True)
+
+
+def show_predictions(predictions: Mapping[str, Sequence[tuple[str, float]]]) -> None:
+    """Print what a net says of each input, the likeliest first."""
+    table = Table()
+    table.add_column("")
+    table.add_column("prediction")
+    table.add_column("probability", justify="right")
+    for asked, found in predictions.items():
+        for i, (what, probability) in enumerate(found):
+            table.add_row("" if i else asked, what, f"{probability:.1%}", end_section=i == len(found) - 1)
+    Console(highlight=False).print(table)
 
 
 def draw_confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> "Figure":

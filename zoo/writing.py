@@ -47,12 +47,14 @@ def transcribe(net: nn.Module, data: SequenceData, split: str, device: torch.dev
     }
 
 
-def write_for(net: nn.Module, text: str, facts: SequenceFacts, device: torch.device, beam: int) -> list[dict[str, Any]]:
+@torch.inference_mode()
+def write_for(
+    net: nn.Module, text: str, facts: SequenceFacts, device: torch.device, beam: int
+) -> list[tuple[str, float]]:
     """Give the `beam` likeliest sequences for a text, each with its probability, best first."""
-    with torch.inference_mode():
-        tokens, scores = beam_search(net, encode_source(text, facts).to(device), beam, facts.max_length)
+    tokens, scores = beam_search(net, encode_source(text, facts).to(device), beam, facts.max_length)
     return [
-        {"written": " ".join(decode_tokens(one, facts.target_symbols)), "probability": score}
+        (" ".join(decode_tokens(one, facts.target_symbols)), score)
         for one, score in zip(tokens[0].tolist(), scores[0].exp().tolist(), strict=True)
         if score > 0
     ]
