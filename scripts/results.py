@@ -8,6 +8,7 @@ import json
 import os
 import statistics
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,16 @@ def keep(folder: Path) -> Path:
     return target
 
 
+def kept_runs(belongs: Callable[[dict[str, Any]], bool]) -> dict[str, list[dict[str, Any]]]:
+    """Give the kept results that belong together, by the name of their runs."""
+    runs: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for file in sorted(RESULTS.glob("*_seed*.json")):
+        result = json.loads(file.read_text())
+        if belongs(result):
+            runs[result["name"]].append(result)
+    return runs
+
+
 def accuracy_table(of_families: bool = False) -> str:
     """Give one row a run name: test accuracy as mean, and spread over seeds where there are several.
 
@@ -46,17 +57,15 @@ def accuracy_table(of_families: bool = False) -> str:
     """
     from zoo.report import mean_and_spread
 
-    runs: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for file in sorted(RESULTS.glob("*_seed*.json")):
-        result = json.loads(file.read_text())
-        if result["name"].startswith("ten_minutes_") == of_families:
-            runs[result["name"]].append(result)
+    def belongs(result: dict[str, Any]) -> bool:
+        return "wer" not in result["test"] and result["name"].startswith("ten_minutes_") == of_families
+
     rows = []
     lines = [
         "| experiment | params | MMACs | epochs | test accuracy | seeds | device | commit |",
         "|---|---:|---:|---:|---:|---:|---|---|",
     ]
-    for name, results in runs.items():
+    for name, results in kept_runs(belongs).items():
         first = results[0]
         mean = statistics.mean(r["test"]["accuracy"] for r in results)
         what = f"`{name}` ({first['net']})" if of_families else f"`{name}`"
@@ -65,6 +74,24 @@ def accuracy_table(of_families: bool = False) -> str:
         row = f"| {what} | {sizes} | {mean_and_spread(results, 'test')} | {len(results)} | {made} |"
         rows.append((-mean if of_families else 0, row))
     return "\n".join([*lines, *(row for _, row in sorted(rows, key=lambda pair: pair[0]))])
+
+
+def sequence_table() -> str:
+    """Give one row a run name of those that write sequences: test error rates as mean, and spread over seeds."""
+    from zoo.report import mean_and_spread
+
+    lines = [
+        "| experiment | params | epochs | minutes | test WER | test PER | seeds | device | commit |",
+        "|---|---:|---:|---:|---:|---:|---:|---|---|",
+    ]
+    for name, results in kept_runs(lambda result: "wer" in result["test"]).items():
+        first = results[0]
+        rates = " | ".join(mean_and_spread(results, "test", metric) for metric in ("wer", "per"))
+        minutes = statistics.mean(r["seconds"] for r in results) / 60
+        made = f"{first['device']}, {first['precision']} | `{first['commit']}`"
+        sizes = f"{first['params']:,} | {first['epochs']} | {minutes:.0f}"
+        lines.append(f"| `{name}` | {sizes} | {rates} | {len(results)} | {made} |")
+    return "\n".join(lines)
 
 
 def overhead_table() -> str:
@@ -97,6 +124,7 @@ def recipe_table() -> str:
 TABLES = {
     "accuracy": accuracy_table,
     "ten_minutes": lambda: accuracy_table(of_families=True),
+    "sequences": sequence_table,
     "overhead": overhead_table,
     "recipes": recipe_table,
 }

@@ -90,13 +90,13 @@ def show_sweep(results: Sequence[dict[str, Any]]) -> None:
     Console(highlight=False).print(table)
 
 
-def mean_and_spread(results: Sequence[dict[str, Any]], split: str) -> str:
-    """Say the mean of the runs' accuracies and, of several, the standard deviation of a sample, in per cent."""
-    accuracies = [100 * result[split]["accuracy"] for result in results if "accuracy" in result[split]]
-    if not accuracies:
+def mean_and_spread(results: Sequence[dict[str, Any]], split: str, metric: str = "accuracy") -> str:
+    """Say the mean of a metric of the runs and, of several, the standard deviation of a sample, in per cent."""
+    shares = [100 * result[split][metric] for result in results if metric in result[split]]
+    if not shares:
         return "–"
-    spread = f" ± {statistics.stdev(accuracies):.2f}" if len(accuracies) > 1 else ""
-    return f"{statistics.mean(accuracies):.2f} %{spread}"
+    spread = f" ± {statistics.stdev(shares):.2f}" if len(shares) > 1 else ""
+    return f"{statistics.mean(shares):.2f} %{spread}"
 
 
 def hyperparameters(cfg: DictConfig) -> dict[str, Any]:
