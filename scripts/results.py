@@ -1,9 +1,11 @@
 """Write tables from result files: `python scripts/results.py add=runs/<name>/<stamp>` keeps one more.
 
 Result files are kept in docs/results/<name>_seed<seed>.json; `python scripts/results.py` alone rewrites the tables of
-README.md and docs/ten_minutes.md, and that of all recipes in docs/recipes.md, which comes from configs/experiment.
+README.md, docs/ten_minutes.md and docs/speed.md, and that of all recipes in docs/recipes.md, which comes from
+configs/experiment.
 """
 
+import functools
 import json
 import os
 import statistics
@@ -16,6 +18,12 @@ from omegaconf import DictConfig
 
 from zoo.cli import command
 
+BENCHMARKS = ("train", "train_resnet20", "step", "loader", "augment", "startup", "logging", "gpu")
+MEASURED = (
+    ("samples/s", "samples_per_second", "{:,.0f}"),
+    ("TFLOPS", "tflops", "{:.2f}"),
+    ("test accuracy", "test_accuracy", "{:.2%}"),
+)
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results"
 
@@ -94,19 +102,23 @@ def sequence_table() -> str:
     return "\n".join(lines)
 
 
-def overhead_table() -> str:
-    """Give the figures that `scripts/benchmark.py suite=train out=docs/results/benchmark_train.json` wrote."""
-    file = RESULTS / "benchmark_train.json"
+def benchmark_table(name: str) -> str:
+    """Give the figures that `scripts/benchmark.py ... out=docs/results/benchmark_<name>.json` wrote."""
+    file = RESULTS / f"benchmark_{name}.json"
     if not file.exists():
         return "Not measured yet."
     report = json.loads(file.read_text())
-    lines = ["| one epoch of LeNet-5, batch 128 | seconds | times the hand-written loop |", "|---|---:|---:|"]
-    for name, row in report["figures"].items():
-        low, high = row["ratio_range"]
-        ratio = f"{row['ratio']:.2f} ({low:.2f} to {high:.2f})" if high > low else "1"
-        lines.append(f"| {name} | {row['median_seconds']:.2f} | {ratio} |")
-    what = f"Medians of {report['rounds']} rounds on a CPU with {report['threads']} threads"
-    lines += ["", f"{what}, torch {report['versions']['torch']}, commit `{report['commit']}`."]
+    rows = report["figures"].values()
+    more = [column for column in MEASURED if any(column[1] in row for row in rows)]
+    lines = ["| | seconds | ratio |" + "".join(f" {heading} |" for heading, _, _ in more)]
+    lines.append("|---|---:|---:|" + "---:|" * len(more))
+    for contender, row in report["figures"].items():
+        low, high = row.get("ratio_range", (1, 1))
+        ratio = f"{row['ratio']:.2f} ({low:.2f} to {high:.2f})" if high > low else ""
+        cells = [form.format(row[key]) if key in row else "" for _, key, form in more]
+        lines.append(f"| {' | '.join([contender, f'{row["median_seconds"]:.2f}', ratio, *cells])} |")
+    where = f"on {report.get('device', 'cpu')} with {report['threads']} threads, torch {report['versions']['torch']}"
+    lines += ["", f"Medians of {report['rounds']} rounds {where}, commit `{report['commit']}`."]
     return "\n".join(lines)
 
 
@@ -125,8 +137,8 @@ TABLES = {
     "accuracy": accuracy_table,
     "ten_minutes": lambda: accuracy_table(of_families=True),
     "sequences": sequence_table,
-    "overhead": overhead_table,
     "recipes": recipe_table,
+    **{f"benchmark_{name}": functools.partial(benchmark_table, name) for name in BENCHMARKS},
 }
 
 
@@ -147,7 +159,7 @@ def write_tables(file: Path) -> None:
 def main(cfg: DictConfig) -> None:
     if cfg.add:
         print(f"Kept {os.path.relpath(keep(Path(cfg.add)))}")
-    for name in ("README.md", "docs/ten_minutes.md", "docs/recipes.md"):
+    for name in ("README.md", "docs/ten_minutes.md", "docs/recipes.md", "docs/speed.md"):
         write_tables(ROOT / name)
         print(f"Written {name}")
 
