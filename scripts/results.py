@@ -116,7 +116,7 @@ def benchmark_table(name: str) -> str:
         low, high = row.get("ratio_range", (1, 1))
         ratio = f"{row['ratio']:.2f} ({low:.2f} to {high:.2f})" if high > low else ""
         cells = [form.format(row[key]) if key in row else "" for _, key, form in more]
-        lines.append(f"| {' | '.join([contender, f'{row["median_seconds"]:.2f}', ratio, *cells])} |")
+        lines.append("| " + " | ".join([contender, f"{row['median_seconds']:.2f}", ratio, *cells]) + " |")
     where = f"on {report.get('device', 'cpu')} with {report['threads']} threads, torch {report['versions']['torch']}"
     lines += ["", f"Medians of {report['rounds']} rounds {where}, commit `{report['commit']}`."]
     return "\n".join(lines)
