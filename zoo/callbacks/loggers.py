@@ -5,16 +5,35 @@ import io
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import lightning
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.loggers.logger import Logger
 
 from zoo.files import write_text
 
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+CHARTS = {
+    "training and validation": {
+        "loss": ["Multiline", ["train/loss", "val/loss"]],
+        "accuracy": ["Multiline", ["train/accuracy", "val/accuracy"]],
+    }
+}
+
+
+def boards(trainer: lightning.Trainer) -> "list[SummaryWriter]":
+    """Give what writes for TensorBoard: nothing in a run without it, and in all processes but the first."""
+    return [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoard)]
+
 
 class TensorBoard(TensorBoardLogger):
-    """Write TensorBoard events straight into the run folder; of a resumed run drop those from `from_step` on."""
+    """Write TensorBoard events straight into the run folder; of a resumed run drop those from `from_step` on.
+
+    Its CUSTOM SCALARS tab has training and validation on one chart.
+    """
 
     def __init__(self, folder: Path, from_step: int | None = None) -> None:
         super().__init__(folder, name="", version="", default_hp_metric=False, purge_step=from_step)
@@ -22,6 +41,7 @@ class TensorBoard(TensorBoardLogger):
         # with the process, so that a second file of one second might be read before the first and be purged by it.
         while any(file.name.split(".")[3] == str(int(time.time())) for file in folder.glob("events.out.*")):
             time.sleep(0.05)
+        self.experiment.add_custom_scalars(CHARTS)
 
     def save(self) -> None:
         """Flush, and leave out the hparams.yaml of Lightning's own: config.yaml has it all."""
