@@ -111,19 +111,27 @@ def hyperparameters(cfg: DictConfig) -> dict[str, Any]:
     return {key: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for key, v in row.items()}
 
 
-def short_names(settings: dict[str, Any]) -> dict[str, Any]:
-    """Name settings as columns of TensorBoard's HParams table: `lr` for optim.lr, unless another ends in the same."""
-    ends = Counter(key.rpartition(".")[2] for key in settings)
-    return {end if ends[end := key.rpartition(".")[2]] == 1 else key: value for key, value in settings.items()}
+def short_names(settings: dict[str, Any]) -> dict[str, str | float]:
+    """Name settings as columns of TensorBoard's HParams table: `lr` for optim.lr, unless another ends in the same.
+
+    Those that are null, and those that have settings of their own, are left out.
+    """
+    last = {key: key.rpartition(".")[2] for key in settings}
+    num = Counter(last.values())
+    return {
+        last[key] if num[last[key]] == 1 else key: value if isinstance(value, int | float) else str(value)
+        for key, value in settings.items()
+        if value is not None and not isinstance(value, dict)
+    }
 
 
 def headline(result: dict[str, Any]) -> dict[str, float]:
-    """Give the metrics of the HParams table."""
-    row = {
-        f"result/{s}_{k}": v for s in ("validation", "test") for k, v in result[s].items() if k in ("accuracy", "loss")
-    }
+    """Give the metrics of the HParams table, what compares nets first."""
     names = {"params": "parameters"} | {k: k for k in ("macs", "product_bytes", "latency_ms", "images_per_second")}
-    return row | {f"result/{name}": result[key] for key, name in names.items()}
+    scores = {f"{split}_{key}": (split, key) for key in ("accuracy", "loss") for split in ("test", "validation")}
+    row = {name: result[split][key] for name, (split, key) in scores.items() if key in result[split]}
+    row |= {name: result[key] for key, name in names.items()}
+    return {f"result/{name}": value for name, value in row.items()}
 
 
 def evaluate(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str, Any]:

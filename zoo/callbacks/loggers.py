@@ -22,6 +22,7 @@ CHARTS = {
         "accuracy": ["Multiline", ["train/accuracy", "val/accuracy"]],
     }
 }
+MAIN_COLUMNS = ("batch_size", "data", "lr", "max_epochs", "model", "optim", "seed")  # of the HParams table
 
 
 def boards(trainer: lightning.Trainer) -> "list[SummaryWriter]":
@@ -46,6 +47,24 @@ class TensorBoard(TensorBoardLogger):
     def save(self) -> None:
         """Flush, and leave out the hparams.yaml of Lightning's own: config.yaml has it all."""
         self.experiment.flush()
+
+    def log_hyperparams(self, params: Any, metrics: Any = None, step: int | None = None) -> None:
+        """Write a row of the HParams table; its first columns are MAIN_COLUMNS, where TensorBoard goes by the alphabet.
+
+        It takes the columns of any one run for those of all: settings that this one does not have might not be shown.
+        """
+        from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+        from torch.utils.tensorboard.summary import hparams
+
+        table, start, end = hparams(params, metrics)
+        packed = table.value[0].metadata.plugin_data
+        unpacked = HParamsPluginData.FromString(packed.content)
+        for column in unpacked.experiment.hparam_infos:
+            column.differs = column.name in MAIN_COLUMNS  # which TensorBoard puts first
+        packed.content = unpacked.SerializeToString()
+        for summary in (table, start, end):
+            self.experiment._get_file_writer().add_summary(summary)
+        self.log_metrics(metrics)
 
     def after_save_checkpoint(self, checkpoint_callback: Any) -> None:
         self.save()
