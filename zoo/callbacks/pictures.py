@@ -82,6 +82,6 @@ def principal_components(features: Tensor, most: int) -> Tensor:
     """Give the `most` principal components of features (N, D), which keep distances best; as they are if D is less."""
     if features.shape[1] <= most:
         return features
-    centred = (features - features.mean(0)).double()
+    centred = features.double() - features.double().mean(0)
     variances, directions = torch.linalg.eigh(centred @ centred.T)  # of N × N, since D may be thousands
     return (directions * variances.clamp_min(0).sqrt())[:, -most:].flip(1)
