@@ -188,7 +188,57 @@ def augment_suite(cfg: DictConfig) -> dict[str, Contender]:
     }
 
 
-SUITES = {"train": train_suite, "zoo": zoo_suite, "augment": augment_suite}
+def logging_suite(cfg: DictConfig) -> dict[str, Contender]:
+    """LeNet-5 (or model=...) on Fashion-MNIST, batch 128: an epoch of training steps, logged and not.
+
+    The baseline has no logger and no callback but those that no run can do without, and shows no progress, as none
+    does here. The whole runs are those that the epochs are of, from the trainer's making to result.json.
+    """
+    import functools
+    import tempfile
+    import time
+    from pathlib import Path
+
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+
+    from zoo import nets, run
+    from zoo.build import build
+    from zoo.callbacks.monitor import TrainingMonitor
+    from zoo.folder import GROUPS, Run
+
+    chosen = HydraConfig.get().runtime.choices
+    plain = OmegaConf.to_container(cfg, resolve=True)
+    settled = OmegaConf.create({**plain, "choices": {group: chosen.get(group) for group in GROUPS}})
+    data = build(settled.data, "data")
+    whole: dict[str, float] = {}
+
+    def epoch(name: str, callbacks: dict[str, Any], loggers: bool) -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            this = Run(Path(folder), OmegaConf.merge(settled, {"runs": folder}))
+            this.cfg.callbacks = callbacks
+            task = run.build_task(this, nets.build_net(this))
+            start = time.perf_counter()
+            trainer = run.build_trainer(this)
+            if not loggers:
+                trainer.loggers = []
+            run.fit(this, trainer, task, data)
+            run.measure_product(this, trainer, task, data)
+            whole[name] = time.perf_counter() - start
+            return run.callback_of(trainer, TrainingMonitor).epoch_seconds[0]
+
+    usual = {name: node for name, node in settled.callbacks.items() if name != "progress"}
+    kinds = {"no logging": ({name: usual[name] for name in ("monitor", "product", "resume")}, False)}
+    kinds["default logging"] = usual, True
+    more = Path(__file__).parents[1] / "configs/callbacks/diagnostics.yaml"
+    if more.exists():
+        kinds["callbacks=diagnostics"] = {**usual, **OmegaConf.load(more)}, True
+        kinds["callbacks=diagnostics"][0].pop("defaults", None)
+    epochs = {name: functools.partial(epoch, name, *kind) for name, kind in kinds.items()}
+    return epochs | {f"{name}, whole run": functools.partial(whole.get, name) for name in kinds}
+
+
+SUITES = {"train": train_suite, "zoo": zoo_suite, "augment": augment_suite, "logging": logging_suite}
 
 
 def measure(contenders: dict[str, Contender], rounds: int) -> dict[str, Any]:
