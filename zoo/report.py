@@ -130,7 +130,7 @@ def headline(result: dict[str, Any]) -> dict[str, float]:
     pairs = [(split, key) for key in ("accuracy", "loss") for split in ("test", "validation") if key in result[split]]
     row = {f"{split}_{key}": result[split][key] for split, key in pairs}
     sizes = {"parameters": result["params"], **{k: result[k] for k in ("macs", "product_bytes", "latency_ms")}}
-    first = {"test_accuracy": row["test_accuracy"], **sizes}
+    first = {k: v for k, v in row.items() if k == "test_accuracy"} | sizes
     row = first | row | {"images_per_second": result["images_per_second"]}
     return {f"result/{name}": value for name, value in row.items()}
 

@@ -276,7 +276,7 @@ def measure_product(run: Run, trainer: lightning.Trainer, task: Task, data: Resi
     }
     with trainer.precision_plugin.forward_context():
         latency = latency_ms(task.net, data.example(), trainer.strategy.root_device)
-    # What watches the net's parts wants each of them to be called.
+    # A compiled net would pass over the hook by which callbacks.predictions sees what the last layer takes.
     eager = torch.compiler.set_stance("force_eager") if cfg.compile else contextlib.nullcontext()
     with eager:
         test = trainer.test(task, datamodule=data, verbose=False)[0]

@@ -1,23 +1,26 @@
 """Show how a net is built."""
 
+from pathlib import Path
 from typing import Any
 
 import lightning
 
 from zoo.callbacks.loggers import boards
+from zoo.folder import LAST
 from zoo.measure.graph import Operation, follow
 
 
 class NetGraph(lightning.Callback):
     """Draw the net for TensorBoard's GRAPHS tab before training, as one sample of the usual size goes through it.
 
-    What TensorBoard offers by itself traces with TorchScript, which is deprecated, and shows its inner workings.
+    Not with SummaryWriter.add_graph, which traces with TorchScript: that is deprecated, and shows its inner workings. A
+    run that goes on from a checkpoint has its graph already.
     """
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
         task: Any = pl_module
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        if stage == "fit" and boards(trainer):
+        if stage == "fit" and boards(trainer) and not (Path(trainer.default_root_dir) / LAST).exists():
             event = graph_event(follow(task.net, data.example()))
             for board in boards(trainer):
                 board._get_file_writer().add_event(event)
