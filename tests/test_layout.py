@@ -29,7 +29,7 @@ ARROWS = {
     "pretrained": GROUND | {"checkpoint"},
     "report": GROUND | {"compress", "measure"},
     "nets": GROUND | {"build", "folder", "models", "measure", "tasks", "checkpoint", "pretrained"},
-    "callbacks": GROUND | {"compress", "measure", "checkpoint", "folder"},
+    "callbacks": GROUND | {"compress", "measure", "checkpoint", "folder", "report"},
     "export": GROUND | {"compress", "measure", "checkpoint"},
     "evaluation": GROUND | {"build", "checkpoint", "data", "nets", "report", "writing"},
     "prediction": GROUND | {"checkpoint", "data", "writing"},

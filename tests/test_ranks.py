@@ -10,6 +10,7 @@ import time
 
 import pytest
 from conftest import ROOT
+from safetensors.torch import load_file
 
 # 3,499 digits to train on and, of two processes, neither as many to validate nor to test on
 ODD = [
@@ -69,7 +70,12 @@ def test_two_processes_give_the_curve_of_one_and_count_every_test_image_once(tra
         assert evaluation["num_samples"] == 1001
         assert result["test"]["accuracy"] == evaluation["accuracy"]
         assert result["test"]["loss"] == pytest.approx(evaluation["loss"], abs=1e-6)
+        kept, whole = (load_file(folder / "predictions.safetensors") for folder in (other, alone))
+        assert kept["labels"].equal(whole["labels"])  # in the order of the data
+        assert float((kept["labels"] == kept["predicted"]).double().mean()) == result["test"]["accuracy"]
         assert not list(other.glob("*.part"))
+        norms, expected = ([row["train/gradient_norm"] for row in rows(folder)] for folder in (other, alone))
+        assert [float(n) for n in norms if n] == pytest.approx([float(n) for n in expected if n], rel=1e-2)
     assert "train/accuracy" in (two / "metrics.csv").read_text()
 
 

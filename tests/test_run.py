@@ -35,7 +35,10 @@ def test_a_run_leaves_a_whole_folder_and_learns(command, toy, only_run):
     assert outcome.code == 0, outcome.err
     folder = only_run()
     files = {path.name for path in folder.iterdir() if not path.name.startswith("events.out.tfevents")}
-    assert files == {"config.yaml", "metrics.csv", "last.ckpt", "model.safetensors", "result.json", "log.txt"}
+    assert files == {
+        *("config.yaml", "metrics.csv", "last.ckpt", "model.safetensors", "result.json", "log.txt"),
+        *("predictions.safetensors", "projector_config.pbtxt", "00000"),
+    }
     assert len(list(folder.glob("events.out.tfevents*"))) == 1
 
     result = json.loads((folder / "result.json").read_text())
@@ -66,7 +69,7 @@ def test_the_hparams_table_gets_a_row_with_real_metrics(command, toy_smoke, only
     content = events.PluginTagToContent("hparams")
     start = HParamsPluginData.FromString(content["_hparams_/session_start_info"]).session_start_info.hparams
     assert start["model"].string_value == "lenet5"
-    assert start["optim.lr"].number_value == pytest.approx(0.003)
+    assert start["lr"].number_value == pytest.approx(0.003)
     columns = HParamsPluginData.FromString(content["_hparams_/experiment"]).experiment.metric_infos
     tags = scalars(only_run())
     for column in columns:  # a column without a value would show -1
@@ -158,7 +161,7 @@ def test_an_automatic_batch_size_is_settled_before_anything_is_drawn(command, to
     (folder,) = tmp_path.glob("runs/auto/*")
     size = yaml.safe_load((folder / "config.yaml").read_text())["data"]["batch_size"]
     assert size in (16, 32)  # 640 images, 20 steps
-    assert f"Batches are of {size} images." in (folder / "log.txt").read_text()
+    assert f"Batches are of {size} samples." in (folder / "log.txt").read_text()
     assert command("train", f"data.batch_size={size}", *line, "name=given").code == 0
     (given,) = tmp_path.glob("runs/given/*")
     ours, theirs = (read_product(f / "model.safetensors").weights for f in (folder, given))

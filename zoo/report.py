@@ -1,6 +1,7 @@
 """What a person sees of a run: tables, pictures, and the files they come from."""
 
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -100,7 +101,7 @@ def mean_and_spread(results: Sequence[dict[str, Any]], split: str, metric: str =
 
 
 def hyperparameters(cfg: DictConfig) -> dict[str, Any]:
-    """Pick the settings that tell runs apart, as one flat row for TensorBoard's HParams table."""
+    """Pick the settings that tell runs apart, as one flat row."""
     row = {group: option for group, option in cfg.choices.items() if option is not None}
     row |= {"seed": cfg.seed, **{f"data.{key}": cfg.data.get(key) for key in ("batch_size", "folds", "fold")}}
     row["data.mix"] = str((cfg.data.get("mix") or {}).get("_target_", "none")).rpartition(".")[2]
@@ -110,12 +111,28 @@ def hyperparameters(cfg: DictConfig) -> dict[str, Any]:
     return {key: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for key, v in row.items()}
 
 
-def headline(result: dict[str, Any]) -> dict[str, float]:
-    """Give the metrics of the HParams table."""
-    row = {
-        f"result/{s}_{k}": v for s in ("validation", "test") for k, v in result[s].items() if k in ("accuracy", "loss")
+def short_names(settings: dict[str, Any]) -> dict[str, str | float]:
+    """Name settings as columns of TensorBoard's HParams table: `lr` for optim.lr, unless another ends in the same.
+
+    Those that are null, and those that have settings of their own, are left out.
+    """
+    last = {key: key.rpartition(".")[2] for key in settings}
+    num = Counter(last.values())
+    return {
+        last[key] if num[last[key]] == 1 else key: value if isinstance(value, int | float) else str(value)
+        for key, value in settings.items()
+        if value is not None and not isinstance(value, dict)
     }
-    return row | {"result/parameters": result["params"], "result/images_per_second": result["images_per_second"]}
+
+
+def headline(result: dict[str, Any]) -> dict[str, float]:
+    """Give the metrics of the HParams table, with the five that compare nets first, which are all it shows unasked."""
+    pairs = [(split, key) for key in ("accuracy", "loss") for split in ("test", "validation") if key in result[split]]
+    row = {f"{split}_{key}": result[split][key] for split, key in pairs}
+    sizes = {"parameters": result["params"], **{k: result[k] for k in ("macs", "product_bytes", "latency_ms")}}
+    first = {k: v for k, v in row.items() if k == "test_accuracy"} | sizes
+    row = first | row | {"images_per_second": result["images_per_second"]}
+    return {f"result/{name}": value for name, value in row.items()}
 
 
 def evaluate(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str, Any]:

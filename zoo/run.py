@@ -1,5 +1,6 @@
 """The one place that knows everyone: builds the objects of a run from its config, and takes it to its result."""
 
+import contextlib
 import copy
 import logging
 import platform
@@ -28,6 +29,7 @@ from zoo.errors import BadInput, ZooError, reason
 from zoo.files import write_json, write_text
 from zoo.folder import CONFIG, Run
 from zoo.measure.counts import count_macs_of, count_parameters
+from zoo.measure.latency import latency_ms
 from zoo.measure.throughput import fastest_batch_size, is_out_of_memory
 from zoo.nets import bare_net, laid_out, net_of
 from zoo.tasks.base import Task, parameter_groups
@@ -270,13 +272,20 @@ def measure_product(run: Run, trainer: lightning.Trainer, task: Task, data: Resi
     sizes = {
         "params": count_parameters(task.net),
         "macs": count_macs_of(task.net, data.example()),
+        "product_bytes": product.path.stat().st_size,
     }
-    test = trainer.test(task, datamodule=data, verbose=False)[0]
+    with trainer.precision_plugin.forward_context():
+        latency = latency_ms(task.net, data.example(), trainer.strategy.root_device)
+    # A compiled net would pass over the hook by which callbacks.predictions sees what the last layer takes.
+    eager = torch.compiler.set_stance("force_eager") if cfg.compile else contextlib.nullcontext()
+    with eager:
+        test = trainer.test(task, datamodule=data, verbose=False)[0]
     result = {
         "name": cfg.name,
         "net": cfg.choices.model,
         "data": cfg.choices.data,
         **sizes,
+        "latency_ms": latency,
         "settings": report.hyperparameters(cfg),
         "seed": cfg.seed,
         "epochs": trainer.current_epoch,
@@ -295,7 +304,7 @@ def measure_product(run: Run, trainer: lightning.Trainer, task: Task, data: Resi
         **{key: product.facts[key] for key in ("commit", "versions")},
     }
     for logger in trainer.loggers:
-        logger.log_hyperparams(report.hyperparameters(cfg), metrics=report.headline(result))
+        logger.log_hyperparams(report.short_names(result["settings"]), metrics=report.headline(result))
         logger.finalize("success")
     result["bytes"] = {f.name: f.stat().st_size for f in sorted(run.folder.iterdir()) if f.is_file()}
     if ranks.rank() == 0:

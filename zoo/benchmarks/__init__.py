@@ -7,6 +7,7 @@ SUITES = {
     "augment": "loading.augment_suite",
     "gpu": "gpu.gpu_suite",
     "loader": "loading.loader_suite",
+    "logging": "logging.logging_suite",
     "startup": "startup.startup_suite",
     "step": "training.step_suite",
     "train": "training.train_suite",

@@ -7,7 +7,7 @@ import lightning
 import torch
 from torch import Tensor
 
-from zoo.callbacks.loggers import TensorBoard
+from zoo.callbacks.loggers import boards
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,8 +27,7 @@ class AttentionMaps(lightning.Callback):
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         task: Any = pl_module
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        boards = [logger for logger in trainer.loggers if isinstance(logger, TensorBoard)]
-        if trainer.sanity_checking or not boards:
+        if trainer.sanity_checking or not boards(trainer):
             return
         for text in self.sources or data.usual_sources(3):
             source = data.encode(text).to(task.device)
@@ -36,8 +35,8 @@ class AttentionMaps(lightning.Callback):
             maps = task.net.alignments(source, target)[0].float().mean(1)  # layers × T × S
             read, written = data.names(source, target)
             figure = draw_maps(maps.cpu(), read, written, text)
-            for board in boards:
-                board.experiment.add_figure(f"attention/{text}", figure, trainer.global_step - 1)
+            for board in boards(trainer):
+                board.add_figure(f"attention/{text}", figure, trainer.global_step - 1)
 
 
 def draw_maps(maps: Tensor, read: Sequence[str], written: Sequence[str], title: str) -> "Figure":

@@ -7,17 +7,20 @@ from typing import Any
 import lightning
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from zoo import ranks
 from zoo.errors import ZooError
 
 
 class TrainingMonitor(lightning.Callback):
-    """Log the mean `train/loss` and the `lr` of each `log_every_n_steps`, time every epoch, and stop a run gone to NaN.
+    """Log how training goes every `log_every_n_steps`, time every epoch, and stop a run gone to NaN.
 
     Losses stay on the device between logged steps, and are then averaged over all processes; a step is one of the
-    optimizer, over however many batches. An epoch's seconds are of its training steps alone, without validation; those
-    of an epoch that was interrupted are added up over its parts.
+    optimizer, over however many batches. Beside the mean `train/loss` since then stand the step's `lr` and
+    `train/gradient_norm`, which is that before any clipping; `train/samples_per_second`, of training steps alone; and
+    with CUDA `train/peak_gpu_gb`, the most memory that tensors have taken so far. An epoch's seconds are of its
+    training steps alone, without validation; those of an epoch that was interrupted are added up over its parts.
     """
 
     def __init__(self) -> None:
@@ -27,34 +30,54 @@ class TrainingMonitor(lightning.Callback):
         self._earlier: list[float] = []  # those already fetched
         self._so_far = 0.0  # seconds of this epoch before it was interrupted
         self._started: float | None = None
+        self._gradient_norm: Tensor  # of the step that is about to be logged
+        self._mark = (0.0, 0)  # when what was logged last was logged, and how many images there had been
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._started = time.perf_counter()
+        self._mark = self._started, self.num_images
 
-    on_train_start = on_train_epoch_start  # an epoch that goes on after an interruption has no start of its own
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self.on_train_epoch_start(trainer, pl_module)  # an epoch that goes on after an interruption has none of its own
+        if pl_module.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(pl_module.device)
+
+    def on_before_optimizer_step(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        if self._is_due(trainer, len(self._losses) + 1):
+            self._gradient_norm = gradient_norm(trainer, pl_module)
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self._losses.append(outputs["loss"])
         self.num_images += len(batch[1]) * ranks.world_size()
-        per_step = trainer.accumulate_grad_batches
-        stepped = (batch_idx + 1) % per_step == 0
-        enough = len(self._earlier) + len(self._losses) >= per_step * trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if trainer.is_last_batch or (stepped and enough):
-            self._flush(trainer)
+        stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0 or trainer.is_last_batch
+        if stepped and self._is_due(trainer, len(self._losses)):
+            self._flush(trainer, pl_module)
         if trainer.is_last_batch:
             self.epoch_seconds.append(self._seconds_so_far())
             self._so_far, self._started = 0.0, None
 
-    def _flush(self, trainer: lightning.Trainer) -> None:
-        """Log the mean loss since the last flush, once it is known to be finite."""
+    def _is_due(self, trainer: lightning.Trainer, num_losses: int) -> bool:
+        """Tell whether a step that ends with so many losses on the device is one to log."""
+        enough: int = trainer.accumulate_grad_batches * trainer.log_every_n_steps  # type: ignore[attr-defined]
+        return trainer.is_last_batch or len(self._earlier) + num_losses >= enough
+
+    def _flush(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Log the mean loss since the last flush, once it is known to be finite, and what stands beside it."""
         losses = self._checked_losses(trainer)
         self._earlier = []
         mean = sum(losses) / len(losses) * trainer.accumulate_grad_batches  # Lightning has divided each by their number
-        lr = trainer.optimizers[0].param_groups[0]["lr"]
+        norm, lr = float(self._gradient_norm), trainer.optimizers[0].param_groups[0]["lr"]
+        (then, seen), self._mark = self._mark, (time.perf_counter(), self.num_images)
+        rate = (self.num_images - seen) / (self._mark[0] - then)
+        metrics = {"train/loss": mean, "lr": lr, "train/gradient_norm": norm, "train/samples_per_second": rate}
+        if pl_module.device.type == "cuda":
+            metrics["train/peak_gpu_gb"] = torch.cuda.max_memory_allocated(pl_module.device) / 1e9
         for logger in trainer.loggers:
-            logger.log_metrics({"train/loss": mean, "lr": lr}, step=trainer.global_step - 1)
+            logger.log_metrics(metrics, step=trainer.global_step - 1)
 
     def _checked_losses(self, trainer: lightning.Trainer) -> list[float]:
         """Give the losses since the last flush; ZooError where one of them is not finite."""
@@ -101,6 +124,20 @@ class TrainingMonitor(lightning.Callback):
         self.epoch_seconds, self.num_images = list(state["epoch_seconds"]), state["num_images"]
         self._earlier = list(state["losses"])
         self._so_far = state["so_far"]
+
+
+def gradient_norm(trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> Tensor:
+    """Give the norm of all gradients together, on the device, as the optimizer is about to see it.
+
+    Those of parts of weights are added up over the processes, and fp16's scale, where a fused optimizer takes it off
+    by itself, is taken off here.
+    """
+    norm = torch.nn.utils.get_total_norm([p.grad for p in pl_module.parameters() if p.grad is not None])
+    if isinstance(norm, DTensor):
+        norm = norm.full_tensor()
+    scaler = getattr(trainer.precision_plugin, "scaler", None)
+    fused = getattr(trainer.optimizers[0], "_step_supports_amp_scaling", False)
+    return norm / scaler.get_scale() if scaler is not None and fused else norm
 
 
 def _gone(what: str, trainer: lightning.Trainer) -> str:

@@ -116,8 +116,8 @@ class Task(lightning.LightningModule):
         for count, total in zip((self.train_hits, self.train_total), checkpoint["train_counts"], strict=True):
             count.fill_(total if ranks.rank() == 0 else 0)
 
-    def measure(self, batch: Any) -> None:
-        """Measure a batch of validation or test."""
+    def measure(self, batch: Any) -> Tensor | None:
+        """Measure a batch of validation or test, and give the logits, if they are of the data's own classes."""
         raise NotImplementedError
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
@@ -127,8 +127,8 @@ class Task(lightning.LightningModule):
         for name, value in self.meter.compute().items():
             self.log(f"val/{name}", value, prog_bar=name == "accuracy")
 
-    def test_step(self, batch: Any, batch_idx: int) -> None:
-        self.measure(batch)
+    def test_step(self, batch: Any, batch_idx: int) -> Tensor | None:
+        return self.measure(batch)
 
     def on_test_epoch_end(self) -> None:
         self.log_dict({f"test/{name}": value for name, value in self.meter.compute().items()})

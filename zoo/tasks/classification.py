@@ -57,7 +57,8 @@ class ImageClassification(Task):
         """Give the loss of the net's main logits; other tasks may ask more of them."""
         return self.loss(logits, labels)
 
-    def measure(self, batch: Batch) -> None:
+    def measure(self, batch: Batch) -> Tensor | None:
         images, labels = batch
         logits = self.net(images).float()
         self.meter.update(logits, labels, nn.functional.cross_entropy(logits, labels, reduction="none"))
+        return logits

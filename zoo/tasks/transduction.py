@@ -70,7 +70,10 @@ class Transduction(Task):
 
 
 class TransductionMeter(nn.Module):
-    """Sum losses and hits of tokens on the device, and keep what was written until it is compared, on the host."""
+    """Sum losses and hits of tokens on the device, and keep what was written until it is compared, on the host.
+
+    `correct` says of each sequence of each batch that was compared last whether it is one of its references.
+    """
 
     sums: Tensor
 
@@ -78,6 +81,7 @@ class TransductionMeter(nn.Module):
         super().__init__()
         self.register_buffer("sums", torch.zeros(3, dtype=torch.float64))  # losses, hits, tokens
         self.written: list[tuple[Tensor, Tensor]] = []
+        self.correct: list[list[bool]] = []
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         """Move, and stay in float64, as ClassificationMeter."""
@@ -93,11 +97,15 @@ class TransductionMeter(nn.Module):
 
     def compute(self) -> dict[str, Tensor]:
         """Give the means so far over all processes, as fractions of 1, and start again from nothing."""
-        found = [
-            edits(without_padding(one), [without_padding(r) for r in several if r[0] != PAD])
+        batches = [
+            [
+                edits(without_padding(one), [without_padding(r) for r in several if r[0] != PAD])
+                for one, several in zip(written.tolist(), references.tolist(), strict=True)
+            ]
             for written, references in self.written
-            for one, several in zip(written.tolist(), references.tolist(), strict=True)
         ]
+        self.correct = [[one.errors == 0 for one in batch] for batch in batches]
+        found = [one for batch in batches for one in batch]
         wrong_ones = sum(one.errors > 0 for one in found)
         counts = [sum(one.errors for one in found), sum(one.length for one in found), wrong_ones, len(found)]
         totals = ranks.total(torch.cat([self.sums, self.sums.new_tensor(counts)]))

@@ -1,0 +1,47 @@
+"""What is logged while a run trains."""
+
+import time
+
+import pytest
+import torch
+from conftest import scalars
+
+from zoo.tasks.classification import ImageClassification
+
+SGD = ["optim=sgd", "optim.lr=0.1", "optim.momentum=0", "optim.nesterov=false", "optim.weight_decay=0"]
+
+
+def slowly(task, batch):
+    time.sleep(3)
+    task.measure(batch)
+
+
+@pytest.mark.parametrize("batches", [1, 2])
+def test_the_norm_of_gradients_is_that_of_a_plain_step_over_the_learning_rate(
+    command, toy, only_run, tmp_path, batches
+):
+    """Of one batch, and of the mean of several that are accumulated; without a momentum a step is lr times gradient."""
+    weights, norms = [], []
+    for num_steps in (1, 2):
+        line = [*toy, *SGD, "schedule=constant", "trainer.log_every_n_steps=1", "trainer.max_epochs=1"]
+        line += [f"trainer.accumulate_grad_batches={batches}", f"trainer.limit_train_batches={num_steps * batches}"]
+        assert command("train", *line).code == 0
+        state = torch.load(only_run() / "last.ckpt", weights_only=True)["state_dict"]
+        weights.append(torch.cat([w.flatten() for name, w in state.items() if name.startswith("net.")]))
+        norms = [value for _, value in scalars(only_run())["train/gradient_norm"]]
+        only_run().rename(tmp_path / str(num_steps))
+    assert len(norms) == 2
+    assert float((weights[1] - weights[0]).norm()) / 0.1 == pytest.approx(norms[1], rel=1e-4)
+
+
+def test_the_norm_of_gradients_is_taken_before_they_are_clipped(command, toy, only_run):
+    assert command("train", *toy, "trainer.gradient_clip_val=0.001", "trainer.max_epochs=1").code == 0
+    assert min(value for _, value in scalars(only_run())["train/gradient_norm"]) > 0.01
+
+
+def test_samples_a_second_leave_out_what_is_not_training(command, toy, only_run, monkeypatch):
+    monkeypatch.setattr(ImageClassification, "validation_step", lambda self, batch, batch_idx: slowly(self, batch))
+    assert command("train", *toy, "trainer.max_epochs=2", "trainer.log_every_n_steps=10").code == 0
+    rates = [value for _, value in scalars(only_run())["train/samples_per_second"]]
+    assert len(rates) == 2
+    assert rates[1] > 640 / 3  # as it would be at most, were validation in it

@@ -1,0 +1,124 @@
+"""Keep what the product says of every test sample, and show where it is wrong."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from zoo import ranks
+from zoo.callbacks.loggers import boards
+from zoo.callbacks.pictures import NUM_MISTAKES, show_embedding, show_predictions, thumbnails
+from zoo.files import replacing
+
+PREDICTIONS = "predictions.safetensors"
+NUM_EMBEDDED = 1000  # images, evenly from the whole test set
+Part = dict[str, Tensor]
+
+
+class Predictions(lightning.Callback):
+    """Write predictions.safetensors after the test, from its own batches, and draw them for TensorBoard.
+
+    In the order of the test set, the file has of images `labels`, `predicted` and `confidence`, and of sequences
+    `correct`; its metadata has the `split_hash` of the data. Drawn are the confusion matrix, the most confident
+    mistakes, precision and recall of each class, and in the projector what the net's last layer takes. Where a task's
+    `measure` gives no logits, as with task=rotation, there is neither file nor picture.
+    """
+
+    def on_test_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        task: Any = pl_module
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        self._facts = data.load()
+        self._is_drawn = any(ranks.of_all(bool(boards(trainer))))
+        self._stride = -(-self._facts.num_samples["test"] // NUM_EMBEDDED)
+        self._batches: list[Part] = []
+        self._mistakes: list[Part] = []
+        self._embedded: list[Part] = []
+        self._features: Tensor | None = None
+        self._hook = task.net.get_submodule(task.net.head_names[0]).register_forward_pre_hook(self._keep_features)
+
+    def _keep_features(self, head: nn.Module, args: tuple[Tensor, ...]) -> None:
+        self._features = args[0]
+
+    def on_test_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if outputs is None:
+            return
+        images, labels = batch
+        confidence, predicted = outputs.softmax(1).max(1)
+        self._batches.append({"logits": outputs.cpu(), "labels": labels.cpu()})
+        if not self._is_drawn:
+            return
+        found = {"images": images, "labels": labels, "predicted": predicted, "confidence": confidence}
+        wrong = (predicted != labels).nonzero()[:, 0]
+        worst = wrong[confidence[wrong].argsort(descending=True, stable=True)[:NUM_MISTAKES]]
+        self._mistakes = [most_confident([*self._mistakes, self._shown({k: v[worst] for k, v in found.items()})])]
+        few = self._shown({k: v[:: self._stride] for k, v in found.items()})
+        few["images"] = thumbnails(few["images"])
+        assert self._features is not None
+        self._embedded.append({**few, "features": self._features[:: self._stride].float().flatten(1).cpu()})
+
+    def _shown(self, found: Part) -> Part:
+        """Take the normalisation off images, and all to the CPU."""
+        mean, std = (torch.tensor(x)[:, None, None] for x in (self._facts.mean, self._facts.std))
+        found = {name: tensor.cpu() for name, tensor in found.items()}
+        pixels = found["images"].float() * std + mean
+        return {**found, "images": pixels.round().clamp(0, 255).to(torch.uint8)}
+
+    def on_test_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self._hook.remove()
+        task: Any = pl_module
+        path, split_hash = Path(trainer.default_root_dir) / PREDICTIONS, self._facts.split_hash
+        if task.kind == "sequences":
+            correct = in_turn(ranks.of_all(task.meter.correct))
+            if ranks.rank() == 0:
+                save(path, {"correct": torch.tensor([one for batch in correct for one in batch])}, split_hash)
+            return
+        parts = ranks.of_all((self._batches, self._mistakes, self._embedded))
+        if ranks.rank() or not self._batches:
+            return
+        batches, mistakes, embedded = zip(*parts, strict=True)
+        whole = joined(in_turn(batches))
+        confidence, predicted = whole["logits"].softmax(1).max(1)
+        number = smallest_type(whole["logits"].shape[1])
+        kept = {"labels": whole["labels"].to(number), "predicted": predicted.to(number)}
+        save(path, {**kept, "confidence": confidence.half()}, split_hash)
+        for board in boards(trainer):
+            step, classes = trainer.global_step - 1, self._facts.classes
+            worst = most_confident([one for part in mistakes for one in part])
+            show_predictions(board, step, classes, whole["logits"], whole["labels"], worst)
+            show_embedding(board, classes, joined(in_turn(embedded)))
+
+
+def save(path: Path, tensors: Part, split_hash: str) -> None:
+    with replacing(path) as file:
+        file.write(safetensors.torch.save(tensors, {"split_hash": split_hash}))
+
+
+def in_turn(parts: Any) -> list[Any]:
+    """Put the batches of all processes into the order of the data: each has every so manieth of them."""
+    return [batch for batches in zip(*parts, strict=True) for batch in batches]
+
+
+def joined(parts: list[Part]) -> Part:
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def most_confident(parts: list[Part]) -> Part:
+    whole = joined(parts)
+    order = whole["confidence"].argsort(descending=True, stable=True)[:NUM_MISTAKES]
+    return {name: tensor[order] for name, tensor in whole.items()}
+
+
+def smallest_type(num_classes: int) -> torch.dtype:
+    """Give the smallest type that holds every label."""
+    return torch.uint8 if num_classes <= 2**8 else torch.int16 if num_classes <= 2**15 else torch.int32
