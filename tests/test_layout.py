@@ -32,6 +32,7 @@ ARROWS = {
     "callbacks": GROUND | {"compress", "measure", "checkpoint", "folder"},
     "export": GROUND | {"compress", "measure", "checkpoint"},
     "evaluation": GROUND | {"build", "checkpoint", "data", "nets", "report", "writing"},
+    "preflight": GROUND | {"data", "measure", "tasks"},
     "writing": GROUND | {"data", "models", "tasks"},
     "run": None,  # everything
 }

@@ -210,7 +210,9 @@ class Diagnostics(lightning.Callback):
             self._show()  # not sooner, since the progress bar would stand below
 
     def _show(self) -> None:
-        Console(highlight=False, markup=False).print("Diagnostics", *(f"  {one}" for one in self._reading), sep="\n")
+        Console(highlight=False, markup=False).print(
+            "Diagnostics", *(f"  {one}" for one in self._reading), sep="\n", soft_wrap=True
+        )
 
     def on_exception(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException

@@ -14,32 +14,32 @@ Row = Mapping[str, Mapping[str, float]]  # figure: layer: its value in an epoch
 
 @dataclass(frozen=True)
 class Limit:
-    """Where a figure of a layer begins to stand out; `problem` has a place for its value."""
+    """Where a figure of a layer begins to stand out; `problem` has a place for its value, `advice` for a run's `lr`."""
 
     problem: str
     advice: str
     above: float = math.inf
     below: float = -math.inf
 
-    def read(self, values: Mapping[str, float]) -> list[str]:
+    def read(self, values: Mapping[str, float], lr: float) -> list[str]:
         """Name the layer that is worst, if any is beyond the limit, and how many others are."""
         worst = [layer for layer, value in values.items() if value > self.above or value < self.below]
         worst.sort(key=lambda layer: values[layer], reverse=self.above < math.inf)
         if not worst:
             return []
         others = f"; {_count(len(worst) - 1, 'more layer')} likewise" if len(worst) > 1 else ""
-        return [f"{worst[0]}: {self.problem.format(values[worst[0]])}{others}. {self.advice}."]
+        return [f"{worst[0]}: {self.problem.format(values[worst[0]])}{others}. {self.advice.format(lr=lr)}."]
 
 
 LIMITS = {
     "update_ratio": Limit(
         "a step changes the weights by {:.2g} of their size, where 0.001 is usual",
-        "A lower optim.lr usually helps",
+        "A learning rate below {lr:.3g} usually helps",
         above=0.3,  # at the median of a run's watched steps; the first ones of Adam reach 0.1
     ),
     "largest_update": Limit(
         "a step changes the weights by {:.1g} of their size at most, where 0.001 is usual",
-        "A higher optim.lr usually helps, or what mends the gradient",
+        "A learning rate above {lr:.3g} usually helps, or what mends the gradient",
         below=1e-6,
     ),
     "dead_units": Limit(
@@ -58,7 +58,7 @@ LIMITS = {
         below=1e-3,
     ),
     "relative_gradient": Limit(
-        "the gradient has vanished: it is {:.1g} of the steepest layer's",
+        "the gradient has vanished, to {:.1g} of the steepest layer's",
         "model.activation=relu, batch norm, shortcuts (model=resnet20) or fewer layers usually help",
         below=1e-6,
     ),
@@ -87,7 +87,7 @@ def read_run(rows: Sequence[Row], course: Course) -> list[str]:
     """Say what stands out in a run, the gravest first; of its epochs, a row each, the last counts for most."""
     found = [*_of_losses(course), *_of_accuracies(course)]
     for name, values in _figures(rows, course).items():
-        found += LIMITS[name].read(values)
+        found += LIMITS[name].read(values, course.lr)
     if course.frozen:
         layers = ", ".join(course.frozen[:3])
         others = f" and {_count(len(course.frozen) - 3, 'more layer')}" if len(course.frozen) > 3 else ""
@@ -129,16 +129,16 @@ def _figures(rows: Sequence[Row], course: Course) -> dict[str, dict[str, float]]
     """Give the figures to be held against LIMITS, of layers that are trained where it is about training."""
     if not rows:
         return {}
-    found = {name: dict(rows[-1].get(name, {})) for name in ("dead_units", "saturation", "signal")}
     names = [name for row in rows for name in row.get("update_ratio", {})]
     updates = {
         name: [row["update_ratio"][name] for row in rows if name in row.get("update_ratio", {})]
         for name in dict.fromkeys(names)
         if name not in course.frozen
     }
-    found["update_ratio"] = {name: statistics.median(values) for name, values in updates.items()}
+    found = {"update_ratio": {name: statistics.median(values) for name, values in updates.items()}}
     if course.num_steps >= ENOUGH_STEPS:
         found["largest_update"] = {name: max(values) for name, values in updates.items()}
+    found |= {name: dict(rows[-1].get(name, {})) for name in ("dead_units", "saturation", "signal")}
     gradients = {n: g for n, g in rows[-1].get("gradient_size", {}).items() if n not in course.frozen}
     steepest = max(gradients.values(), default=0.0)
     found["relative_gradient"] = {name: g / steepest if steepest else 0.0 for name, g in gradients.items()}
