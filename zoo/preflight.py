@@ -298,11 +298,8 @@ def check_overfitting(subject: Subject) -> Verdict:
                     "overfitting", "pass", f"{num} samples are learnt by heart in {step} steps (loss {loss:.2g})"
                 )
             if time.monotonic() - started > MOST_SECONDS:
-                return Verdict(
-                    "overfitting",
-                    "skip",
-                    f"undecided in {MOST_SECONDS:.0f} s and {step} steps on {num} samples: loss {first:.3g} → {loss:.3g}",
-                )
+                course = f"loss {first:.3g} → {loss:.3g} on {num} samples"
+                return Verdict("overfitting", "skip", f"undecided in {MOST_SECONDS:.0f} s and {step} steps: {course}")
         optimizer.zero_grad()
         now.backward()
         optimizer.step()
