@@ -37,8 +37,8 @@ FAR_OFF = 3.0  # times ln(classes); a Transformer that shares its embeddings as 
 LEAST_SIGNAL, LARGEST_SIGNAL = 1e-3, 1e4  # share of an output that depends on the input; size of an output
 MOST_FILES = 20_000  # that are read to be compared
 NUM_SLICES, NUM_FOR_DIFFERENCES = 8, 4  # parameters and samples of the gradient check
-# In float64 a step of 1e-7 leaves a rounding error of about 1e-8. A ReLU's kink may lie within a step, but hardly within
-# several of different length, while a gradient that is wrong, mostly by a factor or a part, is so at all of them.
+# In float64 a step of 1e-7 leaves a rounding error of about 1e-8. A kink of a ReLU may lie within a step, but hardly in
+# several of other lengths, while a gradient that is wrong, mostly by a factor or a part, is so at all of them.
 STEPS, TOLERANCE, ROUNDING = (1e-7, 1e-8, 1e-6), 0.01, 1e-6
 log = logging.getLogger("zoo")
 
