@@ -34,12 +34,13 @@ NUM_TO_OVERFIT = 20
 MOST_STEPS, MOST_SECONDS = 300, 20.0  # of overfitting
 LEARNT = 0.1  # nats; a net that guesses is at ln(classes)
 FAR_OFF = 3.0  # times ln(classes); a Transformer that shares its embeddings as in its paper starts at 2.7
-LEAST_SIGNAL, LARGEST_SIGNAL = 1e-3, 1e4  # share of an output that depends on the input; size of an output
+LEAST_SIGNAL, LARGEST_SIGNAL = 1e-4, 1e4  # share of an output that depends on the input; size of an output
 MOST_FILES = 20_000  # that are read to be compared
 NUM_SLICES, NUM_FOR_DIFFERENCES = 8, 4  # parameters and samples of the gradient check
-# In float64 a step of 1e-7 leaves a rounding error of about 1e-8. A kink of a ReLU may lie within a step, but hardly in
-# several of other lengths, while a gradient that is wrong, mostly by a factor or a part, is so at all of them.
-STEPS, TOLERANCE, ROUNDING = (1e-7, 1e-8, 1e-6), 0.01, 1e-6
+# Steps are by the size of the parameter, or LEAST_SIZE; in float64 they leave a rounding error of 1e-9 at most. A kink
+# of a ReLU may lie within one of them, but hardly in all, while a gradient that is wrong is so at each.
+STEPS, LEAST_SIZE = (1e-6, 1e-7, 1e-5), 1e-3
+TOLERANCE, ROUNDING = 0.01, 1e-8
 log = logging.getLogger("zoo")
 
 
@@ -254,7 +255,8 @@ def check_differences(subject: Subject) -> Verdict:
     gradients = torch.autograd.grad(_loss(task, batch), [trained[name] for name in chosen])
     worst, worst_name = 0.0, ""
     for name, gradient in zip(chosen, gradients, strict=True):
-        direction = torch.randn_like(gradient)
+        size = trained[name].detach().square().mean().sqrt().clamp_min(LEAST_SIZE)
+        direction = size * torch.randn_like(gradient)
         slope = float((gradient * direction).sum())
         error = math.inf
         for step in STEPS:

@@ -33,7 +33,7 @@ def test_of_a_sound_run_nothing_stands_out_and_all_figures_are_in_tensorboard(co
     for layer in layers:
         assert [step for step, _ in tags[f"update_ratio/{layer}"]] == [0, 4, 8, 10, 14, 18, 20, 24, 28]
         assert [step for step, _ in tags[f"singular_value/{layer}"]] == [9, 19, 29]
-    assert {value for _, value in tags["update_ratio/rule_of_thumb"]} == {pytest.approx(1e-3)}
+    assert all(value == pytest.approx(1e-3) for _, value in tags["update_ratio/rule_of_thumb"])
     assert {tag for tag in tags if tag.startswith("dead_units/")} == {f"dead_units/{layer}" for layer in layers[:-1]}
     events = EventAccumulator(str(only_run()), size_guidance={"histograms": 0})
     events.Reload()
@@ -121,16 +121,16 @@ def test_a_learning_rate_of_100_is_named_though_the_run_ends_in_nan(command, wat
 
 def test_a_learning_rate_of_100_is_named_where_adam_survives_it(command, watched, only_run):
     assert command("train", *watched, "optim.lr=100").code == 0
-    assert "of their size, where 0.001 is usual; 4 more layers likewise. A learning rate below 100" in reading(
-        only_run()
-    )
+    assert "of their size, where 0.001 is usual" in reading(only_run())
+    assert "A learning rate below 100 usually helps" in reading(only_run())
+    assert "The training loss rose" in reading(only_run())
 
 
 def test_a_net_of_20_sigmoids_is_named_for_its_dead_signal_and_its_vanished_gradient(command, watched, only_run):
     line = ["model=lenet300", "model._target_=faults.Deep", "model.activation=sigmoid"]
     assert command("train", *watched, *line).code == 0
     assert "the output is all but the same for every input" in reading(only_run())
-    assert "layers.1: the gradient has vanished" in reading(only_run())
+    assert "the gradient has vanished, to 0 of the steepest layer's; 12 more layers" in reading(only_run())
 
 
 def test_a_saturated_net_is_named(command, watched, only_run):
@@ -174,5 +174,5 @@ def test_sequence_nets_are_watched(command, only_run):
     line = ["data=reverse", "trainer=smoke", "trainer.accelerator=cpu", "callbacks=diagnostics"]
     assert command("train", *line).code == 0
     tags = scalars(only_run())
-    assert any(tag.startswith("update_ratio/") and "attention" in tag for tag in tags)
+    assert {"update_ratio/source_embedding", "dead_units/decoder.layers.1.linear1"} <= tags.keys()
     assert reading(only_run())

@@ -1,7 +1,6 @@
 """What the figures of a run mean: plain sentences, each with what usually helps."""
 
 import math
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -33,12 +32,12 @@ class Limit:
 
 LIMITS = {
     "update_ratio": Limit(
-        "a step changes the weights by {:.2g} of their size, where 0.001 is usual",
+        "steps changed the weights by {:.2g} of their size, where 0.001 is usual",
         "A learning rate below {lr:.3g} usually helps",
-        above=0.3,  # at the median of a run's watched steps; the first ones of Adam reach 0.1
+        above=1.0,  # where Adam's first steps reach 0.3, for small initial weights
     ),
     "largest_update": Limit(
-        "a step changes the weights by {:.1g} of their size at most, where 0.001 is usual",
+        "no epoch's steps changed the weights by more than {:.1g} of their size, where 0.001 is usual",
         "A learning rate above {lr:.3g} usually helps, or what mends the gradient",
         below=1e-6,
     ),
@@ -55,7 +54,7 @@ LIMITS = {
     "signal": Limit(
         "the output is all but the same for every input; {:.1g} of its size depends on it",
         "Weights that are not zero, model.activation=relu, batch norm or fewer layers usually help",
-        below=1e-3,
+        below=1e-4,
     ),
     "relative_gradient": Limit(
         "the gradient has vanished, to {:.1g} of the steepest layer's",
@@ -135,9 +134,10 @@ def _figures(rows: Sequence[Row], course: Course) -> dict[str, dict[str, float]]
         for name in dict.fromkeys(names)
         if name not in course.frozen
     }
-    found = {"update_ratio": {name: statistics.median(values) for name, values in updates.items()}}
+    largest = {name: max(values) for name, values in updates.items()}
+    found = {"update_ratio": largest}
     if course.num_steps >= ENOUGH_STEPS:
-        found["largest_update"] = {name: max(values) for name, values in updates.items()}
+        found["largest_update"] = largest
     found |= {name: dict(rows[-1].get(name, {})) for name in ("dead_units", "saturation", "signal")}
     gradients = {n: g for n, g in rows[-1].get("gradient_size", {}).items() if n not in course.frozen}
     steepest = max(gradients.values(), default=0.0)
