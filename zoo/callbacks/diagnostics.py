@@ -275,6 +275,7 @@ def _folded(watched: Sequence[Mapping[str, list[float]]]) -> Row:
         figure: {layer: statistics.median(one for (one,) in found) for layer, found in seen[figure].items()}
         for figure in ("update_ratio", "gradient_size", "signal", "saturation")
     }
+    row["largest_update"] = {layer: max(one for (one,) in found) for layer, found in seen["update_ratio"].items()}
     sums = {layer: [sum(column) for column in zip(*found, strict=True)] for layer, found in seen["noise"].items()}
     row["noise_scale"] = {layer: noise / signal for layer, (noise, signal) in sums.items() if noise > 0 and signal > 0}
     return row

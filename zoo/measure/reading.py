@@ -31,12 +31,12 @@ class Limit:
 
 
 LIMITS = {
-    "update_ratio": Limit(
-        "steps changed the weights by {:.2g} of their size, where 0.001 is usual",
-        "A learning rate below {lr:.3g} usually helps",
-        above=1.0,  # where Adam's first steps reach 0.3, for small initial weights
-    ),
     "largest_update": Limit(
+        "a step changed the weights by {:.2g} of their size, where 0.001 is usual",
+        "A learning rate below {lr:.3g} usually helps",
+        above=3.0,  # where Adam's first steps reach 0.3, for small initial weights
+    ),
+    "update_ratio": Limit(
         "no epoch's steps changed the weights by more than {:.1g} of their size, where 0.001 is usual",
         "A learning rate above {lr:.3g} usually helps, or what mends the gradient",
         below=1e-6,
@@ -128,21 +128,24 @@ def _figures(rows: Sequence[Row], course: Course) -> dict[str, dict[str, float]]
     """Give the figures to be held against LIMITS, of layers that are trained where it is about training."""
     if not rows:
         return {}
-    names = [name for row in rows for name in row.get("update_ratio", {})]
-    updates = {
-        name: [row["update_ratio"][name] for row in rows if name in row.get("update_ratio", {})]
-        for name in dict.fromkeys(names)
-        if name not in course.frozen
-    }
-    largest = {name: max(values) for name, values in updates.items()}
-    found = {"update_ratio": largest}
+    found = {"largest_update": _largest(rows, "largest_update", course)}
     if course.num_steps >= ENOUGH_STEPS:
-        found["largest_update"] = largest
+        found["update_ratio"] = _largest(rows, "update_ratio", course)
     found |= {name: dict(rows[-1].get(name, {})) for name in ("dead_units", "saturation", "signal")}
     gradients = {n: g for n, g in rows[-1].get("gradient_size", {}).items() if n not in course.frozen}
     steepest = max(gradients.values(), default=0.0)
     found["relative_gradient"] = {name: g / steepest if steepest else 0.0 for name, g in gradients.items()}
     return found
+
+
+def _largest(rows: Sequence[Row], figure: str, course: Course) -> dict[str, float]:
+    """Give a figure's largest value over the epochs, of each layer that is trained."""
+    largest: dict[str, float] = {}
+    for row in rows:
+        for name, value in row.get(figure, {}).items():
+            if name not in course.frozen:
+                largest[name] = max(value, largest.get(name, value))
+    return largest
 
 
 def _count(number: int, what: str) -> str:
