@@ -150,10 +150,8 @@ class Diagnostics(lightning.Callback):
     def _validated(self, trainer: lightning.Trainer, task: Any) -> dict[str, Tensor]:
         """Give the share of units that never fire on the first validation samples."""
         twin, seen = self._up_to_date(task).eval(), 0
-        plugin, batches = (
-            trainer.precision_plugin,
-            islice(trainer.val_dataloaders or (), int(sum(trainer.num_val_batches))),
-        )
+        plugin = trainer.precision_plugin
+        batches = islice(trainer.val_dataloaders or (), int(sum(trainer.num_val_batches)))
         with health.LayerWatch(twin.net) as watch:
             for batch in batches:
                 batch = trainer.strategy.batch_to_device(plugin.convert_input(batch))
@@ -315,6 +313,7 @@ def draw_filters(weight: Tensor) -> Tensor:
 def draw_update_ratios(rows: Sequence[Row]) -> "Figure":
     """Draw each layer's ratio of update to weight over the epochs, and the rule of thumb."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     layers = list(dict.fromkeys(name for row in rows for name in row["update_ratio"]))
     figure = Figure(figsize=(9, 5), layout="constrained", dpi=110)
@@ -322,9 +321,10 @@ def draw_update_ratios(rows: Sequence[Row]) -> "Figure":
     for i, name in enumerate(layers):
         points = [(epoch, row["update_ratio"].get(name, math.nan)) for epoch, row in enumerate(rows, 1)]
         axes.plot(*zip(*points, strict=True), color=_colour(i / max(1, len(layers) - 1)), marker=".", label=name)
-    axes.axhline(RULE_OF_THUMB, color="black", linestyle="--", label="rule of thumb")
+    axes.axhline(RULE_OF_THUMB, color="black", linestyle="--", label="rule of thumb, 0.001")
     axes.set(yscale="log", xlabel="epoch", ylabel="update / weight (norms)")
     axes.set_title("How much a step changes each layer, from the first (dark) to the last", loc="left")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     if len(layers) <= MOST_LAYERS_NAMED:
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
@@ -334,4 +334,4 @@ def draw_update_ratios(rows: Sequence[Row]) -> "Figure":
 def _colour(place: float) -> Any:
     from matplotlib import colormaps
 
-    return colormaps["viridis"](0.95 * place)
+    return colormaps["viridis"](0.88 * place)
