@@ -26,6 +26,7 @@ def main(cfg: DictConfig) -> dict[str, Any]:
         trainer = run.build_trainer(this)
         report.announce(this.folder, this.cfg, net)
 
+        run.check_before(this, trainer, task, data)
         run.fit(this, trainer, task, data)
         result = run.measure_product(this, trainer, task, data)
         report.show_result(result)

@@ -33,6 +33,7 @@ ARROWS = {
     "export": GROUND | {"compress", "measure", "checkpoint"},
     "evaluation": GROUND | {"build", "checkpoint", "data", "nets", "report", "writing"},
     "prediction": GROUND | {"checkpoint", "data", "writing"},
+    "preflight": GROUND | {"data", "measure", "tasks"},
     "writing": GROUND | {"data", "models", "tasks"},
     "run": None,  # everything
     "benchmarks": None,

@@ -158,6 +158,7 @@ def _check(cfg: DictConfig) -> None:
     demand("name", lambda name: bool(name) and "/" not in str(name), "the name of a folder under runs/")
     demand("channels_last", lambda flag: isinstance(flag, bool), "true or false")
     demand("tf32", lambda flag: isinstance(flag, bool), "true or false")
+    demand("preflight", lambda flag: flag is None or isinstance(flag, bool), "true or false")
     graphs = cfg.compile in CUDA_GRAPHS
     if not graphs and not isinstance(cfg.compile, bool):
         near = choices(str(cfg.compile), ("true", "false", *CUDA_GRAPHS))

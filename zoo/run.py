@@ -12,10 +12,11 @@ from typing import Any, TypeVar
 import lightning
 import torch
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
+from lightning.pytorch.utilities.seed import isolate_rng
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from zoo import ranks, report
+from zoo import preflight, ranks, report
 from zoo.build import attribute_of, build, probe
 from zoo.callbacks.loggers import MetricsCSV, TensorBoard
 from zoo.callbacks.monitor import TrainingMonitor
@@ -31,6 +32,7 @@ from zoo.folder import CONFIG, Run
 from zoo.measure.counts import count_macs_of, count_parameters
 from zoo.measure.latency import latency_ms
 from zoo.measure.throughput import fastest_batch_size, is_out_of_memory
+from zoo.models.stochastic_depth import StochasticDepth
 from zoo.nets import bare_net, laid_out, net_of
 from zoo.tasks.base import Task, parameter_groups
 
@@ -194,6 +196,35 @@ def resolve_precision(precision: str, accelerator: str) -> str:
     if accelerator in ("cpu", "mps", "tpu") or not torch.cuda.is_available():
         return "32-true"
     return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
+
+
+def check_before(run: Run, trainer: lightning.Trainer, task: Task, data: ResidentData) -> None:
+    """Make the checks of zoo.preflight where the config asks for them, and leave all else as it was.
+
+    They get a task and a net of their own, eager, in fp32 and without what regularises. BadInput where one fails.
+    """
+    if not run.cfg.get("preflight") or run.last_checkpoint:
+        return
+    plain = Run(run.folder, copy.deepcopy(run.cfg))
+    for key, off in (("label_smoothing", 0.0), ("l1", 0.0), ("l2", 0.0), ("max_norm", None), ("alpha", 0.0)):
+        if key in plain.cfg.task:
+            plain.cfg.task[key] = off
+    net = copy.deepcopy(task.net)
+    for module in net.modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd | StochasticDepth):
+            module.p = 0.0
+        elif isinstance(module, nn.RNNBase):
+            module.dropout = 0.0
+    with isolate_rng():
+        own = build_task(plain, net).to(trainer.strategy.root_device).train()
+        own.on_fit_start()
+        fresh, may_freeze = not (run.cfg.init_from or run.cfg.model.pretrained), run.cfg.model.freeze is not None
+        subject = preflight.Subject(own, data, fresh, may_freeze)
+        examples, figure = preflight.look_at_examples(subject, run.folder)
+        preflight.report([examples, *preflight.inspect(subject)])
+    for logger in trainer.loggers if figure else ():
+        if isinstance(logger, TensorBoard):
+            logger.experiment.add_figure("preflight/examples", figure, 0)
 
 
 def fit(run: Run, trainer: lightning.Trainer, task: Task, data: ResidentData) -> None:

@@ -1,0 +1,337 @@
+"""Watch how the layers of a net are doing, and say at the end what stands out."""
+
+import copy
+import logging
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import lightning
+import torch
+from lightning.pytorch.utilities.seed import isolate_rng
+from rich.console import Console
+from torch import Tensor, nn
+
+from zoo import ranks
+from zoo.callbacks.loggers import TensorBoard
+from zoo.errors import BadInput, Interrupted, ZooError
+from zoo.files import write_json
+from zoo.measure import health
+from zoo.measure.reading import Course, Row, read_run
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+log = logging.getLogger("zoo")
+DIAGNOSTICS = "diagnostics.json"
+HISTOGRAMS = ("activations/", "gradients/", "weights/")
+MOST_LAYERS_NAMED = 30  # in the legend of a picture
+NUM_FOR_DEAD = 1000  # validation samples
+NUM_PIECES = 4  # of a batch, whose gradients are compared
+RULE_OF_THUMB = 1e-3  # update to weight (Karpathy, CS231n)
+LEAST_FILTER_PX = 40  # side of a filter in the picture
+
+
+class Diagnostics(lightning.Callback):
+    """Watch every so many steps, the first of each epoch among them, and read the figures at the end of the run.
+
+    To TensorBoard go, of each layer with weights, at each watched step `update_ratio/` with the `rule_of_thumb`, and
+    histograms of `activations/` (what it gives) and `gradients/`; at each epoch's end `weights/`, `singular_value/`,
+    `dead_units/`, `saturation/`, `noise_scale/` and `filters/`; at the end `diagnostics/reading` and a picture of the
+    update ratios. The reading is printed, too, and lies with the figures of each epoch in diagnostics.json.
+
+    Nothing of it touches training: before a watched step a copy of the task, in eager mode and fp32 unless the weights
+    are narrower, goes through the batch by itself, in four pieces, with a random stream of its own. What is measured
+    stays on the device until the epoch's end. Of several processes each does the same, since norms may be common to
+    all; the first writes what it saw.
+    """
+
+    def __init__(self, every: int = 100) -> None:
+        if every < 1:
+            raise ValueError(f"every={every} must be a number of steps, at least 1")
+        self.every = every
+        self.epochs: list[Row] = []
+        self.losses: list[float] = []
+        self._watched: list[dict[str, list[float]]] = []  # of this epoch's steps: `figure/layer`, fetched
+        self._pending: list[tuple[int, dict[str, Tensor]]] = []  # step and figures, on the device
+        self._before: dict[str, list[Tensor]] = {}  # weights before the step in hand, if that is watched
+        self._twin: Any = None
+        self._boards: list[Any] = []
+        self._reading: list[str] = []
+
+    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if pl_module.device_mesh is not None:
+            raise BadInput("callbacks=diagnostics looks at whole layers, and trainer.strategy=fsdp2 shares them out")
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self._boards = [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoard)]
+
+    def on_train_batch_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if batch_idx % (self.every * trainer.accumulate_grad_batches):
+            return
+        task: Any = pl_module
+        layers = health.weight_layers(task.net)
+        self._before = {name: [w.detach().clone() for w in weights] for name, weights in layers.items()}
+        with isolate_rng():
+            self._pending.append((trainer.global_step, self._looked_at(task, batch)))
+
+    def _looked_at(self, task: Any, batch: Any) -> dict[str, Tensor]:
+        """Take a copy of the task through a batch, and give what it shows."""
+        twin = self._up_to_date(task)
+        net = twin.net
+        layers = {
+            name: trained
+            for name, weights in health.weight_layers(net).items()
+            if (trained := [w for w in weights if w.requires_grad])
+        }
+        num = len(batch[0]) // NUM_PIECES
+        pieces = [tuple(part[i * num : (i + 1) * num] for part in batch) for i in range(NUM_PIECES)]
+        flat = [weight for weights in layers.values() for weight in weights]
+        gradients: list[Sequence[Tensor]] = []
+        with torch.enable_grad(), health.LayerWatch(net) as watch:
+            for piece in pieces if num > 1 else [batch]:
+                loss = twin.training_step(piece, 0)
+                gradients.append(torch.autograd.grad(loss, flat, allow_unused=True, materialize_grads=True))
+        return {**watch.figures(), **health.gradient_figures(layers, gradients, num)}
+
+    def _up_to_date(self, task: Any) -> Any:
+        """Give the copy of the task with the weights and norm statistics that it has now."""
+        if self._twin is None:
+            self._twin = copy.deepcopy(task).train()
+        with torch.no_grad():
+            for mine, its in zip(self._twin.net.state_dict().values(), task.net.state_dict().values(), strict=True):
+                mine.copy_(its)
+        return self._twin
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        per_step = trainer.accumulate_grad_batches
+        if not self._before or ((batch_idx + 1) % per_step and not trainer.is_last_batch):
+            return
+        task: Any = pl_module
+        figures = self._pending[-1][1]
+        figures["loss"] = outputs["loss"].detach() * per_step
+        for name, weights in health.weight_layers(task.net).items():
+            figures[f"update_ratio/{name}"] = health.update_ratio(self._before[name], weights)
+        self._before = {}
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        task: Any = pl_module
+        self._close_epoch()
+        if not self.epochs:  # resumed behind the epoch's last watched step
+            return
+        step = trainer.global_step - 1
+        with torch.no_grad(), isolate_rng():
+            figures = self._validated(trainer, task)
+            for name, weights in health.weight_layers(task.net).items():
+                figures[f"weights/{name}"] = health.histogram(torch.cat([w.flatten() for w in weights]))
+                figures[f"singular_value/{name}"] = torch.stack(
+                    [health.largest_singular_value(w) for w in weights]
+                ).max()
+            found = health.fetch(figures)
+        self._add_histograms(step, found)
+        of_epoch = {figure: _by_layer(found, figure) for figure in ("singular_value", "dead_units")}
+        self.epochs[-1] = {**self.epochs[-1], **of_epoch}
+        filters = _first_filters(task.net)
+        for board in self._boards:
+            for figure in ("dead_units", "saturation", "singular_value", "noise_scale"):
+                for name, value in self.epochs[-1][figure].items():
+                    board.add_scalar(f"{figure}/{name}", value, step)
+            if filters is not None:
+                board.add_image(f"filters/{filters[0]}", draw_filters(filters[1]), step)
+
+    def _validated(self, trainer: lightning.Trainer, task: Any) -> dict[str, Tensor]:
+        """Give the share of units that never fire on the first validation samples."""
+        twin, seen = self._up_to_date(task).eval(), 0
+        plugin = trainer.precision_plugin
+        batches = islice(trainer.val_dataloaders or (), int(sum(trainer.num_val_batches)))
+        with health.LayerWatch(twin.net) as watch:
+            for batch in batches:
+                batch = trainer.strategy.batch_to_device(plugin.convert_input(batch))
+                twin.training_step(tuple(batch[:2]), 0)
+                seen += len(batch[0])
+                if seen >= NUM_FOR_DEAD:
+                    break
+        twin.train()
+        return {key: share for key, share in watch.figures().items() if key.startswith("dead_units/")}
+
+    def _close_epoch(self) -> None:
+        """Fold what an epoch's watched steps showed into a row of figures."""
+        self._fetch()
+        if self._watched:
+            self.epochs.append(_folded(self._watched))
+        self._watched = []
+
+    def _fetch(self) -> None:
+        """Bring the figures of watched steps to the host, all at once, and write those of single steps."""
+        pending, self._pending = self._pending, []
+        together = {f"{i} {key}": value for i, (_, figures) in enumerate(pending) for key, value in figures.items()}
+        fetched = health.fetch(together)
+        for i, (step, figures) in enumerate(pending):
+            found = {key: fetched[f"{i} {key}"] for key in figures}
+            self._add_histograms(step, found)
+            for board in self._boards:
+                board.add_scalar("update_ratio/rule_of_thumb", RULE_OF_THUMB, step)
+                for name, ratio in _by_layer(found, "update_ratio").items():
+                    board.add_scalar(f"update_ratio/{name}", ratio, step)
+            self.losses += found.pop("loss", [])
+            self._watched.append({k: v for k, v in found.items() if not k.startswith(HISTOGRAMS)})
+
+    def _add_histograms(self, step: int, figures: Mapping[str, list[float]]) -> None:
+        for tag, numbers in figures.items():
+            low, high, number, total, squares, *counts = numbers if tag.startswith(HISTOGRAMS) else [math.nan] * 5
+            if not math.isfinite(total):
+                continue
+            edges = [low + (high - low) * (i + 1) / len(counts) for i in range(len(counts))]
+            for board in self._boards:
+                board.add_histogram_raw(tag, low, high, number, total, squares, edges, counts, step)
+
+    def state_dict(self) -> dict[str, Any]:
+        self._fetch()
+        return {"epochs": self.epochs, "losses": self.losses, "watched": self._watched}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.epochs, self.losses, self._watched = state["epochs"], state["losses"], state["watched"]
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self._report(trainer, pl_module, None)
+
+    def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        if stage == "fit" and self._reading:
+            self._show()  # not sooner, since the progress bar would stand below
+
+    def _show(self) -> None:
+        Console(highlight=False, markup=False).print(
+            "Diagnostics", *(f"  {one}" for one in self._reading), sep="\n", soft_wrap=True
+        )
+
+    def on_exception(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
+    ) -> None:
+        if isinstance(exception, ZooError) and not isinstance(exception, Interrupted | BadInput):
+            self._close_epoch()
+            self._report(trainer, pl_module, str(exception))
+            self._show()
+
+    def _report(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, error: str | None) -> None:
+        task: Any = pl_module
+        metrics = trainer.callback_metrics
+        chance, num_validation = _guessing(trainer, task)
+        course = Course(
+            num_steps=trainer.global_step,
+            lr=trainer.optimizers[0].param_groups[0]["initial_lr"],
+            losses=self.losses,
+            frozen=[n for n, ws in health.weight_layers(task.net).items() if not any(w.requires_grad for w in ws)],
+            train_accuracy=float(metrics["train/accuracy"]) if "train/accuracy" in metrics else None,
+            val_accuracy=float(metrics["val/accuracy"]) if "val/accuracy" in metrics else None,
+            chance=chance,
+            num_validation=num_validation,
+            error=error,
+        )
+        self._reading = reading = read_run(self.epochs, course)
+        if ranks.rank():
+            return
+        log.debug("Diagnostics: %s", " ".join(reading))
+        write_json(
+            Path(trainer.default_root_dir) / DIAGNOSTICS,
+            {
+                "reading": reading,
+                "steps": course.num_steps,
+                "losses": [loss if math.isfinite(loss) else None for loss in self.losses],
+                "last_epoch": self.epochs[-1] if self.epochs else {},
+            },
+        )
+        for board in self._boards:
+            board.add_text("diagnostics/reading", "\n".join(f"- {one}" for one in reading), course.num_steps)
+            if self.epochs:
+                board.add_figure("diagnostics/update_ratio", draw_update_ratios(self.epochs), course.num_steps)
+            board.flush()
+
+
+def _by_layer(figures: Mapping[str, list[float]], figure: str) -> dict[str, float]:
+    """Give one figure of each layer, where it is a number."""
+    prefix = f"{figure}/"
+    return {k.removeprefix(prefix): v[0] for k, v in figures.items() if k.startswith(prefix) and math.isfinite(v[0])}
+
+
+def _folded(watched: Sequence[Mapping[str, list[float]]]) -> Row:
+    """Fold the figures of an epoch's watched steps: medians, and of noise what all of them show."""
+    seen: dict[str, dict[str, list[list[float]]]] = defaultdict(lambda: defaultdict(list))
+    for figures in watched:
+        for key, numbers in figures.items():
+            figure, _, layer = key.partition("/")
+            if all(map(math.isfinite, numbers)):
+                seen[figure][layer].append(numbers)
+    row: dict[str, dict[str, float]] = {
+        figure: {layer: statistics.median(one for (one,) in found) for layer, found in seen[figure].items()}
+        for figure in ("update_ratio", "gradient_size", "signal", "saturation")
+    }
+    row["largest_update"] = {layer: max(one for (one,) in found) for layer, found in seen["update_ratio"].items()}
+    sums = {layer: [sum(column) for column in zip(*found, strict=True)] for layer, found in seen["noise"].items()}
+    row["noise_scale"] = {layer: noise / signal for layer, (noise, signal) in sums.items() if noise > 0 and signal > 0}
+    return row
+
+
+def _guessing(trainer: lightning.Trainer, task: Any) -> tuple[float | None, int]:
+    """Give the accuracy of always naming the commonest class of the validation images, and how many these are."""
+    if task.kind != "images":
+        return None, 0
+    data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    labels = data.splits["val"].labels
+    if not len(labels):
+        return None, 0
+    share = 1 / task.num_outputs if task.num_outputs else float(labels.bincount().max()) / len(labels)
+    return share, len(labels)
+
+
+def _first_filters(net: nn.Module) -> tuple[str, Tensor] | None:
+    """Give name and weights of the net's first convolution, if it is one of grey or colour images."""
+    for name, module in net.named_modules():
+        if isinstance(module, nn.Conv2d):
+            return (name, module.weight.detach()) if module.weight.shape[1] in (1, 3) else None
+    return None
+
+
+def draw_filters(weight: Tensor) -> Tensor:
+    """Tile filters (N, 1 or 3, k, k) as a picture (the same channels, height, width): 0 is grey, the largest white."""
+    tiles = 0.5 + weight.float() / (2 * weight.abs().amax((1, 2, 3), keepdim=True).clamp_min(1e-30))
+    zoom = -(-LEAST_FILTER_PX // weight.shape[-1])
+    tiles = nn.functional.pad(tiles.repeat_interleave(zoom, 2).repeat_interleave(zoom, 3), (2, 2, 2, 2), value=1.0)
+    columns = math.ceil(math.sqrt(len(tiles)))
+    tiles = torch.cat([tiles, tiles.new_ones(-len(tiles) % columns, *tiles.shape[1:])])
+    rows = tiles.unflatten(0, (-1, columns))  # rows × columns × C × H × W
+    return rows.permute(2, 0, 3, 1, 4).flatten(3).flatten(1, 2).cpu()
+
+
+def draw_update_ratios(rows: Sequence[Row]) -> "Figure":
+    """Draw each layer's ratio of update to weight over the epochs, and the rule of thumb."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    layers = list(dict.fromkeys(name for row in rows for name in row["update_ratio"]))
+    figure = Figure(figsize=(9, 5), layout="constrained", dpi=110)
+    axes = figure.add_subplot()
+    for i, name in enumerate(layers):
+        points = [(epoch, row["update_ratio"].get(name, math.nan)) for epoch, row in enumerate(rows, 1)]
+        axes.plot(*zip(*points, strict=True), color=_colour(i / max(1, len(layers) - 1)), marker=".", label=name)
+    axes.axhline(RULE_OF_THUMB, color="black", linestyle="--", label="rule of thumb, 0.001")
+    axes.set(yscale="log", xlabel="epoch", ylabel="update / weight (norms)")
+    axes.set_title("How much a step changes each layer, from the first (dark) to the last", loc="left")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+    if len(layers) <= MOST_LAYERS_NAMED:
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
+    return figure
+
+
+def _colour(place: float) -> Any:
+    from matplotlib import colormaps
+
+    return colormaps["viridis"](0.88 * place)
