@@ -32,6 +32,8 @@ ARROWS = {
     "callbacks": GROUND | {"compress", "measure", "checkpoint", "folder"},
     "export": GROUND | {"compress", "measure", "checkpoint"},
     "evaluation": GROUND | {"build", "checkpoint", "data", "nets", "report", "writing"},
+    "compare": GROUND,
+    "search": GROUND | {"compare", "folder"},
     "writing": GROUND | {"data", "models", "tasks"},
     "run": None,  # everything
 }

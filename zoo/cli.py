@@ -22,14 +22,17 @@ Story = Callable[[DictConfig], Any]
 
 
 def command(
-    config_name: str, after_sweep: Callable[[list[Any]], None] | None = None
+    config_name: str,
+    after_sweep: Callable[[list[Any]], None] | None = None,
+    reword: Callable[[list[str]], list[str]] = list,
 ) -> Callable[[Story], Callable[[], None]]:
     """Turn `story(cfg)` into a command that composes the checkout's configs/<config_name>.yaml.
 
-    After a sweep, `after_sweep` gets what the story gave for each of its runs that did not fail.
+    After a sweep, `after_sweep` gets what the story gave for each of its runs that did not fail. `reword` puts into
+    Hydra's words what is none of them.
 
-    Exit codes: 0 done; 2 bad input, nothing touched; 1 a run failed; 130 and 143 stopped by Ctrl-C and SIGTERM; of a
-    sweep the highest of its runs. HYDRA_FULL_ERROR=1 shows tracebacks.
+    Exit codes: 0 done; 2 bad input, nothing touched; 1 a run failed; 3 its loss became NaN; 130 and 143 stopped by
+    Ctrl-C and SIGTERM; of a sweep the highest of its runs. HYDRA_FULL_ERROR=1 shows tracebacks.
     """
 
     def decorate(story: Story) -> Callable[[], None]:
@@ -58,6 +61,7 @@ def command(
                     codes.append(tell(error))  # and the other runs of a sweep go on
 
             try:
+                sys.argv[1:] = reword(sys.argv[1:])
                 hydra.main(version_base="1.3", config_path=str(configs), config_name=config_name)(job)()
                 if after_sweep and len(results) > 1:
                     after_sweep(results)
@@ -65,7 +69,7 @@ def command(
                 codes.append(_say("stopped by Ctrl-C; what was saved before is whole", 130))
             except Stopped as stop:
                 codes.append(_say("stopped by SIGTERM; what was saved before is whole", stop.code))
-            except (PermissionError, NotADirectoryError, FileExistsError) as error:
+            except (BadInput, PermissionError, NotADirectoryError, FileExistsError) as error:
                 codes.append(tell(error))
             except Exception as error:  # raised by Hydra while it composed the config
                 if full:
