@@ -44,7 +44,7 @@ def accuracy_table(of_families: bool = False) -> str:
 
     The runs of experiment=ten_minutes_* are a table of their own, best first.
     """
-    from zoo.report import mean_and_spread
+    from zoo.compare.runs import mean_and_spread
 
     runs: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for file in sorted(RESULTS.glob("*_seed*.json")):

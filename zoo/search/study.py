@@ -9,22 +9,25 @@ import math
 import os
 import shlex
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import hydra
 import numpy as np
 import optuna
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from omegaconf import DictConfig
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial, Trial, TrialState
 from rich.console import Console
 from rich.table import Table
 
 from zoo import ranks
-from zoo.errors import BadInput, ZooError, choices
+from zoo.errors import BadInput, ZooError, choices, reason
 from zoo.folder import config_of
 from zoo.search.space import OWN, distributions, draw, overrides
 from zoo.search.trials import OUTPUT, TrialRun
@@ -45,10 +48,11 @@ console = Console(highlight=False)
 def search(cfg: DictConfig) -> optuna.Study:
     """Run the trials that a study still lacks, `jobs` at once, and give it; those of before count."""
     _check(cfg)
-    fixed = [o for o in HydraConfig.get().overrides.task if o.split("=")[0].lstrip("+") not in _told_otherwise(cfg)]
-    place = Path(cfg.runs) / cfg.name
+    space, place = distributions(cfg.space), Path(cfg.runs) / cfg.name
+    drawn = {*OWN, *(key.lstrip("+") for key in space)}
+    fixed = [o for o in HydraConfig.get().overrides.task if o.split("=")[0].lstrip("+") not in drawn]
+    _check_choices(space, fixed)
     with _opened(place, cfg, fixed) as study:
-        space = distributions(cfg.space)
         slots = [_environment(cfg, slot) for slot in range(cfg.jobs)]
         running: dict[int, _Running] = {}
         unfinished = study.get_trials(states=[TrialState.RUNNING])
@@ -104,9 +108,14 @@ def _check(cfg: DictConfig) -> None:
     config_of(cfg)
 
 
-def _told_otherwise(cfg: DictConfig) -> set[str]:
-    """Name the settings that a trial gets from its study: those of the search itself, and those that are drawn."""
-    return {*OWN, *(text.split("=")[0].lstrip("+") for text in cfg.space)}
+def _check_choices(space: Mapping[str, BaseDistribution], fixed: list[str]) -> None:
+    """Refuse a choice that Hydra could not make, such as a model that there is not."""
+    for key, one in space.items():
+        for value in one.choices if isinstance(one, CategoricalDistribution) else ():
+            try:
+                hydra.compose("train", [*fixed, f"{key}={value}"])
+            except HydraException as error:
+                raise BadInput(f"{key}={value} cannot be chosen: {reason(error)}") from error
 
 
 @contextmanager
