@@ -14,7 +14,7 @@ from zoo.search.space import with_space
 def main(cfg: DictConfig) -> None:
     from zoo.search import study
 
-    study.show(study.search(cfg), cfg)
+    study.search(cfg)
 
 
 if __name__ == "__main__":

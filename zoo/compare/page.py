@@ -112,7 +112,12 @@ def differences(comparison: Comparison) -> Table | None:
 
 
 def _value(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    """Write a setting as on the command line, but for digits that nobody reads."""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)
 
 
 def tables(comparison: Comparison) -> list[Table]:

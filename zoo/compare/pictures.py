@@ -67,6 +67,7 @@ def draw_curves(comparison: Comparison) -> "Figure":
 def draw_costs(comparison: Comparison) -> "Figure":
     """Draw the test metric of all groups against bytes, MACs and, where it was measured, latency, with the fronts."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
     groups = comparison.groups
     costs: dict[str, list[Any]] = {
@@ -87,6 +88,9 @@ def draw_costs(comparison: Comparison) -> "Figure":
             if rank < MOST_NUMBERED or rank in best:
                 axes.annotate(str(rank + 1), (x, y), (4, 4), textcoords="offset points", fontsize=8)
         axes.set(xscale="log", xlabel=what)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if max(xs) < 100 * min(xs) else (1,)))
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.xaxis.set_minor_formatter(NullFormatter())  # or matplotlib's own would hide each other
         axes.set_title(f"test {comparison.metric_name}, %", loc="left")
         axes.margins(0.12)
         _tidy(axes)

@@ -45,42 +45,46 @@ FEWEST_FOR_IMPORTANCE = 10
 console = Console(highlight=False)
 
 
-def search(cfg: DictConfig) -> optuna.Study:
-    """Run the trials that a study still lacks, `jobs` at once, and give it; those of before count."""
+def search(cfg: DictConfig) -> None:
+    """Run the trials that a study still lacks, those of before counted, and print what was found."""
     _check(cfg)
     space, place = distributions(cfg.space), Path(cfg.runs) / cfg.name
     drawn = {*OWN, *(key.lstrip("+") for key in space)}
     fixed = [o for o in HydraConfig.get().overrides.task if o.split("=")[0].lstrip("+") not in drawn]
     _check_choices(space, fixed)
     with _opened(place, cfg, fixed) as study:
-        slots = [_environment(cfg, slot) for slot in range(cfg.jobs)]
-        running: dict[int, _Running] = {}
-        unfinished = study.get_trials(states=[TrialState.RUNNING])
-        try:
-            while True:
-                for slot in sorted(set(range(cfg.jobs)) - running.keys()):
-                    if unfinished:
-                        before = unfinished.pop(0)
-                    elif len(study.get_trials(deepcopy=False)) < cfg.trials:
-                        before = None
-                    else:
-                        break
-                    trial = _trial(study, cfg, before)
+        _run(study, cfg, place, fixed, space)
+        _show(study, place)
+
+
+def _run(
+    study: optuna.Study, cfg: DictConfig, place: Path, fixed: list[str], space: Mapping[str, BaseDistribution]
+) -> None:
+    """Keep `jobs` trials going, first those that an interruption left unfinished, until there are as many as asked."""
+    slots = [_environment(cfg, slot) for slot in range(cfg.jobs)]
+    running: dict[int, _Running] = {}
+    unfinished = study.get_trials(states=[TrialState.RUNNING])
+    try:
+        while True:
+            for slot in sorted(set(range(cfg.jobs)) - running.keys()):
+                before = unfinished.pop(0) if unfinished else None
+                if before or len(study.get_trials(deepcopy=False)) < cfg.trials:
+                    trial = begun(study, cfg.sampler, cfg.seed, before)
                     line = [*fixed, *draw(trial, space)]
                     run = TrialRun(place / f"trial_{trial.number:03}", line, slots[slot])
                     epochs = before.intermediate_values if before else {}
                     running[slot] = _Running(trial, run, max(epochs, default=0))
-                if not running:
-                    return study
-                time.sleep(SECONDS_BETWEEN_LOOKS)
-                for slot, one in list(running.items()):
-                    if one.ended(study, cfg.callbacks.product.metric):
-                        del running[slot]
-        finally:
-            for one in running.values():
-                one.run.stop()
-            for one in running.values():
-                one.run.wait()
+            if not running:
+                return
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+            for slot, one in list(running.items()):
+                if one.ended(study, cfg.callbacks.product.metric):
+                    del running[slot]
+    finally:
+        for one in running.values():
+            one.run.stop()
+        for one in running.values():
+            one.run.wait()
 
 
 def _check(cfg: DictConfig) -> None:
@@ -99,9 +103,7 @@ def _check(cfg: DictConfig) -> None:
         if cfg[key] not in known:
             raise BadInput(f"{key}={cfg[key]} is no {key}; {choices(str(cfg[key]), known)}")
     if cfg.trainer.devices not in (1, "auto"):
-        raise BadInput(
-            f"trainer.devices={cfg.trainer.devices}: a trial has one device, and jobs= says how many trials run"
-        )
+        raise BadInput(f"trainer.devices={cfg.trainer.devices}: a trial has one device, and jobs= are run at once")
     product = cfg.callbacks.get("product")
     if not product or not str(product.metric).startswith("val/"):
         raise BadInput("callbacks.product.metric names no validation metric, by which a search could choose")
@@ -128,9 +130,9 @@ def _opened(place: Path, cfg: DictConfig, fixed: list[str]) -> Iterator[optuna.S
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise BadInput(f"{place} is being searched by another process") from error
-        product = cfg.callbacks.product
+        product, storage = cfg.callbacks.product, optuna.storages.RDBStorage(f"sqlite:///{place / DATABASE}")
         study = optuna.create_study(
-            storage=f"sqlite:///{place / DATABASE}",
+            storage=storage,
             study_name=cfg.name,
             direction="maximize" if product.mode == "max" else "minimize",
             pruner=PRUNERS[cfg.pruner](),
@@ -150,7 +152,11 @@ def _opened(place: Path, cfg: DictConfig, fixed: list[str]) -> Iterator[optuna.S
                     f"{place} is a search with the {key} {known}, and not {value}; another name= begins a new one"
                 )
             study.set_user_attr(key, value)
-        yield study
+        try:
+            yield study
+        finally:
+            storage.remove_session()
+            storage.engine.dispose()
 
 
 def _environment(cfg: DictConfig, slot: int) -> dict[str, str]:
@@ -165,11 +171,11 @@ def _environment(cfg: DictConfig, slot: int) -> dict[str, str]:
     return environment
 
 
-def _trial(study: optuna.Study, cfg: DictConfig, before: FrozenTrial | None) -> Trial:
-    """Begin a trial or take one up; each draws with a generator of its own, so that no interruption shifts draws."""
+def begun(study: optuna.Study, sampler: str, seed: int, before: FrozenTrial | None = None) -> Trial:
+    """Begin a trial, or take one up; each draws with a generator of its own, so that no interruption shifts draws."""
     number = before.number if before else len(study.get_trials(deepcopy=False))
-    seed = np.random.SeedSequence([cfg.seed, number]).generate_state(1)
-    study.sampler = SAMPLERS[cfg.sampler](seed=int(seed[0]))
+    own = np.random.SeedSequence([seed, number]).generate_state(1)
+    study.sampler = SAMPLERS[sampler](seed=int(own[0]))
     return Trial(study, before._trial_id) if before else study.ask()
 
 
@@ -220,9 +226,9 @@ def digits(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def show(study: optuna.Study, cfg: DictConfig) -> None:
+def _show(study: optuna.Study, place: Path) -> None:
     """Print the best trials of a study, and the command that trains with what was found; ZooError without any."""
-    place, metric = Path(cfg.runs) / cfg.name, cfg.callbacks.product.metric
+    metric = study.user_attrs["metric"]
     trials = study.get_trials(deepcopy=False)
     whole = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     if not whole:
