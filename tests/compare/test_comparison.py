@@ -163,8 +163,17 @@ def test_groups_of_one_name_are_told_apart_by_what_differs(tmp_path):
 def test_settings_that_differ_are_set_side_by_side(six):
     (comparison,) = compared(six)
     table = page.differences(comparison)
-    assert table.columns == ("setting", "good", "poor")
-    assert table.rows == [("optim.lr", "0.01", "0.1")]
+    assert (table.columns, table.rows) == (["setting", "good", "poor"], [["optim.lr", "0.01", "0.1"]])
+
+
+def test_of_many_runs_that_differ_in_little_each_is_a_row(tmp_path):
+    for i in range(9):
+        config = [f"optim.lr={i}", "data.mix=null"][: 1 + i % 2]
+        write_run(tmp_path, f"trial_{i}", 1, drawn(1, 0.9 - 0.01 * i), config=config)
+    (comparison,) = compared(tmp_path)
+    table = page.differences(comparison)
+    assert table.columns == ["run", "optim.lr", "data.mix"]
+    assert table.rows == [[f"trial_{i}", str(i), "null" if i % 2 else "–"] for i in range(9)]
 
 
 def test_other_data_and_other_tasks_are_compared_apart(tmp_path):

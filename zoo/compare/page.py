@@ -16,7 +16,8 @@ from zoo.compare.statistics import Paired, against_best, best_of
 from zoo.files import replacing, write_text
 
 PAGE, TEXT = "comparison.html", "comparison.md"
-MOST_COLUMNS = 6  # of settings that fit a terminal
+RANKING, DIFFERENCES = "Ranking", "Differences in settings"
+MOST_COLUMNS = 7  # of settings that fit a terminal
 CSS = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff; max-width: 76rem; margin: 2rem auto;
        padding: 0 1rem; }
@@ -62,7 +63,7 @@ def ranking(comparison: Comparison) -> Table:
         "Mean and, of several seeds or folds, standard deviation. kB are those of the product file, seconds those of "
         "training."
     )
-    return Table("Ranking", about, columns, rows, ("run",))
+    return Table(RANKING, about, columns, rows, ("run",))
 
 
 def number(value: float | None) -> str:
@@ -101,14 +102,20 @@ def paired(comparison: Comparison) -> Table | None:
 
 
 def differences(comparison: Comparison) -> Table | None:
-    """Set the settings in which groups differ side by side, so that any two can be compared; None for one group."""
-    firsts = [group.runs[0].settings for group in comparison.groups]
-    keys = [key for key in differing(firsts) if key not in REPEATS]
+    """Set the settings in which groups differ side by side, so that any two can be compared; None for one group.
+
+    Groups are columns, unless there are many, and more than settings, as after a search.
+    """
+    groups = comparison.groups
+    settings = [group.runs[0].settings for group in groups]
+    keys = [key for key in differing(settings) if key not in REPEATS]
     if not keys:
         return None
-    rows = [(key, *(_value(settings.get(key, "–")) for settings in firsts)) for key in keys]
-    columns = ("setting", *(group.label for group in comparison.groups))
-    return Table("Differences in settings", "A dash stands where there is no such setting.", columns, rows, columns)
+    columns = ["setting", *(group.label for group in groups)]
+    rows = [[key, *(_value(one.get(key, "–")) for one in settings)] for key in keys]
+    if len(groups) > max(len(keys), MOST_COLUMNS - 1):
+        columns, *rows = (list(cells) for cells in zip(*[["run", *columns[1:]], *rows], strict=True))
+    return Table(DIFFERENCES, "A dash stands where there is no such setting.", columns, rows, columns)
 
 
 def _value(value: Any) -> str:
@@ -131,7 +138,7 @@ def show(comparisons: Sequence[Comparison], unfinished: Sequence[Path]) -> None:
     for comparison in comparisons:
         console.print(f"\n[bold]{comparison.title}[/]")
         for table in tables(comparison):
-            if table.columns[0] == "setting" and len(table.columns) > MOST_COLUMNS:
+            if table.title == DIFFERENCES and len(table.columns) > MOST_COLUMNS:
                 continue
             _print(console, table.title, table.columns, table.rows, table.text)
             console.print(table.about)
@@ -166,7 +173,7 @@ def write(out: Path, comparisons: Sequence[Comparison], unfinished: Sequence[Pat
         for table in tables(comparison):
             page.append(_as_html(table))
             text.append(_as_markdown(table))
-            if table.title == "Ranking":
+            if table.title == RANKING:
                 for name, title, about, draw in PICTURES:
                     file = f"{name}_{i + 1}.svg"
                     svg = as_svg(draw(comparison))

@@ -89,7 +89,7 @@ def draw_costs(comparison: Comparison) -> "Figure":
                 axes.annotate(str(rank + 1), (x, y), (4, 4), textcoords="offset points", fontsize=8)
         axes.set(xscale="log", xlabel=what)
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if max(xs) < 100 * min(xs) else (1,)))
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.xaxis.set_major_formatter(lambda x, _: EngFormatter(sep="")(x) if x >= 1000 else f"{x:g}")
         axes.xaxis.set_minor_formatter(NullFormatter())  # or matplotlib's own would hide each other
         axes.set_title(f"test {comparison.metric_name}, %", loc="left")
         axes.margins(0.12)
