@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_DRAWN = 10  # as many colours as tell each other apart
-MOST_NUMBERED = 20  # points of a front apart, more numbers than these hide each other
 Points = Sequence[tuple[float, float]]
 
 
@@ -83,9 +82,9 @@ def draw_costs(comparison: Comparison) -> "Figure":
         best = front([(x, sign * y) for x, y in zip(xs, ys, strict=True)])
         axes.plot([xs[i] for i in best], [ys[i] for i in best], color="0.6", drawstyle="steps-post", zorder=0)
         for rank, (x, y, group) in enumerate(zip(xs, ys, groups, strict=True)):
-            colour = f"C{rank}" if rank < MOST_DRAWN else "0.7"
+            colour = f"C{rank}" if rank < MOST_DRAWN else "0.8"
             axes.scatter(x, y, color=colour, zorder=2, label=_numbered(rank, group) if rank < MOST_DRAWN else None)
-            if rank < MOST_NUMBERED or rank in best:
+            if rank < MOST_DRAWN or rank in best:
                 axes.annotate(str(rank + 1), (x, y), (4, 4), textcoords="offset points", fontsize=8)
         axes.set(xscale="log", xlabel=what)
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if max(xs) < 100 * min(xs) else (1,)))
