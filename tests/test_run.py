@@ -427,7 +427,7 @@ def test_a_state_gone_to_nan_replaces_no_checkpoint(command, toy, only_run, monk
     monkeypatch.setattr(ImageClassification, "training_step", nan_from_5)
     monkeypatch.setattr(ResumeCheckpoint, "on_train_batch_end", signal_at_7)
     outcome = command("train", *toy, "trainer.log_every_n_steps=10")
-    assert outcome.code == 1
+    assert outcome.code == 3
     assert "nan at step 5" in outcome.sentence
     assert not (only_run() / "last.ckpt").exists()
 
