@@ -8,9 +8,9 @@ from zoo.cli import command
 
 
 def compare(results: list[dict[str, Any]]) -> None:
-    from zoo import report
+    from zoo.compare import page
 
-    report.show_sweep(results)
+    page.show_sweep(results)
 
 
 @command("train", after_sweep=compare)

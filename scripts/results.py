@@ -63,7 +63,7 @@ def accuracy_table(of_families: bool = False) -> str:
 
     The runs of experiment=ten_minutes_* are a table of their own, best first.
     """
-    from zoo.report import mean_and_spread
+    from zoo.compare.runs import mean_and_spread
 
     def belongs(result: dict[str, Any]) -> bool:
         return "wer" not in result["test"] and result["name"].startswith("ten_minutes_") == of_families
@@ -86,7 +86,7 @@ def accuracy_table(of_families: bool = False) -> str:
 
 def sequence_table() -> str:
     """Give one row a run name of those that write sequences: test error rates as mean, and spread over seeds."""
-    from zoo.report import mean_and_spread
+    from zoo.compare.runs import mean_and_spread
 
     lines = [
         "| experiment | params | epochs | minutes | test WER | test PER | seeds | device | commit |",

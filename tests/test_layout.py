@@ -34,6 +34,8 @@ ARROWS = {
     "evaluation": GROUND | {"build", "checkpoint", "data", "nets", "report", "writing"},
     "prediction": GROUND | {"checkpoint", "data", "writing"},
     "preflight": GROUND | {"data", "measure", "tasks"},
+    "compare": GROUND,
+    "search": GROUND | {"compare", "folder"},
     "writing": GROUND | {"data", "models", "tasks"},
     "run": None,  # everything
     "benchmarks": None,

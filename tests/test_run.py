@@ -256,7 +256,7 @@ def test_nan_stops_the_run_says_the_step_and_keeps_the_good_weights(command, toy
     last = (folder / "last.ckpt").read_bytes()
 
     outcome = command("train", f"resume={folder}", "trainer.max_epochs=3")
-    assert outcome.code == 1
+    assert outcome.code == 3
     sentence = outcome.err.strip().splitlines()[-1]
     assert sentence.startswith("error: the loss became nan at step 1")  # 11 or one of the next
     assert "optim.lr" in sentence
@@ -430,7 +430,7 @@ def test_a_state_gone_to_nan_replaces_no_checkpoint(command, toy, only_run, monk
     monkeypatch.setattr(ImageClassification, "training_step", nan_from_5)
     monkeypatch.setattr(ResumeCheckpoint, "on_train_batch_end", signal_at_7)
     outcome = command("train", *toy, "trainer.log_every_n_steps=10")
-    assert outcome.code == 1
+    assert outcome.code == 3
     assert "nan at step 5" in outcome.sentence
     assert not (only_run() / "last.ckpt").exists()
 

@@ -33,8 +33,8 @@ def command(
     After a sweep, `after_sweep` gets what the story gave for each of its runs that did not fail. `reword` puts into
     Hydra's words what is none of them.
 
-    Exit codes: 0 done; 2 bad input, nothing touched; 1 a run failed; 130 and 143 stopped by Ctrl-C and SIGTERM; of a
-    sweep the highest of its runs. HYDRA_FULL_ERROR=1 shows tracebacks.
+    Exit codes: 0 done; 2 bad input, nothing touched; 1 a run failed; 3 its loss became NaN; 130 and 143 stopped by
+    Ctrl-C and SIGTERM; of a sweep the highest of its runs. HYDRA_FULL_ERROR=1 shows tracebacks.
     """
 
     def decorate(story: Story) -> Callable[[], None]:
@@ -71,7 +71,7 @@ def command(
                 codes.append(_say("stopped by Ctrl-C; what was saved before is whole", 130))
             except Stopped as stop:
                 codes.append(_say("stopped by SIGTERM; what was saved before is whole", stop.code))
-            except (PermissionError, NotADirectoryError, FileExistsError) as error:
+            except (BadInput, PermissionError, NotADirectoryError, FileExistsError) as error:
                 codes.append(tell(error))
             except Exception as error:  # raised by Hydra while it composed the config
                 if full:

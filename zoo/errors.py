@@ -19,6 +19,12 @@ class BadInput(ZooError):
     exit_code = 2
 
 
+class Diverged(ZooError):
+    """Say that a run's loss left the finite numbers, which its settings are to blame for, and no fault."""
+
+    exit_code = 3
+
+
 class Interrupted(ZooError):
     """Say that a signal ended the run after its state was saved; exits with 128 + the signal's number, as shells do."""
 

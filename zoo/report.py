@@ -1,6 +1,5 @@
 """What a person sees of a run: tables, pictures, and the files they come from."""
 
-import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,6 @@ from zoo.measure.counts import count_parameters
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-REPEATS = ("seed", "data.fold")  # settings in which runs of the same thing may differ
 ROWS = (
     ("accuracy", "accuracy", ".2%"),
     ("top-5", "top5", ".2%"),
@@ -66,38 +64,6 @@ def show_result(result: dict[str, Any]) -> None:
     )
     console.print(f"Product     {result['folder']}/model.safetensors", soft_wrap=True)
     console.print(f"Evaluate    python evaluate.py checkpoint={result['folder']}/model.safetensors", soft_wrap=True)
-
-
-def show_sweep(results: Sequence[dict[str, Any]]) -> None:
-    """Print a sweep's runs, and mean and spread over those that differ in seed or fold only.
-
-    The spread is the standard deviation of a sample, in points.
-    """
-    first = results[0]["settings"]
-    differ = [key for key in first if any(r["settings"].get(key) != first[key] for r in results)]
-    keys = [key for key in differ if key.rpartition(".")[0] not in differ]  # of another model all settings differ
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for result in results:
-        name = " ".join(f"{key}={result['settings'].get(key)}" for key in keys if key not in REPEATS)
-        groups.setdefault(name or f"{result['net']} on {result['data']}", []).append(result)
-    table = Table(title=f"{len(results)} runs", title_justify="left")
-    for column in ("", "runs", "validation accuracy", "test accuracy"):
-        table.add_column(column, justify="right" if column else "left")
-    for name, runs in groups.items():
-        for run in runs if len(runs) > 1 else ():
-            repeat = " ".join(f"{key}={run['settings'][key]}" for key in keys if key in REPEATS)
-            table.add_row(f"  {repeat}", "", *(mean_and_spread([run], split) for split in ("validation", "test")))
-        table.add_row(name, str(len(runs)), *(mean_and_spread(runs, split) for split in ("validation", "test")))
-    Console(highlight=False).print(table)
-
-
-def mean_and_spread(results: Sequence[dict[str, Any]], split: str, metric: str = "accuracy") -> str:
-    """Say the mean of a metric of the runs and, of several, the standard deviation of a sample, in per cent."""
-    shares = [100 * result[split][metric] for result in results if metric in result[split]]
-    if not shares:
-        return "–"
-    spread = f" ± {statistics.stdev(shares):.2f}" if len(shares) > 1 else ""
-    return f"{statistics.mean(shares):.2f} %{spread}"
 
 
 def hyperparameters(cfg: DictConfig) -> dict[str, Any]:

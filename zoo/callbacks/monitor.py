@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from zoo import ranks
-from zoo.errors import ZooError
+from zoo.errors import Diverged
 
 
 class TrainingMonitor(lightning.Callback):
@@ -80,12 +80,12 @@ class TrainingMonitor(lightning.Callback):
             logger.log_metrics(metrics, step=trainer.global_step - 1)
 
     def _checked_losses(self, trainer: lightning.Trainer) -> list[float]:
-        """Give the losses since the last flush; ZooError where one of them is not finite."""
+        """Give the losses since the last flush; Diverged where one of them is not finite."""
         losses = self._fetched_losses()
         for i, loss in enumerate(losses):
             if not math.isfinite(loss):
                 step = trainer.global_step - (len(losses) - 1 - i) // trainer.accumulate_grad_batches
-                raise ZooError(_gone(f"loss became {loss} at step {step}", trainer))
+                raise Diverged(_gone(f"loss became {loss} at step {step}", trainer))
         return losses
 
     def _fetched_losses(self) -> list[float]:
@@ -106,7 +106,7 @@ class TrainingMonitor(lightning.Callback):
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         loss = float(trainer.callback_metrics.get("val/loss", 0.0))
         if not math.isfinite(loss):  # the last step of the epoch was the fatal one
-            raise ZooError(_gone(f"validation loss became {loss}", trainer))
+            raise Diverged(_gone(f"validation loss became {loss}", trainer))
 
     @property
     def images_per_second(self) -> float:

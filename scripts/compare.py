@@ -1,0 +1,24 @@
+"""Compare runs: `python scripts/compare.py runs/a runs/b/<stamp> out=folder`; without paths all below runs/.
+
+Runs that differ in seed or fold only stand in one row, with mean and spread.
+"""
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from zoo.cli import command, words_as
+
+
+@command("compare", reword=words_as("paths"))
+def main(cfg: DictConfig) -> None:
+    from zoo.compare import page, runs
+
+    finished, unfinished = runs.read([Path(path) for path in cfg.paths])
+    comparisons = runs.comparisons(finished)
+    page.show(comparisons, unfinished)
+    page.write(Path(cfg.out), comparisons, unfinished)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,21 @@
+"""Search for settings: `python scripts/search.py 'optim.lr=tag(log, interval(1e-4, 1e-1))' trials=20`.
+
+Any override may be a sweep, in the words of Hydra's -m. Settings are chosen by the validation metric of
+callbacks.product alone. The same command takes up a search that was stopped or killed.
+"""
+
+from omegaconf import DictConfig
+
+from zoo.cli import command
+from zoo.search.space import with_space
+
+
+@command("search", reword=with_space)
+def main(cfg: DictConfig) -> None:
+    from zoo.search import study
+
+    study.search(cfg)
+
+
+if __name__ == "__main__":
+    main()

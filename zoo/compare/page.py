@@ -1,0 +1,249 @@
+"""A comparison as a person reads it: in the terminal, as Markdown, and as one page that needs no other file."""
+
+import base64
+import html
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import rich.table
+from rich.console import Console
+
+from zoo.compare.pictures import MOST_DRAWN, as_svg, draw_costs, draw_curves
+from zoo.compare.runs import REPEATS, Comparison, Finished, differing, grouped, mean_and_spread, run_of
+from zoo.compare.statistics import Paired, against_best, best_of
+from zoo.files import replacing, write_text
+
+PAGE, TEXT = "comparison.html", "comparison.md"
+RANKING, DIFFERENCES = "Ranking", "Differences in settings"
+MOST_COLUMNS = 7  # of settings that fit a terminal
+CSS = """
+body { font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff; max-width: 76rem; margin: 2rem auto;
+       padding: 0 1rem; }
+h1 { font-size: 1.6rem; } h2 { font-size: 1.3rem; margin-top: 2.5rem; border-bottom: 1px solid #ddd; }
+h3 { font-size: 1rem; margin: 1.8rem 0 .3rem; }
+p { max-width: 60rem; margin: .3rem 0; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-size: .9rem; margin: .5rem 0; font-variant-numeric: tabular-nums; }
+th, td { padding: .25rem .7rem; text-align: right; border-bottom: 1px solid #e4e4e4; white-space: nowrap; }
+th { border-bottom: 2px solid #999; } th.text, td.text { text-align: left; }
+img { max-width: 100%; }
+"""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A heading, what it means, and cells; columns named in `text` are words and not numbers."""
+
+    title: str
+    about: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    text: Sequence[str]
+
+
+def ranking(comparison: Comparison) -> Table:
+    """Rank groups by their mean test accuracy."""
+    columns = ("", "run", "runs", f"test {comparison.metric_name}", "params", "MMACs", "kB", "latency ms", "seconds")
+    rows = []
+    for rank, group in enumerate(comparison.groups):
+        size = sum(run.size_bytes for run in group.runs) / len(group.runs)
+        macs, latency, seconds = (group.mean(key) for key in ("macs", "latency_ms", "seconds"))
+        figures = (
+            mean_and_spread([run.result for run in group.runs], "test", comparison.metric),
+            f"{group.runs[0].result['params']:,}",
+            number(macs and macs / 1e6),
+            number(size / 1e3),
+            number(latency),
+            number(seconds),
+        )
+        rows.append((str(rank + 1), group.label, str(len(group.runs)), *figures))
+    about = (
+        "Mean and, of several seeds or folds, standard deviation. kB are those of the product file, seconds those of "
+        "training."
+    )
+    return Table(RANKING, about, columns, rows, ("run",))
+
+
+def number(value: float | None) -> str:
+    """Write a number with three digits and more, and a dash for none."""
+    if value is None:
+        return "–"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def paired(comparison: Comparison) -> Table | None:
+    """Hold the best run against each other one; None where it is alone."""
+    named = {id(run): group.name_of(run) for group in comparison.groups for run in group.runs}
+    runs = [run for group in comparison.groups for run in group.runs]
+    pairs = against_best(runs)
+    if not pairs:
+        return None
+    best = best_of(runs)
+
+    def rate(run: Finished) -> str:
+        return mean_and_spread([run.result], "test", comparison.metric)
+
+    def figures(pair: Paired) -> tuple[str, ...]:
+        if pair.reason:
+            return ("–", "–", "–", "–", pair.reason)
+        return (f"{pair.only_best:,}", f"{pair.only_this:,}", f"{pair.p:.2g}", f"{pair.p_holm:.2g}", "")
+
+    columns = ("run", f"test {comparison.metric_name}", "right: best only", "right: this only", "p", "p, Holm", "note")
+    rows = [(named[id(pair.run)], rate(pair.run), *figures(pair)) for pair in pairs]
+    about = (
+        f"Best of all single runs is {named[id(best)]} with {rate(best)}. p is that of McNemar's exact test: "
+        "how probable counts as unequal as these are, were both nets equally good, over the draw of test samples. "
+        "Holm's is adjusted for the number of comparisons. Neither knows how much training again with another seed "
+        "would change, for which the spread stands, nor that the best run was picked on these very samples."
+    )
+    return Table("Against the best run", about, columns, rows, ("run", "note"))
+
+
+def differences(comparison: Comparison) -> Table | None:
+    """Set the settings in which groups differ side by side, so that any two can be compared; None for one group.
+
+    Groups are columns, unless there are many, and more than settings, as after a search.
+    """
+    groups = comparison.groups
+    settings = [group.runs[0].settings for group in groups]
+    keys = [key for key in differing(settings) if key not in REPEATS]
+    if not keys:
+        return None
+    columns = ["setting", *(group.label for group in groups)]
+    rows = [[key, *(_value(one.get(key, "–")) for one in settings)] for key in keys]
+    if len(groups) > max(len(keys), MOST_COLUMNS - 1):
+        columns, *rows = (list(cells) for cells in zip(*[["run", *columns[1:]], *rows], strict=True))
+    return Table(DIFFERENCES, "A dash stands where there is no such setting.", columns, rows, columns)
+
+
+def _value(value: Any) -> str:
+    """Write a setting as on the command line, but for digits that nobody reads."""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)
+
+
+def tables(comparison: Comparison) -> list[Table]:
+    found = (ranking(comparison), paired(comparison), differences(comparison))
+    return [table for table in found if table]
+
+
+def show(comparisons: Sequence[Comparison], unfinished: Sequence[Path]) -> None:
+    """Print the tables; settings of more groups than fit stand on the page only."""
+    console = Console(highlight=False)
+    for comparison in comparisons:
+        console.print(f"\n[bold]{comparison.title}[/]")
+        for table in tables(comparison):
+            if table.title == DIFFERENCES and len(table.columns) > MOST_COLUMNS:
+                continue
+            _print(console, table.title, table.columns, table.rows, table.text)
+            console.print(table.about)
+    console.print(_left_out(unfinished))
+
+
+def _print(
+    console: Console, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], text: Sequence[str]
+) -> None:
+    printed = rich.table.Table(title=title, title_justify="left")
+    for column in columns:
+        printed.add_column(
+            column, justify="left" if column in text else "right", overflow="fold", no_wrap=column == "run"
+        )
+    for row in rows:
+        printed.add_row(*row)
+    console.print(printed)
+
+
+def _left_out(unfinished: Sequence[Path]) -> str:
+    num = len(unfinished)
+    return f"Left out: {num} run{'s' * (num > 1)} without a result, such as {unfinished[0]}." if unfinished else ""
+
+
+def write(out: Path, comparisons: Sequence[Comparison], unfinished: Sequence[Path]) -> None:
+    """Write comparison.html, which holds its pictures, and comparison.md with pictures beside it."""
+    out.mkdir(parents=True, exist_ok=True)
+    page, text = ["<h1>Comparison of runs</h1>"], ["# Comparison of runs"]
+    for i, comparison in enumerate(comparisons):
+        page.append(f"<h2>{html.escape(comparison.title)}</h2>")
+        text.append(f"## {comparison.title}")
+        for table in tables(comparison):
+            page.append(_as_html(table))
+            text.append(_as_markdown(table))
+            if table.title == RANKING:
+                for name, title, about, draw in PICTURES:
+                    file = f"{name}_{i + 1}.svg"
+                    svg = as_svg(draw(comparison))
+                    with replacing(out / file) as picture:
+                        picture.write(svg)
+                    source = f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
+                    page.append(f'<h3>{title}</h3>\n<p>{about}</p>\n<img alt="{title}" src="{source}">')
+                    text.append(f"### {title}\n\n{about}\n\n![{title}]({file})")
+    page.append(f"<p>{html.escape(_left_out(unfinished))}</p>")
+    text.append(_left_out(unfinished))
+    head = f'<meta charset="utf-8">\n<title>Comparison of runs</title>\n<style>{CSS}</style>'
+    body = "\n".join(page)
+    write_text(
+        out / PAGE, f'<!doctype html>\n<html lang="en">\n<head>{head}</head>\n<body>\n{body}\n</body>\n</html>\n'
+    )
+    write_text(out / TEXT, "\n\n".join(text).strip() + "\n")
+    Console(highlight=False).print(f"Written     {out / PAGE} and {TEXT}", soft_wrap=True)
+
+
+PICTURES: tuple[tuple[str, str, str, Callable[[Comparison], Any]], ...] = (
+    (
+        "costs",
+        "Accuracy against its cost",
+        "Numbers are ranks. The line is the front: what none beats that costs as little.",
+        draw_costs,
+    ),
+    (
+        "curves",
+        "Learning curves",
+        f"Of the best {MOST_DRAWN} at most; of several seeds or folds the mean and, around it, a standard deviation.",
+        draw_curves,
+    ),
+)
+
+
+def _as_html(table: Table) -> str:
+    def row(cells: Sequence[str], tag: str) -> str:
+        kinds = [' class="text"' if column in table.text else "" for column in table.columns]
+        inner = "".join(f"<{tag}{k}>{html.escape(c)}</{tag}>" for k, c in zip(kinds, cells, strict=True))
+        return f"<tr>{inner}</tr>"
+
+    rows = "\n".join(row(cells, "td") for cells in table.rows)
+    return (
+        f"<h3>{table.title}</h3>\n<p>{html.escape(table.about)}</p>\n"
+        f'<div class="wide"><table>\n{row(table.columns, "th")}\n{rows}\n</table></div>'
+    )
+
+
+def _as_markdown(table: Table) -> str:
+    def row(cells: Sequence[str]) -> str:
+        return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+    rule = "|".join("---" if column in table.text else "---:" for column in table.columns)
+    lines = [row(table.columns), f"|{rule}|", *(row(cells) for cells in table.rows)]
+    return f"### {table.title}\n\n{table.about}\n\n" + "\n".join(lines)
+
+
+def show_sweep(results: Sequence[dict[str, Any]]) -> None:
+    """Print a sweep's runs, and mean and spread over those that differ in seed or fold only.
+
+    The spread is the standard deviation of a sample, in points.
+    """
+
+    def accuracies(runs: Sequence[dict[str, Any]]) -> list[str]:
+        return [mean_and_spread(runs, split) for split in ("validation", "test")]
+
+    rows = []
+    for group in grouped([run_of(Path(result["folder"])) for result in results]):
+        if len(group.runs) > 1:
+            rows += [(f"  {group.name_of(run)}", "", *accuracies([run.result])) for run in group.runs]
+        rows.append((group.label, str(len(group.runs)), *accuracies([run.result for run in group.runs])))
+    columns = ("", "runs", "validation accuracy", "test accuracy")
+    _print(Console(highlight=False), f"{len(results)} runs", columns, rows, ("",))

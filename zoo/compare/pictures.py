@@ -1,0 +1,121 @@
+"""What a comparison looks like: curves with bands over seeds, and accuracy against what it costs."""
+
+import io
+import statistics
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from zoo.compare.runs import Comparison, Group, curve
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MOST_DRAWN = 10  # as many colours as tell each other apart
+Points = Sequence[tuple[float, float]]
+
+
+def front(points: Points) -> list[int]:
+    """Name the points that none beats: no other has as little cost (first) and as much worth (second), or better."""
+    order = sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1]))
+    best, found = float("-inf"), []
+    for i in order:
+        if points[i][1] > best:
+            best = points[i][1]
+            found.append(i)
+    return found
+
+
+def band(curves: Sequence[Points]) -> list[tuple[float, float, float]]:
+    """Give (epoch, mean, spread) at the epochs that all curves have; the spread of one curve is 0."""
+    at: dict[float, list[float]] = defaultdict(list)
+    for points in curves:
+        for epoch, value in points:
+            at[epoch].append(value)
+    whole = sorted((epoch, values) for epoch, values in at.items() if len(values) == len(curves))
+    return [(e, statistics.fmean(v), statistics.stdev(v) if len(v) > 1 else 0.0) for e, v in whole]
+
+
+def draw_curves(comparison: Comparison) -> "Figure":
+    """Draw losses and the validation metric of the best groups by epoch, with a standard deviation as a band."""
+    from matplotlib.figure import Figure
+
+    groups = comparison.groups[:MOST_DRAWN]
+    figure = Figure(figsize=(13, 4.4), layout="constrained")
+    titles = {"train/loss": "loss in training", "val/loss": "validation loss"}
+    titles[f"val/{comparison.metric}"] = f"validation {comparison.metric_name}, %"
+    for axes, (metric, title) in zip(figure.subplots(1, 3), titles.items(), strict=True):
+        scale = 1 if metric.endswith("loss") else 100
+        for rank, group in enumerate(groups):
+            curves = [curve(run.folder, metric) for run in group.runs]
+            points = band([[(epoch, scale * value) for epoch, value in points] for points in curves])
+            epochs, means, spreads = ([point[i] for point in points] for i in range(3))
+            colour, marker = f"C{rank}", "o" if len(points) == 1 else None  # a line of one point would not be seen
+            axes.plot(epochs, means, color=colour, marker=marker, label=_numbered(rank, group))
+            if any(spreads):
+                low, high = ([m + sign * s for m, s in zip(means, spreads, strict=True)] for sign in (-1, 1))
+                axes.fill_between(epochs, low, high, color=colour, alpha=0.2, linewidth=0)
+        axes.set_title(title, loc="left")
+        axes.set_xlabel("epochs")
+        _tidy(axes)
+    _legend(figure)
+    return figure
+
+
+def draw_costs(comparison: Comparison) -> "Figure":
+    """Draw the test metric of all groups against bytes, MACs and, where it was measured, latency, with the fronts."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+
+    groups = comparison.groups
+    costs: dict[str, list[Any]] = {
+        "bytes of the product file": [statistics.fmean(run.size_bytes for run in group.runs) for group in groups],
+        "multiply-accumulates": [group.mean("macs") for group in groups],
+        "latency, ms": [group.mean("latency_ms") for group in groups],
+    }
+    known = {what: xs for what, xs in costs.items() if all(x is not None and x > 0 for x in xs)}
+    sign = -1 if comparison.metric == "wer" else 1
+    ys = [100 * statistics.fmean(run.result["test"][comparison.metric] for run in group.runs) for group in groups]
+    figure = Figure(figsize=(1 + 4 * len(known), 4.4), layout="constrained")
+    for axes, (what, xs) in zip(figure.subplots(1, len(known), squeeze=False)[0], known.items(), strict=True):
+        best = front([(x, sign * y) for x, y in zip(xs, ys, strict=True)])
+        axes.plot([xs[i] for i in best], [ys[i] for i in best], color="0.6", drawstyle="steps-post", zorder=0)
+        for rank, (x, y, group) in enumerate(zip(xs, ys, groups, strict=True)):
+            colour = f"C{rank}" if rank < MOST_DRAWN else "0.8"
+            axes.scatter(x, y, color=colour, zorder=2, label=_numbered(rank, group) if rank < MOST_DRAWN else None)
+            if rank < MOST_DRAWN or rank in best:
+                axes.annotate(str(rank + 1), (x, y), (4, 4), textcoords="offset points", fontsize=8)
+        axes.set(xscale="log", xlabel=what)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if max(xs) < 100 * min(xs) else (1,)))
+        axes.xaxis.set_major_formatter(lambda x, _: EngFormatter(sep="")(x) if x >= 1000 else f"{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())  # or matplotlib's own would hide each other
+        axes.set_title(f"test {comparison.metric_name}, %", loc="left")
+        axes.margins(0.12)
+        _tidy(axes)
+    _legend(figure)
+    return figure
+
+
+def _numbered(rank: int, group: Group) -> str:
+    return f"{rank + 1}  {group.label}"
+
+
+def _tidy(axes: "Axes") -> None:
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _legend(figure: "Figure") -> None:
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)), frameon=False)
+
+
+def as_svg(figure: "Figure") -> bytes:
+    """Give a figure as SVG, the same bytes for the same figure."""
+    import matplotlib
+
+    file = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "zoo"}):
+        figure.savefig(file, format="svg", metadata={"Date": None})
+    return file.getvalue()

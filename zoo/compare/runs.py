@@ -1,0 +1,183 @@
+"""Runs as they are compared: read from their folders, and put together where they differ in seed or fold only."""
+
+import csv
+import json
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from zoo.errors import BadInput
+
+CONFIG, RESULT = "config.yaml", "result.json"
+REPEATS = ("seed", "data.seed", "data.fold")  # settings in which runs of the same thing may differ
+NAMES = ("name", "runs", "data_root", "resume", "experiment")  # settings that change no number
+Settings = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that came to its result, and its config as flat keys, the option of a group under the group's name."""
+
+    folder: Path
+    result: dict[str, Any]
+    settings: Settings
+
+    @property
+    def accuracy(self) -> float:
+        return self.result["test"]["accuracy"]
+
+    @property
+    def size_bytes(self) -> int:
+        return self.result.get("product_bytes", self.result["bytes"]["model.safetensors"])
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs of the same settings, each with a seed or a fold of its own."""
+
+    label: str
+    runs: list[Finished]
+
+    @property
+    def accuracy(self) -> float:
+        return statistics.fmean(run.accuracy for run in self.runs)
+
+    def mean(self, key: str) -> float | None:
+        """Give the mean of a number in the results, or None where one of them lacks it."""
+        values = [run.result.get(key) for run in self.runs]
+        return None if None in values else statistics.fmean(values)  # type: ignore[arg-type]
+
+    def name_of(self, run: Finished) -> str:
+        """Name one of the runs, by its seed and fold where there are others."""
+        differ = [key for key in differing([run.settings for run in self.runs]) if key in ("seed", "data.fold")]
+        return " ".join([self.label, *(f"{key}={run.settings[key]}" for key in differ)])
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What was trained for one task on one data set, best mean of test accuracies first."""
+
+    title: str
+    groups: list[Group]
+
+    @property
+    def metric(self) -> str:
+        """Name the test metric that is shown: the share of wrong words of sequences, and accuracy else."""
+        return "wer" if all("wer" in run.result["test"] for group in self.groups for run in group.runs) else "accuracy"
+
+    @property
+    def metric_name(self) -> str:
+        return "WER" if self.metric == "wer" else "accuracy"
+
+
+def read(paths: Sequence[Path]) -> tuple[list[Finished], list[Path]]:
+    """Read the runs at and below some paths: those with a result, oldest first, and the folders of those without."""
+    folders: dict[Path, None] = {}
+    for path in paths:
+        found = [file.parent for file in sorted(path.rglob(CONFIG))]
+        if not found:
+            raise BadInput(f"{path} has no run in or below it; a run folder has a {CONFIG}")
+        folders |= dict.fromkeys(found)
+    finished = [run_of(folder) for folder in folders if (folder / RESULT).exists()]
+    if not finished:
+        raise BadInput(f"none of the {len(folders)} runs has come to its {RESULT} yet")
+    return sorted(finished, key=lambda run: run.folder.name), [f for f in folders if not (f / RESULT).exists()]
+
+
+def run_of(folder: Path) -> Finished:
+    """Read a run with a result; BadInput where its files are damaged."""
+    try:
+        config: Any = OmegaConf.to_container(OmegaConf.load(folder / CONFIG))
+        result = json.loads((folder / RESULT).read_text())
+        settings = {**config.pop("choices"), **dict(_leaves(config))}
+        run = Finished(folder, result, settings)
+        run.accuracy, run.size_bytes, result["params"], result["macs"], result["seconds"]
+    except (ValueError, KeyError, AttributeError) as error:
+        raise BadInput(f"{folder} is no run of ours, or is damaged ({type(error).__name__}: {error})") from error
+    return run
+
+
+def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in node.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def comparisons(runs: Sequence[Finished]) -> list[Comparison]:
+    """Put what can be compared together: runs of one data set and, but that distillation classifies, too, one task."""
+    kinds: dict[str, list[Finished]] = defaultdict(list)
+    for run in runs:
+        task = run.settings["task"]
+        of_task = "" if task in ("classification", "distill", "transduction") else f", task={task}"
+        kinds[f"{run.result['data']}{of_task}"].append(run)
+    return [
+        Comparison(title, sorted(grouped(kind), key=lambda group: -group.accuracy)) for title, kind in kinds.items()
+    ]
+
+
+def grouped(runs: Sequence[Finished]) -> list[Group]:
+    """Put runs together that differ in seed or fold only; the second of one seed and fold begins a group of its own.
+
+    A group is named as its first run, and where several have a name, by what they differ in, or else by its time.
+    """
+    groups: dict[tuple[str, int], list[Finished]] = defaultdict(list)
+    times_seen: Counter[tuple[str, str]] = Counter()
+    for run in runs:
+        same = json.dumps({k: v for k, v in run.settings.items() if k not in (*REPEATS, *NAMES)}, sort_keys=True)
+        which = json.dumps([run.settings.get(key) for key in REPEATS])
+        groups[same, times_seen[same, which]].append(run)
+        times_seen[same, which] += 1
+    firsts = [group[0] for group in groups.values()]
+    labels = [str(run.settings["name"]) for run in firsts]
+    for more in (_differences, lambda several: [run.folder.name for run in several]):
+        for label in [label for label, count in Counter(labels).items() if count > 1]:
+            places = [i for i, one in enumerate(labels) if one == label]
+            for i, words in zip(places, more([firsts[i] for i in places]), strict=True):
+                labels[i] = f"{label} {words}".strip()
+    return [Group(label, group) for label, group in zip(labels, groups.values(), strict=True)]
+
+
+def _differences(runs: Sequence[Finished]) -> list[str]:
+    """Say of each run in a few words what sets it apart: of another model or optimizer, only which."""
+    differ = differing([run.settings for run in runs])
+    keys = [key for key in differ if not any(key.startswith(f"{other}.") for other in differ)]
+    return [" ".join(f"{key}={run.settings.get(key)}" for key in keys if key not in REPEATS) for run in runs]
+
+
+def differing(several: Sequence[Settings]) -> list[str]:
+    """Name the settings that some of several runs have and others have not, or have otherwise."""
+    keys = dict.fromkeys(key for settings in several for key in settings if key not in NAMES)
+    missing = object()
+    return [key for key in keys if any(s.get(key, missing) != several[0].get(key, missing) for s in several)]
+
+
+def curve(folder: Path, metric: str) -> list[tuple[int, float]]:
+    """Give a metric of a run's metrics.csv as (epochs trained, value); of a loss while training, the epoch's mean."""
+    file = folder / "metrics.csv"
+    if not file.exists():
+        return []
+    points, since = [], []
+    with open(file, newline="") as lines:
+        for row in csv.DictReader(lines):
+            if row.get(metric):
+                since.append(float(row[metric]))
+            if row.get("epoch") and since:
+                points.append((int(float(row["epoch"])) + 1, statistics.fmean(since)))
+                since = []
+    return points
+
+
+def mean_and_spread(results: Sequence[dict[str, Any]], split: str, metric: str = "accuracy") -> str:
+    """Say the mean of a metric of the runs and, of several, the standard deviation of a sample, in per cent."""
+    values = [100 * result[split][metric] for result in results if metric in result[split]]
+    if not values:
+        return "–"
+    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.2f} %{spread}"

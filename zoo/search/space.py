@@ -1,0 +1,106 @@
+"""What a search draws: overrides whose values are sweeps in Hydra's own grammar, as distributions of Optuna's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, Override, Quote, QuotedString, RangeSweep
+from hydra.errors import HydraException
+
+from zoo.errors import BadInput, reason
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+    from optuna.trial import Trial
+
+OWN = ("trials", "sampler", "pruner", "jobs", "space", "name", "runs", "resume")  # keys that no trial is told
+
+
+def with_space(arguments: list[str]) -> list[str]:
+    """Move the sweeps of a command line into `space`, and leave a value of each where it stood.
+
+    So Hydra, which takes sweeps for its -m only, composes and checks the config of one trial.
+    """
+    plain, space = [], []
+    for argument in arguments:
+        override = _parsed(argument)
+        if override is None or not override.is_sweep_override():
+            plain.append(argument)
+            continue
+        if override.key_or_group in OWN:
+            raise BadInput(f"{argument} is the same for all trials, and cannot be searched over")
+        space.append(QuotedString(argument, Quote.single).with_quotes())
+        plain.append(f"{override.get_key_element()}={_values(override)[0]}")
+    return [*plain, f"space=[{','.join(space)}]"]
+
+
+def _parsed(argument: str) -> Override | None:
+    """Parse an override; what is none is left to Hydra, which says so."""
+    try:
+        return None if argument.startswith("-") else OverridesParser.create().parse_override(argument)
+    except HydraException:
+        return None
+
+
+def _values(override: Override) -> list[str]:
+    """Give a sweep's values as they are written in overrides, of an interval its ends."""
+    sweep = override.value()
+    if isinstance(sweep, IntervalSweep):
+        return [str(sweep.start), str(sweep.end)]
+    try:
+        values = list(override.sweep_string_iterator())
+    except HydraException as error:
+        raise BadInput(f"{override.input_line} cannot be searched over: write out what there is to choose") from error
+    if not values:
+        raise BadInput(f"{override.input_line} has no value in it")
+    return values
+
+
+def distributions(space: Sequence[str]) -> dict[str, BaseDistribution]:
+    """Give what Optuna is to draw for each key; choices are drawn as they are written.
+
+    The end of an interval may be drawn, and that of a range, as in Python, not. `tag(log, ...)` draws logarithms.
+    """
+    overrides = [OverridesParser.create().parse_override(text) for text in space]
+    return {override.get_key_element(): _distribution(override) for override in overrides}
+
+
+def _distribution(override: Override) -> BaseDistribution:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    sweep: Any = override.value()
+    values, ordered = _values(override), isinstance(sweep, IntervalSweep | RangeSweep)
+    if sweep.tags - ({"log"} if ordered else set()):
+        raise BadInput(f"{override.input_line}: the one tag there is is log, of an interval or a range")
+    if not ordered:
+        return CategoricalDistribution(values)
+    log = bool(sweep.tags)
+    whole = isinstance(sweep.start, int) and all(value.lstrip("-").isdigit() for value in values)
+    number, kind = (int, IntDistribution) if whole else (float, FloatDistribution)  # type: Any, Any
+    low, high = sorted((number(values[0]), number(values[-1])))
+    step = {"step": number(abs(sweep.step))} if isinstance(sweep, RangeSweep) else {}
+    try:
+        return kind(low, high, log=log, **step)
+    except ValueError as error:
+        raise BadInput(f"{override.input_line}: {reason(error)}") from error
+
+
+def draw(trial: Trial, space: Mapping[str, BaseDistribution]) -> list[str]:
+    """Draw a trial's overrides; of one that was taken up again, find those that were drawn."""
+    from optuna.distributions import FloatDistribution, IntDistribution
+
+    for key, one in space.items():
+        if isinstance(one, FloatDistribution):
+            trial.suggest_float(key, one.low, one.high, log=one.log, step=one.step)
+        elif isinstance(one, IntDistribution):
+            trial.suggest_int(key, one.low, one.high, log=one.log, step=one.step)
+        else:
+            trial.suggest_categorical(key, one.choices)  # type: ignore[attr-defined]
+    return overrides(trial.params)
+
+
+def overrides(params: Mapping[str, Any]) -> list[str]:
+    """Write drawn parameters as overrides that give the very same numbers again."""
+    return [f"{key}={value}" for key, value in params.items()]

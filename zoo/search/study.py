@@ -1,0 +1,255 @@
+"""A search as a study of Optuna's in runs/<name>/study.db, which always knows how far it is.
+
+Trials are told apart from the processes that train them: a process that a kill has ended is started again, the trial
+goes on, and the study neither loses nor gains one.
+"""
+
+import fcntl
+import math
+import os
+import shlex
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import hydra
+import numpy as np
+import optuna
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.trial import FrozenTrial, Trial, TrialState
+from rich.console import Console
+from rich.table import Table
+
+from zoo import ranks
+from zoo.errors import BadInput, ZooError, choices, reason
+from zoo.folder import config_of
+from zoo.search.space import OWN, distributions, draw, overrides
+from zoo.search.trials import OUTPUT, TrialRun
+
+DATABASE, LOCK = "study.db", ".lock"
+SAMPLERS = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}
+PRUNERS: dict[str, Callable[[], optuna.pruners.BasePruner]] = {
+    "median": optuna.pruners.MedianPruner,  # begins after five whole trials
+    "halving": lambda: optuna.pruners.SuccessiveHalvingPruner(min_resource=1),  # asynchronous; after epochs 1, 4, 16
+    "none": optuna.pruners.NopPruner,
+}
+SECONDS_BETWEEN_LOOKS = 0.2
+MOST_SHOWN = 10
+FEWEST_FOR_IMPORTANCE = 10
+console = Console(highlight=False)
+
+
+def search(cfg: DictConfig) -> None:
+    """Run the trials that a study still lacks, those of before counted, and print what was found."""
+    _check(cfg)
+    space, place = distributions(cfg.space), Path(cfg.runs) / cfg.name
+    drawn = {*OWN, *(key.lstrip("+") for key in space)}
+    fixed = [o for o in HydraConfig.get().overrides.task if o.split("=")[0].lstrip("+") not in drawn]
+    _check_choices(space, fixed)
+    with _opened(place, cfg, fixed) as study:
+        _run(study, cfg, place, fixed, space)
+        _show(study, place)
+
+
+def _run(
+    study: optuna.Study, cfg: DictConfig, place: Path, fixed: list[str], space: Mapping[str, BaseDistribution]
+) -> None:
+    """Keep `jobs` trials going, first those that an interruption left unfinished, until there are as many as asked."""
+    slots = [_environment(cfg, slot) for slot in range(cfg.jobs)]
+    running: dict[int, _Running] = {}
+    unfinished = study.get_trials(states=[TrialState.RUNNING])
+    try:
+        while True:
+            for slot in sorted(set(range(cfg.jobs)) - running.keys()):
+                before = unfinished.pop(0) if unfinished else None
+                if before or len(study.get_trials(deepcopy=False)) < cfg.trials:
+                    trial = begun(study, cfg.sampler, cfg.seed, before)
+                    line = [*fixed, *draw(trial, space)]
+                    run = TrialRun(place / f"trial_{trial.number:03}", line, slots[slot])
+                    epochs = before.intermediate_values if before else {}
+                    running[slot] = _Running(trial, run, max(epochs, default=0))
+            if not running:
+                return
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+            for slot, one in list(running.items()):
+                if one.ended(study, cfg.callbacks.product.metric):
+                    del running[slot]
+    finally:
+        for one in running.values():
+            one.run.stop()
+        for one in running.values():
+            one.run.wait()
+
+
+def _check(cfg: DictConfig) -> None:
+    """Refuse what no study can be made of."""
+    if not cfg.space:
+        raise BadInput(
+            "there is nothing to search over: make an override a sweep, such as "
+            "'optim.lr=tag(log, interval(1e-4, 1e-1))'"
+        )
+    if cfg.resume:
+        raise BadInput("resume is for runs; a search goes on where it was by the command that began it")
+    for key in ("trials", "jobs"):
+        if type(cfg[key]) is not int or cfg[key] < 1:
+            raise BadInput(f"{key}={cfg[key]} was asked for; it must be a whole number, at least 1")
+    for key, known in (("sampler", SAMPLERS), ("pruner", PRUNERS)):
+        if cfg[key] not in known:
+            raise BadInput(f"{key}={cfg[key]} is no {key}; {choices(str(cfg[key]), known)}")
+    if cfg.trainer.devices not in (1, "auto"):
+        raise BadInput(f"trainer.devices={cfg.trainer.devices}: a trial has one device, and jobs= are run at once")
+    product = cfg.callbacks.get("product")
+    if not product or not str(product.metric).startswith("val/"):
+        raise BadInput("callbacks.product.metric names no validation metric, by which a search could choose")
+    config_of(cfg)
+
+
+def _check_choices(space: Mapping[str, BaseDistribution], fixed: list[str]) -> None:
+    """Refuse a choice that Hydra could not make, such as a model that there is not."""
+    for key, one in space.items():
+        for value in one.choices if isinstance(one, CategoricalDistribution) else ():
+            try:
+                hydra.compose("train", [*fixed, f"{key}={value}"])
+            except HydraException as error:
+                raise BadInput(f"{key}={value} cannot be chosen: {reason(error)}") from error
+
+
+@contextmanager
+def _opened(place: Path, cfg: DictConfig, fixed: list[str]) -> Iterator[optuna.Study]:
+    """Open a study, new or as it was left, for this process alone; BadInput where it searches for something else."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    place.mkdir(parents=True, exist_ok=True)
+    with open(place / LOCK, "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise BadInput(f"{place} is being searched by another process") from error
+        product, storage = cfg.callbacks.product, optuna.storages.RDBStorage(f"sqlite:///{place / DATABASE}")
+        study = optuna.create_study(
+            storage=storage,
+            study_name=cfg.name,
+            direction="maximize" if product.mode == "max" else "minimize",
+            pruner=PRUNERS[cfg.pruner](),
+            load_if_exists=True,
+        )
+        asked = {
+            "overrides": fixed,
+            "space": list(cfg.space),
+            "metric": product.metric,
+            "sampler": cfg.sampler,
+            "pruner": cfg.pruner,
+        }
+        for key, value in asked.items():
+            known = study.user_attrs.get(key, value)
+            if known != value:
+                raise BadInput(
+                    f"{place} is a search with the {key} {known}, and not {value}; another name= begins a new one"
+                )
+            study.set_user_attr(key, value)
+        try:
+            yield study
+        finally:
+            storage.remove_session()
+            storage.engine.dispose()
+
+
+def _environment(cfg: DictConfig, slot: int) -> dict[str, str]:
+    """Give the environment of a slot's trials: a GPU of their own where there are as many, and a share of the cores."""
+    import torch
+
+    environment = {key: value for key, value in os.environ.items() if key != "HYDRA_FULL_ERROR"}  # set by zoo.cli
+    environment.setdefault("OMP_NUM_THREADS", str(max(1, ranks.num_cores() // cfg.jobs)))
+    if cfg.trainer.accelerator != "cpu" and (num := torch.cuda.device_count()):
+        visible = environment.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(num)))).split(",")
+        environment["CUDA_VISIBLE_DEVICES"] = visible[slot % num]
+    return environment
+
+
+def begun(study: optuna.Study, sampler: str, seed: int, before: FrozenTrial | None = None) -> Trial:
+    """Begin a trial, or take one up; each draws with a generator of its own, so that no interruption shifts draws."""
+    number = before.number if before else len(study.get_trials(deepcopy=False))
+    own = np.random.SeedSequence([seed, number]).generate_state(1)
+    study.sampler = SAMPLERS[sampler](seed=int(own[0]))
+    return Trial(study, before._trial_id) if before else study.ask()
+
+
+@dataclass
+class _Running:
+    """A trial in its process, and the last epoch that the pruner has seen of it."""
+
+    trial: Trial
+    run: TrialRun
+    epoch: int
+    pruned: bool = False
+
+    def ended(self, study: optuna.Study, metric: str) -> bool:
+        """Look how far the run is, stop it where the pruner says so, and tell the study when it has ended."""
+        over = self.run.process.poll() is not None  # asked first, so that what is read then is all there will be
+        for epoch, value in [] if self.pruned else self.run.epochs(metric):
+            if epoch > self.epoch and math.isfinite(value):
+                self.epoch = epoch
+                self.trial.report(value, epoch)
+                if epoch < self.run.max_epochs and self.trial.should_prune():
+                    self.pruned = True
+                    self._tell(study, None, TrialState.PRUNED, f"pruned after epoch {epoch}")
+                    self.run.stop()
+                    break
+        if over and not self.pruned:
+            value_ = self.run.value(metric)
+            if value_ is not None:
+                self._tell(study, value_, TrialState.COMPLETE, f"{metric} {value_:.4f}")
+            elif self.run.diverged:  # told as pruned, since samplers learn from those and not from failures
+                self._tell(study, None, TrialState.PRUNED, f"diverged: {self.run.last_words}")
+            else:
+                self._tell(study, None, TrialState.FAIL, f"failed: {self.run.last_words}")
+        return over
+
+    def _tell(self, study: optuna.Study, value: float | None, state: TrialState, how: str) -> None:
+        self.trial.set_user_attr("ended", how)
+        study.tell(self.trial, value, state)
+        console.print(f"trial {self.trial.number:3}   {shown(self.trial.params)}   {how}", soft_wrap=True)
+
+
+def shown(params: dict[str, Any]) -> str:
+    """Write parameters for a person to read."""
+    return " ".join(f"{key}={digits(value)}" for key, value in params.items())
+
+
+def digits(value: Any) -> str:
+    """Write a number with three digits, and anything else as it is."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _show(study: optuna.Study, place: Path) -> None:
+    """Print the best trials of a study, and the command that trains with what was found; ZooError without any."""
+    metric = study.user_attrs["metric"]
+    trials = study.get_trials(deepcopy=False)
+    whole = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    if not whole:
+        raise ZooError(f"no trial came to a result; see {place}/trial_*/{OUTPUT}")
+    sign = -1 if study.direction == optuna.study.StudyDirection.MAXIMIZE else 1
+    whole.sort(key=lambda trial: sign * trial.values[0])
+    counts = {state: sum(trial.state == state for trial in trials) for state in (TrialState.PRUNED, TrialState.FAIL)}
+    table = Table(title=f"The best of {len(trials)} trials", title_justify="left")
+    for column in ("trial", metric, *study.best_params):
+        table.add_column(column, justify="right")
+    for trial in whole[:MOST_SHOWN]:
+        table.add_row(str(trial.number), f"{trial.value:.4f}", *(digits(value) for value in trial.params.values()))
+    console.print(table)
+    console.print(
+        f"{len(whole)} came to their end, {counts[TrialState.PRUNED]} were pruned or diverged, "
+        f"{counts[TrialState.FAIL]} failed. They were chosen by {metric}; the test set was not looked at.",
+        soft_wrap=True,
+    )
+    if len(whole) >= FEWEST_FOR_IMPORTANCE:
+        importances = optuna.importance.get_param_importances(study)
+        console.print("Importance  " + ", ".join(f"{key} {share:.0%}" for key, share in importances.items()))
+    line = [*study.user_attrs["overrides"], *overrides(study.best_params)]
+    console.print(f"Best        python train.py {shlex.join(line)}", soft_wrap=True)
+    console.print(f"Compare     python scripts/compare.py {place}", soft_wrap=True)

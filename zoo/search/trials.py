@@ -1,0 +1,115 @@
+"""A trial as a process of train.py in a run folder of its own, which is all that a search learns of it."""
+
+import contextlib
+import ctypes
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.types import Quote, QuotedString
+from omegaconf import OmegaConf
+
+from zoo.compare.runs import curve
+from zoo.errors import Diverged
+from zoo.folder import CONFIG
+
+TRAIN = Path(__file__).resolve().parents[2] / "train.py"
+OUTPUT = "output.txt"
+PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
+SECONDS_TO_STOP = 120  # for the step or the validation in hand
+
+
+class TrialRun:
+    """Start or go on with the training of a trial in `place`, runs/<study>/trial_<number>; dies with this process.
+
+    A run folder that is there already is resumed, and ends, on a CPU, as if it had never been interrupted.
+    """
+
+    def __init__(self, place: Path, overrides: Sequence[str], environment: dict[str, str]) -> None:
+        self.place = place
+        place.mkdir(parents=True, exist_ok=True)
+        there = self.folder
+        line = [f"resume={_quoted(there)}"] if there else [*overrides, f"name={place.name}"]
+        if not there:
+            line.append(f"runs={_quoted(place.parent)}")
+        with open(place / OUTPUT, "ab") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, str(TRAIN), *line],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,  # so that Ctrl-C comes to the search alone, which passes it on
+                preexec_fn=_dying_with_parent(),
+            )
+
+    @property
+    def folder(self) -> Path | None:
+        """The run folder, once the run has made it."""
+        return next((path.parent for path in sorted(self.place.glob(f"*/{CONFIG}"))), None)
+
+    @property
+    def max_epochs(self) -> int:
+        assert self.folder is not None
+        return OmegaConf.load(self.folder / CONFIG).trainer.max_epochs
+
+    def epochs(self, metric: str) -> list[tuple[int, float]]:
+        """Give the validations so far as (epoch, value)."""
+        return [] if self.folder is None else curve(self.folder, metric)
+
+    def stop(self) -> None:
+        """Ask the run to save and to end."""
+        with contextlib.suppress(ProcessLookupError):
+            self.process.terminate()
+
+    def wait(self) -> None:
+        """Wait until a run that was stopped has ended, and end one that does not."""
+        try:
+            self.process.wait(SECONDS_TO_STOP)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def value(self, metric: str) -> float | None:
+        """Give the validation metric of the weights that a run has kept, or None where it has come to no result."""
+        if self.process.returncode or self.folder is None:
+            return None
+        result: dict[str, Any] = json.loads((self.folder / "result.json").read_text())
+        value = result["validation"].get(metric.removeprefix("val/"))
+        return value if value is not None and math.isfinite(value) else None
+
+    @property
+    def diverged(self) -> bool:
+        return self.process.returncode == Diverged.exit_code
+
+    @property
+    def last_words(self) -> str:
+        """What the run said last, which is why it failed, if it did."""
+        if self.process.returncode < 0:
+            return f"killed by {signal.Signals(-self.process.returncode).name}"
+        lines = (self.place / OUTPUT).read_text(errors="replace").strip().splitlines()
+        return lines[-1].strip().removeprefix("error: ") if lines else f"exit code {self.process.returncode}"
+
+
+def _quoted(path: Path) -> str:
+    return QuotedString(str(path), Quote.single).with_quotes()
+
+
+def _dying_with_parent() -> Callable[[], None] | None:
+    """Give what a child process calls before all else to be killed as soon as this one ends, however it ends."""
+    if sys.platform != "linux":
+        return None
+    prctl, parent = ctypes.CDLL(None).prctl, os.getpid()
+
+    def ask_kernel() -> None:
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it has ended already
+            os._exit(1)
+
+    return ask_kernel
