@@ -186,7 +186,6 @@ def _check(cfg: DictConfig) -> None:
     )
     demand("optim.lr", above_zero, "a number above 0, such as 0.001")
     demand("compress.before_fit", lambda passes: not passes, "empty: there are no passes yet")
-    demand("compress.after_fit", lambda passes: not passes, "empty: there are no passes yet")
 
 
 @contextmanager

@@ -1,0 +1,84 @@
+"""What callbacks that compress while training have in common."""
+
+from typing import Any
+
+import lightning
+from torch.optim import Optimizer
+
+from zoo.callbacks.ema import WeightEMA
+from zoo.callbacks.product import BestProduct
+from zoo.errors import BadInput
+
+
+class Compression(lightning.Callback):
+    """Act on gradients before each step, and have the last word on weights as a part of it.
+
+    Moments are shares of all steps, so that another number of epochs changes no other setting. What a run keeps must
+    come from after the last of them: unless that is the first step, only the last epoch's weights can be its product.
+    """
+
+    def moments(self) -> dict[str, float]:
+        """Give the settings that are moments, in the order in which they must come."""
+        raise NotImplementedError
+
+    def stage(self, trainer: lightning.Trainer) -> int:
+        """Give the number of the stage that a run is in, as far as this callback knows."""
+        raise NotImplementedError
+
+    def scalars(self) -> dict[str, float]:
+        """Give what there is to see of the weights."""
+        raise NotImplementedError
+
+    def before_step(self, trainer: lightning.Trainer, net: Any) -> None:
+        """Act between the backward pass and the step, on gradients that are whole and not yet clipped."""
+
+    def after_step(self) -> None:
+        """Act before anyone sees what the optimizer has made of the weights."""
+
+    def check_moments(self) -> None:
+        moments = list(self.moments().values())
+        if not all(0 <= moment <= 1 for moment in moments) or moments != sorted(moments):
+            told = ", ".join(f"{name}={moment}" for name, moment in self.moments().items())
+            raise ValueError(f"{told}: each must be a share of all steps, from 0 to 1, and none before its predecessor")
+
+    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if pl_module.device_mesh is not None:
+            raise BadInput("compress wants whole weights, and trainer.strategy=fsdp2 shares them out; take ddp")
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, WeightEMA):
+                raise BadInput("callbacks=ema averages away what compress makes of the weights; give one of the two")
+            if isinstance(callback, BestProduct) and callback.metric is not None and max(self.moments().values()) > 0:
+                raise BadInput(
+                    f"callbacks.product.metric={callback.metric} could keep weights from before they were compressed; "
+                    "null keeps the last"
+                )
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        for optimizer in trainer.optimizers:
+            optimizer.register_step_post_hook(lambda *_: self.after_step())
+
+    def on_before_optimizer_step(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, optimizer: Optimizer
+    ) -> None:
+        self.before_step(trainer, pl_module.net)
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        all_of_us = [c for c in trainer.callbacks if isinstance(c, Compression)]  # type: ignore[attr-defined]
+        if self is all_of_us[0]:
+            values: dict[str, float] = {"compress/stage": max(one.stage(trainer) for one in all_of_us)}
+            for one in all_of_us:
+                values |= one.scalars()
+            for logger in trainer.loggers:
+                logger.log_metrics(values, step=trainer.global_step - 1)
+
+
+def step_at(trainer: lightning.Trainer, moment: float) -> int:
+    """Give the optimizer's step, from 0, that a share of all steps is; for 1 the last."""
+    total = int(trainer.estimated_stepping_batches)
+    return min(round(moment * total), total - 1)
+
+
+def start_optimizers_anew(trainer: lightning.Trainer) -> None:
+    """Have optimizers forget their steps, which were made with other weights; learning rates go on."""
+    for optimizer in trainer.optimizers:
+        optimizer.state.clear()
