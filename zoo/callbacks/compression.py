@@ -3,6 +3,7 @@
 from typing import Any
 
 import lightning
+from torch import nn
 from torch.optim import Optimizer
 
 from zoo.callbacks.ema import WeightEMA
@@ -70,6 +71,12 @@ class Compression(lightning.Callback):
                 values |= one.scalars()
             for logger in trainer.loggers:
                 logger.log_metrics(values, step=trainer.global_step - 1)
+
+
+def net_of(task: lightning.LightningModule) -> nn.Module:
+    """Give a task's net."""
+    assert isinstance(task.net, nn.Module)
+    return task.net
 
 
 def step_at(trainer: lightning.Trainer, moment: float) -> int:

@@ -8,14 +8,14 @@ import lightning
 import torch
 from torch import Tensor
 
-from zoo.callbacks.compression import Compression, start_optimizers_anew, step_at
+from zoo.callbacks.compression import Compression, net_of, start_optimizers_anew, step_at
 from zoo.checkpoint import load_weights, read_product
 from zoo.compress import pruning
 from zoo.compress.pruning import Score, by_layer, prunable, sparsity_of
 
 
 class Pruning(Compression):
-    """Raise the share of zeros along a cubic from `begin` to `end` (Zhu and Gupta, 2017), `every` so many steps; hold it.
+    """Raise the share of zeros from `begin` to `end`, `every` so many steps, along a cubic (Zhu and Gupta, 2017).
 
     With `begin` = `end` all is pruned at once. `sparsity` is a share of all weights together or, with `per_layer`, of
     each layer; a mapping gives each layer its own, by name or pattern. Scores `movement` and `taylor` are added up from
@@ -56,7 +56,7 @@ class Pruning(Compression):
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
-        weights: dict[str, Tensor] = dict(prunable(pl_module.net))
+        weights: dict[str, Tensor] = dict(prunable(net_of(pl_module)))
         self.shares = by_layer(self.sparsity, weights, "compress.prune.sparsity")
         self.weights = {name: weights[name] for name in self.shares}
         self.sums = {name: total.to(pl_module.device) for name, total in self.sums.items()}
@@ -76,7 +76,7 @@ class Pruning(Compression):
         if (turn and step < end) or step == end:
             self._prune(weights, pruning.cubic((step - begin) / max(1, end - begin) if step < end else 1.0))
         if self.rewind and step == end:
-            self._rewind(trainer, net)
+            self._rewind(trainer, net, self.rewind)
         grown: dict[str, Tensor] = {}
         if self.regrow and turn and step < until:
             share = self.regrow / 2 * (1 + math.cos(math.pi * (step - begin) / (until - begin)))
@@ -104,10 +104,10 @@ class Pruning(Compression):
             assert isinstance(self.sparsity, float)
             pruning.prune(weights, scores, progress * self.sparsity)
 
-    def _rewind(self, trainer: lightning.Trainer, net: Any) -> None:
-        """Put early weights in the place of the survivors, and of all that is not pruned; the step in hand is left out."""
+    def _rewind(self, trainer: lightning.Trainer, net: Any, file: str) -> None:
+        """Put early weights where nothing is pruned, and leave out the step in hand."""
         zeros = {name: weight == 0 for name, weight in self.weights.items()}
-        load_weights(net, read_product(self.rewind))
+        load_weights(net, read_product(file))
         for name, weight in self.weights.items():
             weight.masked_fill_(zeros[name], 0)
         for parameter in net.parameters():

@@ -6,7 +6,7 @@ from typing import Any
 import lightning
 from torch import Tensor
 
-from zoo.callbacks.compression import Compression, start_optimizers_anew, step_at
+from zoo.callbacks.compression import Compression, net_of, start_optimizers_anew, step_at
 from zoo.compress.pruning import by_layer, prunable
 from zoo.compress.sharing import MOST_BITS, Codebook, Init, bits_by_budget, share
 from zoo.errors import BadInput
@@ -16,9 +16,9 @@ class WeightSharing(Compression):
     """From the moment `begin` on, let each layer's survivors share 2^bits values, and train the values.
 
     `bits` is of all layers, or a mapping of layer names, which may be patterns, to a number each; or else `mean_bits`
-    is what a survivor may take on average, shared out so that weights change least. A value's gradient is the sum of its members',
-    and the optimizer begins anew, so that members move alike (Han et al., 2015, section 3). No codebook is kept: what
-    is equal before a step is equal after it. `before` is what the last validation before that moment measured.
+    is what a survivor may take on average, shared out so that weights change least. A value's gradient is the sum of
+    its members', and the optimizer begins anew, so that members move alike (Han et al., 2015, section 3). No codebook
+    is kept: what is equal before a step is equal after it. `before` is what was validated last before that moment.
     """
 
     def __init__(
@@ -32,7 +32,9 @@ class WeightSharing(Compression):
         if not all(type(one) is int and 1 <= one <= MOST_BITS for one in given):
             raise ValueError(f"bits={bits}: a codebook has 1 to {MOST_BITS} bits")
         if mean_bits is not None and not 1 <= mean_bits <= MOST_BITS:
-            raise ValueError(f"mean_bits={mean_bits} must lie between 1 and {MOST_BITS}, or be null for `bits` of each layer")
+            raise ValueError(
+                f"mean_bits={mean_bits} must lie between 1 and {MOST_BITS}, or be null for `bits` of each layer"
+            )
         self.bits, self.mean_bits, self.init, self.begin = bits, mean_bits, init, begin
         self.check_moments()
         self.weights: dict[str, Tensor] = {}
@@ -45,11 +47,13 @@ class WeightSharing(Compression):
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         super().on_fit_start(trainer, pl_module)
         if getattr(pl_module, "max_norm", None) is not None:
-            raise BadInput("task.max_norm shortens the weights of each unit, and compress.share wants shared ones equal")
+            raise BadInput(
+                "task.max_norm shortens the weights of each unit, and compress.share wants shared ones equal"
+            )
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
-        self.weights = dict(prunable(pl_module.net))
+        self.weights = dict(prunable(net_of(pl_module)))
         self.bits_of = by_layer(self.bits, self.weights, "compress.share.bits")
         if trainer.global_step > step_at(trainer, self.begin):
             self._read_codebooks()

@@ -38,7 +38,7 @@ def by_layer(setting: Setting | Mapping[str, Setting], weights: Mapping[str, Ten
 
 
 def cubic(progress: float) -> float:
-    """Give the share of the final sparsity at a share of the ramp (Zhu and Gupta, 2017, "To prune, or not to prune", (1))."""
+    """Give the share of the final sparsity at a share of the way (Zhu and Gupta, 2017, "To prune, or not to prune")."""
     return 1 - (1 - progress) ** 3
 
 

@@ -1,4 +1,4 @@
-"""Share weights: the survivors of a layer take few values, and no codebook is kept, since the weights are the codebook."""
+"""Share weights: the survivors of a layer take few values, and no codebook is kept, since they are the codebook."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ class Codebook:
 
     @torch.no_grad()
     def tie_gradient(self, gradient: Tensor) -> None:
-        """Give every member the sum of its cluster's gradients, in place, and zeros none (Han et al., 2015, section 3)."""
+        """Give every member the sum of its cluster's gradients, in place, and zeros none (Han et al., 2015, 3.1)."""
         sums = torch.zeros_like(self.values).index_add_(0, self.members, gradient.flatten()[self.positions])
         gradient.copy_(self._spread(sums, gradient))
 
@@ -149,7 +149,7 @@ def squared_error(values: Tensor, means: Tensor) -> float:
 
 
 def bits_by_budget(weights: Mapping[str, Tensor], mean_bits: float) -> dict[str, int]:
-    """Share out bits among weights so that a survivor has `mean_bits` on average at most, and the squared error falls most.
+    """Share out bits so that a survivor has `mean_bits` on average at most, and the squared error falls most.
 
     Each begins with one bit; the next goes where it takes away the most error for each bit of all survivors.
     """
@@ -161,9 +161,14 @@ def bits_by_budget(weights: Mapping[str, Tensor], mean_bits: float) -> dict[str,
     }
     given = dict.fromkeys(survivors, 1)
     left = (mean_bits - 1) * sum(len(values) for values in survivors.values())
-    while open_ := [name for name, values in survivors.items() if given[name] < MOST_BITS and len(values) <= left]:
-        gains = {name: (errors[name][given[name] - 1] - errors[name][given[name]]) / len(survivors[name]) for name in open_}
-        most = max(open_, key=gains.__getitem__)
+    while True:
+        gains = {
+            name: (errors[name][given[name] - 1] - errors[name][given[name]]) / len(values)
+            for name, values in survivors.items()
+            if given[name] < MOST_BITS and len(values) <= left
+        }
+        most = max(gains, key=gains.__getitem__, default=None)
+        if most is None or gains[most] <= 0:
+            return given
         given[most] += 1
         left -= len(survivors[most])
-    return given
