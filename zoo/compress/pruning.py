@@ -106,7 +106,7 @@ def regrow(weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor], share
     """
     grown = {}
     for name, weight in weights.items():
-        flat, gradient = weight.flatten(), gradients[name].flatten().abs()
+        flat, gradient = weight.flatten().clone(), gradients[name].flatten().abs()
         num = int(share * int(flat.count_nonzero()))
         smallest = flat.abs().masked_fill(flat == 0, math.inf).topk(num, largest=False).indices
         flat[smallest] = 0

@@ -58,7 +58,7 @@ def share(weight: Tensor, bits: int, init: Init = "linear", seed: int = 0) -> No
     """Let the survivors of a weight take at most 2^bits values, in place: the means of as many clusters (k-means)."""
     if not 1 <= bits <= MOST_BITS:
         raise BadInput(f"{bits} bits were asked for a codebook; 1 to {MOST_BITS} will do")
-    flat = weight.flatten()
+    flat = weight.flatten().clone()
     positions = flat.nonzero().flatten()
     survivors = flat[positions].double()
     if not len(survivors):
