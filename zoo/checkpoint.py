@@ -19,6 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from zoo.compress.recipe import PASSES
 from zoo.errors import BadInput
 from zoo.files import replacing
 
@@ -60,7 +61,7 @@ def read_product(path: str | Path) -> Product:
     if _digest(metadata["zoo"], weights) != metadata["zoo_sha256"]:
         raise BadInput(f"{path} was changed after it was written: its checksum does not match; use the original")
     facts = json.loads(metadata["zoo"])
-    if facts["format"] != FORMAT or facts["recipe"]:
+    if facts["format"] != FORMAT or not all(step.get("pass") in PASSES for step in facts["recipe"]):
         raise BadInput(f"{path} was written by another version of the zoo, which alone can read it")
     return Product(path, weights, facts)
 

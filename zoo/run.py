@@ -22,6 +22,7 @@ from zoo.callbacks.product import BestProduct
 from zoo.callbacks.progress import NoProfiler
 from zoo.callbacks.resume import AtomicCheckpointIO, ResumeCheckpoint
 from zoo.checkpoint import PRODUCT, Product, load_weights, provenance, read_product
+from zoo.compress.recipe import replay
 from zoo.data.images import ImageFacts
 from zoo.data.module import ResidentData
 from zoo.errors import BadInput, ZooError, reason
@@ -30,6 +31,7 @@ from zoo.folder import CONFIG, Run
 from zoo.measure.counts import count_macs_of, count_parameters
 from zoo.measure.throughput import fastest_batch_size, is_out_of_memory
 from zoo.nets import bare_net, laid_out, net_of
+from zoo.passes import read_recipe
 from zoo.tasks.base import Task, parameter_groups
 
 log = logging.getLogger("zoo")
@@ -201,7 +203,7 @@ def fit(run: Run, trainer: lightning.Trainer, task: Task, data: ResidentData) ->
         log.info("Batches are of %d samples.", data.batch_size)
     callback_of(trainer, BestProduct).facts = {
         "config": OmegaConf.to_container(run.cfg, resolve=True),
-        "recipe": [],
+        "recipe": read_recipe(run),
         "data": asdict(data.load()),
         **provenance(),
     }
@@ -264,7 +266,9 @@ def measure_product(run: Run, trainer: lightning.Trainer, task: Task, data: Resi
     ranks.of_first(None)  # which has written it by now
     product = read_product(run.folder / PRODUCT)
     if ranks.world_size() > 1:
-        task.net = laid_out(bare_net(run.cfg.model), run.cfg)  # that of training may be in parts
+        whole = bare_net(run.cfg.model)  # that of training may be in parts
+        replay(whole, product.facts["recipe"])
+        task.net = laid_out(whole, run.cfg)
     load_weights(task.net, product)
     monitor, facts, cfg = callback_of(trainer, TrainingMonitor), data.load(), run.cfg
     sizes = {

@@ -1,0 +1,73 @@
+"""Run the passes of a config over a net, keep the recipe of what they did, and give every process the same net."""
+
+import inspect
+import json
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from zoo import ranks
+from zoo.build import build
+from zoo.checkpoint import read_product
+from zoo.compress.recipe import Step, replay
+from zoo.data.module import ResidentData
+from zoo.files import write_json
+from zoo.folder import Run
+
+log = logging.getLogger("zoo")
+RECIPE = "recipe.json"  # in the run folder: all that was done to the net, there from before its first step
+
+
+def read_recipe(run: Run) -> list[Step]:
+    """Give all that was done to a run's net, as its folder says."""
+    file = run.folder / RECIPE
+    recipe: list[Step] = json.loads(file.read_text()) if file.exists() else []
+    return recipe
+
+
+def recipe_at_start(run: Run) -> list[Step]:
+    """Give what was done to the net before this process gets it: by the run that goes on, or by that of `init_from`."""
+    if run.last_checkpoint:
+        return read_recipe(run)
+    return list(read_product(run.cfg.init_from).facts["recipe"]) if run.cfg.init_from else []
+
+
+def before_fit(run: Run, net: nn.Module, data: ResidentData) -> None:
+    """Pass the net through `compress.before_fit`, unless the run goes on, and write the recipe into its folder.
+
+    The first process does so; the others take over its recipe and its weights.
+    """
+    if run.last_checkpoint:
+        return
+    recipe = recipe_at_start(run)
+    steps = apply(run, "before_fit", net, data) if ranks.rank() == 0 else []
+    if ranks.world_size() > 1:
+        steps = ranks.of_first(steps)
+        if ranks.rank():
+            replay(net, steps)
+        for tensor in net.state_dict().values():
+            torch.distributed.broadcast(tensor, 0)
+    if ranks.rank() == 0 and (recipe or steps):
+        write_json(run.folder / RECIPE, [*recipe, *steps])
+
+
+def apply(run: Run, stage: str, net: nn.Module, data: ResidentData) -> list[Step]:
+    """Pass the net through a stage's passes in their order, and give their steps.
+
+    A pass takes the net and, by their names, what it wants of the run: `example`, what the net is called with for one
+    sample, on the meta device, and `batches`, which iterates over training batches on the CPU.
+    """
+    steps = []
+    for name, node in run.cfg.compress[stage].items():
+        if node is None:
+            continue
+        function: Callable[..., Step] = build(node, f"compress.{stage}.{name}")
+        wanted = inspect.signature(function).parameters
+        given: dict[str, Any] = {"example": data.example(), "batches": data.loader("train", "cpu")}
+        step = function(net, **{key: value for key, value in given.items() if key in wanted})
+        log.info("%s: %s.", name, ", ".join(f"{k}={v}" for k, v in step.items() if not isinstance(v, dict | list)))
+        steps.append(step)
+    return steps
