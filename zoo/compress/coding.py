@@ -71,8 +71,9 @@ class Writer:
         return 32 * words + 64 - float(np.log2(float(width)))
 
     def code(self) -> bytes:
-        """Give all that was written, less the zeros at its end, which are what a reader finds there anyway."""
-        return self._coder.get_compressed().astype(">u4").tobytes().rstrip(b"\0")
+        """Give all that was written, less zeros at the end of its last word, which a reader fills up again."""
+        words = self._coder.get_compressed().astype(">u4").tobytes()
+        return words[:-3] + words[-3:].rstrip(b"\0")
 
     def _encode(self, given: Array, *model: Any) -> Array:
         self._coder.encode(given.astype(np.int32), *model)
@@ -161,7 +162,7 @@ def _sides(shape: tuple[int, ...]) -> tuple[int, int]:
     """Give the numbers of inputs and outputs: a convolution's inputs are all of its window, a vector has one."""
     sides = [side for side in shape if side != 1]
     outputs = sides[0] if len(sides) > 1 else prod(shape)
-    return prod(shape) // max(outputs, 1), outputs
+    return prod(sides[1:]), outputs
 
 
 def _taken_apart(tensor: Tensor) -> Parts:
@@ -176,7 +177,8 @@ def _taken_apart(tensor: Tensor) -> Parts:
     values = patterns[left]
     parts = Parts(signs=left.astype(np.int8), values=values)
     with np.errstate(over="ignore", invalid="ignore"):
-        parts.half = bool((values.view(np.float32).astype(np.float16).astype(np.float32).view(np.uint32) == values).all())
+        halves = values.view(np.float32).astype(np.float16).astype(np.float32)
+    parts.half = bool((halves.view(np.uint32) == values).all())
     if len(np.unique(values[: 16 * MOST_VALUES])) <= MOST_VALUES:
         codebook = np.unique(values)
         width = 16 if parts.half else 32
@@ -235,7 +237,7 @@ def _code(coder: Coder, shape: tuple[int, ...], parts: Parts) -> tuple[float, fl
         length = number(MOST_VALUES, len(parts.codebook) - 1) + 1
         parts.codebook = _code_floats(coder, length, parts.half, parts.codebook)
     codebook_end = coder.num_bits()
-    num_positive = int((parts.codebook >> 31 == 0).sum())
+    num_positive = int(np.count_nonzero(parts.codebook >> 31 == 0))
     signed = 0 < num_positive < len(parts.codebook)
     if parts.masked:
         parts.density = number(TRIVIAL, parts.density)
@@ -246,7 +248,7 @@ def _code(coder: Coder, shape: tuple[int, ...], parts: Parts) -> tuple[float, fl
     else:
         sign_bits = 0.0
     mask_end = coder.num_bits()
-    num = np.count_nonzero(parts.signs) if parts.masked else size
+    num = int(np.count_nonzero(parts.signs)) if parts.masked else size
     if not parts.shared:
         parts.values = _code_floats(coder, num, parts.half, parts.values)
     elif not signed:
@@ -295,7 +297,7 @@ def _code_signs(coder: Coder, parts: Parts, signed: bool) -> float:
                 left[part] = flags = coder.flags(chances, row[part] != 0)
                 found += np.bincount(place[flags], minlength=len(found))
                 expected += np.bincount(place, guess, len(found)).astype(np.int64)  # whole numbers, exact below 2^53
-                found_here += np.count_nonzero(flags)
+                found_here += int(np.count_nonzero(flags))
                 expected_here += int(rate.sum())
             of_output += left
         if not signed:
@@ -303,7 +305,8 @@ def _code_signs(coder: Coder, parts: Parts, signed: bool) -> float:
             continue
         kind = 3 * first[left].astype(np.int64) + second[left] + 4
         before = coder.num_bits()
-        up = coder.flags(((positive << ONE_BITS) // (positive + negative))[kind].clip(LEAST, ONE - LEAST), row[left] > 0)
+        chances = ((positive << ONE_BITS) // (positive + negative)).clip(LEAST, ONE - LEAST)
+        up = coder.flags(chances[kind], row[left] > 0)
         sign_bits += coder.num_bits() - before
         row[left] = np.where(up, 1, -1)
         positive += np.bincount(kind[up], minlength=9)
