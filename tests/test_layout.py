@@ -33,6 +33,7 @@ ARROWS = {
     | {"build", "checkpoint", "compress", "data", "folder", "measure", "models", "passes", "pretrained", "tasks"},
     "callbacks": GROUND | {"compress", "measure", "checkpoint", "folder"},
     "export": GROUND | {"compress", "measure", "checkpoint"},
+    "packing": GROUND | {"checkpoint", "compress", "ledger", "packed"},
     "evaluation": GROUND | {"build", "checkpoint", "data", "nets", "report", "writing"},
     "writing": GROUND | {"data", "models", "tasks"},
     "run": None,  # everything

@@ -186,7 +186,9 @@ def _check(cfg: DictConfig) -> None:
     )
     demand("optim.lr", above_zero, "a number above 0, such as 0.001")
     for stage in ("before_fit", "after_fit"):
-        demand(f"compress.{stage}", OmegaConf.is_dict, "passes by name, such as configs/compress/prune_channels.yaml has")
+        demand(
+            f"compress.{stage}", OmegaConf.is_dict, "passes by name, such as configs/compress/prune_channels.yaml has"
+        )
 
 
 @contextmanager

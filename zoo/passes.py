@@ -11,7 +11,7 @@ from torch import nn
 
 from zoo import ranks
 from zoo.build import build
-from zoo.checkpoint import read_product
+from zoo.checkpoint import Product, read_product
 from zoo.compress.recipe import Step, replay
 from zoo.data.module import ResidentData
 from zoo.files import write_json
@@ -71,3 +71,18 @@ def apply(run: Run, stage: str, net: nn.Module, data: ResidentData) -> list[Step
         log.info("%s: %s.", name, ", ".join(f"{k}={v}" for k, v in step.items() if not isinstance(v, dict | list)))
         steps.append(step)
     return steps
+
+
+def after_fit(run: Run, product: Product) -> tuple[Product, dict[str, dict[str, Any]]]:
+    """Pass a run's product through `compress.after_fit`, and give what comes of it and, by name, what each pass tells.
+
+    Such a pass takes a product and gives another, whose file every process reads, and plain data.
+    """
+    told: dict[str, dict[str, Any]] = {}
+    if ranks.rank() == 0:
+        for name, node in run.cfg.compress.after_fit.items():
+            if node is not None:
+                function: Callable[[Product], Any] = build(node, f"compress.after_fit.{name}")
+                product, told[name] = function(product)
+    path = ranks.of_first(str(product.path))
+    return product if ranks.rank() == 0 else read_product(path), ranks.of_first(told)

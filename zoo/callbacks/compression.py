@@ -30,6 +30,10 @@ class Compression(lightning.Callback):
         """Give what there is to see of the weights."""
         raise NotImplementedError
 
+    def summary(self) -> dict[str, Any]:
+        """Give what a run's result is to tell."""
+        return {}
+
     def before_step(self, trainer: lightning.Trainer, net: Any) -> None:
         """Act between the backward pass and the step, on gradients that are whole and not yet clipped."""
 
@@ -71,6 +75,12 @@ class Compression(lightning.Callback):
                 values |= one.scalars()
             for logger in trainer.loggers:
                 logger.log_metrics(values, step=trainer.global_step - 1)
+
+
+def summaries(trainer: lightning.Trainer) -> dict[str, Any]:
+    """Give what a run's result is to tell of its compression while it trained."""
+    callbacks = [c for c in trainer.callbacks if isinstance(c, Compression)]  # type: ignore[attr-defined]
+    return {name: value for callback in callbacks for name, value in callback.summary().items()}
 
 
 def net_of(task: lightning.LightningModule) -> nn.Module:

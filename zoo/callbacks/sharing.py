@@ -93,6 +93,9 @@ class WeightSharing(Compression):
     def scalars(self) -> dict[str, float]:
         return {"compress/values": sum(len(codebook.values) for codebook in self.codebooks.values())}
 
+    def summary(self) -> dict[str, Any]:
+        return {"validation_before_sharing": {k.removeprefix("val/"): v for k, v in self.before.items()}}
+
     def state_dict(self) -> dict[str, Any]:
         return {"before": self.before}
 
