@@ -192,6 +192,12 @@ def test_zeros_and_shared_values_go_on_at_any_stage(stop_once, only_run, batch):
     assert all(len(weight[weight != 0].unique()) <= 8 for weight in filters.values())
 
 
+@pytest.mark.parametrize("batch", [5, 25])
+def test_a_budget_of_accuracy_goes_on(stop_once, teacher, only_run, tmp_path, batch):
+    dense = only_run().rename(tmp_path / "dense") / "model.safetensors"
+    stop_once(f"init_from={dense}", "compress=auto", "compress.max_drop=5", batch=batch)
+
+
 @pytest.mark.parametrize("batch", [6, 7, 12])
 def test_scores_and_regrowth_go_on_after_a_resume(stop_once, batch):
     line = ["compress.prune.score=movement", "compress.prune.every=3", "compress.prune.regrow=0.3"]

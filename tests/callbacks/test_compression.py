@@ -10,6 +10,7 @@ import torch
 from conftest import scalars
 
 from zoo.checkpoint import read_product
+from zoo.data.images import ImageData
 
 OPTIMIZERS = ["adamw", "sgd optim.lr=0.02", "muon optim.lr=0.02", "rmsprop", "adamw trainer.gradient_clip_val=1"]
 
@@ -72,6 +73,55 @@ def test_zeros_enlarge_no_checkpoint_and_curves_tell_the_stages(command, toy, on
     assert 5 < float(rows[2]["compress/values"]) <= 5 * 32
 
 
+def test_what_is_kept_is_the_best_epoch_since_the_last_stage_began(command, toy, only_run):
+    line = [
+        "trainer.max_epochs=6",
+        "compress.prune.sparsity=0.99",
+        "compress.share.bits=1",
+        "compress.share.begin=0.67",
+    ]
+    assert command("train", *toy, "compress=deep_compression", *line).code == 0
+    facts = read_product(only_run() / "model.safetensors").facts
+    assert facts["best"]["epoch"] >= 4
+    curve = [value for _, value in scalars(only_run())["val/accuracy"]]
+    assert max(curve[:4]) > max(curve[4:]) == pytest.approx(facts["best"]["metrics"]["val/accuracy"])
+
+
+def test_what_is_tested_is_what_the_packed_file_holds(command, toy, only_run):
+    assert command("train", *toy, "compress=deep_compression").code == 0
+    result = json.loads((only_run() / "result.json").read_text())
+    stages = result["compress"]["pack"]["stages"]
+    assert stages["P+Q+coding"] == (only_run() / "model.zoo").stat().st_size == result["bytes"]["model.zoo"]
+    assert stages["dense"] == 4 * 61_706
+    assert stages["P+Q+coding"] < stages["P+Q by the paper's formula"] < stages["P by the paper's formula"]
+    assert command("evaluate", f"checkpoint={only_run()}/model.zoo").code == 0
+    evaluation = json.loads((only_run() / "evaluation.json").read_text())
+    assert evaluation["accuracy"] == result["test"]["accuracy"]
+    assert evaluation["loss"] == pytest.approx(result["test"]["loss"], rel=1e-4)
+
+
+def test_an_accuracy_budget_is_kept_and_test_data_are_touched_once(
+    command, toy, teacher, only_run, tmp_path, monkeypatch
+):
+    dense = only_run().rename(tmp_path / "dense")
+    splits, loader = [], ImageData.loader
+    monkeypatch.setattr(
+        ImageData, "loader", lambda self, split, device: splits.append(split) or loader(self, split, device)
+    )
+    line = [f"init_from={dense}/model.safetensors", "compress=auto", "compress.max_drop=5", "trainer.max_epochs=8"]
+    assert command("train", *toy, *line).code == 0
+    result = json.loads((only_run() / "result.json").read_text())
+    assert splits.count("test") == 1
+    reference = json.loads((dense / "result.json").read_text())["validation"]["accuracy"]
+    assert result["compress"]["reference_accuracy"] == pytest.approx(reference)
+    assert result["validation"]["accuracy"] >= reference - 0.05
+    weights = weights_of(only_run())
+    assert num_zeros(weights) > 0.8 * total(weights)
+    bits = result["compress"]["bits"]
+    assert all(len(weight[weight != 0].unique()) <= 2 ** bits[name] for name, weight in weights.items())
+    assert result["compress"]["pack"]["ledger"]["ratio"] > 20
+
+
 def test_regrowth_keeps_the_number_of_zeros_and_moves_their_places(command, toy, only_run, tmp_path):
     line = ["compress=prune", "compress.prune.end=0", "compress.prune.per_layer=true", "compress.prune.every=2"]
     kept = {}
@@ -110,7 +160,7 @@ def test_a_lottery_ticket_goes_back_to_early_weights(command, toy, only_run, tmp
     ("arguments", "sentence"),
     [
         (["compress=prune", "callbacks=ema"], "callbacks=ema averages away"),
-        (["compress=prune", "callbacks.product.metric=val/accuracy"], "null keeps the last"),
+        (["compress=auto"], "init_from=None was asked for; it must be the model.safetensors of a trained net"),
         (["compress=share", "task.max_norm=3"], "compress.share wants shared ones equal"),
         (["compress=prune", "compress.prune.sparsity=1"], "below 1"),
         (["compress=prune", "compress.prune.begin=0.8"], "begin=0.8, end=0.5: each must be a share of all steps"),
@@ -145,7 +195,6 @@ def test_killed_in_each_stage_it_ends_as_if_it_had_not_been(command, process, to
         assert running.returncode == -signal.SIGKILL
         arguments = [f"resume={only_run()}"]
     assert command("train", *arguments).code == 0
-    for folder in (undisturbed, only_run()):
-        assert len(list(folder.glob("model.*"))) == 1
+    assert len({(folder / "model.zoo").stat().st_size for folder in (undisturbed, only_run())}) == 1
     one, two = (read_product(folder / "model.safetensors").weights for folder in (undisturbed, only_run()))
     assert all(torch.equal(one[name], two[name]) for name in one)

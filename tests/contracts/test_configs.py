@@ -25,8 +25,9 @@ def test_a_smoke_run_with_this_choice_finishes(command, toy_smoke, request, tmp_
     if group == "task" and (option, "fashion_mnist") not in matches("task"):
         toy_smoke = ["data=reverse", "trainer=smoke", "trainer.accelerator=cpu"]
     line = [a for a in toy_smoke if not a.startswith((f"{group}.", "name="))]
-    if choice == "task=distill":
-        line.append(f"task.teacher={request.getfixturevalue('teacher')}")
+    if choice in ("task=distill", "compress=auto"):
+        key = {"task": "task.teacher", "compress": "init_from"}[group]
+        line.append(f"{key}={request.getfixturevalue('teacher')}")
     outcome = command("train", *line, choice, "name=smoke")
     assert outcome.code == 0, outcome.err
     (folder,) = tmp_path.glob("runs/smoke/*")

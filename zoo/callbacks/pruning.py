@@ -8,7 +8,7 @@ import lightning
 import torch
 from torch import Tensor
 
-from zoo.callbacks.compression import Compression, net_of, start_optimizers_anew, step_at
+from zoo.callbacks.compression import Compression, keep_from_now_on, net_of, start_anew, step_at
 from zoo.checkpoint import load_weights, read_product
 from zoo.compress import pruning
 from zoo.compress.pruning import Score, by_layer, prunable, sparsity_of
@@ -36,6 +36,7 @@ class Pruning(Compression):
         regrow_until: float = 0.75,
         rewind: str | None = None,
     ) -> None:
+        super().__init__()
         shares = sparsity.values() if isinstance(sparsity, Mapping) else [sparsity]
         if not all(0 <= share < 1 for share in shares):
             raise ValueError(f"sparsity={sparsity}: a share of zeros is at least 0 and below 1")
@@ -49,7 +50,6 @@ class Pruning(Compression):
         self.check_moments()
         self.weights: dict[str, Tensor] = {}
         self.sums: dict[str, Tensor] = {}  # scores so far
-        self.held: list[tuple[Tensor, Tensor]] = []  # weights of the step in hand, and where they are to be zero
 
     def moments(self) -> dict[str, float]:
         return {"begin": self.begin, "end": self.end, **({"regrow_until": self.regrow_until} if self.regrow else {})}
@@ -75,21 +75,15 @@ class Pruning(Compression):
         turn = step >= begin and (step - begin) % self.every == 0
         if (turn and step < end) or step == end:
             self._prune(weights, pruning.cubic((step - begin) / max(1, end - begin) if step < end else 1.0))
+        if step == end:
+            keep_from_now_on(trainer)
         if self.rewind and step == end:
             self._rewind(trainer, net, self.rewind)
-        grown: dict[str, Tensor] = {}
+        spared = None
         if self.regrow and turn and step < until:
             share = self.regrow / 2 * (1 + math.cos(math.pi * (step - begin) / (until - begin)))
-            grown = pruning.regrow(weights, gradients, share)
-        self.held = []
-        for name, weight in weights.items():
-            zeros = (weight == 0) & ~grown[name] if grown else weight == 0
-            gradients[name].masked_fill_(zeros, 0)  # neither clipping nor Muon is to see these
-            self.held.append((weight, zeros))
-
-    def after_step(self) -> None:
-        for weight, zeros in self.held:
-            weight.detach().masked_fill_(zeros, 0)
+            spared = pruning.regrow(weights, gradients, share).values()
+        self.hold(weights.values(), spared)
 
     def _prune(self, weights: dict[str, Tensor], progress: float) -> None:
         """Prune as much as is due; `progress` is the cubic's, from 0 to 1."""
@@ -113,7 +107,7 @@ class Pruning(Compression):
         for parameter in net.parameters():
             if parameter.grad is not None:
                 parameter.grad.zero_()
-        start_optimizers_anew(trainer)
+        start_anew(trainer)
 
     def stage(self, trainer: lightning.Trainer) -> int:
         return 2 if trainer.global_step > step_at(trainer, self.end) else 1  # retraining, pruning

@@ -6,7 +6,7 @@ from typing import Any
 import lightning
 from torch import Tensor
 
-from zoo.callbacks.compression import Compression, net_of, start_optimizers_anew, step_at
+from zoo.callbacks.compression import Compression, keep_from_now_on, net_of, start_anew, step_at
 from zoo.compress.pruning import by_layer, prunable
 from zoo.compress.sharing import MOST_BITS, Codebook, Init, bits_by_budget, share
 from zoo.errors import BadInput
@@ -28,6 +28,7 @@ class WeightSharing(Compression):
         init: Init = "linear",
         begin: float = 0.75,
     ) -> None:
+        super().__init__()
         given = [*bits.values()] if isinstance(bits, Mapping) else [bits]
         if not all(type(one) is int and 1 <= one <= MOST_BITS for one in given):
             raise ValueError(f"bits={bits}: a codebook has 1 to {MOST_BITS} bits")
@@ -68,7 +69,8 @@ class WeightSharing(Compression):
         for name, bits in self.bits_of.items():
             share(self.weights[name], bits, self.init)
         self._read_codebooks()
-        start_optimizers_anew(trainer)
+        start_anew(trainer)
+        keep_from_now_on(trainer)
 
     def _read_codebooks(self) -> None:
         self.codebooks = {name: Codebook.of(self.weights[name]) for name in self.bits_of}
