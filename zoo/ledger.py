@@ -84,7 +84,7 @@ def _sum(name: str, rows: Iterable[Row]) -> Row:
 
 def show_ledger(ledger: Ledger, title: str) -> None:
     """Print a row a layer, in bytes, and the sums; beside stand the floor of independent weights and Huffman's code."""
-    table = Table(title=title, title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
+    table = Table(title=title, title_justify="left", box=box.SIMPLE, padding=0)
     table.add_column("bytes", overflow="fold", min_width=11)
     for column in ("left", "fp32", *PARTS, "coded", "times", "i.i.d.", "Huffman"):
         table.add_column(column, justify="right", no_wrap=True)

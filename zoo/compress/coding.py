@@ -170,7 +170,7 @@ def _taken_apart(tensor: Tensor) -> Parts:
     if not tensor.dtype.is_floating_point:
         return Parts(tensor.dtype, values=tensor.reshape(-1).to(torch.int64).numpy())
     inputs, outputs = _sides(tuple(tensor.shape))
-    weights = np.array(tensor.float().reshape(outputs, inputs).T, order="C")
+    weights = tensor.float().reshape(outputs, inputs).numpy().T.copy()
     weights += 0  # makes -0, as a mask leaves it of negative weights, 0
     patterns = weights.view(np.uint32)
     left = patterns != 0
