@@ -165,7 +165,7 @@ def test_a_lottery_ticket_goes_back_to_early_weights(command, toy, only_run, tmp
         (["compress=prune", "compress.prune.sparsity=1"], "below 1"),
         (["compress=prune", "compress.prune.begin=0.8"], "begin=0.8, end=0.5: each must be a share of all steps"),
         (["compress=prune", "compress.prune.sparsity={fc: 0.5}"], "no layer of this net is named 'fc'"),
-        (["compress=prune", "compress.prune.score=size"], "compress.prune.score=size does not fit"),
+        (["compress=prune", "compress.prune.score=size"], "prune.score=size does not fit"),
         (["compress=share", "compress.share.bits=9"], "a codebook has 1 to 8 bits"),
     ],
 )
