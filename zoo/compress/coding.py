@@ -168,9 +168,11 @@ def _sides(shape: tuple[int, ...]) -> tuple[int, int]:
 def _taken_apart(tensor: Tensor) -> Parts:
     tensor = tensor.detach().cpu()
     if not tensor.dtype.is_floating_point:
+        if tensor.dtype not in DTYPES:
+            raise ValueError(f"there is no code for {tensor.dtype}")
         return Parts(tensor.dtype, values=tensor.reshape(-1).to(torch.int64).numpy())
     inputs, outputs = _sides(tuple(tensor.shape))
-    weights = np.array(tensor.float().reshape(outputs, inputs).T, order="C")
+    weights = tensor.float().reshape(outputs, inputs).numpy().T.copy()
     weights += 0  # makes -0, as a mask leaves it of negative weights, 0
     patterns = weights.view(np.uint32)
     left = patterns != 0
