@@ -1,4 +1,4 @@
-"""Write a net in another format: `python scripts/export.py checkpoint=runs/<name>/<stamp>/model.safetensors format=zoo`."""
+"""Write a net in another format: `python scripts/export.py checkpoint=<run folder>/model.safetensors format=zoo`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

@@ -1,7 +1,10 @@
 """Tensors come back to the last bit, in fewer bytes than independent weights could take, and the same everywhere."""
 
+import contextlib
+
 import numpy as np
 import pytest
+import scipy.ndimage
 import scipy.stats
 import torch
 
@@ -23,6 +26,12 @@ SHAPES = [
     (3, 0),
 ]
 
+GOLDEN = (
+    "20020dd3373266edcbc002490000000248000cc76ad1c7a3be7f1e01ee34eee9ec05afe04a7d50ffb489cdfc"
+    "5f707379c17f8dd7ccc28eeed9ff57af7c002317c42e8f14d38cf1eb989a1b039e3158ba40bc5a7450888355"
+    "d0e46f2f93d001e6000798000a20000ec8588838"
+)
+
 
 def round_trip(*tensors):
     code, bits = encode(tensors)
@@ -34,7 +43,7 @@ def same(one, other):
     """Tell whether two tensors are equal to the last bit."""
     if one.dtype != other.dtype or one.shape != other.shape:
         return False
-    return one.reshape(-1).view(torch.uint8).tolist() == other.reshape(-1).view(torch.uint8).tolist()
+    return one.numpy().tobytes() == other.numpy().tobytes()
 
 
 def pruned(shape, density, num_values, seed=0):
@@ -113,11 +122,15 @@ def test_a_type_that_is_not_coded_is_refused():
         encode([torch.zeros(2, dtype=torch.complex64)])
 
 
-@pytest.mark.parametrize(("density", "num_values"), [(0.05, 15), (0.1, 32), (0.5, 4)])
-def test_independent_weights_take_a_hundredth_more_than_their_entropy(density, num_values):
-    weights = pruned((1000, 900), density, num_values)
+@pytest.mark.parametrize(
+    ("shape", "density", "num_values"),
+    [((1000, 950), 0.05, 15), ((128, 512, 3, 3), 0.1, 32), ((400, 600), 0.5, 4)],
+    ids=str,
+)
+def test_independent_weights_take_a_hundredth_more_than_their_entropy(shape, density, num_values):
+    weights = pruned(shape, density, num_values)
     code, (bits,) = encode([weights])
-    assert len(code) > 25_000
+    assert len(code) > 50_000
     values, counts = np.unique(weights.numpy(), return_counts=True)
     floor = weights.numel() * scipy.stats.entropy(counts, base=2)  # of zero or value: H(p) + p·H(values)
     assert len(values) == num_values + 1
@@ -126,13 +139,17 @@ def test_independent_weights_take_a_hundredth_more_than_their_entropy(density, n
     assert 0.999 * floor < 8 * len(code) < 1.01 * floor
 
 
-def test_dead_inputs_and_outputs_take_it_far_below():
+def test_dead_inputs_and_outputs_take_it_near_the_entropy_of_the_live():
     weights = pruned((300, 784), 0.1, 15)
-    weights[torch.randperm(300)[:100]] = 0
-    weights[:, torch.randperm(784)[:300]] = 0
+    dead_outputs, dead_inputs = torch.randperm(300)[:100], torch.randperm(784)[:300]
+    weights[dead_outputs] = 0
+    weights[:, dead_inputs] = 0
     code, (bits,) = encode([weights])
-    live = 200 * 484 / (300 * 784)
-    assert 8 * len(code) < (live + 0.3 * (1 - live)) * bits.floor
+    _, counts = np.unique(weights.numpy(), return_counts=True)
+    live = 200 * 484
+    counts[counts.argmax()] -= weights.numel() - live
+    entropy_of_live = live * scipy.stats.entropy(counts, base=2)
+    assert entropy_of_live < 8 * len(code) < 1.06 * entropy_of_live < bits.floor
 
 
 def test_weights_that_resemble_the_next_px_and_the_next_line_take_it_far_below():
@@ -154,7 +171,7 @@ def test_survivors_that_share_nothing_take_little_more_than_their_bits():
 def test_a_weight_in_the_least_of_bits_is_what_the_bound_of_sizes_counts_on():
     least = min(-np.log2(1 - LEAST / ONE), -np.log2(1 - 2.0**-RAREST))
     assert 8 / least < MOST_PER_BYTE
-    for weights in (torch.zeros(2**22), torch.ones(2**22), torch.tensor([1.0, 2.0]).repeat_interleave(2**21)):
+    for weights in (torch.zeros(2**20), torch.ones(2**20), torch.tensor([1.0, 2.0]).repeat_interleave(2**19)):
         code, _ = encode([weights])
         assert weights.numel() < MOST_PER_BYTE * len(code)
 
@@ -165,16 +182,13 @@ def test_the_code_is_the_same_on_every_machine_and_for_ever():
     weights = torch.where(steps * 7919 % 101 < 20, (steps * 31 % 9 - 4) / 8, 0.0).reshape(12, 40)
     tensors = [weights, steps[:5] * 0.3, torch.tensor(4300)]
     code, _ = encode(tensors)
-    assert code.hex() == "GOLDEN"
+    assert code.hex() == GOLDEN
     assert all(same(a, b) for a, b in zip(decode(code, [(12, 40), (5,), ()]), tensors, strict=True))
 
 
 def test_noise_is_read_to_an_end_or_refused():
     draw = np.random.default_rng(0)
+    shapes = [(30, 20), (7,), (3, 3, 3, 3)]
     for _ in range(50):
-        try:
-            tensors = list(decode(draw.bytes(200), [(30, 20), (7,), (3, 3, 3, 3)]))
-        except Exception as error:
-            assert type(error) in (AssertionError, IndexError, ValueError)
-        else:
-            assert [tuple(tensor.shape) for tensor in tensors] == [(30, 20), (7,), (3, 3, 3, 3)]
+        with contextlib.suppress(AssertionError, IndexError, ValueError):
+            assert [tuple(tensor.shape) for tensor in decode(draw.bytes(200), shapes)] == shapes

@@ -168,6 +168,8 @@ def _sides(shape: tuple[int, ...]) -> tuple[int, int]:
 def _taken_apart(tensor: Tensor) -> Parts:
     tensor = tensor.detach().cpu()
     if not tensor.dtype.is_floating_point:
+        if tensor.dtype not in DTYPES:
+            raise ValueError(f"there is no code for {tensor.dtype}")
         return Parts(tensor.dtype, values=tensor.reshape(-1).to(torch.int64).numpy())
     inputs, outputs = _sides(tuple(tensor.shape))
     weights = tensor.float().reshape(outputs, inputs).numpy().T.copy()
