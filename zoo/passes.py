@@ -68,6 +68,7 @@ def apply(run: Run, stage: str, net: nn.Module, data: ResidentData) -> list[Step
         wanted = inspect.signature(function).parameters
         given: dict[str, Any] = {"example": data.example(), "batches": data.loader("train", "cpu")}
         step = function(net, **{key: value for key, value in given.items() if key in wanted})
-        log.info("%s: %s.", name, ", ".join(f"{k}={v}" for k, v in step.items() if not isinstance(v, dict | list)))
+        said = [f"{key}={value}" for key, value in step.items() if isinstance(value, int | float | str)]
+        log.info("compress.%s.%s did %s.", stage, name, ", ".join(said))
         steps.append(step)
     return steps
