@@ -176,7 +176,7 @@ def _settle(
 ) -> list[int]:
     """Find the ratio that meets the target by halving intervals, round all widths up, and then down one after another.
 
-    The next to lose a step is the one furthest above what the ratio would leave it.
+    The next to lose a step is the one furthest above what the ratio would leave it, and the last whichever fits best.
     """
     low, high = 0.0, 1.0
     for _ in range(30):
@@ -194,7 +194,10 @@ def _settle(
         if excess[i] <= -1:
             break
         kept[i] = (kept[i] - 1) // steps[i] * steps[i]
-    return kept if abs(cost(kept) - target) <= abs(cost(previous) - target) else previous
+    lower = [
+        previous[:i] + [(k - 1) // s * s] + previous[i + 1 :] for i, (k, s) in enumerate(zip(previous, steps)) if k > s
+    ]
+    return min([kept, previous, *lower], key=lambda units: abs(cost(units) - target))
 
 
 def cost_of(groups: Sequence[Group], layers: dict[str, Layer]) -> Callable[[Sequence[float]], float]:
