@@ -33,7 +33,7 @@ ARROWS = {
     | {"build", "checkpoint", "compress", "data", "folder", "measure", "models", "passes", "pretrained", "tasks"},
     "callbacks": GROUND | {"compress", "measure", "checkpoint", "folder"},
     "export": GROUND | {"compress", "measure", "checkpoint"},
-    "evaluation": GROUND | {"build", "checkpoint", "data", "nets", "report", "writing"},
+    "evaluation": GROUND | {"build", "checkpoint", "compress", "data", "nets", "report", "writing"},
     "writing": GROUND | {"data", "models", "tasks"},
     "run": None,  # everything
 }

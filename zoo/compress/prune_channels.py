@@ -195,7 +195,9 @@ def _settle(
             break
         kept[i] = (kept[i] - 1) // steps[i] * steps[i]
     lower = [
-        previous[:i] + [(k - 1) // s * s] + previous[i + 1 :] for i, (k, s) in enumerate(zip(previous, steps)) if k > s
+        [*previous[:i], (k - 1) // step * step, *previous[i + 1 :]]
+        for i, (k, step) in enumerate(zip(previous, steps, strict=True))
+        if k > step
     ]
     return min([kept, previous, *lower], key=lambda units: abs(cost(units) - target))
 
