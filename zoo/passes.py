@@ -11,7 +11,7 @@ from torch import nn
 
 from zoo import ranks
 from zoo.build import build
-from zoo.checkpoint import read_product
+from zoo.checkpoint import Product, read_product
 from zoo.compress.recipe import Step, replay
 from zoo.data.module import ResidentData
 from zoo.files import write_json
@@ -43,7 +43,7 @@ def before_fit(run: Run, net: nn.Module, data: ResidentData) -> None:
     if run.last_checkpoint:
         return
     recipe = recipe_at_start(run)
-    steps = apply(run, "before_fit", net, data) if ranks.rank() == 0 else []
+    steps = _apply(run, net, data) if ranks.rank() == 0 else []
     if ranks.world_size() > 1:
         steps = ranks.of_first(steps)
         if ranks.rank():
@@ -54,21 +54,36 @@ def before_fit(run: Run, net: nn.Module, data: ResidentData) -> None:
         write_json(run.folder / RECIPE, [*recipe, *steps])
 
 
-def apply(run: Run, stage: str, net: nn.Module, data: ResidentData) -> list[Step]:
-    """Pass the net through a stage's passes in their order, and give their steps.
+def _apply(run: Run, net: nn.Module, data: ResidentData) -> list[Step]:
+    """Pass the net through the passes of `compress.before_fit` in their order, and give their steps.
 
     A pass takes the net and, by their names, what it wants of the run: `example`, what the net is called with for one
     sample, on the meta device, and `batches`, which iterates over training batches on the CPU.
     """
     steps = []
-    for name, node in run.cfg.compress[stage].items():
+    for name, node in run.cfg.compress.before_fit.items():
         if node is None:
             continue
-        function: Callable[..., Step] = build(node, f"compress.{stage}.{name}")
+        function: Callable[..., Step] = build(node, f"compress.before_fit.{name}")
         wanted = inspect.signature(function).parameters
         given: dict[str, Any] = {"example": data.example(), "batches": data.loader("train", "cpu")}
         step = function(net, **{key: value for key, value in given.items() if key in wanted})
         said = [f"{key}={value}" for key, value in step.items() if isinstance(value, int | float | str)]
-        log.info("compress.%s.%s did %s.", stage, name, ", ".join(said))
+        log.info("compress.before_fit.%s did %s.", name, ", ".join(said))
         steps.append(step)
     return steps
+
+
+def after_fit(run: Run, product: Product) -> tuple[Product, dict[str, dict[str, Any]]]:
+    """Pass a run's product through `compress.after_fit`, and give what comes of it and, by name, what each pass tells.
+
+    Such a pass takes a product and gives another, whose file every process reads, and plain data.
+    """
+    told: dict[str, dict[str, Any]] = {}
+    if ranks.rank() == 0:
+        for name, node in run.cfg.compress.after_fit.items():
+            if node is not None:
+                function: Callable[[Product], Any] = build(node, f"compress.after_fit.{name}")
+                product, told[name] = function(product)
+    path = ranks.of_first(str(product.path))
+    return product if ranks.rank() == 0 else read_product(path), ranks.of_first(told)

@@ -16,6 +16,7 @@ from torch import nn
 
 from zoo import ranks, report
 from zoo.build import attribute_of, build, probe
+from zoo.callbacks.compression import summaries
 from zoo.callbacks.loggers import MetricsCSV, TensorBoard
 from zoo.callbacks.monitor import TrainingMonitor
 from zoo.callbacks.product import BestProduct
@@ -31,7 +32,7 @@ from zoo.folder import CONFIG, Run
 from zoo.measure.counts import count_macs_of, count_parameters
 from zoo.measure.throughput import fastest_batch_size, is_out_of_memory
 from zoo.nets import bare_net, laid_out, net_of
-from zoo.passes import read_recipe
+from zoo.passes import after_fit, read_recipe
 from zoo.tasks.base import Task, parameter_groups
 
 log = logging.getLogger("zoo")
@@ -264,7 +265,7 @@ def callback_of(trainer: lightning.Trainer, kind: type[SomeCallback]) -> SomeCal
 def measure_product(run: Run, trainer: lightning.Trainer, task: Task, data: ResidentData) -> dict[str, Any]:
     """Read the product back from its file, test that, and write result.json and the HParams table's row."""
     ranks.of_first(None)  # which has written it by now
-    product = read_product(run.folder / PRODUCT)
+    product, told = after_fit(run, read_product(run.folder / PRODUCT))
     if ranks.world_size() > 1:
         whole = bare_net(run.cfg.model)  # that of training may be in parts
         replay(whole, product.facts["recipe"])
@@ -293,12 +294,15 @@ def measure_product(run: Run, trainer: lightning.Trainer, task: Task, data: Resi
         "precision": str(trainer.precision),
         "validation": {k.removeprefix("val/"): v for k, v in product.facts["best"]["metrics"].items()},
         "test": {k.removeprefix("test/"): v for k, v in test.items()},
+        "compress": {**told, **summaries(trainer)},
         "num_samples": facts.num_samples,
         "split_hash": facts.split_hash,
         "folder": str(run.folder),
         **{key: product.facts[key] for key in ("commit", "versions")},
     }
     for logger in trainer.loggers:
+        for values in told.values():
+            logger.log_metrics(values.pop("scalars", {}), step=trainer.global_step)
         logger.log_hyperparams(report.hyperparameters(cfg), metrics=report.headline(result))
         logger.finalize("success")
     result["bytes"] = {f.name: f.stat().st_size for f in sorted(run.folder.iterdir()) if f.is_file()}

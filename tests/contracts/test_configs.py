@@ -27,8 +27,9 @@ def test_a_smoke_run_with_this_choice_finishes(command, toy_smoke, request, tmp_
     line = [a for a in toy_smoke if not a.startswith((f"{group}.", "name="))]
     if choice == "compress=semi_structured":
         line.append("model=vgg11")  # LeNet-5 has no linear layer that fits
-    if choice == "task=distill":
-        line.append(f"task.teacher={request.getfixturevalue('teacher')}")
+    if choice in ("task=distill", "compress=auto"):
+        key = {"task": "task.teacher", "compress": "init_from"}[group]
+        line.append(f"{key}={request.getfixturevalue('teacher')}")
     outcome = command("train", *line, choice, "name=smoke")
     assert outcome.code == 0, outcome.err
     (folder,) = tmp_path.glob("runs/smoke/*")

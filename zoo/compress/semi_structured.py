@@ -59,14 +59,17 @@ def use_sparse_kernels(net: nn.Module) -> int:
     net.half()
     net.register_forward_pre_hook(lambda net, args: tuple(x.half() if x.is_floating_point() else x for x in args))
     num = 0
-    for module in net.modules():
-        if isinstance(module, nn.Linear) and module.in_features % 4 == 0:
-            weight = module.weight.detach()
-            if (weight.unflatten(1, (-1, 4)) != 0).sum(2).max() <= 2:
-                try:
-                    sparse = torch.sparse.to_sparse_semi_structured(weight)
-                except RuntimeError:
-                    continue
-                module.weight = nn.Parameter(sparse, requires_grad=False)
-                num += 1
+    for layer in half_empty(net):
+        try:
+            sparse = torch.sparse.to_sparse_semi_structured(layer.weight.detach())
+        except RuntimeError:
+            continue
+        layer.weight = nn.Parameter(sparse, requires_grad=False)
+        num += 1
     return num
+
+
+def half_empty(net: nn.Module) -> list[nn.Linear]:
+    """Give the linear layers of whose weights two in every four are zero."""
+    layers = [m for m in net.modules() if isinstance(m, nn.Linear) and m.in_features % 4 == 0]
+    return [layer for layer in layers if (layer.weight.unflatten(1, (-1, 4)) != 0).sum(2).max() <= 2]

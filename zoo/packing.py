@@ -1,0 +1,32 @@
+"""The last stage of compression: a product as a packed file that is read back, with the sizes of each stage."""
+
+from typing import Any
+
+from zoo.checkpoint import Product, read_product
+from zoo.compress.sizes import huffman_bytes, pruned_bytes, shared_bytes
+from zoo.files import replacing
+from zoo.ledger import draw_ledger, show_ledger
+from zoo.packed import PACKED, save_packed
+
+
+def pack(product: Product, half: bool = True) -> tuple[Product, dict[str, Any]]:
+    """Write model.zoo beside a product and give what it decodes to, so that just that is tested.
+
+    Numbers that are not shared, such as biases, are rounded to half precision unless `half` is false, and so are the
+    values that are. What is told are the file's ledger, also as curves and as ledger.png, and the sizes of the stages:
+    of pruning (P), sharing (P+Q) and Huffman's code as the paper computes them, and of the file (P+Q+coding).
+    """
+    path = product.path.with_name(PACKED)
+    ledger = save_packed(path, product.weights, product.facts, half)
+    show_ledger(ledger, str(path))
+    with replacing(path.with_name("ledger.png")) as file:
+        draw_ledger(ledger, path.parent.parent.name).savefig(file, format="png", dpi=150)
+    weights = product.weights
+    stages = {
+        "dense": sum(row.dense for row in ledger.rows),
+        "P by the paper's formula": pruned_bytes(weights),
+        "P+Q by the paper's formula": shared_bytes(weights),
+        "P+Q+Huffman by the paper's formula": huffman_bytes(weights),
+        "P+Q+coding": path.stat().st_size,
+    }
+    return read_product(path), {"stages": stages, "ledger": ledger.plain(), "scalars": ledger.scalars()}
