@@ -37,7 +37,7 @@ ARROWS = {
     "callbacks": GROUND | {"compress", "measure", "checkpoint", "folder"},
     "export": GROUND | {"compress", "measure", "checkpoint"},
     "packing": GROUND | {"checkpoint", "compress", "ledger", "packed"},
-    "evaluation": GROUND | {"build", "checkpoint", "data", "nets", "report", "writing"},
+    "evaluation": GROUND | {"build", "checkpoint", "compress", "data", "nets", "report", "writing"},
     "writing": GROUND | {"data", "models", "tasks"},
     "run": None,  # everything
 }

@@ -43,7 +43,7 @@ def before_fit(run: Run, net: nn.Module, data: ResidentData) -> None:
     if run.last_checkpoint:
         return
     recipe = recipe_at_start(run)
-    steps = apply(run, "before_fit", net, data) if ranks.rank() == 0 else []
+    steps = _apply(run, net, data) if ranks.rank() == 0 else []
     if ranks.world_size() > 1:
         steps = ranks.of_first(steps)
         if ranks.rank():
@@ -54,21 +54,22 @@ def before_fit(run: Run, net: nn.Module, data: ResidentData) -> None:
         write_json(run.folder / RECIPE, [*recipe, *steps])
 
 
-def apply(run: Run, stage: str, net: nn.Module, data: ResidentData) -> list[Step]:
-    """Pass the net through a stage's passes in their order, and give their steps.
+def _apply(run: Run, net: nn.Module, data: ResidentData) -> list[Step]:
+    """Pass the net through the passes of `compress.before_fit` in their order, and give their steps.
 
     A pass takes the net and, by their names, what it wants of the run: `example`, what the net is called with for one
     sample, on the meta device, and `batches`, which iterates over training batches on the CPU.
     """
     steps = []
-    for name, node in run.cfg.compress[stage].items():
+    for name, node in run.cfg.compress.before_fit.items():
         if node is None:
             continue
-        function: Callable[..., Step] = build(node, f"compress.{stage}.{name}")
+        function: Callable[..., Step] = build(node, f"compress.before_fit.{name}")
         wanted = inspect.signature(function).parameters
         given: dict[str, Any] = {"example": data.example(), "batches": data.loader("train", "cpu")}
         step = function(net, **{key: value for key, value in given.items() if key in wanted})
-        log.info("%s: %s.", name, ", ".join(f"{k}={v}" for k, v in step.items() if not isinstance(v, dict | list)))
+        said = [f"{key}={value}" for key, value in step.items() if isinstance(value, int | float | str)]
+        log.info("compress.before_fit.%s did %s.", name, ", ".join(said))
         steps.append(step)
     return steps
 
