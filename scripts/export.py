@@ -32,12 +32,17 @@ FORMATS = {"zoo": to_zoo}
 def main(cfg: DictConfig) -> None:
     from zoo.checkpoint import read_product
     from zoo.errors import BadInput, choices
+    from zoo.packing import share_at_once
 
     names = list(cfg.format) if OmegaConf.is_list(cfg.format) else [cfg.format]
     unknown = [name for name in names if name not in FORMATS]
     if unknown:
         raise BadInput(f"format={unknown[0]} is no format to export to; {choices(str(unknown[0]), FORMATS)}")
+    if {*cfg.compress} - {"before_fit", "after_fit", "share"} or cfg.compress.before_fit:
+        raise BadInput("of compress, export knows share and share_5bit; all else trains: python train.py init_from=...")
     product = read_product(cfg.checkpoint)
+    if "share" in cfg.compress:
+        product = share_at_once(product, *(cfg.compress.share[key] for key in ("bits", "mean_bits", "init")))
     folder = Path(cfg.out or product.path.parent)
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:

@@ -1,8 +1,11 @@
 """The last stage of compression: a product as a packed file that is read back, with the sizes of each stage."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from zoo.checkpoint import Product, read_product
+from zoo.compress.pruning import by_layer
+from zoo.compress.sharing import Init, bits_by_budget, share
 from zoo.compress.sizes import huffman_bytes, pruned_bytes, shared_bytes
 from zoo.files import replacing
 from zoo.ledger import draw_ledger, show_ledger
@@ -30,3 +33,13 @@ def pack(product: Product, half: bool = True) -> tuple[Product, dict[str, Any]]:
         "P+Q+coding": path.stat().st_size,
     }
     return read_product(path), {"stages": stages, "ledger": ledger.plain(), "scalars": ledger.scalars()}
+
+
+def share_at_once(product: Product, bits: int | Mapping[str, int], mean_bits: float | None, init: Init) -> Product:
+    """Let the weights of a product share values, without training them, as `compress.share` says."""
+    weights = {name: weight.clone() for name, weight in product.weights.items()}
+    large = {name: weight for name, weight in weights.items() if weight.ndim > 1}
+    of_each = by_layer(bits, large, "compress.share.bits") if mean_bits is None else bits_by_budget(large, mean_bits)
+    for name, num in of_each.items():
+        share(weights[name], num, init)
+    return Product(product.path, weights, product.facts)

@@ -198,3 +198,12 @@ def test_killed_in_each_stage_it_ends_as_if_it_had_not_been(command, process, to
     assert len({(folder / "model.zoo").stat().st_size for folder in (undisturbed, only_run())}) == 1
     one, two = (read_product(folder / "model.safetensors").weights for folder in (undisturbed, only_run()))
     assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_export_shares_at_once_what_was_trained(command, teacher):
+    assert command("scripts/export", f"checkpoint={teacher}", "compress=share_5bit").code == 0
+    weights = read_product(teacher.with_name("model.zoo")).weights
+    assert all(len(weight.unique()) <= 32 for weight in weights.values() if weight.ndim > 1)
+    assert teacher.stat().st_size / teacher.with_name("model.zoo").stat().st_size > 6
+    outcome = command("scripts/export", f"checkpoint={teacher}", "compress=prune")
+    assert (outcome.code, "export knows share" in outcome.sentence) == (2, True)
