@@ -21,7 +21,7 @@ def main(cfg: DictConfig) -> dict[str, Any]:
         return launch.start(cfg)  # this very command, a process for each of trainer.devices
     with folder.open_run(cfg) as this:  # runs/<name>/<stamp>, new or resumed, with its config and its log
         data = run.build_data(this)
-        net = nets.build_net(this)
+        net = nets.build_net(this, data)
         task = run.build_task(this, net)
         trainer = run.build_trainer(this)
         report.announce(this.folder, this.cfg, net)

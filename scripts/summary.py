@@ -1,4 +1,6 @@
-"""Show what a net is made of: `python scripts/summary.py model=vgg16 data=imagenet`; with zoo=true write docs/zoo.md.
+"""Show what a net is made of: `python scripts/summary.py model=vgg16 data=imagenet`, or checkpoint=model.safetensors.
+
+With zoo=true write docs/zoo.md.
 
 The table of all nets takes inference times from docs/results/benchmark_zoo.json, which
 `python scripts/benchmark.py suite=zoo out=docs/results/benchmark_zoo.json` measures.
@@ -131,15 +133,27 @@ def main(cfg: DictConfig) -> None:
 
     import torch
 
+    from zoo.build import check_targets
+    from zoo.checkpoint import read_product
+    from zoo.compress.recipe import replay
     from zoo.measure.layers import measure_layers
     from zoo.models.fully_convolutional import to_fully_convolutional
     from zoo.nets import bare_net
 
+    recipe = []
+    if cfg.checkpoint:
+        product = read_product(cfg.checkpoint)
+        check_targets(product.facts["config"]["model"], ("zoo.models",))
+        cfg.model, cfg.data, recipe = (
+            *(product.facts["config"][key] for key in ("model", "data")),
+            product.facts["recipe"],
+        )
     side = cfg.data.image_size
     if cfg.slide_over is not None and (type(cfg.slide_over) is not int or cfg.slide_over < 1):
         raise BadInput(f"slide_over={cfg.slide_over} was asked for; it must be a whole number of px, or null")
     with torch.device("meta"):
         net = bare_net(cfg.model)
+        replay(net, recipe)
         if cfg.slide_over:
             try:
                 net, side = to_fully_convolutional(net, (cfg.data.in_channels, side, side)), cfg.slide_over

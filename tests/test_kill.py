@@ -182,6 +182,29 @@ def test_muon_mixed_images_and_policies_go_on_after_mid_epoch_resume(stop_once):
     stop_once("optim=muon", "optim.lr=0.02", "data.mix={_target_: zoo.data.mix.CutMix}", policy, batch=14)
 
 
+# Of thirty steps: while pruning, after it, on the last step before sharing and the first with it, and near the end.
+@pytest.mark.parametrize("batch", [8, 18, 22, 23, 27])
+def test_zeros_and_shared_values_go_on_at_any_stage(stop_once, only_run, batch):
+    line = ["compress.prune.every=3", "compress.prune.sparsity=0.8", "compress.share.bits=3"]
+    stop_once("compress=deep_compression", *line, batch=batch)
+    weights = read_product(only_run() / "model.safetensors").weights
+    filters = {name: weight for name, weight in weights.items() if weight.ndim > 1}
+    assert sum(int((w == 0).sum()) for w in filters.values()) == round(0.8 * sum(w.numel() for w in filters.values()))
+    assert all(len(weight[weight != 0].unique()) <= 8 for weight in filters.values())
+
+
+@pytest.mark.parametrize("batch", [5, 25])
+def test_a_budget_of_accuracy_goes_on(stop_once, teacher, only_run, tmp_path, batch):
+    dense = only_run().rename(tmp_path / "dense") / "model.safetensors"
+    stop_once(f"init_from={dense}", "compress=auto", "compress.max_drop=5", batch=batch)
+
+
+@pytest.mark.parametrize("batch", [6, 7, 12])
+def test_scores_and_regrowth_go_on_after_a_resume(stop_once, batch):
+    line = ["compress.prune.score=movement", "compress.prune.every=3", "compress.prune.regrow=0.3"]
+    stop_once("compress=prune", *line, "optim=sgd", batch=batch)
+
+
 @pytest.mark.parametrize("batch", [5, 6, 7, 8, 10, 12])
 def test_no_half_summed_gradient_is_lost(stop_once, batch):
     stop_once("trainer.accumulate_grad_batches=4", "callbacks=ema", batch=batch)

@@ -19,10 +19,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from zoo.compress.recipe import PASSES
 from zoo.errors import BadInput
+from zoo.facts import FORMAT, facts_text
 from zoo.files import replacing
+from zoo.packed import is_packed, read_packed
 
-FORMAT = 3  # 1 called the scaled tanh of 1998 tanh; 2 called ImageData by another name
 PRODUCT = "model.safetensors"
 
 
@@ -38,31 +40,40 @@ class Product:
 def save_product(path: Path, state: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
     """Write a net's weights (its state dict) and the facts, whole or not at all."""
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    text = json.dumps({"format": FORMAT, **facts})
-    packed = safetensors.torch.save(weights, {"zoo": text, "zoo_sha256": _digest(text, weights)})
+    text = facts_text(facts)
+    content = safetensors.torch.save(weights, {"zoo": text, "zoo_sha256": _digest(text, weights)})
     with replacing(path) as file:
-        file.write(packed)
+        file.write(content)
 
 
 def read_product(path: str | Path) -> Product:
-    """Read a product file onto the CPU; BadInput for a file that is absent, cut short, foreign or changed."""
+    """Read a product or a packed file onto the CPU; BadInput for one that is absent, cut short, foreign or changed.
+
+    Which of the two it is, its first bytes say.
+    """
     path = Path(path)
     if not path.is_file():
         raise BadInput(f"there is no file {path}; a run leaves its model.safetensors in runs/<name>/<stamp>/")
+    weights, facts = read_packed(path) if is_packed(path) else _read_safetensors(path)
+    if facts.get("format") != FORMAT or not all(step.get("pass") in PASSES for step in facts["recipe"]):
+        raise BadInput(f"{path} was written by another version of the zoo, which alone can read it")
+    return Product(path, weights, facts)
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
     except (SafetensorError, OSError, ValueError) as error:
-        raise BadInput(f"{path} is cut short or is no safetensors file ({error}); copy or train it again") from error
+        raise BadInput(
+            f"{path} is cut short or is neither a safetensors file nor a packed one ({error}); copy or train it again"
+        ) from error
     if not {"zoo", "zoo_sha256"} <= metadata.keys():
         raise BadInput(f"{path} is a safetensors file, but not one that train.py wrote; only those can be read here")
     if _digest(metadata["zoo"], weights) != metadata["zoo_sha256"]:
         raise BadInput(f"{path} was changed after it was written: its checksum does not match; use the original")
-    facts = json.loads(metadata["zoo"])
-    if facts["format"] != FORMAT or facts["recipe"]:
-        raise BadInput(f"{path} was written by another version of the zoo, which alone can read it")
-    return Product(path, weights, facts)
+    return weights, json.loads(metadata["zoo"])
 
 
 def load_weights(net: nn.Module, product: Product, replace_head: bool = False) -> list[str]:

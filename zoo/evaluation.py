@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from zoo import report
 from zoo.build import build, check_targets
 from zoo.checkpoint import Product
+from zoo.compress.semi_structured import use_sparse_kernels
 from zoo.data.module import ResidentData, Split
 from zoo.data.sequences import SequenceData
 from zoo.errors import BadInput, choices
@@ -38,12 +39,22 @@ def rebuild(product: Product, cfg: DictConfig) -> tuple[nn.Module, ResidentData]
 
 
 def evaluate(net: nn.Module, data: ResidentData, cfg: DictConfig) -> dict[str, Any]:
-    """Measure a split as cfg says: what images are taken for, or what is written for sequences; in fp32."""
+    """Measure a split as cfg says: what images are taken for, or what is written for sequences; in fp32.
+
+    With `sparse` in fp16, and with CUDA's kernels for layers of which two in every four weights are zero.
+    """
     if cfg.split not in ("test", "val"):
         raise BadInput(f"split={cfg.split} is no split to evaluate; {choices(str(cfg.split), ['test', 'val'])}")
     if type(cfg.beam) is not int or cfg.beam < 1:
         raise BadInput(f"beam={cfg.beam} was asked for; it must be a whole number, at least 1")
     device = put_on(net, cfg.accelerator)
+    if cfg.sparse:
+        if device.type != "cuda":
+            raise BadInput(f"sparse=true is for CUDA's kernels, and this is accelerator={device.type}")
+        if not use_sparse_kernels(net):
+            raise BadInput(
+                "sparse=true: no layer has two zeros in every four weights; compress=semi_structured does that"
+            )
     if isinstance(data, SequenceData):
         return transcribe(net, data, cfg.split, device, cfg.beam)
     logits, labels = predict(net, data, cfg.split, device)
@@ -64,6 +75,6 @@ def put_on(net: nn.Module, accelerator: str) -> torch.device:
 def predict(net: nn.Module, data: ResidentData, split: Split, device: torch.device) -> tuple[Tensor, Tensor]:
     """Give the logits (N, classes) and labels (N,) of a split of images, on the CPU."""
     with torch.inference_mode():
-        pairs = [(net(images).cpu(), labels.cpu()) for images, labels in data.loader(split, device)]
+        pairs = [(net(images).float().cpu(), labels.cpu()) for images, labels in data.loader(split, device)]
     logits, labels = zip(*pairs, strict=True)
     return torch.cat(logits), torch.cat(labels)

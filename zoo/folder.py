@@ -186,8 +186,12 @@ def _check(cfg: DictConfig) -> None:
         "trainer.devices", devices, "how many there are to be on each machine, auto for all, or a list such as [0,2]"
     )
     demand("optim.lr", above_zero, "a number above 0, such as 0.001")
-    demand("compress.before_fit", lambda passes: not passes, "empty: there are no passes yet")
-    demand("compress.after_fit", lambda passes: not passes, "empty: there are no passes yet")
+    if "max_drop" in cfg.compress and not cfg.model.pretrained:
+        demand("init_from", bool, "the model.safetensors of a trained net, whose accuracy compress=auto keeps to")
+    for stage in ("before_fit", "after_fit"):
+        demand(
+            f"compress.{stage}", OmegaConf.is_dict, "passes by name, such as configs/compress/prune_channels.yaml has"
+        )
 
 
 @contextmanager

@@ -10,10 +10,13 @@ from torch import nn
 
 from zoo.build import build, check_targets
 from zoo.checkpoint import Product, load_weights, read_product
+from zoo.compress.recipe import replay
+from zoo.data.module import ResidentData
 from zoo.errors import BadInput, choices
 from zoo.folder import Run
 from zoo.measure.counts import count_parameters
 from zoo.models.init import Scheme, initialise
+from zoo.passes import before_fit, recipe_at_start
 from zoo.tasks.transfer import freeze
 
 log = logging.getLogger("zoo")
@@ -30,13 +33,15 @@ def bare_net(model: DictConfig) -> nn.Module:
     return net
 
 
-def build_net(run: Run) -> nn.Module:
-    """Build the net with the weights it starts from; freeze, lay out and compile it as the config says."""
+def build_net(run: Run, data: ResidentData) -> nn.Module:
+    """Build the net with the weights it starts from; compress, freeze, lay out and compile it as the config says."""
     torch.set_float32_matmul_precision("high" if run.cfg.tf32 else "highest")
     torch.backends.cudnn.allow_tf32 = run.cfg.tf32
     net = bare_net(run.cfg.model)
+    replay(net, recipe_at_start(run))
     if not run.last_checkpoint:
         _start_weights(run, net)
+    before_fit(run, net, data)
     if run.cfg.model.freeze is not None:
         settings: Any = OmegaConf.to_container(run.cfg.model)
         num_frozen = freeze(net, settings["freeze"])
@@ -89,5 +94,6 @@ def net_of(product: Product) -> nn.Module:
     if str(config.get("task", {}).get("_target_")).endswith(".RotationPrediction"):
         raise BadInput("the net was trained with task=rotation and names no classes; train one with init_from=THE_FILE")
     net = bare_net(OmegaConf.create(config["model"]))
+    replay(net, product.facts["recipe"])
     load_weights(net, product)
     return net

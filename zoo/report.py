@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
@@ -218,4 +219,46 @@ def draw_confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> "
         for i, j in (share >= 0.0005).nonzero().tolist():
             colour = "white" if share[i, j] > 0.4 else "black"
             axes.text(j, i, f"{100 * share[i, j]:.1f}", ha="center", va="center", color=colour, fontsize=8)
+    return figure
+
+
+def write_sensitivity(folder: Path, reference: float, curves: dict[str, dict[str, list[tuple[float, float]]]]) -> None:
+    """Print and draw the accuracy that pruning and sharing leave of each layer by itself; a file for each, too."""
+    console = Console(highlight=False)
+    for what, of_layers in curves.items():
+        title = f"accuracy in % with {what} of one layer changed; {reference:.2%} with none"
+        table = Table(title=title, title_justify="left", box=box.SIMPLE, padding=(0, 0, 0, 1))
+        table.add_column("layer", overflow="fold", min_width=12)
+        for level, _ in next(iter(of_layers.values())):
+            table.add_column(f"{level:g}", justify="right", no_wrap=True)
+        for name, curve in of_layers.items():
+            table.add_row(name.removesuffix(".weight"), *(f"{100 * accuracy:.1f}" for _, accuracy in curve))
+        console.print(table)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "sensitivity.json", {"accuracy": reference, **curves})
+    with replacing(folder / "sensitivity.png") as file:
+        draw_sensitivity(reference, curves).savefig(file, format="png", dpi=150)
+    console.print(f"Written     {folder}/sensitivity.json and sensitivity.png", soft_wrap=True)
+
+
+def draw_sensitivity(reference: float, curves: dict[str, dict[str, list[tuple[float, float]]]]) -> "Figure":
+    """Draw accuracy against level, a panel a way to compress and a line a layer, from blue at the input to red."""
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 5), layout="constrained")
+    for axes, (what, of_layers) in zip(figure.subplots(1, len(curves), sharey=True), curves.items(), strict=True):
+        for i, (name, curve) in enumerate(of_layers.items()):
+            colour = colormaps["turbo"](0.05 + 0.9 * i / max(1, len(of_layers) - 1))
+            levels, accuracies = zip(*curve, strict=True)
+            places = range(len(levels))  # evenly, since it is the last levels that tell
+            label = name.removesuffix(".weight")
+            axes.plot(places, [100 * a for a in accuracies], marker="o", markersize=3, color=colour, label=label)
+        axes.axhline(100 * reference, color="black", linewidth=0.8, linestyle="--")
+        axes.set_xticks(places, [f"{level:g}" for level in levels])
+        axes.set(xlabel=f"{what} of one layer")
+        axes.grid(alpha=0.3)
+    figure.axes[0].set_ylabel("accuracy, %")
+    if len(of_layers) <= MOST_CLASSES_DRAWN:
+        figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
     return figure

@@ -18,12 +18,14 @@ from torch import nn
 
 from zoo import preflight, ranks, report
 from zoo.build import attribute_of, build, probe
+from zoo.callbacks.compression import summaries
 from zoo.callbacks.loggers import MetricsCSV, TensorBoard
 from zoo.callbacks.monitor import TrainingMonitor
 from zoo.callbacks.product import BestProduct
 from zoo.callbacks.progress import NoProfiler
 from zoo.callbacks.resume import AtomicCheckpointIO, ResumeCheckpoint
 from zoo.checkpoint import PRODUCT, Product, load_weights, provenance, read_product
+from zoo.compress.recipe import replay
 from zoo.data.images import ImageFacts
 from zoo.data.module import ResidentData
 from zoo.errors import BadInput, ZooError, reason
@@ -34,6 +36,7 @@ from zoo.measure.latency import latency_ms
 from zoo.measure.throughput import fastest_batch_size, is_out_of_memory
 from zoo.models.stochastic_depth import StochasticDepth
 from zoo.nets import bare_net, laid_out, net_of
+from zoo.passes import after_fit, read_recipe
 from zoo.tasks.base import Task, parameter_groups
 
 log = logging.getLogger("zoo")
@@ -234,7 +237,7 @@ def fit(run: Run, trainer: lightning.Trainer, task: Task, data: ResidentData) ->
         log.info("Batches are of %d samples.", data.batch_size)
     callback_of(trainer, BestProduct).facts = {
         "config": OmegaConf.to_container(run.cfg, resolve=True),
-        "recipe": [],
+        "recipe": read_recipe(run),
         "data": asdict(data.load()),
         **provenance(),
     }
@@ -295,9 +298,11 @@ def callback_of(trainer: lightning.Trainer, kind: type[SomeCallback]) -> SomeCal
 def measure_product(run: Run, trainer: lightning.Trainer, task: Task, data: ResidentData) -> dict[str, Any]:
     """Read the product back from its file, test that, and write result.json and the HParams table's row."""
     ranks.of_first(None)  # which has written it by now
-    product = read_product(run.folder / PRODUCT)
+    product, told = after_fit(run, read_product(run.folder / PRODUCT))
     if ranks.world_size() > 1:
-        task.net = laid_out(bare_net(run.cfg.model), run.cfg)  # that of training may be in parts
+        whole = bare_net(run.cfg.model)  # that of training may be in parts
+        replay(whole, product.facts["recipe"])
+        task.net = laid_out(whole, run.cfg)
     load_weights(task.net, product)
     monitor, facts, cfg = callback_of(trainer, TrainingMonitor), data.load(), run.cfg
     sizes = {
@@ -329,12 +334,15 @@ def measure_product(run: Run, trainer: lightning.Trainer, task: Task, data: Resi
         "precision": str(trainer.precision),
         "validation": {k.removeprefix("val/"): v for k, v in product.facts["best"]["metrics"].items()},
         "test": {k.removeprefix("test/"): v for k, v in test.items()},
+        "compress": {**told, **summaries(trainer)},
         "num_samples": facts.num_samples,
         "split_hash": facts.split_hash,
         "folder": str(run.folder),
         **{key: product.facts[key] for key in ("commit", "versions")},
     }
     for logger in trainer.loggers:
+        for values in told.values():
+            logger.log_metrics(values.pop("scalars", {}), step=trainer.global_step)
         logger.log_hyperparams(report.short_names(result["settings"]), metrics=report.headline(result))
         logger.finalize("success")
     result["bytes"] = {f.name: f.stat().st_size for f in sorted(run.folder.iterdir()) if f.is_file()}

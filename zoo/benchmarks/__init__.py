@@ -8,6 +8,7 @@ SUITES = {
     "gpu": "gpu.gpu_suite",
     "loader": "loading.loader_suite",
     "logging": "logging.logging_suite",
+    "packed": "packing.packed_suite",
     "startup": "startup.startup_suite",
     "step": "training.step_suite",
     "train": "training.train_suite",

@@ -33,7 +33,7 @@ def logging_suite(cfg: DictConfig) -> Suite:
     def epoch(name: str, callbacks: dict[str, Any], logged: bool) -> float:
         with tempfile.TemporaryDirectory() as folder:
             this = Run(Path(folder), OmegaConf.create({**settled, "runs": folder, "callbacks": callbacks}))
-            task = run.build_task(this, nets.build_net(this))
+            task = run.build_task(this, nets.build_net(this, data))
             start = time.perf_counter()
             trainer = run.build_trainer(this)
             if not logged:

@@ -57,7 +57,7 @@ def train_suite(cfg: DictConfig) -> Suite:
         with tempfile.TemporaryDirectory() as folder:
             this = Run(Path(folder), cfg)
             trainer = run.build_trainer(this)
-            task = run.build_task(this, nets.build_net(this))
+            task = run.build_task(this, nets.build_net(this, data))
             run.fit(this, trainer, task, data)
             return run.callback_of(trainer, TrainingMonitor).epoch_seconds[0]
 

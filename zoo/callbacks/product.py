@@ -47,10 +47,7 @@ class BestProduct(lightning.Callback):
             self._write(trainer, pl_module, {"epoch": trainer.current_epoch - 1, "metrics": {}})
 
     def _write(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, best: dict[str, Any]) -> None:
-        state = trainer.strategy.lightning_module_state_dict()  # asked of every process, which may hold a part each
-        if ranks.rank() == 0:
-            weights = {name.removeprefix("net."): w for name, w in state.items() if name.startswith("net.")}
-            save_product(Path(trainer.default_root_dir) / PRODUCT, weights, {**self.facts, "best": best})
+        write_weights(trainer, PRODUCT, {**self.facts, "best": best})
         self.best = best
 
     def state_dict(self) -> dict[str, Any]:
@@ -58,3 +55,27 @@ class BestProduct(lightning.Callback):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.best = state["best"]
+
+
+class EarlyWeights(lightning.Callback):
+    """Write the weights as they are after so many steps into early.safetensors, for lottery tickets to go back to."""
+
+    def __init__(self, step: int = 500) -> None:
+        if step < 0:
+            raise ValueError(f"step={step} must be a number of steps, 0 for the first weights")
+        self.step = step
+
+    def on_train_batch_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step == self.step:
+            (facts,) = (c.facts for c in trainer.callbacks if isinstance(c, BestProduct))  # type: ignore[attr-defined]
+            write_weights(trainer, "early.safetensors", {**facts, "step": self.step})
+
+
+def write_weights(trainer: lightning.Trainer, file: str, facts: Mapping[str, Any]) -> None:
+    """Write the net's present weights into the run folder."""
+    state = trainer.strategy.lightning_module_state_dict()  # asked of every process, which may hold a part each
+    if ranks.rank() == 0:
+        weights = {name.removeprefix("net."): w for name, w in state.items() if name.startswith("net.")}
+        save_product(Path(trainer.default_root_dir) / file, weights, facts)

@@ -32,7 +32,7 @@ class Attention(nn.Module):
 
     def project(self, x: Tensor, first: int, last: int) -> Tensor:
         """Give of queries, keys and values those from `first` to before `last`: each N × heads × tokens × d."""
-        width = x.shape[-1]
+        width = len(self.in_proj_weight) // 3  # of all heads: x's own, unless some were pruned
         rows = slice(first * width, last * width)
         x = nn.functional.linear(x, self.in_proj_weight[rows], self.in_proj_bias[rows])
         return x.unflatten(-1, (last - first, self.num_heads, -1)).permute(2, 0, 3, 1, 4)

@@ -42,10 +42,13 @@ class TableConv2d(nn.Conv2d):
         self.register_buffer("outputs", outputs, persistent=False)
         self.weight = nn.Parameter(self.weight.detach()[outputs, inputs])  # (connections, k, k)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def dense(self, weight: Tensor) -> Tensor:
+        """Give the kernel (outputs, inputs, k, k) that has weights (connections, k, k) in their places, and zeros."""
         shape = self.out_channels, self.in_channels, *self.kernel_size
-        dense = self.weight.new_zeros(shape).index_put((self.outputs, self.inputs), self.weight)
-        return self._conv_forward(x, dense, self.bias)
+        return weight.new_zeros(shape).index_put((self.outputs, self.inputs), weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._conv_forward(x, self.dense(self.weight), self.bias)
 
 
 class TrainablePool2d(nn.Module):

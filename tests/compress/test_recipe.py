@@ -1,0 +1,64 @@
+"""A recipe gives its shapes to another net of the kind, and to no other."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from zoo.compress.recipe import changes, layout, put, replay
+from zoo.errors import BadInput
+from zoo.models.lenet import LeNet300
+
+
+def narrowed(num_classes: int = 10) -> tuple[nn.Module, list]:
+    """Give a LeNet-300-100 of whose second layer 60 units are left, and the recipe that says so, as a file has it."""
+    net = LeNet300(num_classes=num_classes)
+    before = layout(net)
+    net.layers[3].out_features = net.layers[5].in_features = 60
+    put(net.layers[3], "weight", net.layers[3].weight[:60])
+    put(net.layers[3], "bias", net.layers[3].bias[:60])
+    put(net.layers[5], "weight", net.layers[5].weight[:, :60])
+    return net, json.loads(json.dumps([{"pass": "prune_channels", "layout": changes(before, net)}]))
+
+
+def test_a_bare_net_takes_the_shapes_and_then_the_weights():
+    net, recipe = narrowed()
+    other = LeNet300()
+    replay(other, recipe)
+    other.load_state_dict(net.state_dict())
+    images = torch.randn(3, 1, 28, 28)
+    assert other(images).equal(net(images))
+    assert str(other) == str(net)  # which names features, in and out
+
+
+def test_a_recipe_says_nothing_of_the_number_of_classes():
+    _, recipe = narrowed()
+    other = LeNet300(num_classes=7)
+    replay(other, recipe)
+    assert other(torch.randn(3, 1, 28, 28)).shape == (3, 7)
+
+
+def test_a_frozen_weight_stays_frozen():
+    _, recipe = narrowed()
+    other = LeNet300()
+    other.layers[3].weight.requires_grad_(False)
+    replay(other, recipe)
+    assert [p.requires_grad for p in other.parameters()] == [True, True, False, True, True, True]
+
+
+@pytest.mark.parametrize(
+    ("name", "new", "problem"),
+    [
+        ("layers.9", {"sizes": {"in_features": 1}}, "layers.9"),
+        ("layers.3", {"sizes": {"forward": 1}}, "it has no 'forward'"),
+        ("layers.3", {"shapes": {"weight": [300_000_000, None]}}, "cannot become"),
+        ("layers.3", {"shapes": {"weight": [0, None]}}, "cannot become"),
+        ("layers.3", {"shapes": {"weight": [60.5, None]}}, "cannot become"),
+        ("layers.3", {"shapes": {"weight": [60]}}, "shorter"),
+        ("layers.3", {"shapes": {"scale": [60]}}, "scale"),
+    ],
+)
+def test_a_step_of_another_net_or_a_larger_one_is_refused(name, new, problem):
+    with pytest.raises(BadInput, match=problem):
+        replay(LeNet300(), [{"pass": "prune_channels", "layout": {name: new}}])

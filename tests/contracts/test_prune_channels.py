@@ -1,0 +1,81 @@
+"""Every net of images can be pruned to a number of multiply-accumulates, saved, and read back."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import composed, inputs_of
+from omegaconf import OmegaConf
+
+from zoo.catalogue import matches
+from zoo.checkpoint import read_product, save_product
+from zoo.compress.prune_channels import prune_channels
+from zoo.measure.counts import count_macs, count_macs_of
+from zoo.nets import bare_net, net_of
+
+MODELS = [model for model, data in matches() if data == "fashion_mnist"]
+LARGE = [model for model, data in matches() if data == "imagenet"]
+
+
+def pruned(model, data, macs=0.5):
+    """Give a net of random weights, pruned, with the config it is of, its step and its MACs before."""
+    torch.manual_seed(0)
+    cfg = composed(model, data)
+    net = bare_net(cfg.model)
+    example = (torch.empty(1, cfg.data.in_channels, cfg.data.image_size, cfg.data.image_size, device="meta"),)
+    macs_before = count_macs_of(net, example)
+    return net, cfg, prune_channels(net, example=example, macs=macs), macs_before
+
+
+def check(net, cfg, step, macs_before, path, share=0.5):
+    """Hold a pruned net against what was asked for, and against itself once it was saved and read back."""
+    shape = (cfg.data.in_channels, cfg.data.image_size, cfg.data.image_size)
+    assert count_macs(net, shape) == pytest.approx(share * macs_before, rel=0.05)
+    save_product(path, net.state_dict(), {"recipe": [step], "config": OmegaConf.to_container(cfg)})
+    (images,) = inputs_of(cfg, 2)
+    with torch.no_grad():
+        logits = net.eval()(images)
+        assert logits.shape == (2, cfg.data.num_classes)
+        assert logits.isfinite().all()
+        del net
+        assert net_of(read_product(path)).eval()(images).equal(logits)
+    return images, logits
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_macs_fall_by_the_ratio_asked_and_the_product_comes_back_equal(tmp_path, model):
+    net, *facts = pruned(model, "fashion_mnist")
+    check(net, *facts, tmp_path / "model.safetensors")
+    output = net.train()(*inputs_of(facts[0], 2))
+    for head in (output[0], *output[1]) if isinstance(output, tuple) else [output]:
+        assert head.shape == (2, 10)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", LARGE)
+def test_so_it_is_at_the_size_of_imagenet(tmp_path, model):
+    check(*pruned(model, "imagenet"), tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize("model", ["resnet20", "vit_tiny", "lenet5_1998"])
+def test_another_process_reads_it_back_without_torch_pruning(tmp_path, model):
+    images, logits = check(*pruned(model, "fashion_mnist", 0.3), tmp_path / "model.safetensors", 0.3)
+    torch.save(images, tmp_path / "images.pt")
+    code = (
+        "import sys, torch; sys.modules['torch_pruning'] = None\n"
+        "from zoo.checkpoint import read_product; from zoo.nets import net_of\n"
+        "net = net_of(read_product('model.safetensors')).eval()\n"
+        "print([float(v).hex() for v in net(torch.load('images.pt', weights_only=True)).flatten()])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout.strip() == str([float(v).hex() for v in logits.flatten()])
+
+
+@pytest.mark.parametrize("model", ["lenet5_1998", "googlenet", "resnet20", "vit_tiny"])
+def test_a_pruned_net_can_be_exported(model):
+    net, cfg, *_ = pruned(model, "fashion_mnist")
+    inputs = inputs_of(cfg, 2)
+    exported = torch.export.export(net.eval(), inputs, strict=True).module()
+    with torch.no_grad():
+        torch.testing.assert_close(exported(*inputs), net(*inputs))

@@ -1,0 +1,145 @@
+"""Compress as far as a budget of accuracy allows."""
+
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch import Tensor
+
+from zoo.callbacks.compression import Compression, keep_from_now_on, net_of, put, start_anew
+from zoo.compress.pruning import prunable, sparsity_of
+from zoo.compress.sensitivity import BITS, SPARSITIES, Curve, farthest, prune_one, scan, share_one
+from zoo.compress.sharing import Codebook
+from zoo.errors import BadInput
+
+GROWTH = 1.5  # of the tolerance from one round to the next: some ten rounds from half a point to where nothing is left
+
+
+class AccuracyBudget(Compression):
+    """Find the smallest net whose validation accuracy is at most `max_drop` points below that of the first one.
+
+    First each layer is pruned and shared by itself, and what that costs is measured, on validation data. Then, from
+    epoch to epoch, all layers are pruned as far as each would by itself cost a tolerance, which grows after each epoch
+    that ends within the budget; others only retrain. From the moment `share_begin` on, the sparsest weights
+    within the budget share the fewest values that keep them there, and the values are trained. Test data are not
+    touched.
+    """
+
+    def __init__(self, max_drop: float = 0.5, share_begin: float = 0.6) -> None:
+        super().__init__()
+        if not 0 < max_drop < 100:
+            raise ValueError(f"max_drop={max_drop} is in points, above 0 and below 100")
+        self.max_drop, self.share_begin = max_drop, share_begin
+        self.check_moments()
+        self.weights: dict[str, Tensor] = {}
+        self.codebooks: dict[str, Codebook] = {}
+        self.reference, self.last = 0.0, 0.0  # accuracies
+        self.tolerance = 0.0  # points
+        self.curves: dict[str, dict[str, Curve]] = {}
+        self.accepted: dict[str, Tensor] = {}
+        self.bits: dict[str, int] = {}
+
+    def moments(self) -> dict[str, float]:
+        return {"share_begin": self.share_begin}
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        self.weights = {name: p.detach() for name, p in prunable(net_of(pl_module)).items()}
+        self.accepted = {name: value.to(pl_module.device) for name, value in self.accepted.items()}
+        if self.bits:
+            self.codebooks = {name: Codebook.of(weight) for name, weight in self.weights.items()}
+        if not self.curves:
+            self.reference = self.last = accuracy_of(trainer, pl_module)
+            for what, levels, change in (("sparsity", SPARSITIES, prune_one), ("bits", BITS, share_one)):
+                self.curves[what] = scan(self.weights, lambda: accuracy_of(trainer, pl_module), levels, change)
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        assert trainer.max_epochs is not None
+        share_epoch = min(round(self.share_begin * trainer.max_epochs), trainer.max_epochs - 1)
+        if trainer.current_epoch > share_epoch:
+            return
+        state = net_of(pl_module).state_dict()
+        if self._is_within(self.last):
+            self.accepted = {name: tensor.clone() for name, tensor in state.items()}
+        if trainer.current_epoch == share_epoch > 0:
+            put(state, self.accepted)
+        elif self._is_within(self.last):
+            self.tolerance = GROWTH * self.tolerance or self.max_drop
+            for name, sparsity in self._farthest("sparsity", self.tolerance, 0.0).items():
+                prune_one(self.weights[name], sparsity)
+        if trainer.current_epoch == share_epoch:
+            self._share(trainer, pl_module)
+
+    def _farthest(self, what: str, tolerance: float, mildest: float) -> dict[str, float]:
+        least = self.reference - tolerance / 100
+        return {name: farthest(curve, least, mildest) for name, curve in self.curves[what].items()}
+
+    def _is_within(self, accuracy: float) -> bool:
+        return accuracy >= self.reference - self.max_drop / 100
+
+    def _share(self, trainer: lightning.Trainer, task: lightning.LightningModule) -> None:
+        """Share with as few bits as leave the net within the budget, or else with as many as there are."""
+        before = {name: weight.clone() for name, weight in self.weights.items()}
+        tolerance = 4 * self.max_drop
+        while True:
+            self.bits = {name: int(b) for name, b in self._farthest("bits", tolerance, 8).items()}
+            for name, bits in self.bits.items():
+                share_one(self.weights[name], bits)
+            if self._is_within(accuracy_of(trainer, task)) or tolerance < self.max_drop / 10:
+                break
+            put(self.weights, before)
+            tolerance /= GROWTH
+        self.codebooks = {name: Codebook.of(weight) for name, weight in self.weights.items()}
+        self.accepted = {}
+        start_anew(trainer)
+        keep_from_now_on(trainer)
+
+    def before_step(self, trainer: lightning.Trainer, net: Any) -> None:
+        for name, codebook in self.codebooks.items():
+            gradient = net.get_parameter(name).grad
+            if gradient is not None:
+                codebook.tie_gradient(gradient)
+        if not self.codebooks:
+            self.hold(net.get_parameter(name) for name in self.weights)
+
+    def after_step(self) -> None:
+        super().after_step()
+        for name, codebook in self.codebooks.items():
+            codebook.tie(self.weights[name])
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self.last = float(trainer.callback_metrics["val/accuracy"])
+
+    def stage(self, trainer: lightning.Trainer) -> int:
+        return 3 if self.codebooks else 1
+
+    def scalars(self) -> dict[str, float]:
+        return {"compress/sparsity": sparsity_of(self.weights), "compress/tolerance": self.tolerance}
+
+    def summary(self) -> dict[str, Any]:
+        return {"reference_accuracy": self.reference, "bits": self.bits, "sensitivity": self.curves}
+
+    def state_dict(self) -> dict[str, Any]:
+        names = ("reference", "last", "tolerance", "curves", "accepted", "bits")
+        return {name: getattr(self, name) for name in names}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            setattr(self, name, value)
+
+
+def accuracy_of(trainer: lightning.Trainer, task: Any) -> float:
+    """Measure the net as it is on validation data, with a meter that validation has used up."""
+    strategy = trainer.strategy
+    was_training = task.training
+    task.eval()
+    with isolate_rng(), torch.no_grad():
+        for i, batch in enumerate(trainer.datamodule.val_dataloader()):  # type: ignore[attr-defined]
+            batch = strategy.batch_to_device(strategy.precision_plugin.convert_input(batch))
+            strategy.validation_step(batch, i)
+    task.train(was_training)
+    found = task.meter.compute()
+    if "accuracy" not in found:
+        raise BadInput("compress=auto keeps to a budget of accuracy, which this task does not measure")
+    return float(found["accuracy"])

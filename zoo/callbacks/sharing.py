@@ -1,0 +1,105 @@
+"""Share weights while training."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import lightning
+from torch import Tensor
+
+from zoo.callbacks.compression import Compression, keep_from_now_on, net_of, start_anew, step_at
+from zoo.compress.pruning import by_layer, prunable
+from zoo.compress.sharing import MOST_BITS, Codebook, Init, bits_by_budget, share
+from zoo.errors import BadInput
+
+
+class WeightSharing(Compression):
+    """From the moment `begin` on, let each layer's survivors share 2^bits values, and train the values.
+
+    `bits` is of all layers, or a mapping of layer names, which may be patterns, to a number each; or else `mean_bits`
+    is what a survivor may take on average, shared out so that weights change least. A value's gradient is the sum of
+    its members', and the optimizer begins anew, so that members move alike (Han et al., 2015, section 3). No codebook
+    is kept: what is equal before a step is equal after it. `before` is what was validated last before that moment.
+    """
+
+    def __init__(
+        self,
+        bits: int | Mapping[str, int] = 5,
+        mean_bits: float | None = None,
+        init: Init = "linear",
+        begin: float = 0.75,
+    ) -> None:
+        super().__init__()
+        given = [*bits.values()] if isinstance(bits, Mapping) else [bits]
+        if not all(type(one) is int and 1 <= one <= MOST_BITS for one in given):
+            raise ValueError(f"bits={bits}: a codebook has 1 to {MOST_BITS} bits")
+        if mean_bits is not None and not 1 <= mean_bits <= MOST_BITS:
+            raise ValueError(
+                f"mean_bits={mean_bits} must lie between 1 and {MOST_BITS}, or be null for `bits` of each layer"
+            )
+        self.bits, self.mean_bits, self.init, self.begin = bits, mean_bits, init, begin
+        self.check_moments()
+        self.weights: dict[str, Tensor] = {}
+        self.codebooks: dict[str, Codebook] = {}
+        self.before: dict[str, float] = {}
+
+    def moments(self) -> dict[str, float]:
+        return {"begin": self.begin}
+
+    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        super().on_fit_start(trainer, pl_module)
+        if getattr(pl_module, "max_norm", None) is not None:
+            raise BadInput(
+                "task.max_norm shortens the weights of each unit, and compress.share wants shared ones equal"
+            )
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        self.weights = dict(prunable(net_of(pl_module)))
+        self.bits_of = by_layer(self.bits, self.weights, "compress.share.bits")
+        if trainer.global_step > step_at(trainer, self.begin):
+            self._read_codebooks()
+
+    def on_train_batch_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if self.codebooks or trainer.global_step != step_at(trainer, self.begin):
+            return
+        if self.mean_bits is not None:
+            self.bits_of = bits_by_budget(self.weights, self.mean_bits)
+        for name, bits in self.bits_of.items():
+            share(self.weights[name], bits, self.init)
+        self._read_codebooks()
+        start_anew(trainer)
+        keep_from_now_on(trainer)
+
+    def _read_codebooks(self) -> None:
+        self.codebooks = {name: Codebook.of(self.weights[name]) for name in self.bits_of}
+
+    def before_step(self, trainer: lightning.Trainer, net: Any) -> None:
+        for name, codebook in self.codebooks.items():
+            gradient = self.weights[name].grad
+            if gradient is not None:
+                codebook.tie_gradient(gradient)
+
+    def after_step(self) -> None:
+        for name, codebook in self.codebooks.items():
+            codebook.tie(self.weights[name])
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if not self.codebooks:
+            self.before = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
+
+    def stage(self, trainer: lightning.Trainer) -> int:
+        return 3 if self.codebooks else 0
+
+    def scalars(self) -> dict[str, float]:
+        return {"compress/values": sum(len(codebook.values) for codebook in self.codebooks.values())}
+
+    def summary(self) -> dict[str, Any]:
+        return {"validation_before_sharing": {k.removeprefix("val/"): v for k, v in self.before.items()}}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"before": self.before}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.before = state["before"]

@@ -1,0 +1,104 @@
+"""The recipe: what was done to a net, as plain data, step by step, and how another net takes its shapes from it."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zoo.errors import BadInput
+
+Step = Mapping[str, Any]
+# What a step may change of a module beside the shapes of its tensors.
+SIZES = (
+    "in_channels",
+    "out_channels",
+    "groups",
+    "in_features",
+    "out_features",
+    "num_features",
+    "normalized_shape",
+    "num_heads",
+    "num_new_maps",
+)
+PASSES = ("prune_channels", "semi_structured")  # of which a product file may tell
+
+
+def layout(net: nn.Module) -> dict[str, dict[str, Any]]:
+    """Give, by module, its sizes and the shapes of its own parameters and buffers."""
+    return {
+        name: {
+            "sizes": {key: _plain(getattr(module, key)) for key in SIZES if hasattr(module, key)},
+            "shapes": {key: list(t.shape) for key, t in _own_tensors(module).items()},
+        }
+        for name, module in net.named_modules()
+    }
+
+
+def changes(before: Mapping[str, Any], net: nn.Module) -> dict[str, dict[str, Any]]:
+    """Give, by module, what of its layout is another than `before`, and the content of reshaped buffers never saved.
+
+    Of a shape null stands for what stayed as it was: so a step says nothing of the number of classes, and a net with
+    another head can take it over.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for name, now in layout(net).items():
+        module, then = net.get_submodule(name), before[name]
+        sizes = {key: size for key, size in now["sizes"].items() if size != then["sizes"][key]}
+        shapes = {
+            key: [a if a != b else None for a, b in zip(shape, then["shapes"][key], strict=True)]
+            for key, shape in now["shapes"].items()
+            if shape != then["shapes"][key]
+        }
+        unsaved = {key: getattr(module, key).tolist() for key in shapes if key in module._non_persistent_buffers_set}
+        new = {"sizes": sizes, "shapes": shapes, "unsaved": unsaved}
+        if any(new.values()):
+            found[name] = {kind: values for kind, values in new.items() if values}
+    return found
+
+
+def replay(net: nn.Module, recipe: Iterable[Step]) -> None:
+    """Give the net the shapes that the recipe's steps left, with weights of zeros where they are new.
+
+    BadInput for a step that names what the net does not have, or would make it larger, as only another file's would.
+    """
+    for step in recipe:
+        for name, new in step.get("layout", {}).items():
+            try:
+                _reshape(net.get_submodule(name), new)
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
+                raise BadInput(
+                    f"the recipe's step {step['pass']} does not fit this net at '{name}': {error}"
+                ) from error
+
+
+def _reshape(module: nn.Module, new: Mapping[str, Any]) -> None:
+    tensors = _own_tensors(module)
+    for key, size in new.get("sizes", {}).items():
+        if key not in SIZES or not hasattr(module, key):
+            raise ValueError(f"it has no '{key}'")
+        setattr(module, key, tuple(size) if isinstance(size, list) else size)
+    for key, shape in new.get("shapes", {}).items():
+        old = tensors[key]
+        full = [a if b is None else b for a, b in zip(old.shape, shape, strict=True)]
+        if not all(type(a) is int and 0 < a <= b for a, b in zip(full, old.shape, strict=True)):
+            raise ValueError(f"{key} cannot become {full}")
+        put(module, key, old.new_zeros(full))
+    for key, values in new.get("unsaved", {}).items():
+        put(module, key, torch.tensor(values, dtype=tensors[key].dtype, device=tensors[key].device))
+
+
+def put(module: nn.Module, key: str, value: Tensor) -> None:
+    """Put a tensor of any shape in the place of a module's own parameter or buffer; frozen stays frozen."""
+    old = getattr(module, key)
+    if isinstance(old, nn.Parameter):
+        value = nn.Parameter(value.detach(), requires_grad=old.requires_grad)
+    setattr(module, key, value)
+
+
+def _own_tensors(module: nn.Module) -> dict[str, Tensor]:
+    return dict([*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)])
+
+
+def _plain(size: Any) -> Any:
+    return list(size) if isinstance(size, tuple) else size

@@ -1,0 +1,174 @@
+"""Share weights: the survivors of a layer take few values, and no codebook is kept, since they are the codebook."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zoo.errors import BadInput
+
+Init = Literal["linear", "density", "random", "exact"]
+MOST_BITS = 8
+
+
+@dataclass(frozen=True)
+class Codebook:
+    """What is read off a shared weight: where its survivors are, which value each has, and the values."""
+
+    positions: Tensor  # (survivors,) int64, in the flattened weight
+    members: Tensor  # (survivors,) int64, an index of `values` each
+    values: Tensor  # (clusters,)
+
+    @classmethod
+    def of(cls, weight: Tensor) -> "Codebook":
+        """Read the codebook off a weight: equal survivors are members of one cluster."""
+        flat = weight.detach().flatten()
+        positions = flat.nonzero().flatten()
+        values, members = flat[positions].unique(return_inverse=True)
+        return cls(positions, members, values)
+
+    @torch.no_grad()
+    def tie_gradient(self, gradient: Tensor) -> None:
+        """Give every member the sum of its cluster's gradients, in place, and zeros none (Han et al., 2015, 3.1)."""
+        sums = torch.zeros_like(self.values).index_add_(0, self.members, gradient.flatten()[self.positions])
+        gradient.copy_(self._spread(sums, gradient))
+
+    @torch.no_grad()
+    def tie(self, weight: Tensor) -> None:
+        """Move every cluster by the mean of what its members have moved by, in place, and zeros back to zero.
+
+        An optimizer that treats numbers one by one has moved all members alike; Muon has not.
+        """
+        moved = weight.flatten()[self.positions] - self.values[self.members]
+        num = torch.bincount(self.members, minlength=len(self.values))
+        self.values.add_(torch.zeros_like(self.values).index_add_(0, self.members, moved) / num)
+        weight.copy_(self._spread(self.values, weight))
+
+    def _spread(self, values: Tensor, like: Tensor) -> Tensor:
+        flat = torch.zeros(like.numel(), dtype=like.dtype, device=like.device)
+        flat[self.positions] = values[self.members]
+        return flat.view(like.shape)
+
+
+@torch.no_grad()
+def share(weight: Tensor, bits: int, init: Init = "linear", seed: int = 0) -> None:
+    """Let the survivors of a weight take at most 2^bits values, in place: the means of as many clusters (k-means)."""
+    if not 1 <= bits <= MOST_BITS:
+        raise BadInput(f"{bits} bits were asked for a codebook; 1 to {MOST_BITS} will do")
+    flat = weight.flatten().clone()
+    positions = flat.nonzero().flatten()
+    survivors = flat[positions].double()
+    if not len(survivors):
+        return
+    means = kmeans_exactly(survivors, 2**bits) if init == "exact" else kmeans(survivors, 2**bits, init, seed)
+    flat[positions] = means[nearest(survivors, means)].to(flat.dtype)
+    weight.copy_(flat.view(weight.shape))
+
+
+def nearest(values: Tensor, means: Tensor) -> Tensor:
+    """Give the index of the nearest of sorted means for each value."""
+    return torch.searchsorted((means[1:] + means[:-1]) / 2, values.contiguous())
+
+
+def kmeans(values: Tensor, num: int, init: Init = "linear", seed: int = 0, most_rounds: int = 100) -> Tensor:
+    """Cluster numbers (n,) around at most `num` means by Lloyd's rounds until nothing changes; gives them sorted.
+
+    They begin evenly spread over the range (`linear`), over the numbers in order (`density`), or at numbers drawn by
+    `seed`. A round costs as much as looking up `num` borders in sorted numbers.
+    """
+    values = values.double().sort().values
+    sums = torch.cat([values.new_zeros(1), values.cumsum(0)])
+    if init == "linear":
+        start = torch.linspace(0, 1, num, dtype=values.dtype, device=values.device)
+        means = values[0] + (values[-1] - values[0]) * start
+    else:
+        draw = torch.Generator().manual_seed(seed)
+        ranks = (torch.arange(num) + 0.5) / num if init == "density" else torch.rand(num, generator=draw)
+        means = values[(ranks * len(values)).long().to(values.device)]
+    means = means.unique()
+    for _ in range(most_rounds):
+        middle = torch.searchsorted(values, (means[1:] + means[:-1]) / 2)
+        borders = torch.cat([middle.new_zeros(1), middle, middle.new_full((1,), len(values))])
+        filled = borders.diff() > 0
+        moved = (sums[borders[1:]] - sums[borders[:-1]])[filled] / borders.diff()[filled]
+        if len(moved) == len(means) and torch.equal(moved, means):
+            break
+        means = moved
+    return means
+
+
+def kmeans_exactly(values: Tensor, num: int) -> Tensor:
+    """Cluster numbers (n,) around at most `num` means with the least squared error there is; gives the means sorted.
+
+    By dynamic programming over the sorted numbers: where the last cluster begins never falls as more numbers come in,
+    so that each round of halving looks only between what is solved (Grønlund et al., "Fast exact k-means", 2017). Takes
+    time in proportion to num · n · log n: some seconds for 100,000 numbers and 32 means.
+    """
+    x, counts = np.unique(values.double().cpu().numpy(), return_counts=True)
+    n = len(x)
+    weight, first, second = (np.concatenate([[0.0], np.cumsum(counts * x**power)]) for power in (0, 1, 2))
+
+    def error(start: np.ndarray, stop: np.ndarray) -> np.ndarray:
+        """Of one cluster, x[start:stop]."""
+        return second[stop] - second[start] - (first[stop] - first[start]) ** 2 / (weight[stop] - weight[start])
+
+    least = np.full(n + 1, np.inf)  # error of the first 0, 1, … n numbers
+    least[1:] = error(np.zeros(n, dtype=np.int64), np.arange(1, n + 1))
+    begins = []  # of the last cluster, by how many numbers there are, for 2, 3, … clusters
+    for clusters in range(2, min(num, n) + 1):
+        ends, begin, errors = np.array([clusters - 1, n + 1]), np.array([clusters - 1, n - 1]), np.full(2, np.inf)
+        while len(gaps := np.flatnonzero(np.diff(ends) > 1)):
+            todo = (ends[gaps] + ends[gaps + 1]) // 2
+            low, high = begin[gaps], np.minimum(begin[gaps + 1], todo - 1)
+            sizes = high - low + 1
+            offsets = np.cumsum(sizes) - sizes
+            start = np.arange(sizes.sum()) - np.repeat(offsets - low, sizes)
+            cost = least[start] + error(start, np.repeat(todo, sizes))
+            found = np.minimum.reduceat(cost, offsets)
+            hits = np.flatnonzero(cost == np.repeat(found, sizes))
+            ends = np.insert(ends, gaps + 1, todo)
+            begin = np.insert(begin, gaps + 1, start[hits[np.searchsorted(hits, offsets)]])
+            errors = np.insert(errors, gaps + 1, found)
+        least = np.full(n + 1, np.inf)
+        least[ends[1:-1]] = errors[1:-1]
+        begins.append(dict(zip(ends.tolist(), begin.tolist(), strict=True)))
+    borders = [n]
+    for begin_of in reversed(begins):
+        borders.insert(0, begin_of[borders[0]])
+    cut = np.array([0, *borders])
+    means = np.diff(first[cut]) / np.diff(weight[cut])
+    return torch.from_numpy(means).to(values.device)
+
+
+def squared_error(values: Tensor, means: Tensor) -> float:
+    """Give the sum of squared distances of numbers to their nearest mean."""
+    return float((values - means[nearest(values, means)]).square().sum())
+
+
+def bits_by_budget(weights: Mapping[str, Tensor], mean_bits: float) -> dict[str, int]:
+    """Share out bits so that a survivor has `mean_bits` on average at most, and the squared error falls most.
+
+    Each begins with one bit; the next goes where it takes away the most error for each bit of all survivors.
+    """
+    survivors = {name: w[w != 0].double() for name, w in weights.items()}
+    survivors = {name: values for name, values in survivors.items() if len(values)}
+    errors = {
+        name: [squared_error(v, kmeans(v, 2**bits)) for bits in range(1, MOST_BITS + 1)]
+        for name, v in survivors.items()
+    }
+    given = dict.fromkeys(survivors, 1)
+    left = (mean_bits - 1) * sum(len(values) for values in survivors.values())
+    while True:
+        gains = {
+            name: (errors[name][given[name] - 1] - errors[name][given[name]]) / len(values)
+            for name, values in survivors.items()
+            if given[name] < MOST_BITS and len(values) <= left
+        }
+        most = max(gains, key=gains.__getitem__, default=None)
+        if most is None or gains[most] <= 0:
+            return given
+        given[most] += 1
+        left -= len(survivors[most])

@@ -1,0 +1,133 @@
+"""The packed file, .zoo: a net in few bytes, by itself, as docs/packed_file.md lays down byte by byte.
+
+A magic number, a version and a checksum of all else; the facts and the tensors' shapes as a deflated text; the weights
+as zoo.compress.coding codes them. What is pruned or shared is found by looking at the weights.
+"""
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from zoo.compress.coding import MOST_PER_BYTE, Bits, decode, encode
+from zoo.errors import BadInput, reason
+from zoo.facts import deflated, facts_text, inflated
+from zoo.files import replacing
+from zoo.ledger import Ledger, Row
+
+PACKED = "model.zoo"
+MAGIC = b"\x89ZOO"  # no text file begins so
+VERSION = 1
+DIGEST_BYTES = 16  # of SHA-256
+HEADER_BYTES = len(MAGIC) + 1
+
+
+def save_packed(path: Path, weights: Mapping[str, Tensor], facts: Mapping[str, Any], half: bool = False) -> Ledger:
+    """Write a packed file, whole or not at all, and say where its bytes go.
+
+    Weights come back as they were, in float32; with `half` rounded to float16 before. BadInput for a type of tensor
+    that cannot be coded.
+    """
+    content, ledger = pack({name: _rounded(w) if half else w for name, w in weights.items()}, facts)
+    with replacing(path) as file:
+        file.write(content)
+    return ledger
+
+
+def pack(weights: Mapping[str, Tensor], facts: Mapping[str, Any]) -> tuple[bytes, Ledger]:
+    """Give the content of a packed file, and where its bytes go."""
+    try:
+        code, bits = encode(weights.values())
+    except ValueError as error:
+        raise BadInput(f"these weights cannot be packed: {error}") from error
+    shapes = {name: list(tensor.shape) for name, tensor in weights.items()}
+    text = deflated(f'{{"shapes":{json.dumps(shapes, separators=(",", ":"))},"facts":{facts_text(facts)}}}')
+    head = MAGIC + bytes([VERSION])
+    content = head + _digest(head, text + code) + text + code
+    rest = {"header": len(head), "checksum": DIGEST_BYTES, "facts": len(text)}
+    ledger = _ledger(weights, bits, len(code), rest)
+    assert ledger.size_bytes == len(content)
+    return content, ledger
+
+
+def is_packed(path: Path) -> bool:
+    """Tell by its first bytes whether a file is a packed one, or the beginning of one."""
+    with open(path, "rb") as file:
+        start = file.read(len(MAGIC))
+    return MAGIC.startswith(start)
+
+
+def read_packed(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a packed file's weights and facts; BadInput for one that is cut short, changed or of another version.
+
+    Nothing in it is looked at before its checksum was found right.
+    """
+    content = path.read_bytes()
+    head, digest, body = (
+        content[:HEADER_BYTES],
+        content[HEADER_BYTES:][:DIGEST_BYTES],
+        content[HEADER_BYTES:][DIGEST_BYTES:],
+    )
+    if _digest(head, body) != digest:
+        raise BadInput(
+            f"{path} was cut short or changed after it was written: its checksum does not match; copy it again"
+        )
+    if head != MAGIC + bytes([VERSION]):
+        raise BadInput(f"{path} is a packed file of version {head[-1]}, and this zoo reads version {VERSION}")
+    try:
+        text, code = inflated(body)
+        said = json.loads(text)
+        shapes = {str(name): tuple(shape) for name, shape in said["shapes"].items()}
+        _check_sizes(shapes.values(), len(code))
+        return dict(zip(shapes, decode(code, shapes.values()), strict=True)), said["facts"]
+    except Exception as error:  # only of a file that was made so: its checksum is right
+        raise BadInput(f"{path} is no packed file that the zoo wrote: {reason(error)}") from error
+
+
+def _check_sizes(shapes: Iterable[tuple[int, ...]], code_bytes: int) -> None:
+    """Raise ValueError for shapes that so few bytes cannot hold, or that the memory cannot, before any is taken."""
+    shapes = list(shapes)
+    if any(type(side) is not int or side < 0 for shape in shapes for side in shape):
+        raise ValueError("its shapes are not whole numbers")
+    size = sum(math.prod(shape) for shape in shapes)
+    if size > MOST_PER_BYTE * (code_bytes + 4):
+        raise ValueError(f"{code_bytes:,} bytes cannot hold the {size:,} weights it promises")
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if 8 * size > memory:
+        raise ValueError(f"the {size:,} weights it promises do not fit the {memory / 1e9:,.0f} GB of memory here")
+
+
+def _digest(head: bytes, body: bytes) -> bytes:
+    return hashlib.sha256(head + body).digest()[:DIGEST_BYTES]
+
+
+def _rounded(weight: Tensor) -> Tensor:
+    """Round floats to those of float16, unless some are beyond it."""
+    if not weight.is_floating_point():
+        return weight
+    rounded = weight.half().float()
+    return rounded if rounded.isfinite().all() else weight
+
+
+def _ledger(weights: Mapping[str, Tensor], bits: list[Bits], code_bytes: int, rest: dict[str, int]) -> Ledger:
+    """Round what tensors take to bytes so that the sum is that of the file."""
+    done, end = 0, 0.0
+
+    def share(more: float) -> int:
+        nonlocal done, end
+        end += more / 8
+        before, done = done, min(round(end), code_bytes)
+        return done - before
+
+    rows = []
+    for (name, tensor), of in zip(weights.items(), bits, strict=True):
+        dense = tensor.numel() * (4 if tensor.is_floating_point() else tensor.element_size())
+        parts = share(of.mask), share(of.codebook), share(of.values)
+        counts = of.num_weights, of.num_survivors, of.num_values
+        rows.append(Row(name, *counts, dense, *parts, of.floor / 8, of.huffman / 8))
+    return Ledger(rows, {**rest, "padding": code_bytes - done})

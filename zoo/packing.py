@@ -1,0 +1,45 @@
+"""The last stage of compression: a product as a packed file that is read back, with the sizes of each stage."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from zoo.checkpoint import Product, read_product
+from zoo.compress.pruning import by_layer
+from zoo.compress.sharing import Init, bits_by_budget, share
+from zoo.compress.sizes import huffman_bytes, pruned_bytes, shared_bytes
+from zoo.files import replacing
+from zoo.ledger import draw_ledger, show_ledger
+from zoo.packed import PACKED, save_packed
+
+
+def pack(product: Product, half: bool = True) -> tuple[Product, dict[str, Any]]:
+    """Write model.zoo beside a product and give what it decodes to, so that just that is tested.
+
+    Numbers that are not shared, such as biases, are rounded to half precision unless `half` is false, and so are the
+    values that are. What is told are the file's ledger, also as curves and as ledger.png, and the sizes of the stages:
+    of pruning (P), sharing (P+Q) and Huffman's code as the paper computes them, and of the file (P+Q+coding).
+    """
+    path = product.path.with_name(PACKED)
+    ledger = save_packed(path, product.weights, product.facts, half)
+    show_ledger(ledger, str(path))
+    with replacing(path.with_name("ledger.png")) as file:
+        draw_ledger(ledger, path.parent.parent.name).savefig(file, format="png", dpi=150)
+    weights = product.weights
+    stages = {
+        "dense": sum(row.dense for row in ledger.rows),
+        "P by the paper's formula": pruned_bytes(weights),
+        "P+Q by the paper's formula": shared_bytes(weights),
+        "P+Q+Huffman by the paper's formula": huffman_bytes(weights),
+        "P+Q+coding": path.stat().st_size,
+    }
+    return read_product(path), {"stages": stages, "ledger": ledger.plain(), "scalars": ledger.scalars()}
+
+
+def share_at_once(product: Product, bits: int | Mapping[str, int], mean_bits: float | None, init: Init) -> Product:
+    """Let the weights of a product share values, without training them, as `compress.share` says."""
+    weights = {name: weight.clone() for name, weight in product.weights.items()}
+    large = {name: weight for name, weight in weights.items() if weight.ndim > 1}
+    of_each = by_layer(bits, large, "compress.share.bits") if mean_bits is None else bits_by_budget(large, mean_bits)
+    for name, num in of_each.items():
+        share(weights[name], num, init)
+    return Product(product.path, weights, product.facts)
