@@ -73,3 +73,21 @@ def test_two_processes_train_the_same_pruned_net(process, toy_smoke, folders):
     images = torch.randn(4, 1, 28, 28)
     assert products[1].facts["recipe"][0]["macs"] < 0.55 * 416_520
     assert two(images).isfinite().all()
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_two_of_every_four_weights_stay_zero_while_the_net_trains_and_is_resumed(
+    command, toy_smoke, folders, optimizer
+):
+    line = [a for a in toy_smoke if not a.startswith("name=")] + ["model=vgg11", f"optim={optimizer}"]
+    assert command("train", *line, "compress=semi_structured", "name=fours", "schedule=constant").code == 0
+    (folder,) = folders("fours")
+    first = read_product(folder / "model.safetensors").weights
+    assert command("train", f"resume={folder}", "trainer.max_epochs=2").code == 0
+    product = read_product(folder / "model.safetensors")
+    assert product.facts["recipe"] == [{"pass": "semi_structured", "layers": ["classifier.0", "classifier.3"]}]
+    for name in ("classifier.0.weight", "classifier.3.weight"):
+        weight = product.weights[name]
+        assert (weight.unflatten(1, (-1, 4)) != 0).sum(2).le(2).all()
+        assert (weight == 0).equal(first[name] == 0)
+    assert float((product.weights["classifier.0.weight"] == 0).float().mean()) == pytest.approx(0.5, abs=0.01)

@@ -42,7 +42,8 @@ def mask_of(weight: Tensor) -> Tensor:
 
 def _fitting(net: nn.Module, example: tuple[Tensor, ...]) -> list[str]:
     """Name the linear layers with sides that the kernels take, in the order in which eval mode calls them."""
-    ghost, called = copy.deepcopy(net).to("meta").eval(), {}
+    ghost = copy.deepcopy(net).to("meta").eval()
+    called: dict[str, None] = {}  # in the order of calls
     for name, module in ghost.named_modules():
         if isinstance(module, nn.Linear) and not (module.in_features % SIDE or module.out_features % SIDE):
             module.register_forward_hook(lambda module, args, output, name=name: called.setdefault(name))
