@@ -210,16 +210,15 @@ def packed_suite(cfg: DictConfig) -> dict[str, Contender]:
             values = torch.randn(32, generator=draw)[torch.randint(32, weight.shape, generator=draw)]
             weight.copy_(values.where(torch.rand(weight.shape, generator=draw) < 0.1, 0.0))
     folder = tempfile.TemporaryDirectory()
-    path = Path(folder.name) / "model.zoo"
 
     def write() -> float:
         start = time.process_time()
-        save_packed(path, weights, {})
+        save_packed(Path(folder.name) / "model.zoo", weights, {})
         return time.process_time() - start
 
     def read() -> float:
         start = time.process_time()
-        read_packed(path)
+        read_packed(Path(folder.name) / "model.zoo")
         return time.process_time() - start
 
     return {"write": write, "read": read}
