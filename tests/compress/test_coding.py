@@ -27,9 +27,9 @@ SHAPES = [
 ]
 
 GOLDEN = (
-    "20020dd3373266edcbc002490000000248000cc76ad1c7a3be7f1e01ee34eee9ec05afe04a7d50ffb489cdfc"
-    "5f707379c17f8dd7ccc28eeed9ff57af7c002317c42e8f14d38cf1eb989a1b039e3158ba40bc5a7450888355"
-    "d0e46f2f93d001e6000798000a20000ec8588838"
+    "1bfe7ae62b023da5f2b1484ab842967f82bc872c392b43686e1d74da0fcd4b0f0f87d46917851f03b40926d0"
+    "940146d89dc35d24b04ae4b31310aa819ebcbf9469cb784c815862c0cb9004758f4627d1230ff0827d148b51"
+    "708b5f59754446fc"
 )
 
 
@@ -166,6 +166,15 @@ def test_survivors_that_share_nothing_take_little_more_than_their_bits():
     _, (bits,) = encode([weights])
     assert bits.codebook == 0
     assert 0.8 * 32 * bits.num_survivors < bits.values < 32 * bits.num_survivors
+
+
+@pytest.mark.parametrize(
+    ("dtype", "width"), [(torch.float16, 16), (torch.bfloat16, 16), (torch.float8_e5m2, 8)], ids=str
+)
+def test_numbers_of_narrower_floats_take_no_more_than_their_own_bits(dtype, width):
+    weights = torch.randn(100_000).to(dtype).float()
+    _, (bits,) = encode([weights])
+    assert bits.mask + bits.codebook + bits.values < 0.95 * width * len(weights)
 
 
 def test_a_weight_in_the_least_of_bits_is_what_the_bound_of_sizes_counts_on():

@@ -7,7 +7,7 @@ chances are fractions of whole numbers: sums of floats differ in their last bit 
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from math import prod
 from typing import Any, Protocol
 
@@ -28,11 +28,17 @@ RAREST = 14  # a symbol's chance is 2^-14 at least
 TRIVIAL = 4096  # weights that may take no bits at all, where all are equal
 MOST_PER_BYTE = 1 << 17  # weights, as follows from the three above
 MOST_VALUES = 4096  # in a codebook
+MANTISSA = 23  # bits of float32's, of which the sign is the first and the exponent the next eight
 FARTHEST = 256  # inputs from a weight to its neighbour
-OUTPUT_PRIOR, INPUT_PRIOR, PLACE_PRIOR = 6, 3, 2  # the first in inputs, the others in survivors expected
+OUTPUT_PRIOR, INPUT_PRIOR, PLACE_PRIOR = 16, 2, 1  # the first in inputs, the others in survivors expected
 NUM_LEVELS = 18
 LEVEL = np.repeat(np.arange(NUM_LEVELS), [1, *(1 << bits for bits in range(NUM_LEVELS - 1))])  # a number's bit length
-CHUNKS, LARGE, WIDE = 8, 1 << 20, 1024  # parts of a row; tensors of LARGE weights have WIDE ones, for speed
+CHUNKS, NARROW, WIDE, LARGE = (
+    16,
+    16,
+    1024,
+    1 << 20,
+)  # parts of a row; tensors of LARGE weights have WIDE ones, for speed
 
 
 class Coder(Protocol):
@@ -106,6 +112,20 @@ def _shares(chances: Array) -> Array:
     return chances.astype(np.float32) / np.float32(ONE)  # exact, as a power of two is divided by
 
 
+@dataclass(frozen=True)
+class Floats:
+    """The narrowest kind of float that holds some float32s: bits of the mantissa, and a range of exponents."""
+
+    mantissa: int
+    lowest: int
+    num_exponents: int
+
+    @property
+    def width(self) -> float:
+        """Bits of such a float: with a sign, and exponents that are all as likely."""
+        return 1 + float(np.log2(self.num_exponents)) + self.mantissa
+
+
 @dataclass
 class Parts:
     """What a tensor is coded as; its survivors are the weights that are not zero, input by input."""
@@ -115,7 +135,7 @@ class Parts:
     density: int = 0  # of survivors, in units of 1 / TRIVIAL
     lag: int = 0  # inputs from a weight to its second neighbour, such as a row of px; the first is one away
     shared: bool = False  # the values are those of a codebook
-    half: bool = False  # they are all numbers of float16
+    floats: Floats = Floats(0, 0, 1)
     codebook: Array = field(default_factory=lambda: np.zeros(0, np.uint32))  # bit patterns, the positive values' first
     signs: Array = field(default_factory=lambda: np.zeros((0, 0), np.int8))  # (inputs, outputs), 0 where none survives
     values: Array = field(default_factory=lambda: np.zeros(0, np.uint32))  # bit patterns, or places in the codebook
@@ -177,15 +197,11 @@ def _taken_apart(tensor: Tensor) -> Parts:
     patterns = weights.view(np.uint32)
     left = patterns != 0
     values = patterns[left]
-    parts = Parts(signs=left.astype(np.int8), values=values)
-    with np.errstate(over="ignore", invalid="ignore"):
-        halves = values.view(np.float32).astype(np.float16).astype(np.float32)
-    parts.half = bool((halves.view(np.uint32) == values).all())
+    parts = Parts(signs=left.astype(np.int8), values=values, floats=_narrowest(values))
     if len(np.unique(values[: 16 * MOST_VALUES])) <= MOST_VALUES:
         codebook = np.unique(values)
-        width = 16 if parts.half else 32
         parts.shared = 0 < len(codebook) <= MOST_VALUES and (
-            len(codebook) * width + len(values) * np.log2(len(codebook)) < len(values) * width
+            len(values) * np.log2(len(codebook)) < (len(values) - len(codebook)) * parts.floats.width
         )
         if parts.shared:
             parts.codebook, parts.values = codebook, np.searchsorted(codebook, values)
@@ -194,6 +210,16 @@ def _taken_apart(tensor: Tensor) -> Parts:
     parts.density = min(max(round(TRIVIAL * len(values) / max(weights.size, 1)), 1), TRIVIAL - 1)
     parts.lag = _lag(parts.signs)
     return parts
+
+
+def _narrowest(patterns: Array) -> Floats:
+    if not len(patterns):
+        return Floats(0, 0, 1)
+    exponents = patterns >> MANTISSA & 255
+    used = int(np.bitwise_or.reduce(patterns)) & ((1 << MANTISSA) - 1)
+    unused = (used & -used).bit_length() - 1 if used else MANTISSA
+    lowest = int(exponents.min())
+    return Floats(MANTISSA - unused, lowest, int(exponents.max()) - lowest + 1)
 
 
 def _lag(signs: Array) -> int:
@@ -231,13 +257,13 @@ def _code(coder: Coder, shape: tuple[int, ...], parts: Parts) -> tuple[float, fl
     if parts.dtype != torch.float32:
         parts.values = _code_integers(coder, size, parts.values)
         return 0.0, 0.0, coder.num_bits() - start
-    parts.masked, parts.shared, parts.half = (
-        bool(number(2, flag)) for flag in (parts.masked, parts.shared, parts.half)
-    )
+    parts.masked, parts.shared = bool(number(2, parts.masked)), bool(number(2, parts.shared))
+    sizes = zip((MANTISSA + 1, 256, 257), astuple(parts.floats), strict=True)
+    parts.floats = Floats(*(number(size, given) for size, given in sizes))
     codebook_start = coder.num_bits()
     if parts.shared:
         length = number(MOST_VALUES, len(parts.codebook) - 1) + 1
-        parts.codebook = _code_floats(coder, length, parts.half, parts.codebook)
+        parts.codebook = _code_floats(coder, length, parts.floats, parts.codebook)
     codebook_end = coder.num_bits()
     num_positive = int(np.count_nonzero(parts.codebook >> 31 == 0))
     signed = 0 < num_positive < len(parts.codebook)
@@ -252,7 +278,7 @@ def _code(coder: Coder, shape: tuple[int, ...], parts: Parts) -> tuple[float, fl
     mask_end = coder.num_bits()
     num = int(np.count_nonzero(parts.signs)) if parts.masked else size
     if not parts.shared:
-        parts.values = _code_floats(coder, num, parts.half, parts.values)
+        parts.values = _code_floats(coder, num, parts.floats, parts.values)
     elif not signed:
         parts.values = _code_symbols(coder, len(parts.codebook), num, parts.values)
     else:
@@ -273,7 +299,7 @@ def _code_signs(coder: Coder, parts: Parts, signed: bool) -> float:
     this input's were found than expected; and then times the same for all weights of such a chance and such neighbours.
     """
     inputs, outputs = parts.signs.shape
-    chunk = -(-outputs // CHUNKS) if inputs * outputs < LARGE else WIDE
+    chunk = max(NARROW, -(-outputs // CHUNKS)) if inputs * outputs < LARGE else WIDE
     density = parts.density * (ONE // TRIVIAL)
     of_output = np.zeros(outputs, np.int64)
     found, expected = np.zeros(4 * NUM_LEVELS, np.int64), np.zeros(4 * NUM_LEVELS, np.int64)
@@ -330,16 +356,15 @@ def _code_symbols(coder: Coder, size: int, num: int, given: Array, step: int = 2
     return symbols
 
 
-def _code_floats(coder: Coder, num: int, half: bool, given: Array) -> Array:
-    """Code bit patterns of floats: signs and exponents as symbols, the rest, which is as good as random, as it is."""
-    if half:
-        given = given.view(np.float32).astype(np.float16).view(np.uint16)
-    width, mantissa = (16, 10) if half else (32, 23)
-    high = _code_symbols(coder, 1 << (width - mantissa), num, given >> mantissa, step=16)
-    low = coder.numbers(1 << mantissa, num, given & ((1 << mantissa) - 1))
-    patterns = high << mantissa | low
-    if half:
-        return patterns.astype(np.uint16).view(np.float16).astype(np.float32).view(np.uint32)
+def _code_floats(coder: Coder, num: int, floats: Floats, given: Array) -> Array:
+    """Code bit patterns of floats: exponents and signs as symbols, and mantissas, as good as random, as they are."""
+    exponents = (given >> MANTISSA & 255) - floats.lowest
+    high = _code_symbols(coder, 2 * floats.num_exponents, num, exponents << 1 | given >> 31, step=16)
+    patterns = (high & 1) << 31 | (high >> 1) + floats.lowest << MANTISSA
+    if floats.mantissa:
+        unused = MANTISSA - floats.mantissa
+        low = (given & ((1 << MANTISSA) - 1)) >> unused
+        patterns |= coder.numbers(1 << floats.mantissa, num, low).astype(np.int64) << unused
     return patterns.astype(np.uint32)
 
 
@@ -360,8 +385,8 @@ def _counted(tensor: Tensor, parts: Parts, mask: float, codebook: float, values:
         counts = np.bincount(parts.values)
         floor, huffman = entropy_bits(counts), float(huffman_bits(counts))
     else:
-        width = 16 if parts.half else 8 * tensor.element_size()
-        floor = huffman = float(num * width)
+        width = parts.floats.width if tensor.is_floating_point() else 8 * tensor.element_size()
+        floor = huffman = num * width
     if parts.masked:
         gaps = np.diff(np.flatnonzero(tensor.detach().cpu().numpy().reshape(-1)), prepend=-1)
         fillers = int((gaps // 256).sum())  # zeros that count as survivors where a gap is too long for a byte
