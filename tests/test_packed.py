@@ -242,6 +242,12 @@ def test_what_every_file_says_takes_a_few_hundred_bytes(compose):
     assert ledger.rest["header"] + ledger.rest["checksum"] == 21
 
 
+def test_the_dictionary_of_version_1_is_for_ever():
+    """No file of version 1 can be read with another; where this fails, the version must rise."""
+    assert VERSION == 1
+    assert hashlib.sha256(COMMON).hexdigest()[:16] == "b01f567e841aaaea"
+
+
 def test_it_is_exported_evaluated_and_begun_from_as_a_product_is(command, toy, teacher, only_run):
     folder = only_run()
     done = command("scripts/export", f"checkpoint={teacher}", "format=[zoo]")
