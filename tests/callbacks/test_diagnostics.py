@@ -13,6 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from zoo.callbacks.resume import ResumeCheckpoint
 from zoo.checkpoint import read_product, save_product
+from zoo.errors import Diverged
 
 
 def reading(folder):
@@ -113,7 +114,7 @@ def test_a_compiled_net_is_watched_and_not_compiled_again(command, watched, only
 def test_a_learning_rate_of_100_is_named_though_the_run_ends_in_nan(command, watched, only_run):
     line = [a for a in watched if not a.startswith("optim.")]
     outcome = command("train", *line, "optim=sgd", "optim.lr=100")
-    assert outcome.code == 1
+    assert outcome.code == Diverged.exit_code
     assert "the loss became nan" in outcome.sentence
     assert "The run ended early: the loss became nan" in reading(only_run())
     assert "with a learning rate of" in reading(only_run())

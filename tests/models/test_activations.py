@@ -69,7 +69,7 @@ def test_every_net_that_leaves_the_choice_free_takes_every_activation(model, nam
     whole = composed(model, "mnist_5k" if (model, "mnist_5k") in PAIRS else "reverse")
     cfg = whole.model
     if "activation" not in cfg:
-        assert model in ("lenet5_caffe", "lstm_seq2seq")  # what they are for being the same everywhere
+        assert model in ("airbench", "lenet5_caffe", "lstm_seq2seq")  # what they are for being the same everywhere
         return
     cfg.activation = name
     with torch.device("meta"):

@@ -90,6 +90,9 @@ class RandomFlip:
 
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:
         chosen = draws.uniform(1, len(images))[0] < self.probability
+        if images.device.type == "cpu":  # elsewhere, to know which they are would wait for the device
+            rows = chosen.nonzero().flatten()
+            return images.clone().index_copy_(0, rows, images.index_select(0, rows).flip(-1))
         return torch.where(chosen[:, None, None, None], images.flip(-1), images)
 
 

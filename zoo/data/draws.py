@@ -1,5 +1,6 @@
 """Random numbers for the images of a batch."""
 
+import math
 import random
 
 import torch
@@ -51,7 +52,10 @@ class Draws:
         if self._fresh:
             self._pixels.manual_seed((self.seed ^ 2 * APART) + self.rank)
             self._fresh = False
-        return torch.randint(256, shape, generator=self._pixels, device=self.device, dtype=torch.uint8)
+        num = math.prod(shape)
+        words = torch.empty(-(-num // 8), dtype=torch.int64, device=self.device)  # 8 px each, drawn at once
+        words.random_(-(2**63), 2**63 - 1, generator=self._pixels)
+        return words.view(torch.uint8)[:num].view(shape)
 
     def permutation(self, num: int) -> Tensor:
         """Give the numbers 0 to num - 1 in random order, the same in every process."""

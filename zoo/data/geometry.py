@@ -46,11 +46,12 @@ def resized_crop(images: Tensor, top: Tensor, left: Tensor, height: Tensor, widt
     whole pixels. Large images on a CPU are resized one by one there, since that is ten times as fast.
     """
     if images.device.type == "cpu" and size >= 64:
-        out = images.new_empty(*images.shape[:2], size, size)
-        for i, (y, x, h, w) in enumerate(torch.stack([top, left, height, width], 1).int().tolist()):
-            cut = images[i : i + 1, :, y : y + h, x : x + w]
-            out[i : i + 1] = torch.nn.functional.interpolate(cut, (size, size), mode="bilinear")
-        return out
+        cuts = enumerate(torch.stack([top, left, height, width], 1).int().tolist())
+        resized = (
+            torch.nn.functional.interpolate(images[i : i + 1, :, y : y + h, x : x + w], (size, size), mode="bilinear")
+            for i, (y, x, h, w) in cuts
+        )
+        return torch.cat(list(resized))
     h, w = images.shape[-2:]
     rows = _positions(size, top, height)  # N × size, in pixels of the image
     columns = _positions(size, left, width)
@@ -58,7 +59,7 @@ def resized_crop(images: Tensor, top: Tensor, left: Tensor, height: Tensor, widt
     x = (2 * columns + 1) / w - 1
     grid = torch.stack([x[:, None, :].expand(-1, size, -1), y[:, :, None].expand(-1, -1, size)], dim=-1)
     out = torch.nn.functional.grid_sample(images.to(torch.float32), grid, "bilinear", "border", align_corners=False)
-    return out.round().clamp(0, 255).to(torch.uint8)
+    return out.round_().to(torch.uint8)  # between four pixels, and so of 0…255
 
 
 def _positions(size: int, start: Tensor, length: Tensor) -> Tensor:
