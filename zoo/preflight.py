@@ -38,7 +38,7 @@ LEAST_SIGNAL, LARGEST_SIGNAL = 1e-4, 1e4  # share of an output that depends on t
 MOST_FILES = 20_000  # that are read to be compared
 NUM_SLICES, NUM_FOR_DIFFERENCES = 8, 4  # parameters and samples of the gradient check
 # Steps are by the size of the parameter, or LEAST_SIZE. The shortest hardly meets a kink of a ReLU (gradients of
-# GoogLeNet are off by up to 2 % at 1e-6, and by 4e-5 at 1e-9), but rounding spoils it for small gradients, for which the
+# GoogLeNet are off by up to 2 % at 1e-6, and by 4e-5 at 1e-9), but rounding spoils small gradients at it, for which the
 # others are; a gradient that is wrong is so at each, and the best of them counts.
 STEPS, LEAST_SIZE = (1e-7, 1e-8, 1e-9, 1e-6), 1e-3
 TOLERANCE, ROUNDING = 0.01, 1e-8
