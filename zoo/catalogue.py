@@ -84,14 +84,23 @@ class Recipe:
     source: str
 
 
+def _chosen(experiment: Path) -> dict[str, str]:
+    """Give the option that an experiment, or another that it begins with, has of each group it names."""
+    chosen: dict[str, str] = {}
+    for line in OmegaConf.load(experiment).defaults:
+        if isinstance(line, str):
+            chosen |= _chosen(experiment.with_stem(line))
+        else:
+            chosen |= {str(key).removeprefix("override /"): option for key, option in line.items()}
+    return chosen
+
+
 def recipes() -> list[Recipe]:
     """Give those of configs/experiment that say where they come from and what was published, by data set and name."""
     found = []
     for file in sorted((CONFIGS / "experiment").glob("*.yaml")):
         if header := RECIPE.match(file.read_text()):
-            cfg = OmegaConf.load(file)
-            assert isinstance(cfg, DictConfig)
-            chosen = {key.removeprefix("override /"): option for line in cfg.defaults for key, option in line.items()}
-            facts = (file.stem, chosen["model"], chosen["data"], cfg.trainer.max_epochs)
+            chosen = _chosen(file)
+            facts = (file.stem, chosen["model"], chosen["data"], OmegaConf.load(file).trainer.max_epochs)
             found.append(Recipe(*facts, header["published"], header["source"]))
     return sorted(found, key=lambda recipe: recipe.data)

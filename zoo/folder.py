@@ -5,6 +5,7 @@ import logging
 import math
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -71,10 +72,19 @@ def made(cfg: DictConfig) -> Iterator[Run]:
         yield run
     except BadInput:
         if not run.resumed and not run.last_checkpoint:
-            shutil.rmtree(run.folder)
+            _remove(run.folder)
             with contextlib.suppress(OSError):  # other runs of this name
                 run.folder.parent.rmdir()
         raise
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder into which a logger's thread may still be writing."""
+    for _ in range(100):
+        with contextlib.suppress(OSError):
+            shutil.rmtree(folder)
+            return
+        time.sleep(0.02)
 
 
 def config_of(cfg: DictConfig) -> DictConfig:

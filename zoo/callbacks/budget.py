@@ -1,5 +1,6 @@
 """Compress as far as a budget of accuracy allows."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import lightning
@@ -13,6 +14,7 @@ from zoo.compress.sensitivity import BITS, SPARSITIES, Curve, farthest, prune_on
 from zoo.compress.sharing import Codebook
 from zoo.errors import BadInput
 
+SHORTER = 0.1  # steps, each time that those before led out of the budget
 GROWTH = 1.5  # of the tolerance from one round to the next: some ten rounds from half a point to where nothing is left
 
 
@@ -22,8 +24,8 @@ class AccuracyBudget(Compression):
     First each layer is pruned and shared by itself, and what that costs is measured, on validation data. Then, from
     epoch to epoch, all layers are pruned as far as each would by itself cost a tolerance, which grows after each epoch
     that ends within the budget; others only retrain. From the moment `share_begin` on, the sparsest weights
-    within the budget share the fewest values that keep them there, and the values are trained. Test data are not
-    touched.
+    within the budget share the fewest values that keep them there, and the values are trained; an epoch of that which
+    ends beyond the budget is taken back, and steps are shorter from then on. Test data are not touched.
     """
 
     def __init__(self, max_drop: float = 0.5, share_begin: float = 0.6) -> None:
@@ -57,11 +59,13 @@ class AccuracyBudget(Compression):
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         assert trainer.max_epochs is not None
         share_epoch = min(round(self.share_begin * trainer.max_epochs), trainer.max_epochs - 1)
-        if trainer.current_epoch > share_epoch:
-            return
         state = net_of(pl_module).state_dict()
         if self._is_within(self.last):
-            self.accepted = {name: tensor.clone() for name, tensor in state.items()}
+            self._accept(state)
+        if trainer.current_epoch > share_epoch:
+            if not self._is_within(self.last):
+                self._take_back(trainer, state)
+            return
         if trainer.current_epoch == share_epoch > 0:
             put(state, self.accepted)
         elif self._is_within(self.last):
@@ -70,6 +74,19 @@ class AccuracyBudget(Compression):
                 prune_one(self.weights[name], sparsity)
         if trainer.current_epoch == share_epoch:
             self._share(trainer, pl_module)
+
+    def _accept(self, state: Mapping[str, Tensor]) -> None:
+        self.accepted = {name: tensor.clone() for name, tensor in state.items()}
+
+    def _take_back(self, trainer: lightning.Trainer, state: Mapping[str, Tensor]) -> None:
+        """Go back to the last state within the budget: a value moves all its members, and its steps were too long."""
+        put(state, self.accepted)
+        self.codebooks = {name: Codebook.of(weight) for name, weight in self.weights.items()}
+        start_anew(trainer)
+        for config in trainer.lr_scheduler_configs:
+            config.scheduler.base_lrs = [SHORTER * lr for lr in config.scheduler.base_lrs]
+        for group in trainer.optimizers[0].param_groups:
+            group["lr"] *= SHORTER
 
     def _farthest(self, what: str, tolerance: float, mildest: float) -> dict[str, float]:
         least = self.reference - tolerance / 100
@@ -91,7 +108,8 @@ class AccuracyBudget(Compression):
             put(self.weights, before)
             tolerance /= GROWTH
         self.codebooks = {name: Codebook.of(weight) for name, weight in self.weights.items()}
-        self.accepted = {}
+        self._accept(net_of(task).state_dict())
+        self._held = []  # zeros of what was trained last, and not of what was accepted
         start_anew(trainer)
         keep_from_now_on(trainer)
 
