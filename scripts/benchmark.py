@@ -17,6 +17,7 @@ COLUMNS = (
     ("samples/s", "samples_per_second", "{:,.0f}"),
     ("TFLOPS", "tflops", "{:.2f}"),
     ("test accuracy", "test_accuracy", "{:.2%}"),
+    ("failed", "failed", "{}"),
 )
 
 

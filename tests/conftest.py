@@ -75,10 +75,10 @@ def command(tmp_path, monkeypatch, capfd) -> Command:
     return run
 
 
-def compose_run(*overrides: str) -> DictConfig:
-    """Compose train.yaml with overrides, interpolations resolved."""
+def compose_run(*overrides: str, config: str = "train") -> DictConfig:
+    """Compose a config with overrides, interpolations resolved."""
     with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        cfg = hydra.compose("train", ["name=test", *overrides])
+        cfg = hydra.compose(config, ["name=test", *overrides])
     OmegaConf.resolve(cfg)
     return cfg
 

@@ -83,6 +83,15 @@ def test_without_cuda_the_gpu_suite_is_refused(compose):
         suite_of(compose("+suite=gpu"))(None)
 
 
+def test_the_gpu_suite_is_of_settings_that_there_are(compose):
+    from zoo.benchmarks.gpu import PARTS, RACES
+
+    for suite, *settings in PARTS.values():
+        suite_of(compose(*settings, f"suite={suite}", "trainer=gpu", config="benchmark"))
+    for race in RACES:
+        compose(*race.split(), "trainer=gpu")
+
+
 @pytest.mark.slow
 def test_the_first_step_is_reached_not_long_after_torch_is_there(compose):
     figures = compare(suite_of(compose("+suite=startup"))(None), rounds=1)
