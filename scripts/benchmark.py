@@ -54,12 +54,14 @@ def main(cfg: DictConfig) -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.simplefilter("ignore")
     torch.set_float32_matmul_precision("high" if cfg.tf32 else "highest")
-    figures = rounds.measured(cfg)
-    show(f"suite={cfg.suite}, medians of {cfg.rounds} rounds, {torch.get_num_threads()} threads", figures)
-    if cfg.out:
-        device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-        header = {"suite": cfg.suite, "rounds": cfg.rounds, "threads": torch.get_num_threads(), "device": device}
-        write_json(cfg.out, {**header, **provenance(), "figures": figures})
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    header = {"suite": cfg.suite, "rounds": cfg.rounds, "threads": torch.get_num_threads(), "device": device}
+    figures: dict[str, dict[str, Any]] = {}
+    for part in rounds.measured(cfg):
+        show(f"suite={cfg.suite}, medians of {cfg.rounds} rounds, {torch.get_num_threads()} threads", part)
+        figures |= part
+        if cfg.out:
+            write_json(cfg.out, {**header, **provenance(), "figures": figures})
 
 
 if __name__ == "__main__":

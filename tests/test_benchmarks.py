@@ -80,7 +80,7 @@ def test_what_cannot_be_measured_is_refused_in_one_sentence(command, settings, w
 @pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines without CUDA")
 def test_without_cuda_the_gpu_suite_is_refused(compose):
     with pytest.raises(BadInput, match="CUDA"):
-        suite_of(compose("+suite=gpu"))(None)
+        next(suite_of(compose("+suite=gpu"))(None))
 
 
 def test_the_gpu_suite_is_of_settings_that_there_are(compose):

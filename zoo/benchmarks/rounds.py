@@ -3,7 +3,7 @@
 import importlib
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,19 +32,20 @@ def suite_of(cfg: DictConfig) -> Any:
     return getattr(importlib.import_module(f"zoo.benchmarks.{file}"), name)
 
 
-def measured(cfg: DictConfig) -> dict[str, dict[str, Any]]:
+def measured(cfg: DictConfig) -> Iterator[dict[str, dict[str, Any]]]:
     """Run the suite `cfg.suite`, of its contenders those that `cfg.only` names, and give each one's figures.
 
-    A suite that is made of others gives its figures itself.
+    Of a suite that is made of others, those of one after the other.
     """
-    suite: Suite | dict[str, dict[str, Any]] = suite_of(cfg)(cfg)
-    if isinstance(suite, dict):
-        return suite
+    suite: Suite | Iterator[dict[str, dict[str, Any]]] = suite_of(cfg)(cfg)
+    if not isinstance(suite, Suite):
+        yield from suite
+        return
     for name in cfg.only or ():
         if name not in suite.contenders:
             raise BadInput(f"only={name} is no contender of suite={cfg.suite}; {choices(name, suite.contenders)}")
     chosen = {name: run for name, run in suite.contenders.items() if not cfg.only or name in cfg.only}
-    return compare(Suite(chosen, suite.num_samples, suite.macs), cfg.rounds)
+    yield compare(Suite(chosen, suite.num_samples, suite.macs), cfg.rounds)
 
 
 def compare(suite: Suite, rounds: int) -> dict[str, dict[str, Any]]:

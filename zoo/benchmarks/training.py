@@ -1,5 +1,6 @@
 """What training costs beside its arithmetic, and what the arithmetic costs by how a net is laid out."""
 
+import copy
 import functools
 import itertools
 import tempfile
@@ -61,10 +62,11 @@ def train_suite(cfg: DictConfig) -> Suite:
             run.fit(this, trainer, task, data)
             return run.callback_of(trainer, TrainingMonitor).epoch_seconds[-1]
 
-    contenders = {"hand-written loop": hand_written, "train.py": functools.partial(train_py, cfg)}
+    contenders: dict[str, Contender] = {"hand-written loop": hand_written, "train.py": functools.partial(train_py, cfg)}
     if device.type == "cuda":
         # its second epoch, since the first one compiles
-        graphed = OmegaConf.merge(cfg, {"compile": "reduce-overhead", "trainer": {"max_epochs": 2}})
+        graphed = copy.deepcopy(cfg)
+        graphed.compile, graphed.trainer.max_epochs = "reduce-overhead", 2
         contenders["train.py with CUDA graphs"] = functools.partial(train_py, graphed)
     if cfg.data.source.get("dataset") == "FashionMNIST":
         contenders |= _as_tutorials_have_it(cfg, data)

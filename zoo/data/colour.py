@@ -32,7 +32,7 @@ def adjust_sharpness(images: Tensor, factor: Tensor) -> Tensor:
     if min(h, w) < 3:
         return images.clone()
     kernel = torch.ones(3, 3, device=images.device)
-    kernel[1, 1] = 5
+    kernel[1, 1].fill_(5)  # where an assignment would wait for the device
     blurred = images.to(torch.float32)
     inside = torch.nn.functional.conv2d(blurred, (kernel / 13).expand(c, 1, 3, 3), groups=c)
     blurred[..., 1:-1, 1:-1] = inside.round_()

@@ -67,17 +67,23 @@ class Muon(Optimizer):
         return loss
 
     def _step_filters(self, group: dict[str, Any], parameters: list[Tensor]) -> None:
+        """Step matrices of one shape together, since one after the other they leave a GPU idle."""
         for p in parameters:
-            assert p.grad is not None
             if not self.state[p]:
                 self.state[p] = {"mean": torch.zeros_like(p)}
-            mean = self.state[p]["mean"]
-            mean.lerp_(p.grad, 1 - group["momentum"])
-            ahead = p.grad.lerp(mean, group["momentum"])  # Nesterov's
-            direction = orthogonalise(ahead.flatten(1)).view_as(p)
-            rows, columns = len(p), p[0].numel()
-            p.mul_(1 - group["lr"] * group["weight_decay"])
-            p.add_(direction, alpha=-group["lr"] * max(1.0, rows / columns) ** 0.5)
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        means = [self.state[p]["mean"] for p in parameters]
+        torch._foreach_lerp_(means, gradients, 1 - group["momentum"])
+        ahead = torch._foreach_lerp(gradients, means, group["momentum"])  # Nesterov's
+        torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+        alike: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {}
+        for p, gradient in zip(parameters, ahead, strict=True):
+            alike.setdefault((len(p), p[0].numel()), []).append((p, gradient.flatten(1)))
+        for (rows, columns), pairs in alike.items():
+            directions = orthogonalise(torch.stack([gradient for _, gradient in pairs]))
+            size = group["lr"] * max(1.0, rows / columns) ** 0.5
+            stepped = [direction.view_as(p) for direction, (p, _) in zip(directions, pairs, strict=True)]
+            torch._foreach_add_([p for p, _ in pairs], stepped, alpha=-size)
 
     def _step_adamw(self, group: dict[str, Any], parameters: list[Tensor]) -> None:
         (beta1, beta2), lr = group["betas"], group["lr"]
@@ -96,17 +102,17 @@ class Muon(Optimizer):
         torch._foreach_addcdiv_(parameters, means, sizes, -lr / (1 - beta1**step))
 
 
-def orthogonalise(matrix: Tensor) -> Tensor:
-    """Bring all singular values of a matrix near 1 by five turns of a quintic Newton-Schulz iteration.
+def orthogonalise(matrices: Tensor) -> Tensor:
+    """Bring all singular values of matrices (..., rows, columns) near 1 by five turns of a quintic Newton-Schulz.
 
-    In bf16 on CUDA, where that is fast, and in the matrix's own precision elsewhere.
+    In bf16 on CUDA, where that is fast, and in the matrices' own precision elsewhere.
     """
     a, b, c = QUINTIC
-    x = matrix.to(torch.bfloat16) if matrix.is_cuda else matrix
-    tall = x.shape[0] > x.shape[1]
+    x = matrices.to(torch.bfloat16) if matrices.is_cuda else matrices
+    tall = x.shape[-2] > x.shape[-1]
     x = x.mT if tall else x
-    x = x / x.norm().clamp_min(1e-7)
+    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp_min(1e-7)
     for _ in range(5):
         gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return (x.mT if tall else x).to(matrix.dtype)
+    return (x.mT if tall else x).to(matrices.dtype)
