@@ -88,8 +88,8 @@ def test_the_gpu_suite_is_of_settings_that_there_are(compose):
 
     for suite, *settings in PARTS.values():
         suite_of(compose(*settings, f"suite={suite}", "trainer=gpu", config="benchmark"))
-    for race in RACES:
-        compose(*race.split(), "trainer=gpu")
+    for settings in RACES.values():
+        compose(*settings, "trainer=gpu")
 
 
 @pytest.mark.slow
