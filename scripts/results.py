@@ -113,12 +113,17 @@ def benchmark_table(name: str) -> str:
     lines = ["| | seconds | ratio |" + "".join(f" {heading} |" for heading, _, _ in more)]
     lines.append("|---|---:|---:|" + "---:|" * len(more))
     for contender, row in report["figures"].items():
+        if "failed" in row:
+            lines.append(f"| {contender}: {row['failed']} |" + " |" * (2 + len(more)))
+            continue
         low, high = row.get("ratio_range", (1, 1))
         ratio = f"{row['ratio']:.2f} ({low:.2f} to {high:.2f})" if high > low else ""
         cells = [form.format(row[key]) if key in row else "" for _, key, form in more]
         lines.append("| " + " | ".join([contender, f"{row['median_seconds']:.2f}", ratio, *cells]) + " |")
     where = f"on {report.get('device', 'cpu')} with {report['threads']} threads, torch {report['versions']['torch']}"
-    lines += ["", f"Medians of {report['rounds']} rounds {where}, commit `{report['commit']}`."]
+    counts = [len(row["seconds"]) for row in rows if "seconds" in row]
+    rounds = f"{min(counts)}" if len(set(counts)) == 1 else f"{min(counts)} to {max(counts)}"
+    lines += ["", f"Medians of {rounds} rounds {where}, commit `{report['commit']}`."]
     return "\n".join(lines)
 
 
