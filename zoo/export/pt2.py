@@ -92,7 +92,8 @@ def read_pt2(path: Path) -> Exported:
     except Exception as error:  # whatever torch makes of a graph that it did not write
         raise BadInput(f"{path} holds no graph that this torch can read: {reason(error)}") from error
     check_shapes(path, facts, taken, given)
-    return Exported(path, facts, Runtime(module, facts))
+    # Held as a function, since a graph has no train mode that it could be asked to leave.
+    return Exported(path, facts, Runtime(lambda images: module(images), facts))
 
 
 def _shape(program: ExportedProgram, of: str) -> list[Any]:
