@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.errors import BadInput, reason
+from zoo.export.graphs import trace
 from zoo.export.labels import Exported, Runtime, check_shapes, labels, read_labels
 from zoo.files import replacing
 
@@ -30,20 +31,17 @@ def save_onnx(path: Path, net: nn.Module, inputs: tuple[Tensor, ...], facts: Map
 
 def translate(net: nn.Module, inputs: tuple[Tensor, ...]) -> "onnx.ModelProto":
     """Give a net in eval mode as a graph of ONNX for any number of samples, without a word of where it came from."""
-    batch = torch.export.Dim("batch", min=1)
     with _quiet():
         program = torch.onnx.export(
-            net,
-            inputs,
-            dynamo=True,
-            input_names=[INPUT],
-            output_names=[OUTPUT],
-            dynamic_shapes=tuple({0: batch} for _ in inputs),
-            verbose=False,
+            trace(net, inputs), dynamo=True, input_names=[INPUT], output_names=[OUTPUT], verbose=False
         )
     assert program is not None
     model: onnx.ModelProto = program.model_proto
-    for part in (model, model.graph, *model.graph.node, *model.graph.value_info, *model.graph.initializer):
+    del model.graph.value_info[:]
+    ends = (*model.graph.input, *model.graph.output)
+    for end in ends:
+        end.type.tensor_type.shape.dim[0].dim_param = "batch"
+    for part in (model, model.graph, *ends, *model.graph.node, *model.graph.initializer):
         del part.metadata_props[:]
         part.doc_string = ""
     return model

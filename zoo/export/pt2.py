@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
-from torch.export.graph_signature import InputKind
 from torch.export.pt2_archive import PT2ArchiveReader
 
 from zoo.errors import BadInput, reason
+from zoo.export.graphs import trace
 from zoo.export.labels import Exported, Runtime, check_shapes, labels, read_labels
 from zoo.files import replacing
 
@@ -48,33 +48,6 @@ def save_pt2(path: Path, net: nn.Module, inputs: tuple[Tensor, ...], facts: Mapp
     program = trace(net, inputs)
     with replacing(path) as file:
         torch.export.save(program, file, extra_files=labels(facts))
-
-
-def trace(net: nn.Module, inputs: tuple[Tensor, ...]) -> ExportedProgram:
-    """Give the graph of a net in eval mode for any number of samples, without what it does not read or came from."""
-    batch = torch.export.Dim("batch", min=1)
-    program = torch.export.export(net, inputs, dynamic_shapes=tuple({0: batch} for _ in inputs))
-    drop_unread(program)
-    program.example_inputs = None
-    for node in program.graph.nodes:
-        for key in ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "from_node"):
-            node.meta.pop(key, None)
-    return program
-
-
-def drop_unread(program: ExportedProgram) -> list[str]:
-    """Take the weights that no node reads out of a graph, and name them; auxiliary heads, for one."""
-    signature = program.graph_signature
-    nodes = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
-    kinds = (InputKind.PARAMETER, InputKind.BUFFER)
-    unread = [spec for spec in signature.input_specs if spec.kind in kinds and not nodes[spec.arg.name].users]
-    for spec in unread:
-        program.graph.erase_node(nodes[spec.arg.name])
-        signature.input_specs.remove(spec)
-        program.state_dict.pop(spec.target, None)
-        program.constants.pop(spec.target, None)
-    program.graph_module.recompile()
-    return [str(spec.target) for spec in unread]
 
 
 def read_pt2(path: Path) -> Exported:
