@@ -1,5 +1,6 @@
 """Write a checkpoint in other formats, each proven before it stays, and say in a table what they came to."""
 
+import itertools
 import os
 import tempfile
 from collections.abc import Callable
@@ -19,8 +20,9 @@ from zoo.data.module import ResidentData
 from zoo.errors import BadInput, ZooError, choices, reason
 from zoo.evaluation import rebuild_data
 from zoo.export.labels import Baked, example, pixels
-from zoo.export.onnx import save_onnx
+from zoo.export.onnx import Half, save_onnx, translate, write_onnx
 from zoo.export.pt2 import save_pt2
+from zoo.export.qdq import quantized
 from zoo.files import replacing, write_json
 from zoo.ledger import draw_ledger, show_ledger
 from zoo.nets import net_of
@@ -43,8 +45,9 @@ class Job:
     def taker(self) -> tuple[nn.Module, tuple[Tensor, ...]]:
         """Give the net that takes what the file will, and two samples of that."""
         seen = self.facts["data"]
-        net = Baked(self.net, seen["mean"], seen["std"]).eval() if self.cfg.bake else self.net
-        return net, (example(self.facts),)
+        net = Half(self.net) if self.facts["export"]["precision"] == "fp16" else self.net
+        net = Baked(net, seen["mean"], seen["std"]) if self.cfg.bake else net
+        return net.eval(), (example(self.facts),)
 
     def prepare(self, images: Tensor) -> Tensor:
         """Give what the file takes for normalised images."""
@@ -72,6 +75,13 @@ def _to_onnx(path: Path, job: Job) -> None:
     save_onnx(path, *job.taker(), job.facts)
 
 
+def _to_onnx_int8(path: Path, job: Job) -> None:
+    """Calibrate on training batches, augmented as they are."""
+    batches = itertools.islice(job.data.loader("train", "cpu"), job.cfg.calibration_batches)
+    model = quantized(translate(*job.taker()), (job.prepare(images).numpy() for images, _ in batches))
+    write_onnx(path, model, job.facts)
+
+
 @dataclass(frozen=True)
 class Format:
     """A format: its file's name, who writes it, in which precision and for which runtime; some claim to be smaller."""
@@ -89,6 +99,8 @@ FORMATS = {
     "zoo": Format(PACKED, _to_zoo, "fp32", "zoo", smaller=True, exported=False),
     "pt2": Format("model.pt2", _to_pt2, "fp32", "torch"),
     "onnx": Format("model.onnx", _to_onnx, "fp32", "onnxruntime"),
+    "onnx_fp16": Format("model_fp16.onnx", _to_onnx, "fp16", "onnxruntime", smaller=True),
+    "onnx_int8": Format("model_int8.onnx", _to_onnx_int8, "int8", "onnxruntime", smaller=True),
 }
 
 

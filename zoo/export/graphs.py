@@ -19,8 +19,8 @@ def trace(net: nn.Module, inputs: tuple[Tensor, ...]) -> ExportedProgram:
     return program
 
 
-def drop_unread(program: ExportedProgram) -> list[str]:
-    """Take the weights that no node reads out of a graph, and name them; auxiliary heads, for one."""
+def drop_unread(program: ExportedProgram) -> None:
+    """Take the weights that no node reads out of a graph; auxiliary heads, for one."""
     signature = program.graph_signature
     nodes = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
     kinds = (InputKind.PARAMETER, InputKind.BUFFER)
@@ -29,8 +29,6 @@ def drop_unread(program: ExportedProgram) -> list[str]:
         signature.input_specs.remove(spec)
     program.graph_module.recompile()
     read = {spec.target for spec in signature.input_specs}
-    unread = [name for held in (program.state_dict, program.constants) for name in held if name not in read]
-    for name in unread:
-        program.state_dict.pop(name, None)
-        program.constants.pop(name, None)
-    return unread
+    for held in (program.state_dict, program.constants):
+        for name in [name for name in held if name not in read]:
+            del held[name]

@@ -1,6 +1,7 @@
 """The .onnx file: a net as operators of ONNX, for ONNX Runtime and whatever else reads them, in any language."""
 
 import contextlib
+import copy
 import hashlib
 import io
 import logging
@@ -31,7 +32,7 @@ def save_onnx(path: Path, net: nn.Module, inputs: tuple[Tensor, ...], facts: Map
 
 def translate(net: nn.Module, inputs: tuple[Tensor, ...]) -> "onnx.ModelProto":
     """Give a net in eval mode as a graph of ONNX for any number of samples, without a word of where it came from."""
-    with _quiet():
+    with quiet():
         program = torch.onnx.export(
             trace(net, inputs), dynamo=True, input_names=[INPUT], output_names=[OUTPUT], verbose=False
         )
@@ -69,10 +70,21 @@ def _seal(content: bytes) -> bytes:
     return seal.SerializeToString()
 
 
+class Half(nn.Module):
+    """A net in float16 between images and logits of float32."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = copy.deepcopy(net).half()
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.net(images.half()).float()
+
+
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep torch's exporter from telling of its own past and of packages that it could do without."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+def quiet() -> Iterator[None]:
+    """Keep torch and ONNX Runtime from telling of themselves, and of packages that they could do without."""
+    loggers = [logging.getLogger(name) for name in (None, "torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
