@@ -35,9 +35,11 @@ ARROWS = {
     "nets": GROUND
     | {"build", "checkpoint", "compress", "data", "folder", "measure", "models", "passes", "pretrained", "tasks"},
     "callbacks": GROUND | {"compress", "measure", "checkpoint", "folder", "report"},
-    "export": GROUND | {"compress", "measure", "checkpoint"},
+    "export": GROUND | {"compress", "facts", "measure"},
     "packing": GROUND | {"checkpoint", "compress", "ledger", "packed"},
-    "evaluation": GROUND | {"build", "checkpoint", "compress", "data", "nets", "report", "writing"},
+    "evaluation": GROUND | {"build", "checkpoint", "compress", "data", "export", "nets", "report", "writing"},
+    "proof": GROUND | {"checkpoint", "data", "export", "nets"},
+    "exporting": GROUND | {"checkpoint", "data", "evaluation", "export", "ledger", "nets", "packed", "proof"},
     "prediction": GROUND | {"checkpoint", "data", "writing"},
     "preflight": GROUND | {"data", "measure", "tasks"},
     "compare": GROUND,
