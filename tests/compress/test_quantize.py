@@ -9,10 +9,11 @@ import pytest
 import torch
 from conftest import composed, inputs_of
 from omegaconf import OmegaConf
+from torch import nn
 
 from zoo.checkpoint import Product, read_product, save_product
 from zoo.compress.program import rebuilt
-from zoo.compress.quantize import chosen, layers_of, ptq, traced
+from zoo.compress.quantize import chosen, graph_of, layers_of, lower, ptq, traced
 from zoo.errors import BadInput
 from zoo.nets import bare_net, net_of
 
@@ -86,6 +87,29 @@ def test_tracing_leaves_the_net_as_it_was():
     traced(net, example_of(cfg))
     assert any(module.inplace for module in net.modules() if hasattr(module, "inplace"))
     assert all(tensor.equal(before[name]) for name, tensor in net.state_dict().items())
+
+
+@pytest.mark.parametrize("model", ["lenet5_caffe", pytest.param("googlenet", marks=pytest.mark.slow)])
+def test_what_inductor_makes_of_int8_is_what_it_is_eagerly(model):
+    # GoogLeNet's poolings round sizes up, which Inductor forgets of int8.
+    _, product, images = quantized(model)
+    net = net_of(product)
+    with torch.no_grad():
+        eager = net(images)
+        lower(net, images)
+        assert net._compiled_call_impl is not None
+        assert (net(images) - eager).abs().max() < 0.02 * eager.abs().max()
+
+
+def test_a_pooling_that_rounds_up_pools_what_it_did_without_rounding():
+    torch.manual_seed(0)
+    for size in range(6, 14):
+        for kernel, stride, padding in ((2, 2, 0), (3, 2, 0), (3, 2, 1), (3, 3, 1), (3, 1, 1)):
+            pool = nn.MaxPool2d(kernel, stride, padding, ceil_mode=True)
+            image = torch.randn(2, 3, size, size + 1) - 5  # below 0, so that zeros would show
+            trace = traced(pool, (image[:1].to("meta"),))
+            assert graph_of(trace)(image).equal(pool(image))
+            assert "True" not in graph_of(trace).code
 
 
 @pytest.mark.parametrize(

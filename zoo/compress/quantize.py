@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
 from zoo.compress.program import Program, QuantizedNet, layer_of, written
@@ -22,6 +22,7 @@ from zoo.compress.recipe import Step
 from zoo.errors import BadInput, choices
 
 Batches = Iterable[tuple[Tensor, Tensor]]
+DEFAULTS: list[Any] = [None, None, None, [0, 0], [1, 1], False]  # of max_pool2d's arguments
 QUANTIZED = (torch.ops.aten.conv2d.default, torch.ops.aten.linear.default)  # layers of these get int8 weights
 
 
@@ -76,13 +77,38 @@ def ptq(
     with _quietly():
         from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
-        prepared = prepare_pt2e(trace.module(check_guards=False), _quantizer(float_layers, is_qat=False))
+        prepared = prepare_pt2e(graph_of(trace), _quantizer(float_layers, is_qat=False))
         wanted = trace.graph_signature.user_inputs[0]
         shape = next(node.meta["val"].shape[1:] for node in trace.graph.nodes if node.name == wanted)
         with torch.no_grad():
             for images in _calibration(batches, num_batches, tuple(shape)):
                 prepared(images)
         return written(convert_pt2e(prepared))
+
+
+def graph_of(trace: ExportedProgram) -> fx.GraphModule:
+    """Give a traced net as a module, without what Inductor gets wrong in int8.
+
+    Of a max pooling whose input and output are int8 it forgets that it rounds its output's size up (torch 2.14), so
+    that such a one is made to pool what it needs of copies of the last row and column, which changes no maximum.
+    """
+    graph: Any = trace.module(check_guards=False)
+    for node in graph.graph.find_nodes(op="call_function", target=torch.ops.aten.max_pool2d.default):
+        given = list(node.args)
+        image, kernel, stride, padding, dilation, is_rounded_up = given + DEFAULTS[len(given) :]
+        if is_rounded_up:
+            node.args = (image, kernel, stride, padding, dilation)
+            short = []
+            for dim in (1, 0):
+                size, out = image.meta["val"].shape[2 + dim], node.meta["val"].shape[2 + dim]
+                covered = (out - 1) * stride[dim] + dilation[dim] * (kernel[dim] - 1) + 1
+                short += [0, max(0, covered - 2 * padding[dim] - size)]
+            if any(short):
+                with graph.graph.inserting_before(node):
+                    padded = graph.graph.call_function(torch.ops.aten.pad.default, (image, short, "replicate"))
+                node.args = (padded, *node.args[1:])
+    graph.recompile()
+    return graph
 
 
 def _calibration(batches: Batches, num_batches: int, shape: tuple[int, ...]) -> Iterator[Tensor]:
@@ -110,6 +136,23 @@ def _quantizer(float_layers: Sequence[str], is_qat: bool) -> Any:
     return quantizer
 
 
+def lower(net: nn.Module, images: Tensor) -> None:
+    """Compile a net in eval mode for a CPU, in place, for images of this shape and under torch.no_grad(), and call it.
+
+    Inductor freezes the weights, which lets it fuse int8 layers with what is around them: without, they are slower than
+    floats. Other shapes, and inference mode, would have it compile anew and freeze nothing.
+    """
+    import torch._inductor.config
+
+    with _quietly():
+        # Brings the patterns of int8 layers with it.
+        import torchao.quantization.pt2e.quantizer.x86_inductor_quantizer  # noqa: F401
+
+        net.compile(dynamic=False)
+        with torch._inductor.config.patch(freezing=True), torch.no_grad():
+            net(images)
+
+
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
     """Keep torchao and what it calls from telling of their own past."""
@@ -119,8 +162,10 @@ def _quietly() -> Iterator[None]:
         logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", category=DeprecationWarning)
-            warnings.filterwarnings("ignore", category=FutureWarning)
+            for category in (DeprecationWarning, FutureWarning):
+                warnings.filterwarnings("ignore", category=category)
+            for message in ("The input of maxpool2d is not quantized", "To copy construct from a tensor"):
+                warnings.filterwarnings("ignore", message, UserWarning)
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
