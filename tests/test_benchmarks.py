@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from zoo.benchmarks import SUITES, loading
-from zoo.benchmarks.rounds import Suite, compare, suite_of
+from zoo.benchmarks.rounds import Suite, compare, compared, suite_of
 from zoo.errors import BadInput
 
 STEP = ["suite=step", "model=resnet18", "data=imagenet", "data.image_size=65", "data.batch_size=2"]
@@ -29,6 +29,12 @@ def test_contenders_run_in_turn_and_are_compared_round_by_round():
     assert figures["base"]["median_seconds"] == 5.5
     assert figures["base"]["samples_per_second"] == pytest.approx(12 / 5.5)
     assert figures["base"]["tflops"] == pytest.approx(12 * 6 / 5.5)  # forward, and backward twice of it
+
+
+def test_the_baseline_is_the_first_of_those_asked_for(compose):
+    cfg = compose("only=[two,one]", "rounds=1", config="benchmark")
+    suite = Suite({"one": lambda: 1.0, "two": lambda: 2.0, "three": lambda: 3.0})
+    assert [(name, row["ratio"]) for name, row in compared(suite, cfg).items()] == [("two", 1.0), ("one", 0.5)]
 
 
 def test_every_suite_that_is_offered_is_there(compose):

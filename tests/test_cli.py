@@ -126,3 +126,17 @@ def test_a_traceback_is_shown_to_who_asks_for_it(process, monkeypatch):
     _, err = running.communicate()
     assert running.returncode == 1
     assert "Traceback" in err
+
+
+@pytest.mark.parametrize(
+    "started_by",
+    [{"RANK": "1", "WORLD_SIZE": "2"}, {"SLURM_NTASKS": "2", "SLURM_STEP_ID": "0"}],
+    ids=["torchrun", "srun"],
+)
+def test_a_sweep_in_processes_that_others_started_is_refused(command, monkeypatch, tmp_path, started_by):
+    for name, value in started_by.items():
+        monkeypatch.setenv(name, value)
+    outcome = command("train", "-m", "seed=1,2")
+    assert outcome.code == 2
+    assert ("trainer.devices=N" in outcome.err) == ("RANK" not in started_by)  # the first process says it for all
+    assert not list(tmp_path.iterdir())

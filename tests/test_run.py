@@ -356,11 +356,12 @@ def test_ema_and_its_second_validation_leave_training_as_it_is(command, toy, onl
     assert one["random_states"][0]["torch"].equal(two["random_states"][0]["torch"])
 
 
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_gradients_are_clipped_in_every_precision(command, toy, only_run, precision):
+@pytest.mark.parametrize(("precision", "by"), [("32-true", "norm"), ("bf16-mixed", "norm"), ("32-true", "value")])
+def test_gradients_are_clipped_in_every_precision(command, toy, only_run, precision, by):
     """Clipped to almost nothing, plain SGD cannot move the weights."""
     line = [a for a in toy if not a.startswith("optim.")] + ["optim=sgd", "optim.momentum=0", "optim.nesterov=false"]
     line += ["optim.weight_decay=0", "trainer.gradient_clip_val=1e-6", f"trainer.precision={precision}", "seed=5"]
+    line += [f"trainer.gradient_clip_algorithm={by}"]
     assert command("train", *line).code == 0
     torch.manual_seed(5)
     start = LeNet5(image_size=28).state_dict()

@@ -66,6 +66,11 @@ def command(
                     codes.append(tell(error))  # and the other runs of a sweep go on
 
             try:
+                if ranks.started_together() and {"-m", "--multirun"} & set(sys.argv[1:]):
+                    raise BadInput(
+                        "a sweep starts the processes of each run by itself: without torchrun or srun, "
+                        "python train.py -m ... trainer.devices=N"
+                    )
                 sys.argv[1:] = reword(sys.argv[1:])
                 hydra.main(version_base="1.3", config_path=str(configs), config_name=config_name)(job)()
                 if after_sweep and len(results) > 1:
@@ -126,13 +131,14 @@ def tell(error: Exception) -> int:
         where = f": {error.filename}" if error.filename else ""
         return _say(f"{error.strerror}{where}; what was saved before is whole", ZooError.exit_code)
     if isinstance(error, RuntimeError) and ranks.world_size() > 1 and re.search("gloo|NCCL|by peer", str(error)):
-        return _say("" if ranks.FOLDER in os.environ else "another process of this run has ended", ZooError.exit_code)
+        lost = "another process of this run has ended, and so has this; resume= and the run's folder goes on"
+        return _say("" if ranks.FOLDER in os.environ else lost, ZooError.exit_code, by_all=True)
     traceback.print_exception(error)
     return ZooError.exit_code
 
 
-def _say(sentence: str, code: int) -> int:
-    if sentence and ranks.rank() == 0:  # the other processes of a run would say the same
+def _say(sentence: str, code: int, by_all: bool = False) -> int:
+    if sentence and (by_all or ranks.rank() == 0):  # the other processes of a run would say the same
         print(f"error: {' '.join(sentence.split())}", file=sys.stderr)
     return code
 

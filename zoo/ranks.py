@@ -30,6 +30,12 @@ def local_world_size() -> int:
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
+def started_together() -> bool:
+    """Tell whether torchrun or SLURM has started this process as one of several."""
+    its = os.environ
+    return world_size() > 1 or (int(its.get("SLURM_NTASKS", "1")) > 1 and "SLURM_STEP_ID" in its)
+
+
 def num_cores() -> int:
     """Give the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -38,7 +44,7 @@ def num_cores() -> int:
 def take_over_slurm() -> None:
     """Say what `srun` says of a job of several tasks in torchrun's words, which all else here understands."""
     its = os.environ
-    if int(its.get("SLURM_NTASKS", "1")) == 1 or "SLURM_STEP_ID" not in its or "RANK" in its:
+    if not started_together() or "RANK" in its:
         return
     from lightning.fabric.plugins.environments import SLURMEnvironment
 

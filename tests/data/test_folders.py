@@ -10,8 +10,10 @@ from PIL import Image
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
+from zoo import ranks
 from zoo.data import images as images_module
-from zoo.data.folders import ImageFolders
+from zoo.data.decoding import ImageFiles
+from zoo.data.folders import ImageFolders, image_folders
 from zoo.errors import BadInput
 
 SIDE = 28
@@ -99,6 +101,40 @@ def test_what_is_no_image_is_skipped_counted_and_named_once(pictures, cache, mon
     assert ["val/cat/04.jpg is skipped" in told[0], "val/dog/05.jpg is skipped" in told[1]] == [True, True]
     assert told[1].endswith("2 so far.")
     assert len(told) == 2
+
+
+def test_of_files_decoded_on_a_device_only_those_that_are_no_jpeg_are_read_by_other_means(pictures, monkeypatch):
+    files = image_folders(str(pictures), SIDE).test.images
+    (pictures / "val/cat/05.jpg").write_bytes(b"no image")
+    index = torch.tensor([0, 1, 3, 4, 5])  # JPEG, PNG, BMP, JPEG, and none
+    read = []
+    monkeypatch.setattr(files, "read", lambda i: read.append(i) or ImageFiles.read(files, i))
+    raw = [torch.frombuffer(bytearray(Path(files.paths[i]).read_bytes()), dtype=torch.uint8) for i in index]
+    images, kept, failures = files._decode_on(torch.device("cpu"), raw, index)
+    assert kept.tolist() == [0, 1, 3, 4]
+    assert read == [1, 3, 5]
+    assert [Path(path).name for path, _ in failures] == ["05.jpg"]
+    for image, i in zip(images, kept.tolist(), strict=True):
+        assert torch.equal(image, ImageFiles.read(files, i))
+
+
+def test_processes_of_one_machine_share_its_memory_and_cores(pictures, monkeypatch):
+    (pictures / "meminfo").write_text("MemAvailable: 300 kB\n")  # 54 pictures of 32 px are 166 kB
+    monkeypatch.setattr(images_module, "MEMINFO", pictures / "meminfo")
+    folders(pictures, cache="host").load()
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with pytest.raises(BadInput, match="memory are free"):
+        folders(pictures, cache="host").load()
+    monkeypatch.setattr(ranks, "num_cores", lambda: 4)
+    assert folders(pictures).source().test.images.num_workers == 2
+
+
+def test_a_decoder_that_has_no_device_is_told(pictures, caplog):
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    with caplog.at_level("WARNING", "zoo"):
+        folders(pictures, decoder="cuda")
+    assert "worker processes decode" in caplog.text
 
 
 def test_a_batch_of_nothing_but_broken_files_ends_the_run(pictures):

@@ -49,7 +49,7 @@ def compared(suite: Suite, cfg: DictConfig) -> dict[str, dict[str, Any]]:
     for name in cfg.only or ():
         if name not in suite.contenders:
             raise BadInput(f"only={name} is no contender of suite={cfg.suite}; {choices(name, suite.contenders)}")
-    chosen = {name: run for name, run in suite.contenders.items() if not cfg.only or name in cfg.only}
+    chosen = {name: suite.contenders[name] for name in cfg.only or suite.contenders}
     return compare(Suite(chosen, suite.num_samples, suite.macs), cfg.rounds)
 
 

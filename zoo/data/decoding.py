@@ -84,13 +84,20 @@ class ImageFiles:
         from torchvision.io import ImageReadMode, decode_jpeg
 
         images, kept, failures = [], [], []
+
+        def decode(files: Any) -> Any:
+            return decode_jpeg(files, mode=ImageReadMode.RGB, device=device)
+
         try:
-            decoded = decode_jpeg(files, mode=ImageReadMode.RGB, device=device)
+            decoded = decode(files)
         except RuntimeError:  # one of them is no JPEG file; it does not say which
-            decoded = [None] * len(files)
+            decoded = files
         for image, i in zip(decoded, index.tolist(), strict=True):
             try:
-                images.append(_fitted(image, self.size) if image is not None else self.read(i).to(device))
+                try:
+                    images.append(_fitted(decode(image) if image.ndim == 1 else image, self.size))
+                except RuntimeError:
+                    images.append(self.read(i).to(device))
                 kept.append(i)
             except Exception as error:
                 failures.append((self.paths[i], reason(error)))

@@ -1,6 +1,7 @@
 """Folders of images, a class each, as ImageNet has them."""
 
 import functools
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from zoo.data.images import ImageData
 from zoo.data.sources import ImageSource, LabelledImages
 from zoo.errors import BadInput, reason
 
+log = logging.getLogger("zoo")
 MARGIN = 256 / 224  # of the size to which images are decoded over that which nets see, as torchvision has it
 
 
@@ -19,8 +21,8 @@ class ImageFolders(ImageData):
     """Read root/train/<class>/* and root/val/<class>/*, decoded to 256/224 of `image_size` px.
 
     All other arguments are ImageData's; `num_classes` null is as many as there are folders. Images that do not fit into
-    memory (`cache`) are decoded by `num_workers` processes each time they are wanted, by default one a CPU core; on
-    CUDA, `decoder="cuda"` has JPEG files decoded there.
+    memory (`cache`) are decoded by `num_workers` processes each time they are wanted, by default one a CPU core that
+    this process has to itself; on CUDA, `decoder="cuda"` has JPEG files decoded there.
     """
 
     def __init__(
@@ -36,7 +38,10 @@ class ImageFolders(ImageData):
     ) -> None:
         if num_workers is not None and num_workers < 0:
             raise BadInput(f"data.num_workers={num_workers} must be at least 0, or null for one a CPU core")
-        workers = ranks.num_cores() if num_workers is None else num_workers
+        each = max(1, ranks.num_cores() // ranks.local_world_size())
+        workers = each if num_workers is None else num_workers
+        if decoder == "cuda" and not torch.cuda.is_available():
+            log.warning("data.decoder=cuda wants a CUDA device, and there is none here: worker processes decode.")
         source = functools.partial(image_folders, root, image_size, train, test, workers, decoder)
         super().__init__(source=source, image_size=image_size, **settings)
 

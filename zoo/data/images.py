@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from zoo import ranks
 from zoo.data.decoding import ImageFiles
 from zoo.data.loader import Augmentation, BatchLoader
 from zoo.data.mix import Mix
@@ -38,7 +39,7 @@ class ImageFacts:
 class ImageData(ResidentData):
     """Keep a whole image data set as uint8 and cut augmented, normalised batches from it on the training device.
 
-    `cache` says where: on that device; on the host, in pinned memory; nowhere (none), which decodes files each time; or
+    `cache` says where: on that device; on the host; nowhere (none), which decodes files each time; or
     in the first of these that has room (auto). `batch_size` is of all processes together, `eval_batch_size` of each.
 
     Validation images (and test images where the source has none) are drawn from the training images: stratified, and
@@ -137,7 +138,7 @@ class ImageData(ResidentData):
             if self.cache == "none":
                 raise BadInput("data.cache=none is for folders of images; device, host and auto fit these data")
             return splits
-        num_bytes, free = sum(math.prod(f.shape) for f in files), _available_bytes()
+        num_bytes, free = sum(math.prod(f.shape) for f in files), _available_bytes() // ranks.local_world_size()
         if self.cache == "none" or (self.cache == "auto" and num_bytes > free / 2):
             return splits
         if num_bytes > free:
