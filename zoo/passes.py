@@ -38,7 +38,7 @@ def recipe_at_start(run: Run) -> list[Step]:
     if run.last_checkpoint:
         return read_recipe(run)
     recipe: list[Step] = list(read_product(run.cfg.init_from).facts["recipe"]) if run.cfg.init_from else []
-    if program_of(recipe):
+    if program_of(recipe) or any(step["pass"] == "qat_int8" for step in recipe):
         raise BadInput(f"init_from={run.cfg.init_from} is in int8 already; give the float net that it was made of")
     return recipe
 

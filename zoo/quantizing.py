@@ -2,12 +2,13 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from zoo.checkpoint import Product, read_product, save_product
-from zoo.compress.quantize import Batches, chosen, layers_of, program_of, ptq, traced
+from zoo.checkpoint import PRODUCT, Product, read_product, save_product
+from zoo.compress.quantize import Batches, FakeQuantizedNet, chosen, converted, layers_of, program_of, ptq, traced
 from zoo.compress.recipe import Step
 from zoo.data.module import Split
 from zoo.errors import BadInput
@@ -32,12 +33,33 @@ def ptq_int8(
     for stay as they are. Told are the metrics and bytes of the float net.
     """
     product = _in_floats(product)
-    net = net_of(product)
-    trace = traced(net, example)
+    trace = traced(net_of(product), example)
     kept = chosen(float_layers, layers_of(trace))
     program, tensors = ptq(trace, batches, num_batches, kept)
     step = {"pass": "ptq_int8", "num_batches": num_batches, "float_layers": kept, "program": program}
-    return _replaced(product, net, step, tensors, measure)
+    return _replaced(product, product, step, tensors, measure)
+
+
+def convert_int8(product: Product, measure: Measure) -> tuple[Product, dict[str, Any]]:
+    """Turn the product of compress=qat_int8, which rounds as int8 does, into one in int8, and write it in its place.
+
+    Told are the metrics and bytes of the float net that the run began with.
+    """
+    product = _in_floats(product)
+    net = net_of(product)
+    if not isinstance(net, FakeQuantizedNet):
+        raise BadInput("compress.after_fit has convert_int8, which is for a net of compress=qat_int8")
+    program, tensors = converted(net)
+    return _replaced(product, _first_net(product), {"pass": "convert_int8", "program": program}, tensors, measure)
+
+
+def _first_net(product: Product) -> Product | None:
+    """Give the product that a run began with, unless it knew other data, or is gone."""
+    first = product.facts["config"]["init_from"]
+    if first is None or not Path(first).exists():
+        return None
+    found = read_product(first)
+    return found if found.facts["data"]["split_hash"] == product.facts["data"]["split_hash"] else None
 
 
 def _in_floats(product: Product) -> Product:
@@ -51,28 +73,26 @@ def _in_floats(product: Product) -> Product:
 
 
 def _replaced(
-    product: Product, net: nn.Module, step: Step, tensors: Mapping[str, Tensor], measure: Measure
+    product: Product, in_floats: Product | None, step: Step, tensors: Mapping[str, Tensor], measure: Measure
 ) -> tuple[Product, dict[str, Any]]:
-    """Write a quantized net in the place of a product, and tell what the float net was."""
-    path = product.path.with_name("model.safetensors")
-    before = {f"{split}": measure(net, split) for split in ("val", "test")}
+    """Write a quantized net in the place of a product, which becomes trained.safetensors, and tell of the float net."""
+    path = product.path.with_name(PRODUCT)
+    told: dict[str, Any] = {}
+    if in_floats:
+        net = net_of(in_floats)
+        size_bytes, metrics = in_floats.path.stat().st_size, {"validation": measure(net, "val")}
+        told["float"] = {"product_bytes": size_bytes, **metrics, "test": measure(net, "test")}
     save_product(path.with_name(TRAINED), product.weights, product.facts)
     facts = {**product.facts, "recipe": [*product.facts["recipe"], step]}
-    quantized = net_of(Product(path, dict(tensors), facts))
-    metrics = {f"val/{name}": value for name, value in measure(quantized, "val").items()}
-    save_product(path, tensors, {**facts, "best": {**product.facts["best"], "metrics": metrics}})
-    told = {
-        "float": {
-            "product_bytes": path.with_name(TRAINED).stat().st_size,
-            "validation": before["val"],
-            "test": before["test"],
-        },
-        "float_layers": step.get("float_layers", []),
-    }
-    log.info(
-        "The float net had %.2f %% of the test right, in %s bytes; int8 takes %s.",
-        100 * before["test"]["accuracy"],
-        f"{told['float']['product_bytes']:,}",
-        f"{path.stat().st_size:,}",
-    )
+    found = measure(net_of(Product(path, dict(tensors), facts)), "val")
+    best = {**product.facts["best"], "metrics": {f"val/{name}": value for name, value in found.items()}}
+    save_product(path, tensors, {**facts, "best": best})
+    if in_floats:
+        right = 100 * told["float"]["test"]["accuracy"]
+        sizes = told["float"]["product_bytes"], path.stat().st_size
+        log.info(
+            "In floats %.2f %% of the test were right, in %s bytes; this is %s bytes.",
+            right,
+            *map("{:,}".format, sizes),
+        )
     return read_product(path), told

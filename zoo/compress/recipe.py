@@ -21,7 +21,13 @@ SIZES = (
     "num_heads",
     "num_new_maps",
 )
-PASSES = ("prune_channels", "semi_structured", "ptq_int8")  # of which a product file may tell
+PASSES = (
+    "prune_channels",
+    "semi_structured",
+    "ptq_int8",
+    "qat_int8",
+    "convert_int8",
+)  # of which a product file may tell
 
 
 def layout(net: nn.Module) -> dict[str, dict[str, Any]]:
