@@ -1,5 +1,6 @@
 """A product file in, numbers out: its net and its data built again, and a split of them measured."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,23 +10,48 @@ from torch import Tensor, nn
 
 from zoo import report
 from zoo.build import build, check_targets
-from zoo.checkpoint import Product
+from zoo.checkpoint import Product, read_product
 from zoo.compress.semi_structured import use_sparse_kernels
 from zoo.data.module import ResidentData, Split
 from zoo.data.sequences import SequenceData
 from zoo.errors import BadInput, choices
+from zoo.export.labels import Exported
+from zoo.export.onnx import read_onnx
+from zoo.export.pt2 import read_pt2
 from zoo.nets import net_of
 from zoo.writing import transcribe
 
+EXPORTS = {".pt2": read_pt2, ".onnx": read_onnx}
 
-def rebuild(product: Product, cfg: DictConfig) -> tuple[nn.Module, ResidentData]:
-    """Build the net of a product file with its weights, and its data with the very split it was trained on.
 
-    BadInput where the file asks for code from outside the zoo, or the data found are not the data it knows.
+def read(path: str) -> Product | Exported:
+    """Read a product or a packed file or, by the ending of its name, an exported one."""
+    read_export = EXPORTS.get(Path(path).suffix)
+    if read_export is None:
+        return read_product(path)
+    if not Path(path).is_file():
+        raise BadInput(f"there is no file {path}; scripts/export.py leaves its files beside the checkpoint")
+    return read_export(Path(path))
+
+
+def rebuild(source: Product | Exported, cfg: DictConfig) -> tuple[nn.Module, ResidentData]:
+    """Build the net of a file with its weights, and its data with the very split it was trained on.
+
+    An exported net is computed by its own runtime, on the CPU. BadInput where the file asks for code from outside the
+    zoo, or the data found are not the data it knows.
     """
-    net = net_of(product)
-    check_targets(product.facts["config"]["data"], ("zoo.data",))
-    config = OmegaConf.create(product.facts["config"])
+    if isinstance(source, Product):
+        return net_of(source), rebuild_data(source.facts, cfg)
+    if cfg.accelerator not in ("auto", "cpu"):
+        raise BadInput(f"accelerator={cfg.accelerator}: exported files are computed on the CPU; auto and cpu may be")
+    cfg.accelerator = "cpu"
+    return source.net, rebuild_data(source.facts, cfg)
+
+
+def rebuild_data(facts: Mapping[str, Any], cfg: DictConfig) -> ResidentData:
+    """Build the data that a file's facts tell of, with the very split; BadInput as `rebuild`."""
+    check_targets(facts["config"]["data"], ("zoo.data",))
+    config = OmegaConf.create(facts["config"])
     place = config.data if "root" in config.data else config.data.get("source", {})
     if cfg.data_root and "root" in place:
         root, old = Path(place.root), Path(config.data_root)
@@ -33,9 +59,9 @@ def rebuild(product: Product, cfg: DictConfig) -> tuple[nn.Module, ResidentData]
         place.root = str(Path(cfg.data_root) / below)
     config.data.eval_batch_size = cfg.batch_size
     data: ResidentData = build(config.data, "data")
-    if data.load().split_hash != product.facts["data"]["split_hash"]:
+    if data.load().split_hash != facts["data"]["split_hash"]:
         raise BadInput("the data found are not those the net was trained on: their samples, labels or split differ")
-    return net, data
+    return data
 
 
 def evaluate(net: nn.Module, data: ResidentData, cfg: DictConfig) -> dict[str, Any]:

@@ -1,0 +1,233 @@
+"""The .pt2 file: it comes back equal for any number of images, and nothing that could run anything else comes in."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+import zipfile
+
+import pytest
+import torch
+from small import FACTS, tiny
+from torch import nn
+
+from zoo.errors import BadInput
+from zoo.export.labels import example
+from zoo.export.pt2 import read_pt2, save_pt2
+from zoo.models.googlenet import GoogLeNet
+
+GRAPH, WEIGHTS = "models/model.json", "data/weights/model_weights_config.json"
+SAMPLES = "data/sample_inputs/model.pt"
+
+
+@pytest.fixture(scope="module")
+def content(tmp_path_factory):
+    path = tmp_path_factory.mktemp("pt2") / "model.pt2"
+    save_pt2(path, tiny(), (example(FACTS),), FACTS)
+    return path.read_bytes()
+
+
+@pytest.fixture
+def file(content, tmp_path):
+    (tmp_path / "model.pt2").write_bytes(content)
+    return tmp_path / "model.pt2"
+
+
+def changed(path, **records):
+    """Write the archive anew with some records replaced or, where None, left out; its checksums are right."""
+    with zipfile.ZipFile(path) as old:
+        parts = {info.filename: old.read(info) for info in old.infolist()}
+    root = next(iter(parts)).partition("/")[0]
+    parts |= {f"{root}/{name}": content for name, content in records.items()}
+    with zipfile.ZipFile(path, "w") as new:
+        for name, content in parts.items():
+            if content is not None:
+                new.writestr(name, content)
+    return path
+
+
+def record(path, name):
+    with zipfile.ZipFile(path) as archive:
+        (found,) = (info for info in archive.namelist() if info.endswith(name))
+        return json.loads(archive.read(found))
+
+
+class Runs:
+    """What leaves a file behind when it is unpickled."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.mark),)
+
+
+def pickled(what):
+    file = io.BytesIO()
+    torch.save(what, file)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("batch", [1, 3, 64])
+def test_any_number_of_images_gets_the_logits_of_the_net(file, batch):
+    images = torch.randn(batch, 1, 28, 28)
+    with torch.inference_mode():
+        torch.testing.assert_close(read_pt2(file).net(images), tiny()(images), rtol=0, atol=1e-5)
+
+
+def test_torch_alone_reads_it_and_finds_what_a_user_must_know(file):
+    code = (
+        "import json, sys, torch; texts = {'classes': '', 'mean': ''}\n"
+        "net = torch.export.load(sys.argv[1], extra_files=texts).module()\n"
+        "assert not any(name.startswith('zoo') for name in sys.modules)\n"
+        "print(json.dumps([net(torch.ones(2, 1, 28, 28)).tolist(), texts['classes'], texts['mean']]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(file)], capture_output=True, text=True, check=True)
+    logits, classes, mean = json.loads(done.stdout)
+    torch.testing.assert_close(torch.tensor(logits), tiny()(torch.ones(2, 1, 28, 28)).detach(), rtol=0, atol=1e-5)
+    assert json.loads(classes)[9] == "class 9"
+    assert json.loads(mean) == [72.9]
+
+
+def test_it_holds_no_weight_that_the_graph_does_not_read_and_no_place_it_came_from(tmp_path):
+    net = GoogLeNet(1, 10, 28).eval()
+    save_pt2(tmp_path / "x.pt2", net, (example(FACTS),), FACTS)
+    own = sum(p.numel() for name, p in net.named_parameters() if not name.startswith("aux"))
+    of_graph = 600_000  # bytes, as JSON
+    assert 4 * sum(p.numel() for p in net.parameters()) > 4 * own + of_graph
+    assert 4 * own < (tmp_path / "x.pt2").stat().st_size < 4 * own + of_graph
+    assert b"googlenet.py" not in (tmp_path / "x.pt2").read_bytes()
+    images = torch.randn(3, 1, 28, 28)
+    torch.testing.assert_close(read_pt2(tmp_path / "x.pt2").net(images), net(images), rtol=0, atol=1e-5)
+
+
+def test_a_file_cut_anywhere_is_refused(content, file):
+    for length in range(0, len(content), 997):
+        file.write_bytes(content[:length])
+        with pytest.raises(BadInput, match=r"cut short or is no \.pt2 file"):
+            read_pt2(file)
+
+
+def test_a_flipped_bit_of_a_weight_is_refused(content, file):
+    weight = tiny().layer1[0].conv1.weight.detach().numpy().tobytes()
+    damaged = bytearray(content)
+    damaged[content.index(weight) + 5] ^= 1
+    file.write_bytes(damaged)
+    with pytest.raises(BadInput, match="changed after it was written"):
+        read_pt2(file)
+
+
+@pytest.mark.parametrize("foreign", [b"", b"hello", b"PK\x05\x06" + bytes(18), b"\x80\x02}q\x00."])
+def test_a_foreign_file_is_refused(file, foreign):
+    file.write_bytes(foreign)
+    with pytest.raises(BadInput, match=r"cut short or is no \.pt2 file"):
+        read_pt2(file)
+
+
+def test_a_pt2_file_of_somebody_else_is_refused(file):
+    program = torch.export.export(nn.Linear(2, 3), (torch.ones(1, 2),))
+    torch.export.save(program, file)
+    with pytest.raises(BadInput, match=r"no \.pt2 file that scripts/export\.py wrote"):
+        read_pt2(file)
+
+
+def test_a_net_of_other_images_or_classes_than_the_file_tells_of_is_refused(file):
+    for change in ({"image_size": 32}, {"in_channels": 3}):
+        told = {**FACTS, "config": {**FACTS["config"], "data": {**FACTS["config"]["data"], **change}}, "format": 3}
+        with pytest.raises(BadInput, match="holds another net than it says"):
+            read_pt2(changed(file, **{"extra/zoo": json.dumps(told)}))
+    told = {**FACTS, "data": {**FACTS["data"], "classes": ["one"]}, "format": 3}
+    with pytest.raises(BadInput, match=r"gives \[10\], where its metadata tell of \[1, 28, 28\] and \[1\]"):
+        read_pt2(changed(file, **{"extra/zoo": json.dumps(told)}))
+
+
+@pytest.mark.parametrize("text", ["[", "5", "{}", '{"format": 2}'])
+def test_facts_of_another_version_are_refused(file, text):
+    with pytest.raises(BadInput, match="another version of the zoo"):
+        read_pt2(changed(file, **{"extra/zoo": text}))
+
+
+def graph_with(file, change):
+    graph = record(file, GRAPH)
+    change(graph)
+    return {GRAPH: json.dumps(graph)}
+
+
+def pickled_weight(file, mark):
+    config = record(file, WEIGHTS)
+    config["config"]["conv1.weight"]["use_pickle"] = True
+    return {WEIGHTS: json.dumps(config), "data/weights/weight_0": pickled(Runs(mark))}
+
+
+def pickled_samples(file, mark):
+    return {SAMPLES: pickled(Runs(mark))}
+
+
+def pickled_constants(file, mark):
+    return {"data/constants/model.pt": pickled(Runs(mark))}
+
+
+def evaluated_size(file, mark):
+    def change(graph):
+        sizes = [
+            value["sizes"][0] for value in graph["graph_module"]["graph"]["tensor_values"].values() if value["sizes"]
+        ]
+        next(s for s in sizes if "as_expr" in s)["as_expr"]["expr_str"] = f"__import__('os').mkdir('{mark}')"
+
+    return graph_with(file, change)
+
+
+def python_guard(file, mark):
+    return graph_with(file, lambda graph: graph.update(guards_code=[f"__import__('os').mkdir('{mark}')"]))
+
+
+def function_of_torch(file, mark):
+    def change(graph):
+        node = graph["graph_module"]["graph"]["nodes"][0]
+        node["target"] = "torch.os.mkdir"
+        node["inputs"] = [{"name": "", "arg": {"as_string": str(mark)}, "kind": 1}]
+
+    return graph_with(file, change)
+
+
+def name_with_code(file, mark):
+    def change(graph):
+        call = graph["graph_module"]["module_call_graph"][0]["signature"]
+        call["forward_arg_names"] = [f"x=__import__('os').mkdir('{mark}')"]
+
+    return graph_with(file, change)
+
+
+@pytest.mark.parametrize(
+    ("attack", "sentence"),
+    [
+        (pickled_weight, "it holds a pickle, 'weight_0'"),
+        (pickled_samples, "it holds sample inputs, which might be a pickle"),
+        (pickled_constants, "it holds 'data/constants/model.pt'"),
+        (evaluated_size, "its graph asks for '__import__"),
+        (function_of_torch, "its graph asks for 'torch.os.mkdir'"),
+        (name_with_code, "its graph asks for 'x=__import__"),
+        (python_guard, "it brings Python code"),
+    ],
+)
+def test_what_would_have_torch_run_anything_is_refused_before_it_does(file, tmp_path, attack, sentence):
+    changed(file, **attack(file, tmp_path / "mark"))
+    with pytest.raises(BadInput, match=r"no \.pt2 file that scripts/export\.py wrote") as refused:
+        read_pt2(file)
+    assert sentence in str(refused.value)
+    assert not (tmp_path / "mark").exists()
+
+
+@pytest.mark.parametrize("attack", [pickled_weight, pickled_samples, pickled_constants, evaluated_size])
+def test_torch_by_itself_would_run_it(file, tmp_path, attack):
+    """Where this no longer holds, a check may go."""
+    changed(file, **attack(file, tmp_path / "mark"))
+    code = f"import torch; torch.export.load({str(file)!r}).module()"
+    subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert (tmp_path / "mark").exists()
+
+
+def test_compiled_code_is_not_run_unseen(file):
+    with pytest.raises(BadInput, match="compiled code, which is not run unseen"):
+        read_pt2(changed(file, **{"data/aotinductor/model/x.so": b"\x7fELF"}))

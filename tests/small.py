@@ -1,0 +1,23 @@
+"""A small net and its facts, as its product file would tell them."""
+
+import torch
+
+from zoo.models.resnet import ResNet
+
+FACTS = {
+    "recipe": [],
+    "config": {"model": {}, "data": {"in_channels": 1, "image_size": 28}, "choices": {"model": "tiny"}},
+    "data": {"classes": [f"class {i}" for i in range(10)], "mean": [72.9], "std": [90.0]},
+    "export": {"format": "pt2", "precision": "fp32", "bake": False},
+}
+BAKED = {**FACTS, "export": {**FACTS["export"], "bake": True}}
+
+
+def tiny() -> ResNet:
+    """Draw a net with batch norms whose statistics are not 0 and 1, in eval mode."""
+    torch.manual_seed(0)
+    net = ResNet("basic", [1, 1], [4, 8], 1, 10, 28).eval()
+    for name, buffer in net.named_buffers():
+        if "running" in name:
+            buffer.uniform_(0.5, 1.5)
+    return net

@@ -1,0 +1,45 @@
+"""An int8 .onnx file: each tensor between Quantize and Dequantize, which ONNX Runtime turns into integer kernels."""
+
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from zoo.export.onnx import INPUT, quiet
+
+if TYPE_CHECKING:
+    import onnx
+
+
+def quantized(model: "onnx.ModelProto", batches: Iterable[np.ndarray]) -> "onnx.ModelProto":
+    """Give a graph of float32 with weights in int8, a scale a channel, and activations in uint8, a scale a tensor.
+
+    The scales of activations are moving averages of what they reach at both ends, over batches of what the graph takes.
+    The graph that was given is of no use afterwards.
+    """
+    import onnx
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    class Reader(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.batches = iter(batches)
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            batch = next(self.batches, None)
+            return None if batch is None else {INPUT: batch}
+
+    with quiet(), tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "int8.onnx"
+        quantize_static(
+            model,
+            path,
+            Reader(),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            extra_options={"CalibMovingAverage": True},
+        )
+        return onnx.load(path)
