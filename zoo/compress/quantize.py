@@ -175,7 +175,7 @@ def fake_quantized(net: nn.Module, recipe: Sequence[Step]) -> nn.Module:
             module.eps = PATTERN_EPS
     heads: Any = net.head_names
     trace = traced(net, (torch.empty(1, *step["shape"], device="meta"),))
-    with _quietly():
+    with _quietly(), _folding_conv2d_only():
         from torchao.quantization.pt2e.quantize_pt2e import prepare_qat_pt2e
 
         graph = prepare_qat_pt2e(graph_of(trace), _quantizer(step["float_layers"], is_qat=True))
@@ -186,9 +186,15 @@ def fake_quantized(net: nn.Module, recipe: Sequence[Step]) -> nn.Module:
         found(torch.zeros(2, *step["shape"]))
         found.norms_move = True
     for module in found.fake_quantizers():
+        module.register_forward_pre_hook(_in_fp32)
         if not module.is_per_channel:
             module.activation_post_process.reset_min_max_vals()
     return found
+
+
+def _in_fp32(module: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
+    """Widen what autocast has made half as long, since fake quantization takes nothing else."""
+    return (args[0].float(),)
 
 
 def _name_once(graph: fx.GraphModule) -> None:
@@ -208,10 +214,30 @@ def converted(net: FakeQuantizedNet) -> tuple[Program, dict[str, Tensor]]:
     net._enter((False, False, False))
     for module in net.fake_quantizers():  # or convert would compute other scales of weights, by half a per cent
         module.calculate_qparams = functools.partial(_qparams, module)
-    with _quietly():
+    with _quietly(), _folding_conv2d_only():
         from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
 
         return written(convert_pt2e(net.graph))
+
+
+@contextlib.contextmanager
+def _folding_conv2d_only() -> Iterator[None]:
+    """Keep torchao from looking for batch norms behind other convolutions than nets have, which takes 15 s."""
+    from torchao.quantization.pt2e import qat_utils
+
+    names = ("_fuse_conv_bn_qat_helper", "_fold_conv_bn_qat_helper")
+    helpers = {name: getattr(qat_utils, name) for name in names}
+
+    def only_conv2d(helper: Any, graph: fx.GraphModule, conv: Any, inputs: Any, is_cuda: bool) -> fx.GraphModule:
+        return graph if is_cuda or conv is not nn.functional.conv2d else helper(graph, conv, inputs, is_cuda)
+
+    for name, helper in helpers.items():
+        setattr(qat_utils, name, functools.partial(only_conv2d, helper))
+    try:
+        yield
+    finally:
+        for name, helper in helpers.items():
+            setattr(qat_utils, name, helper)
 
 
 def _qparams(module: Any) -> tuple[Tensor, Tensor]:
