@@ -13,6 +13,7 @@ from zoo.checkpoint import Product, load_weights, read_product
 from zoo.compress.program import rebuilt
 from zoo.compress.quantize import fake_quantized, program_of
 from zoo.compress.recipe import replay
+from zoo.compress.weight_only import hold_integers
 from zoo.data.module import ResidentData
 from zoo.errors import BadInput, choices
 from zoo.folder import Run
@@ -103,6 +104,7 @@ def net_of(product: Product) -> nn.Module:
         return rebuilt(program, product.weights, str(product.path))
     net = bare_net(OmegaConf.create(config["model"]))
     replay(net, product.facts["recipe"])
+    hold_integers(net, product.facts["recipe"])
     net = fake_quantized(net, product.facts["recipe"])
     load_weights(net, product)
     return net

@@ -14,8 +14,7 @@ from torch import nn
 from zoo import ranks
 from zoo.build import build
 from zoo.checkpoint import Product, read_product
-from zoo.compress.quantize import program_of
-from zoo.compress.recipe import Step, replay
+from zoo.compress.recipe import Step, in_integers, replay
 from zoo.data.module import ResidentData, Split
 from zoo.errors import BadInput
 from zoo.files import write_json
@@ -38,8 +37,8 @@ def recipe_at_start(run: Run) -> list[Step]:
     if run.last_checkpoint:
         return read_recipe(run)
     recipe: list[Step] = list(read_product(run.cfg.init_from).facts["recipe"]) if run.cfg.init_from else []
-    if program_of(recipe) or any(step["pass"] == "qat_int8" for step in recipe):
-        raise BadInput(f"init_from={run.cfg.init_from} is in int8 already; give the float net that it was made of")
+    if in_integers(recipe) or any(step["pass"] == "qat_int8" for step in recipe):
+        raise BadInput(f"init_from={run.cfg.init_from} is quantized already; give the float net that it was made of")
     return recipe
 
 

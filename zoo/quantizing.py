@@ -1,4 +1,4 @@
-"""The last stage of quantization: a product in floats becomes one in int8, of which the float one stays beside it."""
+"""The last stage of quantization: a product in floats becomes one in integers, and the float one stays beside it."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -8,14 +8,15 @@ from typing import Any
 from torch import Tensor, nn
 
 from zoo.checkpoint import PRODUCT, Product, read_product, save_product
-from zoo.compress.quantize import Batches, FakeQuantizedNet, chosen, converted, layers_of, program_of, ptq, traced
-from zoo.compress.recipe import Step
+from zoo.compress import weight_only as weights
+from zoo.compress.quantize import Batches, FakeQuantizedNet, chosen, converted, layers_of, ptq, traced
+from zoo.compress.recipe import Step, in_integers
 from zoo.data.module import Split
 from zoo.errors import BadInput
 from zoo.nets import net_of
 
 log = logging.getLogger("zoo")
-TRAINED = "trained.safetensors"  # the product as it was before int8
+TRAINED = "trained.safetensors"  # the product as it was in floats
 Measure = Callable[[nn.Module, Split], dict[str, float]]
 
 
@@ -53,6 +54,24 @@ def convert_int8(product: Product, measure: Measure) -> tuple[Product, dict[str,
     return _replaced(product, _first_net(product), {"pass": "convert_int8", "program": program}, tensors, measure)
 
 
+def weight_only(
+    product: Product,
+    measure: Measure,
+    bits: int = 8,
+    group: int | None = None,
+    dynamic: bool = False,
+    float_layers: Sequence[str] = (),
+) -> tuple[Product, dict[str, Any]]:
+    """Turn a product's weights to integers as zoo.compress.weight_only does, and write it in the float one's place.
+
+    That becomes trained.safetensors. Told are its metrics and bytes.
+    """
+    product = _in_floats(product)
+    net = net_of(product)
+    step = weights.weight_only(net, bits=bits, group=group, dynamic=dynamic, float_layers=float_layers)
+    return _replaced(product, product, step, net.state_dict(), measure)
+
+
 def _first_net(product: Product) -> Product | None:
     """Give the product that a run began with, unless it knew other data, or is gone."""
     first = product.facts["config"]["init_from"]
@@ -63,12 +82,12 @@ def _first_net(product: Product) -> Product | None:
 
 
 def _in_floats(product: Product) -> Product:
-    """Give a product, or what it was before int8 where a run that was resumed after its end has done this already."""
-    if not program_of(product.facts["recipe"]):
+    """Give a product, or what it was in floats where a run that was resumed after its end has done this already."""
+    if not in_integers(product.facts["recipe"]):
         return product
     path = product.path.with_name(TRAINED)
     if not path.exists():
-        raise BadInput(f"{product.path} is in int8 already; quantize the float net that it was made of")
+        raise BadInput(f"{product.path} is quantized already; quantize the float net that it was made of")
     return read_product(path)
 
 

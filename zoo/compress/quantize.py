@@ -41,7 +41,7 @@ def traced(net: nn.Module, example: tuple[Tensor, ...]) -> ExportedProgram:
     `example` is what the net is called with for one sample, on the meta device.
     """
     if isinstance(net, QuantizedNet):
-        raise BadInput("the net is in int8 already; quantize the float net that it was made of")
+        raise BadInput("the net is quantized already; quantize the float net that it was made of")
     if len(example) > 1 or not example[0].is_floating_point():
         raise BadInput(
             f"int8 activations are for nets of images, and {type(net).__name__} reads sequences; "
