@@ -1,5 +1,6 @@
 """The last stage of quantization: a product in floats becomes one in integers, and the float one stays beside it."""
 
+import itertools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -9,8 +10,10 @@ from torch import Tensor, nn
 
 from zoo.checkpoint import PRODUCT, Product, read_product, save_product
 from zoo.compress import weight_only as weights
+from zoo.compress.program import rebuilt
 from zoo.compress.quantize import Batches, FakeQuantizedNet, chosen, converted, layers_of, ptq, traced
 from zoo.compress.recipe import Step, in_integers
+from zoo.compress.sensitivity import stay_in_floats
 from zoo.data.module import Split
 from zoo.errors import BadInput
 from zoo.nets import net_of
@@ -27,18 +30,36 @@ def ptq_int8(
     measure: Measure,
     num_batches: int = 10,
     float_layers: Sequence[str] = (),
+    max_drop: float | None = None,
 ) -> tuple[Product, dict[str, Any]]:
     """Quantize a product after training, and write it in the place of the float one, which becomes trained.safetensors.
 
     Activations are calibrated on `num_batches` training batches. Layers that a name or pattern of `float_layers` stands
-    for stay as they are. Told are the metrics and bytes of the float net.
+    for stay as they are, and with `max_drop` those, too, without which more points of validation accuracy are lost.
+    Told are the metrics and bytes of the float net, and what a layer costs. BadInput where no layer is left.
     """
+    if max_drop is not None and not 0 <= max_drop < 100:
+        raise BadInput(f"max_drop={max_drop} is in points, at least 0 and below 100; or null for any")
     product = _in_floats(product)
     trace = traced(net_of(product), example)
-    kept = chosen(float_layers, layers_of(trace))
+    layers = layers_of(trace)
+    kept = chosen(float_layers, layers)
+    batches = list(itertools.islice(batches, max(0, num_batches)))  # the same for each try
+    told: dict[str, Any] = {}
+    if max_drop is not None:
+
+        def measured(others: Sequence[str]) -> dict[str, float]:
+            return measure(rebuilt(*ptq(trace, batches, num_batches, [*kept, *others]), "the net"), "val")
+
+        scan = stay_in_floats([layer for layer in layers if layer not in kept], measured, max_drop)
+        kept = [layer for layer in layers if layer in kept or layer in scan.float_layers]
+        if len(kept) == len(layers):
+            raise BadInput(f"max_drop={max_drop} leaves no layer in int8; allow more, or take compress=qat_int8")
+        told = {"max_drop": max_drop, "float_layers": kept, "sensitivity": scan.costs}
     program, tensors = ptq(trace, batches, num_batches, kept)
     step = {"pass": "ptq_int8", "num_batches": num_batches, "float_layers": kept, "program": program}
-    return _replaced(product, product, step, tensors, measure)
+    product, sizes = _replaced(product, product, step, tensors, measure)
+    return product, {**sizes, **told}
 
 
 def convert_int8(product: Product, measure: Measure) -> tuple[Product, dict[str, Any]]:

@@ -27,8 +27,10 @@ from zoo.compress.quantize import (
     traced,
 )
 from zoo.errors import BadInput
+from zoo.models.lenet import LeNet300
 from zoo.models.resnet import ResNet
 from zoo.nets import bare_net, net_of
+from zoo.quantizing import ptq_int8
 
 
 def float_net(model, data="mnist_5k"):
@@ -186,7 +188,10 @@ def test_a_program_that_asks_for_anything_but_a_nets_arithmetic_is_refused(progr
 
 def test_a_run_quantizes_tests_int8_and_tells_what_the_float_net_was(command, toy, teacher, tmp_path):
     line = [*(a for a in toy if not a.startswith(("name=", "trainer.max_epochs"))), "trainer.max_epochs=0"]
-    assert command("train", *line, f"init_from={teacher}", "compress=ptq_int8", "name=int8").code == 0
+    assert (
+        command("train", *line, f"init_from={teacher}", "compress=ptq_int8", "compress.max_drop=50", "name=int8").code
+        == 0
+    )
     (folder,) = tmp_path.glob("runs/int8/*")
     result, before = (
         json.loads((folder / "result.json").read_text()),
@@ -194,6 +199,8 @@ def test_a_run_quantizes_tests_int8_and_tells_what_the_float_net_was(command, to
     )
     told = result["compress"]["int8"]["float"]
     assert told["test"]["accuracy"] == pytest.approx(before["test"]["accuracy"], abs=1e-6)
+    found = {key: result["compress"]["int8"][key] for key in ("max_drop", "float_layers", "sensitivity")}
+    assert found == {"max_drop": 50, "float_layers": [], "sensitivity": {}}
     assert told["product_bytes"] == (folder / "trained.safetensors").stat().st_size
     assert result["product_bytes"] == (folder / "model.safetensors").stat().st_size < 0.35 * told["product_bytes"]
     assert (result["params"], result["macs"], result["epochs"], result["best_epoch"]) == (61_706, 416_520, 0, 0)
@@ -212,6 +219,38 @@ def in_training(net):
     """Give the net that trains with fake quantization, and images."""
     images = torch.randn(16, 1, 28, 28)
     return fake_quantized(net, [qat_int8(net, example=(images[:1].to("meta"),))]), images
+
+
+def test_a_layer_that_int8_ruins_stays_in_floats_and_no_other(tmp_path):
+    torch.manual_seed(0)
+    net, images = LeNet300().eval(), torch.randn(200, 1, 28, 28)
+    images[:, :, 0, 0] = 1e4  # which leaves the other pixels less than a step
+    with torch.no_grad():
+        net.layers[1].weight[:, 0] = 0
+        labels = net(images).argmax(1)
+
+    def measure(net, split):
+        with torch.no_grad():
+            logits = net(images)
+        hits = (logits.argmax(1) == labels).float().mean()
+        return {"accuracy": float(hits), "loss": float(nn.functional.cross_entropy(logits, labels))}
+
+    model = {"_target_": "zoo.models.lenet.LeNet300", "num_classes": 10}
+    facts = {**FACTS, "config": {"model": model, "init_from": None}, "best": {"epoch": 0, "metrics": {}}}
+    path = tmp_path / "model.safetensors"
+    save_product(path, net.state_dict(), facts)
+    product, told = ptq_int8(
+        read_product(path), (images[:1].to("meta"),), [(images, labels)], measure, num_batches=1, max_drop=2
+    )
+    assert told["float_layers"] == product.facts["recipe"][0]["float_layers"] == ["layers.1"]
+    assert told["sensitivity"]["layers.1"] > 10 > 2 > max(told["sensitivity"][f"layers.{i}"] for i in (3, 5))
+    assert measure(net_of(product), "val")["accuracy"] >= 0.98
+    kinds = {name: tensor.dtype for name, tensor in product.weights.items() if name.endswith(".weight")}
+    assert kinds == {f"layers.{i}.weight": torch.float32 if i == 1 else torch.int8 for i in (1, 3, 5)}
+
+    product = read_product(path.rename(tmp_path / "again.safetensors"))
+    with pytest.raises(BadInput, match=r"max_drop=-1 is in points"):
+        ptq_int8(product, (images[:1].to("meta"),), [], measure, max_drop=-1)
 
 
 def all_tensors(net):
