@@ -50,6 +50,12 @@ def before_fit(run: Run, net: nn.Module, data: ResidentData) -> None:
     for name, function in _built(run, "after_fit").items():  # so that a wrong setting is told now
         if ranks.world_size() > 1 and "measure" in inspect.signature(function).parameters:
             raise BadInput(f"compress.after_fit.{name} is for one process; give its run init_from=... and one device")
+        kind = getattr(getattr(function, "func", function), "kind", data.kind)
+        if kind != data.kind:
+            raise BadInput(
+                f"compress.after_fit.{name} is for {kind}, and data={run.cfg.choices.data} has {data.kind}; "
+                "take compress=weight_int8 or dynamic_int8"
+            )
     if run.last_checkpoint:
         return
     recipe = recipe_at_start(run)

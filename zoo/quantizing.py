@@ -62,6 +62,9 @@ def ptq_int8(
     return product, {**sizes, **told}
 
 
+setattr(ptq_int8, "kind", "images")  # noqa: B010  the kind of data that it is for, checked before training
+
+
 def convert_int8(product: Product, measure: Measure) -> tuple[Product, dict[str, Any]]:
     """Turn the product of compress=qat_int8, which rounds as int8 does, into one in int8, and write it in its place.
 

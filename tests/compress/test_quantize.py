@@ -158,7 +158,7 @@ def test_a_pooling_that_rounds_up_pools_what_it_did_without_rounding():
 @pytest.mark.parametrize(
     ("model", "data", "change", "words"),
     [
-        ("transformer", "reverse", {}, "reads sequences; take compress=weight_int8"),
+        ("transformer", "reverse", {}, "reads sequences; take compress=weight_int8 or dynamic_int8"),
         ("lenet5", "mnist_5k", {"batches": [(torch.zeros(2, 3, 28, 28), torch.zeros(2))]}, "are (3, 28, 28), and"),
         ("lenet5", "mnist_5k", {"num_batches": 3}, "the training data have only 2"),
         ("lenet5", "mnist_5k", {"num_batches": 0}, "must be at least 1"),
@@ -210,9 +210,12 @@ def test_a_run_quantizes_tests_int8_and_tells_what_the_float_net_was(command, to
     assert evaluation["accuracy"] == pytest.approx(result["test"]["accuracy"], abs=1e-6)
     assert read_product(folder / "trained.safetensors").weights.keys() == read_product(teacher).weights.keys()
 
-    again = command("train", *line, f"init_from={folder}/model.safetensors", "compress=ptq_int8")
-    assert again.code == 2
-    assert "is quantized already" in again.sentence
+    int8, words = f"init_from={folder}/model.safetensors", "is quantized already; give the float net"
+    for settings in (["ptq_int8"], ["weight_int4"], ["qat_int8", "trainer.max_epochs=1"]):
+        again = command("train", *line, int8, f"compress={settings[0]}", *settings[1:])
+        assert (again.code, words in again.sentence) == (2, True), again.err
+    again = command("train", *line, f"init_from={teacher}", "compress=ptq_int8", "compress.max_drop=-1")
+    assert (again.code, "max_drop=-1 is in points" in again.sentence) == (2, True), again.err
 
 
 def in_training(net):
@@ -364,6 +367,27 @@ def test_what_fake_quantization_does_not_go_with_is_refused_in_one_sentence(comm
     assert sentence.startswith("error: ")
     assert words in sentence
     assert not list(tmp_path.glob("runs/*/*"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (
+            ["compress=semi_structured"],
+            "is for linear layers whose sides are multiples of 16, and LeNet5 has none here",
+        ),
+        (["compress=qat_int8", "data=reverse"], "int8 activations are for nets of images, and Transformer reads"),
+        (
+            ["compress=ptq_int8", "data=reverse"],
+            "compress.after_fit.int8 is for images, and data=reverse has sequences",
+        ),
+    ],
+)
+def test_compression_that_does_not_fit_the_net_is_refused_before_anything_is_trained(command, toy, settings, words):
+    if "data=reverse" in settings:
+        toy = ["trainer=cpu"]
+    outcome = command("train", *toy, *settings)
+    assert (outcome.code, words in outcome.sentence) == (2, True), outcome.err
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ def traced(net: nn.Module, example: tuple[Tensor, ...]) -> ExportedProgram:
     if len(example) > 1 or not example[0].is_floating_point():
         raise BadInput(
             f"int8 activations are for nets of images, and {type(net).__name__} reads sequences; "
-            "take compress=weight_int8"
+            "take compress=weight_int8 or dynamic_int8"
         )
     net = copy.deepcopy(net).cpu().eval()
     for module in net.modules():
