@@ -325,6 +325,24 @@ def test_a_run_trains_with_fake_quantization_and_tests_int8(command, toy, teache
     assert (again.code, "is quantized already" in again.sentence) == (2, True)
 
 
+def test_a_net_of_fewer_channels_is_trained_and_taught_on_as_int8(command, toy_smoke, tmp_path):
+    line = [a for a in toy_smoke if not a.startswith("name=")]
+    line += ["model=resnet20", "model.depths=[1,1]", "model.widths=[8,16]", "callbacks.graph=null"]
+    settings = ["compress=prune_channels", "compress.before_fit.channels.round_to=1", "name=pruned"]
+    assert command("train", *line, *settings).code == 0
+    (pruned,) = tmp_path.glob("runs/pruned/*/model.safetensors")
+    settings = [f"init_from={pruned}", "task=distill", f"task.teacher={pruned}", "compress=qat_int8", "name=int8"]
+    assert command("train", *line, *settings).code == 0
+    (file,) = tmp_path.glob("runs/int8/*/model.safetensors")
+    one, two = (read_product(path) for path in (pruned, file))
+    assert [step["pass"] for step in two.facts["recipe"]] == ["prune_channels", "qat_int8", "convert_int8"]
+    layers = [name for name in one.weights if name.endswith("weight") and one.weights[name].ndim > 1]
+    assert all(two.weights[name].dtype == torch.int8 for name in layers)
+    assert all(two.weights[name].shape == one.weights[name].shape for name in layers)
+    assert max(len(one.weights[name]) for name in layers if "conv" in name) == 8  # of 16
+    assert command("evaluate", f"checkpoint={file}").code == 0
+
+
 @pytest.mark.slow
 def test_killed_while_ranges_are_held_it_ends_as_if_it_had_not_been(command, process, toy, only_run, tmp_path):
     line = [a for a in toy if not a.startswith(("trainer.", "data.batch_size"))]

@@ -11,6 +11,7 @@ import fnmatch
 import functools
 import itertools
 import logging
+import types
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Self
@@ -175,7 +176,7 @@ def fake_quantized(net: nn.Module, recipe: Sequence[Step]) -> nn.Module:
             module.eps = PATTERN_EPS
     heads: Any = net.head_names
     trace = traced(net, (torch.empty(1, *step["shape"], device="meta"),))
-    with _quietly(), _folding_conv2d_only():
+    with _quietly(), _looking_for_ours_only():
         from torchao.quantization.pt2e.quantize_pt2e import prepare_qat_pt2e
 
         graph = prepare_qat_pt2e(graph_of(trace), _quantizer(step["float_layers"], is_qat=True))
@@ -214,29 +215,36 @@ def converted(net: FakeQuantizedNet) -> tuple[Program, dict[str, Tensor]]:
     net._enter((False, False, False))
     for module in net.fake_quantizers():  # or convert would compute other scales of weights, by half a per cent
         module.calculate_qparams = functools.partial(_qparams, module)
-    with _quietly(), _folding_conv2d_only():
+    with _quietly(), _looking_for_ours_only():
         from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
 
         return written(convert_pt2e(net.graph))
 
 
 @contextlib.contextmanager
-def _folding_conv2d_only() -> Iterator[None]:
-    """Keep torchao from looking for batch norms behind other convolutions than nets have, which takes 15 s."""
+def _looking_for_ours_only() -> Iterator[None]:
+    """Have torchao look for batch norms behind 2-d convolutions only, with a scale for each output channel.
+
+    It traces an example of all that might be there, and twice again where there is CUDA: 20 s instead of 2.
+    """
     from torchao.quantization.pt2e import qat_utils
 
-    names = ("_fuse_conv_bn_qat_helper", "_fold_conv_bn_qat_helper")
-    helpers = {name: getattr(qat_utils, name) for name in names}
+    names = ("itertools", "_fuse_conv_bn_qat_helper", "_fold_conv_bn_qat_helper")
+    theirs = {name: getattr(qat_utils, name) for name in names}
 
     def only_conv2d(helper: Any, graph: fx.GraphModule, conv: Any, inputs: Any, is_cuda: bool) -> fx.GraphModule:
         return graph if is_cuda or conv is not nn.functional.conv2d else helper(graph, conv, inputs, is_cuda)
 
-    for name, helper in helpers.items():
-        setattr(qat_utils, name, functools.partial(only_conv2d, helper))
+    def product(is_per_channel: Any, has_bias: Any, bias_is_quantized: Any, bn_is_training: Any) -> Any:
+        return itertools.product([True], has_bias, [False], [False])
+
+    for name in names[1:]:
+        setattr(qat_utils, name, functools.partial(only_conv2d, theirs[name]))
+    setattr(qat_utils, names[0], types.SimpleNamespace(product=product))
     try:
         yield
     finally:
-        for name, helper in helpers.items():
+        for name, helper in theirs.items():
             setattr(qat_utils, name, helper)
 
 
