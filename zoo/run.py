@@ -306,7 +306,7 @@ def measure_product(run: Run, trainer: lightning.Trainer, task: Task, data: Resi
     """Read the product back from its file, test that, and write result.json and the HParams table's row."""
     ranks.of_first(None)  # which has written it by now
     product, told = after_fit(run, read_product(run.folder / PRODUCT), task, data)
-    whole = task.net
+    whole, precision = task.net, str(trainer.precision)
     is_quantized = in_integers(product.facts["recipe"])
     if is_quantized or ranks.world_size() > 1:
         whole = bare_net(run.cfg.model)  # that of training may be in parts
@@ -344,7 +344,7 @@ def measure_product(run: Run, trainer: lightning.Trainer, task: Task, data: Resi
         "images_per_second": monitor.images_per_second,
         "device": _device_name(trainer.strategy.root_device),
         "processes": ranks.world_size(),
-        "precision": str(trainer.precision),
+        "precision": precision,
         "validation": {k.removeprefix("val/"): v for k, v in product.facts["best"]["metrics"].items()},
         "test": {k.removeprefix("test/"): v for k, v in test.items()},
         "compress": {**told, **summaries(trainer)},

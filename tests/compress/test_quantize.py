@@ -2,8 +2,6 @@
 
 import json
 import logging
-import subprocess
-import sys
 import time
 
 import pytest
@@ -87,22 +85,11 @@ def tiny_int8(float_layers=()):
     return net, Product("none", tensors, {**FACTS, "recipe": [step]}), images
 
 
-def test_a_process_without_torchao_reads_an_equal_net_from_the_file(tmp_path):
+def test_a_net_in_int8_says_nearly_what_it_did():
     net, product, images = tiny_int8()
-    save_product(tmp_path / "model.safetensors", product.weights, product.facts)
-    torch.save(images, tmp_path / "images.pt")
     with torch.no_grad():
-        logits = net_of(product)(images)
-        assert 0 < (logits - net(images)).abs().max() < 0.03 * net(images).abs().max()
-    code = (
-        "import sys, torch; sys.modules['torchao'] = None\n"
-        "import zoo.run, zoo.evaluation\n"
-        "from zoo.checkpoint import read_product; from zoo.nets import net_of\n"
-        "net = net_of(read_product('model.safetensors')).eval()\n"
-        "print([float(v).hex() for v in net(torch.load('images.pt', weights_only=True)).flatten()])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
-    assert done.stdout.strip() == str([float(v).hex() for v in logits.flatten()])
+        error = (net_of(product)(images) - net(images)).abs().max()
+    assert 0 < error < 0.03 * net(images).abs().max()
 
 
 def test_weights_are_rounded_to_127_steps_of_the_largest_of_their_output_channel():
@@ -309,6 +296,7 @@ def test_a_run_trains_with_fake_quantization_and_tests_int8(command, toy, teache
     assert result["compress"]["int8"]["float"]["test"]["accuracy"] == pytest.approx(before["test"]["accuracy"])
     assert result["test"]["accuracy"] > before["test"]["accuracy"] - 0.03
     assert result["product_bytes"] < 0.35 * before["product_bytes"]
+    assert result["precision"] == "bf16-mixed"  # of training
     found = []
     for name in ("trained", "model"):
         assert command("evaluate", f"checkpoint={folder}/{name}.safetensors").code == 0
@@ -327,7 +315,6 @@ def test_a_run_trains_with_fake_quantization_and_tests_int8(command, toy, teache
 
 def test_a_net_of_fewer_channels_is_trained_and_taught_on_as_int8(command, toy_smoke, tmp_path):
     line = [a for a in toy_smoke if not a.startswith("name=")]
-    line += ["model=resnet20", "model.depths=[1,1]", "model.widths=[8,16]", "callbacks.graph=null"]
     settings = ["compress=prune_channels", "compress.before_fit.channels.round_to=1", "name=pruned"]
     assert command("train", *line, *settings).code == 0
     (pruned,) = tmp_path.glob("runs/pruned/*/model.safetensors")
@@ -336,10 +323,10 @@ def test_a_net_of_fewer_channels_is_trained_and_taught_on_as_int8(command, toy_s
     (file,) = tmp_path.glob("runs/int8/*/model.safetensors")
     one, two = (read_product(path) for path in (pruned, file))
     assert [step["pass"] for step in two.facts["recipe"]] == ["prune_channels", "qat_int8", "convert_int8"]
-    layers = [name for name in one.weights if name.endswith("weight") and one.weights[name].ndim > 1]
+    layers = [name for name in one.weights if name.endswith("weight")]
     assert all(two.weights[name].dtype == torch.int8 for name in layers)
     assert all(two.weights[name].shape == one.weights[name].shape for name in layers)
-    assert max(len(one.weights[name]) for name in layers if "conv" in name) == 8  # of 16
+    assert sorted(len(two.weights[name]) for name in layers) == [3, 8, 10, 42, 60]  # of 6, 16, 10, 84, 120
     assert command("evaluate", f"checkpoint={file}").code == 0
 
 

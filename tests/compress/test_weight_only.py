@@ -12,6 +12,8 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from zoo.checkpoint import read_product, save_product
+from zoo.compress.program import rebuilt
+from zoo.compress.quantize import ptq, traced
 from zoo.compress.weight_only import hold_integers, packed, restored, rounded, unpacked, weight_only
 from zoo.errors import BadInput
 from zoo.models.attention import Attention
@@ -46,12 +48,19 @@ def files(tmp_path_factory):
             step = weight_only(net, **KINDS[kind])
             torch.save((given, net(*given), logits), folder / f"{name}.pt")
         save_product(folder / f"{name}.safetensors", net.state_dict(), {**facts, "recipe": [step]})
+    cfg = composed("lenet5_caffe", "mnist_5k")
+    (images,) = inputs_of(cfg, 3)
+    program, tensors = ptq(traced(bare_net(cfg.model), (images[:1].to("meta"),)), [(images, None)], 1)
+    step, config = {"pass": "ptq_int8", "program": program}, OmegaConf.to_container(cfg)
+    save_product(folder / "int8.safetensors", tensors, {"recipe": [step], "config": config})
+    torch.save(((images,), rebuilt(program, tensors, "the net")(images), None), folder / "int8.pt")
     return folder
 
 
-def test_another_process_reads_equal_nets_from_their_files(files):
+def test_another_process_reads_equal_nets_from_their_files_without_torchao(files):
     code = (
         "import glob, sys, torch; sys.modules['torchao'] = None\n"
+        "import zoo.run, zoo.evaluation\n"
         "from zoo.checkpoint import read_product; from zoo.nets import net_of\n"
         "torch.set_grad_enabled(False)\n"  # without which an LSTM has another kernel
         "for file in glob.glob('*.pt'):\n"
@@ -61,7 +70,7 @@ def test_another_process_reads_equal_nets_from_their_files(files):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=files)
     said = dict(line.split() for line in done.stdout.splitlines())
-    assert said == {f"{model}_{kind}.pt": "True" for model, _, kind in RATIOS}
+    assert said == {"int8.pt": "True"} | {f"{model}_{kind}.pt": "True" for model, _, kind in RATIOS}
 
 
 @pytest.mark.parametrize(("model", "data", "kind"), RATIOS)
@@ -178,7 +187,7 @@ def test_a_recipe_of_another_net_is_refused(layer, words):
 
 
 def test_a_run_of_a_sequence_net_multiplies_in_int8_and_tests_that(command, tmp_path):
-    line = ["data=reverse", "model=lstm_seq2seq", "trainer=smoke", "callbacks.attention=null"]
+    line = ["data=reverse", "model=lstm_seq2seq", "data.num_pairs=500", "model.width=64", "trainer=smoke"]
     assert command("train", *line, "name=floats").code == 0
     (source,) = tmp_path.glob("runs/floats/*/model.safetensors")
     line += [f"init_from={source}", "trainer.max_epochs=0"]
@@ -186,7 +195,7 @@ def test_a_run_of_a_sequence_net_multiplies_in_int8_and_tests_that(command, tmp_
     (folder,) = tmp_path.glob("runs/int8/*")
     result = json.loads((folder / "result.json").read_text())
     told = result["compress"]["int8"]["float"]
-    assert result["product_bytes"] < 0.28 * told["product_bytes"]
+    assert result["product_bytes"] < 0.32 * told["product_bytes"]
     assert result["test"]["loss"] == pytest.approx(told["test"]["loss"], rel=0.02)
     assert command("evaluate", f"checkpoint={folder}/model.safetensors", "batch_size=2").code == 0
     assert net_of(read_product(folder / "model.safetensors")).head.weight.is_floating_point()

@@ -186,7 +186,7 @@ def packed(numbers: Tensor) -> Tensor:
 
 def unpacked(content: Tensor, num: int) -> Tensor:
     """Give the first `num` numbers of 4 bits that were packed."""
-    return torch.stack([content & 15, content >> 4], 1).flatten()[:num].to(torch.int8) - 8
+    return torch.stack([(content & 15).to(torch.int8), (content >> 4).to(torch.int8)], 1).flatten()[:num] - 8
 
 
 def integer_product(a: Tensor, b: Tensor) -> Tensor:
