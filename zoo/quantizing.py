@@ -38,13 +38,15 @@ def ptq_int8(
     for stay as they are, and with `max_drop` those, too, without which more points of validation accuracy are lost.
     Told are the metrics and bytes of the float net, and what a layer costs. BadInput where no layer is left.
     """
-    if max_drop is not None and not 0 <= max_drop < 100:
+    if type(num_batches) is not int or num_batches < 1:
+        raise BadInput(f"num_batches={num_batches} was asked for calibration; a whole number, at least 1, will do")
+    if max_drop is not None and not (isinstance(max_drop, int | float) and 0 <= max_drop < 100):
         raise BadInput(f"max_drop={max_drop} is in points, at least 0 and below 100; or null for any")
     product = _in_floats(product)
     trace = traced(net_of(product), example)
     layers = layers_of(trace)
     kept = chosen(float_layers, layers)
-    batches = list(itertools.islice(batches, max(0, num_batches)))  # the same for each try
+    batches = list(itertools.islice(batches, num_batches))  # the same for each try
     told: dict[str, Any] = {}
     if max_drop is not None:
 

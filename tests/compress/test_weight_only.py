@@ -167,6 +167,7 @@ def test_such_a_net_can_be_exported():
     [
         ({"bits": 3}, "bits=3 was asked for a weight; choose from 4, 8"),
         ({"group": 0}, "group=0 weights"),
+        ({"group": "all"}, "group=all weights"),
         ({"bits": 4, "dynamic": True}, "dynamic=true multiplies in int8"),
         ({"float_layers": ["ip3"]}, "did you mean ip2 or ip1?"),
         ({"float_layers": ["*"]}, "LeNet5Caffe has no layer left"),
@@ -179,9 +180,18 @@ def test_what_cannot_be_is_refused_in_one_sentence(settings, words):
     assert "\n" not in str(refusal.value)
 
 
-@pytest.mark.parametrize(("layer", "words"), [("conv9", "conv9"), ("pool", "no weights")])
-def test_a_recipe_of_another_net_is_refused(layer, words):
-    step = {"pass": "weight_only", "bits": 8, "group": None, "dynamic": False, "layers": [layer]}
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        ({"layers": ["conv9"]}, "conv9"),
+        ({"layers": ["pool"]}, "no weights"),
+        ({"bits": 3}, "3"),
+        ({"group": 0}, "by zero"),
+        ({"group": "all"}, "'str'"),
+    ],
+)
+def test_a_recipe_of_another_net_is_refused(other, words):
+    step = {"pass": "weight_only", "bits": 8, "group": None, "dynamic": False, "layers": ["conv1"], **other}
     with pytest.raises(BadInput, match=f"step weight_only does not fit this net.*{words}"):
         hold_integers(bare_net(composed("lenet5_caffe", "mnist_5k").model), [step])
 

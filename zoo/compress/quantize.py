@@ -253,8 +253,6 @@ def _qparams(module: Any) -> tuple[Tensor, Tensor]:
 
 
 def _calibration(batches: Batches, num_batches: int, shape: tuple[int, ...]) -> Iterator[Tensor]:
-    if num_batches < 1:
-        raise BadInput(f"num_batches={num_batches} was asked for calibration; it must be at least 1")
     num = 0
     for images, *_ in itertools.islice(batches, num_batches):
         if tuple(images.shape[1:]) != shape:

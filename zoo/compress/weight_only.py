@@ -94,10 +94,10 @@ def weight_only(
     their inputs as well, each sample or token by its own scale, and multiply in int8. Layers that a name or pattern of
     `float_layers` stands for stay as they are. BadInput for a net without such layers, and settings that there are not.
     """
-    if bits not in LARGEST:
+    if bits not in tuple(LARGEST):
         raise BadInput(f"bits={bits} was asked for a weight; {choices(str(bits), [str(one) for one in LARGEST])}")
-    if group is not None and group < 1:
-        raise BadInput(f"group={group} weights were asked for a scale; it must be at least 1, or null for a channel")
+    if group is not None and (type(group) is not int or group < 1):
+        raise BadInput(f"group={group} weights were asked for a scale; a whole number, or null for a channel, will do")
     if dynamic and (bits != 8 or group is not None):
         raise BadInput(
             f"dynamic=true multiplies in int8, by a scale a channel: bits=8, group=null, not {bits}, {group}"
@@ -116,12 +116,11 @@ def hold_integers(net: nn.Module, recipe: Iterable[Step]) -> None:
     """Have a net hold integers where the recipe's steps say so; BadInput for a step that is for another net."""
     for step in recipe:
         if step["pass"] == "weight_only":
-            for name in step["layers"]:
-                try:
+            try:
+                for name in step["layers"]:
                     _hold(net.get_submodule(name), step["bits"], step["group"], step["dynamic"])
-                except (AttributeError, KeyError, TypeError, ValueError) as error:
-                    why = f"the recipe's step weight_only does not fit this net at '{name}': {error}"
-                    raise BadInput(why) from error
+            except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
+                raise BadInput(f"the recipe's step weight_only does not fit this net: {error}") from error
 
 
 def _hold(module: nn.Module, bits: int, group: int | None, dynamic: bool) -> None:
