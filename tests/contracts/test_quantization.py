@@ -51,5 +51,7 @@ def test_a_net_with_integers_for_weights(tmp_path, model, data, settings):
     facts["recipe"] = [weight_only(other, **settings)]
     found, share = smaller(tmp_path, net, other.state_dict(), facts, given)
     assert found.equal(other(*given))
-    assert (found - net(*given)).abs().max() < 0.4 * net(*given).abs().max()
-    assert share < (0.25 if "bits" in settings else 0.36)
+    of_four_bits = "bits" in settings
+    error = (found - net(*given)).abs().max() / net(*given).abs().max()
+    assert error < (0.7 if of_four_bits else 0.1)  # a tenth a layer, which random weights pass on
+    assert share < (0.25 if of_four_bits else 0.36)
