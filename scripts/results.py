@@ -23,7 +23,10 @@ MEASURED = (
     ("TFLOPS", "tflops", "{:.2f}"),
     ("test accuracy", "test_accuracy", "{:.2%}"),
 )
-PAGES = ("README.md", *(f"docs/{name}.md" for name in ("ten_minutes", "recipes", "speed", "compression")))
+PAGES = (
+    "README.md",
+    *(f"docs/{name}.md" for name in ("ten_minutes", "recipes", "speed", "compression", "quantization")),
+)
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results"
 
@@ -93,7 +96,7 @@ def sequence_table() -> str:
         "| experiment | params | epochs | minutes | test WER | test PER | seeds | device | commit |",
         "|---|---:|---:|---:|---:|---:|---:|---|---|",
     ]
-    for name, results in kept_runs(lambda result: "wer" in result["test"]).items():
+    for name, results in kept_runs(lambda result: "wer" in result["test"] and not result.get("compress")).items():
         first = results[0]
         rates = " | ".join(mean_and_spread(results, "test", metric) for metric in ("wer", "per"))
         minutes = statistics.mean(r["seconds"] for r in results) / 60
@@ -144,6 +147,37 @@ def compression_table() -> str:
         accuracies = f"{dense_text} | {mean_and_spread(results, 'test')} ({len(results)}) | {points:+.2f}"
         made = f"{minutes:.0f} | {first['device']}, {first['precision']} | `{first['commit']}`"
         lines.append(f"| `{name}` | {accuracies} | {bytes_of} | {sizes[-1]:,.0f} | {whole / sizes[-1]:.1f} | {made} |")
+    return "\n".join(lines)
+
+
+def in_integers(result: dict[str, Any]) -> dict[str, Any] | None:
+    """Give what a run told of the float net that it made one in integers of, or None for another run."""
+    told = result.get("compress", {}).values()
+    return next((of["float"] for of in told if isinstance(of, dict) and "float" in of), None)
+
+
+def quantization_table() -> str:
+    """Give one row a run name of nets in integers: their accuracy and bytes beside those of the float nets they were.
+
+    Of several seeds, means.
+    """
+    from zoo.compare.runs import mean_and_spread
+
+    lines = [
+        "| run | net | `compress=` | in floats | in integers | points | bytes in floats | in integers | seeds | "
+        "epochs | device | commit |",
+        "|---|---|---|---:|---:|---:|---:|---:|---:|---:|---|---|",
+    ]
+    for name, results in kept_runs(lambda result: in_integers(result) is not None).items():
+        first, floats = results[0], [of for of in map(in_integers, results) if of]
+        before, after = (statistics.mean(r["test"]["accuracy"] for r in of) for of in (floats, results))
+        accuracies = " | ".join(mean_and_spread(of, "test") for of in (floats, results))
+        sizes = [statistics.mean(r["product_bytes"] for r in of) for of in (floats, results)]
+        what = f"`{name}` | {first['net']}, {first['data']} | `{first['settings']['compress']}`"
+        bytes_of = f"{sizes[0]:,.0f} | {sizes[1]:,.0f} ({sizes[1] / sizes[0]:.0%})"
+        made = f"{first['epochs']} | {first['device']}, {first['precision']} | `{first['commit']}`"
+        points = f"{100 * (after - before):+.2f}"
+        lines.append(f"| {what} | {accuracies} | {points} | {bytes_of} | {len(results)} | {made} |")
     return "\n".join(lines)
 
 
@@ -214,6 +248,7 @@ TABLES = {
     "sequences": sequence_table,
     "recipes": recipe_table,
     "compression": compression_table,
+    "quantization": quantization_table,
     **{f"benchmark_{name}": functools.partial(benchmark_table, name) for name in BENCHMARKS},
 }
 

@@ -16,9 +16,12 @@ def main(cfg: DictConfig) -> None:
     from zoo.checkpoint import read_product
     from zoo.compress import sensitivity
     from zoo.compress.pruning import prunable
+    from zoo.errors import BadInput
 
     product = read_product(cfg.checkpoint)
     net, data = evaluation.rebuild(product, cfg)
+    if not prunable(net):
+        raise BadInput(f"checkpoint={cfg.checkpoint} is quantized already; give the float net that it was made of")
     device = evaluation.put_on(net, cfg.accelerator)
 
     def accuracy() -> float:

@@ -11,14 +11,15 @@ from torch import nn
 from zoo.build import build, check_targets
 from zoo.checkpoint import Product, load_weights, read_product
 from zoo.compress.program import rebuilt
-from zoo.compress.quantize import program_of
+from zoo.compress.quantize import fake_quantized, program_of
 from zoo.compress.recipe import replay
+from zoo.compress.weight_only import hold_integers
 from zoo.data.module import ResidentData
 from zoo.errors import BadInput, choices
 from zoo.folder import Run
 from zoo.measure.counts import count_parameters
 from zoo.models.init import Scheme, initialise
-from zoo.passes import before_fit, recipe_at_start
+from zoo.passes import before_fit, read_recipe, recipe_at_start
 from zoo.tasks.transfer import freeze
 
 log = logging.getLogger("zoo")
@@ -48,7 +49,11 @@ def build_net(run: Run, data: ResidentData) -> nn.Module:
         settings: Any = OmegaConf.to_container(run.cfg.model)
         num_frozen = freeze(net, settings["freeze"])
         log.info("Frozen: %s of %s parameters.", f"{num_frozen:,}", f"{count_parameters(net):,}")
-    return laid_out(net, run.cfg)
+    whole = fake_quantized(net, read_recipe(run))
+    if whole is not net and (run.cfg.compile or run.cfg.model.freeze is not None):
+        key = "compile" if run.cfg.compile else "model.freeze"
+        raise BadInput(f"{key} does not go with compress=qat_int8, which trains a graph of the net; leave it out")
+    return laid_out(whole, run.cfg)
 
 
 def _start_weights(run: Run, net: nn.Module) -> None:
@@ -99,5 +104,7 @@ def net_of(product: Product) -> nn.Module:
         return rebuilt(program, product.weights, str(product.path))
     net = bare_net(OmegaConf.create(config["model"]))
     replay(net, product.facts["recipe"])
+    hold_integers(net, product.facts["recipe"])
+    net = fake_quantized(net, product.facts["recipe"])
     load_weights(net, product)
     return net

@@ -14,8 +14,7 @@ from torch import nn
 from zoo import ranks
 from zoo.build import build
 from zoo.checkpoint import Product, read_product
-from zoo.compress.quantize import program_of
-from zoo.compress.recipe import Step, replay
+from zoo.compress.recipe import Step, in_integers, replay
 from zoo.data.module import ResidentData, Split
 from zoo.errors import BadInput
 from zoo.files import write_json
@@ -38,8 +37,8 @@ def recipe_at_start(run: Run) -> list[Step]:
     if run.last_checkpoint:
         return read_recipe(run)
     recipe: list[Step] = list(read_product(run.cfg.init_from).facts["recipe"]) if run.cfg.init_from else []
-    if program_of(recipe):
-        raise BadInput(f"init_from={run.cfg.init_from} is in int8 already; give the float net that it was made of")
+    if in_integers(recipe) or any(step["pass"] == "qat_int8" for step in recipe):
+        raise BadInput(f"init_from={run.cfg.init_from} is quantized already; give the float net that it was made of")
     return recipe
 
 
@@ -51,6 +50,12 @@ def before_fit(run: Run, net: nn.Module, data: ResidentData) -> None:
     for name, function in _built(run, "after_fit").items():  # so that a wrong setting is told now
         if ranks.world_size() > 1 and "measure" in inspect.signature(function).parameters:
             raise BadInput(f"compress.after_fit.{name} is for one process; give its run init_from=... and one device")
+        kind = getattr(getattr(function, "func", function), "kind", data.kind)
+        if kind != data.kind:
+            raise BadInput(
+                f"compress.after_fit.{name} is for {kind}, and data={run.cfg.choices.data} has {data.kind}; "
+                "take compress=weight_int8 or dynamic_int8"
+            )
     if run.last_checkpoint:
         return
     recipe = recipe_at_start(run)

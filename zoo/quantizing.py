@@ -1,20 +1,25 @@
-"""The last stage of quantization: a product in floats becomes one in int8, of which the float one stays beside it."""
+"""The last stage of quantization: a product in floats becomes one in integers, and the float one stays beside it."""
 
+import itertools
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from zoo.checkpoint import Product, read_product, save_product
-from zoo.compress.quantize import Batches, chosen, layers_of, program_of, ptq, traced
-from zoo.compress.recipe import Step
+from zoo.checkpoint import PRODUCT, Product, read_product, save_product
+from zoo.compress import weight_only as weights
+from zoo.compress.program import rebuilt
+from zoo.compress.quantize import Batches, FakeQuantizedNet, chosen, converted, layers_of, ptq, traced
+from zoo.compress.recipe import Step, in_integers
+from zoo.compress.sensitivity import stay_in_floats
 from zoo.data.module import Split
 from zoo.errors import BadInput
 from zoo.nets import net_of
 
 log = logging.getLogger("zoo")
-TRAINED = "trained.safetensors"  # the product as it was before int8
+TRAINED = "trained.safetensors"  # the product as it was in floats
 Measure = Callable[[nn.Module, Split], dict[str, float]]
 
 
@@ -25,54 +30,114 @@ def ptq_int8(
     measure: Measure,
     num_batches: int = 10,
     float_layers: Sequence[str] = (),
+    max_drop: float | None = None,
 ) -> tuple[Product, dict[str, Any]]:
     """Quantize a product after training, and write it in the place of the float one, which becomes trained.safetensors.
 
     Activations are calibrated on `num_batches` training batches. Layers that a name or pattern of `float_layers` stands
-    for stay as they are. Told are the metrics and bytes of the float net.
+    for stay as they are, and with `max_drop` those, too, without which more points of validation accuracy are lost.
+    Told are the metrics and bytes of the float net, and what a layer costs. BadInput where no layer is left.
+    """
+    if type(num_batches) is not int or num_batches < 1:
+        raise BadInput(f"num_batches={num_batches} was asked for calibration; a whole number, at least 1, will do")
+    if max_drop is not None and not (isinstance(max_drop, int | float) and 0 <= max_drop < 100):
+        raise BadInput(f"max_drop={max_drop} is in points, at least 0 and below 100; or null for any")
+    product = _in_floats(product)
+    trace = traced(net_of(product), example)
+    layers = layers_of(trace)
+    kept = chosen(float_layers, layers)
+    batches = list(itertools.islice(batches, num_batches))  # the same for each try
+    told: dict[str, Any] = {}
+    if max_drop is not None:
+
+        def measured(others: Sequence[str]) -> dict[str, float]:
+            return measure(rebuilt(*ptq(trace, batches, num_batches, [*kept, *others]), "the net"), "val")
+
+        scan = stay_in_floats([layer for layer in layers if layer not in kept], measured, max_drop)
+        kept = [layer for layer in layers if layer in kept or layer in scan.float_layers]
+        if len(kept) == len(layers):
+            raise BadInput(f"max_drop={max_drop} leaves no layer in int8; allow more, or take compress=qat_int8")
+        told = {"max_drop": max_drop, "float_layers": kept, "sensitivity": scan.costs}
+    program, tensors = ptq(trace, batches, num_batches, kept)
+    step = {"pass": "ptq_int8", "num_batches": num_batches, "float_layers": kept, "program": program}
+    product, sizes = _replaced(product, product, step, tensors, measure)
+    return product, {**sizes, **told}
+
+
+setattr(ptq_int8, "kind", "images")  # noqa: B010  the kind of data that it is for, checked before training
+
+
+def convert_int8(product: Product, measure: Measure) -> tuple[Product, dict[str, Any]]:
+    """Turn the product of compress=qat_int8, which rounds as int8 does, into one in int8, and write it in its place.
+
+    Told are the metrics and bytes of the float net that the run began with.
     """
     product = _in_floats(product)
     net = net_of(product)
-    trace = traced(net, example)
-    kept = chosen(float_layers, layers_of(trace))
-    program, tensors = ptq(trace, batches, num_batches, kept)
-    step = {"pass": "ptq_int8", "num_batches": num_batches, "float_layers": kept, "program": program}
-    return _replaced(product, net, step, tensors, measure)
+    if not isinstance(net, FakeQuantizedNet):
+        raise BadInput("compress.after_fit has convert_int8, which is for a net of compress=qat_int8")
+    program, tensors = converted(net)
+    return _replaced(product, _first_net(product), {"pass": "convert_int8", "program": program}, tensors, measure)
+
+
+def weight_only(
+    product: Product,
+    measure: Measure,
+    bits: int = 8,
+    group: int | None = None,
+    dynamic: bool = False,
+    float_layers: Sequence[str] = (),
+) -> tuple[Product, dict[str, Any]]:
+    """Turn a product's weights to integers as zoo.compress.weight_only does, and write it in the float one's place.
+
+    That becomes trained.safetensors. Told are its metrics and bytes.
+    """
+    product = _in_floats(product)
+    net = net_of(product)
+    step = weights.weight_only(net, bits=bits, group=group, dynamic=dynamic, float_layers=float_layers)
+    return _replaced(product, product, step, net.state_dict(), measure)
+
+
+def _first_net(product: Product) -> Product | None:
+    """Give the product that a run began with, unless it knew other data, or is gone."""
+    first = product.facts["config"]["init_from"]
+    if first is None or not Path(first).exists():
+        return None
+    found = read_product(first)
+    return found if found.facts["data"]["split_hash"] == product.facts["data"]["split_hash"] else None
 
 
 def _in_floats(product: Product) -> Product:
-    """Give a product, or what it was before int8 where a run that was resumed after its end has done this already."""
-    if not program_of(product.facts["recipe"]):
+    """Give a product, or what it was in floats where a run that was resumed after its end has done this already."""
+    if not in_integers(product.facts["recipe"]):
         return product
     path = product.path.with_name(TRAINED)
     if not path.exists():
-        raise BadInput(f"{product.path} is in int8 already; quantize the float net that it was made of")
+        raise BadInput(f"{product.path} is quantized already; quantize the float net that it was made of")
     return read_product(path)
 
 
 def _replaced(
-    product: Product, net: nn.Module, step: Step, tensors: Mapping[str, Tensor], measure: Measure
+    product: Product, in_floats: Product | None, step: Step, tensors: Mapping[str, Tensor], measure: Measure
 ) -> tuple[Product, dict[str, Any]]:
-    """Write a quantized net in the place of a product, and tell what the float net was."""
-    path = product.path.with_name("model.safetensors")
-    before = {f"{split}": measure(net, split) for split in ("val", "test")}
+    """Write a quantized net in the place of a product, which becomes trained.safetensors, and tell of the float net."""
+    path = product.path.with_name(PRODUCT)
+    told: dict[str, Any] = {}
+    if in_floats:
+        net = net_of(in_floats)
+        size_bytes, metrics = in_floats.path.stat().st_size, {"validation": measure(net, "val")}
+        told["float"] = {"product_bytes": size_bytes, **metrics, "test": measure(net, "test")}
     save_product(path.with_name(TRAINED), product.weights, product.facts)
     facts = {**product.facts, "recipe": [*product.facts["recipe"], step]}
-    quantized = net_of(Product(path, dict(tensors), facts))
-    metrics = {f"val/{name}": value for name, value in measure(quantized, "val").items()}
-    save_product(path, tensors, {**facts, "best": {**product.facts["best"], "metrics": metrics}})
-    told = {
-        "float": {
-            "product_bytes": path.with_name(TRAINED).stat().st_size,
-            "validation": before["val"],
-            "test": before["test"],
-        },
-        "float_layers": step.get("float_layers", []),
-    }
-    log.info(
-        "The float net had %.2f %% of the test right, in %s bytes; int8 takes %s.",
-        100 * before["test"]["accuracy"],
-        f"{told['float']['product_bytes']:,}",
-        f"{path.stat().st_size:,}",
-    )
+    found = measure(net_of(Product(path, dict(tensors), facts)), "val")
+    best = {**product.facts["best"], "metrics": {f"val/{name}": value for name, value in found.items()}}
+    save_product(path, tensors, {**facts, "best": best})
+    if in_floats:
+        right = 100 * told["float"]["test"]["accuracy"]
+        sizes = told["float"]["product_bytes"], path.stat().st_size
+        log.info(
+            "In floats %.2f %% of the test were right, in %s bytes; this is %s bytes.",
+            right,
+            *map("{:,}".format, sizes),
+        )
     return read_product(path), told

@@ -26,8 +26,7 @@ from zoo.callbacks.product import BestProduct
 from zoo.callbacks.progress import NoProfiler
 from zoo.callbacks.resume import AtomicCheckpointIO, ResumeCheckpoint
 from zoo.checkpoint import PRODUCT, Product, load_weights, provenance, read_product
-from zoo.compress.quantize import program_of
-from zoo.compress.recipe import replay
+from zoo.compress.recipe import in_integers, replay
 from zoo.data.images import ImageFacts
 from zoo.data.module import ResidentData
 from zoo.errors import BadInput, ZooError, reason
@@ -307,9 +306,9 @@ def measure_product(run: Run, trainer: lightning.Trainer, task: Task, data: Resi
     """Read the product back from its file, test that, and write result.json and the HParams table's row."""
     ranks.of_first(None)  # which has written it by now
     product, told = after_fit(run, read_product(run.folder / PRODUCT), task, data)
-    whole = task.net
-    in_int8 = program_of(product.facts["recipe"]) is not None
-    if in_int8 or ranks.world_size() > 1:
+    whole, precision = task.net, str(trainer.precision)
+    is_quantized = in_integers(product.facts["recipe"])
+    if is_quantized or ranks.world_size() > 1:
         whole = bare_net(run.cfg.model)  # that of training may be in parts
         replay(whole, product.facts["recipe"])
         task.net = laid_out(whole, run.cfg)
@@ -318,7 +317,7 @@ def measure_product(run: Run, trainer: lightning.Trainer, task: Task, data: Resi
         "macs": count_macs_of(whole, data.example()),
         "product_bytes": product.path.stat().st_size,
     }
-    if in_int8:
+    if is_quantized:
         task.net = laid_out(net_of(product), run.cfg)
         trainer.strategy.precision_plugin = Precision()  # sums of int8 products are exact in fp32, and not in bf16
     else:
@@ -345,7 +344,7 @@ def measure_product(run: Run, trainer: lightning.Trainer, task: Task, data: Resi
         "images_per_second": monitor.images_per_second,
         "device": _device_name(trainer.strategy.root_device),
         "processes": ranks.world_size(),
-        "precision": str(trainer.precision),
+        "precision": precision,
         "validation": {k.removeprefix("val/"): v for k, v in product.facts["best"]["metrics"].items()},
         "test": {k.removeprefix("test/"): v for k, v in test.items()},
         "compress": {**told, **summaries(trainer)},

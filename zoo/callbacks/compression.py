@@ -27,7 +27,10 @@ class Compression(lightning.Callback):
         raise NotImplementedError
 
     def stage(self, trainer: lightning.Trainer) -> int:
-        """Give the stage that a run is in as far as this callback knows: 1 prunes, 2 retrains, 3 shares, 0 for none."""
+        """Give the stage that a run is in as far as this callback knows.
+
+        1 prunes, 2 retrains, 3 shares, 4 rounds as int8 does, 0 for none.
+        """
         raise NotImplementedError
 
     def scalars(self) -> dict[str, float]:

@@ -21,7 +21,20 @@ SIZES = (
     "num_heads",
     "num_new_maps",
 )
-PASSES = ("prune_channels", "semi_structured", "ptq_int8")  # of which a product file may tell
+PASSES = (
+    "prune_channels",
+    "semi_structured",
+    "ptq_int8",
+    "qat_int8",
+    "convert_int8",
+    "weight_only",
+)  # of which a product file may tell
+IN_INTEGERS = ("ptq_int8", "convert_int8", "weight_only")  # of these, what leaves a net that cannot be trained
+
+
+def in_integers(recipe: Iterable[Step]) -> bool:
+    """Tell whether a recipe leaves a net whose weights are integers."""
+    return any(step["pass"] in IN_INTEGERS for step in recipe)
 
 
 def layout(net: nn.Module) -> dict[str, dict[str, Any]]:

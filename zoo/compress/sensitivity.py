@@ -1,6 +1,8 @@
-"""Sensitivity: what a layer's pruning or sharing costs by itself, and how far all may go that cost no more each."""
+"""Sensitivity: what a layer's compression costs by itself, and how far all may go, or which must stay as they are."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -10,6 +12,7 @@ from zoo.compress.sharing import share
 
 SPARSITIES = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99)
 BITS = (6, 5, 4, 3, 2, 1)
+log = logging.getLogger("zoo")
 Curve = list[tuple[float, float]]  # (level, accuracy), from the mildest level on
 
 
@@ -29,6 +32,45 @@ def scan(
             curves[name].append((level, accuracy()))
             weight.copy_(kept)
     return curves
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What came of a scan: which layers must stay in floats, and what each layer costs by itself, in points."""
+
+    float_layers: list[str]
+    costs: dict[str, float]
+
+
+def stay_in_floats(
+    layers: Sequence[str], measure: Callable[[Sequence[str]], Mapping[str, float]], max_drop: float
+) -> Scan:
+    """Find layers to stay in floats so that a net with the others in int8 loses at most `max_drop` points of accuracy.
+
+    `measure` gives accuracy and loss with some layers in floats. Only where all in int8 lose too much, each is measured
+    as the only one in int8, and one after the other stays in floats, what costs most first.
+    """
+    before = measure(layers)["accuracy"]
+
+    def cost(found: Mapping[str, float]) -> float:
+        return 100 * (before - found["accuracy"])
+
+    lost = cost(measure([]))
+    log.info("With all layers in int8, %.2f points of validation accuracy are lost.", lost)
+    if lost <= max_drop:
+        return Scan([], {})
+    alone = {}
+    for layer in layers:
+        alone[layer] = measure([other for other in layers if other != layer])
+        log.info("%s by itself loses %.2f.", layer, cost(alone[layer]))
+    order = sorted(layers, key=lambda layer: (alone[layer]["accuracy"], -alone[layer]["loss"]))
+    costs = {layer: cost(found) for layer, found in alone.items()}
+    for num in range(1, len(order)):
+        lost = cost(measure(order[:num]))
+        log.info("With %s in floats, %.2f are lost.", ", ".join(order[:num]), lost)
+        if lost <= max_drop:
+            return Scan(order[:num], costs)
+    return Scan(order, costs)
 
 
 def prune_one(weight: Tensor, sparsity: float) -> None:
