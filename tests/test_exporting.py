@@ -1,5 +1,6 @@
 """scripts/export.py: what it writes was proven and can be evaluated, and what cannot be proven leaves no file."""
 
+import copy
 import json
 import re
 from dataclasses import replace
@@ -10,7 +11,7 @@ import torch
 from zoo import exporting
 from zoo.checkpoint import read_product, save_product
 from zoo.export import pt2
-from zoo.proof import Proof, Source, refusal
+from zoo.proof import Answers, Proof, refusal
 
 
 def test_each_format_is_computed_by_its_own_runtime_and_is_the_net(command, teacher, only_run):
@@ -24,7 +25,8 @@ def test_each_format_is_computed_by_its_own_runtime_and_is_the_net(command, teac
     for row in rows.values():
         assert row["accuracy"] == pytest.approx(accuracy)
         assert row["largest_difference"] < 1e-4
-        assert row["size_bytes"] == (folder / row["file"]).stat().st_size
+        (file,) = row["files"]
+        assert row["size_bytes"] == (folder / file).stat().st_size
         for batch in ("1", "64"):
             assert 0 < row["latency_ms"][batch]["p50"] <= row["latency_ms"][batch]["p95"]
         assert 2e7 < row["peak_bytes"] < 2e9
@@ -34,7 +36,7 @@ def test_each_format_is_computed_by_its_own_runtime_and_is_the_net(command, teac
     assert rows["onnx"]["peak_bytes"] < rows["pt2"]["peak_bytes"]
     figures = []
     for row in rows.values():
-        evaluated = command("evaluate", f"checkpoint={folder / row['file']}", "accelerator=auto")
+        evaluated = command("evaluate", f"checkpoint={folder / row['files'][0]}", "accelerator=auto")
         assert evaluated.code == 0, evaluated.err
         figures.append(json.loads((folder / "evaluation.json").read_text()))
     assert [one["accuracy"] for one in figures] == pytest.approx([accuracy] * 4)
@@ -42,11 +44,12 @@ def test_each_format_is_computed_by_its_own_runtime_and_is_the_net(command, teac
     assert not list(folder.glob(".export*"))
 
 
-def wrong(path, net, inputs, facts):
+def wrong(path, part, facts):
     """Write another net than asked: its head was shifted by a thousandth."""
+    net = copy.deepcopy(part.net)
     with torch.no_grad():
         net.get_submodule(net.head_names[0]).bias += 1e-3
-    pt2.save_pt2(path, net, inputs, facts)
+    pt2.save_pt2(path, replace(part, net=net), facts)
 
 
 def test_a_file_that_disagrees_is_refused_and_leaves_no_file(command, teacher, only_run, monkeypatch):
@@ -85,17 +88,17 @@ def test_what_torch_cannot_translate_is_refused_with_its_reason(command, teacher
     assert done.sentence.endswith("onnxruntime has no way to say this net: there is no such operator")
 
 
-@pytest.mark.parametrize(("precision", "off", "allowed"), [("fp32", 2e-4, 1e-4), ("fp16", 3e-2, 2e-2)])
+@pytest.mark.parametrize(("precision", "off", "allowed"), [("fp32", 2e-4, 1e-4), ("fp16", 8e-2, 5e-2)])
 def test_logits_may_differ_by_a_share_of_the_largest(precision, off, allowed):
     for largest, limit in ((0.5, allowed), (30.0, 30 * allowed)):
-        source = Source(list, [torch.tensor([[largest, 0.0]])], 0.9)
+        source = Answers([torch.tensor([[largest, 0.0]])], 0.9)
         proof = Proof(100, 0.9, off * max(1, largest), {}, 0, [])
         assert f"{limit:.2g} is allowed" in refusal(proof, source, precision, None, 0.5)
         assert refusal(replace(proof, largest_difference=0.9 * limit), source, precision, None, 0.5) is None
 
 
 def test_accuracy_may_fall_by_as_many_points_as_are_allowed():
-    source = Source(list, [torch.tensor([[1.0, 0.0]])], 0.9)
+    source = Answers([torch.tensor([[1.0, 0.0]])], 0.9)
     proof = Proof(100, 0.8951, 3.0, {}, 0, [])
     assert refusal(proof, source, "int8", 101, 0.5) is None
     assert (

@@ -38,7 +38,7 @@ ARROWS = {
     "export": GROUND | {"compress", "facts", "measure"},
     "packing": GROUND | {"checkpoint", "compress", "ledger", "packed"},
     "evaluation": GROUND | {"build", "checkpoint", "compress", "data", "export", "nets", "report", "writing"},
-    "proof": GROUND | {"checkpoint", "data", "export", "nets"},
+    "proof": GROUND | {"checkpoint", "data", "export", "nets", "writing"},
     "exporting": GROUND | {"checkpoint", "data", "evaluation", "export", "ledger", "nets", "packed", "proof"},
     "prediction": GROUND | {"checkpoint", "data", "writing"},
     "preflight": GROUND | {"data", "measure", "tasks"},
