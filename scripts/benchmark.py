@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from zoo.cli import command
 
 COLUMNS = (
-    ("seconds", "median_seconds", "{:.2f}"),
+    ("seconds", "median_seconds", "{:.3g}"),
     ("ratio", "ratio", "{:.2f}"),
     ("from, to", "ratio_range", "{0[0]:.2f}, {0[1]:.2f}"),
     ("samples/s", "samples_per_second", "{:,.0f}"),

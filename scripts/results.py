@@ -1,8 +1,7 @@
 """Write tables from result files: `python scripts/results.py add=runs/<name>/<stamp>` keeps one more.
 
 Result files are kept in docs/results/<name>_seed<seed>.json; `python scripts/results.py` alone rewrites the tables of
-README.md, docs/ten_minutes.md and docs/speed.md, and that of all recipes in docs/recipes.md, which comes from
-configs/experiment.
+README.md and of docs/, among them that of all recipes, which comes from configs/experiment, and docs/compression.svg.
 """
 
 import functools
@@ -24,6 +23,7 @@ MEASURED = (
     ("TFLOPS", "tflops", "{:.2f}"),
     ("test accuracy", "test_accuracy", "{:.2%}"),
 )
+PAGES = ("README.md", *(f"docs/{name}.md" for name in ("ten_minutes", "recipes", "speed", "compression")))
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results"
 
@@ -66,7 +66,8 @@ def accuracy_table(of_families: bool = False) -> str:
     from zoo.compare.runs import mean_and_spread
 
     def belongs(result: dict[str, Any]) -> bool:
-        return "wer" not in result["test"] and result["name"].startswith("ten_minutes_") == of_families
+        ordinary = "wer" not in result["test"] and not result.get("compress")
+        return ordinary and result["name"].startswith("ten_minutes_") == of_families
 
     rows = []
     lines = [
@@ -100,6 +101,75 @@ def sequence_table() -> str:
         sizes = f"{first['params']:,} | {first['epochs']} | {minutes:.0f}"
         lines.append(f"| `{name}` | {sizes} | {rates} | {len(results)} | {made} |")
     return "\n".join(lines)
+
+
+def compressed_runs() -> dict[str, list[dict[str, Any]]]:
+    """Give the kept results of packed files, by the name of their runs."""
+    return kept_runs(lambda result: "pack" in result.get("compress", {}))
+
+
+def dense_accuracy(net: str, data: str) -> tuple[float, str]:
+    """Give the mean test accuracy of the net that compressed ones are held against, also as text with its spread."""
+    from zoo.compare.runs import mean_and_spread
+
+    name = f"{net}_{data}"
+    results = kept_runs(lambda result: result["name"] == name)[name]
+    return statistics.mean(
+        r["test"]["accuracy"] for r in results
+    ), f"{mean_and_spread(results, 'test')} ({len(results)})"
+
+
+def compression_table() -> str:
+    """Give one row a run name of packed files: their bytes stage by stage, and the accuracy of what they decode to.
+
+    Of several seeds, means.
+    """
+    from zoo.compare.runs import mean_and_spread
+
+    stages = [f"{stage} by the paper's formula" for stage in ("P", "P+Q", "P+Q+Huffman")] + ["P+Q+coding"]
+    lines = [
+        "| experiment | dense (seeds) | the file (seeds) | points | P | P+Q | P+Q+Huffman | the file, bytes | "
+        "times smaller | minutes | device | commit |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|---|",
+    ]
+    runs = compressed_runs()
+    for name, results in runs.items():
+        first, packs = results[0], [r["compress"]["pack"] for r in results]
+        dense, dense_text = dense_accuracy(first["net"], first["data"])
+        points = 100 * (statistics.mean(r["test"]["accuracy"] for r in results) - dense)
+        sizes = [statistics.mean(pack["stages"][stage] for pack in packs) for stage in stages]
+        whole = packs[0]["stages"]["dense"]
+        bytes_of = " | ".join(f"{size:,.0f} ({whole / size:.0f}×)" for size in sizes[:-1])
+        minutes = statistics.mean(r["seconds"] for r in results) / 60
+        accuracies = f"{dense_text} | {mean_and_spread(results, 'test')} ({len(results)}) | {points:+.2f}"
+        made = f"{minutes:.0f} | {first['device']}, {first['precision']} | `{first['commit']}`"
+        lines.append(f"| `{name}` | {accuracies} | {bytes_of} | {sizes[-1]:,.0f} | {whole / sizes[-1]:.1f} | {made} |")
+    return "\n".join(lines)
+
+
+def draw_compression(path: Path) -> None:
+    """Draw test accuracy against bytes, a point a run name of packed files, and a line where the dense net is."""
+    from matplotlib.figure import Figure
+
+    from zoo.files import replacing
+
+    nets: dict[tuple[str, str], list[tuple[float, float, float]]] = defaultdict(list)
+    for results in compressed_runs().values():
+        accuracies = [100 * r["test"]["accuracy"] for r in results]
+        size = statistics.mean(r["compress"]["pack"]["ledger"]["bytes"] for r in results) / 1000
+        spread = statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0
+        nets[results[0]["net"], results[0]["data"]].append((size, statistics.mean(accuracies), spread))
+    figure = Figure(figsize=(3.6 * len(nets), 3.4), layout="constrained")
+    for axes, ((net, data), points) in zip(figure.subplots(1, len(nets), squeeze=False)[0], nets.items(), strict=True):
+        sizes, means, spreads = zip(*sorted(points), strict=True)
+        axes.errorbar(sizes, means, spreads, marker="o", capsize=3, label="decoded file")
+        axes.axhline(100 * dense_accuracy(net, data)[0], color="grey", linestyle="--", label="dense net")
+        axes.set_title(f"{net}, {data}", loc="left", fontsize="medium")
+        axes.set_xlabel("kB on the disk")
+        axes.set_ylabel("test accuracy, %")
+        axes.legend(fontsize="small")
+    with replacing(path) as file:
+        figure.savefig(file, format="svg", metadata={"Date": None})
 
 
 def benchmark_table(name: str) -> str:
@@ -143,6 +213,7 @@ TABLES = {
     "ten_minutes": lambda: accuracy_table(of_families=True),
     "sequences": sequence_table,
     "recipes": recipe_table,
+    "compression": compression_table,
     **{f"benchmark_{name}": functools.partial(benchmark_table, name) for name in BENCHMARKS},
 }
 
@@ -164,9 +235,11 @@ def write_tables(file: Path) -> None:
 def main(cfg: DictConfig) -> None:
     if cfg.add:
         print(f"Kept {os.path.relpath(keep(Path(cfg.add)))}")
-    for name in ("README.md", "docs/ten_minutes.md", "docs/recipes.md", "docs/speed.md"):
+    for name in PAGES:
         write_tables(ROOT / name)
         print(f"Written {name}")
+    if compressed_runs():
+        draw_compression(ROOT / "docs" / "compression.svg")
 
 
 if __name__ == "__main__":

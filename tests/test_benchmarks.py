@@ -46,6 +46,11 @@ def test_every_suite_that_is_offered_is_there(compose):
             ["eager", "channels_last"],
         ),
         (["suite=loader"], "torchvision's reference", ["ours"]),
+        (
+            ["suite=inference", "model=lenet5_caffe", "data.batch_size=4"],
+            "fp32 compiled",
+            ["fp32 eager", "int8 compiled", "ONNX Runtime fp32", "ONNX Runtime int8"],
+        ),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
@@ -69,6 +74,7 @@ def test_a_suite_measures_what_it_says(command, data_root, tmp_path, monkeypatch
         (["rounds=0"], ["rounds=0", "at least 1"]),
         (["only=[loop]", "suite=augment"], ["only=loop", "a batch at once"]),
         (["suite=step", "reference=resnet19"], ["reference=resnet19", "resnet18"]),
+        (["suite=inference", "data=reverse"], ["for nets of images"]),
     ],
 )
 def test_what_cannot_be_measured_is_refused_in_one_sentence(command, settings, words):

@@ -31,7 +31,7 @@ ARROWS = {
     "checkpoint": GROUND | {"compress", "facts", "measure", "packed"},
     "pretrained": GROUND | {"checkpoint"},
     "report": GROUND | {"compress", "measure"},
-    "passes": GROUND | {"build", "checkpoint", "compress", "data", "folder"},
+    "passes": GROUND | {"build", "checkpoint", "compress", "data", "folder", "tasks"},
     "nets": GROUND
     | {"build", "checkpoint", "compress", "data", "folder", "measure", "models", "passes", "pretrained", "tasks"},
     "callbacks": GROUND | {"compress", "measure", "checkpoint", "folder", "report"},
@@ -40,6 +40,7 @@ ARROWS = {
     "evaluation": GROUND | {"build", "checkpoint", "compress", "data", "export", "nets", "report", "writing"},
     "proof": GROUND | {"checkpoint", "data", "export", "nets", "writing"},
     "exporting": GROUND | {"checkpoint", "data", "evaluation", "export", "ledger", "nets", "packed", "proof"},
+    "quantizing": GROUND | {"checkpoint", "compress", "data", "nets"},
     "prediction": GROUND | {"checkpoint", "data", "writing"},
     "preflight": GROUND | {"data", "measure", "tasks"},
     "compare": GROUND,

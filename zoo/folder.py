@@ -173,7 +173,10 @@ def _check(cfg: DictConfig) -> None:
     if not graphs and not isinstance(cfg.compile, bool):
         near = choices(str(cfg.compile), ("true", "false", *CUDA_GRAPHS))
         raise BadInput(f"compile={cfg.compile} is no way to compile; {near}")
-    demand("trainer.max_epochs", at_least(1), "a whole number, at least 1")
+    if cfg.trainer.max_epochs == 0 and cfg.compress.after_fit and not cfg.compress.before_fit:
+        demand("init_from", bool, "the model.safetensors of a trained net, since trainer.max_epochs=0 trains none")
+    else:
+        demand("trainer.max_epochs", at_least(1), "a whole number, at least 1")
     demand("trainer.log_every_n_steps", at_least(1), "a whole number, at least 1")
 
     def above_zero(value: Any) -> bool:
@@ -196,7 +199,7 @@ def _check(cfg: DictConfig) -> None:
         "trainer.devices", devices, "how many there are to be on each machine, auto for all, or a list such as [0,2]"
     )
     demand("optim.lr", above_zero, "a number above 0, such as 0.001")
-    if "max_drop" in cfg.compress and not cfg.model.pretrained:
+    if "budget" in cfg.callbacks and not cfg.model.pretrained:
         demand("init_from", bool, "the model.safetensors of a trained net, whose accuracy compress=auto keeps to")
     for stage in ("before_fit", "after_fit"):
         demand(

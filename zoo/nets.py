@@ -10,6 +10,8 @@ from torch import nn
 
 from zoo.build import build, check_targets
 from zoo.checkpoint import Product, load_weights, read_product
+from zoo.compress.program import rebuilt
+from zoo.compress.quantize import program_of
 from zoo.compress.recipe import replay
 from zoo.data.module import ResidentData
 from zoo.errors import BadInput, choices
@@ -93,6 +95,8 @@ def net_of(product: Product) -> nn.Module:
     check_targets(config["model"], ("zoo.models",))
     if str(config.get("task", {}).get("_target_")).endswith(".RotationPrediction"):
         raise BadInput("the net was trained with task=rotation and names no classes; train one with init_from=THE_FILE")
+    if program := program_of(product.facts["recipe"]):
+        return rebuilt(program, product.weights, str(product.path))
     net = bare_net(OmegaConf.create(config["model"]))
     replay(net, product.facts["recipe"])
     load_weights(net, product)

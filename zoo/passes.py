@@ -1,6 +1,8 @@
 """Run the passes of a config over a net, keep the recipe of what they did, and give every process the same net."""
 
+import functools
 import inspect
+import itertools
 import json
 import logging
 from collections.abc import Callable
@@ -12,10 +14,13 @@ from torch import nn
 from zoo import ranks
 from zoo.build import build
 from zoo.checkpoint import Product, read_product
+from zoo.compress.quantize import program_of
 from zoo.compress.recipe import Step, replay
-from zoo.data.module import ResidentData
+from zoo.data.module import ResidentData, Split
+from zoo.errors import BadInput
 from zoo.files import write_json
 from zoo.folder import Run
+from zoo.tasks.base import Task
 
 log = logging.getLogger("zoo")
 RECIPE = "recipe.json"  # in the run folder: all that was done to the net, there from before its first step
@@ -32,7 +37,10 @@ def recipe_at_start(run: Run) -> list[Step]:
     """Give what was done to the net before this process gets it: by the run that goes on, or by that of `init_from`."""
     if run.last_checkpoint:
         return read_recipe(run)
-    return list(read_product(run.cfg.init_from).facts["recipe"]) if run.cfg.init_from else []
+    recipe: list[Step] = list(read_product(run.cfg.init_from).facts["recipe"]) if run.cfg.init_from else []
+    if program_of(recipe):
+        raise BadInput(f"init_from={run.cfg.init_from} is in int8 already; give the float net that it was made of")
+    return recipe
 
 
 def before_fit(run: Run, net: nn.Module, data: ResidentData) -> None:
@@ -40,6 +48,9 @@ def before_fit(run: Run, net: nn.Module, data: ResidentData) -> None:
 
     The first process does so; the others take over its recipe and its weights.
     """
+    for name, function in _built(run, "after_fit").items():  # so that a wrong setting is told now
+        if ranks.world_size() > 1 and "measure" in inspect.signature(function).parameters:
+            raise BadInput(f"compress.after_fit.{name} is for one process; give its run init_from=... and one device")
     if run.last_checkpoint:
         return
     recipe = recipe_at_start(run)
@@ -61,29 +72,48 @@ def _apply(run: Run, net: nn.Module, data: ResidentData) -> list[Step]:
     sample, on the meta device, and `batches`, which iterates over training batches on the CPU.
     """
     steps = []
-    for name, node in run.cfg.compress.before_fit.items():
-        if node is None:
-            continue
-        function: Callable[..., Step] = build(node, f"compress.before_fit.{name}")
-        wanted = inspect.signature(function).parameters
-        given: dict[str, Any] = {"example": data.example(), "batches": data.loader("train", "cpu")}
-        step = function(net, **{key: value for key, value in given.items() if key in wanted})
+    for name, function in _built(run, "before_fit").items():
+        step: Step = _call(function, net, example=data.example(), batches=data.loader("train", "cpu"))
         said = [f"{key}={value}" for key, value in step.items() if isinstance(value, int | float | str)]
         log.info("compress.before_fit.%s did %s.", name, ", ".join(said))
         steps.append(step)
     return steps
 
 
-def after_fit(run: Run, product: Product) -> tuple[Product, dict[str, dict[str, Any]]]:
+def after_fit(run: Run, product: Product, task: Task, data: ResidentData) -> tuple[Product, dict[str, dict[str, Any]]]:
     """Pass a run's product through `compress.after_fit`, and give what comes of it and, by name, what each pass tells.
 
-    Such a pass takes a product and gives another, whose file every process reads, and plain data.
+    Such a pass takes a product and gives another, whose file every process reads, and plain data. By their names it
+    gets what those of `before_fit` get, and `measure`, which gives the metrics of a net on a split.
     """
     told: dict[str, dict[str, Any]] = {}
     if ranks.rank() == 0:
-        for name, node in run.cfg.compress.after_fit.items():
-            if node is not None:
-                function: Callable[[Product], Any] = build(node, f"compress.after_fit.{name}")
-                product, told[name] = function(product)
+        measure = functools.partial(_measured, run, task, data)
+        for name, function in _built(run, "after_fit").items():
+            batches = data.loader("train", "cpu")
+            product, told[name] = _call(function, product, example=data.example(), batches=batches, measure=measure)
     path = ranks.of_first(str(product.path))
     return product if ranks.rank() == 0 else read_product(path), ranks.of_first(told)
+
+
+def _built(run: Run, stage: str) -> dict[str, Callable[..., Any]]:
+    passes = run.cfg.compress[stage].items()
+    return {name: build(node, f"compress.{stage}.{name}") for name, node in passes if node is not None}
+
+
+def _call(function: Callable[..., Any], subject: Any, **given: Any) -> Any:
+    """Call a pass with what it wants of the run, by name."""
+    wanted = inspect.signature(function).parameters
+    return function(subject, **{key: value for key, value in given.items() if key in wanted})
+
+
+def _measured(run: Run, task: Task, data: ResidentData, net: nn.Module, split: Split) -> dict[str, float]:
+    """Measure a net as the task does, in fp32 and in as many batches as the trainer takes."""
+    limit = run.cfg.trainer[f"limit_{split}_batches"]
+    kept, task.net = task.net, net.to(task.device)
+    task.eval()
+    with torch.inference_mode():
+        for batch in itertools.islice(data.loader(split, task.device), limit if type(limit) is int else None):
+            task.measure(batch)
+    task.net = kept
+    return {name: float(value) for name, value in task.meter.compute().items()}

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import lightning
 import torch
+from lightning.pytorch.plugins.precision import Precision
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 from lightning.pytorch.utilities.seed import isolate_rng
 from omegaconf import DictConfig, OmegaConf
@@ -25,6 +26,7 @@ from zoo.callbacks.product import BestProduct
 from zoo.callbacks.progress import NoProfiler
 from zoo.callbacks.resume import AtomicCheckpointIO, ResumeCheckpoint
 from zoo.checkpoint import PRODUCT, Product, load_weights, provenance, read_product
+from zoo.compress.quantize import program_of
 from zoo.compress.recipe import replay
 from zoo.data.images import ImageFacts
 from zoo.data.module import ResidentData
@@ -231,7 +233,10 @@ def check_before(run: Run, trainer: lightning.Trainer, task: Task, data: Residen
 
 
 def fit(run: Run, trainer: lightning.Trainer, task: Task, data: ResidentData) -> None:
-    """Train from the start or from last.ckpt; leaves the best weights in model.safetensors."""
+    """Train from the start or from last.ckpt, or with trainer.max_epochs=0 only validate what there is.
+
+    Leaves the best weights in model.safetensors.
+    """
     if run.cfg.data.batch_size == "auto":
         run.cfg.data.batch_size = data.batch_size = settled_batch_size(trainer, task, data)
         log.info("Batches are of %d samples.", data.batch_size)
@@ -247,6 +252,9 @@ def fit(run: Run, trainer: lightning.Trainer, task: Task, data: ResidentData) ->
     else:  # all is built, so what resume changed is sound
         write_text(run.folder / CONFIG, OmegaConf.to_yaml(run.cfg))
     try:
+        if trainer.max_epochs == 0:
+            trainer.validate(task, datamodule=data, verbose=False)
+            return
         trainer.fit(task, datamodule=data, ckpt_path=run.last_checkpoint, weights_only=True)
     except RuntimeError as error:
         if is_out_of_memory(error):
@@ -298,18 +306,24 @@ def callback_of(trainer: lightning.Trainer, kind: type[SomeCallback]) -> SomeCal
 def measure_product(run: Run, trainer: lightning.Trainer, task: Task, data: ResidentData) -> dict[str, Any]:
     """Read the product back from its file, test that, and write result.json and the HParams table's row."""
     ranks.of_first(None)  # which has written it by now
-    product, told = after_fit(run, read_product(run.folder / PRODUCT))
-    if ranks.world_size() > 1:
+    product, told = after_fit(run, read_product(run.folder / PRODUCT), task, data)
+    whole = task.net
+    in_int8 = program_of(product.facts["recipe"]) is not None
+    if in_int8 or ranks.world_size() > 1:
         whole = bare_net(run.cfg.model)  # that of training may be in parts
         replay(whole, product.facts["recipe"])
         task.net = laid_out(whole, run.cfg)
-    load_weights(task.net, product)
-    monitor, facts, cfg = callback_of(trainer, TrainingMonitor), data.load(), run.cfg
     sizes = {
-        "params": count_parameters(task.net),
-        "macs": count_macs_of(task.net, data.example()),
+        "params": count_parameters(whole),
+        "macs": count_macs_of(whole, data.example()),
         "product_bytes": product.path.stat().st_size,
     }
+    if in_int8:
+        task.net = laid_out(net_of(product), run.cfg)
+        trainer.strategy.precision_plugin = Precision()  # sums of int8 products are exact in fp32, and not in bf16
+    else:
+        load_weights(task.net, product)
+    monitor, facts, cfg = callback_of(trainer, TrainingMonitor), data.load(), run.cfg
     with trainer.precision_plugin.forward_context():
         latency = latency_ms(task.net, data.example(), trainer.strategy.root_device)
     # A compiled net would pass over the hook by which callbacks.predictions sees what the last layer takes.
@@ -325,7 +339,7 @@ def measure_product(run: Run, trainer: lightning.Trainer, task: Task, data: Resi
         "settings": report.hyperparameters(cfg),
         "seed": cfg.seed,
         "epochs": trainer.current_epoch,
-        "best_epoch": product.facts["best"]["epoch"] + 1,
+        "best_epoch": min(product.facts["best"]["epoch"] + 1, trainer.current_epoch),  # 0 where none was trained
         "seconds": sum(monitor.epoch_seconds),
         "epoch_seconds": monitor.epoch_seconds,
         "images_per_second": monitor.images_per_second,

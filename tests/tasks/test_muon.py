@@ -11,7 +11,7 @@ from zoo.tasks.muon import Muon, orthogonalise
 def test_orthogonalised_matrices_have_singular_values_near_one_and_keep_their_directions(shape):
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
-    found = orthogonalise(matrix)
+    found = orthogonalise(matrix[None])[0]
     middle = u.T @ found @ vh.T  # diagonal where the directions are kept
     assert (middle - middle.diag().diag()).abs().max() < 1e-4
     clear = s > 0.05 * s[0]  # smaller ones need more turns

@@ -6,6 +6,7 @@ A suite is a function of a run's config, found by its name in SUITES; `python sc
 SUITES = {
     "augment": "loading.augment_suite",
     "gpu": "gpu.gpu_suite",
+    "inference": "inference.inference_suite",
     "loader": "loading.loader_suite",
     "logging": "logging.logging_suite",
     "packed": "packing.packed_suite",

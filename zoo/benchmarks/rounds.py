@@ -40,12 +40,17 @@ def measured(cfg: DictConfig) -> Iterator[dict[str, dict[str, Any]]]:
     suite: Suite | Iterator[dict[str, dict[str, Any]]] = suite_of(cfg)(cfg)
     if not isinstance(suite, Suite):
         yield from suite
-        return
+    else:
+        yield compared(suite, cfg)
+
+
+def compared(suite: Suite, cfg: DictConfig) -> dict[str, dict[str, Any]]:
+    """Compare the contenders of a suite, those that `cfg.only` names or all, over `cfg.rounds` rounds."""
     for name in cfg.only or ():
         if name not in suite.contenders:
             raise BadInput(f"only={name} is no contender of suite={cfg.suite}; {choices(name, suite.contenders)}")
     chosen = {name: run for name, run in suite.contenders.items() if not cfg.only or name in cfg.only}
-    yield compare(Suite(chosen, suite.num_samples, suite.macs), cfg.rounds)
+    return compare(Suite(chosen, suite.num_samples, suite.macs), cfg.rounds)
 
 
 def compare(suite: Suite, rounds: int) -> dict[str, dict[str, Any]]:

@@ -37,7 +37,8 @@ class Predictions(lightning.Callback):
         self._mistakes: list[Part] = []
         self._embedded: list[Part] = []
         self._features: Tensor | None = None
-        self._hook = task.net.get_submodule(task.net.head_names[0]).register_forward_pre_hook(self._keep_features)
+        heads = [task.net.get_submodule(name) for name in task.net.head_names[:1]]  # a net in int8 has none
+        self._hooks = [head.register_forward_pre_hook(self._keep_features) for head in heads]
 
     def _keep_features(self, head: nn.Module, args: tuple[Tensor, ...]) -> None:
         self._features = args[0]
@@ -64,8 +65,8 @@ class Predictions(lightning.Callback):
         self._mistakes = [most_confident([*self._mistakes, self._shown({k: v[worst] for k, v in found.items()})])]
         few = self._shown({k: v[:: self._stride] for k, v in found.items()})
         few["images"] = thumbnails(few["images"])
-        assert self._features is not None
-        self._embedded.append({**few, "features": self._features[:: self._stride].float().flatten(1).cpu()})
+        if self._features is not None:
+            self._embedded.append({**few, "features": self._features[:: self._stride].float().flatten(1).cpu()})
 
     def _shown(self, found: Part) -> Part:
         """Take the normalisation off images, and all to the CPU."""
@@ -75,7 +76,8 @@ class Predictions(lightning.Callback):
         return {**found, "images": pixels.round().clamp(0, 255).to(torch.uint8)}
 
     def on_test_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        self._hook.remove()
+        for hook in self._hooks:
+            hook.remove()
         task: Any = pl_module
         path, split_hash = Path(trainer.default_root_dir) / PREDICTIONS, self._facts.split_hash
         if task.kind == "sequences":
@@ -96,7 +98,8 @@ class Predictions(lightning.Callback):
             step, classes = trainer.global_step - 1, self._facts.classes
             worst = most_confident([one for part in mistakes for one in part])
             show_predictions(board, step, classes, whole["logits"], whole["labels"], worst)
-            show_embedding(board, classes, joined(in_turn(embedded)))
+            if self._embedded:
+                show_embedding(board, classes, joined(in_turn(embedded)))
 
 
 def save(path: Path, tensors: Part, split_hash: str) -> None:

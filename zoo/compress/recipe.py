@@ -21,7 +21,7 @@ SIZES = (
     "num_heads",
     "num_new_maps",
 )
-PASSES = ("prune_channels", "semi_structured")  # of which a product file may tell
+PASSES = ("prune_channels", "semi_structured", "ptq_int8")  # of which a product file may tell
 
 
 def layout(net: nn.Module) -> dict[str, dict[str, Any]]:

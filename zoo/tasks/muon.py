@@ -103,7 +103,7 @@ class Muon(Optimizer):
 
 
 def orthogonalise(matrices: Tensor) -> Tensor:
-    """Bring all singular values of matrices (..., rows, columns) near 1 by five turns of a quintic Newton-Schulz.
+    """Bring all singular values of matrices (N, rows, columns) near 1 by five turns of a quintic Newton-Schulz.
 
     In bf16 on CUDA, where that is fast, and in the matrices' own precision elsewhere.
     """
@@ -114,5 +114,5 @@ def orthogonalise(matrices: Tensor) -> Tensor:
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp_min(1e-7)
     for _ in range(5):
         gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)  # ax + (bG + cG²)x
     return (x.mT if tall else x).to(matrices.dtype)

@@ -1,0 +1,153 @@
+"""What a net costs once it is trained: in floats and in int8, by torch and by ONNX Runtime, on a CPU."""
+
+import contextlib
+import copy
+import functools
+import logging
+import statistics
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
+
+from zoo.benchmarks.rounds import Contender, Suite, compared, timed
+from zoo.checkpoint import read_product
+from zoo.compress.program import rebuilt
+from zoo.compress.quantize import lower, program_of, ptq, traced
+from zoo.compress.recipe import replay
+from zoo.errors import BadInput
+from zoo.nets import bare_net, net_of
+
+CALLS = 10  # of which a round takes the median, after one that warms the caches up
+Forward = Callable[[Tensor], object]
+
+
+def inference_suite(cfg: DictConfig) -> Suite | Iterator[dict[str, dict[str, Any]]]:
+    """A batch through a net in eval mode: in fp32 and in int8, by torch and by ONNX Runtime, all with as many threads.
+
+    The net is that of the config, with random weights, or that of each product file that `cfg.checkpoint` names; where
+    one of these is in int8, its float contenders have random weights. The baseline is fp32 by Inductor.
+    """
+    if cfg.checkpoint:
+        paths = list(cfg.checkpoint) if OmegaConf.is_list(cfg.checkpoint) else [cfg.checkpoint]
+        return _of_products([Path(path) for path in paths], cfg)
+    images, net = _noise(cfg.data, cfg.data.batch_size), bare_net(cfg.model)
+    return _suite(net, _int8(net, images[:1]), images)
+
+
+def _of_products(paths: list[Path], cfg: DictConfig) -> Iterator[dict[str, dict[str, Any]]]:
+    for path in paths:
+        product = read_product(path)
+        config = OmegaConf.create(product.facts["config"])
+        images, net = _noise(config.data, cfg.data.batch_size), net_of(product)
+        int8 = net
+        if program_of(product.facts["recipe"]):
+            net = bare_net(config.model)
+            replay(net, product.facts["recipe"])
+        else:
+            int8 = _int8(net, images[:1])
+        title = "/".join(path.resolve().parts[-3:-1])
+        yield {f"{title}: {name}": row for name, row in compared(_suite(net, int8, images), cfg).items()}
+
+
+def _noise(data: DictConfig, batch_size: int) -> Tensor:
+    if "image_size" not in data:
+        raise BadInput("suite=inference is for nets of images, and these data are sequences")
+    shape = (batch_size, data.in_channels, data.image_size, data.image_size)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
+def _int8(net: nn.Module, image: Tensor) -> nn.Module:
+    """Quantize a net with calibration on noise, which does for the time that it takes."""
+    return rebuilt(*ptq(traced(net, (image.to("meta"),)), [(image, image)], 1), "the net")
+
+
+def _suite(net: nn.Module, int8: nn.Module, images: Tensor) -> Suite:
+    net = net.eval().to(memory_format=torch.channels_last)
+    images = images.to(memory_format=torch.channels_last)
+    torch.compiler.reset()  # of another net
+    ready: dict[str, Callable[[], Forward]] = {
+        "fp32 compiled": lambda: _compiled(net, images),
+        "fp32 eager": lambda: net,
+        "int8 compiled": lambda: _compiled(int8, images),
+        "ONNX Runtime fp32": lambda: _onnx_runtime(_to_onnx(net, images)),
+        "ONNX Runtime int8": lambda: _onnx_runtime(_in_int8(_to_onnx(net, images), images)),
+    }
+    return Suite({name: _contender(make, images) for name, make in ready.items()}, len(images))
+
+
+def _contender(make: Callable[[], Forward], images: Tensor) -> Contender:
+    prepared = functools.cache(make)  # when its turn comes first, which is not counted
+
+    def forward() -> float:
+        with torch.no_grad():  # and not in inference mode, for which what is compiled would be compiled anew
+            run = prepared()
+            run(images)
+            return statistics.median(timed(lambda: run(images)) for _ in range(CALLS))
+
+    return forward
+
+
+def _compiled(net: nn.Module, images: Tensor) -> nn.Module:
+    net = copy.deepcopy(net).to(memory_format=torch.channels_last)
+    lower(net, images)
+    return net
+
+
+def _to_onnx(net: nn.Module, images: Tensor) -> bytes:
+    with _hushed():
+        program = torch.onnx.export(net, (images.contiguous(),), dynamo=True, verbose=False)
+    assert program is not None
+    return program.model_proto.SerializeToString()
+
+
+def _in_int8(model: bytes, images: Tensor) -> bytes:
+    """Quantize a graph as ONNX Runtime does itself: static QDQ, a scale for each output channel."""
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static, shape_inference
+
+    class Reader(CalibrationDataReader):
+        def __init__(self, name: str) -> None:
+            self._batches = iter([{name: images.contiguous().numpy()}])
+
+        def get_next(self) -> Any:
+            return next(self._batches, None)
+
+    with tempfile.TemporaryDirectory() as folder, _hushed():
+        first, second, third = (Path(folder) / f"{i}.onnx" for i in range(3))
+        first.write_bytes(model)
+        shape_inference.quant_pre_process(first, second)
+        types = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8, "per_channel": True}
+        quantize_static(second, third, Reader(_input_of(model)), quant_format=QuantFormat.QDQ, **types)
+        return third.read_bytes()
+
+
+def _onnx_runtime(model: bytes) -> Forward:
+    import onnxruntime
+
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads, settings.inter_op_num_threads = torch.get_num_threads(), 1
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")  # while the others have their turn
+    session = onnxruntime.InferenceSession(model, settings, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda images: session.run(None, {name: images.contiguous().numpy()})
+
+
+def _input_of(model: bytes) -> str:
+    import onnx
+
+    return str(onnx.load_from_string(model).graph.input[0].name)
+
+
+@contextlib.contextmanager
+def _hushed() -> Iterator[None]:
+    """Keep exporters from telling of each step."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,172 @@
+"""Quantize a net to int8 for CPUs, by torchao's PT2E with the quantizer for Inductor on x86.
+
+Weights have a scale for each output channel; activations one for all, and a zero point, found by calibration (`ptq`) or
+while training goes on (`fake_quantized`). Only this file knows torchao.
+"""
+
+import contextlib
+import copy
+import fnmatch
+import itertools
+import logging
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.export import ExportedProgram
+
+from zoo.compress.program import Program, QuantizedNet, layer_of, written
+from zoo.compress.recipe import Step
+from zoo.errors import BadInput, choices
+
+Batches = Iterable[tuple[Tensor, Tensor]]
+DEFAULTS: list[Any] = [None, None, None, [0, 0], [1, 1], False]  # of max_pool2d's arguments
+QUANTIZED = (torch.ops.aten.conv2d.default, torch.ops.aten.linear.default)  # layers of these get int8 weights
+
+
+def program_of(recipe: Iterable[Step]) -> Program | None:
+    """Give the program of the net that a recipe leaves, or None where it is no int8 net."""
+    programs = [step["program"] for step in recipe if "program" in step]
+    return programs[-1] if programs else None
+
+
+def traced(net: nn.Module, example: tuple[Tensor, ...]) -> ExportedProgram:
+    """Trace a copy of a net of images in eval mode, for any number of them; BadInput for a net that PT2E cannot take.
+
+    `example` is what the net is called with for one sample, on the meta device.
+    """
+    if isinstance(net, QuantizedNet):
+        raise BadInput("the net is in int8 already; quantize the float net that it was made of")
+    if len(example) > 1 or not example[0].is_floating_point():
+        raise BadInput(
+            f"int8 activations are for nets of images, and {type(net).__name__} reads sequences; "
+            "take compress=weight_int8"
+        )
+    net = copy.deepcopy(net).cpu().eval()
+    for module in net.modules():
+        if getattr(module, "inplace", False):  # or a ReLU that follows two convolutions is refused
+            setattr(module, "inplace", False)  # noqa: B010  mypy takes the attributes of modules for tensors
+    images = torch.zeros(2, *example[0].shape[1:])
+    return torch.export.export(net, (images,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), strict=True)
+
+
+def layers_of(trace: ExportedProgram) -> list[str]:
+    """Name the layers that have weights to quantize, in the order in which they run."""
+    layers = [layer_of(node) for node in trace.graph.nodes if node.target in QUANTIZED]
+    return list(dict.fromkeys(layer for layer in layers if layer))
+
+
+def chosen(patterns: Sequence[str], layers: Sequence[str]) -> list[str]:
+    """Give the layers that names or patterns stand for; BadInput for one that stands for none."""
+    for pattern in patterns:
+        if not fnmatch.filter(layers, pattern):
+            raise BadInput(f"float_layers: no layer of this net is named '{pattern}'; {choices(pattern, layers)}")
+    return [layer for layer in layers if any(fnmatch.fnmatch(layer, pattern) for pattern in patterns)]
+
+
+def ptq(
+    trace: ExportedProgram, batches: Batches, num_batches: int, float_layers: Sequence[str] = ()
+) -> tuple[Program, dict[str, Tensor]]:
+    """Quantize a traced net after training, and give it as a program with its tensors.
+
+    Activations are calibrated by histograms over `num_batches` batches of images and labels. BadInput where there are
+    fewer, or of other images than the net takes.
+    """
+    with _quietly():
+        from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+
+        prepared = prepare_pt2e(graph_of(trace), _quantizer(float_layers, is_qat=False))
+        wanted = trace.graph_signature.user_inputs[0]
+        shape = next(node.meta["val"].shape[1:] for node in trace.graph.nodes if node.name == wanted)
+        with torch.no_grad():
+            for images in _calibration(batches, num_batches, tuple(shape)):
+                prepared(images)
+        return written(convert_pt2e(prepared))
+
+
+def graph_of(trace: ExportedProgram) -> fx.GraphModule:
+    """Give a traced net as a module, without what Inductor gets wrong in int8.
+
+    Of a max pooling whose input and output are int8 it forgets that it rounds its output's size up (torch 2.14), so
+    that such a one is made to pool what it needs of copies of the last row and column, which changes no maximum.
+    """
+    graph: Any = trace.module(check_guards=False)
+    for node in graph.graph.find_nodes(op="call_function", target=torch.ops.aten.max_pool2d.default):
+        given = list(node.args)
+        image, kernel, stride, padding, dilation, is_rounded_up = given + DEFAULTS[len(given) :]
+        if is_rounded_up:
+            node.args = (image, kernel, stride, padding, dilation)
+            short = []
+            for dim in (1, 0):
+                size, out = image.meta["val"].shape[2 + dim], node.meta["val"].shape[2 + dim]
+                covered = (out - 1) * stride[dim] + dilation[dim] * (kernel[dim] - 1) + 1
+                short += [0, max(0, covered - 2 * padding[dim] - size)]
+            if any(short):
+                with graph.graph.inserting_before(node):
+                    padded = graph.graph.call_function(torch.ops.aten.pad.default, (image, short, "replicate"))
+                node.args = (padded, *node.args[1:])
+    graph.recompile()
+    return graph
+
+
+def _calibration(batches: Batches, num_batches: int, shape: tuple[int, ...]) -> Iterator[Tensor]:
+    if num_batches < 1:
+        raise BadInput(f"num_batches={num_batches} was asked for calibration; it must be at least 1")
+    num = 0
+    for images, *_ in itertools.islice(batches, num_batches):
+        if tuple(images.shape[1:]) != shape:
+            raise BadInput(f"calibration images are {tuple(images.shape[1:])}, and the net takes {shape}")
+        num += 1
+        yield images
+    if num < num_batches:
+        raise BadInput(f"num_batches={num_batches} was asked for calibration, and the training data have only {num}")
+
+
+def _quantizer(float_layers: Sequence[str], is_qat: bool) -> Any:
+    from torchao.quantization.pt2e.quantizer.x86_inductor_quantizer import (
+        X86InductorQuantizer,
+        get_default_x86_inductor_quantization_config,
+    )
+
+    quantizer = X86InductorQuantizer().set_global(get_default_x86_inductor_quantization_config(is_qat=is_qat))
+    for layer in float_layers:
+        quantizer.set_module_name_qconfig(layer, None)
+    return quantizer
+
+
+def lower(net: nn.Module, images: Tensor) -> None:
+    """Compile a net in eval mode for a CPU, in place, for images of this shape and under torch.no_grad(), and call it.
+
+    Inductor freezes the weights, which lets it fuse int8 layers with what is around them: without, they are slower than
+    floats. Other shapes, and inference mode, would have it compile anew and freeze nothing.
+    """
+    import torch._inductor.config
+
+    with _quietly():
+        # Brings the patterns of int8 layers with it.
+        import torchao.quantization.pt2e.quantizer.x86_inductor_quantizer  # noqa: F401
+
+        net.compile(dynamic=False)
+        with torch._inductor.config.patch(freezing=True), torch.no_grad():
+            net(images)
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Keep torchao and what it calls from telling of their own past."""
+    loggers = [logging.getLogger(name) for name in ("torch.utils._pytree", "torchao")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            for category in (DeprecationWarning, FutureWarning):
+                warnings.filterwarnings("ignore", category=category)
+            for message in ("The input of maxpool2d is not quantized", "To copy construct from a tensor"):
+                warnings.filterwarnings("ignore", message, UserWarning)
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
