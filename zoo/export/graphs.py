@@ -146,6 +146,7 @@ def trace(part: Part) -> ExportedProgram:
     program = torch.export.export(part.net, part.inputs, dynamic_shapes=vary, strict=True)
     drop_unread(program)
     program.example_inputs = None
+    program._guards_code = []  # checks of sizes as Python, which whoever reads the file would have to run
     for node in program.graph.nodes:
         for key in ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "from_node"):
             node.meta.pop(key, None)
