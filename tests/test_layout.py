@@ -39,7 +39,9 @@ ARROWS = {
     "packing": GROUND | {"checkpoint", "compress", "ledger", "packed"},
     "evaluation": GROUND | {"build", "checkpoint", "compress", "data", "export", "nets", "report", "writing"},
     "proof": GROUND | {"checkpoint", "data", "export", "nets", "writing"},
-    "exporting": GROUND | {"checkpoint", "data", "evaluation", "export", "ledger", "nets", "packed", "proof"},
+    "exporting": GROUND
+    | {"checkpoint", "compress", "data", "evaluation", "export", "ledger", "matrix", "nets", "packed", "proof"},
+    "matrix": GROUND | {"callbacks", "proof", "report"},
     "quantizing": GROUND | {"checkpoint", "compress", "data", "nets"},
     "prediction": GROUND | {"checkpoint", "data", "writing"},
     "preflight": GROUND | {"data", "measure", "tasks"},

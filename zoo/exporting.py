@@ -4,23 +4,22 @@ import itertools
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from omegaconf import DictConfig
-from rich import box
-from rich.console import Console
-from rich.table import Table
 from torch import nn
 
 from zoo.checkpoint import PRODUCT, Product, save_product
+from zoo.compress.quantize import program_of
 from zoo.data.module import ResidentData
 from zoo.data.sequences import SequenceData
 from zoo.errors import BadInput, ZooError, choices, reason
 from zoo.evaluation import rebuild_data
+from zoo.export.aoti import check_compiler, save_aoti
 from zoo.export.graphs import Part, has_fixed_length, parts
 from zoo.export.onnx import save_onnx, translate, write_onnx
 from zoo.export.opened import Run
@@ -29,9 +28,10 @@ from zoo.export.qdq import dynamically_quantized, quantized
 from zoo.export.reading import Classifier, Writer, pixels
 from zoo.files import replacing, write_json
 from zoo.ledger import draw_ledger, show_ledger
+from zoo.matrix import Row, record, show
 from zoo.nets import net_of
 from zoo.packed import PACKED, save_packed
-from zoo.proof import Answers, Proof, answers_of, hold, refusal, running
+from zoo.proof import Answers, answers_of, hold, refusal, running
 
 EXPORTS = "exports.json"
 
@@ -69,6 +69,10 @@ def _to_zoo(path: Path, job: Job) -> list[Path]:
 
 def _to_pt2(path: Path, job: Job) -> list[Path]:
     return _each(path, job, save_pt2)
+
+
+def _to_aoti(path: Path, job: Job) -> list[Path]:
+    return _each(path, job, save_aoti)
 
 
 def _to_onnx(path: Path, job: Job) -> list[Path]:
@@ -117,33 +121,20 @@ FORMATS = {
     "safetensors": Format(PRODUCT, _to_safetensors, "fp32", "zoo"),
     "zoo": Format(PACKED, _to_zoo, "fp32", "zoo", smaller=True),
     "pt2": Format("model.pt2", _to_pt2, "fp32", "torch"),
+    "aoti": Format("model_aoti.pt2", _to_aoti, "fp32", "aotinductor"),
     "onnx": Format("model.onnx", _to_onnx, "fp32", "onnxruntime"),
     "onnx_fp16": Format("model_fp16.onnx", _to_onnx, "fp16", "onnxruntime", smaller=True),
     "onnx_int8": Format("model_int8.onnx", _to_onnx_int8, "int8", "onnxruntime", smaller=True),
 }
 
 
-@dataclass(frozen=True)
-class Row:
-    """A cell of the matrix: what a format came to in its runtime, or why it could not be."""
-
-    format: str
-    precision: str
-    runtime: str
-    files: list[str]
-    proof: Proof | None = None
-    reason: str | None = None
-
-    def plain(self) -> dict[str, Any]:
-        cell = {key: value for key, value in asdict(self).items() if key != "proof"}
-        return cell | (asdict(self.proof) if self.proof else {})
-
-
 def check_formats(names: list[str]) -> None:
-    """Raise BadInput for a format that there is not."""
+    """Raise BadInput for a format that there is not, or not on this machine."""
     for name in names:
         if name not in FORMATS:
             raise BadInput(f"format={name} is no format to export to; {choices(str(name), FORMATS)}")
+    if "aoti" in names:
+        check_compiler()
 
 
 def export(product: Product, names: list[str], folder: Path, cfg: DictConfig) -> None:
@@ -156,6 +147,10 @@ def export(product: Product, names: list[str], folder: Path, cfg: DictConfig) ->
         target = folder / FORMATS[name].file
         if changed and target.exists() and target.samefile(product.path):
             raise BadInput(f"format={name} would replace the checkpoint itself; say out=FOLDER")
+        if program_of(product.facts["recipe"]) and FORMATS[name].precision != "fp32":
+            raise BadInput(
+                f"format={name} starts from floats, and this net is in int8 already; format=onnx keeps it so"
+            )
     net, data = net_of(product).eval(), rebuild_data(product.facts, cfg)
     source = answers_of(net, data)
     folder.mkdir(parents=True, exist_ok=True)
@@ -163,29 +158,37 @@ def export(product: Product, names: list[str], folder: Path, cfg: DictConfig) ->
     net_name, data_name = (product.facts["config"]["choices"][key] for key in ("model", "data"))
     found = {"checkpoint": str(product.path), "net": net_name, "data": data_name, "accuracy": source.accuracy}
     write_json(folder / EXPORTS, found | {"rows": [row.plain() for row in rows]})
-    show_exports(f"{net_name} on {data_name}, {source.accuracy:.2%} before", rows)
+    if folder.resolve() == product.path.resolve().parent:
+        record(folder, rows)
+    show(f"{net_name} on {data_name}, {source.accuracy:.2%} before", rows)
     print(f"Written     {', '.join([*itertools.chain(*(row.files for row in rows)), EXPORTS])} in {folder}")
     refused = [f"format={row.format} is refused, and its file removed: {row.reason}" for row in rows if row.reason]
     if refused:
         raise ZooError("; ".join(refused))
 
 
+def _precision(product: Product, name: str, cfg: DictConfig) -> str:
+    if program_of(product.facts["recipe"]):
+        return "int8"
+    return "fp16" if name == "zoo" and cfg.half else FORMATS[name].precision
+
+
 def _facts(product: Product, name: str, cfg: DictConfig) -> dict[str, Any]:
-    said = {"format": name, "precision": FORMATS[name].precision, "bake": cfg.bake}
+    said = {"format": name, "precision": _precision(product, name, cfg), "bake": cfg.bake}
     return {**product.facts, "export": said}
 
 
 def _try(name: str, job: Job, source: Answers, folder: Path) -> Row:
     """Write files aside, prove them, and only then put them, and what was drawn with them, into the folder."""
     form = FORMATS[name]
-    precision = "fp16" if name == "zoo" and job.cfg.half else form.precision
+    precision = _precision(job.product, name, job.cfg)
     dense = sum(weight.numel() * weight.element_size() for weight in job.product.weights.values())
     row = Row(name, precision, form.runtime, [])
     with tempfile.TemporaryDirectory(dir=folder, prefix=".export.") as place:
         try:
             files = form.write(Path(place) / form.file, job)
         except Exception as error:  # of torch or ONNX Runtime, for what they cannot translate
-            return replace(row, reason=f"{form.runtime} has no way to say this net: {reason(error)}")
+            return replace(row, reason=f"{form.runtime} has no way to say this net: {reason(_first(error))}")
         try:
             with running(files) as (runs, measured):
                 found = answers_of(_as_net(runs, files, job), job.data)
@@ -200,36 +203,14 @@ def _try(name: str, job: Job, source: Answers, folder: Path) -> Row:
     return replace(row, proof=proof, files=[file.name for file in files])
 
 
+def _first(error: BaseException) -> BaseException:
+    """Give the error that led to another, which says more of a net than what torch makes of it."""
+    return _first(error.__cause__) if error.__cause__ else error
+
+
 def _as_net(runs: list[Run], files: list[Path], job: Job) -> nn.Module:
     """Give what another process computes as a net that the zoo can ask."""
     if isinstance(job.data, SequenceData):
         padded = len(files) > 1 and has_fixed_length(job.net)
         return Writer(runs[0], runs[1], job.facts["data"]["max_length"] if padded else None)
     return Classifier(runs[0], job.facts, job.cfg.bake and FORMATS[job.facts["export"]["format"]].runtime != "zoo")
-
-
-def show_exports(title: str, rows: list[Row]) -> None:
-    """Print the matrix of formats, precisions and runtimes."""
-    table = Table(title=title, title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
-    for column in ("format", "in", "runtime"):
-        table.add_column(column)
-    for column in ("kB", "right", "off by", "ms of 1", "ms of 64", "MB"):
-        table.add_column(column, justify="right")
-    for row in rows:
-        figures = ["refused", *"–––––"]
-        if row.proof:
-            times = [f"{number(time['p50'])}/{number(time['p95'])}" for time in row.proof.latency_ms.values()]
-            size, off = number(row.proof.size_bytes / 1e3), f"{row.proof.largest_difference:.1g}"
-            figures = [size, f"{row.proof.accuracy:.2%}", off, *times, number(row.proof.peak_bytes / 1e6)]
-        table.add_row(row.format, row.precision, row.runtime, *figures)
-    console = Console(highlight=False)
-    console.print(table)
-    console.print(
-        "off by: the largest difference of a logit; ms: median/95th percentile of a batch; MB: peak memory",
-        soft_wrap=True,
-    )
-
-
-def number(value: float) -> str:
-    """Write a number with two digits and more."""
-    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"

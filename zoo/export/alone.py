@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import time
+import zipfile
 from collections.abc import Callable
 from typing import IO
 
@@ -39,14 +40,21 @@ def onnx_runtime(path: str, threads: int) -> Run:
 
 def torch_alone(path: str, threads: int) -> Run:
     import torch
+    import torch._inductor
 
     torch.set_num_threads(threads)
-    net = torch.export.load(path).module()  # the caller wrote it a moment ago
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        graph = next((archive.read(name) for name in names if name.endswith("/models/model.json")), b"")
+    if b"quantized_decomposed" in graph:
+        from torch.ao.quantization.fx import _decomposed  # noqa: F401  which registers what torch.export.load looks up
+    # The caller wrote it a moment ago.
+    net = torch.export.load(path).module() if graph else torch._inductor.aoti_load_package(path)
 
     def run(arrays: Arrays) -> Arrays:
         with torch.inference_mode():
             found = net(*map(torch.from_numpy, arrays))
-        return [one.numpy() for one in (found if isinstance(found, tuple) else (found,))]
+        return [one.numpy() for one in ((found,) if isinstance(found, torch.Tensor) else found)]
 
     return run
 

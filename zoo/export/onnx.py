@@ -72,7 +72,7 @@ def _seal(content: bytes) -> bytes:
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Keep torch and ONNX Runtime from telling of themselves, and of packages that they could do without."""
-    loggers = [logging.getLogger(name) for name in (None, "torch.onnx", "onnxscript", "onnx_ir")]
+    loggers = [logging.getLogger(name) for name in (None, "torch", "torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
