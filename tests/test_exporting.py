@@ -24,6 +24,7 @@ from zoo.export import onnx
 from zoo.export.reading import Exported
 from zoo.packed import save_packed
 from zoo.proof import Answers, Proof, refusal
+from zoo.quantizing import TRAINED, ptq_int8
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +92,26 @@ def test_each_format_is_computed_by_its_own_runtime_and_is_the_net(command, teac
         assert metrics["result/product_bytes"] == row["size_bytes"]
         assert metrics["result/latency_ms"] == pytest.approx(row["latency_ms"]["1"]["p50"])
         assert metrics["result/test_accuracy"] == pytest.approx(run_metrics["result/test_accuracy"])
+
+
+def test_a_product_in_int8_stays_in_int8_with_the_same_scales(command, teacher):
+    product = read_product(teacher)
+    batches = [(torch.randn(8, 1, 28, 28), torch.zeros(8))]
+    ptq_int8(product, (torch.randn(1, 1, 28, 28),), batches, lambda net, split: {"accuracy": 1.0}, num_batches=1)
+    done = command("scripts/export", f"checkpoint={teacher}", "format=[pt2,onnx]")
+    assert done.code == 0, done.err
+    rows = json.loads(teacher.with_name("exports.json").read_text())["rows"]
+    assert [row["precision"] for row in rows] == ["int8", "int8"]
+    assert rows[0]["largest_difference"] < 1e-4
+    assert rows[1]["size_bytes"] < 0.35 * sum(
+        w.nbytes for w in read_product(teacher.with_name(TRAINED)).weights.values()
+    )
+    for row in rows:
+        assert command("evaluate", f"checkpoint={teacher.with_name(row['files'][0])}").code == 0
+        evaluation = json.loads(teacher.with_name("evaluation.json").read_text())
+        assert evaluation["accuracy"] == pytest.approx(row["accuracy"])
+    done = command("scripts/export", f"checkpoint={teacher}", "format=onnx_int8")
+    assert (done.code, "this net is in int8 already; format=onnx keeps it so" in done.sentence) == (2, True)
 
 
 def wrong(path, part, facts):
