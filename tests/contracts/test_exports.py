@@ -3,6 +3,7 @@
 import pytest
 import torch
 from conftest import composed, options
+from torch import nn
 
 from zoo.catalogue import catalogue, matches
 from zoo.export.graphs import parts
@@ -10,6 +11,7 @@ from zoo.export.onnx import save_onnx
 from zoo.export.pt2 import save_pt2
 from zoo.export.reading import read_export
 from zoo.models.decoding import greedy
+from zoo.models.init import initialise
 from zoo.nets import bare_net
 
 NATIVE = {entry.name: entry.cfg for entry in catalogue()}
@@ -64,9 +66,13 @@ def test_in_both_formats_it_is_the_net_for_1_3_and_64_samples(model, size, tmp_p
     torch.manual_seed(0)
     cfg = config_of(model, size)
     net, facts = bare_net(cfg.model).eval(), facts_of(cfg)
+    initialise(net, "he")  # with some papers' initial weights logits are near 0, where nothing can differ
+    for parameter in net.parameters():
+        if not parameter.any():
+            nn.init.normal_(parameter, std=0.05)
     for name, buffer in net.named_buffers():
-        if name.endswith(("running_mean", "running_var")):
-            buffer.uniform_(0.5, 1.5)
+        if "running" in name:
+            buffer.uniform_(*((-0.1, 0.1) if name.endswith("mean") else (0.8, 1.2)))
     if model in WRITERS:
         source = torch.randint(3, cfg.data.num_source_tokens, (64, 8))
         source[1:, 6:] = 0  # padded, as shorter words are
@@ -74,16 +80,16 @@ def test_in_both_formats_it_is_the_net_for_1_3_and_64_samples(model, size, tmp_p
         ask = logits_of_steps
     else:
         inputs = (torch.randn(64, cfg.data.in_channels, cfg.data.image_size, cfg.data.image_size),)
-        ask = torch.nn.Module.__call__
+        ask = nn.Module.__call__
     with torch.inference_mode():
         logits = ask(net, *inputs)
+        spread = float((logits - logits.mean(0)).abs().max())
         for suffix in SAVE:
             found = exported(net, facts, suffix, tmp_path)
             off = max(
                 float((ask(found, *(x[:batch] for x in inputs)) - logits[:batch]).abs().max()) for batch in (1, 3, 64)
             )
-            largest = float(logits.abs().max())
-            print(f"{model}{suffix}, {size}: a logit is off by {off:.1g}, where the largest is {largest:.2g}")
-            assert off < 1e-4 * max(1, largest)
+            print(f"{model}{suffix}, {size}: a logit is off by {off:.1g}, where samples differ by {spread:.2g}")
+            assert off < 1e-4 * min(1, spread)
             if model in WRITERS:
                 assert greedy(found, source, 8).equal(greedy(net, source, 8))

@@ -55,6 +55,9 @@ def open_pt2(path: Path) -> Opened:
     content = path.read_bytes()
     texts = _checked(content, path)
     facts = read_labels(texts, path)
+    if b"quantized_decomposed" in content:
+        # Registers the operators of int8, which torch looks up.
+        from torch.ao.quantization.fx import _decomposed  # noqa: F401
     try:
         # Not torch.export.load, which goes on with an older format, of pickles, where it meets an error.
         from torch.export.pt2_archive._package import load_pt2
