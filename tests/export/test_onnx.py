@@ -117,3 +117,20 @@ def test_weights_in_another_file_are_not_read(file):
     assert file.with_name("weights").stat().st_size > 1000
     with pytest.raises(BadInput, match=r"is no \.onnx file"):
         read_export(file)
+
+
+def test_half_of_a_net_that_writes_is_refused_and_so_are_halves_of_two(file, tmp_path):
+    model, symbols = onnx.load(file), {"source_symbols": ["a"], "target_symbols": ["b", "c"], "max_length": 4}
+
+    def told(part, **more):
+        return {**FACTS, "data": {**symbols, **more}, "export": {**FACTS["export"], "part": part}}
+
+    write_onnx(tmp_path / "x_step.onnx", model, told("step"))
+    with pytest.raises(BadInput, match=r"is the step of a net that writes, and x_encoder\.onnx is not beside it"):
+        read_export(tmp_path / "x_step.onnx")
+    write_onnx(tmp_path / "x_encoder.onnx", model, told("encoder", max_length=5))
+    with pytest.raises(BadInput, match="are of different nets"):
+        read_export(tmp_path / "x_step.onnx")
+    write_onnx(tmp_path / "x_encoder.onnx", model, told("encoder"))
+    with pytest.raises(BadInput, match="holds another net than it says"):
+        read_export(tmp_path / "x_encoder.onnx")
