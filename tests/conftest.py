@@ -215,12 +215,11 @@ def data_root(recipe_files, monkeypatch) -> Path:
     return root
 
 
-@pytest.fixture
-def toy(fashion_root) -> list[str]:
-    """The arguments that make a run of seconds: LeNet-5 on the toy images, three epochs of ten steps."""
+def toy_run(root: Path) -> list[str]:
+    """The arguments that make a run of seconds: LeNet-5 on the toy images below `root`, three epochs of ten steps."""
     return [
         "data=fashion_mnist",
-        f"data_root={fashion_root}",
+        f"data_root={root}",
         "data.num_validation=60",
         "data.batch_size=64",
         "data.augment.flip=null",
@@ -230,6 +229,11 @@ def toy(fashion_root) -> list[str]:
         "optim.lr=0.003",
         "name=toy",
     ]
+
+
+@pytest.fixture
+def toy(fashion_root) -> list[str]:
+    return toy_run(fashion_root)
 
 
 @pytest.fixture

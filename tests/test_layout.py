@@ -38,8 +38,10 @@ ARROWS = {
     "export": GROUND | {"compress", "facts", "measure"},
     "packing": GROUND | {"checkpoint", "compress", "ledger", "packed"},
     "evaluation": GROUND | {"build", "checkpoint", "compress", "data", "export", "nets", "report", "writing"},
-    "proof": GROUND | {"checkpoint", "data", "export", "nets"},
-    "exporting": GROUND | {"checkpoint", "data", "evaluation", "export", "ledger", "nets", "packed", "proof"},
+    "proof": GROUND | {"checkpoint", "data", "export", "nets", "writing"},
+    "exporting": GROUND
+    | {"checkpoint", "compress", "data", "evaluation", "export", "ledger", "matrix", "nets", "packed", "proof"},
+    "matrix": GROUND | {"callbacks", "proof", "report"},
     "quantizing": GROUND | {"checkpoint", "compress", "data", "nets"},
     "prediction": GROUND | {"checkpoint", "data", "writing"},
     "preflight": GROUND | {"data", "measure", "tasks"},

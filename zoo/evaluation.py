@@ -15,19 +15,14 @@ from zoo.compress.semi_structured import use_sparse_kernels
 from zoo.data.module import ResidentData, Split
 from zoo.data.sequences import SequenceData
 from zoo.errors import BadInput, choices
-from zoo.export.labels import Exported
-from zoo.export.onnx import read_onnx
-from zoo.export.pt2 import read_pt2
+from zoo.export.reading import SUFFIXES, Exported, read_export
 from zoo.nets import net_of
 from zoo.writing import transcribe
-
-EXPORTS = {".pt2": read_pt2, ".onnx": read_onnx}
 
 
 def read(path: str) -> Product | Exported:
     """Read a product or a packed file or, by the ending of its name, an exported one."""
-    read_export = EXPORTS.get(Path(path).suffix)
-    if read_export is None:
+    if Path(path).suffix not in SUFFIXES:
         return read_product(path)
     if not Path(path).is_file():
         raise BadInput(f"there is no file {path}; scripts/export.py leaves its files beside the checkpoint")

@@ -356,7 +356,8 @@ def measure_product(run: Run, trainer: lightning.Trainer, task: Task, data: Resi
     for logger in trainer.loggers:
         for values in told.values():
             logger.log_metrics(values.pop("scalars", {}), step=trainer.global_step)
-        logger.log_hyperparams(report.short_names(result["settings"]), metrics=report.headline(result))
+        settings = {**result["settings"], "format": "safetensors"}  # exported files have rows of their own
+        logger.log_hyperparams(report.short_names(settings), metrics=report.headline(result))
         logger.finalize("success")
     result["bytes"] = {f.name: f.stat().st_size for f in sorted(run.folder.iterdir()) if f.is_file()}
     if ranks.rank() == 0:

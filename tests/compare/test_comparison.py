@@ -247,6 +247,39 @@ def test_the_command_writes_a_page_that_needs_no_other_file(command, six, tmp_pa
     assert f"| 1 | good | 3 | {best}" in markdown
 
 
+def cell(name, size_bytes, accuracy, ms, why=None):
+    """Give what exporting leaves in a result of a format."""
+    figures = {"size_bytes": size_bytes, "accuracy": accuracy, "largest_difference": 2e-5, "peak_bytes": 5e7}
+    figures["latency_ms"] = {batch: {"p50": int(batch) * ms, "p95": int(batch) * 2 * ms} for batch in ("1", "64")}
+    told = {"format": name, "precision": "fp32", "runtime": "torch", "files": [], "reason": why}
+    return told if why else told | figures
+
+
+def test_exported_files_are_listed_and_drawn_and_what_was_refused_says_why(command, tmp_path):
+    hits = drawn(1, 0.9)
+    cells = [cell("pt2", 250_000, 0.91, 0.4), cell("onnx", 240_000, 0.9, 0.1), cell("zoo", 0, 0, 0, "no operator")]
+    write_run(tmp_path / "runs", "a", 1, hits, result={"exports": {one["format"]: one for one in cells}})
+    write_run(tmp_path / "runs", "b", 1, drawn(2, 0.8))
+    outcome = command("scripts/compare", "runs", f"out={tmp_path}/page")
+    assert outcome.code == 0, outcome.err
+    (comparison,) = compared(tmp_path / "runs")
+    rows = {row[1]: row for row in page.exported(comparison).rows}
+    lost = f"{100 * (hits.mean() - 0.91):.2f}"
+    times = ("0.4 / 0.8", "25.6 / 51.2")
+    assert rows["pt2"] == ("a", "pt2", "fp32", "torch", "250", "91.00 %", lost, "2e-05", *times, "50", "")
+    assert rows["zoo"][-2:] == ("–", "no operator")
+    markdown = (tmp_path / "page" / "comparison.md").read_text()
+    assert "| a | zoo | fp32 | torch | – | – | – | – | – | – | – | no operator |" in markdown
+    assert "![Accuracy of exported files against their cost](exports_1.svg)" in markdown
+    panels = pictures.draw_exports(comparison).axes
+    assert len(panels) == 3
+    for panel, xs in zip(panels, ([240_000, 250_000], [0.1, 0.4], [6.4, 25.6]), strict=True):
+        assert list(panel.lines[0].get_xdata()) == pytest.approx(xs)
+        assert list(panel.lines[0].get_ydata()) == pytest.approx([90, 91])
+    write_run(tmp_path / "without", "c", 1, drawn(1, 0.9))
+    assert page.exported(compared(tmp_path / "without")[0]) is None
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

@@ -10,14 +10,15 @@ import torch
 from small import BAKED, FACTS, tiny
 
 from zoo.errors import BadInput
-from zoo.export.labels import Baked, example, pixels
-from zoo.export.onnx import read_onnx, save_onnx, write_onnx
+from zoo.export.graphs import parts
+from zoo.export.onnx import save_onnx, write_onnx
+from zoo.export.reading import pixels, read_export
 
 
 @pytest.fixture(scope="module")
 def content(tmp_path_factory):
     path = tmp_path_factory.mktemp("onnx") / "model.onnx"
-    save_onnx(path, tiny(), (example(FACTS),), FACTS)
+    save_onnx(path, parts(tiny(), FACTS)[""], FACTS)
     return path.read_bytes()
 
 
@@ -31,7 +32,7 @@ def file(content, tmp_path):
 def test_any_number_of_images_gets_the_logits_of_the_net(file, batch):
     images = torch.randn(batch, 1, 28, 28)
     with torch.inference_mode():
-        torch.testing.assert_close(read_onnx(file).net(images), tiny()(images), rtol=0, atol=1e-5)
+        torch.testing.assert_close(read_export(file).net(images), tiny()(images), rtol=0, atol=1e-5)
 
 
 def test_onnx_runtime_alone_computes_it_and_finds_what_a_user_must_know(file):
@@ -58,12 +59,12 @@ def test_onnx_itself_finds_no_fault_in_it_and_no_place_it_came_from(file):
 
 def test_with_normalisation_in_the_graph_it_takes_pixels(tmp_path):
     net = tiny()
-    save_onnx(tmp_path / "x.onnx", Baked(net, [72.9], [90.0]).eval(), (example(BAKED),), BAKED)
+    save_onnx(tmp_path / "x.onnx", parts(net, BAKED)[""], BAKED)
     images = torch.randint(256, (3, 1, 28, 28), dtype=torch.uint8)
     normalised = (images.float() - 72.9) / 90
     assert torch.equal(pixels(normalised, torch.tensor(72.9), torch.tensor(90.0)), images)
-    exported = read_onnx(tmp_path / "x.onnx")
-    for found in (exported.net(normalised), exported.net.run(images)):
+    exported = read_export(tmp_path / "x.onnx")
+    for found in (exported.net(normalised), exported.net.run(images)[0]):
         torch.testing.assert_close(found, net(normalised).detach(), rtol=0, atol=1e-5)
 
 
@@ -73,7 +74,7 @@ def test_a_file_cut_anywhere_is_refused(content, file):
         with pytest.raises(
             BadInput, match=r"cut short or is no \.onnx file|changed after it was written|not written by"
         ):
-            read_onnx(file)
+            read_export(file)
 
 
 def test_a_flipped_bit_of_a_weight_is_refused(content, file):
@@ -82,14 +83,14 @@ def test_a_flipped_bit_of_a_weight_is_refused(content, file):
     damaged[content.index(weight) + 5] ^= 1
     file.write_bytes(damaged)
     with pytest.raises(BadInput, match="changed after it was written"):
-        read_onnx(file)
+        read_export(file)
 
 
 @pytest.mark.parametrize("foreign", [b"", b"hello", b"PK\x05\x06" + bytes(18), bytes(100)])
 def test_a_foreign_file_is_refused(file, foreign):
     file.write_bytes(foreign)
     with pytest.raises(BadInput, match=r"cut short or is no \.onnx file"):
-        read_onnx(file)
+        read_export(file)
 
 
 def test_an_onnx_file_of_somebody_else_is_refused(file):
@@ -97,7 +98,7 @@ def test_an_onnx_file_of_somebody_else_is_refused(file):
     del model.metadata_props[:]
     onnx.save(model, file)
     with pytest.raises(BadInput, match=r"not written by scripts/export\.py"):
-        read_onnx(file)
+        read_export(file)
 
 
 def test_a_net_of_other_images_or_classes_than_the_file_tells_of_is_refused(file):
@@ -108,11 +109,28 @@ def test_a_net_of_other_images_or_classes_than_the_file_tells_of_is_refused(file
     ):
         write_onnx(file, model, told)
         with pytest.raises(BadInput, match="holds another net than it says"):
-            read_onnx(file)
+            read_export(file)
 
 
 def test_weights_in_another_file_are_not_read(file):
     onnx.save(onnx.load(file), file, save_as_external_data=True, location="weights", size_threshold=0)
     assert file.with_name("weights").stat().st_size > 1000
     with pytest.raises(BadInput, match=r"is no \.onnx file"):
-        read_onnx(file)
+        read_export(file)
+
+
+def test_half_of_a_net_that_writes_is_refused_and_so_are_halves_of_two(file, tmp_path):
+    model, symbols = onnx.load(file), {"source_symbols": ["a"], "target_symbols": ["b", "c"], "max_length": 4}
+
+    def told(part, **more):
+        return {**FACTS, "data": {**symbols, **more}, "export": {**FACTS["export"], "part": part}}
+
+    write_onnx(tmp_path / "x_step.onnx", model, told("step"))
+    with pytest.raises(BadInput, match=r"is the step of a net that writes, and x_encoder\.onnx is not beside it"):
+        read_export(tmp_path / "x_step.onnx")
+    write_onnx(tmp_path / "x_encoder.onnx", model, told("encoder", max_length=5))
+    with pytest.raises(BadInput, match="are of different nets"):
+        read_export(tmp_path / "x_step.onnx")
+    write_onnx(tmp_path / "x_encoder.onnx", model, told("encoder"))
+    with pytest.raises(BadInput, match="holds another net than it says"):
+        read_export(tmp_path / "x_encoder.onnx")

@@ -22,7 +22,7 @@ CHARTS = {
         "accuracy": ["Multiline", ["train/accuracy", "val/accuracy"]],
     }
 }
-MAIN_COLUMNS = ("batch_size", "data", "lr", "max_epochs", "model", "optim", "seed")  # of the HParams table
+MAIN_COLUMNS = ("batch_size", "data", "format", "lr", "max_epochs", "model", "optim", "seed")  # of the HParams table
 
 
 def boards(trainer: lightning.Trainer) -> "list[SummaryWriter]":

@@ -10,13 +10,13 @@ from typing import Any
 import rich.table
 from rich.console import Console
 
-from zoo.compare.pictures import MOST_DRAWN, as_svg, draw_costs, draw_curves
+from zoo.compare.pictures import MOST_DRAWN, as_svg, draw_costs, draw_curves, draw_exports
 from zoo.compare.runs import REPEATS, Comparison, Finished, differing, grouped, mean_and_spread, run_of
 from zoo.compare.statistics import Paired, against_best, best_of
 from zoo.files import replacing, write_text
 
 PAGE, TEXT = "comparison.html", "comparison.md"
-RANKING, DIFFERENCES = "Ranking", "Differences in settings"
+RANKING, EXPORTS, DIFFERENCES = "Ranking", "Exported files", "Differences in settings"
 MOST_COLUMNS = 7  # of settings that fit a terminal
 CSS = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff; max-width: 76rem; margin: 2rem auto;
@@ -118,6 +118,36 @@ def differences(comparison: Comparison) -> Table | None:
     return Table(DIFFERENCES, "A dash stands where there is no such setting.", columns, rows, columns)
 
 
+def exported(comparison: Comparison) -> Table | None:
+    """List what was exported of all runs, and what was refused, with the reason; None where there is nothing."""
+    rows = []
+    for group in comparison.groups:
+        for run in group.runs:
+            for cell in run.exports:
+                which = (group.name_of(run), cell["format"], cell["precision"], cell["runtime"])
+                if cell["reason"]:
+                    rows.append((*which, *"–––––––", cell["reason"]))
+                    continue
+                right = cell["accuracy"] if comparison.metric == "accuracy" else 1 - cell["accuracy"]
+                times = [f"{number(time['p50'])} / {number(time['p95'])}" for time in cell["latency_ms"].values()]
+                size, off, peak = cell["size_bytes"] / 1e3, cell["largest_difference"], cell["peak_bytes"] / 1e6
+                lost = 100 * (run.accuracy - cell["accuracy"])
+                sizes = (number(size), f"{100 * right:.2f} %", f"{lost:.2f}", f"{off:.1g}")
+                rows.append((*which, *sizes, *times, number(peak), ""))
+    if not rows:
+        return None
+    words, figures = (
+        ("run", "format", "in", "runtime"),
+        ("kB", f"test {comparison.metric_name}", "points lost", "off by"),
+    )
+    columns = (*words, *figures, "ms of 1", "ms of 64", "peak MB", "refused")
+    about = (
+        "Each file was read by its own runtime in a process of its own and asked of all test samples. Off by is the "
+        "largest difference of a logit; ms are median / 95th percentile of a batch, of sequences of one step."
+    )
+    return Table(EXPORTS, about, columns, rows, (*words, "refused"))
+
+
 def _value(value: Any) -> str:
     """Write a setting as on the command line, but for digits that nobody reads."""
     if isinstance(value, float):
@@ -128,17 +158,17 @@ def _value(value: Any) -> str:
 
 
 def tables(comparison: Comparison) -> list[Table]:
-    found = (ranking(comparison), paired(comparison), differences(comparison))
+    found = (ranking(comparison), paired(comparison), exported(comparison), differences(comparison))
     return [table for table in found if table]
 
 
 def show(comparisons: Sequence[Comparison], unfinished: Sequence[Path]) -> None:
-    """Print the tables; settings of more groups than fit stand on the page only."""
+    """Print the tables; exported files, and settings of more groups than fit, stand on the page only."""
     console = Console(highlight=False)
     for comparison in comparisons:
         console.print(f"\n[bold]{comparison.title}[/]")
         for table in tables(comparison):
-            if table.title == DIFFERENCES and len(table.columns) > MOST_COLUMNS:
+            if table.title in (EXPORTS, DIFFERENCES) and len(table.columns) > MOST_COLUMNS:
                 continue
             _print(console, table.title, table.columns, table.rows, table.text)
             console.print(table.about)
@@ -173,8 +203,8 @@ def write(out: Path, comparisons: Sequence[Comparison], unfinished: Sequence[Pat
         for table in tables(comparison):
             page.append(_as_html(table))
             text.append(_as_markdown(table))
-            if table.title == RANKING:
-                for name, title, about, draw in PICTURES:
+            for under, name, title, about, draw in PICTURES:
+                if under == table.title:
                     file = f"{name}_{i + 1}.svg"
                     svg = as_svg(draw(comparison))
                     with replacing(out / file) as picture:
@@ -193,18 +223,28 @@ def write(out: Path, comparisons: Sequence[Comparison], unfinished: Sequence[Pat
     Console(highlight=False).print(f"Written     {out / PAGE} and {TEXT}", soft_wrap=True)
 
 
-PICTURES: tuple[tuple[str, str, str, Callable[[Comparison], Any]], ...] = (
+# Each under its table, with the name of its file.
+PICTURES: tuple[tuple[str, str, str, str, Callable[[Comparison], Any]], ...] = (
     (
+        RANKING,
         "costs",
         "Accuracy against its cost",
         "Numbers are ranks. The line is the front: what none beats that costs as little.",
         draw_costs,
     ),
     (
+        RANKING,
         "curves",
         "Learning curves",
         f"Of the best {MOST_DRAWN} at most; of several seeds or folds the mean and, around it, a standard deviation.",
         draw_curves,
+    ),
+    (
+        EXPORTS,
+        "exports",
+        "Accuracy of exported files against their cost",
+        "A colour a run, a shape a format. The line is the front: what no file beats that costs as little.",
+        draw_exports,
     ),
 )
 

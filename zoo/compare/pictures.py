@@ -3,7 +3,7 @@
 import io
 import statistics
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from zoo.compare.runs import Comparison, Group, curve
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+MARKERS = "osD^vPX*<>"  # of formats
 MOST_DRAWN = 10  # as many colours as tell each other apart
 Points = Sequence[tuple[float, float]]
 
@@ -66,7 +67,6 @@ def draw_curves(comparison: Comparison) -> "Figure":
 def draw_costs(comparison: Comparison) -> "Figure":
     """Draw the test metric of all groups against bytes, MACs and, where it was measured, latency, with the fronts."""
     from matplotlib.figure import Figure
-    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
     groups = comparison.groups
     costs: dict[str, list[Any]] = {
@@ -86,15 +86,60 @@ def draw_costs(comparison: Comparison) -> "Figure":
             axes.scatter(x, y, color=colour, zorder=2, label=_numbered(rank, group) if rank < MOST_DRAWN else None)
             if rank < MOST_DRAWN or rank in best:
                 axes.annotate(str(rank + 1), (x, y), (4, 4), textcoords="offset points", fontsize=8)
-        axes.set(xscale="log", xlabel=what)
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if max(xs) < 100 * min(xs) else (1,)))
-        axes.xaxis.set_major_formatter(lambda x, _: EngFormatter(sep="")(x) if x >= 1000 else f"{x:g}")
-        axes.xaxis.set_minor_formatter(NullFormatter())  # or matplotlib's own would hide each other
-        axes.set_title(f"test {comparison.metric_name}, %", loc="left")
-        axes.margins(0.12)
-        _tidy(axes)
+        _of_costs(axes, what, xs, comparison)
     _legend(figure)
     return figure
+
+
+def draw_exports(comparison: Comparison) -> "Figure":
+    """Draw the test metric of all exported files against their bytes and latencies, with the fronts."""
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    wer = comparison.metric == "wer"
+    found = [
+        (rank, cell)
+        for rank, group in enumerate(comparison.groups)
+        for run in group.runs
+        for cell in run.exports
+        if not cell["reason"]
+    ]
+    formats = list(dict.fromkeys(cell["format"] for _, cell in found))
+    of = "of a step " if wer else ""
+    costs: dict[str, Callable[[dict[str, Any]], float]] = {
+        "bytes": lambda cell: cell["size_bytes"],
+        f"ms {of}for a batch of 1": lambda cell: cell["latency_ms"]["1"]["p50"],
+        f"ms {of}for a batch of 64": lambda cell: cell["latency_ms"]["64"]["p50"],
+    }
+    figure = Figure(figsize=(13, 4.9), layout="constrained")
+    for axes, (what, cost) in zip(figure.subplots(1, 3), costs.items(), strict=True):
+        xs = [cost(cell) for _, cell in found]
+        best = front([(x, cell["accuracy"]) for x, (_, cell) in zip(xs, found, strict=True)])
+        ys = [100 * (1 - cell["accuracy"] if wer else cell["accuracy"]) for _, cell in found]
+        axes.plot([xs[i] for i in best], [ys[i] for i in best], color="0.6", drawstyle="steps-post", zorder=0)
+        for x, y, (rank, cell) in zip(xs, ys, found, strict=True):
+            colour = f"C{rank}" if rank < MOST_DRAWN else "0.8"
+            axes.scatter(x, y, color=colour, marker=MARKERS[formats.index(cell["format"])], zorder=2, alpha=0.8)
+        _of_costs(axes, what, xs, comparison)
+    for rank in dict.fromkeys(rank for rank, _ in found if rank < MOST_DRAWN):
+        figure.axes[0].scatter([], [], color=f"C{rank}", label=_numbered(rank, comparison.groups[rank]))
+    for name, marker in zip(formats, MARKERS, strict=False):
+        figure.axes[0].add_line(Line2D([], [], color="0.3", marker=marker, linestyle="", label=name))
+    _legend(figure)
+    return figure
+
+
+def _of_costs(axes: "Axes", what: str, xs: Sequence[float], comparison: Comparison) -> None:
+    """Lay a panel out that has the test metric against a cost."""
+    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+
+    axes.set(xscale="log", xlabel=what)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if max(xs) < 100 * min(xs) else (1,)))
+    axes.xaxis.set_major_formatter(lambda x, _: EngFormatter(sep="")(x) if x >= 1000 else f"{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())  # or matplotlib's own would hide each other
+    axes.set_title(f"test {comparison.metric_name}, %", loc="left")
+    axes.margins(0.12)
+    _tidy(axes)
 
 
 def _numbered(rank: int, group: Group) -> str:

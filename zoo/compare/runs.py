@@ -35,6 +35,11 @@ class Finished:
     def size_bytes(self) -> int:
         return self.result.get("product_bytes", self.result["bytes"]["model.safetensors"])
 
+    @property
+    def exports(self) -> list[dict[str, Any]]:
+        """Give the cells of the matrix that scripts/export.py made of the run's product, in the order of its making."""
+        return list(self.result.get("exports", {}).values())
+
 
 @dataclass(frozen=True)
 class Group:

@@ -1,7 +1,7 @@
-"""Compute an exported file in a process that knows nothing of the zoo: `python alone.py FILE THREADS`.
+"""Compute exported files in a process that knows nothing of the zoo: `python alone.py THREADS FILE [FILE]`.
 
-Arrays of images come in on stdin and arrays of logits go out on stdout. Where stdin ends, a line of JSON says how fast
-that is, what memory it took, and which runtimes were in the process.
+The number of a file and arrays for its graph come in on stdin, and arrays go out on stdout. Where stdin ends, a line of
+JSON says how fast the last graph is, what memory the process took, and which runtimes were in it.
 """
 
 import io
@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import time
+import zipfile
 from collections.abc import Callable
 from typing import IO
 
@@ -17,12 +18,13 @@ import numpy as np
 BATCHES = (1, 64)  # that are timed
 WARM_UP = 5  # calls that are not
 LEAST_CALLS, MOST_CALLS, ENOUGH_SECONDS = 10, 200, 2.0
-Run = Callable[[np.ndarray], np.ndarray]
+Arrays = list[np.ndarray]
+Run = Callable[[Arrays], Arrays]
 
 
 def main() -> None:
-    path, threads = sys.argv[1], int(sys.argv[2])
-    serve((onnx_runtime if path.endswith(".onnx") else torch_alone)(path, threads))
+    threads, *paths = sys.argv[1:]
+    serve([(onnx_runtime if path.endswith(".onnx") else torch_alone)(path, int(threads)) for path in paths])
 
 
 def onnx_runtime(path: str, threads: int) -> Run:
@@ -32,42 +34,50 @@ def onnx_runtime(path: str, threads: int) -> Run:
     options.intra_op_num_threads = threads
     options.log_severity_level = 3  # errors
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    return lambda images: session.run(None, {name: images})[0]
+    names = [one.name for one in session.get_inputs()]
+    return lambda arrays: session.run(None, dict(zip(names, arrays, strict=True)))
 
 
 def torch_alone(path: str, threads: int) -> Run:
     import torch
+    import torch._inductor
 
     torch.set_num_threads(threads)
-    net = torch.export.load(path).module()  # the caller wrote it a moment ago
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        graph = next((archive.read(name) for name in names if name.endswith("/models/model.json")), b"")
+    if b"quantized_decomposed" in graph:
+        from torch.ao.quantization.fx import _decomposed  # noqa: F401  which registers what torch.export.load looks up
+    # The caller wrote it a moment ago.
+    net = torch.export.load(path).module() if graph else torch._inductor.aoti_load_package(path)
 
-    def run(images: np.ndarray) -> np.ndarray:
+    def run(arrays: Arrays) -> Arrays:
         with torch.inference_mode():
-            return net(torch.from_numpy(images)).numpy()
+            found = net(*map(torch.from_numpy, arrays))
+        return [one.numpy() for one in ((found,) if isinstance(found, torch.Tensor) else found)]
 
     return run
 
 
-def serve(run: Run) -> None:
+def serve(runs: list[Run]) -> None:
     """Answer arrays with arrays until there are no more, then measure with the last."""
     answers: IO[bytes] = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints shall not come between them
-    while (images := receive(sys.stdin.buffer)) is not None:
-        send(answers, run(images))
-        last = images
-    timed = {batch: time_ms(run, np.repeat(last[:1], batch, 0)) for batch in BATCHES}
+    while request := receive(sys.stdin.buffer):
+        which, *arrays = request
+        send(answers, runs[int(which)](arrays))
+    timed = {batch: time_ms(runs[-1], [np.repeat(array[:1], batch, 0) for array in arrays]) for batch in BATCHES}
     modules = [name for name in ("onnxruntime", "torch", "zoo") if name in sys.modules]
     answers.write(json.dumps({"latency_ms": timed, "peak_bytes": peak_bytes(), "modules": modules}).encode())
     answers.close()
 
 
-def time_ms(run: Run, images: np.ndarray) -> dict[str, float]:
+def time_ms(run: Run, arrays: Arrays) -> dict[str, float]:
     """Give the median and the 95th percentile of the time that a batch takes."""
     seconds: list[float] = []
     for call in range(WARM_UP + MOST_CALLS):
         start = time.perf_counter()
-        run(images)
+        run(arrays)
         if call >= WARM_UP:
             seconds.append(time.perf_counter() - start)
         if len(seconds) >= LEAST_CALLS and sum(seconds) > ENOUGH_SECONDS:
@@ -83,21 +93,22 @@ def peak_bytes() -> int:
     return 1024 * int(line.split()[1])
 
 
-def send(file: IO[bytes], array: np.ndarray) -> None:
-    """Write an array, behind its number of bytes."""
+def send(file: IO[bytes], arrays: Arrays) -> None:
+    """Write arrays, behind their number of bytes."""
     content = io.BytesIO()
-    np.save(content, np.ascontiguousarray(array), allow_pickle=False)
+    np.savez(content, *arrays)
     file.write(content.tell().to_bytes(8, "little"))
     file.write(content.getbuffer())
     file.flush()
 
 
-def receive(file: IO[bytes]) -> np.ndarray | None:
-    """Read the next array, or None where the other end has closed."""
-    size = file.read(8)
+def receive(file: IO[bytes]) -> Arrays:
+    """Read the next arrays, or none where the other end has closed."""
+    size = int.from_bytes(file.read(8), "little")
     if not size:
-        return None
-    return np.load(io.BytesIO(file.read(int.from_bytes(size, "little"))), allow_pickle=False)
+        return []
+    with np.load(io.BytesIO(file.read(size)), allow_pickle=False) as arrays:
+        return list(arrays.values())
 
 
 if __name__ == "__main__":

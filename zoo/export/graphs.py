@@ -1,18 +1,152 @@
-"""A net as a graph of operators, from which all formats are written."""
+"""Nets as graphs of operators, from which all formats are written: of images one, of sequences encoder and step."""
+
+import copy
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.export import ExportedProgram
+from torch.export import Dim, ExportedProgram
 from torch.export.graph_signature import InputKind
 
+BATCH = Dim("batch", min=1)
 
-def trace(net: nn.Module, inputs: tuple[Tensor, ...]) -> ExportedProgram:
-    """Give the graph of a net in eval mode for any number of samples, without what it does not read or came from."""
-    batch = torch.export.Dim("batch", min=1)
+
+@dataclass(frozen=True)
+class Part:
+    """What becomes one graph: a net in eval mode, what it is called with for two samples, and which sizes may vary.
+
+    `vary` has of each input the dimensions that do; `takes` and `gives` are names.
+    """
+
+    net: nn.Module
+    inputs: tuple[Tensor, ...]
+    vary: tuple[dict[int, Dim], ...] = ({0: BATCH},)
+    takes: tuple[str, ...] = ("images",)
+    gives: tuple[str, ...] = ("logits",)
+
+
+class Baked(nn.Module):
+    """A net that takes pixels, and normalises them itself."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, net: nn.Module, mean: list[float], std: list[float]) -> None:
+        super().__init__()
+        self.net = net
+        self.register_buffer("mean", torch.tensor(mean)[:, None, None])
+        self.register_buffer("std", torch.tensor(std)[:, None, None])
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.net((images.float() - self.mean) / self.std)
+
+
+class Encoder(nn.Module):
+    """The beginning of a net that writes: of a source its first state."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, source: Tensor) -> tuple[Tensor, ...]:
+        net: Any = self.net
+        return net.begin(source)
+
+
+class Step(nn.Module):
+    """One step of a net that writes: of a token and a state the logits of what follows, and the next state."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        tokens, *state = inputs
+        net: Any = self.net
+        logits, after = net.step(tokens, tuple(state))
+        return (logits, *after)
+
+
+class Half(nn.Module):
+    """A copy of a net in float16, between inputs and outputs of float32."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = copy.deepcopy(net).half()
+
+    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
+        found = self.net(*(x.half() if x.is_floating_point() else x for x in inputs))
+        if isinstance(found, Tensor):
+            return found.float()
+        return tuple(x.float() if x.is_floating_point() else x for x in found)
+
+
+def parts(net: nn.Module, facts: Mapping[str, Any]) -> dict[str, Part]:
+    """Give the parts of a net, by name, in the precision that `facts` tell of: of images one, of sequences two."""
+    if "classes" not in facts["data"]:
+        return _parts_of_writer(net, facts["data"]["max_length"], facts["export"]["precision"] == "fp16")
+    return {"": _part_of_images(net, facts)}
+
+
+def _part_of_images(net: nn.Module, facts: Mapping[str, Any]) -> Part:
+    settings, said = facts["config"]["data"], facts["export"]
+    shape = (2, settings["in_channels"], settings["image_size"], settings["image_size"])
+    net = Half(net) if said["precision"] == "fp16" else net
+    net = Baked(net, facts["data"]["mean"], facts["data"]["std"]) if said["bake"] else net
+    return Part(net.eval(), (torch.zeros(shape, dtype=torch.uint8 if said["bake"] else torch.float32),))
+
+
+def _parts_of_writer(net: nn.Module, max_length: int, half: bool) -> dict[str, Part]:
+    """Give encoder and step of a net of sequences, for sources and targets of up to `max_length` tokens.
+
+    Which sizes of a state vary is found out by trying. torch.export knows LSTMs of one length only.
+    """
+    encoder, step = Encoder(net).eval(), Step(net).eval()
+    source, written = Dim("source", min=1, max=max_length), Dim("written", min=0, max=max_length)
+    token = torch.full((2,), 3)
+
+    def state_of(num_read: int, num_written: int) -> tuple[Tensor, ...]:
+        state = encoder(torch.full((2, num_read), 3))
+        for _ in range(num_written):
+            _, *state = step(token, *state)
+        return tuple(state)
+
+    with torch.no_grad():
+        state, *others = state_of(5, 3), state_of(6, 3), state_of(5, 4)
+    vary = tuple(
+        {0: BATCH}
+        | {i: source for i, (a, b) in enumerate(zip(kept.shape, more_read.shape, strict=True)) if a != b}
+        | {i: written for i, (a, b) in enumerate(zip(kept.shape, more_written.shape, strict=True)) if a != b}
+        for kept, more_read, more_written in zip(state, *others, strict=True)
+    )
+    is_fixed = has_fixed_length(net)
+    read = torch.full((2, max_length if is_fixed else 5), 3)
+    of_read = {0: BATCH} if is_fixed else {0: BATCH, 1: source}
+    kept, after = (tuple(f"{word}_{i}" for i in range(len(state))) for word in ("state", "next"))
+    nets = [Half(encoder).eval(), Half(step).eval()] if half else [encoder, step]
+    return {
+        "encoder": Part(nets[0], (read,), (of_read,), ("source",), kept),
+        "step": Part(nets[1], (token, *state), ({0: BATCH}, *vary), ("tokens", *kept), ("logits", *after)),
+    }
+
+
+def has_fixed_length(net: nn.Module) -> bool:
+    """Tell a net whose encoder takes sources of the greatest length only, padded."""
+    return any(isinstance(module, nn.RNNBase) for module in net.modules())
+
+
+def trace(part: Part) -> ExportedProgram:
+    """Give a part's graph, without the weights that it does not read and without a word of where it came from."""
+    first = next(iter(inspect.signature(part.net.forward).parameters.values()))
+    vary: Any = {first.name: part.vary} if first.kind is inspect.Parameter.VAR_POSITIONAL else part.vary
     # Strict, since otherwise len(x) would hold the graph to two samples.
-    program = torch.export.export(net, inputs, dynamic_shapes=tuple({0: batch} for _ in inputs), strict=True)
+    program = torch.export.export(part.net, part.inputs, dynamic_shapes=vary, strict=True)
     drop_unread(program)
     program.example_inputs = None
+    program._guards_code = []  # checks of sizes as Python, which whoever reads the file would have to run
     for node in program.graph.nodes:
         for key in ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "from_node"):
             node.meta.pop(key, None)

@@ -1,7 +1,6 @@
 """The .onnx file: a net as operators of ONNX, for ONNX Runtime and whatever else reads them, in any language."""
 
 import contextlib
-import copy
 import hashlib
 import io
 import logging
@@ -11,30 +10,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from zoo.errors import BadInput, reason
-from zoo.export.graphs import trace
-from zoo.export.labels import Exported, Runtime, check_shapes, labels, read_labels
+from zoo.export.graphs import Part, trace
+from zoo.export.labels import labels, read_labels
+from zoo.export.opened import Opened
 from zoo.files import replacing
 
 if TYPE_CHECKING:
     import onnx
 
-INPUT, OUTPUT = "images", "logits"
 MOST_BYTES = 2**31  # of a protocol buffer
 
 
-def save_onnx(path: Path, net: nn.Module, inputs: tuple[Tensor, ...], facts: Mapping[str, Any]) -> None:
-    """Write a net, called with inputs of two samples, as a graph that takes any number; whole or not at all."""
-    write_onnx(path, translate(net, inputs), facts)
+def save_onnx(path: Path, part: Part, facts: Mapping[str, Any]) -> None:
+    """Write a net's part as a graph of ONNX; whole or not at all."""
+    write_onnx(path, translate(part), facts)
 
 
-def translate(net: nn.Module, inputs: tuple[Tensor, ...]) -> "onnx.ModelProto":
-    """Give a net in eval mode as a graph of ONNX for any number of samples, without a word of where it came from."""
+def translate(part: Part) -> "onnx.ModelProto":
+    """Give a net's part as a graph of ONNX, without a word of where it came from."""
     with quiet():
         program = torch.onnx.export(
-            trace(net, inputs), dynamo=True, input_names=[INPUT], output_names=[OUTPUT], verbose=False
+            trace(part), dynamo=True, input_names=part.takes, output_names=part.gives, verbose=False
         )
     assert program is not None
     model: onnx.ModelProto = program.model_proto
@@ -42,9 +41,9 @@ def translate(net: nn.Module, inputs: tuple[Tensor, ...]) -> "onnx.ModelProto":
     ends = (*model.graph.input, *model.graph.output)
     for end in ends:
         end.type.tensor_type.shape.dim[0].dim_param = "batch"
-    for part in (model, model.graph, *ends, *model.graph.node, *model.graph.initializer):
-        del part.metadata_props[:]
-        part.doc_string = ""
+    for piece in (model, model.graph, *ends, *model.graph.node, *model.graph.initializer):
+        del piece.metadata_props[:]
+        piece.doc_string = ""
     return model
 
 
@@ -70,21 +69,10 @@ def _seal(content: bytes) -> bytes:
     return seal.SerializeToString()
 
 
-class Half(nn.Module):
-    """A net in float16 between images and logits of float32."""
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net = copy.deepcopy(net).half()
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.net(images.half()).float()
-
-
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Keep torch and ONNX Runtime from telling of themselves, and of packages that they could do without."""
-    loggers = [logging.getLogger(name) for name in (None, "torch.onnx", "onnxscript", "onnx_ir")]
+    loggers = [logging.getLogger(name) for name in (None, "torch", "torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
@@ -97,8 +85,8 @@ def quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def read_onnx(path: Path) -> Exported:
-    """Read our .onnx file; BadInput for one that is cut short, changed or foreign, or of another net than it says."""
+def open_onnx(path: Path) -> Opened:
+    """Open our .onnx file; BadInput for one that is cut short, changed or foreign."""
     import onnxruntime
 
     content = path.read_bytes()
@@ -113,10 +101,10 @@ def read_onnx(path: Path) -> Exported:
     end = len(content) - len(_seal(b""))
     if content[end:] != _seal(content[:end]):
         raise BadInput(f"{path} was changed after it was written: its checksum does not match; copy or export it again")
-    (taken,), (given,) = session.get_inputs(), session.get_outputs()
-    check_shapes(path, facts, taken.shape, given.shape)
+    takes, gives = session.get_inputs(), session.get_outputs()
 
-    def run(images: Tensor) -> Tensor:
-        return torch.from_numpy(session.run([given.name], {taken.name: images.cpu().numpy()})[0])
+    def run(*inputs: Tensor) -> tuple[Tensor, ...]:
+        given = {one.name: tensor.numpy() for one, tensor in zip(takes, inputs, strict=True)}
+        return tuple(torch.from_numpy(array) for array in session.run(None, given))
 
-    return Exported(path, facts, Runtime(run, facts))
+    return Opened(path, facts, [one.shape for one in takes], [one.shape for one in gives], run)

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.export import ExportedProgram
+from torch import Tensor
 from torch.export.pt2_archive import PT2ArchiveReader
 
 from zoo.errors import BadInput, reason
-from zoo.export.graphs import trace
-from zoo.export.labels import Exported, Runtime, check_shapes, labels, read_labels
+from zoo.export.graphs import Part, trace
+from zoo.export.labels import labels, read_labels
+from zoo.export.opened import Opened
 from zoo.files import replacing
 
 EXTRA = "extra/"
@@ -43,36 +43,38 @@ EXPRESSION = (
 )
 
 
-def save_pt2(path: Path, net: nn.Module, inputs: tuple[Tensor, ...], facts: Mapping[str, Any]) -> None:
-    """Write a net, called with inputs of two samples, as a graph that takes any number; whole or not at all."""
-    program = trace(net, inputs)
+def save_pt2(path: Path, part: Part, facts: Mapping[str, Any]) -> None:
+    """Write a net's part as a graph that torch runs; whole or not at all."""
+    program = trace(part)
     with replacing(path) as file:
         torch.export.save(program, file, extra_files=labels(facts))
 
 
-def read_pt2(path: Path) -> Exported:
-    """Read our .pt2 file; BadInput for one that is cut short, changed or foreign, or of another net than it says."""
+def open_pt2(path: Path) -> Opened:
+    """Open our .pt2 file; BadInput for one that is cut short, changed or foreign."""
     content = path.read_bytes()
     texts = _checked(content, path)
     facts = read_labels(texts, path)
+    if b"quantized_decomposed" in content:
+        # Registers the operators of int8, which torch looks up.
+        from torch.ao.quantization.fx import _decomposed  # noqa: F401
     try:
         # Not torch.export.load, which goes on with an older format, of pickles, where it meets an error.
         from torch.export.pt2_archive._package import load_pt2
 
         program = load_pt2(io.BytesIO(content)).exported_programs["model"]
-        taken, given = (_shape(program, names) for names in ("user_inputs", "user_outputs"))
         module = program.module()
     except Exception as error:  # whatever torch makes of a graph that it did not write
         raise BadInput(f"{path} holds no graph that this torch can read: {reason(error)}") from error
-    check_shapes(path, facts, taken, given)
-    # Held as a function, since a graph has no train mode that it could be asked to leave.
-    return Exported(path, facts, Runtime(lambda images: module(images), facts))
+    values = {node.name: node.meta["val"] for node in program.graph.nodes if "val" in node.meta}
+    signature = program.graph_signature
+    takes, gives = ([list(values[name].shape) for name in s] for s in (signature.user_inputs, signature.user_outputs))
 
+    def run(*inputs: Tensor) -> tuple[Tensor, ...]:
+        found = module(*inputs)
+        return found if isinstance(found, tuple) else (found,)
 
-def _shape(program: ExportedProgram, of: str) -> list[Any]:
-    (name,) = getattr(program.graph_signature, of)
-    (node,) = (node for node in program.graph.nodes if node.name == name)
-    return list(node.meta["val"].shape)
+    return Opened(path, facts, takes, gives, run)
 
 
 def _checked(content: bytes, path: Path) -> dict[str, str]:

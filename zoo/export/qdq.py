@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from zoo.export.onnx import INPUT, quiet
+from zoo.export.onnx import quiet
 
 if TYPE_CHECKING:
     import onnx
@@ -28,7 +28,7 @@ def quantized(model: "onnx.ModelProto", batches: Iterable[np.ndarray]) -> "onnx.
 
         def get_next(self) -> dict[str, np.ndarray] | None:
             batch = next(self.batches, None)
-            return None if batch is None else {INPUT: batch}
+            return None if batch is None else {model.graph.input[0].name: batch}
 
     with quiet(), tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "int8.onnx"
@@ -41,5 +41,21 @@ def quantized(model: "onnx.ModelProto", batches: Iterable[np.ndarray]) -> "onnx.
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             extra_options={"CalibMovingAverage": True},
+        )
+        return onnx.load(path)
+
+
+def dynamically_quantized(model: "onnx.ModelProto") -> "onnx.ModelProto":
+    """Give a graph of float32 with the matrices of linear layers in int8, a scale a channel.
+
+    Activations are quantized by what they are at each call. The graph that was given is of no use afterwards.
+    """
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    with quiet(), tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "int8.onnx"
+        quantize_dynamic(
+            model, path, op_types_to_quantize=["MatMul", "Gemm"], per_channel=True, weight_type=QuantType.QInt8
         )
         return onnx.load(path)

@@ -37,7 +37,7 @@ class TableConv2d(nn.Conv2d):
         columns = [column for column in zip(*table, strict=True) for _ in range(repeats)]
         super().__init__(len(table), len(columns), kernel_size)
         pairs = [(i, o) for o, column in enumerate(columns) for i, cell in enumerate(column) if cell == "X"]
-        inputs, outputs = torch.tensor(pairs).T
+        inputs, outputs = (torch.tensor(ends) for ends in zip(*pairs, strict=True))
         self.register_buffer("inputs", inputs, persistent=False)
         self.register_buffer("outputs", outputs, persistent=False)
         self.weight = nn.Parameter(self.weight.detach()[outputs, inputs])  # (connections, k, k)

@@ -91,7 +91,8 @@ class LSTMSeq2Seq(nn.Module):
         h, c = first.transpose(0, 1).contiguous().chunk(2)  # each depth × N × width
         x, (h, c) = self.decoder(self.dropout(self.target_embedding(target)), (h, c))  # N × T × width
         x = self.dropout(x)
-        looked = nn.functional.scaled_dot_product_attention(self.score(x), memory, memory, mask, scale=1.0)
+        query, keys = self.score(x)[:, None], memory[:, None]  # one head, without which ONNX knows no attention
+        looked = nn.functional.scaled_dot_product_attention(query, keys, keys, mask[:, None], scale=1.0)[:, 0]
         x = self.dropout(self.combine(torch.cat([looked, x], 2)).tanh())
         return self.head(x), torch.cat([h, c]).transpose(0, 1)
 
