@@ -9,7 +9,7 @@ import math
 import os
 import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,8 +72,8 @@ def _run(
                     trial = begun(study, cfg.sampler, cfg.seed, before)
                     line = [*fixed, *draw(trial, space)]
                     run = TrialRun(place / f"trial_{trial.number:03}", line, slots[slot])
-                    epochs = before.intermediate_values if before else {}
-                    running[slot] = _Running(trial, run, max(epochs, default=0))
+                    reported = before.intermediate_values if before else ()
+                    running[slot] = _Running(trial, run, trial.user_attrs.get("judged", 0), reported)
             if not running:
                 return
             time.sleep(SECONDS_BETWEEN_LOOKS)
@@ -181,11 +181,12 @@ def begun(study: optuna.Study, sampler: str, seed: int, before: FrozenTrial | No
 
 @dataclass
 class _Running:
-    """A trial in its process, and the last epoch that the pruner has seen of it."""
+    """A trial in its process, and the last epoch that the pruner has judged."""
 
     trial: Trial
     run: TrialRun
     epoch: int
+    reported: Container[int] = ()  # before an interruption
     pruned: bool = False
 
     def ended(self, study: optuna.Study, metric: str) -> bool:
@@ -194,12 +195,14 @@ class _Running:
         for epoch, value in [] if self.pruned else self.run.epochs(metric):
             if epoch > self.epoch and math.isfinite(value):
                 self.epoch = epoch
-                self.trial.report(value, epoch)
+                if epoch not in self.reported:  # where an interruption came between its report and the judgement
+                    self.trial.report(value, epoch)
                 if epoch < self.run.max_epochs and self.trial.should_prune():
                     self.pruned = True
                     self._tell(study, None, TrialState.PRUNED, f"pruned after epoch {epoch}")
                     self.run.stop()
                     break
+                self.trial.set_user_attr("judged", epoch)
         if over and not self.pruned:
             value_ = self.run.value(metric)
             if value_ is not None:
