@@ -231,6 +231,23 @@ def benchmark_table(name: str) -> str:
     return "\n".join(lines)
 
 
+def inference_table() -> str:
+    """Give a row a net of benchmark_inference_<net>.json: how many times as fast as fp32 by Inductor the others are."""
+    others = ("int8 compiled", "fp32 eager", "ONNX Runtime fp32", "ONNX Runtime int8")
+    lines = [
+        "| net | fp32 by Inductor, ms | " + " | ".join(f"{name}, ×" for name in others) + " | commit |",
+        "|---|---:|" + "---:|" * len(others) + "---|",
+    ]
+    for file in sorted(RESULTS.glob("benchmark_inference_*.json")):
+        report = json.loads(file.read_text())
+        rows = report["figures"]
+        speeds = [f"{1 / rows[name]['ratio']:.2f}" if name in rows else "" for name in others]
+        net = f"`{file.stem.removeprefix('benchmark_inference_')}`"
+        base = f"{1000 * rows['fp32 compiled']['median_seconds']:.1f}"
+        lines.append("| " + " | ".join([net, base, *speeds, f"`{report['commit']}`"]) + " |")
+    return "\n".join(lines)
+
+
 def aims_table() -> str:
     """Give what one H100 is to show, and what benchmark_gpu.json says that it did."""
     figures = json.loads((RESULTS / "benchmark_gpu.json").read_text())["figures"]
@@ -263,7 +280,9 @@ def aims_table() -> str:
     for what, bound, aim, found in rows:
         is_met = found >= aim if bound == ">=" else found <= aim
         sign = "≥" if bound == ">=" else "≤"
-        lines.append(f"| {what} | {sign} {aim:,} | {found:,.{0 if found > 1000 else 2}f} | {'yes' if is_met else 'no'} |")
+        lines.append(
+            f"| {what} | {sign} {aim:,} | {found:,.{0 if found > 1000 else 2}f} | {'yes' if is_met else 'no'} |"
+        )
     return "\n".join(lines)
 
 
@@ -284,6 +303,7 @@ TABLES = {
     "sequences": sequence_table,
     "recipes": recipe_table,
     "gpu_aims": aims_table,
+    "inference": inference_table,
     "compression": compression_table,
     "quantization": quantization_table,
     **{f"benchmark_{name}": functools.partial(benchmark_table, name) for name in BENCHMARKS},
