@@ -32,7 +32,7 @@ RESULTS = ROOT / "docs" / "results"
 
 
 def keep(folder: Path) -> Path:
-    """Copy a run's result.json into docs/results without the path of the machine it ran on."""
+    """Copy a run's result.json into docs/results without paths of the machine it ran on."""
     from zoo.errors import BadInput
     from zoo.files import write_json
 
@@ -41,6 +41,9 @@ def keep(folder: Path) -> Path:
         raise BadInput(f"add={folder} has no result.json; only a finished run leaves one")
     result = json.loads(file.read_text())
     result.pop("folder")
+    for key, value in result["settings"].items():
+        if isinstance(value, str) and os.path.isabs(value):
+            result["settings"][key] = os.path.basename(value)
     if result["settings"].get("task") == "rotation":
         raise BadInput(f"add={folder} guessed rotations; the tables are of nets that name classes")
     if result["settings"].get("data.folds"):

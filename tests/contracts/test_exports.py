@@ -16,7 +16,7 @@ from zoo.nets import bare_net
 
 NATIVE = {entry.name: entry.cfg for entry in catalogue()}
 WRITERS = [model for model, data in matches() if data == "reverse"]
-QUICK = ("lenet5", "resnet20", "transformer")  # the others take minutes, of two cores
+QUICK = ("lenet5", "transformer")  # the others take minutes, of two cores
 CASES = [
     pytest.param(model, size, marks=() if (model, size) in [(m, "small") for m in QUICK] else pytest.mark.slow)
     for model in options("model")

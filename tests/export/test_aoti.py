@@ -18,6 +18,7 @@ from zoo.export.reading import read_export
 
 
 @pytest.mark.skipif(not shutil.which(os.environ.get("CXX", "g++")), reason="there is no C++ compiler")
+@pytest.mark.slow  # compiles for half a minute
 def test_torch_alone_runs_it_for_any_number_of_images_and_it_is_never_run_here(tmp_path):
     torch.manual_seed(0)
     net, file = nn.Sequential(nn.Flatten(), nn.Linear(784, 10), nn.ReLU()), tmp_path / "model.pt2"
