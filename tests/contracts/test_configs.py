@@ -1,6 +1,7 @@
 """Every choice of every group makes a run."""
 
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -64,6 +65,12 @@ EXPERIMENTS = options("experiment")
 LARGE = [name for name in EXPERIMENTS if "imagenet" in name]
 
 
+def slow_if_twin(experiment: str) -> Any:
+    """Leave to the slow tests what has been tried with the ten classes of the same images."""
+    has_twin = experiment.endswith("_cifar100") and experiment[:-1] in EXPERIMENTS
+    return pytest.param(experiment, marks=pytest.mark.slow if has_twin else ())
+
+
 def smaller(experiment: str) -> list[str]:
     """Give what lets an experiment run on a few toy images; ImageNet's in 64 px, but for one that keeps its 224."""
     if "cmudict" in experiment:
@@ -75,7 +82,7 @@ def smaller(experiment: str) -> list[str]:
     return ["data.num_classes=4", "data.num_validation=4", "data.batch_size=2", "data.num_workers=0", *size, *depth]
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
+@pytest.mark.parametrize("experiment", [slow_if_twin(experiment) for experiment in EXPERIMENTS])
 def test_every_experiment_composes_and_its_smoke_run_finishes(command, data_root, tmp_path, experiment):
     limits = [f"trainer.limit_{part}_batches={num}" for part, num in (("train", 2), ("val", 1), ("test", 1))]
     cpu = ["trainer.max_epochs=1", "trainer.accelerator=cpu", "trainer.log_every_n_steps=1", "+data.eval_batch_size=16"]
