@@ -1,14 +1,11 @@
 """What a net costs once it is trained: in floats and in int8, by torch and by ONNX Runtime, on a CPU."""
 
-import contextlib
 import copy
 import functools
-import logging
 import statistics
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -20,7 +17,13 @@ from zoo.compress.program import rebuilt
 from zoo.compress.quantize import lower, program_of, ptq, traced
 from zoo.compress.recipe import replay
 from zoo.errors import BadInput
+from zoo.export.graphs import Part
+from zoo.export.onnx import translate
+from zoo.export.qdq import quantized
 from zoo.nets import bare_net, net_of
+
+if TYPE_CHECKING:
+    import onnx
 
 CALLS = 10  # of which a round takes the median, after one that warms the caches up
 Forward = Callable[[Tensor], object]
@@ -69,13 +72,14 @@ def _int8(net: nn.Module, image: Tensor) -> nn.Module:
 def _suite(net: nn.Module, int8: nn.Module, images: Tensor) -> Suite:
     net = net.eval().to(memory_format=torch.channels_last)
     images = images.to(memory_format=torch.channels_last)
-    torch.compiler.reset()  # of another net
+    # First of all, since tracing a net has torch forget what it has compiled, of another net, too.
+    graph = translate(Part(net, (torch.zeros(2, *images.shape[1:]),)))
     ready: dict[str, Callable[[], Forward]] = {
         "fp32 compiled": lambda: _compiled(net, images),
         "fp32 eager": lambda: net,
         "int8 compiled": lambda: _compiled(int8, images),
-        "ONNX Runtime fp32": lambda: _onnx_runtime(_to_onnx(net, images)),
-        "ONNX Runtime int8": lambda: _onnx_runtime(_in_int8(_to_onnx(net, images), images)),
+        "ONNX Runtime fp32": lambda: _onnx_runtime(graph),
+        "ONNX Runtime int8": lambda: _onnx_runtime(quantized(copy.deepcopy(graph), [images.contiguous().numpy()])),
     }
     return Suite({name: _contender(make, images) for name, make in ready.items()}, len(images))
 
@@ -98,56 +102,12 @@ def _compiled(net: nn.Module, images: Tensor) -> nn.Module:
     return net
 
 
-def _to_onnx(net: nn.Module, images: Tensor) -> bytes:
-    with _hushed():
-        program = torch.onnx.export(net, (images.contiguous(),), dynamo=True, verbose=False)
-    assert program is not None
-    return program.model_proto.SerializeToString()
-
-
-def _in_int8(model: bytes, images: Tensor) -> bytes:
-    """Quantize a graph as ONNX Runtime does itself: static QDQ, a scale for each output channel."""
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static, shape_inference
-
-    class Reader(CalibrationDataReader):
-        def __init__(self, name: str) -> None:
-            self._batches = iter([{name: images.contiguous().numpy()}])
-
-        def get_next(self) -> Any:
-            return next(self._batches, None)
-
-    with tempfile.TemporaryDirectory() as folder, _hushed():
-        first, second, third = (Path(folder) / f"{i}.onnx" for i in range(3))
-        first.write_bytes(model)
-        shape_inference.quant_pre_process(first, second)
-        types = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8, "per_channel": True}
-        quantize_static(second, third, Reader(_input_of(model)), quant_format=QuantFormat.QDQ, **types)
-        return third.read_bytes()
-
-
-def _onnx_runtime(model: bytes) -> Forward:
+def _onnx_runtime(model: "onnx.ModelProto") -> Forward:
     import onnxruntime
 
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads, settings.inter_op_num_threads = torch.get_num_threads(), 1
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")  # while the others have their turn
-    session = onnxruntime.InferenceSession(model, settings, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     return lambda images: session.run(None, {name: images.contiguous().numpy()})
-
-
-def _input_of(model: bytes) -> str:
-    import onnx
-
-    return str(onnx.load_from_string(model).graph.input[0].name)
-
-
-@contextlib.contextmanager
-def _hushed() -> Iterator[None]:
-    """Keep exporters from telling of each step."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)
