@@ -32,8 +32,11 @@ def local_world_size() -> int:
 
 def started_together() -> bool:
     """Tell whether torchrun or SLURM has started this process as one of several."""
-    its = os.environ
-    return world_size() > 1 or (int(its.get("SLURM_NTASKS", "1")) > 1 and "SLURM_STEP_ID" in its)
+    return world_size() > 1 or _is_task_of_slurm()
+
+
+def _is_task_of_slurm() -> bool:
+    return int(os.environ.get("SLURM_NTASKS", "1")) > 1 and "SLURM_STEP_ID" in os.environ
 
 
 def num_cores() -> int:
@@ -44,7 +47,7 @@ def num_cores() -> int:
 def take_over_slurm() -> None:
     """Say what `srun` says of a job of several tasks in torchrun's words, which all else here understands."""
     its = os.environ
-    if not started_together() or "RANK" in its:
+    if not _is_task_of_slurm() or "RANK" in its:
         return
     from lightning.fabric.plugins.environments import SLURMEnvironment
 

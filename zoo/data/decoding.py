@@ -85,19 +85,22 @@ class ImageFiles:
 
         images, kept, failures = [], [], []
 
-        def decode(files: Any) -> Any:
-            return decode_jpeg(files, mode=ImageReadMode.RGB, device=device)
+        def decoded(content: Any) -> Any:
+            return decode_jpeg(content, mode=ImageReadMode.RGB, device=device)
+
+        def by_itself(content: Tensor, i: int) -> Tensor:
+            try:
+                return _fitted(decoded(content), self.size)
+            except RuntimeError:
+                return self.read(i).to(device)
 
         try:
-            decoded = decode(files)
+            together = decoded(files)
         except RuntimeError:  # one of them is no JPEG file; it does not say which
-            decoded = files
-        for image, i in zip(decoded, index.tolist(), strict=True):
+            together = [None] * len(files)
+        for content, image, i in zip(files, together, index.tolist(), strict=True):
             try:
-                try:
-                    images.append(_fitted(decode(image) if image.ndim == 1 else image, self.size))
-                except RuntimeError:
-                    images.append(self.read(i).to(device))
+                images.append(by_itself(content, i) if image is None else _fitted(image, self.size))
                 kept.append(i)
             except Exception as error:
                 failures.append((self.paths[i], reason(error)))

@@ -39,8 +39,8 @@ class ImageFacts:
 class ImageData(ResidentData):
     """Keep a whole image data set as uint8 and cut augmented, normalised batches from it on the training device.
 
-    `cache` says where: on that device; on the host; nowhere (none), which decodes files each time; or
-    in the first of these that has room (auto). `batch_size` is of all processes together, `eval_batch_size` of each.
+    `cache` says where: on that device; on the host; nowhere (none), which decodes files each time; or in the first of
+    these that has room (auto). `batch_size` is of all processes together, `eval_batch_size` of each.
 
     Validation images (and test images where the source has none) are drawn from the training images: stratified, and
     by `split_seed` only, so that every run of whatever `seed` has the same. With `folds`, for cross-validation, they
