@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 
 from zoo.cli import command
 
-BENCHMARKS = ("train", "train_resnet20", "step", "loader", "augment", "startup", "logging", "gpu")
+BENCHMARKS = ("train", "train_resnet20", "step", "loader", "augment", "startup", "logging", "gpu", "packed")
 MEASURED = (
     ("samples/s", "samples_per_second", "{:,.0f}"),
     ("TFLOPS", "tflops", "{:.2f}"),
@@ -25,7 +25,7 @@ MEASURED = (
 )
 PAGES = (
     "README.md",
-    *(f"docs/{name}.md" for name in ("ten_minutes", "recipes", "speed", "compression", "quantization")),
+    *(f"docs/{name}.md" for name in ("ten_minutes", "recipes", "speed", "compression", "packed_file", "quantization")),
 )
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results"
@@ -64,6 +64,15 @@ def kept_runs(belongs: Callable[[dict[str, Any]], bool]) -> dict[str, list[dict[
     return runs
 
 
+def mean_accuracy(results: list[dict[str, Any]]) -> float:
+    return statistics.mean(result["test"]["accuracy"] for result in results)
+
+
+def made_by(result: dict[str, Any]) -> str:
+    """Give two cells of a table: on what, and by which commit, a run was made."""
+    return f"{result['device']}, {result['precision']} | `{result['commit']}`"
+
+
 def accuracy_table(of_families: bool = False) -> str:
     """Give one row a run name: test accuracy as mean, and spread over seeds where there are several.
 
@@ -82,12 +91,10 @@ def accuracy_table(of_families: bool = False) -> str:
     ]
     for name, results in kept_runs(belongs).items():
         first = results[0]
-        mean = statistics.mean(r["test"]["accuracy"] for r in results)
         what = f"`{name}` ({first['net']})" if of_families else f"`{name}`"
         sizes = f"{first['params']:,} | {first['macs'] / 1e6:.2f} | {first['epochs']}"
-        made = f"{first['device']}, {first['precision']} | `{first['commit']}`"
-        row = f"| {what} | {sizes} | {mean_and_spread(results, 'test')} | {len(results)} | {made} |"
-        rows.append((-mean if of_families else 0, row))
+        row = f"| {what} | {sizes} | {mean_and_spread(results, 'test')} | {len(results)} | {made_by(first)} |"
+        rows.append((-mean_accuracy(results) if of_families else 0, row))
     return "\n".join([*lines, *(row for _, row in sorted(rows, key=lambda pair: pair[0]))])
 
 
@@ -103,9 +110,8 @@ def sequence_table() -> str:
         first = results[0]
         rates = " | ".join(mean_and_spread(results, "test", metric) for metric in ("wer", "per"))
         minutes = statistics.mean(r["seconds"] for r in results) / 60
-        made = f"{first['device']}, {first['precision']} | `{first['commit']}`"
         sizes = f"{first['params']:,} | {first['epochs']} | {minutes:.0f}"
-        lines.append(f"| `{name}` | {sizes} | {rates} | {len(results)} | {made} |")
+        lines.append(f"| `{name}` | {sizes} | {rates} | {len(results)} | {made_by(first)} |")
     return "\n".join(lines)
 
 
@@ -120,9 +126,7 @@ def dense_accuracy(net: str, data: str) -> tuple[float, str]:
 
     name = f"{net}_{data}"
     results = kept_runs(lambda result: result["name"] == name)[name]
-    return statistics.mean(
-        r["test"]["accuracy"] for r in results
-    ), f"{mean_and_spread(results, 'test')} ({len(results)})"
+    return mean_accuracy(results), f"{mean_and_spread(results, 'test')} ({len(results)})"
 
 
 def compression_table() -> str:
@@ -142,14 +146,14 @@ def compression_table() -> str:
     for name, results in runs.items():
         first, packs = results[0], [r["compress"]["pack"] for r in results]
         dense, dense_text = dense_accuracy(first["net"], first["data"])
-        points = 100 * (statistics.mean(r["test"]["accuracy"] for r in results) - dense)
+        points = 100 * (mean_accuracy(results) - dense)
         sizes = [statistics.mean(pack["stages"][stage] for pack in packs) for stage in stages]
         whole = packs[0]["stages"]["dense"]
         bytes_of = " | ".join(f"{size:,.0f} ({whole / size:.0f}×)" for size in sizes[:-1])
         minutes = statistics.mean(r["seconds"] for r in results) / 60
         accuracies = f"{dense_text} | {mean_and_spread(results, 'test')} ({len(results)}) | {points:+.2f}"
-        made = f"{minutes:.0f} | {first['device']}, {first['precision']} | `{first['commit']}`"
-        lines.append(f"| `{name}` | {accuracies} | {bytes_of} | {sizes[-1]:,.0f} | {whole / sizes[-1]:.1f} | {made} |")
+        made = f"{sizes[-1]:,.0f} | {whole / sizes[-1]:.1f} | {minutes:.0f} | {made_by(first)}"
+        lines.append(f"| `{name}` | {accuracies} | {bytes_of} | {made} |")
     return "\n".join(lines)
 
 
@@ -173,14 +177,13 @@ def quantization_table() -> str:
     ]
     for name, results in kept_runs(lambda result: in_integers(result) is not None).items():
         first, floats = results[0], [of for of in map(in_integers, results) if of]
-        before, after = (statistics.mean(r["test"]["accuracy"] for r in of) for of in (floats, results))
+        before, after = (mean_accuracy(of) for of in (floats, results))
         accuracies = " | ".join(mean_and_spread(of, "test") for of in (floats, results))
         sizes = [statistics.mean(r["product_bytes"] for r in of) for of in (floats, results)]
         what = f"`{name}` | {first['net']}, {first['data']} | `{first['settings']['compress']}`"
         bytes_of = f"{sizes[0]:,.0f} | {sizes[1]:,.0f} ({sizes[1] / sizes[0]:.0%})"
-        made = f"{first['epochs']} | {first['device']}, {first['precision']} | `{first['commit']}`"
-        points = f"{100 * (after - before):+.2f}"
-        lines.append(f"| {what} | {accuracies} | {points} | {bytes_of} | {len(results)} | {made} |")
+        points, made = f"{100 * (after - before):+.2f}", f"{len(results)} | {first['epochs']} | {made_by(first)}"
+        lines.append(f"| {what} | {accuracies} | {points} | {bytes_of} | {made} |")
     return "\n".join(lines)
 
 
@@ -188,6 +191,7 @@ def draw_compression(path: Path) -> None:
     """Draw test accuracy against bytes, a point a run name of packed files, and a line where the dense net is."""
     from matplotlib.figure import Figure
 
+    from zoo.compare.pictures import as_svg
     from zoo.files import replacing
 
     nets: dict[tuple[str, str], list[tuple[float, float, float]]] = defaultdict(list)
@@ -206,7 +210,7 @@ def draw_compression(path: Path) -> None:
         axes.set_ylabel("test accuracy, %")
         axes.legend(fontsize="small")
     with replacing(path) as file:
-        figure.savefig(file, format="svg", metadata={"Date": None})
+        file.write(as_svg(figure))
 
 
 def benchmark_table(name: str) -> str:

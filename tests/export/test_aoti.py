@@ -3,12 +3,10 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 
 import pytest
 import torch
-from small import FACTS
+from small import FACTS, said_alone
 from torch import nn
 
 from zoo.errors import BadInput
@@ -30,8 +28,7 @@ def test_torch_alone_runs_it_for_any_number_of_images_and_it_is_never_run_here(t
         "logits = [net(torch.arange(784 * n).reshape(n, 1, 28, 28) / 784).tolist() for n in (1, 3, 64)]\n"
         "print(json.dumps([logits, net.get_metadata()]))"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(file)], capture_output=True, text=True, check=True)
-    logits, texts = json.loads(done.stdout)
+    logits, texts = said_alone(code, file)
     for n, found in zip((1, 3, 64), logits, strict=True):
         wanted = net(torch.arange(784 * n).reshape(n, 1, 28, 28) / 784)
         torch.testing.assert_close(torch.tensor(found), wanted.detach(), rtol=1e-5, atol=1e-5)

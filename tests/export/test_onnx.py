@@ -1,13 +1,11 @@
 """The .onnx file: ONNX Runtime computes the net from it alone, and what is damaged or foreign is refused."""
 
 import json
-import subprocess
-import sys
 
 import onnx
 import pytest
 import torch
-from small import BAKED, FACTS, tiny
+from small import BAKED, FACTS, said_alone, tiny
 
 from zoo.errors import BadInput
 from zoo.export.graphs import parts
@@ -43,8 +41,7 @@ def test_onnx_runtime_alone_computes_it_and_finds_what_a_user_must_know(file):
         "assert not {'torch', 'zoo'} & set(sys.modules)\n"
         "print(json.dumps([logits.tolist(), session.get_modelmeta().custom_metadata_map]))"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(file)], capture_output=True, text=True, check=True)
-    logits, texts = json.loads(done.stdout)
+    logits, texts = said_alone(code, file)
     torch.testing.assert_close(torch.tensor(logits), tiny()(torch.ones(2, 1, 28, 28)).detach(), rtol=0, atol=1e-5)
     assert json.loads(texts["classes"])[9] == "class 9"
     assert [json.loads(texts[name]) for name in ("mean", "std", "image_size", "channels")] == [[72.9], [90.0], 28, 1]

@@ -9,7 +9,7 @@ import zipfile
 
 import pytest
 import torch
-from small import BAKED, FACTS, tiny
+from small import BAKED, FACTS, said_alone, tiny
 from torch import nn
 
 from zoo.errors import BadInput
@@ -83,8 +83,7 @@ def test_torch_alone_reads_it_and_finds_what_a_user_must_know(file):
         "assert not any(name.startswith('zoo') for name in sys.modules)\n"
         "print(json.dumps([net(torch.ones(2, 1, 28, 28)).tolist(), texts['classes'], texts['mean']]))"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(file)], capture_output=True, text=True, check=True)
-    logits, classes, mean = json.loads(done.stdout)
+    logits, classes, mean = said_alone(code, file)
     torch.testing.assert_close(torch.tensor(logits), tiny()(torch.ones(2, 1, 28, 28)).detach(), rtol=0, atol=1e-5)
     assert json.loads(classes)[9] == "class 9"
     assert json.loads(mean) == [72.9]
