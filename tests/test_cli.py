@@ -13,6 +13,11 @@ from conftest import ROOT
         (["model=lenet6"], "model=lenet6", "lenet5"),
         (["model=zzz"], "model=zzz", "resnet18, resnet20"),
         (["modle=lenet5"], "modle", "did you mean model"),
+        (
+            ["experiment=deep_compression_lenet5", "compress.share.bits={ip1: 4}"],
+            "'compress.share.bits' has no such keys",
+            "~compress.share.bits '+compress.share.bits={...}' replaces it",
+        ),
         (["optim.lrr=0.1"], "optim.lrr", "optim.lr"),
         (["trainer.max_epoch=3"], "trainer.max_epoch", "trainer.max_epochs"),
         (["seeed=3"], "seeed", "seed"),

@@ -161,6 +161,8 @@ def _config_sentence(error: Exception, configs: Path | None = None, config_name:
     if configs and (match := re.match(r"Could not override '([^']+)'", first_line)):
         key = match.group(1).split("@")[0]
         parent, nearest = _valid_keys(key, configs, config_name)
+        if any(name.startswith(f"{key}.") for name in nearest):
+            return f"'{key}' has no such keys, and a mapping is merged; ~{key} '+{key}={{...}}' replaces it"
         return f"there is no setting '{key}'; in {parent or 'the config'} {choices(key, nearest)}"
     if isinstance(error, ConfigCompositionException) and error.__cause__ is not None:
         first_line += f" ({reason(error.__cause__)})"

@@ -75,6 +75,20 @@ def test_fashion_mnist_comes_from_debians_package_where_nothing_was_downloaded(t
     assert [p.name for p in (tmp_path / "data/FashionMNIST").iterdir()] == ["raw"]
 
 
+def test_two_processes_may_unpack_it_at_once(tmp_path, monkeypatch):
+    debian_archives(tmp_path, monkeypatch)
+    make = sources.tempfile.mkdtemp
+
+    def after_the_other(**where):
+        monkeypatch.setattr(sources.tempfile, "mkdtemp", make)
+        torchvision_images("FashionMNIST", str(tmp_path / "data"), download=False)
+        return make(**where)
+
+    monkeypatch.setattr(sources.tempfile, "mkdtemp", after_the_other)
+    assert len(torchvision_images("FashionMNIST", str(tmp_path / "data"), download=False).train) == 20
+    assert [p.name for p in (tmp_path / "data/FashionMNIST").iterdir()] == ["raw"]
+
+
 def test_a_truncated_archive_leaves_nothing_behind(tmp_path, monkeypatch):
     debian_archives(tmp_path, monkeypatch, cut=20)
     with pytest.raises(BadInput, match="FashionMNIST"):

@@ -93,8 +93,11 @@ def _unpack_debian_fashion_mnist(raw: Path) -> None:
             with gzip.open(archive) as packed, open(staging / archive.stem, "wb") as file:
                 shutil.copyfileobj(packed, file)
         staging.chmod(0o755)
-        if not raw.exists():  # another process may have been quicker
+        try:
             staging.rename(raw)
+        except OSError:
+            if not raw.exists():  # which it does where another process was quicker
+                raise
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
