@@ -240,7 +240,8 @@ def benchmark_table(name: str) -> str:
 
 def inference_table() -> str:
     """Give a row a net of benchmark_inference_<net>.json: how many times as fast as fp32 by Inductor the others are."""
-    others = ("int8 compiled", "fp32 eager", "ONNX Runtime fp32", "ONNX Runtime int8")
+    pruned = ("pruned: fp32 compiled", "pruned: int8 compiled")
+    others = ("int8 compiled", "ONNX Runtime fp32", "ONNX Runtime int8", *pruned)
     lines = [
         "| net | fp32 by Inductor, ms | " + " | ".join(f"{name}, ×" for name in others) + " | commit |",
         "|---|---:|" + "---:|" * len(others) + "---|",

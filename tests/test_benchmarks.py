@@ -7,6 +7,7 @@ from zoo.benchmarks import SUITES, loading
 from zoo.benchmarks.rounds import Suite, compare, compared, suite_of
 from zoo.errors import BadInput
 
+PRUNED = "only=[fp32 compiled,int8 compiled,ONNX Runtime int8,'pruned: fp32 eager','pruned: ONNX Runtime fp32']"
 STEP = ["suite=step", "model=resnet18", "data=imagenet", "data.image_size=65", "data.batch_size=2"]
 
 
@@ -53,9 +54,9 @@ def test_every_suite_that_is_offered_is_there(compose):
         ),
         (["suite=loader"], "torchvision's reference", ["ours"]),
         (
-            ["suite=inference", "model=lenet5_caffe", "data.batch_size=4"],
+            ["suite=inference", "model=lenet5_caffe", "data.batch_size=4", "compress=prune_channels", PRUNED],
             "fp32 compiled",
-            ["fp32 eager", "int8 compiled", "ONNX Runtime fp32", "ONNX Runtime int8"],
+            ["int8 compiled", "ONNX Runtime int8", "pruned: fp32 eager", "pruned: ONNX Runtime fp32"],
         ),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
@@ -71,6 +72,19 @@ def test_a_suite_measures_what_it_says(command, data_root, tmp_path, monkeypatch
     assert len(rest) == len(others)
     assert all(name.startswith(other) for name, other in zip(rest, others, strict=True))
     assert all(row["samples_per_second"] > 0 for row in report["figures"].values())
+
+
+def test_product_files_take_turns_whether_floats_or_int8(command, toy, teacher, tmp_path):
+    assert (
+        command("train", *toy, f"init_from={teacher}", "trainer.max_epochs=0", "compress=ptq_int8", "name=q").code == 0
+    )
+    run = next((tmp_path / "runs/q").iterdir())
+    names = [f"{run.name}/trained: fp32 eager", f"q/{run.name}: int8 compiled"]
+    files = f"checkpoint=[{run}/trained.safetensors,{run}/model.safetensors]"
+    settings = ["suite=inference", files, f"only=['{names[0]}','{names[1]}']", "rounds=1", "out=figures.json"]
+    outcome = command("scripts/benchmark", *settings)
+    assert outcome.code == 0, outcome.err
+    assert list(json.loads((tmp_path / "figures.json").read_text())["figures"]) == names
 
 
 @pytest.mark.parametrize(

@@ -3,15 +3,16 @@
 import copy
 import functools
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from zoo.benchmarks.rounds import Contender, Suite, compared, timed
+from zoo.benchmarks.rounds import Contender, Suite, timed
+from zoo.build import build
 from zoo.checkpoint import read_product
 from zoo.compress.program import rebuilt
 from zoo.compress.quantize import lower, program_of, ptq, traced
@@ -29,32 +30,43 @@ CALLS = 10  # of which a round takes the median, after one that warms the caches
 Forward = Callable[[Tensor], object]
 
 
-def inference_suite(cfg: DictConfig) -> Suite | Iterator[dict[str, dict[str, Any]]]:
+def inference_suite(cfg: DictConfig) -> Suite:
     """A batch through a net in eval mode: in fp32 and in int8, by torch and by ONNX Runtime, all with as many threads.
 
-    The net is that of the config, with random weights, or that of each product file that `cfg.checkpoint` names; where
-    one of these is in int8, its float contenders have random weights. The baseline is fp32 by Inductor.
+    The net is that of the config, with random weights, and with compress=prune_channels what that leaves of it, too; or
+    those of the product files that `cfg.checkpoint` names: where one of these is in int8, its float contenders have
+    random weights. The baseline is fp32 by Inductor, of the first net.
     """
     if cfg.checkpoint:
         paths = list(cfg.checkpoint) if OmegaConf.is_list(cfg.checkpoint) else [cfg.checkpoint]
-        return _of_products([Path(path) for path in paths], cfg)
-    images, net = _noise(cfg.data, cfg.data.batch_size), bare_net(cfg.model)
-    return _suite(net, _int8(net, images[:1]), images)
+        nets = [_of_product(Path(path), cfg.data.batch_size) for path in paths]
+    else:
+        images, net = _noise(cfg.data, cfg.data.batch_size), bare_net(cfg.model)
+        nets = [("", net, _int8(net, images[:1]), images)]
+        if pruning := cfg.compress.before_fit.get("channels"):
+            pruned = copy.deepcopy(net)
+            build(pruning, "compress.before_fit.channels")(pruned, example=(images[:1].to("meta"),))
+            nets.append(("pruned: ", pruned, _int8(pruned, images[:1]), images))
+    contenders = {
+        title + name: contender
+        for title, net, int8, images in nets
+        for name, contender in _contenders(net, int8, images).items()
+    }
+    return Suite(contenders, cfg.data.batch_size)
 
 
-def _of_products(paths: list[Path], cfg: DictConfig) -> Iterator[dict[str, dict[str, Any]]]:
-    for path in paths:
-        product = read_product(path)
-        config = OmegaConf.create(product.facts["config"])
-        images, net = _noise(config.data, cfg.data.batch_size), net_of(product)
-        int8 = net
-        if program_of(product.facts["recipe"]):
-            net = bare_net(config.model)
-            replay(net, product.facts["recipe"])
-        else:
-            int8 = _int8(net, images[:1])
-        title = "/".join(path.resolve().parts[-3:-1])
-        yield {f"{title}: {name}": row for name, row in compared(_suite(net, int8, images), cfg).items()}
+def _of_product(path: Path, batch_size: int) -> tuple[str, nn.Module, nn.Module, Tensor]:
+    product = read_product(path)
+    config = OmegaConf.create(product.facts["config"])
+    images, net = _noise(config.data, batch_size), net_of(product)
+    if program_of(product.facts["recipe"]):
+        net, int8 = bare_net(config.model), net
+        replay(net, product.facts["recipe"])
+    else:
+        int8 = _int8(net, images[:1])
+    whole = path.resolve()
+    title = whole.parent if path.stem == "model" else whole.with_suffix("")
+    return f"{'/'.join(title.parts[-2:])}: ", net, int8, images
 
 
 def _noise(data: DictConfig, batch_size: int) -> Tensor:
@@ -69,7 +81,7 @@ def _int8(net: nn.Module, image: Tensor) -> nn.Module:
     return rebuilt(*ptq(traced(net, (image.to("meta"),)), [(image, image)], 1), "the net")
 
 
-def _suite(net: nn.Module, int8: nn.Module, images: Tensor) -> Suite:
+def _contenders(net: nn.Module, int8: nn.Module, images: Tensor) -> dict[str, Contender]:
     net = net.eval().to(memory_format=torch.channels_last)
     images = images.to(memory_format=torch.channels_last)
     # First of all, since tracing a net has torch forget what it has compiled, of another net, too.
@@ -81,7 +93,7 @@ def _suite(net: nn.Module, int8: nn.Module, images: Tensor) -> Suite:
         "ONNX Runtime fp32": lambda: _onnx_runtime(graph),
         "ONNX Runtime int8": lambda: _onnx_runtime(quantized(copy.deepcopy(graph), [images.contiguous().numpy()])),
     }
-    return Suite({name: _contender(make, images) for name, make in ready.items()}, len(images))
+    return {name: _contender(make, images) for name, make in ready.items()}
 
 
 def _contender(make: Callable[[], Forward], images: Tensor) -> Contender:
