@@ -15,14 +15,9 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from zoo.benchmarks import tables
 from zoo.cli import command
 
-BENCHMARKS = ("train", "train_resnet20", "step", "loader", "augment", "startup", "logging", "gpu", "packed")
-MEASURED = (
-    ("samples/s", "samples_per_second", "{:,.0f}"),
-    ("TFLOPS", "tflops", "{:.2f}"),
-    ("test accuracy", "test_accuracy", "{:.2%}"),
-)
 PAGES = (
     "README.md",
     *(f"docs/{name}.md" for name in ("ten_minutes", "recipes", "speed", "compression", "packed_file", "quantization")),
@@ -187,6 +182,36 @@ def quantization_table() -> str:
     return "\n".join(lines)
 
 
+def pipeline_table() -> str:
+    """Give ResNet-20 as it was trained, with fewer channels, and those in int8: accuracy, arithmetic, bytes and speed.
+
+    Times are of benchmark_pipeline_<batch>.json, as `suite=inference checkpoint=[...]` of the three wrote them.
+    """
+    dense, pruned, int8 = (
+        json.loads((RESULTS / f"{name}_seed1.json").read_text())
+        for name in ("ptq_int8_resnet20", "prune_channels_resnet20", "qat_int8_pruned_resnet20")
+    )
+    reports = [json.loads((RESULTS / f"benchmark_pipeline_{batch}.json").read_text()) for batch in (1, 64)]
+    lines = [
+        "| ResNet-20 | test accuracy | MMACs | bytes | ms of 1 image | of 64 |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    rows = (
+        ("as trained", dense, in_integers(dense) or {}, "resnet20_fashion_mnist", "fp32 compiled"),
+        ("fewer channels", pruned, pruned, pruned["name"], "fp32 compiled"),
+        ("these in int8", int8, int8, int8["name"], "int8 compiled"),
+    )
+    for what, counted, tested, run, contender in rows:
+        times = []
+        for report in reports:
+            (name,) = (key for key in report["figures"] if key.startswith(f"{run}/") and key.endswith(f": {contender}"))
+            row = report["figures"][name]
+            times.append(f"{1000 * row['median_seconds']:.2f} ({1 / row['ratio']:.1f}×)")
+        sizes = f"{counted['macs'] / 1e6:.1f} | {tested['product_bytes']:,}"
+        lines.append(f"| {what} | {tested['test']['accuracy']:.2%} | {sizes} | {' | '.join(times)} |")
+    return "\n".join([*lines, "", f"One seed. Times are medians of Inductor's code {tables.made_on(reports[0])}."])
+
+
 def draw_compression(path: Path) -> None:
     """Draw test accuracy against bytes, a point a run name of packed files, and a line where the dense net is."""
     from matplotlib.figure import Figure
@@ -213,85 +238,6 @@ def draw_compression(path: Path) -> None:
         file.write(as_svg(figure))
 
 
-def benchmark_table(name: str) -> str:
-    """Give the figures that `scripts/benchmark.py ... out=docs/results/benchmark_<name>.json` wrote."""
-    file = RESULTS / f"benchmark_{name}.json"
-    if not file.exists():
-        return "Not measured yet."
-    report = json.loads(file.read_text())
-    rows = report["figures"].values()
-    more = [column for column in MEASURED if any(column[1] in row for row in rows)]
-    lines = ["| | seconds | ratio |" + "".join(f" {heading} |" for heading, _, _ in more)]
-    lines.append("|---|---:|---:|" + "---:|" * len(more))
-    for contender, row in report["figures"].items():
-        if "failed" in row:
-            lines.append(f"| {contender}: {row['failed']} |" + " |" * (2 + len(more)))
-            continue
-        low, high = row.get("ratio_range", (1, 1))
-        ratio = f"{row['ratio']:.2f} ({low:.2f} to {high:.2f})" if high > low else ""
-        cells = [form.format(row[key]) if key in row else "" for _, key, form in more]
-        lines.append("| " + " | ".join([contender, f"{row['median_seconds']:.2f}", ratio, *cells]) + " |")
-    where = f"on {report.get('device', 'cpu')} with {report['threads']} threads, torch {report['versions']['torch']}"
-    counts = [len(row["seconds"]) for row in rows if "seconds" in row]
-    rounds = f"{min(counts)}" if len(set(counts)) == 1 else f"{min(counts)} to {max(counts)}"
-    lines += ["", f"Medians of {rounds} rounds {where}, commit `{report['commit']}`."]
-    return "\n".join(lines)
-
-
-def inference_table() -> str:
-    """Give a row a net of benchmark_inference_<net>.json: how many times as fast as fp32 by Inductor the others are."""
-    pruned = ("pruned: fp32 compiled", "pruned: int8 compiled")
-    others = ("int8 compiled", "ONNX Runtime fp32", "ONNX Runtime int8", *pruned)
-    lines = [
-        "| net | fp32 by Inductor, ms | " + " | ".join(f"{name}, ×" for name in others) + " | commit |",
-        "|---|---:|" + "---:|" * len(others) + "---|",
-    ]
-    for file in sorted(RESULTS.glob("benchmark_inference_*.json")):
-        report = json.loads(file.read_text())
-        rows = report["figures"]
-        speeds = [f"{1 / rows[name]['ratio']:.2f}" if name in rows else "" for name in others]
-        net = f"`{file.stem.removeprefix('benchmark_inference_')}`"
-        base = f"{1000 * rows['fp32 compiled']['median_seconds']:.1f}"
-        lines.append("| " + " | ".join([net, base, *speeds, f"`{report['commit']}`"]) + " |")
-    return "\n".join(lines)
-
-
-def aims_table() -> str:
-    """Give what one H100 is to show, and what benchmark_gpu.json says that it did."""
-    figures = json.loads((RESULTS / "benchmark_gpu.json").read_text())["figures"]
-    epoch = "epoch of LeNet-5: "
-
-    def against(name: str, other: str) -> float:
-        return figures[other]["median_seconds"] / figures[name]["median_seconds"]
-
-    race = figures["fast_fashion_mnist eager"]
-    rows = (
-        ("ResNet-50, compiled: images/s", "≥", 3500, figures["ResNet-50 at 224 px: compiled"]["samples_per_second"]),
-        ("the same, as a stretch", "≥", 4500, figures["ResNet-50 at 224 px: compiled"]["samples_per_second"]),
-        (
-            "ResNet-18 at 32 px: % of the 989 TFLOPS of bf16 that NVIDIA names",
-            "≥",
-            30,
-            100 * figures["ResNet-18 at 32 px: compiled with CUDA graphs"]["tflops"] / 989,
-        ),
-        (
-            "LeNet-5: times as fast as PIL transforms, DataLoader, Lightning",
-            "≥",
-            30,
-            against(f"{epoch}train.py with CUDA graphs", f"{epoch}PIL transforms, DataLoader, Lightning"),
-        ),
-        ("ResNet-18: times as long as a loop by hand", "≤", 1.03, figures["epoch of ResNet-18: train.py"]["ratio"]),
-        ("fast_fashion_mnist, not compiled: seconds of training", "≤", 10, race["median_seconds"]),
-        ("its test accuracy, %", "≥", 95, 100 * race["test_accuracy"]),
-    )
-    lines = ["| | aim | measured | met |", "|---|---:|---:|---|"]
-    for what, bound, aim, found in rows:
-        is_met = found >= aim if bound == "≥" else found <= aim
-        shown = f"{found:,.0f}" if found > 1000 else f"{found:.2f}"
-        lines.append(f"| {what} | {bound} {aim:,} | {shown} | {'yes' if is_met else 'no'} |")
-    return "\n".join(lines)
-
-
 def recipe_table() -> str:
     """Give one row a recipe of configs/experiment."""
     from zoo.catalogue import recipes
@@ -308,11 +254,12 @@ TABLES = {
     "ten_minutes": lambda: accuracy_table(of_families=True),
     "sequences": sequence_table,
     "recipes": recipe_table,
-    "gpu_aims": aims_table,
-    "inference": inference_table,
     "compression": compression_table,
     "quantization": quantization_table,
-    **{f"benchmark_{name}": functools.partial(benchmark_table, name) for name in BENCHMARKS},
+    "pipeline": pipeline_table,
+    "gpu_aims": lambda: tables.aims_table(RESULTS),
+    "inference": lambda: tables.inference_table(RESULTS),
+    **{f"benchmark_{name}": functools.partial(tables.benchmark_table, RESULTS, name) for name in tables.BENCHMARKS},
 }
 
 

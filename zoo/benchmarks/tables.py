@@ -1,0 +1,96 @@
+"""Tables of what `scripts/benchmark.py ... out=benchmark_<name>.json` wrote into a folder of results."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+BENCHMARKS = ("train", "train_resnet20", "step", "loader", "augment", "startup", "logging", "gpu", "packed")
+MEASURED = (
+    ("samples/s", "samples_per_second", "{:,.0f}"),
+    ("TFLOPS", "tflops", "{:.2f}"),
+    ("test accuracy", "test_accuracy", "{:.2%}"),
+)
+
+
+def made_on(report: dict[str, Any]) -> str:
+    """Say on what, and by which commit, a report was made."""
+    where = f"on {report.get('device', 'cpu')} with {report['threads']} threads"
+    return f"{where}, torch {report['versions']['torch']}, commit `{report['commit']}`"
+
+
+def benchmark_table(results: Path, name: str) -> str:
+    """Give the figures that `scripts/benchmark.py ... out=benchmark_<name>.json` in a folder wrote."""
+    file = results / f"benchmark_{name}.json"
+    if not file.exists():
+        return "Not measured yet."
+    report = json.loads(file.read_text())
+    rows = report["figures"].values()
+    more = [column for column in MEASURED if any(column[1] in row for row in rows)]
+    lines = ["| | seconds | ratio |" + "".join(f" {heading} |" for heading, _, _ in more)]
+    lines.append("|---|---:|---:|" + "---:|" * len(more))
+    for contender, row in report["figures"].items():
+        if "failed" in row:
+            lines.append(f"| {contender}: {row['failed']} |" + " |" * (2 + len(more)))
+            continue
+        low, high = row.get("ratio_range", (1, 1))
+        ratio = f"{row['ratio']:.2f} ({low:.2f} to {high:.2f})" if high > low else ""
+        cells = [form.format(row[key]) if key in row else "" for _, key, form in more]
+        lines.append("| " + " | ".join([contender, f"{row['median_seconds']:.2f}", ratio, *cells]) + " |")
+    counts = [len(row["seconds"]) for row in rows if "seconds" in row]
+    rounds = f"{min(counts)}" if len(set(counts)) == 1 else f"{min(counts)} to {max(counts)}"
+    lines += ["", f"Medians of {rounds} rounds {made_on(report)}."]
+    return "\n".join(lines)
+
+
+def inference_table(results: Path) -> str:
+    """Give a row a net of benchmark_inference_<net>.json: how many times as fast as fp32 by Inductor the others are."""
+    pruned = ("pruned: fp32 compiled", "pruned: int8 compiled")
+    others = ("int8 compiled", "ONNX Runtime fp32", "ONNX Runtime int8", *pruned)
+    lines = [
+        "| net | fp32 by Inductor, ms | " + " | ".join(f"{name}, ×" for name in others) + " | commit |",
+        "|---|---:|" + "---:|" * len(others) + "---|",
+    ]
+    for file in sorted(results.glob("benchmark_inference_*.json")):
+        report = json.loads(file.read_text())
+        rows = report["figures"]
+        speeds = [f"{1 / rows[name]['ratio']:.2f}" if name in rows else "" for name in others]
+        net = f"`{file.stem.removeprefix('benchmark_inference_')}`"
+        base = f"{1000 * rows['fp32 compiled']['median_seconds']:.1f}"
+        lines.append("| " + " | ".join([net, base, *speeds, f"`{report['commit']}`"]) + " |")
+    return "\n".join(lines)
+
+
+def aims_table(results: Path) -> str:
+    """Give what one H100 is to show, and what benchmark_gpu.json says that it did."""
+    figures = json.loads((results / "benchmark_gpu.json").read_text())["figures"]
+    epoch = "epoch of LeNet-5: "
+
+    def against(name: str, other: str) -> float:
+        return figures[other]["median_seconds"] / figures[name]["median_seconds"]
+
+    race = figures["fast_fashion_mnist eager"]
+    rows = (
+        ("ResNet-50, compiled: images/s", "≥", 3500, figures["ResNet-50 at 224 px: compiled"]["samples_per_second"]),
+        ("the same, as a stretch", "≥", 4500, figures["ResNet-50 at 224 px: compiled"]["samples_per_second"]),
+        (
+            "ResNet-18 at 32 px: % of the 989 TFLOPS of bf16 that NVIDIA names",
+            "≥",
+            30,
+            100 * figures["ResNet-18 at 32 px: compiled with CUDA graphs"]["tflops"] / 989,
+        ),
+        (
+            "LeNet-5: times as fast as PIL transforms, DataLoader, Lightning",
+            "≥",
+            30,
+            against(f"{epoch}train.py with CUDA graphs", f"{epoch}PIL transforms, DataLoader, Lightning"),
+        ),
+        ("ResNet-18: times as long as a loop by hand", "≤", 1.03, figures["epoch of ResNet-18: train.py"]["ratio"]),
+        ("fast_fashion_mnist, not compiled: seconds of training", "≤", 10, race["median_seconds"]),
+        ("its test accuracy, %", "≥", 95, 100 * race["test_accuracy"]),
+    )
+    lines = ["| | aim | measured | met |", "|---|---:|---:|---|"]
+    for what, bound, aim, found in rows:
+        is_met = found >= aim if bound == "≥" else found <= aim
+        shown = f"{found:,.0f}" if found > 1000 else f"{found:.2f}"
+        lines.append(f"| {what} | {bound} {aim:,} | {shown} | {'yes' if is_met else 'no'} |")
+    return "\n".join(lines)
