@@ -147,7 +147,7 @@ def compression_table() -> str:
         bytes_of = " | ".join(f"{size:,.0f} ({whole / size:.0f}×)" for size in sizes[:-1])
         minutes = statistics.mean(r["seconds"] for r in results) / 60
         accuracies = f"{dense_text} | {mean_and_spread(results, 'test')} ({len(results)}) | {points:+.2f}"
-        made = f"{sizes[-1]:,.0f} | {whole / sizes[-1]:.1f} | {minutes:.0f} | {made_by(first)}"
+        made = f"{sizes[-1]:,.0f} | {whole / sizes[-1]:.1f} | {minutes:.{int(minutes < 1)}f} | {made_by(first)}"
         lines.append(f"| `{name}` | {accuracies} | {bytes_of} | {made} |")
     return "\n".join(lines)
 
