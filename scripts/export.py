@@ -20,7 +20,7 @@ def main(cfg: DictConfig) -> None:
         raise BadInput("of compress, export knows share and share_5bit; all else trains: python train.py init_from=...")
     product = read_product(cfg.checkpoint)
     if "share" in cfg.compress:
-        product = share_at_once(product, *(cfg.compress.share[key] for key in ("bits", "mean_bits", "init")))
+        product = share_at_once(product, *(cfg.compress.share[key] for key in ("bits", "mean_bits", "init", "rate")))
     exporting.export(product, names, Path(cfg.out or product.path.parent), cfg)
 
 

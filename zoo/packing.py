@@ -35,11 +35,13 @@ def pack(product: Product, half: bool = True) -> tuple[Product, dict[str, Any]]:
     return read_product(path), {"stages": stages, "ledger": ledger.plain(), "scalars": ledger.scalars()}
 
 
-def share_at_once(product: Product, bits: int | Mapping[str, int], mean_bits: float | None, init: Init) -> Product:
+def share_at_once(
+    product: Product, bits: int | Mapping[str, int], mean_bits: float | None, init: Init, rate: float
+) -> Product:
     """Let the weights of a product share values, without training them, as `compress.share` says."""
     weights = {name: weight.clone() for name, weight in product.weights.items()}
     large = {name: weight for name, weight in weights.items() if weight.ndim > 1}
     of_each = by_layer(bits, large, "compress.share.bits") if mean_bits is None else bits_by_budget(large, mean_bits)
     for name, num in of_each.items():
-        share(weights[name], num, init)
+        share(weights[name], num, init, rate)
     return Product(product.path, weights, product.facts)

@@ -167,6 +167,7 @@ def test_a_lottery_ticket_goes_back_to_early_weights(command, toy, only_run, tmp
         (["compress=prune", "compress.prune.sparsity={fc: 0.5}"], "no layer of this net is named 'fc'"),
         (["compress=prune", "compress.prune.score=size"], "prune.score=size does not fit"),
         (["compress=share", "compress.share.bits=9"], "a codebook has 1 to 8 bits"),
+        (["compress=share", "compress.share.rate=-1"], "rate=-1 is the price of a bit"),
     ],
 )
 def test_what_makes_no_sense_is_refused_in_a_sentence(command, toy, tmp_path, arguments, sentence):
@@ -179,6 +180,7 @@ def test_what_makes_no_sense_is_refused_in_a_sentence(command, toy, tmp_path, ar
 def test_killed_in_each_stage_it_ends_as_if_it_had_not_been(command, process, toy, only_run, tmp_path):
     line = [a for a in toy if not a.startswith(("trainer.", "data.batch_size"))]
     line += ["trainer.max_epochs=12", "data.batch_size=16", "compress=deep_compression", "compress.prune.every=10"]
+    line += ["compress.share.rate=0.01"]
     arguments = [*line, "callbacks.resume.every_minutes=0.0002"]
     assert command("train", *arguments).code == 0
     undisturbed = only_run().rename(tmp_path / "undisturbed")
@@ -204,6 +206,11 @@ def test_export_shares_at_once_what_was_trained(command, teacher):
     assert command("scripts/export", f"checkpoint={teacher}", "compress=share_5bit").code == 0
     weights = read_product(teacher.with_name("model.zoo")).weights
     assert all(len(weight.unique()) <= 32 for weight in weights.values() if weight.ndim > 1)
-    assert teacher.stat().st_size / teacher.with_name("model.zoo").stat().st_size > 6
+    size = teacher.with_name("model.zoo").stat().st_size
+    assert teacher.stat().st_size / size > 6
+    assert (
+        command("scripts/export", f"checkpoint={teacher}", "compress=share_5bit", "compress.share.rate=0.02").code == 0
+    )
+    assert teacher.with_name("model.zoo").stat().st_size < 0.9 * size
     outcome = command("scripts/export", f"checkpoint={teacher}", "compress=prune")
     assert (outcome.code, "export knows share" in outcome.sentence) == (2, True)

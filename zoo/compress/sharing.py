@@ -54,8 +54,13 @@ class Codebook:
 
 
 @torch.no_grad()
-def share(weight: Tensor, bits: int, init: Init = "linear", seed: int = 0) -> None:
-    """Let the survivors of a weight take at most 2^bits values, in place: the means of as many clusters (k-means)."""
+def share(weight: Tensor, bits: int, init: Init = "linear", rate: float = 0.0, seed: int = 0) -> None:
+    """Let the survivors of a weight take at most 2^bits values, in place: the means of as many clusters (k-means).
+
+    With `rate`, what a coder will take for a value counts as well, at `rate` variances of the survivors a bit: a
+    survivor goes to the value of the least squared distance plus that price (entropy-constrained quantization, Chou et
+    al., 1989; of nets, Choi et al., "Towards the limit of network quantization", 2017, section 5).
+    """
     if not 1 <= bits <= MOST_BITS:
         raise BadInput(f"{bits} bits were asked for a codebook; 1 to {MOST_BITS} will do")
     flat = weight.flatten().clone()
@@ -64,23 +69,36 @@ def share(weight: Tensor, bits: int, init: Init = "linear", seed: int = 0) -> No
     if not len(survivors):
         return
     means = kmeans_exactly(survivors, 2**bits) if init == "exact" else kmeans(survivors, 2**bits, init, seed)
-    flat[positions] = means[nearest(survivors, means)].to(flat.dtype)
+    if rate:
+        means, cuts = clustered(survivors, means, rate * float(survivors.var(correction=0)))
+    else:
+        cuts = borders(means)
+    flat[positions] = means[torch.searchsorted(cuts, survivors)].to(flat.dtype)
     weight.copy_(flat.view(weight.shape))
+
+
+def borders(means: Tensor, bits: Tensor | None = None, price: float = 0.0) -> Tensor:
+    """Give the numbers from which on the next of sorted means is the cheaper one, if it takes so many bits."""
+    middle = (means[1:] + means[:-1]) / 2
+    if bits is None or not price or len(means) < 2:
+        return middle
+    return (
+        (middle + price * bits.diff() / (2 * means.diff())).cummax(0).values
+    )  # where they cross, nothing lies between
 
 
 def nearest(values: Tensor, means: Tensor) -> Tensor:
     """Give the index of the nearest of sorted means for each value."""
-    return torch.searchsorted((means[1:] + means[:-1]) / 2, values.contiguous())
+    return torch.searchsorted(borders(means), values.contiguous())
 
 
-def kmeans(values: Tensor, num: int, init: Init = "linear", seed: int = 0, most_rounds: int = 100) -> Tensor:
+def kmeans(values: Tensor, num: int, init: Init = "linear", seed: int = 0) -> Tensor:
     """Cluster numbers (n,) around at most `num` means by Lloyd's rounds until nothing changes; gives them sorted.
 
     They begin evenly spread over the range (`linear`), over the numbers in order (`density`), or at numbers drawn by
     `seed`. A round costs as much as looking up `num` borders in sorted numbers.
     """
     values = values.double().sort().values
-    sums = torch.cat([values.new_zeros(1), values.cumsum(0)])
     if init == "linear":
         start = torch.linspace(0, 1, num, dtype=values.dtype, device=values.device)
         means = values[0] + (values[-1] - values[0]) * start
@@ -88,16 +106,28 @@ def kmeans(values: Tensor, num: int, init: Init = "linear", seed: int = 0, most_
         draw = torch.Generator().manual_seed(seed)
         ranks = (torch.arange(num) + 0.5) / num if init == "density" else torch.rand(num, generator=draw)
         means = values[(ranks * len(values)).long().to(values.device)]
-    means = means.unique()
+    return clustered(values, means.unique())[0]
+
+
+def clustered(values: Tensor, means: Tensor, price: float = 0.0, most_rounds: int = 100) -> tuple[Tensor, Tensor]:
+    """Move sorted means to those of their numbers, round by round; give them and the borders between them.
+
+    A number goes where squared distance plus `price` times bits is least, which are -log2 of the share of numbers that
+    went there in the round before. What nothing goes to is dropped.
+    """
+    values = values.double().sort().values
+    sums = torch.cat([values.new_zeros(1), values.cumsum(0)])
+    bits = torch.zeros_like(means)
     for _ in range(most_rounds):
-        middle = torch.searchsorted(values, (means[1:] + means[:-1]) / 2)
-        borders = torch.cat([middle.new_zeros(1), middle, middle.new_full((1,), len(values))])
-        filled = borders.diff() > 0
-        moved = (sums[borders[1:]] - sums[borders[:-1]])[filled] / borders.diff()[filled]
-        if len(moved) == len(means) and torch.equal(moved, means):
+        middle = torch.searchsorted(values, borders(means, bits, price))
+        cuts = torch.cat([middle.new_zeros(1), middle, middle.new_full((1,), len(values))])
+        filled = cuts.diff() > 0
+        counts = cuts.diff()[filled]
+        moved = (sums[cuts[1:]] - sums[cuts[:-1]])[filled] / counts
+        before, means, bits = (means, bits), moved, -(counts / len(values)).log2()
+        if torch.equal(before[0], means) and (not price or torch.equal(before[1], bits)):
             break
-        means = moved
-    return means
+    return means, borders(means, bits, price)
 
 
 def kmeans_exactly(values: Tensor, num: int) -> Tensor:
