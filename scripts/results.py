@@ -208,7 +208,7 @@ def pipeline_table() -> str:
             row = report["figures"][name]
             times.append(f"{1000 * row['median_seconds']:.2f} ({1 / row['ratio']:.1f}×)")
         sizes = f"{counted['macs'] / 1e6:.1f} | {tested['product_bytes']:,}"
-        lines.append(f"| {what} | {tested['test']['accuracy']:.2%} | {sizes} | {' | '.join(times)} |")
+        lines.append(f"| {what} | {100 * tested['test']['accuracy']:.2f} % | {sizes} | {' | '.join(times)} |")
     return "\n".join([*lines, "", f"One seed. Times are medians of Inductor's code {tables.made_on(reports[0])}."])
 
 

@@ -58,3 +58,30 @@ def test_nets_in_integers_have_a_table_of_their_own_with_means_of_their_seeds(sc
     assert cells[:5] == ["`ptq`", "resnet20, mnist", "`ptq_int8`", "95.10 % ± 0.14", "95.05 % ± 0.21"]
     assert cells[5:] == ["-0.05", "1,000", "281 (28%)", "2", "0", "cpu, 32-true", "`abc`"]
     assert len(script.accuracy_table().splitlines()) == len(script.sequence_table().splitlines()) == 2
+
+
+def test_the_pipeline_is_told_with_speed_against_the_net_that_it_began_with(script, tmp_path, monkeypatch):
+    monkeypatch.setattr(script, "RESULTS", tmp_path)
+    runs = {"ptq_int8_resnet20": 0.95, "prune_channels_resnet20": 0.948, "qat_int8_pruned_resnet20": 0.947}
+    for name, accuracy in runs.items():
+        told = {"int8": {"float": {"product_bytes": 1000, "test": {"accuracy": 0.951}}}}
+        result = {"name": name, "macs": 2e6, "product_bytes": 500, "test": {"accuracy": accuracy}, "compress": told}
+        (tmp_path / f"{name}_seed1.json").write_text(json.dumps(result))
+    times = {"resnet20_fashion_mnist": 0.004, "prune_channels_resnet20": 0.002, "qat_int8_pruned_resnet20": 0.001}
+    report = {
+        "figures": {
+            f"{run}/2026: {kind} compiled": {"median_seconds": seconds, "ratio": seconds / 0.004}
+            for run, seconds in times.items()
+            for kind in ("fp32", "int8")
+        },
+        "threads": 2,
+        "versions": {"torch": "2.14"},
+        "commit": "abc",
+    }
+    for batch in (1, 64):
+        (tmp_path / f"benchmark_pipeline_{batch}.json").write_text(json.dumps(report))
+    rows = script.pipeline_table().splitlines()[2:5]
+    dense, pruned, int8 = ([cell.strip() for cell in row.split("|")[2:]] for row in rows)
+    assert dense[:4] == ["95.10 %", "2.0", "1,000", "4.00 (1.0×)"]
+    assert pruned[:4] == ["94.80 %", "2.0", "500", "2.00 (2.0×)"]
+    assert int8[:5] == ["94.70 %", "2.0", "500", "1.00 (4.0×)", "1.00 (4.0×)"]
