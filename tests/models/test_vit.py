@@ -29,6 +29,7 @@ def test_tiny_and_small_have_the_parameters_of_deit(width, heads, params):
 
 def test_small_images_are_cut_into_patches_of_4_px():
     assert ViT(192, 12, 3, image_size=28).encoder.pos_embedding.shape[1] == 7 * 7 + 1
+    assert ViT(192, 12, 3, patch_size=7, image_size=28).encoder.pos_embedding.shape[1] == 4 * 4 + 1  # as asked
 
 
 def test_patches_that_do_not_tile_the_image_are_refused():

@@ -2,7 +2,8 @@
 
 Dosovitskiy et al., "An image is worth 16x16 words", 2020, section 3.1 and table 1; tiny and small as Touvron et al.,
 "Training data-efficient image transformers", 2020, table 1; with torchvision's parameter names. Images up to 64 px are
-cut into patches of 4 px, as everyone does for CIFAR, since 16 px would leave four; the position embedding is learnt.
+cut into patches of 4 px, as everyone does for CIFAR, since 16 px would leave four, unless less than 16 px is asked for;
+the position embedding is learnt.
 """
 
 import torch
@@ -13,7 +14,7 @@ from zoo.models.attention import Attention
 from zoo.models.stochastic_depth import StochasticDepth, decay_linearly
 
 SMALL_IMAGE_PX = 64
-SMALL_PATCH_PX = 4
+SMALL_PATCH_PX, LARGE_PATCH_PX = 4, 16
 
 
 class Block(nn.Module):
@@ -80,7 +81,7 @@ class ViT(nn.Module):
         stochastic_depth: float = 0.0,
     ) -> None:
         super().__init__()
-        patch = SMALL_PATCH_PX if image_size <= SMALL_IMAGE_PX else patch_size
+        patch = SMALL_PATCH_PX if image_size <= SMALL_IMAGE_PX and patch_size >= LARGE_PATCH_PX else patch_size
         if image_size % patch or width % num_heads:
             raise ValueError(
                 f"image_size={image_size} must be a multiple of patch_size={patch}, and width={width} of "
