@@ -187,11 +187,12 @@ def pipeline_table() -> str:
 
     Times are of benchmark_pipeline_<batch>.json, as `suite=inference checkpoint=[...]` of the three wrote them.
     """
-    dense, pruned, int8 = (
-        json.loads((RESULTS / f"{name}_seed1.json").read_text())
-        for name in ("ptq_int8_resnet20", "prune_channels_resnet20", "qat_int8_pruned_resnet20")
-    )
-    reports = [json.loads((RESULTS / f"benchmark_pipeline_{batch}.json").read_text()) for batch in (1, 64)]
+    names = ("ptq_int8_resnet20", "prune_channels_resnet20", "qat_int8_pruned_resnet20")
+    files = [RESULTS / f"{name}_seed1.json" for name in names]
+    files += [RESULTS / f"benchmark_pipeline_{batch}.json" for batch in (1, 64)]
+    if not all(file.exists() for file in files):
+        return "Not measured yet."
+    dense, pruned, int8, *reports = (json.loads(file.read_text()) for file in files)
     lines = [
         "| ResNet-20 | test accuracy | MMACs | bytes | ms of 1 image | of 64 |",
         "|---|---:|---:|---:|---:|---:|",
