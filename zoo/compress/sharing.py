@@ -78,13 +78,14 @@ def share(weight: Tensor, bits: int, init: Init = "linear", rate: float = 0.0, s
 
 
 def borders(means: Tensor, bits: Tensor | None = None, price: float = 0.0) -> Tensor:
-    """Give the numbers from which on the next of sorted means is the cheaper one, if it takes so many bits."""
+    """Give the numbers from which on the next of sorted means is the cheaper one, if it takes so many bits.
+
+    Where two of them cross, nothing lies between.
+    """
     middle = (means[1:] + means[:-1]) / 2
     if bits is None or not price or len(means) < 2:
         return middle
-    return (
-        (middle + price * bits.diff() / (2 * means.diff())).cummax(0).values
-    )  # where they cross, nothing lies between
+    return (middle + price * bits.diff() / (2 * means.diff())).cummax(0).values
 
 
 def nearest(values: Tensor, means: Tensor) -> Tensor:
