@@ -70,22 +70,22 @@ def share(weight: Tensor, bits: int, init: Init = "linear", rate: float = 0.0, s
         return
     means = kmeans_exactly(survivors, 2**bits) if init == "exact" else kmeans(survivors, 2**bits, init, seed)
     if rate:
-        means, cuts = clustered(survivors, means, rate * float(survivors.var(correction=0)))
+        means, cuts = clustered(survivors.sort().values, means, rate * float(survivors.var(correction=0)))
     else:
         cuts = borders(means)
     flat[positions] = means[torch.searchsorted(cuts, survivors)].to(flat.dtype)
     weight.copy_(flat.view(weight.shape))
 
 
-def borders(means: Tensor, bits: Tensor | None = None, price: float = 0.0) -> Tensor:
-    """Give the numbers from which on the next of sorted means is the cheaper one, if it takes so many bits.
+def borders(means: Tensor, costs: Tensor | None = None) -> Tensor:
+    """Give the numbers from which on the next of sorted means is the cheaper one, if `costs` add to squared distances.
 
     Where two of them cross, nothing lies between.
     """
     middle = (means[1:] + means[:-1]) / 2
-    if bits is None or not price or len(means) < 2:
+    if costs is None:
         return middle
-    return (middle + price * bits.diff() / (2 * means.diff())).cummax(0).values
+    return (middle + costs.diff() / (2 * means.diff())).cummax(0).values
 
 
 def nearest(values: Tensor, means: Tensor) -> Tensor:
@@ -111,24 +111,23 @@ def kmeans(values: Tensor, num: int, init: Init = "linear", seed: int = 0) -> Te
 
 
 def clustered(values: Tensor, means: Tensor, price: float = 0.0, most_rounds: int = 100) -> tuple[Tensor, Tensor]:
-    """Move sorted means to those of their numbers, round by round; give them and the borders between them.
+    """Move sorted means to those of their sorted numbers, round by round; give them and the borders between them.
 
     A number goes where squared distance plus `price` times bits is least, which are -log2 of the share of numbers that
     went there in the round before. What nothing goes to is dropped.
     """
-    values = values.double().sort().values
     sums = torch.cat([values.new_zeros(1), values.cumsum(0)])
-    bits = torch.zeros_like(means)
+    costs = torch.zeros_like(means)
     for _ in range(most_rounds):
-        middle = torch.searchsorted(values, borders(means, bits, price))
+        middle = torch.searchsorted(values, borders(means, costs))
         cuts = torch.cat([middle.new_zeros(1), middle, middle.new_full((1,), len(values))])
         filled = cuts.diff() > 0
         counts = cuts.diff()[filled]
         moved = (sums[cuts[1:]] - sums[cuts[:-1]])[filled] / counts
-        before, means, bits = (means, bits), moved, -(counts / len(values)).log2()
-        if torch.equal(before[0], means) and (not price or torch.equal(before[1], bits)):
+        before, means, costs = (means, costs), moved, -price * (counts / len(values)).log2()
+        if torch.equal(before[0], means) and torch.equal(before[1], costs):
             break
-    return means, borders(means, bits, price)
+    return means, borders(means, costs)
 
 
 def kmeans_exactly(values: Tensor, num: int) -> Tensor:
