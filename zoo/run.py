@@ -51,9 +51,9 @@ def build_data(run: Run) -> ResidentData:
     """
     settings = run.cfg.data
     _check_kinds(run.cfg)
-    teacher = _teacher(run) if "teacher" in run.cfg.task else None
+    teachers = _teachers(run) if "teacher" in run.cfg.task else []
     if "mean" in settings:
-        _normalise_as_before(run, teacher)
+        _normalise_as_before(run, teachers)
     wanted: Any = OmegaConf.to_container(settings, resolve=True)
     if settings.batch_size == "auto":  # until `fit` knows it
         wanted["batch_size"] = 2 * ranks.world_size()
@@ -67,7 +67,7 @@ def build_data(run: Run) -> ResidentData:
             settings[name] = number
             if run.cfg.model.get(name, number) is None:
                 run.cfg.model[name] = number
-    if teacher:
+    for teacher in teachers:
         _check_teacher(run, teacher, facts)
     return data
 
@@ -82,7 +82,7 @@ def _check_kinds(cfg: DictConfig) -> None:
         )
 
 
-def _normalise_as_before(run: Run, teacher: Product | None) -> None:
+def _normalise_as_before(run: Run, teachers: list[Product]) -> None:
     """Have images normalised, unless the config says how, as the weights expect that a run begins with.
 
     Those are published ones, or weights that `init_from` brings and that began so, or else the teacher's.
@@ -97,17 +97,19 @@ def _normalise_as_before(run: Run, teacher: Product | None) -> None:
             theirs = read_product(run.cfg.init_from).facts["config"]["data"]
             if theirs.get("mean") and len(theirs["mean"]) == settings.in_channels:
                 settings.mean, settings.std = theirs["mean"], theirs["std"]
-        elif teacher:
-            seen = teacher.facts["data"]
+        elif teachers:
+            seen = teachers[0].facts["data"]
             if len(seen["mean"]) == settings.in_channels:
                 settings.mean, settings.std = seen["mean"], seen["std"]
 
 
-def _teacher(run: Run) -> Product:
-    if run.cfg.task.teacher is None:
-        raise BadInput("task.teacher=null: name the model.safetensors of a net that was trained on these data")
-    run.cfg.task.teacher = str(Path(run.cfg.task.teacher).resolve())  # so that the run can be resumed from anywhere
-    return read_product(run.cfg.task.teacher)
+def _teachers(run: Run) -> list[Product]:
+    named = run.cfg.task.teacher
+    if not named:
+        raise BadInput(f"task.teacher={named}: name the model.safetensors of a net that was trained on these data")
+    files = [str(Path(one).resolve()) for one in ([named] if isinstance(named, str) else named)]
+    run.cfg.task.teacher = files[0] if isinstance(named, str) else files  # so that the run can be resumed from anywhere
+    return [read_product(file) for file in files]
 
 
 def _check_teacher(run: Run, teacher: Product, facts: ImageFacts) -> None:
@@ -142,7 +144,9 @@ def build_task(run: Run, net: nn.Module) -> Task:
     task: Any = OmegaConf.to_container(run.cfg.task, resolve=True)
     given = {"net": net, "optimizer": optimizer, "schedule": schedule}
     if "teacher" in task:
-        given["teacher"] = laid_out(net_of(read_product(task.pop("teacher"))), run.cfg)
+        files = task.pop("teacher")
+        files = [files] if isinstance(files, str) else files
+        given["teacher"] = [laid_out(net_of(read_product(file)), run.cfg) for file in files]
     built: Task = build(task, "task", **given)
     name = "num_classes" if "num_classes" in run.cfg.model else "num_target_tokens"
     wanted = built.num_outputs or run.cfg.data[name]

@@ -27,6 +27,15 @@ def test_the_loss_is_the_papers_formula():
     torch.testing.assert_close(task.training_step((images, labels), 0), expected)
 
 
+def test_several_teachers_teach_the_mean_of_their_probabilities():
+    net, teachers, (images, labels) = LeNet5(), [LeNet5(), LeNet5(activation="tanh")], batch()
+    p = sum((teacher(images) / 2).softmax(1) for teacher in teachers) / 2
+    q = (net(images) / 2).softmax(1)
+    task = Distillation(net=net, teacher=teachers, temperature=2.0, alpha=1.0, **COMMON)
+    torch.testing.assert_close(task.training_step((images, labels), 0), 4 * (p * (p / q).log()).sum(1).mean())
+    assert len(list(task.parameters())) == len(list(net.parameters()))
+
+
 def test_a_teacher_that_agrees_has_nothing_to_teach_and_one_without_a_share_no_say():
     net = LeNet5()
     same, (images, labels) = LeNet5(), batch()
@@ -63,7 +72,8 @@ def test_a_teacher_is_cast_to_the_precision_of_the_run(command, toy_smoke, teach
 
 
 def test_a_net_learns_from_its_teacher_and_the_run_goes_on_after_a_stop(command, toy, only_run, tmp_path, teacher):
-    line = ["task=distill", f"task.teacher={teacher.relative_to(tmp_path)}", "model=lenet300", *toy]
+    once = teacher.relative_to(tmp_path)
+    line = ["task=distill", f"task.teacher=[{once},{once}]", "model=lenet300", *toy]
     assert command("train", *line, "task.alpha=1", "trainer.max_epochs=2").code == 0
     student = next(folder for folder in (tmp_path / "runs/toy").iterdir() if folder != teacher.parent)
     outcome = command("train", f"resume={student}", "trainer.max_epochs=3")
@@ -83,6 +93,8 @@ def test_a_teacher_that_saw_another_split_is_told(command, toy, teacher, tmp_pat
     [
         (["task.teacher=null"], "name the model.safetensors"),
         (["task.teacher=nowhere.safetensors"], "nowhere.safetensors"),
+        (["task.teacher=[]"], "task.teacher=[]: name the model.safetensors"),
+        (["task.teacher=[{teacher},nowhere.safetensors]"], "nowhere.safetensors"),
         (["task.teacher={teacher}", "data.mean=[90.0]", "data.std=[70.0]"], "other mean of images"),
         (["task.teacher={teacher}", "data=mnist_5k", "data.augment=null"], "other classes"),
         (["task.teacher={teacher}", "+task.temprature=3"], "did you mean temperature"),
