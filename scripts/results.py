@@ -37,8 +37,7 @@ def keep(folder: Path) -> Path:
     result = json.loads(file.read_text())
     result.pop("folder")
     for key, value in result["settings"].items():
-        if isinstance(value, str) and os.path.isabs(value):
-            result["settings"][key] = os.path.basename(value)
+        result["settings"][key] = [_relative(one) for one in value] if isinstance(value, list) else _relative(value)
     if result["settings"].get("task") == "rotation":
         raise BadInput(f"add={folder} guessed rotations; the tables are of nets that name classes")
     if result["settings"].get("data.folds"):
@@ -47,6 +46,11 @@ def keep(folder: Path) -> Path:
     RESULTS.mkdir(parents=True, exist_ok=True)
     write_json(target, result)
     return target
+
+
+def _relative(value: Any) -> Any:
+    """Leave a file's name of a path of some machine."""
+    return os.path.basename(value) if isinstance(value, str) and os.path.isabs(value) else value
 
 
 def kept_runs(belongs: Callable[[dict[str, Any]], bool]) -> dict[str, list[dict[str, Any]]]:

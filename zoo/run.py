@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import glob
 import logging
 import platform
 import warnings
@@ -107,8 +108,9 @@ def _teachers(run: Run) -> list[Product]:
     named = run.cfg.task.teacher
     if not named:
         raise BadInput(f"task.teacher={named}: name the model.safetensors of a net that was trained on these data")
-    files = [str(Path(one).resolve()) for one in ([named] if isinstance(named, str) else named)]
-    run.cfg.task.teacher = files[0] if isinstance(named, str) else files  # so that the run can be resumed from anywhere
+    patterns = [named] if isinstance(named, str) else named
+    files = [str(Path(file).resolve()) for one in patterns for file in sorted(glob.glob(one)) or [one]]
+    run.cfg.task.teacher = files  # so that the run can be resumed from anywhere, with the same ones
     return [read_product(file) for file in files]
 
 
@@ -144,9 +146,7 @@ def build_task(run: Run, net: nn.Module) -> Task:
     task: Any = OmegaConf.to_container(run.cfg.task, resolve=True)
     given = {"net": net, "optimizer": optimizer, "schedule": schedule}
     if "teacher" in task:
-        files = task.pop("teacher")
-        files = [files] if isinstance(files, str) else files
-        given["teacher"] = [laid_out(net_of(read_product(file)), run.cfg) for file in files]
+        given["teacher"] = [laid_out(net_of(read_product(file)), run.cfg) for file in task.pop("teacher")]
     built: Task = build(task, "task", **given)
     name = "num_classes" if "num_classes" in run.cfg.model else "num_target_tokens"
     wanted = built.num_outputs or run.cfg.data[name]

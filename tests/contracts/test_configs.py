@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import CONFIGS, options
 from hydra.utils import get_object
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from zoo.build import build
 from zoo.catalogue import RECIPE, matches
@@ -82,16 +82,24 @@ def smaller(experiment: str) -> list[str]:
     return ["data.num_classes=4", "data.num_validation=4", "data.batch_size=2", "data.num_workers=0", *size, *depth]
 
 
+def is_missing(recipe: DictConfig, key: str) -> bool:
+    """Say whether a recipe leaves a key for a person to give."""
+    group, _, name = key.rpartition(".")
+    node = recipe.get(group) if group else recipe
+    return node is not None and OmegaConf.is_missing(node, name)
+
+
 @pytest.mark.parametrize("experiment", [slow_if_twin(experiment) for experiment in EXPERIMENTS])
 def test_every_experiment_composes_and_its_smoke_run_finishes(command, data_root, tmp_path, experiment):
     limits = [f"trainer.limit_{part}_batches={num}" for part, num in (("train", 2), ("val", 1), ("test", 1))]
     cpu = ["trainer.max_epochs=1", "trainer.accelerator=cpu", "trainer.log_every_n_steps=1", "+data.eval_batch_size=16"]
     line = [f"data_root={data_root}", *smaller(experiment), *cpu, *limits]
     recipe = OmegaConf.load(CONFIGS / "experiment" / f"{experiment}.yaml")
-    if OmegaConf.is_missing(recipe, "init_from"):  # it goes on from what another one gives, which it names first
+    missing = {key for key in ("init_from", "task.teacher") if is_missing(recipe, key)}
+    if missing:  # it goes on from what another one gives, which it names first
         assert command("train", f"experiment={recipe.defaults[0]}", *line, "runs=dense").code == 0
         (product,) = tmp_path.glob("dense/*/*/model.safetensors")
-        line.append(f"init_from={product}")
+        line.extend(f"{key}={product}" for key in missing)
     outcome = command("train", f"experiment={experiment}", *line)
     assert outcome.code == 0, outcome.err
     assert len(list(tmp_path.glob(f"runs/{experiment}/*/result.json"))) == 1
