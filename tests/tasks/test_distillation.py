@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from zoo.checkpoint import read_product
 from zoo.models.lenet import LeNet5
 from zoo.tasks.classification import ImageClassification
 from zoo.tasks.distillation import Distillation
@@ -73,9 +74,11 @@ def test_a_teacher_is_cast_to_the_precision_of_the_run(command, toy_smoke, teach
 
 def test_a_net_learns_from_its_teacher_and_the_run_goes_on_after_a_stop(command, toy, only_run, tmp_path, teacher):
     once = teacher.relative_to(tmp_path)
-    line = ["task=distill", f"task.teacher=[{once},{once}]", "model=lenet300", *toy]
+    line = ["task=distill", f"task.teacher=[{once},{once.parent}/model.*]", "model=lenet300", *toy]
     assert command("train", *line, "task.alpha=1", "trainer.max_epochs=2").code == 0
+    assert len(list(once.parent.glob("model.*"))) == 1
     student = next(folder for folder in (tmp_path / "runs/toy").iterdir() if folder != teacher.parent)
+    assert read_product(student / "model.safetensors").facts["config"]["task"]["teacher"] == [str(teacher)] * 2
     outcome = command("train", f"resume={student}", "trainer.max_epochs=3")
     assert outcome.code == 0, outcome.err
     assert "3 of 3" in outcome.out
