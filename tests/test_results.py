@@ -34,6 +34,16 @@ def test_it_has_published_numbers(recipe, facts):
     assert [cell.strip() for cell in row.split("|")][2:6] == facts
 
 
+def test_what_is_kept_of_a_run_has_no_paths_of_its_machine(script, tmp_path, monkeypatch):
+    monkeypatch.setattr(script, "RESULTS", tmp_path)
+    settings = {"task": "distill", "task.teacher": ["/home/me/one.safetensors", "/home/me/other.safetensors"]}
+    result = {"name": "small", "seed": 3, "folder": "/home/me/runs", "settings": settings}
+    (tmp_path / "result.json").write_text(json.dumps(result))
+    kept = json.loads(script.keep(tmp_path).read_text())
+    assert kept["settings"]["task.teacher"] == ["one.safetensors", "other.safetensors"]
+    assert "/home/me" not in json.dumps(kept)
+
+
 def test_nets_in_integers_have_a_table_of_their_own_with_means_of_their_seeds(script, tmp_path, monkeypatch):
     monkeypatch.setattr(script, "RESULTS", tmp_path)
     for seed, before, after in ((1, 0.95, 0.949), (2, 0.952, 0.952)):
