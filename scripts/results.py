@@ -119,13 +119,10 @@ def compressed_runs() -> dict[str, list[dict[str, Any]]]:
     return kept_runs(lambda result: "pack" in result.get("compress", {}))
 
 
-def dense_accuracy(net: str, data: str) -> tuple[float, str]:
-    """Give the mean test accuracy of the net that compressed ones are held against, also as text with its spread."""
-    from zoo.compare.runs import mean_and_spread
-
+def dense_runs(net: str, data: str) -> list[dict[str, Any]]:
+    """Give the results of the net that compressed ones are held against."""
     name = f"{net}_{data}"
-    results = kept_runs(lambda result: result["name"] == name)[name]
-    return mean_accuracy(results), f"{mean_and_spread(results, 'test')} ({len(results)})"
+    return kept_runs(lambda result: result["name"] == name)[name]
 
 
 def compression_table() -> str:
@@ -137,20 +134,21 @@ def compression_table() -> str:
 
     stages = [f"{stage} by the paper's formula" for stage in ("P", "P+Q", "P+Q+Huffman")] + ["P+Q+coding"]
     lines = [
-        "| experiment | dense (seeds) | the file (seeds) | points | P | P+Q | P+Q+Huffman | the file, bytes | "
-        "times smaller | minutes | device | commit |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|---|",
+        "| experiment | dense (seeds) | the file (seeds) | points | epochs of each | P | P+Q | P+Q+Huffman | "
+        "the file, bytes | times smaller | minutes | device | commit |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|---|",
     ]
     runs = compressed_runs()
     for name, results in runs.items():
         first, packs = results[0], [r["compress"]["pack"] for r in results]
-        dense, dense_text = dense_accuracy(first["net"], first["data"])
-        points = 100 * (mean_accuracy(results) - dense)
+        dense = dense_runs(first["net"], first["data"])
+        points = 100 * (mean_accuracy(results) - mean_accuracy(dense))
         sizes = [statistics.mean(pack["stages"][stage] for pack in packs) for stage in stages]
         whole = packs[0]["stages"]["dense"]
         bytes_of = " | ".join(f"{size:,.0f} ({whole / size:.0f}×)" for size in sizes[:-1])
         minutes = statistics.mean(r["seconds"] for r in results) / 60
-        accuracies = f"{dense_text} | {mean_and_spread(results, 'test')} ({len(results)}) | {points:+.2f}"
+        texts = " | ".join(f"{mean_and_spread(of, 'test')} ({len(of)})" for of in (dense, results))
+        accuracies = f"{texts} | {points:+.2f} | {dense[0]['epochs']}, {first['epochs']}"
         made = f"{sizes[-1]:,.0f} | {whole / sizes[-1]:.1f} | {minutes:.{int(minutes < 1)}f} | {made_by(first)}"
         lines.append(f"| `{name}` | {accuracies} | {bytes_of} | {made} |")
     return "\n".join(lines)
@@ -234,7 +232,7 @@ def draw_compression(path: Path) -> None:
     for axes, ((net, data), points) in zip(figure.subplots(1, len(nets), squeeze=False)[0], nets.items(), strict=True):
         sizes, means, spreads = zip(*sorted(points), strict=True)
         axes.errorbar(sizes, means, spreads, marker="o", capsize=3, label="decoded file")
-        axes.axhline(100 * dense_accuracy(net, data)[0], color="grey", linestyle="--", label="dense net")
+        axes.axhline(100 * mean_accuracy(dense_runs(net, data)), color="grey", linestyle="--", label="dense net")
         axes.set_title(f"{net}, {data}", loc="left", fontsize="medium")
         axes.set_xlabel("kB on the disk")
         axes.set_ylabel("test accuracy, %")
