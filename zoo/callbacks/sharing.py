@@ -24,9 +24,9 @@ class WeightSharing(Compression):
     section 3). No codebook is kept: what is equal before a step is equal after it. `before` is what was validated last
     before that moment.
 
-    From `rehearse` on until then, the net computes with shared values, which are found anew `every` so many steps,
-    while each weight goes on by itself, with the gradient that its value gets (the straight-through estimator, Bengio
-    et al., 2013). So it may still go over to another value, which members of a cluster cannot.
+    From `rehearse` on until then, the net computes with shared values, which follow their members `every` so many
+    steps, while each weight goes on by itself, with the gradient that its value gets (the straight-through estimator,
+    Bengio et al., 2013). So it may still go over to another value, which members of a cluster cannot.
     """
 
     def __init__(
@@ -103,6 +103,8 @@ class WeightSharing(Compression):
             put(self.weights, {name: rounding.rounded(self.free[name]) for name, rounding in self.roundings.items()})
 
     def _find(self) -> dict[str, Rounding]:
+        if self.roundings:
+            return {name: rounding.again(self.weights[name], self.rate) for name, rounding in self.roundings.items()}
         if self.mean_bits is not None:
             self.bits_of = bits_by_budget(self.weights, self.mean_bits)
         return {

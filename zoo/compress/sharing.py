@@ -80,8 +80,15 @@ class Rounding:
         means = kmeans_exactly(survivors, 2**bits) if init == "exact" else kmeans(survivors, 2**bits, init, seed)
         if not rate:
             return cls(positions, means, borders(means))
-        price = rate * float(survivors.var(correction=0))
-        return cls(positions, *clustered(survivors.sort().values, means, price))
+        return cls(positions, *clustered(survivors.sort().values, means, rate * float(survivors.var(correction=0))))
+
+    @torch.no_grad()
+    def again(self, weight: Tensor, rate: float = 0.0) -> "Rounding":
+        """Move the values to where the survivors have gone since, so that few of them change places at once."""
+        flat = weight.flatten()
+        positions = flat.nonzero().flatten()
+        survivors = flat[positions].double().sort().values
+        return Rounding(positions, *clustered(survivors, self.means, rate * float(survivors.var(correction=0))))
 
     @torch.no_grad()
     def rounded(self, weight: Tensor) -> Tensor:
