@@ -14,9 +14,9 @@ from conftest import ROOT
         (["model=zzz"], "model=zzz", "resnet18, resnet20"),
         (["modle=lenet5"], "modle", "did you mean model"),
         (
-            ["experiment=deep_compression_lenet5", "compress.share.bits={ip1: 4}"],
-            "'compress.share.bits' has no such keys",
-            "~compress.share.bits '+compress.share.bits={...}' replaces it",
+            ["compress=share", "compress.share={bit: 4}"],
+            "'compress.share' has no such keys",
+            "~compress.share '+compress.share={...}' replaces it",
         ),
         (["optim.lrr=0.1"], "optim.lrr", "optim.lr"),
         (["trainer.max_epoch=3"], "trainer.max_epoch", "trainer.max_epochs"),
