@@ -198,8 +198,13 @@ def _of_many(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def resolve_precision(precision: str, accelerator: str) -> str:
-    """Turn `auto` into bf16-mixed where CUDA does it in hardware, 16-mixed on older cards, and 32-true elsewhere."""
+    """Turn `auto` into bf16-mixed where CUDA does it in hardware, 16-mixed on older cards, and 32-true elsewhere.
+
+    Warns of bf16 on a CPU that has no instructions for it.
+    """
     if precision != "auto":
+        if accelerator == "cpu" and precision.startswith("bf16") and torch.backends.cpu.get_cpu_capability() == "AVX2":
+            log.warning("This CPU emulates trainer.precision=%s, slowly: 32-true will take less time here.", precision)
         return precision
     if accelerator in ("cpu", "mps", "tpu") or not torch.cuda.is_available():
         return "32-true"
