@@ -44,7 +44,7 @@ def test_a_run_leaves_a_whole_folder_and_learns(command, toy, only_run):
     result = json.loads((folder / "result.json").read_text())
     assert result["params"] == 61_706
     assert result["macs"] == 416_520
-    assert result["test"]["accuracy"] > 0.8  # of ten classes; CPUs round bf16 in their own ways
+    assert result["test"]["accuracy"] > 0.9
     assert result["num_samples"] == {"train": 640, "val": 60, "test": 200}
     assert result["epochs"] == 3
     assert result["bytes"]["model.safetensors"] == (folder / "model.safetensors").stat().st_size
