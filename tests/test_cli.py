@@ -82,6 +82,7 @@ from conftest import ROOT
         (["task.head_lr=-1"], "head_lr=-1", "above 0"),
         (["task.head_lr=fast"], "task.head_lr=fast", "a number"),
         (["data.mean=[1,2]", "data.std=[1,2]"], "data.mean=[1, 2]", "a number a channel"),
+        (["data.distinct_epochs=0"], "data.distinct_epochs=0", "at least 1"),
         (["data.mean=[100]"], "data.mean", "give mean and std"),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else "",

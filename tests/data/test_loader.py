@@ -7,11 +7,11 @@ from zoo.data.loader import BatchLoader, centre
 from zoo.data.policies import RandAugment
 
 
-def loader(n=103, shuffle=True, seed=1, augmentations=(), batch_size=10, rank=0, world_size=1):
+def loader(n=103, shuffle=True, seed=1, augmentations=(), batch_size=10, rank=0, world_size=1, **others):
     labels = torch.arange(n)
     images = (labels % 256).to(torch.uint8)[:, None, None, None].expand(n, 1, 4, 4).contiguous()
     mean, std = torch.tensor([10.0]), torch.tensor([5.0])
-    settings = {"shuffle": shuffle, "seed": seed, "augmentations": augmentations}
+    settings = {"shuffle": shuffle, "seed": seed, "augmentations": augmentations, **others}
     return BatchLoader(images, labels, batch_size, mean, std, rank=rank, world_size=world_size, **settings)
 
 
@@ -45,19 +45,37 @@ def test_epochs_differ_and_repeat_by_their_number_and_seed():
     assert order(0) != order(0, seed=2)
 
 
+def test_after_the_distinct_epochs_the_same_batches_come_again_with_their_numbers_in_another_order():
+    one = loader(augmentations=[RandomCrop(1)], distinct_epochs=2)
+
+    def batches(epoch):
+        one.set_epoch(epoch)
+        return {one.number_of(images): (images, labels) for images, labels in one}
+
+    first, second, third = map(batches, range(3))
+    assert sorted([*first, *second]) == list(range(20))
+    assert list(first) != list(third)
+    assert first.keys() == third.keys()
+    for number, (images, labels) in third.items():
+        assert torch.equal(images, first[number][0])
+        assert torch.equal(labels, first[number][1])
+    assert one.number_of(images.clone()) is None
+
+
+@pytest.mark.parametrize("distinct_epochs", [None, 2])
 @pytest.mark.parametrize("stop", [0, 1, 4, 9])
-def test_a_restored_state_goes_on_with_the_batches_that_would_have_come(stop):
-    augmentations = [RandomCrop(1)]
-    whole = loader(augmentations=augmentations)
+def test_a_restored_state_goes_on_with_the_batches_that_would_have_come(stop, distinct_epochs):
+    settings = {"augmentations": [RandomCrop(1)], "distinct_epochs": distinct_epochs}
+    whole = loader(**settings)
     whole.set_epoch(3)
     expected = list(whole)
 
-    first = loader(augmentations=augmentations)
+    first = loader(**settings)
     first.set_epoch(3)
     iterator = iter(first)
     for _ in range(stop):
         next(iterator)
-    second = loader(augmentations=augmentations)
+    second = loader(**settings)
     second.load_state_dict(first.state_dict())
     rest = list(second)
     assert len(rest) == len(expected) - stop

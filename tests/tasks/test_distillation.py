@@ -1,3 +1,4 @@
+import csv
 import functools
 
 import pytest
@@ -5,6 +6,7 @@ import torch
 from torch import nn
 
 from zoo.checkpoint import read_product
+from zoo.data.loader import BatchLoader
 from zoo.models.lenet import LeNet5
 from zoo.tasks.classification import ImageClassification
 from zoo.tasks.distillation import Distillation
@@ -82,6 +84,33 @@ def test_a_net_learns_from_its_teacher_and_the_run_goes_on_after_a_stop(command,
     outcome = command("train", f"resume={student}", "trainer.max_epochs=3")
     assert outcome.code == 0, outcome.err
     assert "3 of 3" in outcome.out
+
+
+@pytest.mark.parametrize("distinct_epochs", [None, 1])
+def test_a_teacher_is_asked_once_of_images_that_come_again_and_says_the_same(
+    command, toy, tmp_path, teacher, monkeypatch, distinct_epochs
+):
+    asked = []
+    ask = Distillation._soft
+    monkeypatch.setattr(
+        Distillation, "_soft", lambda task, logits: asked.append(logits.requires_grad) or ask(task, logits)
+    )
+    line = [*toy, "task=distill", f"task.teacher={teacher}", f"data.distinct_epochs={distinct_epochs or 'null'}"]
+    assert command("train", *line, "name=asked").code == 0
+    num_steps, num_asked = sum(asked), asked.count(False)
+    assert num_steps == 3 * 10  # 640 images
+    assert num_asked == num_steps // 3 if distinct_epochs else num_steps
+    if distinct_epochs:
+        monkeypatch.setattr(BatchLoader, "number_of", lambda loader, images: None)
+        assert command("train", *line, "name=asked_again").code == 0
+        assert asked.count(False) == num_asked + num_steps
+        kept, anew = (next(tmp_path.glob(f"runs/{name}/*/metrics.csv")) for name in ("asked", "asked_again"))
+        assert losses(kept) == losses(anew) != []
+
+
+def losses(metrics):
+    with open(metrics) as file:
+        return [row["train/loss"] for row in csv.DictReader(file) if row["train/loss"]]
 
 
 def test_a_teacher_that_saw_another_split_is_told(command, toy, teacher, tmp_path):

@@ -46,7 +46,8 @@ class ImageData(ResidentData):
     by `split_seed` only, so that every run of whatever `seed` has the same. With `folds`, for cross-validation, they
     are the `fold`-th (from 0) of as many equal parts, whatever `num_validation` says. `mean` and `std` normalise each
     channel, in units of a pixel's 0…255; by default they are those of the remaining training images, or of
-    2,000 of them where they are in files.
+    2,000 of them where they are in files. After `distinct_epochs` the training images of the first epoch come again,
+    augmented as they were then.
 
     Raises BadInput where the data contradict num_classes, in_channels or image_size, or where a size cannot be met.
     """
@@ -67,6 +68,7 @@ class ImageData(ResidentData):
         eval_batch_size: int = 500,
         augment: Mapping[str, Augmentation | None] | None = None,
         mix: Mix | None = None,
+        distinct_epochs: int | None = None,
         mean: list[float] | None = None,
         std: list[float] | None = None,
         cache: Cache = "auto",
@@ -93,11 +95,14 @@ class ImageData(ResidentData):
                 )
         if mix is not None and batch_size < 2:
             raise BadInput(f"data.mix wants two images and more, and data.batch_size={batch_size}")
+        if distinct_epochs is not None and distinct_epochs < 1:
+            raise BadInput(f"data.distinct_epochs={distinct_epochs} must be at least 1, or null for no end of them")
         self.source, self.num_classes, self.in_channels, self.image_size = source, num_classes, in_channels, image_size
         self.num_validation, self.num_test = num_validation, num_test
         self.folds, self.fold = folds, fold
         self.augmentations = [a for a in (augment or {}).values() if a is not None]
         self.mix, self.mean, self.std = mix, mean, std
+        self.distinct_epochs = distinct_epochs
         self.cache, self.split_seed = cache, split_seed
         self.splits: dict[str, LabelledImages] = {}
 
@@ -208,6 +213,7 @@ class ImageData(ResidentData):
             shuffle=training,
             augmentations=self.augmentations if training else (),
             mix=self.mix if training else None,
+            distinct_epochs=self.distinct_epochs if training else None,
             num_classes=len(facts.classes),
             seed=self.seed,
             rank=self.trainer.global_rank if self.trainer else 0,

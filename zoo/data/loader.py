@@ -1,5 +1,6 @@
 """Batches of whole data sets: no per-sample Python, and a position that can be saved."""
 
+import random
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -25,6 +26,8 @@ class BatchLoader:
     Every random number is a function of (seed, epoch, batch), so that a state is two integers, and after
     `load_state_dict` the batches come that would have come. Shuffled loaders drop a last short batch. Of each shuffled
     batch every one of `world_size` processes has an equal share, and other data are shared out among them whole.
+
+    After `distinct_epochs` the same batches come again, each epoch's in an order of its own, and have the same numbers.
     """
 
     def __init__(
@@ -40,6 +43,7 @@ class BatchLoader:
         shuffle: bool = False,
         augmentations: Sequence[Augmentation] = (),
         mix: Mix | None = None,
+        distinct_epochs: int | None = None,
         num_classes: int = 0,
         seed: int = 0,
         rank: int = 0,
@@ -51,10 +55,12 @@ class BatchLoader:
         self.scale = (1 / std).to(self.device)[:, None, None]
         self.shuffle, self.augmentations, self.seed = shuffle, tuple(augmentations), seed
         self.mix, self.num_classes = mix, num_classes
+        self.distinct_epochs = distinct_epochs
         self.rank, self.world_size = rank, world_size
         self.epoch = 0
         self.position = 0  # batches of this epoch that were handed out
         self._start = 0
+        self._last: tuple[Tensor, int] | None = None  # images that were handed out, and the number of their batch
         self._draws = Draws(0, self.device, rank, world_size)
 
     batch_sampler = None  # Lightning asks for it beside `sampler`
@@ -74,8 +80,9 @@ class BatchLoader:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         start, self._start = self._start, 0
-        for batch, (images, index) in enumerate(self._fetch(self._indices()[start:]), start):
-            self.position = batch + 1
+        batches, parts = self._order()[start:], self._indices()
+        fetched = self._fetch([parts[batch] for batch in batches])
+        for self.position, (batch, (images, index)) in enumerate(zip(batches, fetched, strict=True), start + 1):
             labels = self.labels[index].to(self.device, non_blocking=True)
             if self.augmentations or self.mix:
                 self._reseed(1 + batch)
@@ -84,7 +91,20 @@ class BatchLoader:
             images = normalised(centre(images, self.image_size), self.mean, self.scale)
             if self.mix:
                 images, labels = self.mix(images, one_hot(labels, self.num_classes).to(torch.float32), self._draws)
+            if self.distinct_epochs:
+                self._last = images, self.epoch % self.distinct_epochs * len(self) + batch
             yield images, labels
+
+    def number_of(self, images: Tensor) -> int | None:
+        """Give the number of the batch handed out last, if these are its images and will come again; None if not."""
+        return self._last[1] if self._last is not None and self._last[0] is images else None
+
+    def _order(self) -> Sequence[int]:
+        """Give the numbers of the batches in the order in which they come, the same in every process."""
+        batches = range(len(self))
+        if not self.shuffle or not self.distinct_epochs:
+            return batches
+        return random.Random(self.seed * 1_000_003 + self.epoch).sample(batches, len(batches))
 
     def _indices(self) -> Sequence[Index]:
         """Give what each of this process's batches is made of.
@@ -111,7 +131,8 @@ class BatchLoader:
 
     def _reseed(self, draw: int) -> None:
         """Start the streams of one batch, or with 0 of the epoch's order; primes keep neighbours' streams apart."""
-        self._draws.start(((self.seed * 1_000_003 + self.epoch) * 1_000_033 + draw) % 2**63)
+        epoch = self.epoch % self.distinct_epochs if self.distinct_epochs else self.epoch
+        self._draws.start(((self.seed * 1_000_003 + epoch) * 1_000_033 + draw) % 2**63)
 
     def state_dict(self) -> dict[str, int]:
         return {"epoch": self.epoch, "position": self.position}
