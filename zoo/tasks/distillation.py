@@ -52,7 +52,7 @@ class Distillation(ImageClassification):
 
     def _wanted(self, images: Tensor) -> Tensor:
         """Give the logarithms of the teachers' probabilities, kept or asked for: (N, classes)."""
-        loader = self._trainer and self._trainer.train_dataloader
+        loader: Any = self._trainer and self._trainer.train_dataloader
         number = loader.number_of(images) if hasattr(loader, "number_of") else None
         if number in self._told:
             return self._told[number]
