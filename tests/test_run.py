@@ -372,10 +372,11 @@ def test_gradients_are_clipped_in_every_precision(command, toy, only_run, precis
 @pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
 @pytest.mark.parametrize("loss", ["cross_entropy", "hinge"])
 def test_a_net_cast_to_a_precision_trains_is_counted_exactly_and_goes_on(command, toy, only_run, precision, loss):
-    assert command("train", *toy, f"trainer.precision={precision}", f"task.loss={loss}").code == 0
+    line = [f"trainer.precision={precision}", f"task.loss={loss}", "seed=2"]  # 1 loses a class where AVX2 rounds bf16
+    assert command("train", *toy, *line).code == 0
     result = json.loads((only_run() / "result.json").read_text())
     assert (result["precision"], result["macs"]) == (precision, 416_520)
-    assert result["test"]["accuracy"] > 0.8  # of ten classes; CPUs round bf16 in their own ways
+    assert result["test"]["accuracy"] > 0.9
     hits = 200 * result["test"]["accuracy"]  # bf16 would round the share to three digits
     assert hits == pytest.approx(round(hits), abs=1e-4)
     weights = read_product(only_run() / "model.safetensors").weights

@@ -99,7 +99,7 @@ def test_a_teacher_is_asked_once_of_images_that_come_again_and_says_the_same(
     assert command("train", *line, "name=asked").code == 0
     num_steps, num_asked = sum(asked), asked.count(False)
     assert num_steps == 3 * 10  # 640 images
-    assert num_asked == num_steps // 3 if distinct_epochs else num_steps
+    assert num_asked == (num_steps // 3 if distinct_epochs else num_steps)
     if distinct_epochs:
         monkeypatch.setattr(BatchLoader, "number_of", lambda loader, images: None)
         assert command("train", *line, "name=asked_again").code == 0

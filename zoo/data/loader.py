@@ -92,8 +92,13 @@ class BatchLoader:
             if self.mix:
                 images, labels = self.mix(images, one_hot(labels, self.num_classes).to(torch.float32), self._draws)
             if self.distinct_epochs:
-                self._last = images, self.epoch % self.distinct_epochs * len(self) + batch
+                self._last = images, self._epoch * len(self) + batch
             yield images, labels
+
+    @property
+    def _epoch(self) -> int:
+        """Give the first epoch that had the batches of this one."""
+        return self.epoch % self.distinct_epochs if self.distinct_epochs else self.epoch
 
     def number_of(self, images: Tensor) -> int | None:
         """Give the number of the batch handed out last, if these are its images and will come again; None if not."""
@@ -131,8 +136,7 @@ class BatchLoader:
 
     def _reseed(self, draw: int) -> None:
         """Start the streams of one batch, or with 0 of the epoch's order; primes keep neighbours' streams apart."""
-        epoch = self.epoch % self.distinct_epochs if self.distinct_epochs else self.epoch
-        self._draws.start(((self.seed * 1_000_003 + epoch) * 1_000_033 + draw) % 2**63)
+        self._draws.start(((self.seed * 1_000_003 + self._epoch) * 1_000_033 + draw) % 2**63)
 
     def state_dict(self) -> dict[str, int]:
         return {"epoch": self.epoch, "position": self.position}
