@@ -462,12 +462,15 @@ def test_tf32_is_one_switch_for_matrices_and_convolutions(command, toy_smoke):
 
 def test_precision_is_fp32_on_a_cpu_and_a_named_one_is_kept():
     assert resolve_precision("auto", "cpu") == "32-true"
-    assert resolve_precision("bf16-mixed", "cpu") == "bf16-mixed"
+    assert resolve_precision("bf16-true", "cpu") == "bf16-true"
 
 
-@pytest.mark.parametrize(("capability", "warned"), [("AVX2", True), ("AVX512", False)])
-def test_bf16_that_a_cpu_emulates_is_warned_of(command, toy_smoke, monkeypatch, capability, warned):
+@pytest.mark.parametrize(("capability", "taken"), [("AVX2", "32-true"), ("AVX512", "bf16-mixed")])
+def test_a_cpu_trains_in_bf16_where_it_need_not_emulate_it(
+    command, toy_smoke, only_run, monkeypatch, capability, taken
+):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     outcome = command("train", *toy_smoke, "trainer.precision=bf16-mixed")
     assert outcome.code == 0
-    assert ("32-true will take less time" in outcome.err) == warned
+    assert ("it trains in 32-true" in outcome.err) == (taken == "32-true")
+    assert json.loads((only_run() / "result.json").read_text())["precision"] == taken

@@ -200,11 +200,13 @@ def _of_many(settings: dict[str, Any]) -> dict[str, Any]:
 def resolve_precision(precision: str, accelerator: str) -> str:
     """Turn `auto` into bf16-mixed where CUDA does it in hardware, 16-mixed on older cards, and 32-true elsewhere.
 
-    Warns of bf16 on a CPU that has no instructions for it.
+    A CPU without instructions for bf16 would emulate bf16-mixed 30 times slower than 32-true, and not for LSTMs: it
+    takes 32-true and says so.
     """
+    if precision == "bf16-mixed" and accelerator == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2":
+        log.warning("This CPU has no instructions for trainer.precision=bf16-mixed: it trains in 32-true.")
+        return "32-true"
     if precision != "auto":
-        if accelerator == "cpu" and precision.startswith("bf16") and torch.backends.cpu.get_cpu_capability() == "AVX2":
-            log.warning("This CPU emulates trainer.precision=%s, slowly: 32-true will take less time here.", precision)
         return precision
     if accelerator in ("cpu", "mps", "tpu") or not torch.cuda.is_available():
         return "32-true"

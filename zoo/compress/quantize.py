@@ -22,7 +22,7 @@ from torch.export import ExportedProgram
 
 from zoo.compress.program import Program, QuantizedNet, layer_of, written
 from zoo.compress.recipe import Step
-from zoo.errors import BadInput, choices
+from zoo.errors import BadInput, ZooError, choices
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 DEFAULTS: list[Any] = [None, None, None, [0, 0], [1, 1], False]  # of max_pool2d's arguments
@@ -289,10 +289,13 @@ def lower(net: nn.Module, images: Tensor) -> None:
     """Compile a net in eval mode for a CPU, in place, for images of this shape and under torch.no_grad(), and call it.
 
     Inductor freezes the weights, which lets it fuse int8 layers with what is around them: without, they are slower than
-    floats. Other shapes, and inference mode, would have it compile anew and freeze nothing.
+    floats. Other shapes, and inference mode, would have it compile anew and freeze nothing. ZooError for a net in int8
+    where the CPU would compute something else.
     """
     import torch._inductor.config
 
+    if isinstance(net, QuantizedNet) and not sums_int8_exactly():
+        raise ZooError("Inductor's int8 needs a CPU with VNNI, and this one has none: sums would be cut off at 16 bits")
     with _quietly():
         # Brings the patterns of int8 layers with it.
         import torchao.quantization.pt2e.quantizer.x86_inductor_quantizer  # noqa: F401
@@ -300,6 +303,11 @@ def lower(net: nn.Module, images: Tensor) -> None:
         net.compile(dynamic=False)
         with torch._inductor.config.patch(freezing=True), torch.no_grad():
             net(images)
+
+
+def sums_int8_exactly() -> bool:
+    """Say whether this CPU has VNNI, without which two products of int8 are added in 16 bits, and cut off there."""
+    return torch.cpu._is_vnni_supported()
 
 
 @contextlib.contextmanager

@@ -33,6 +33,7 @@ def onnx_runtime(path: str, threads: int) -> Run:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3  # errors
+    options.add_session_config_entry("session.x64quantprecision", "1")  # or CPUs without VNNI cut off sums in int8
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     names = [one.name for one in session.get_inputs()]
     return lambda arrays: session.run(None, dict(zip(names, arrays, strict=True)))

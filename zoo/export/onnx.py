@@ -93,6 +93,7 @@ def open_onnx(path: Path) -> Opened:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3  # errors
+    options.add_session_config_entry("session.x64quantprecision", "1")  # or CPUs without VNNI cut off sums in int8
     try:  # from bytes, so that no other file is read, whatever the graph says
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # of ONNX Runtime's own, which have no common parent
