@@ -4,14 +4,11 @@ import csv
 import json
 import signal
 import time
-from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import scalars
-from torch import nn
 
-from zoo.callbacks.sharing import WeightSharing
 from zoo.checkpoint import read_product
 from zoo.data.images import ImageData
 
@@ -103,27 +100,6 @@ def test_what_is_tested_is_what_the_packed_file_holds(command, toy, only_run):
     assert evaluation["loss"] == pytest.approx(result["test"]["loss"], rel=1e-4)
 
 
-def test_a_rehearsal_takes_the_gradient_at_shared_values_and_moves_the_weights_that_it_has():
-    torch.manual_seed(0)
-    net, images, labels = nn.Sequential(nn.Linear(20, 10)), torch.randn(32, 20), torch.randint(10, (32,))
-    net[0].weight.data[net[0].weight.abs() < 0.05] = 0
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.5)
-    trainer = SimpleNamespace(global_step=0, estimated_stepping_batches=10, optimizers=[optimizer], callbacks=[])
-    sharing, task = WeightSharing(bits=2, rehearse=0.0, begin=1.0), SimpleNamespace(net=net, device="cpu")
-    sharing.on_train_start(trainer, task)
-    for step in range(3):
-        trainer.global_step, free = step, net[0].weight.detach().clone()
-        sharing.on_train_batch_start(trainer, task, None, step)
-        shared = net[0].weight.detach().clone().requires_grad_()
-        assert len(shared[shared != 0].unique()) <= 4 < len(free[free != 0].unique())
-        loss = nn.functional.cross_entropy(images @ shared.T + net[0].bias.detach(), labels)
-        (gradient,) = torch.autograd.grad(loss, shared)
-        nn.functional.cross_entropy(net(images), labels).backward()
-        sharing.on_after_backward(trainer, task)
-        optimizer.step(), optimizer.zero_grad()
-        torch.testing.assert_close(net[0].weight.detach(), free - 0.5 * gradient)
-
-
 def test_an_accuracy_budget_is_kept_and_test_data_are_touched_once(command, toy, only_run, tmp_path, monkeypatch):
     toy = [*toy, "data.num_validation=250"]  # so many that an epoch within the budget is no luck
     assert command("train", *toy, "trainer.max_epochs=6").code == 0
@@ -192,9 +168,6 @@ def test_a_lottery_ticket_goes_back_to_early_weights(command, toy, only_run, tmp
         (["compress=prune", "compress.prune.score=size"], "prune.score=size does not fit"),
         (["compress=share", "compress.share.bits=9"], "a codebook has 1 to 8 bits"),
         (["compress=share", "compress.share.rate=-1"], "rate=-1 is the price of a bit"),
-        (["compress=share", "compress.share.rehearse=0.8"], "rehearse=0.8, begin=0.75: each must be a share of all"),
-        (["compress=share", "compress.share.every=0"], "every=0 steps must be at least 1"),
-        (["compress=deep_compression", "compress.share.rehearse=0.5", "compress.prune.regrow=0.3"], "prune.regrow=0"),
     ],
 )
 def test_what_makes_no_sense_is_refused_in_a_sentence(command, toy, tmp_path, arguments, sentence):
@@ -207,11 +180,11 @@ def test_what_makes_no_sense_is_refused_in_a_sentence(command, toy, tmp_path, ar
 def test_killed_in_each_stage_it_ends_as_if_it_had_not_been(command, process, toy, only_run, tmp_path):
     line = [a for a in toy if not a.startswith(("trainer.", "data.batch_size"))]
     line += ["trainer.max_epochs=12", "data.batch_size=16", "compress=deep_compression", "compress.prune.every=10"]
-    line += ["compress.share.rate=0.01", "compress.share.rehearse=0.55", "compress.share.every=7"]
+    line += ["compress.share.rate=0.01"]
     arguments = [*line, "callbacks.resume.every_minutes=0.0002"]
     assert command("train", *arguments).code == 0
     undisturbed = only_run().rename(tmp_path / "undisturbed")
-    for stage in (100, 300, 400):  # of 480 steps: pruning until 240, rehearsal from 264, sharing from 360 on
+    for stage in (100, 300, 400):  # of 480 steps: pruning until 240, sharing from 360 on
         running = process("train", *arguments)
         while True:
             time.sleep(0.02)

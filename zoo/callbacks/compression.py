@@ -126,5 +126,5 @@ def keep_from_now_on(trainer: lightning.Trainer) -> None:
 @torch.no_grad()
 def put(weights: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
     """Put values into weights of the same names."""
-    for name, value in values.items():
-        weights[name].copy_(value)
+    for name, weight in weights.items():
+        weight.copy_(values[name])

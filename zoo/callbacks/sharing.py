@@ -7,10 +7,9 @@ from typing import Any
 import lightning
 from torch import Tensor
 
-from zoo.callbacks.compression import Compression, keep_from_now_on, net_of, put, start_anew, step_at
-from zoo.callbacks.pruning import Pruning
+from zoo.callbacks.compression import Compression, keep_from_now_on, net_of, start_anew, step_at
 from zoo.compress.pruning import by_layer, prunable
-from zoo.compress.sharing import MOST_BITS, Codebook, Init, Rounding, bits_by_budget
+from zoo.compress.sharing import MOST_BITS, Codebook, Init, bits_by_budget, share
 from zoo.errors import BadInput
 
 
@@ -23,10 +22,6 @@ class WeightSharing(Compression):
     gradient is the sum of its members', and the optimizer begins anew, so that members move alike (Han et al., 2015,
     section 3). No codebook is kept: what is equal before a step is equal after it. `before` is what was validated last
     before that moment.
-
-    From `rehearse` on until then, the net computes with shared values, which follow their members `every` so many
-    steps, while each weight goes on by itself, with the gradient that its value gets (the straight-through estimator,
-    Bengio et al., 2013). So it may still go over to another value, which members of a cluster cannot.
     """
 
     def __init__(
@@ -36,8 +31,6 @@ class WeightSharing(Compression):
         init: Init = "linear",
         rate: float = 0.0,
         begin: float = 0.75,
-        rehearse: float | None = None,
-        every: int = 50,
     ) -> None:
         super().__init__()
         given = [*bits.values()] if isinstance(bits, Mapping) else [bits]
@@ -49,20 +42,14 @@ class WeightSharing(Compression):
             )
         if not 0 <= rate < math.inf:
             raise ValueError(f"rate={rate} is the price of a bit, in variances: 0 and more, such as 0.005")
-        if every < 1:
-            raise ValueError(f"every={every} steps must be at least 1")
         self.bits, self.mean_bits, self.init, self.rate, self.begin = bits, mean_bits, init, rate, begin
-        self.rehearse, self.every = rehearse, every
         self.check_moments()
         self.weights: dict[str, Tensor] = {}
         self.codebooks: dict[str, Codebook] = {}
-        self.roundings: dict[str, Rounding] = {}  # while it rehearses
-        self.free: dict[str, Tensor] = {}  # weights as they were, while the net computes with rounded ones
         self.before: dict[str, float] = {}
-        self.found: dict[str, tuple[Tensor, Tensor]] = {}  # means and cuts of a run that goes on
 
     def moments(self) -> dict[str, float]:
-        return {**({} if self.rehearse is None else {"rehearse": self.rehearse}), "begin": self.begin}
+        return {"begin": self.begin}
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         super().on_fit_start(trainer, pl_module)
@@ -70,11 +57,6 @@ class WeightSharing(Compression):
             raise BadInput(
                 "task.max_norm shortens the weights of each unit, and compress.share wants shared ones equal"
             )
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, Pruning) and callback.regrow and self.rehearse is not None:
-                raise BadInput(
-                    "compress.share.rehearse wants survivors that stay where they are; compress.prune.regrow=0"
-                )
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
@@ -82,38 +64,19 @@ class WeightSharing(Compression):
         self.bits_of = by_layer(self.bits, self.weights, "compress.share.bits")
         if trainer.global_step > step_at(trainer, self.begin):
             self._read_codebooks()
-        else:
-            for name, found in self.found.items():
-                positions = self.weights[name].flatten().nonzero().flatten()
-                self.roundings[name] = Rounding(positions, *(part.to(positions.device) for part in found))
 
     def on_train_batch_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        step, begin = trainer.global_step, step_at(trainer, self.begin)
-        if step == begin and not self.codebooks:
-            put(self.weights, {name: rounding.rounded(self.weights[name]) for name, rounding in self._find().items()})
-            self._read_codebooks()
-            start_anew(trainer)
-            keep_from_now_on(trainer)
-        elif self.rehearse is not None and step_at(trainer, self.rehearse) <= step < begin:
-            if (step - step_at(trainer, self.rehearse)) % self.every == 0 or not self.roundings:
-                self.roundings = self._find()
-            self.free = {name: self.weights[name].detach().clone() for name in self.roundings}
-            put(self.weights, {name: rounding.rounded(self.free[name]) for name, rounding in self.roundings.items()})
-
-    def _find(self) -> dict[str, Rounding]:
-        if self.roundings:
-            return {name: rounding.again(self.weights[name], self.rate) for name, rounding in self.roundings.items()}
+        if self.codebooks or trainer.global_step != step_at(trainer, self.begin):
+            return
         if self.mean_bits is not None:
             self.bits_of = bits_by_budget(self.weights, self.mean_bits)
-        return {
-            name: Rounding.of(self.weights[name], bits, self.init, self.rate) for name, bits in self.bits_of.items()
-        }
-
-    def on_after_backward(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        put(self.weights, self.free)
-        self.free = {}
+        for name, bits in self.bits_of.items():
+            share(self.weights[name], bits, self.init, self.rate)
+        self._read_codebooks()
+        start_anew(trainer)
+        keep_from_now_on(trainer)
 
     def _read_codebooks(self) -> None:
         self.codebooks = {name: Codebook.of(self.weights[name]) for name in self.bits_of}
@@ -142,7 +105,7 @@ class WeightSharing(Compression):
         return {"validation_before_sharing": {k.removeprefix("val/"): v for k, v in self.before.items()}}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"before": self.before, "found": {name: (r.means, r.cuts) for name, r in self.roundings.items()}}
+        return {"before": self.before}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.before, self.found = state["before"], state.get("found", {})
+        self.before = state["before"]

@@ -53,56 +53,28 @@ class Codebook:
         return flat.view(like.shape)
 
 
-@dataclass(frozen=True)
-class Rounding:
-    """To which of its layer's few values each survivor of a weight goes, and would go if it were another number."""
-
-    positions: Tensor  # (survivors,) int64, in the flattened weight
-    means: Tensor  # (clusters,) float64, ascending
-    cuts: Tensor  # (clusters - 1,) float64: from which number on the next mean is taken
-
-    @classmethod
-    @torch.no_grad()
-    def of(cls, weight: Tensor, bits: int, init: Init = "linear", rate: float = 0.0, seed: int = 0) -> "Rounding":
-        """Find at most 2^bits values for the survivors of a weight: the means of as many clusters (k-means).
-
-        With `rate`, what a coder will take for a value counts as well, at `rate` variances of the survivors a bit: a
-        survivor goes to the value of the least squared distance plus that price (entropy-constrained quantization,
-        Chou et al., 1989; of nets, Choi et al., "Towards the limit of network quantization", 2017, section 5).
-        """
-        if not 1 <= bits <= MOST_BITS:
-            raise BadInput(f"{bits} bits were asked for a codebook; 1 to {MOST_BITS} will do")
-        flat = weight.flatten()
-        positions = flat.nonzero().flatten()
-        survivors = flat[positions].double()
-        if not len(survivors):
-            return cls(positions, survivors, survivors)
-        means = kmeans_exactly(survivors, 2**bits) if init == "exact" else kmeans(survivors, 2**bits, init, seed)
-        if not rate:
-            return cls(positions, means, borders(means))
-        return cls(positions, *clustered(survivors.sort().values, means, rate * float(survivors.var(correction=0))))
-
-    @torch.no_grad()
-    def again(self, weight: Tensor, rate: float = 0.0) -> "Rounding":
-        """Move the values to where the survivors have gone since, so that few of them change places at once."""
-        flat = weight.flatten()
-        positions = flat.nonzero().flatten()
-        survivors = flat[positions].double().sort().values
-        return Rounding(positions, *clustered(survivors, self.means, rate * float(survivors.var(correction=0))))
-
-    @torch.no_grad()
-    def rounded(self, weight: Tensor) -> Tensor:
-        """Give a weight with its survivors rounded; one that has become zero since stays so."""
-        flat = weight.flatten()
-        numbers = flat[self.positions]
-        values = self.means[torch.searchsorted(self.cuts, numbers.double())].to(flat.dtype)
-        return torch.zeros_like(flat).index_put_((self.positions,), values * (numbers != 0)).view(weight.shape)
-
-
 @torch.no_grad()
 def share(weight: Tensor, bits: int, init: Init = "linear", rate: float = 0.0, seed: int = 0) -> None:
-    """Let the survivors of a weight take at most 2^bits values, in place; see `Rounding.of`."""
-    weight.copy_(Rounding.of(weight, bits, init, rate, seed).rounded(weight))
+    """Let the survivors of a weight take at most 2^bits values, in place: the means of as many clusters (k-means).
+
+    With `rate`, what a coder will take for a value counts as well, at `rate` variances of the survivors a bit: a
+    survivor goes to the value of the least squared distance plus that price (entropy-constrained quantization, Chou et
+    al., 1989; of nets, Choi et al., "Towards the limit of network quantization", 2017, section 5).
+    """
+    if not 1 <= bits <= MOST_BITS:
+        raise BadInput(f"{bits} bits were asked for a codebook; 1 to {MOST_BITS} will do")
+    flat = weight.flatten().clone()
+    positions = flat.nonzero().flatten()
+    survivors = flat[positions].double()
+    if not len(survivors):
+        return
+    means = kmeans_exactly(survivors, 2**bits) if init == "exact" else kmeans(survivors, 2**bits, init, seed)
+    if rate:
+        means, cuts = clustered(survivors.sort().values, means, rate * float(survivors.var(correction=0)))
+    else:
+        cuts = borders(means)
+    flat[positions] = means[torch.searchsorted(cuts, survivors)].to(flat.dtype)
+    weight.copy_(flat.view(weight.shape))
 
 
 def borders(means: Tensor, costs: Tensor | None = None) -> Tensor:
