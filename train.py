@@ -16,6 +16,7 @@ def compare(results: list[dict[str, Any]]) -> None:
 @command("train", after_sweep=compare)
 def main(cfg: DictConfig) -> dict[str, Any]:
     from zoo import folder, launch, nets, report, run  # not above: torch takes seconds to import, and --help should not
+    from zoo.trainer import build_trainer
 
     if launch.is_for_many(cfg):
         return launch.start(cfg)  # this very command, a process for each of trainer.devices
@@ -23,7 +24,7 @@ def main(cfg: DictConfig) -> dict[str, Any]:
         data = run.build_data(this)
         net = nets.build_net(this, data)
         task = run.build_task(this, net)
-        trainer = run.build_trainer(this)
+        trainer = build_trainer(this)
         report.announce(this.folder, this.cfg, net)
 
         run.check_before(this, trainer, task, data)

@@ -9,7 +9,7 @@ import torch
 from conftest import scalars
 
 from zoo.callbacks.resume import ResumeCheckpoint
-from zoo.run import resolve_precision
+from zoo.trainer import resolve_precision
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")]
 

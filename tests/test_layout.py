@@ -44,6 +44,7 @@ ARROWS = {
     "matrix": GROUND | {"callbacks", "proof", "report"},
     "quantizing": GROUND | {"checkpoint", "compress", "data", "nets"},
     "prediction": GROUND | {"checkpoint", "data", "writing"},
+    "trainer": GROUND | {"build", "callbacks", "folder"},
     "preflight": GROUND | {"data", "measure", "tasks"},
     "compare": GROUND,
     "search": GROUND | {"compare", "folder"},

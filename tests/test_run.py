@@ -21,8 +21,8 @@ from zoo.build import build
 from zoo.callbacks.resume import ResumeCheckpoint
 from zoo.checkpoint import read_product
 from zoo.models.lenet import LeNet5
-from zoo.run import resolve_precision
 from zoo.tasks.classification import ImageClassification
+from zoo.trainer import resolve_precision
 
 
 def csv_rows(folder):

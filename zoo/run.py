@@ -5,15 +5,13 @@ import copy
 import glob
 import logging
 import platform
-import warnings
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import lightning
 import torch
 from lightning.pytorch.plugins.precision import Precision
-from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 from lightning.pytorch.utilities.seed import isolate_rng
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
@@ -21,11 +19,10 @@ from torch import nn
 from zoo import preflight, ranks, report
 from zoo.build import attribute_of, build, probe
 from zoo.callbacks.compression import summaries
-from zoo.callbacks.loggers import MetricsCSV, TensorBoard
+from zoo.callbacks.loggers import TensorBoard
 from zoo.callbacks.monitor import TrainingMonitor
 from zoo.callbacks.product import BestProduct
-from zoo.callbacks.progress import NoProfiler
-from zoo.callbacks.resume import AtomicCheckpointIO, ResumeCheckpoint
+from zoo.callbacks.resume import ResumeCheckpoint
 from zoo.checkpoint import PRODUCT, Product, load_weights, provenance, read_product
 from zoo.compress.recipe import in_integers, replay
 from zoo.data.images import ImageFacts
@@ -40,9 +37,9 @@ from zoo.models.stochastic_depth import StochasticDepth
 from zoo.nets import bare_net, laid_out, net_of
 from zoo.passes import after_fit, read_recipe
 from zoo.tasks.base import Task, parameter_groups
+from zoo.trainer import callback_of
 
 log = logging.getLogger("zoo")
-SomeCallback = TypeVar("SomeCallback", bound=lightning.Callback)
 
 
 def build_data(run: Run) -> ResidentData:
@@ -155,64 +152,6 @@ def build_task(run: Run, net: nn.Module) -> Task:
     return built
 
 
-def build_trainer(run: Run) -> lightning.Trainer:
-    """Build the trainer with the callbacks and loggers of a run; loggers drop what lies beyond the last checkpoint."""
-    settings: Any = OmegaConf.to_container(run.cfg.trainer, resolve=True)
-    if settings["accelerator"] == "auto":
-        settings["accelerator"] = "cuda" if torch.cuda.is_available() else "cpu"
-    settings["precision"] = resolve_precision(settings["precision"], settings["accelerator"])
-    if ranks.world_size() > 1:
-        settings |= _of_many(settings)
-    step = 0 if run.resumed else None
-    if run.last_checkpoint:
-        step = AtomicCheckpointIO().load_checkpoint(run.last_checkpoint)["global_step"]
-        log.info("Going on in %s after step %d.", run.folder, step)
-    return build(
-        settings,
-        "trainer",
-        callbacks=[build(node, f"callbacks.{name}") for name, node in run.cfg.callbacks.items() if node is not None],
-        logger=[] if ranks.rank() else [TensorBoard(run.folder, step), MetricsCSV(run.folder, step)],
-        plugins=[AtomicCheckpointIO()],
-        **({} if "profiler" in settings else {"profiler": NoProfiler()}),
-        default_root_dir=run.folder,
-        num_sanity_val_steps=0,
-        enable_progress_bar=run.cfg.callbacks.get("progress") is not None,  # or Lightning would show its own
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
-
-
-def _of_many(settings: dict[str, Any]) -> dict[str, Any]:
-    """Give the trainer's settings for one of several processes, which are as many as whoever started them says."""
-    here = ranks.local_world_size()
-    if settings["devices"] not in (1, -1, "auto", here) and not isinstance(settings["devices"], list):
-        raise BadInput(f"trainer.devices={settings['devices']}, but {here} processes were started on this machine")
-    warnings.filterwarnings("ignore", "It is recommended to use `self.log", UserWarning)  # ours are of all already
-    strategy = settings["strategy"]
-    if strategy in ("auto", "ddp"):
-        strategy = DDPStrategy(gradient_as_bucket_view=True)
-    elif strategy == "fsdp2":
-        strategy = ModelParallelStrategy(ranks.world_size(), 1, save_distributed_checkpoint=False)
-    whole = settings["strategy"] != "fsdp2"  # which cannot gather its weights in inference mode
-    return {"devices": here, "num_nodes": ranks.world_size() // here, "strategy": strategy, "inference_mode": whole}
-
-
-def resolve_precision(precision: str, accelerator: str) -> str:
-    """Turn `auto` into bf16-mixed where CUDA does it in hardware, 16-mixed on older cards, and 32-true elsewhere.
-
-    A CPU without instructions for bf16 would emulate bf16-mixed 30 times slower than 32-true, and not for LSTMs: it
-    takes 32-true and says so.
-    """
-    if precision == "bf16-mixed" and accelerator == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2":
-        log.warning("This CPU has no instructions for trainer.precision=bf16-mixed: it trains in 32-true.")
-        return "32-true"
-    if precision != "auto":
-        return precision
-    if accelerator in ("cpu", "mps", "tpu") or not torch.cuda.is_available():
-        return "32-true"
-    return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
-
-
 def check_before(run: Run, trainer: lightning.Trainer, task: Task, data: ResidentData) -> None:
     """Make the checks of zoo.preflight where the config asks for them, and leave all else as it was.
 
@@ -303,14 +242,6 @@ def settled_batch_size(trainer: lightning.Trainer, task: Task, data: ResidentDat
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         mine = fastest_batch_size(step, largest, device)
     return min(ranks.of_all(mine)) * ranks.world_size()
-
-
-def callback_of(trainer: lightning.Trainer, kind: type[SomeCallback]) -> SomeCallback:
-    """Find the trainer's callback of a kind that no run can do without."""
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, kind):
-            return callback
-    raise BadInput(f"the callbacks lack a {kind.__name__}, which every run needs; see configs/callbacks/default.yaml")
 
 
 def measure_product(run: Run, trainer: lightning.Trainer, task: Task, data: ResidentData) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from zoo.models.lenet import LeNet300
 from zoo.models.resnet import ResNet
 from zoo.nets import bare_net, net_of
 from zoo.quantizing import ptq_int8
-from zoo.run import resolve_precision
+from zoo.trainer import resolve_precision
 
 
 def float_net(model, data="mnist_5k"):

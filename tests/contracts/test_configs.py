@@ -13,7 +13,8 @@ from zoo.build import build
 from zoo.catalogue import RECIPE, matches
 from zoo.folder import Run
 from zoo.nets import bare_net
-from zoo.run import build_task, build_trainer
+from zoo.run import build_task
+from zoo.trainer import build_trainer
 
 ALTERNATIVES = [
     f"{group}={option}" for group in ("optim", "schedule", "callbacks", "compress", "task") for option in options(group)

@@ -15,6 +15,7 @@ from zoo.build import build
 from zoo.callbacks.monitor import TrainingMonitor
 from zoo.catalogue import CONFIGS
 from zoo.folder import GROUPS, Run
+from zoo.trainer import build_trainer, callback_of
 
 NEEDED = ("monitor", "product", "resume")  # callbacks that no run can do without
 
@@ -35,13 +36,13 @@ def logging_suite(cfg: DictConfig) -> Suite:
             this = Run(Path(folder), OmegaConf.create({**settled, "runs": folder, "callbacks": callbacks}))
             task = run.build_task(this, nets.build_net(this, data))
             start = time.perf_counter()
-            trainer = run.build_trainer(this)
+            trainer = build_trainer(this)
             if not logged:
                 trainer.loggers = []
             run.fit(this, trainer, task, data)
             run.measure_product(this, trainer, task, data)
             whole[name] = time.perf_counter() - start
-            return run.callback_of(trainer, TrainingMonitor).epoch_seconds[0]
+            return callback_of(trainer, TrainingMonitor).epoch_seconds[0]
 
     usual = {name: node for name, node in settled.callbacks.items() if name != "progress"}
     diagnostics = OmegaConf.load(CONFIGS / "callbacks/diagnostics.yaml").diagnostics

@@ -26,6 +26,7 @@ from zoo.errors import BadInput, choices
 from zoo.folder import Run
 from zoo.measure.counts import count_macs_of
 from zoo.tasks.base import parameter_groups
+from zoo.trainer import build_trainer, callback_of
 
 STEPS = 10  # of which one time is taken
 
@@ -57,10 +58,10 @@ def train_suite(cfg: DictConfig) -> Suite:
     def train_py(settings: DictConfig) -> float:
         with tempfile.TemporaryDirectory() as folder:
             this = Run(Path(folder), settings)
-            trainer = run.build_trainer(this)
+            trainer = build_trainer(this)
             task = run.build_task(this, nets.build_net(this, data))
             run.fit(this, trainer, task, data)
-            return run.callback_of(trainer, TrainingMonitor).epoch_seconds[-1]
+            return callback_of(trainer, TrainingMonitor).epoch_seconds[-1]
 
     contenders: dict[str, Contender] = {"hand-written loop": hand_written, "train.py": functools.partial(train_py, cfg)}
     if device.type == "cuda":
@@ -74,7 +75,7 @@ def train_suite(cfg: DictConfig) -> Suite:
 
 
 def _trainer_of(cfg: DictConfig) -> lightning.Trainer:
-    return run.build_trainer(Run(Path(tempfile.gettempdir()), cfg))
+    return build_trainer(Run(Path(tempfile.gettempdir()), cfg))
 
 
 class _UsualModule(lightning.LightningModule):
