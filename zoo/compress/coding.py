@@ -1,28 +1,23 @@
 """Tensors to few bytes and back, without loss: which weights are left, of which sign, and which value each has.
 
-A range coder (Martin, 1979; constriction's) writes every decision under a chance learnt from those before it, so that
-no table is stored. A weight is likelier left where the output it leads to, the input it comes from and its neighbours
-in the image or the kernel are left, and likelier of their sign. Reading repeats the arithmetic of writing, so that all
-chances are fractions of whole numbers: sums of floats differ in their last bit between machines.
+Every decision is written under a chance learnt from those before it, so that no table is stored. A weight is likelier
+left where the output it leads to, the input it comes from and its neighbours in the image or the kernel are left, and
+likelier of their sign. Reading repeats the arithmetic of writing, so that all chances are fractions of whole numbers:
+sums of floats differ in their last bit between machines.
 """
 
 from collections.abc import Iterable, Iterator
 from dataclasses import astuple, dataclass, field
 from math import prod
-from typing import Any, Protocol
 
-import constriction
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from zoo.compress.coder import ONE, ONE_BITS, Array, Coder, Reader, Writer
 from zoo.measure.entropy import entropy_bits, huffman_bits
 
-Array = NDArray[Any]
 DTYPES = (torch.float32, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
-ONE_BITS = 16
-ONE = 1 << ONE_BITS  # chances are whole multiples of 1 / ONE
 LEAST = ONE >> 12  # of a flag
 RAREST = 14  # a symbol's chance is 2^-14 at least
 TRIVIAL = 4096  # weights that may take no bits at all, where all are equal
@@ -33,83 +28,8 @@ FARTHEST = 256  # inputs from a weight to its neighbour
 OUTPUT_PRIOR, INPUT_PRIOR, PLACE_PRIOR = 16, 2, 1  # the first in inputs, the others in survivors expected
 NUM_LEVELS = 18
 LEVEL = np.repeat(np.arange(NUM_LEVELS), [1, *(1 << bits for bits in range(NUM_LEVELS - 1))])  # a number's bit length
-CHUNKS, NARROW, WIDE, LARGE = (
-    16,
-    16,
-    1024,
-    1 << 20,
-)  # parts of a row; tensors of LARGE weights have WIDE ones, for speed
-
-
-class Coder(Protocol):
-    """Write what is given, or read it and ignore what is given: the models below need not know which of the two."""
-
-    def flags(self, chances: Array, given: Array) -> Array:
-        """Code flags, each true with a chance of so many / ONE."""
-
-    def symbols(self, counts: Array, num: int, given: Array) -> Array:
-        """Code `num` whole numbers below len(counts), as likely as their counts say."""
-
-    def numbers(self, size: int, num: int, given: Array) -> Array:
-        """Code `num` whole numbers below `size`, at most 2^23, all equally likely."""
-
-    def num_bits(self) -> float:
-        """Give the information written so far."""
-
-
-class Writer:
-    """Write into a range coder."""
-
-    def __init__(self) -> None:
-        self._coder = constriction.stream.queue.RangeEncoder()
-
-    def flags(self, chances: Array, given: Array) -> Array:
-        return self._encode(given, constriction.stream.model.Bernoulli(perfect=False), _shares(chances))
-
-    def symbols(self, counts: Array, num: int, given: Array) -> Array:
-        return self._encode(given, constriction.stream.model.Categorical(counts.astype(np.float64), perfect=False))
-
-    def numbers(self, size: int, num: int, given: Array) -> Array:
-        return self._encode(given, constriction.stream.model.Uniform(size))
-
-    def num_bits(self) -> float:
-        words, (_, width) = self._coder.pos()
-        return 32 * words + 64 - float(np.log2(float(width)))
-
-    def code(self) -> bytes:
-        """Give all that was written, less zeros at the end of its last word, which a reader fills up again."""
-        words = self._coder.get_compressed().astype(">u4").tobytes()
-        return words[:-3] + words[-3:].rstrip(b"\0")
-
-    def _encode(self, given: Array, *model: Any) -> Array:
-        self._coder.encode(given.astype(np.int32), *model)
-        return given
-
-
-class Reader:
-    """Read what a `Writer` wrote."""
-
-    def __init__(self, code: bytes) -> None:
-        words = np.frombuffer(code + bytes(-len(code) % 4), ">u4").astype(np.uint32)
-        self._coder = constriction.stream.queue.RangeDecoder(words)
-
-    def flags(self, chances: Array, given: Array) -> Array:
-        model = constriction.stream.model.Bernoulli(perfect=False)
-        return self._coder.decode(model, _shares(chances)).astype(bool)
-
-    def symbols(self, counts: Array, num: int, given: Array) -> Array:
-        model = constriction.stream.model.Categorical(counts.astype(np.float64), perfect=False)
-        return self._coder.decode(model, num)
-
-    def numbers(self, size: int, num: int, given: Array) -> Array:
-        return self._coder.decode(constriction.stream.model.Uniform(size), num)
-
-    def num_bits(self) -> float:
-        return 0.0
-
-
-def _shares(chances: Array) -> Array:
-    return chances.astype(np.float32) / np.float32(ONE)  # exact, as a power of two is divided by
+# Parts of a row; tensors of LARGE weights have WIDE ones, for speed.
+CHUNKS, NARROW, WIDE, LARGE = 16, 16, 1024, 1 << 20
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,85 @@
+"""Decisions to bytes and back, each under a chance that is given: a range coder (Martin, 1979), constriction's.
+
+A model of what is coded calls a `Writer` and a `Reader` alike, so that what reads cannot differ from what writes.
+"""
+
+from typing import Any, Protocol
+
+import constriction
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+ONE_BITS = 16
+ONE = 1 << ONE_BITS  # chances are whole multiples of 1 / ONE
+
+
+class Coder(Protocol):
+    """Write what is given, or read it and ignore what is given: the models below need not know which of the two."""
+
+    def flags(self, chances: Array, given: Array) -> Array:
+        """Code flags, each true with a chance of so many / ONE."""
+
+    def symbols(self, counts: Array, num: int, given: Array) -> Array:
+        """Code `num` whole numbers below len(counts), as likely as their counts say."""
+
+    def numbers(self, size: int, num: int, given: Array) -> Array:
+        """Code `num` whole numbers below `size`, at most 2^23, all equally likely."""
+
+    def num_bits(self) -> float:
+        """Give the information written so far."""
+
+
+class Writer:
+    """Write into a range coder."""
+
+    def __init__(self) -> None:
+        self._coder = constriction.stream.queue.RangeEncoder()
+
+    def flags(self, chances: Array, given: Array) -> Array:
+        return self._encode(given, constriction.stream.model.Bernoulli(perfect=False), _shares(chances))
+
+    def symbols(self, counts: Array, num: int, given: Array) -> Array:
+        return self._encode(given, constriction.stream.model.Categorical(counts.astype(np.float64), perfect=False))
+
+    def numbers(self, size: int, num: int, given: Array) -> Array:
+        return self._encode(given, constriction.stream.model.Uniform(size))
+
+    def num_bits(self) -> float:
+        words, (_, width) = self._coder.pos()
+        return 32 * words + 64 - float(np.log2(float(width)))
+
+    def code(self) -> bytes:
+        """Give all that was written, less zeros at the end of its last word, which a reader fills up again."""
+        words = self._coder.get_compressed().astype(">u4").tobytes()
+        return words[:-3] + words[-3:].rstrip(b"\0")
+
+    def _encode(self, given: Array, *model: Any) -> Array:
+        self._coder.encode(given.astype(np.int32), *model)
+        return given
+
+
+class Reader:
+    """Read what a `Writer` wrote."""
+
+    def __init__(self, code: bytes) -> None:
+        words = np.frombuffer(code + bytes(-len(code) % 4), ">u4").astype(np.uint32)
+        self._coder = constriction.stream.queue.RangeDecoder(words)
+
+    def flags(self, chances: Array, given: Array) -> Array:
+        model = constriction.stream.model.Bernoulli(perfect=False)
+        return self._coder.decode(model, _shares(chances)).astype(bool)
+
+    def symbols(self, counts: Array, num: int, given: Array) -> Array:
+        model = constriction.stream.model.Categorical(counts.astype(np.float64), perfect=False)
+        return self._coder.decode(model, num)
+
+    def numbers(self, size: int, num: int, given: Array) -> Array:
+        return self._coder.decode(constriction.stream.model.Uniform(size), num)
+
+    def num_bits(self) -> float:
+        return 0.0
+
+
+def _shares(chances: Array) -> Array:
+    return chances.astype(np.float32) / np.float32(ONE)  # exact, as a power of two is divided by
