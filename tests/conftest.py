@@ -42,11 +42,15 @@ class Outcome:
 
     @property
     def sentence(self) -> str:
-        """The one line of an error, which is all that stderr may hold."""
-        lines = self.err.strip().splitlines()
-        assert len(lines) == 1, self.err
-        assert lines[0].startswith("error: "), self.err
-        return lines[0]
+        return sentence_of(self.err)
+
+
+def sentence_of(err: str) -> str:
+    """Give the one line of an error, which is all that stderr may hold."""
+    lines = err.strip().splitlines()
+    assert len(lines) == 1, err
+    assert lines[0].startswith("error: "), err
+    return lines[0]
 
 
 Command = Callable[..., Outcome]

@@ -7,7 +7,7 @@ import time
 
 import pytest
 import torch
-from conftest import scalars
+from conftest import scalars, sentence_of
 from torch import nn
 
 from zoo.callbacks.resume import ResumeCheckpoint
@@ -113,7 +113,7 @@ def test_a_signal_saves_in_mid_epoch_exits_cleanly_and_the_run_goes_on(
     running.send_signal(signum)
     _, err = running.communicate(timeout=60)
     assert running.returncode == 128 + signum
-    (sentence,) = err.strip().splitlines()
+    sentence = sentence_of(err)
     assert sentence.startswith(f"error: stopped by {signum.name} after step ")
     assert f"python train.py resume={only_run().relative_to(tmp_path)}" in sentence
     step = state_of(only_run())["global_step"]

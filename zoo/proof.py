@@ -24,6 +24,7 @@ from zoo.errors import ZooError
 from zoo.export import alone
 from zoo.export.graphs import Encoder, Step
 from zoo.export.opened import Run
+from zoo.measure.accuracy import points_lost
 from zoo.nets import net_of
 from zoo.writing import transcribe
 
@@ -147,7 +148,7 @@ def refusal(proof: Proof, source: Answers, precision: str, smaller_than: int | N
     `smaller_than` are the bytes that they claim to be below; `max_drop` are the points of accuracy that they may lose.
     """
     limit = TOLERANCES[precision] * max(1.0, source.largest)
-    drop = 100 * (source.accuracy - proof.accuracy)
+    drop = points_lost(source.accuracy, proof.accuracy)
     if proof.largest_difference > limit:
         return f"a logit differs from the checkpoint's by {proof.largest_difference:.2g}, where {limit:.2g} is allowed"
     if drop > max_drop:

@@ -94,7 +94,7 @@ def is_missing(recipe: DictConfig, key: str) -> bool:
 def test_every_experiment_composes_and_its_smoke_run_finishes(command, data_root, tmp_path, experiment):
     limits = [f"trainer.limit_{part}_batches={num}" for part, num in (("train", 2), ("val", 1), ("test", 1))]
     cpu = ["trainer.max_epochs=1", "trainer.accelerator=cpu", "trainer.log_every_n_steps=1", "+data.eval_batch_size=16"]
-    line = [f"data_root={data_root}", *smaller(experiment), *cpu, *limits, "compile=false"]  # which takes a minute
+    line = [f"data_root={data_root}", *smaller(experiment), *cpu, *limits, "compile=false"]  # test_run compiles
     recipe = OmegaConf.load(CONFIGS / "experiment" / f"{experiment}.yaml")
     missing = {key for key in ("init_from", "task.teacher") if is_missing(recipe, key)}
     if missing:  # it goes on from what another one gives, which it names first

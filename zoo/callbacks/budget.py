@@ -13,6 +13,7 @@ from zoo.compress.pruning import prunable, sparsity_of
 from zoo.compress.sensitivity import BITS, SPARSITIES, Curve, farthest, prune_one, scan, share_one
 from zoo.compress.sharing import Codebook
 from zoo.errors import BadInput
+from zoo.measure.accuracy import points_lost
 
 SHORTER = 0.1  # steps, each time that those before led out of the budget
 GROWTH = 1.5  # of the tolerance from one round to the next: some ten rounds from half a point to where nothing is left
@@ -93,7 +94,7 @@ class AccuracyBudget(Compression):
         return {name: farthest(curve, least, mildest) for name, curve in self.curves[what].items()}
 
     def _is_within(self, accuracy: float) -> bool:
-        return accuracy >= self.reference - self.max_drop / 100
+        return points_lost(self.reference, accuracy) <= self.max_drop
 
     def _share(self, trainer: lightning.Trainer, task: lightning.LightningModule) -> None:
         """Share with as few bits as leave the net within the budget, or else with as many as there are."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from zoo.compress.pruning import magnitude, prune
 from zoo.compress.sharing import share
+from zoo.measure.accuracy import points_lost
 
 SPARSITIES = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99)
 BITS = (6, 5, 4, 3, 2, 1)
@@ -53,7 +54,7 @@ def stay_in_floats(
     before = measure(layers)["accuracy"]
 
     def cost(found: Mapping[str, float]) -> float:
-        return 100 * (before - found["accuracy"])
+        return points_lost(before, found["accuracy"])
 
     lost = cost(measure([]))
     log.info("With all layers in int8, %.2f points of validation accuracy are lost.", lost)

@@ -11,13 +11,16 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
 BATCHES = (1, 64)  # that are timed
 WARM_UP = 5  # calls that are not
 LEAST_CALLS, MOST_CALLS, ENOUGH_SECONDS = 10, 200, 2.0
+if TYPE_CHECKING:
+    import onnxruntime
+
 Arrays = list[np.ndarray]
 Run = Callable[[Arrays], Arrays]
 
@@ -30,13 +33,20 @@ def main() -> None:
 def onnx_runtime(path: str, threads: int) -> Run:
     import onnxruntime
 
+    session = onnxruntime.InferenceSession(path, session_options(threads), providers=["CPUExecutionProvider"])
+    names = [one.name for one in session.get_inputs()]
+    return lambda arrays: session.run(None, dict(zip(names, arrays, strict=True)))
+
+
+def session_options(threads: int) -> "onnxruntime.SessionOptions":
+    """Give what a session of ONNX Runtime is opened with, wherever the zoo opens one."""
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3  # errors
     options.add_session_config_entry("session.x64quantprecision", "1")  # or CPUs without VNNI cut off sums in int8
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    names = [one.name for one in session.get_inputs()]
-    return lambda arrays: session.run(None, dict(zip(names, arrays, strict=True)))
+    return options
 
 
 def torch_alone(path: str, threads: int) -> Run:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from zoo.errors import BadInput, reason
+from zoo.export.alone import session_options
 from zoo.export.graphs import Part, trace
 from zoo.export.labels import labels, read_labels
 from zoo.export.opened import Opened
@@ -90,10 +91,7 @@ def open_onnx(path: Path) -> Opened:
     import onnxruntime
 
     content = path.read_bytes()
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3  # errors
-    options.add_session_config_entry("session.x64quantprecision", "1")  # or CPUs without VNNI cut off sums in int8
+    options = session_options(torch.get_num_threads())
     try:  # from bytes, so that no other file is read, whatever the graph says
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # of ONNX Runtime's own, which have no common parent
