@@ -38,7 +38,7 @@ ARROWS = {
     "export": GROUND | {"compress", "facts", "measure"},
     "packing": GROUND | {"checkpoint", "compress", "ledger", "packed"},
     "evaluation": GROUND | {"build", "checkpoint", "compress", "data", "export", "nets", "report", "writing"},
-    "proof": GROUND | {"checkpoint", "data", "export", "nets", "writing"},
+    "proof": GROUND | {"checkpoint", "data", "export", "measure", "nets", "writing"},
     "exporting": GROUND
     | {"checkpoint", "compress", "data", "evaluation", "export", "ledger", "matrix", "nets", "packed", "proof"},
     "matrix": GROUND | {"callbacks", "proof", "report"},

@@ -202,6 +202,19 @@ def test_half_rounds_to_float16_but_not_to_infinity(tmp_path):
     assert (back["n"], back["n"].dtype) == (3, torch.int64)
 
 
+def test_bfloat16_saves_three_bits_a_number_that_is_not_shared(tmp_path):
+    weights = {"w": torch.randn(4000)}
+    sizes = [save_packed(tmp_path / "x.zoo", weights, FACTS, half).size_bytes for half in (True, "bfloat16")]
+    assert torch.equal(read_product(tmp_path / "x.zoo").weights["w"], weights["w"].bfloat16().float())
+    assert sizes[0] - sizes[1] == pytest.approx(3 * 4000 / 8, rel=0.01)
+
+
+def test_another_half_is_refused_and_writes_nothing(tmp_path):
+    with pytest.raises(BadInput, match="half=bf16 must be true, for float16, or false, or bfloat16"):
+        save_packed(tmp_path / "x.zoo", {"w": torch.randn(4)}, FACTS, half="bf16")
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_ledger_sums_to_the_size_on_the_disk(packed, tmp_path):
     weights, path, ledger = packed
     size = path.stat().st_size

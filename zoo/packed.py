@@ -10,8 +10,9 @@ import math
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from zoo.compress.coding import MOST_PER_BYTE, Bits, decode, encode
@@ -25,15 +26,19 @@ MAGIC = b"\x89ZOO"  # no text file begins so
 VERSION = 1
 DIGEST_BYTES = 16  # of SHA-256
 HEADER_BYTES = len(MAGIC) + 1
+Half = bool | Literal["bfloat16"]
 
 
-def save_packed(path: Path, weights: Mapping[str, Tensor], facts: Mapping[str, Any], half: bool = False) -> Ledger:
+def save_packed(path: Path, weights: Mapping[str, Tensor], facts: Mapping[str, Any], half: Half = False) -> Ledger:
     """Write a packed file, whole or not at all, and say where its bytes go.
 
-    Weights come back as they were, in float32; with `half` rounded to float16 before. BadInput for a type of tensor
-    that cannot be coded.
+    Weights come back as they were, in float32; with `half` rounded before, to float16 or, if it says so, to the 8 bits
+    of bfloat16. BadInput for another `half`, and for a type of tensor that cannot be coded.
     """
-    content, ledger = pack({name: _rounded(w) if half else w for name, w in weights.items()}, facts)
+    if half not in (True, False, "bfloat16"):
+        raise BadInput(f"half={half} must be true, for float16, or false, or bfloat16")
+    dtype = torch.bfloat16 if half == "bfloat16" else torch.float16
+    content, ledger = pack({name: _rounded(w, dtype) if half else w for name, w in weights.items()}, facts)
     with replacing(path) as file:
         file.write(content)
     return ledger
@@ -106,11 +111,11 @@ def _digest(head: bytes, body: bytes) -> bytes:
     return hashlib.sha256(head + body).digest()[:DIGEST_BYTES]
 
 
-def _rounded(weight: Tensor) -> Tensor:
-    """Round floats to those of float16, unless some are beyond it."""
+def _rounded(weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """Round floats to those of a narrower type, unless some are beyond it."""
     if not weight.is_floating_point():
         return weight
-    rounded = weight.half().float()
+    rounded = weight.to(dtype).float()
     return rounded if rounded.isfinite().all() else weight
 
 

@@ -9,15 +9,15 @@ from zoo.compress.sharing import Init, bits_by_budget, share
 from zoo.compress.sizes import huffman_bytes, pruned_bytes, shared_bytes
 from zoo.files import replacing
 from zoo.ledger import draw_ledger, show_ledger
-from zoo.packed import PACKED, save_packed
+from zoo.packed import PACKED, Half, save_packed
 
 
-def pack(product: Product, half: bool = True) -> tuple[Product, dict[str, Any]]:
+def pack(product: Product, half: Half = True) -> tuple[Product, dict[str, Any]]:
     """Write model.zoo beside a product and give what it decodes to, so that just that is tested.
 
-    Numbers that are not shared, such as biases, are rounded to half precision unless `half` is false, and so are the
-    values that are. What is told are the file's ledger, also as curves and as ledger.png, and the sizes of the stages:
-    of pruning (P), sharing (P+Q) and Huffman's code as the paper computes them, and of the file (P+Q+coding).
+    Numbers that are not shared, such as biases, are rounded to float16, or as `half` says (save_packed), and so are
+    the values that are. What is told are the file's ledger, also as curves and as ledger.png, and the sizes of the
+    stages: of pruning (P), sharing (P+Q) and Huffman's code as the paper computes them, and of the file (P+Q+coding).
     """
     path = product.path.with_name(PACKED)
     ledger = save_packed(path, product.weights, product.facts, half)
