@@ -195,6 +195,16 @@ def test_a_checkpoint_is_not_replaced_by_another(command, teacher, only_run):
     assert teacher.read_bytes() == before
 
 
+def test_halves_are_of_two_types_and_another_is_refused_before_anything_is_done(command, teacher):
+    done = command("scripts/export", f"checkpoint={teacher}", "format=zoo", "half=bfloat16", "max_drop=5")
+    assert done.code == 0, done.err
+    (row,) = json.loads(teacher.with_name("exports.json").read_text())["rows"]
+    assert row["precision"] == "bf16"
+    done = command("scripts/export", f"checkpoint={teacher}", "format=zoo", "half=bf16")
+    assert (done.code, done.sentence) == (2, "error: half=bf16 must be true, for float16, or false, or bfloat16")
+    assert teacher.with_name("model.zoo").exists()
+
+
 def test_absent_data_are_said_and_nothing_is_written(command, teacher, tmp_path, monkeypatch):
     from zoo.data import sources
 

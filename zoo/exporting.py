@@ -30,7 +30,7 @@ from zoo.files import replacing, write_json
 from zoo.ledger import draw_ledger, show_ledger
 from zoo.matrix import Row, record, show
 from zoo.nets import net_of
-from zoo.packed import PACKED, save_packed
+from zoo.packed import PACKED, dtype_of, save_packed
 from zoo.proof import Answers, answers_of, hold, refusal, running
 
 EXPORTS = "exports.json"
@@ -142,6 +142,7 @@ def export(product: Product, names: list[str], folder: Path, cfg: DictConfig) ->
 
     ZooError, after all formats were tried, where one was refused.
     """
+    dtype_of(cfg.half)  # so that a wrong one is told now
     for name in names:
         changed = "share" in cfg.compress or (name == "zoo" and cfg.half)
         target = folder / FORMATS[name].file
@@ -170,7 +171,9 @@ def export(product: Product, names: list[str], folder: Path, cfg: DictConfig) ->
 def _precision(product: Product, name: str, cfg: DictConfig) -> str:
     if program_of(product.facts["recipe"]):
         return "int8"
-    return "fp16" if name == "zoo" and cfg.half else FORMATS[name].precision
+    if name == "zoo" and cfg.half:
+        return "bf16" if dtype_of(cfg.half) == torch.bfloat16 else "fp16"
+    return FORMATS[name].precision
 
 
 def _facts(product: Product, name: str, cfg: DictConfig) -> dict[str, Any]:

@@ -35,13 +35,19 @@ def save_packed(path: Path, weights: Mapping[str, Tensor], facts: Mapping[str, A
     Weights come back as they were, in float32; with `half` rounded before, to float16 or, if it says so, to the 8 bits
     of bfloat16. BadInput for another `half`, and for a type of tensor that cannot be coded.
     """
-    if half not in (True, False, "bfloat16"):
-        raise BadInput(f"half={half} must be true, for float16, or false, or bfloat16")
-    dtype = torch.bfloat16 if half == "bfloat16" else torch.float16
-    content, ledger = pack({name: _rounded(w, dtype) if half else w for name, w in weights.items()}, facts)
+    dtype = dtype_of(half)
+    content, ledger = pack({name: _rounded(w, dtype) for name, w in weights.items()}, facts)
     with replacing(path) as file:
         file.write(content)
     return ledger
+
+
+def dtype_of(half: Half) -> torch.dtype:
+    """Give the type that floats are rounded to; BadInput where `half` is none of its choices."""
+    dtypes = {False: torch.float32, True: torch.float16, "bfloat16": torch.bfloat16}
+    if half not in dtypes:
+        raise BadInput(f"half={half} must be true, for float16, or false, or bfloat16")
+    return dtypes[half]
 
 
 def pack(weights: Mapping[str, Tensor], facts: Mapping[str, Any]) -> tuple[bytes, Ledger]:
