@@ -36,7 +36,7 @@ def save_packed(path: Path, weights: Mapping[str, Tensor], facts: Mapping[str, A
     of bfloat16. BadInput for another `half`, and for a type of tensor that cannot be coded.
     """
     dtype = dtype_of(half)
-    content, ledger = pack({name: _rounded(w, dtype) for name, w in weights.items()}, facts)
+    content, ledger = pack({name: _rounded(w, dtype) if half else w for name, w in weights.items()}, facts)
     with replacing(path) as file:
         file.write(content)
     return ledger

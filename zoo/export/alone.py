@@ -15,12 +15,12 @@ from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
-BATCHES = (1, 64)  # that are timed
-WARM_UP = 5  # calls that are not
-LEAST_CALLS, MOST_CALLS, ENOUGH_SECONDS = 10, 200, 2.0
 if TYPE_CHECKING:
     import onnxruntime
 
+BATCHES = (1, 64)  # that are timed
+WARM_UP = 5  # calls that are not
+LEAST_CALLS, MOST_CALLS, ENOUGH_SECONDS = 10, 200, 2.0
 Arrays = list[np.ndarray]
 Run = Callable[[Arrays], Arrays]
 
