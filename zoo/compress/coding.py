@@ -1,9 +1,6 @@
 """Tensors to few bytes and back, without loss: which weights are left, of which sign, and which value each has.
 
-Every decision is written under a chance learnt from those before it, so that no table is stored. A weight is likelier
-left where the output it leads to, the input it comes from and its neighbours in the image or the kernel are left, and
-likelier of their sign. Reading repeats the arithmetic of writing, so that all chances are fractions of whole numbers:
-sums of floats differ in their last bit between machines.
+How likely each of them is, and so how few bits it takes, zoo.compress.chances learns from those before it.
 """
 
 from collections.abc import Iterable, Iterator
@@ -14,36 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zoo.compress.coder import ONE, ONE_BITS, Array, Coder, Reader, Writer
+from zoo.compress.chances import MANTISSA, TRIVIAL, Floats, code_floats, code_integers, code_signs, code_symbols
+from zoo.compress.coder import Array, Coder, Reader, Writer
 from zoo.measure.entropy import entropy_bits, huffman_bits
 
 DTYPES = (torch.float32, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
-LEAST = ONE >> 12  # of a flag
-RAREST = 14  # a symbol's chance is 2^-14 at least
-TRIVIAL = 4096  # weights that may take no bits at all, where all are equal
-MOST_PER_BYTE = 1 << 17  # weights, as follows from the three above
+MOST_PER_BYTE = 1 << 17  # weights, as no chance is above 1 - LEAST and 1 - 2^-RAREST; what claims more is refused
 MOST_VALUES = 4096  # in a codebook
-MANTISSA = 23  # bits of float32's, of which the sign is the first and the exponent the next eight
 FARTHEST = 256  # inputs from a weight to its neighbour
-OUTPUT_PRIOR, INPUT_PRIOR, PLACE_PRIOR = 16, 2, 1  # the first in inputs, the others in survivors expected
-NUM_LEVELS = 18
-LEVEL = np.repeat(np.arange(NUM_LEVELS), [1, *(1 << bits for bits in range(NUM_LEVELS - 1))])  # a number's bit length
-# Parts of a row; tensors of LARGE weights have WIDE ones, for speed.
-CHUNKS, NARROW, WIDE, LARGE = 16, 16, 1024, 1 << 20
-
-
-@dataclass(frozen=True)
-class Floats:
-    """The narrowest kind of float that holds some float32s: bits of the mantissa, and a range of exponents."""
-
-    mantissa: int
-    lowest: int
-    num_exponents: int
-
-    @property
-    def width(self) -> float:
-        """Bits of such a float: with a sign, and exponents that are all as likely."""
-        return 1 + float(np.log2(self.num_exponents)) + self.mantissa
+TILE = 16  # inputs that are turned to lie next to each other at a time, as many as a line of a CPU's cache holds
 
 
 @dataclass
@@ -55,7 +31,7 @@ class Parts:
     density: int = 0  # of survivors, in units of 1 / TRIVIAL
     lag: int = 0  # inputs from a weight to its second neighbour, such as a row of px; the first is one away
     shared: bool = False  # the values are those of a codebook
-    floats: Floats = Floats(0, 0, 1)
+    floats: Floats = field(default_factory=lambda: Floats(0, 0, 1))
     codebook: Array = field(default_factory=lambda: np.zeros(0, np.uint32))  # bit patterns, the positive values' first
     signs: Array = field(default_factory=lambda: np.zeros((0, 0), np.int8))  # (inputs, outputs), 0 where none survives
     values: Array = field(default_factory=lambda: np.zeros(0, np.uint32))  # bit patterns, or places in the codebook
@@ -157,12 +133,16 @@ def _put_together(parts: Parts, shape: tuple[int, ...]) -> Tensor:
         return torch.from_numpy(parts.values).to(parts.dtype).reshape(shape)
     inputs, outputs = _sides(shape)
     patterns = parts.codebook[parts.values] if parts.shared else parts.values
-    if parts.masked:
-        weights = np.zeros((inputs, outputs), np.uint32)
-        weights[parts.signs != 0] = patterns
-    else:
-        weights = patterns.reshape(inputs, outputs)
-    return torch.from_numpy(weights.view(np.float32)).T.reshape(shape).contiguous()
+    weights = np.empty((outputs, inputs), np.uint32)
+    done = 0
+    for start in range(0, inputs, TILE):
+        tile = np.zeros((min(TILE, inputs - start), outputs), np.uint32)
+        left = parts.signs[start : start + TILE] != 0 if parts.masked else np.ones(tile.shape, bool)
+        num = int(np.count_nonzero(left))
+        tile[left] = patterns[done : done + num]
+        weights[:, start : start + TILE] = tile.T
+        done += num
+    return torch.from_numpy(weights.view(np.float32)).reshape(shape)
 
 
 def _code(coder: Coder, shape: tuple[int, ...], parts: Parts) -> tuple[float, float, float]:
@@ -175,7 +155,7 @@ def _code(coder: Coder, shape: tuple[int, ...], parts: Parts) -> tuple[float, fl
     size = prod(shape)
     parts.dtype = DTYPES[number(len(DTYPES), DTYPES.index(parts.dtype))]
     if parts.dtype != torch.float32:
-        parts.values = _code_integers(coder, size, parts.values)
+        parts.values = code_integers(coder, size, parts.values)
         return 0.0, 0.0, coder.num_bits() - start
     parts.masked, parts.shared = bool(number(2, parts.masked)), bool(number(2, parts.shared))
     sizes = zip((MANTISSA + 1, 256, 257), astuple(parts.floats), strict=True)
@@ -183,7 +163,7 @@ def _code(coder: Coder, shape: tuple[int, ...], parts: Parts) -> tuple[float, fl
     codebook_start = coder.num_bits()
     if parts.shared:
         length = number(MOST_VALUES, len(parts.codebook) - 1) + 1
-        parts.codebook = _code_floats(coder, length, parts.floats, parts.codebook)
+        parts.codebook = code_floats(coder, length, parts.floats, parts.codebook)
     codebook_end = coder.num_bits()
     num_positive = int(np.count_nonzero(parts.codebook >> 31 == 0))
     signed = 0 < num_positive < len(parts.codebook)
@@ -192,111 +172,24 @@ def _code(coder: Coder, shape: tuple[int, ...], parts: Parts) -> tuple[float, fl
     if parts.masked or signed:
         parts.lag = number(FARTHEST, parts.lag)
         parts.signs = parts.signs if parts.signs.size else np.zeros(_sides(shape), np.int8)
-        sign_bits = _code_signs(coder, parts, signed)
+        sign_bits = code_signs(coder, parts.signs, parts.lag, parts.density if parts.masked else None, signed)
     else:
         sign_bits = 0.0
     mask_end = coder.num_bits()
     num = int(np.count_nonzero(parts.signs)) if parts.masked else size
     if not parts.shared:
-        parts.values = _code_floats(coder, num, parts.floats, parts.values)
+        parts.values = code_floats(coder, num, parts.floats, parts.values)
     elif not signed:
-        parts.values = _code_symbols(coder, len(parts.codebook), num, parts.values)
+        parts.values = code_symbols(coder, len(parts.codebook), num, parts.values)
     else:
         parts.values = parts.values if parts.values.size else np.zeros(num, np.int64)
         signs = parts.signs[parts.signs != 0]
         for of_sign, first, last in ((signs > 0, 0, num_positive), (signs < 0, num_positive, len(parts.codebook))):
             given = parts.values[of_sign] - first
-            parts.values[of_sign] = _code_symbols(coder, last - first, len(given), given) + first
+            parts.values[of_sign] = code_symbols(coder, last - first, len(given), given) + first
     codebook_bits = codebook_end - codebook_start
     value_bits = coder.num_bits() - mask_end + sign_bits
     return mask_end - start - sign_bits - codebook_bits, codebook_bits, value_bits
-
-
-def _code_signs(coder: Coder, parts: Parts, signed: bool) -> float:
-    """Code which weights survive and, if there are two, their signs, and give the bits of the latter.
-
-    The chance to survive is at first the share of survivors so far among the output's weights, times how many more of
-    this input's were found than expected; and then times the same for all weights of such a chance and such neighbours.
-    """
-    inputs, outputs = parts.signs.shape
-    chunk = max(NARROW, -(-outputs // CHUNKS)) if inputs * outputs < LARGE else WIDE
-    density = parts.density * (ONE // TRIVIAL)
-    of_output = np.zeros(outputs, np.int64)
-    found, expected = np.zeros(4 * NUM_LEVELS, np.int64), np.zeros(4 * NUM_LEVELS, np.int64)
-    positive, negative = np.ones(9, np.int64), np.ones(9, np.int64)
-    nothing = np.zeros(outputs, np.int8)
-    left = np.ones(outputs, bool)
-    sign_bits = 0.0
-    for i, row in enumerate(parts.signs):
-        first = parts.signs[i - 1] if i else nothing
-        second = parts.signs[i - parts.lag] if i >= parts.lag else nothing
-        if parts.masked:
-            neighbours = (first != 0) + 2 * (second != 0).astype(np.int64)
-            rates = (of_output * ONE + OUTPUT_PRIOR * density) // (i + OUTPUT_PRIOR)
-            found_here = expected_here = 0
-            for j in range(0, outputs, chunk):
-                part = slice(j, j + chunk)
-                rate = rates[part]
-                excess = ((found_here + INPUT_PRIOR) << 28) // (expected_here + (INPUT_PRIOR << ONE_BITS))
-                guess = np.minimum(rate * excess >> 12, ONE - LEAST)
-                place = 4 * LEVEL[guess] + neighbours[part]
-                excesses = ((found + PLACE_PRIOR) << 28) // (expected + (PLACE_PRIOR << ONE_BITS))
-                chances = (guess * excesses[place] >> 12).clip(LEAST, ONE - LEAST)
-                left[part] = flags = coder.flags(chances, row[part] != 0)
-                found += np.bincount(place[flags], minlength=len(found))
-                expected += np.bincount(place, guess, len(found)).astype(np.int64)  # whole numbers, exact below 2^53
-                found_here += int(np.count_nonzero(flags))
-                expected_here += int(rate.sum())
-            of_output += left
-        if not signed:
-            row[left] = 1
-            continue
-        kind = 3 * first[left].astype(np.int64) + second[left] + 4
-        before = coder.num_bits()
-        chances = ((positive << ONE_BITS) // (positive + negative)).clip(LEAST, ONE - LEAST)
-        up = coder.flags(chances[kind], row[left] > 0)
-        sign_bits += coder.num_bits() - before
-        row[left] = np.where(up, 1, -1)
-        positive += np.bincount(kind[up], minlength=9)
-        negative += np.bincount(kind[~up], minlength=9)
-    return sign_bits
-
-
-def _code_symbols(coder: Coder, size: int, num: int, given: Array, step: int = 2) -> Array:
-    """Code symbols as likely as they came before, counted anew after ever longer stretches."""
-    symbols = np.zeros(num, np.int64)
-    counts = np.ones(size, np.int64)
-    done = 0 if size > 1 else num
-    while done < num:
-        part = slice(done, min(num, done + max(16, done // 8)))
-        likely = np.maximum(counts, counts.sum() >> RAREST)
-        symbols[part] = coder.symbols(likely, part.stop - done, given[part])
-        counts += step * np.bincount(symbols[part], minlength=size)
-        done = part.stop
-    return symbols
-
-
-def _code_floats(coder: Coder, num: int, floats: Floats, given: Array) -> Array:
-    """Code bit patterns of floats: exponents and signs as symbols, and mantissas, as good as random, as they are."""
-    exponents = (given >> MANTISSA & 255) - floats.lowest
-    high = _code_symbols(coder, 2 * floats.num_exponents, num, exponents << 1 | given >> 31, step=16)
-    patterns = (high & 1) << 31 | (high >> 1) + floats.lowest << MANTISSA
-    if floats.mantissa:
-        unused = MANTISSA - floats.mantissa
-        low = (given & ((1 << MANTISSA) - 1)) >> unused
-        patterns |= coder.numbers(1 << floats.mantissa, num, low).astype(np.int64) << unused
-    return patterns.astype(np.uint32)
-
-
-def _code_integers(coder: Coder, num: int, given: Array) -> Array:
-    """Code int64s by as many bytes each as the longest needs, its sign in the last bit."""
-    folded = (given << 1 ^ given >> 63).view(np.uint64)
-    longest = (int(folded.max(initial=0)).bit_length() + 7) // 8
-    width = int(coder.numbers(9, 1, np.array([max(longest, num > TRIVIAL)]))[0])
-    low_bytes = folded.astype("<u8").view(np.uint8).reshape(-1, 8)[:, :width]
-    coded = coder.numbers(256, num * width, low_bytes.reshape(-1)).reshape(num, width)
-    folded = np.pad(coded.astype(np.uint8), ((0, 0), (0, 8 - width))).view("<u8").reshape(-1)
-    return (folded >> 1).astype(np.int64) ^ -(folded & 1).astype(np.int64)
 
 
 def _counted(tensor: Tensor, parts: Parts, mask: float, codebook: float, values: float) -> Bits:
