@@ -14,7 +14,7 @@ GROUND = {"errors", "files", "ranks"}
 ARROWS = {
     "errors": set(),
     "files": set(),
-    "ranks": set(),
+    "ranks": {"files"},
     "models": set(),
     "measure": set(),
     "data": GROUND,

@@ -158,6 +158,32 @@ def test_a_signal_stops_both_and_saves(endless):
     assert len(err.strip().splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("fails", "words"),
+    [
+        ("raise OSError(28, 'No space left on device')", "error: No space left on device; what was saved before"),
+        ("import os; os._exit(7)", "error: process 1 of 2 ended with 7 and without a word, so that the others were"),
+    ],
+)
+def test_what_ends_the_second_process_alone_is_told_in_one_sentence(process, tmp_path, monkeypatch, fails, words):
+    (tmp_path / "temporary").mkdir()
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os\n"
+        "if os.environ.get('RANK') == '1':\n"
+        "    import lightning\n"
+        "    def fail(*_, **__):\n"
+        f"        {fails}\n"
+        "    lightning.seed_everything = fail\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    run = process("train", "trainer=smoke", "trainer.accelerator=cpu", *TWO, "name=half")
+    _, err = run.communicate(timeout=200)
+    assert run.returncode == 1
+    assert sentence_of(err).startswith(words)
+    assert not list((tmp_path / "temporary").iterdir())
+
+
 def test_a_sweep_runs_each_of_its_jobs_in_two_processes(process, tmp_path):
     run = process("train", "-m", "seed=1,2", "trainer=smoke", "trainer.accelerator=cpu", *TWO, "name=sweep")
     _, err = run.communicate(timeout=200)

@@ -131,15 +131,20 @@ def tell(error: Exception) -> int:
         where = f": {error.filename}" if error.filename else ""
         return _say(f"{error.strerror}{where}; what was saved before is whole", ZooError.exit_code)
     if isinstance(error, RuntimeError) and ranks.world_size() > 1 and re.search("gloo|NCCL|by peer", str(error)):
-        lost = "another process of this run has ended, and so has this; resume= and the run's folder goes on"
-        return _say("" if ranks.FOLDER in os.environ else lost, ZooError.exit_code, by_all=True)
+        lost = f"process {ranks.rank()} lost its connection to another, and so it ended ({reason(error)})"
+        return _say(f"{lost}; resume= and the run's folder goes on", ZooError.exit_code, lost=True)
     traceback.print_exception(error)
+    if ranks.world_size() > 1:
+        ranks.LastWords(f"{type(error).__name__}, as the traceback above says", ZooError.exit_code).leave()
     return ZooError.exit_code
 
 
-def _say(sentence: str, code: int, by_all: bool = False) -> int:
-    if sentence and (by_all or ranks.rank() == 0):  # the other processes of a run would say the same
-        print(f"error: {' '.join(sentence.split())}", file=sys.stderr)
+def _say(sentence: str, code: int, lost: bool = False) -> int:
+    """Print a sentence once, whichever process of a run says it: zoo.launch and torchrun print the others' words."""
+    sentence = " ".join(sentence.split())
+    has_left = ranks.world_size() > 1 and ranks.LastWords(sentence, code, lost).leave()
+    if not has_left or (ranks.rank() == 0 and ranks.FOLDER not in os.environ):
+        print(f"error: {sentence}", file=sys.stderr)
     return code
 
 

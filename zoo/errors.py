@@ -5,10 +5,7 @@ from collections.abc import Iterable
 
 
 class ZooError(Exception):
-    """Say in one sentence what went wrong and what would help; the process ends with `exit_code`.
-
-    Without a sentence, another process of the run has told already.
-    """
+    """Say in one sentence what went wrong and what would help; the process ends with `exit_code`."""
 
     exit_code = 1
 

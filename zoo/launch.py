@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from zoo import folder, ranks
-from zoo.errors import BadInput, ZooError
+from zoo.errors import BadInput, Interrupted, ZooError
 
 
 def is_for_many(cfg: DictConfig) -> bool:
@@ -40,14 +41,14 @@ def start(cfg: DictConfig) -> dict[str, Any]:
 
     As soon as one process fails or is killed, all others are stopped and ZooError says what happened.
     """
-    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     for name in logging.root.manager.loggerDict:
         if name.startswith("torch.distributed.elastic"):  # they would tell it again, at length
             logging.getLogger(name).setLevel(logging.CRITICAL)
-    with folder.made(cfg) as run:
+    with folder.made(cfg) as run, tempfile.TemporaryDirectory(prefix="zoo_") as logs:
         num = num_processes(run.cfg)
         command = [sys.argv[0], *HydraConfig.get().overrides.task]
         engine = LaunchConfig(
@@ -58,31 +59,37 @@ def start(cfg: DictConfig) -> dict[str, Any]:
             rdzv_backend="c10d",
             rdzv_endpoint="localhost:0",
             max_restarts=0,
+            logs_specs=DefaultLogsSpecs(log_dir=logs),
         )
+        goes_on = f"python train.py resume={os.path.relpath(run.folder)} goes on from what was saved"
         try:
             with _environment(run, num):
                 elastic_launch(engine, sys.executable)(*command)
         except SignalException as stop:
-            raise _told(128 + int(stop.sigval)) from stop
+            told = [w.message for w in ranks.last_words(logs) if w.exit_code == 128 + stop.sigval]
+            told.append(f"stopped by {signal.Signals(stop.sigval).name}; {goes_on}")
+            raise Interrupted(told[0], int(stop.sigval)) from stop
         except ChildFailedError as error:
-            failed, first = error.get_first_failure()
-            if first.exitcode < 0:
-                how = signal.Signals(-first.exitcode).name
-                raise ZooError(
-                    f"process {failed} of {num} was killed by {how}, so that the others were stopped; "
-                    f"python train.py resume={os.path.relpath(run.folder)} goes on from what was saved"
-                ) from error
-            if first.exitcode == BadInput.exit_code:
-                raise _told(first.exitcode, BadInput) from error
-            raise _told(first.exitcode) from error
+            raise _cause(error.failures, ranks.last_words(logs), num, goes_on) from error
     result: dict[str, Any] = json.loads((run.folder / "result.json").read_text())
     return result
 
 
-def _told(exit_code: int, kind: type[ZooError] = ZooError) -> ZooError:
-    """Make an error of which a process of the run has told already."""
-    error = kind("")
-    error.exit_code = exit_code
+def _cause(failures: dict[int, Any], words: list[ranks.LastWords], num: int, goes_on: str) -> ZooError:
+    """Give the error that ended a run: not what it made other processes say, nor how those ended that were stopped."""
+    first, stopped = next(iter(failures)), (-signal.SIGTERM, 128 + signal.SIGTERM)
+    words = [w for w in words if w.exit_code < 128 or w.rank == first]
+    causes = [w for w in words if not w.lost]
+    ended = {rank: f.exitcode for rank, f in failures.items() if rank == first or f.exitcode not in stopped}
+    silent = [rank for rank in ended if rank not in {w.rank for w in words}]
+    if silent and (first in silent or not causes):
+        failed = first if first in silent else silent[0]
+        code = ended[failed]
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with {code} and without a word"
+        return ZooError(f"process {failed} of {num} {how}, so that the others were stopped; {goes_on}")
+    told = (causes or words)[0]
+    error = (BadInput if told.exit_code == BadInput.exit_code else ZooError)(told.message)
+    error.exit_code = told.exit_code
     return error
 
 

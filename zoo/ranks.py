@@ -4,12 +4,18 @@ They are started by zoo.launch, torchrun or SLURM, which say so in the environme
 """
 
 import contextlib
+import json
 import os
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar
+
+from zoo.files import write_json
 
 FOLDER = "ZOO_RUN"  # in the environment: the run folder that zoo.launch made for the processes it started
 T = TypeVar("T")
@@ -44,6 +50,30 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+@dataclass(frozen=True)
+class LastWords:
+    """What a process of a run ended with, left where the engine of torchrun looks for it."""
+
+    message: str  # one sentence
+    exit_code: int
+    lost: bool = False  # it failed since another process had
+    rank: int = field(default_factory=rank)
+    timestamp: float = field(default_factory=time.time)  # by this and `message` torchrun's own report goes
+
+    def leave(self) -> bool:
+        """Write them unless there are earlier ones; tell whether anybody will read them."""
+        path = os.environ.get("TORCHELASTIC_ERROR_FILE")
+        if path and not os.path.exists(path):
+            write_json(path, asdict(self))
+        return bool(path)
+
+
+def last_words(logs: str) -> list[LastWords]:
+    """Give what processes left below the engine's folder of logs, the earliest first."""
+    words = [LastWords(**json.loads(path.read_text())) for path in Path(logs).rglob("error.json")]
+    return sorted(words, key=lambda one: one.timestamp)
+
+
 def take_over_slurm() -> None:
     """Say what `srun` says of a job of several tasks in torchrun's words, which all else here understands."""
     its = os.environ
@@ -75,12 +105,25 @@ def joined(accelerator: str) -> Iterator[None]:
 
     if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    torch.distributed.init_process_group(timeout=timedelta(minutes=30))
+    store, _, _ = next(torch.distributed.rendezvous("env://"))
+    group = torch.distributed.PrefixStore("group", store)
+    torch.distributed.init_process_group(
+        store=group, rank=rank(), world_size=world_size(), timeout=timedelta(minutes=30)
+    )
     with contextlib.ExitStack() as stack:
         if rank():
             stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
         yield
-    torch.distributed.destroy_process_group()  # not after an error, when the others may never come to say goodbye
+    _meet(store)  # not after an error, when the others may never come
+    torch.distributed.destroy_process_group()
+
+
+def _meet(store: Any) -> None:
+    """Wait until all processes are here: one that ends resets its connections, and what others had yet to read."""
+    with contextlib.suppress(RuntimeError):  # the one that keeps the store has left, as it may only after all came
+        if store.add("here", 1) == world_size():
+            store.set("all here", "")
+        store.wait(["all here"])
 
 
 def of_first(value: T) -> T:
