@@ -154,6 +154,15 @@ def test_a_sweep_makes_a_folder_a_run_and_survives_one_that_fails(command, toy_s
     assert done == ["lenet300_fashion_mnist", "lenet5_fashion_mnist"]
 
 
+@pytest.mark.parametrize("name", ["7", "nan"])
+def test_a_name_that_looks_like_a_number_is_a_name(command, toy_smoke, tmp_path, name):
+    line = [a for a in toy_smoke if not a.startswith("name=")]
+    assert command("train", *line, f"name={name}").code == 0
+    (result,) = tmp_path.glob(f"runs/{name}/*/result.json")
+    assert json.loads(result.read_text())["name"] == name
+    assert command("train", f"resume={result.parent}").code == 0
+
+
 def test_an_automatic_batch_size_is_settled_before_anything_is_drawn(command, toy, tmp_path):
     line = [a for a in toy if not a.startswith(("name=", "data.batch_size=", "trainer.max_epochs="))]
     line += ["trainer.max_epochs=1", "model=alexnet"]  # which has dropout

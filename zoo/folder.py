@@ -93,6 +93,7 @@ def config_of(cfg: DictConfig) -> DictConfig:
     if not cfg.resume:
         _check_fit(cfg)
     _check(settled)
+    settled.name = str(settled.name)  # which name=7 and name=nan are none of
     return settled
 
 

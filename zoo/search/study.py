@@ -48,7 +48,7 @@ console = Console(highlight=False)
 def search(cfg: DictConfig) -> None:
     """Run the trials that a study still lacks, those of before counted, and print what was found."""
     _check(cfg)
-    space, place = distributions(cfg.space), Path(cfg.runs) / cfg.name
+    space, place = distributions(cfg.space), Path(cfg.runs) / str(cfg.name)
     drawn = {*OWN, *(key.lstrip("+") for key in space)}
     fixed = [o for o in HydraConfig.get().overrides.task if o.split("=")[0].lstrip("+") not in drawn]
     _check_choices(space, fixed)
@@ -133,7 +133,7 @@ def _opened(place: Path, cfg: DictConfig, fixed: list[str]) -> Iterator[optuna.S
         product, storage = cfg.callbacks.product, optuna.storages.RDBStorage(f"sqlite:///{place / DATABASE}")
         study = optuna.create_study(
             storage=storage,
-            study_name=cfg.name,
+            study_name=str(cfg.name),
             direction="maximize" if product.mode == "max" else "minimize",
             pruner=PRUNERS[cfg.pruner](),
             load_if_exists=True,
