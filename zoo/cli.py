@@ -140,10 +140,11 @@ def tell(error: Exception) -> int:
 
 
 def _say(sentence: str, code: int, lost: bool = False) -> int:
-    """Print a sentence once, whichever process of a run says it: zoo.launch and torchrun print the others' words."""
+    """Print a sentence once: the first process what all would say, and zoo.launch or torchrun what one has left."""
     sentence = " ".join(sentence.split())
     has_left = ranks.world_size() > 1 and ranks.LastWords(sentence, code, lost).leave()
-    if not has_left or (ranks.rank() == 0 and ranks.FOLDER not in os.environ):
+    is_first = ranks.rank() == 0 and not (has_left and ranks.FOLDER in os.environ)
+    if is_first or (ranks.are_connected() and not has_left):
         print(f"error: {sentence}", file=sys.stderr)
     return code
 

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import re
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -124,6 +125,12 @@ def _meet(store: Any) -> None:
         if store.add("here", 1) == world_size():
             store.set("all here", "")
         store.wait(["all here"])
+
+
+def are_connected() -> bool:
+    """Tell whether the processes of this run have met: before, all of them do and refuse the same."""
+    torch = sys.modules.get("torch")
+    return torch is not None and torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
 def of_first(value: T) -> T:
