@@ -184,6 +184,14 @@ def test_what_ends_the_second_process_alone_is_told_in_one_sentence(process, tmp
     assert not list((tmp_path / "temporary").iterdir())
 
 
+def test_where_last_words_cannot_be_written_they_are_said(process, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "missing" / "error.json"))
+    run = process("train", "compres=prune")
+    _, err = run.communicate(timeout=100)
+    assert run.returncode == 2
+    assert "there is no setting 'compres'" in sentence_of(err)
+
+
 def test_a_sweep_runs_each_of_its_jobs_in_two_processes(process, tmp_path):
     run = process("train", "-m", "seed=1,2", "trainer=smoke", "trainer.accelerator=cpu", *TWO, "name=sweep")
     _, err = run.communicate(timeout=200)

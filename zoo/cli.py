@@ -134,15 +134,14 @@ def tell(error: Exception) -> int:
         lost = f"process {ranks.rank()} lost its connection to another, and so it ended ({reason(error)})"
         return _say(f"{lost}; resume= and the run's folder goes on", ZooError.exit_code, lost=True)
     traceback.print_exception(error)
-    if ranks.world_size() > 1:
-        ranks.LastWords(f"{type(error).__name__}, as the traceback above says", ZooError.exit_code).leave()
+    ranks.LastWords(f"{type(error).__name__}, as the traceback above says", ZooError.exit_code).leave()
     return ZooError.exit_code
 
 
 def _say(sentence: str, code: int, lost: bool = False) -> int:
     """Print a sentence once: the first process what all would say, and zoo.launch or torchrun what one has left."""
     sentence = " ".join(sentence.split())
-    has_left = ranks.world_size() > 1 and ranks.LastWords(sentence, code, lost).leave()
+    has_left = ranks.LastWords(sentence, code, lost).leave()
     is_first = ranks.rank() == 0 and not (has_left and ranks.FOLDER in os.environ)
     if is_first or (ranks.are_connected() and not has_left):
         print(f"error: {sentence}", file=sys.stderr)

@@ -83,8 +83,7 @@ def _cause(failures: dict[int, Any], words: list[ranks.LastWords], num: int, goe
     ended = {rank: f.exitcode for rank, f in failures.items() if rank == first or f.exitcode not in stopped}
     silent = [rank for rank in ended if rank not in {w.rank for w in words}]
     if silent and (first in silent or not causes):
-        failed = first if first in silent else silent[0]
-        code = ended[failed]
+        failed, code = silent[0], ended[silent[0]]
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with {code} and without a word"
         return ZooError(f"process {failed} of {num} {how}, so that the others were stopped; {goes_on}")
     told = (causes or words)[0]

@@ -62,11 +62,12 @@ class LastWords:
     timestamp: float = field(default_factory=time.time)  # by this and `message` torchrun's own report goes
 
     def leave(self) -> bool:
-        """Write them unless there are earlier ones; tell whether anybody will read them."""
-        path = os.environ.get("TORCHELASTIC_ERROR_FILE")
-        if path and not os.path.exists(path):
-            write_json(path, asdict(self))
-        return bool(path)
+        """Write them unless there are earlier ones; tell whether they or those are there to be read."""
+        path = os.environ.get("TORCHELASTIC_ERROR_FILE", "")
+        with contextlib.suppress(OSError):  # such as a full disk, which may be what they tell of
+            if path and not os.path.exists(path):
+                write_json(path, asdict(self))
+        return os.path.exists(path)
 
 
 def last_words(logs: str) -> list[LastWords]:
