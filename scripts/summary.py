@@ -133,17 +133,17 @@ def main(cfg: DictConfig) -> None:
 
     import torch
 
-    from zoo.build import check_targets
     from zoo.checkpoint import read_product
     from zoo.compress.recipe import replay
     from zoo.measure.layers import measure_layers
     from zoo.models.fully_convolutional import to_fully_convolutional
     from zoo.nets import bare_net
+    from zoo.stored_config import stored_shape
 
     recipe = []
     if cfg.checkpoint:
         product = read_product(cfg.checkpoint)
-        check_targets(product.facts["config"]["model"], ("zoo.models",))
+        stored_shape(product.facts["config"]["model"], product.weights, cfg.checkpoint)
         cfg.model, cfg.data, recipe = (
             *(product.facts["config"][key] for key in ("model", "data")),
             product.facts["recipe"],

@@ -236,8 +236,10 @@ def toy_run(root: Path) -> list[str]:
 
 
 @pytest.fixture
-def toy(fashion_root) -> list[str]:
-    return toy_run(fashion_root)
+def toy(fashion_root, tmp_path) -> list[str]:
+    """The same on images in data/, where all commands look for data sets that they are not told the place of."""
+    (tmp_path / "data").symlink_to(fashion_root)
+    return [argument for argument in toy_run(fashion_root) if not argument.startswith("data_root")]
 
 
 @pytest.fixture

@@ -47,35 +47,6 @@ def probe(where: str, function: Callable[..., Any], *arguments: Any) -> None:
         raise BadInput(f"{where}: {reason(error)}") from error
 
 
-def check_targets(node: Any, packages: tuple[str, ...]) -> None:
-    """Refuse a config from a file unless all that it would call is defined in the packages: it could be anything.
-
-    A name is not enough, since `zoo.models.lenet.torch.load` begins well; nor may it be put together by interpolation.
-    """
-    if isinstance(node, Mapping):
-        if "_target_" in node and not _defined_in(str(node["_target_"]), packages):
-            raise BadInput(
-                f"the file asks for '{node['_target_']}' to be called; only {' and '.join(packages)}.* may be"
-            )
-        for value in node.values():
-            check_targets(value, packages)
-    elif isinstance(node, list):
-        for value in node:
-            check_targets(value, packages)
-    elif isinstance(node, str) and "${" in node:
-        raise BadInput(f"the file's config holds '{node}', which is not plain data")
-
-
-def _defined_in(target: str, packages: tuple[str, ...]) -> bool:
-    prefixes = tuple(f"{package}." for package in packages)
-    if not target.startswith(prefixes) or "._" in target:
-        return False
-    try:
-        return str(getattr(get_object(target), "__module__", "")).startswith(prefixes)
-    except Exception:
-        return False
-
-
 def _check(node: Mapping[str, Any], where: str) -> None:
     """Hold every value below a node against the annotations of the callables that will get it."""
     hints, parameters = _signature(node["_target_"], where) if "_target_" in node else ({}, None)

@@ -6,7 +6,6 @@ commit), and `zoo_sha256`, a digest of that text and of every tensor.
 
 import hashlib
 import importlib.metadata
-import json
 import platform
 import subprocess
 from collections.abc import Mapping
@@ -19,10 +18,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from zoo.compress.recipe import PASSES
 from zoo.errors import BadInput
-from zoo.facts import FORMAT, facts_text
+from zoo.facts import facts_text
 from zoo.files import replacing
+from zoo.metadata import parse_metadata
 from zoo.packed import is_packed, read_packed
 
 PRODUCT = "model.safetensors"
@@ -54,13 +53,15 @@ def read_product(path: str | Path) -> Product:
     path = Path(path)
     if not path.is_file():
         raise BadInput(f"there is no file {path}; a run leaves its model.safetensors in runs/<name>/<stamp>/")
-    weights, facts = read_packed(path) if is_packed(path) else _read_safetensors(path)
-    if facts.get("format") != FORMAT or not all(step.get("pass") in PASSES for step in facts["recipe"]):
-        raise BadInput(f"{path} was written by another version of the zoo, which alone can read it")
+    weights, text = read_packed(path) if is_packed(path) else _read_safetensors(path)
+    facts = parse_metadata(text, path)
+    for name, weight in weights.items():
+        if weight.is_floating_point() and not bool(weight.isfinite().all()):
+            raise BadInput(f"{path}: '{name[:80]}' holds NaN or infinity, as after a training that diverged")
     return Product(path, weights, facts)
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], str]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -73,7 +74,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise BadInput(f"{path} is a safetensors file, but not one that train.py wrote; only those can be read here")
     if _digest(metadata["zoo"], weights) != metadata["zoo_sha256"]:
         raise BadInput(f"{path} was changed after it was written: its checksum does not match; use the original")
-    return weights, json.loads(metadata["zoo"])
+    return weights, metadata["zoo"]
 
 
 def load_weights(net: nn.Module, product: Product, replace_head: bool = False) -> list[str]:
@@ -87,6 +88,16 @@ def put_weights(net: nn.Module, weights: Mapping[str, Tensor], source: str, repl
     With `replace_head`, weights of the net's heads (`net.head_names`) may differ in shape and are then left. Raises
     BadInput for weights of another net, naming their `source`.
     """
+    left = check_weights(net, weights, source, replace_head)
+    net.load_state_dict(net.state_dict() | {name: w for name, w in weights.items() if name not in left})
+    return left
+
+
+def check_weights(net: nn.Module, weights: Mapping[str, Tensor], source: str, replace_head: bool = False) -> list[str]:
+    """Return the names that `put_weights` would leave as they are; BadInput for weights of another net.
+
+    A net of float32 takes floats of 16 bits, too, which it holds exactly; any other type would change the numbers.
+    """
     own = net.state_dict()
     heads: Any = net.head_names
     odd = sorted(own.keys() ^ weights.keys())
@@ -99,7 +110,10 @@ def put_weights(net: nn.Module, weights: Mapping[str, Tensor], source: str, repl
             f"{source} holds the weights of another net: '{name}' is {there} in the file and {here} in this "
             f"{type(net).__name__}"
         )
-    net.load_state_dict(own | {name: w for name, w in weights.items() if name not in left})
+    for name in own:
+        held, read = own[name].dtype, weights[name].dtype
+        if name not in left and held != read and (held != torch.float32 or read not in (torch.float16, torch.bfloat16)):
+            raise BadInput(f"{source}: '{name}' is {read} in the file, and {held} in this {type(net).__name__}")
     return left
 
 

@@ -1,15 +1,13 @@
 """A product file in, numbers out: its net and its data built again, and a split of them measured."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from zoo import report
-from zoo.build import build, check_targets
 from zoo.checkpoint import Product, read_product
 from zoo.compress.semi_structured import use_sparse_kernels
 from zoo.data.module import ResidentData, Split
@@ -17,6 +15,7 @@ from zoo.data.sequences import SequenceData
 from zoo.errors import BadInput, choices
 from zoo.export.reading import SUFFIXES, Exported, read_export
 from zoo.nets import net_of
+from zoo.stored_config import stored_data
 from zoo.writing import transcribe
 
 
@@ -36,27 +35,11 @@ def rebuild(source: Product | Exported, cfg: DictConfig) -> tuple[nn.Module, Res
     zoo, or the data found are not the data it knows.
     """
     if isinstance(source, Product):
-        return net_of(source), rebuild_data(source.facts, cfg)
+        return net_of(source), stored_data(source.facts, cfg)
     if cfg.accelerator not in ("auto", "cpu"):
         raise BadInput(f"accelerator={cfg.accelerator}: exported files are computed on the CPU; auto and cpu may be")
     cfg.accelerator = "cpu"
-    return source.net, rebuild_data(source.facts, cfg)
-
-
-def rebuild_data(facts: Mapping[str, Any], cfg: DictConfig) -> ResidentData:
-    """Build the data that a file's facts tell of, with the very split; BadInput as `rebuild`."""
-    check_targets(facts["config"]["data"], ("zoo.data",))
-    config = OmegaConf.create(facts["config"])
-    place = config.data if "root" in config.data else config.data.get("source", {})
-    if cfg.data_root and "root" in place:
-        root, old = Path(place.root), Path(config.data_root)
-        below = root.relative_to(old) if root.is_relative_to(old) else Path()
-        place.root = str(Path(cfg.data_root) / below)
-    config.data.eval_batch_size = cfg.batch_size
-    data: ResidentData = build(config.data, "data")
-    if data.load().split_hash != facts["data"]["split_hash"]:
-        raise BadInput("the data found are not those the net was trained on: their samples, labels or split differ")
-    return data
+    return source.net, stored_data(source.facts, cfg)
 
 
 def evaluate(net: nn.Module, data: ResidentData, cfg: DictConfig) -> dict[str, Any]:

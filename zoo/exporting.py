@@ -18,7 +18,6 @@ from zoo.compress.quantize import program_of
 from zoo.data.module import ResidentData
 from zoo.data.sequences import SequenceData
 from zoo.errors import BadInput, ZooError, choices, reason
-from zoo.evaluation import rebuild_data
 from zoo.export.aoti import check_compiler, save_aoti
 from zoo.export.graphs import Part, has_fixed_length, parts
 from zoo.export.onnx import save_onnx, translate, write_onnx
@@ -32,6 +31,7 @@ from zoo.matrix import Row, record, show
 from zoo.nets import net_of
 from zoo.packed import PACKED, dtype_of, save_packed
 from zoo.proof import Answers, answers_of, hold, refusal, running
+from zoo.stored_config import stored_data
 
 EXPORTS = "exports.json"
 
@@ -152,7 +152,7 @@ def export(product: Product, names: list[str], folder: Path, cfg: DictConfig) ->
             raise BadInput(
                 f"format={name} starts from floats, and this net is in int8 already; format=onnx keeps it so"
             )
-    net, data = net_of(product).eval(), rebuild_data(product.facts, cfg)
+    net, data = net_of(product).eval(), stored_data(product.facts, cfg)
     source = answers_of(net, data)
     folder.mkdir(parents=True, exist_ok=True)
     rows = [_try(name, Job(product, net, data, _facts(product, name, cfg), cfg), source, folder) for name in names]

@@ -5,8 +5,7 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
-FORMAT = 3  # 1 called the scaled tanh of 1998 tanh; 2 called ImageData by another name
-MOST_BYTES = 1 << 24  # of a text, so that a few bytes cannot fill the memory
+from zoo.metadata import FORMAT, MAX_BYTES
 
 
 def facts_text(facts: Mapping[str, Any]) -> str:
@@ -24,7 +23,7 @@ def inflated(content: bytes) -> tuple[str, bytes]:
     """Give the text that `deflated` made of the beginning, and what comes behind it; ValueError for anything else."""
     coder = zlib.decompressobj(-zlib.MAX_WBITS, COMMON)
     try:
-        text = coder.decompress(content, MOST_BYTES)
+        text = coder.decompress(content, MAX_BYTES)
     except zlib.error as error:
         raise ValueError(str(error)) from error
     if not coder.eof:

@@ -8,18 +8,20 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from zoo.build import build, check_targets
-from zoo.checkpoint import Product, load_weights, read_product
+from zoo.build import build
+from zoo.checkpoint import Product, check_weights, load_weights, read_product
 from zoo.compress.program import rebuilt
-from zoo.compress.quantize import fake_quantized, program_of
+from zoo.compress.quantize import fake_quantized, is_trained_in_int8, program_of
 from zoo.compress.recipe import replay
 from zoo.compress.weight_only import hold_integers
 from zoo.data.module import ResidentData
-from zoo.errors import BadInput, choices
+from zoo.errors import BadInput, choices, reason
 from zoo.folder import Run
+from zoo.measure.bounds import check_activations
 from zoo.measure.counts import count_parameters
 from zoo.models.init import Scheme, initialise
 from zoo.passes import before_fit, read_recipe, recipe_at_start
+from zoo.stored_config import example_of, stored_net, stored_shape
 from zoo.tasks.transfer import freeze
 
 log = logging.getLogger("zoo")
@@ -95,16 +97,28 @@ def laid_out(net: nn.Module, cfg: DictConfig) -> nn.Module:
 
 
 def net_of(product: Product) -> nn.Module:
-    """Build the net of a product file with its weights; BadInput where it asks for foreign code or names no classes."""
-    config = product.facts["config"]
-    check_targets(config["model"], ("zoo.models",))
+    """Build the net of a product file with its weights; BadInput where the two do not fit, or it names no classes.
+
+    Its shape is settled on the meta device first, so that a file cannot ask for more memory than its weights justify.
+    """
+    facts, source = product.facts, str(product.path)
+    config, recipe = facts["config"], facts["recipe"]
     if str(config.get("task", {}).get("_target_")).endswith(".RotationPrediction"):
         raise BadInput("the net was trained with task=rotation and names no classes; train one with init_from=THE_FILE")
-    if program := program_of(product.facts["recipe"]):
-        return rebuilt(program, product.weights, str(product.path))
-    net = bare_net(OmegaConf.create(config["model"]))
-    replay(net, product.facts["recipe"])
-    hold_integers(net, product.facts["recipe"])
-    net = fake_quantized(net, product.facts["recipe"])
+    if program := program_of(recipe):
+        return rebuilt(program, product.weights, source, example_of(facts))
+    shape = stored_shape(config["model"], product.weights, source).eval()
+    replay(shape, recipe)
+    hold_integers(shape, recipe)
+    if not is_trained_in_int8(recipe):
+        check_weights(shape, product.weights, source)
+    try:
+        check_activations(shape, example_of(facts))
+    except (RuntimeError, TypeError, ValueError, LookupError, ArithmeticError) as error:
+        raise BadInput(f"{source} does not describe a net that can be computed: {reason(error)}") from error
+    net = stored_net(config["model"])
+    replay(net, recipe)
+    hold_integers(net, recipe)
+    net = fake_quantized(net, recipe)
     load_weights(net, product)
     return net

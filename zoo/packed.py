@@ -10,8 +10,9 @@ import math
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+import msgspec
 import torch
 from torch import Tensor
 
@@ -27,6 +28,16 @@ VERSION = 1
 DIGEST_BYTES = 16  # of SHA-256
 HEADER_BYTES = len(MAGIC) + 1
 Half = bool | Literal["bfloat16"]
+
+
+class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The text at the beginning of a packed file: the shapes of its tensors by name, and its metadata."""
+
+    shapes: dict[
+        Annotated[str, msgspec.Meta(max_length=512)],
+        Annotated[list[Annotated[int, msgspec.Meta(ge=0, lt=2**40)]], msgspec.Meta(max_length=8)],
+    ]
+    facts: msgspec.Raw
 
 
 def save_packed(path: Path, weights: Mapping[str, Tensor], facts: Mapping[str, Any], half: Half = False) -> Ledger:
@@ -73,8 +84,8 @@ def is_packed(path: Path) -> bool:
     return MAGIC.startswith(start)
 
 
-def read_packed(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read a packed file's weights and facts; BadInput for one that is cut short, changed or of another version.
+def read_packed(path: Path) -> tuple[dict[str, Tensor], bytes]:
+    """Read a packed file's weights and the JSON of its metadata; BadInput for one that is cut short or changed.
 
     Nothing in it is looked at before its checksum was found right.
     """
@@ -92,10 +103,10 @@ def read_packed(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise BadInput(f"{path} is a packed file of version {head[-1]}, and this zoo reads version {VERSION}")
     try:
         text, code = inflated(body)
-        said = json.loads(text)
-        shapes = {str(name): tuple(shape) for name, shape in said["shapes"].items()}
+        said = msgspec.json.decode(text, type=Head)
+        shapes = {name: tuple(shape) for name, shape in said.shapes.items()}
         _check_sizes(shapes.values(), len(code))
-        return dict(zip(shapes, decode(code, shapes.values()), strict=True)), said["facts"]
+        return dict(zip(shapes, decode(code, shapes.values()), strict=True)), bytes(said.facts)
     except Exception as error:  # only of a file that was made so: its checksum is right
         raise BadInput(f"{path} is no packed file that the zoo wrote: {reason(error)}") from error
 
@@ -103,8 +114,6 @@ def read_packed(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def _check_sizes(shapes: Iterable[tuple[int, ...]], code_bytes: int) -> None:
     """Raise ValueError for shapes that so few bytes cannot hold, or that the memory cannot, before any is taken."""
     shapes = list(shapes)
-    if any(type(side) is not int or side < 0 for shape in shapes for side in shape):
-        raise ValueError("its shapes are not whole numbers")
     size = sum(math.prod(shape) for shape in shapes)
     if size > MOST_PER_BYTE * (code_bytes + 4):
         raise ValueError(f"{code_bytes:,} bytes cannot hold the {size:,} weights it promises")

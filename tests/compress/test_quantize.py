@@ -7,8 +7,7 @@ import time
 import pytest
 import torch
 from conftest import composed, inputs_of, scalars
-from omegaconf import OmegaConf
-from small import FACTS
+from small import FACTS, facts_of
 from torch import nn
 
 from zoo.checkpoint import Product, read_product, save_product
@@ -55,8 +54,7 @@ def quantized(model, float_layers=(), data="mnist_5k", batches=None, num_batches
     batches = batches or noise(cfg)
     program, tensors = ptq(trace, batches, num_batches, chosen(float_layers, layers_of(trace)))
     step = {"pass": "ptq_int8", "program": program}
-    facts = {"recipe": [step], "config": OmegaConf.to_container(cfg)}
-    return net, Product("none", tensors, facts), batches[0][0]
+    return net, Product("none", tensors, facts_of(cfg, [step])), batches[0][0]
 
 
 def with_statistics(net):
@@ -172,7 +170,10 @@ def test_what_cannot_be_quantized_is_refused_in_one_sentence(model, data, change
     ("program", "words"),
     [
         ([["input"], ["aten.save.default", {"result": 0}, "file"], ["output", {"result": 0}]], "'aten.save.default'"),
-        ([["input"], ["aten.relu.default", {"result": 5}], ["output", {"result": 1}]], "index"),
+        (
+            [["input"], ["aten.relu.default", {"result": 5}], ["output", {"result": 1}]],
+            "neither a tensor nor an earlier result",
+        ),
         ([["input"], ["aten.relu.default", {"tensor": "w"}], ["output", {"result": 1}]], "tensors"),
         ([["input"], ["operator.attrgetter", "x"], ["output", {"result": 1}]], "'operator.attrgetter'"),
     ],
@@ -233,7 +234,8 @@ def test_a_layer_that_int8_ruins_stays_in_floats_and_no_other(tmp_path):
         return {"accuracy": float(hits), "loss": float(nn.functional.cross_entropy(logits, labels))}
 
     model = {"_target_": "zoo.models.lenet.LeNet300", "num_classes": 10}
-    facts = {**FACTS, "config": {"model": model, "init_from": None}, "best": {"epoch": 0, "metrics": {}}}
+    config = {**FACTS["config"], "model": model, "init_from": None}
+    facts = {**FACTS, "config": config, "best": {"epoch": 0, "metrics": {}}}
     path = tmp_path / "model.safetensors"
     save_product(path, net.state_dict(), facts)
     product, told = ptq_int8(

@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 from conftest import composed, inputs_of
-from omegaconf import OmegaConf
+from small import facts_of
 from torch import nn
 
 from zoo.checkpoint import read_product, save_product
@@ -41,7 +41,7 @@ def files(tmp_path_factory):
     for model, data, kind in RATIOS:
         cfg = composed(model, data)
         net, given = bare_net(cfg.model).eval(), inputs_of(cfg, 3)
-        name, facts = f"{model}_{kind}", {"recipe": [], "config": OmegaConf.to_container(cfg)}
+        name, facts = f"{model}_{kind}", facts_of(cfg)
         save_product(folder / f"{name}_float.safetensors", net.state_dict(), facts)
         with torch.no_grad():
             logits = net(*given)
@@ -51,8 +51,8 @@ def files(tmp_path_factory):
     cfg = composed("lenet5_caffe", "mnist_5k")
     (images,) = inputs_of(cfg, 3)
     program, tensors = ptq(traced(bare_net(cfg.model), (images[:1].to("meta"),)), [(images, None)], 1)
-    step, config = {"pass": "ptq_int8", "program": program}, OmegaConf.to_container(cfg)
-    save_product(folder / "int8.safetensors", tensors, {"recipe": [step], "config": config})
+    step = {"pass": "ptq_int8", "num_batches": 1, "float_layers": [], "program": program}
+    save_product(folder / "int8.safetensors", tensors, facts_of(cfg, [step]))
     torch.save(((images,), rebuilt(program, tensors, "the net")(images), None), folder / "int8.pt")
     return folder
 

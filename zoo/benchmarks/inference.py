@@ -4,9 +4,9 @@ import copy
 import functools
 import logging
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -24,6 +24,7 @@ from zoo.export.graphs import Part
 from zoo.export.onnx import translate
 from zoo.export.qdq import quantized
 from zoo.nets import bare_net, net_of
+from zoo.stored_config import stored_net
 
 if TYPE_CHECKING:
     import onnx
@@ -63,10 +64,10 @@ def inference_suite(cfg: DictConfig) -> Suite:
 
 def _of_product(path: Path, batch_size: int) -> tuple[str, nn.Module, nn.Module, Tensor]:
     product = read_product(path)
-    config = OmegaConf.create(product.facts["config"])
-    images, net = _noise(config.data, batch_size), net_of(product)
+    config = product.facts["config"]
+    images, net = _noise(config["data"], batch_size), net_of(product)
     if program_of(product.facts["recipe"]):
-        net, int8 = bare_net(config.model), net
+        net, int8 = stored_net(config["model"]), net
         replay(net, product.facts["recipe"])
     else:
         int8 = _int8(net, images[:1])
@@ -75,10 +76,10 @@ def _of_product(path: Path, batch_size: int) -> tuple[str, nn.Module, nn.Module,
     return f"{'/'.join(title.parts[-2:])}: ", net, int8, images
 
 
-def _noise(data: DictConfig, batch_size: int) -> Tensor:
+def _noise(data: Mapping[str, Any], batch_size: int) -> Tensor:
     if "image_size" not in data:
         raise BadInput("suite=inference is for nets of images, and these data are sequences")
-    shape = (batch_size, data.in_channels, data.image_size, data.image_size)
+    shape = (batch_size, data["in_channels"], data["image_size"], data["image_size"])
     return torch.randn(shape, generator=torch.Generator().manual_seed(0))
 
 

@@ -4,18 +4,21 @@ An operation is its name and arguments. Of these, `{"result": 3}` is what the th
 `{"tensor": name}` a tensor, and `{"dtype": name}` a type of numbers.
 """
 
+import functools
 import operator
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
-from zoo.errors import BadInput
+from zoo.errors import BadInput, reason
+from zoo.measure.bounds import check_activations
 
 Program = Sequence[Sequence[Any]]
-# What a program may ask for. No rule by pattern, since torch.ops.aten has operators that read and write files.
+# What a program may ask for. No rule by pattern, since torch.ops.aten has operators that read and write files. The
+# first are those of nets in int8; of the others, .pt2 files of all nets are made.
 OPERATIONS = {
     "quantized_decomposed": (
         "quantize_per_tensor.default",
@@ -32,8 +35,26 @@ OPERATIONS = {
         *("add.Tensor", "mul.Tensor", "div.Tensor", "pow.Tensor_Scalar", "flatten.using_ints", "unflatten.int"),
         *("view.default", "expand.default", "select.int", "slice.Tensor", "transpose.int", "permute.default"),
         *("squeeze.dim", "unsqueeze.default", "sym_size.int"),
+        *("__and__.Scalar", "__rshift__.Scalar", "_int_mm.default", "abs.default", "alias.default"),
+        *("arange.default", "chunk.default", "clamp.default", "dropout.default", "embedding.default"),
+        *("expand_as.default", "gather.default", "gt.Scalar", "index_put.default", "lstm.input", "ne.Scalar"),
+        *("new_zeros.default", "relu_.default", "repeat_interleave.self_int", "reshape.default", "round.default"),
+        *("stack.default", "sub.Tensor", "sum.dim_IntList", "t.default", "to.dtype", "where.ScalarOther"),
+        *("where.self", "zeros.default"),
     ),
-    "operator": ("getitem",),
+    "operator": ("getitem", "add", "sub", "mul", "floordiv", "mod"),
+}
+MODES = ("constant", "reflect", "replicate", "circular", "none", "tanh")  # the texts that operators of nets take
+DTYPES = {
+    str(dtype).removeprefix("torch."): dtype
+    for dtype in (
+        *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool),
+        *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
+    )
+}
+MEMORY_FORMATS = {
+    str(form).removeprefix("torch."): form
+    for form in (torch.contiguous_format, torch.preserve_format, torch.channels_last)
 }
 
 
@@ -86,44 +107,123 @@ def written(graph: fx.GraphModule) -> tuple[list[list[Any]], dict[str, Tensor]]:
     return program, tensors
 
 
-def rebuilt(program: Program, tensors: Mapping[str, Tensor], source: str) -> QuantizedNet:
-    """Build the net of a program with its tensors; BadInput, naming the `source`, where the two are no net."""
+def rebuilt(
+    program: Program, tensors: Mapping[str, Tensor], source: str, example: Sequence[Tensor] = ()
+) -> QuantizedNet:
+    """Build the net of a program with its tensors; BadInput, naming the `source`, where the two are not a net.
+
+    The program may come from anywhere, so that nothing of its text reaches the code that torch.fx generates: operators
+    are keys of a table, their arguments are checked against their schemas, and tensors get names of ours. With an
+    `example` of what it is called with, on the meta device, it is tried there before it may take any memory.
+    """
     # Registers quantized_decomposed, which torchao has from here, too.
     from torch.ao.quantization.fx import _decomposed  # noqa: F401
 
-    graph = fx.Graph()
-    results: list[Any] = []
-
-    def value_of(part: Any) -> Any:
-        if isinstance(part, list):
-            return [value_of(one) for one in part]
-        if not isinstance(part, Mapping):
-            return part
-        ((kind, what),) = part.items()
-        if kind == "tensor":
-            return graph.get_attr(what) if what in tensors else _refuse(f"there is no tensor '{what}'")
-        return results[what] if kind == "result" else getattr(torch, what)
-
-    def _refuse(why: str) -> Any:
-        raise ValueError(why)
-
     try:
-        if set(_tensors(program)) != tensors.keys():
-            _refuse("its tensors are not those that it reads")
-        for name, *arguments in program:
-            if name == "input":
+        net = QuantizedNet(*_graph_of(program, tensors), "QuantizedNet").eval()
+        if example:
+            check_activations(net, example)
+    except (ValueError, TypeError, LookupError, ArithmeticError, RuntimeError, AssertionError) as error:
+        raise BadInput(f"{source} does not hold a program of a net: {reason(error)}") from error
+    return net
+
+
+def _graph_of(program: Program, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], fx.Graph]:
+    """Return the tensors of a program under names of ours, and its graph; ValueError for what is not a program."""
+    if set(_tensors(program)) != tensors.keys():
+        raise ValueError("its tensors are not those that it reads")
+    graph = fx.Graph()
+    results: list[fx.Node] = []
+    places = {name: f"tensor_{number}" for number, name in enumerate(tensors)}
+    nodes = {name: graph.get_attr(place) for name, place in places.items()}
+
+    def referred(part: Mapping[str, Any]) -> fx.Node:
+        """Return what `{"result": number}` and `{"tensor": name}` stand for."""
+        match part:
+            case {"tensor": str(name), **rest} if not rest and name in nodes:
+                return nodes[name]
+            case {"result": int(number), **rest} if not rest and 0 <= number < len(results):
+                return results[number]
+        raise ValueError(f"{str(part)[:80]} is neither a tensor nor an earlier result")
+
+    for step in program:
+        match step:
+            case ["input"]:
                 results.append(graph.placeholder(f"x{len(results)}"))
-            elif name == "output":
-                graph.output(value_of(arguments[0]))
-            else:
+            case ["output", list(several)]:
+                graph.output(tuple(referred(part) for part in several))
+            case ["output", part]:
+                graph.output(referred(part))
+            case [str(name), *arguments]:
+                function, parameters = _operator_of(name)
                 keywords = arguments.pop()["keywords"] if _has_keywords(arguments) else {}
-                values = tuple(value_of(part) for part in arguments)
-                keywords = {key: value_of(part) for key, part in keywords.items()}
-                results.append(graph.call_function(_function(name), values, keywords))
-        graph.lint()
-    except (ValueError, TypeError, LookupError, AttributeError, RuntimeError) as error:
-        raise BadInput(f"{source} holds no program of a quantized net: {error}") from error
-    return QuantizedNet({name: _held(tensor) for name, tensor in tensors.items()}, graph, "QuantizedNet").eval()
+                values, named = bind(parameters, arguments, keywords, referred)
+                results.append(graph.call_function(function, values, named))
+            case _:
+                raise ValueError("a step is not a list that begins with the name of an operator")
+    graph.lint()
+    return {places[name]: _held(tensor) for name, tensor in tensors.items()}, graph
+
+
+def bind(
+    parameters: Mapping[str, str], arguments: Sequence[Any], keywords: Mapping[str, Any], referred: Callable[[Any], Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the arguments of a call, each checked against the kind of its parameter; ValueError where one differs."""
+    if len(arguments) > len(parameters):
+        raise ValueError(f"{len(arguments)} arguments were given to an operator that takes {len(parameters)}")
+    names = list(parameters)
+    values = tuple(_value(parameters[name], part, referred) for name, part in zip(names, arguments, strict=False))
+    if not keywords.keys() <= set(names[len(values) :]):
+        raise ValueError(f"an operator was given {str(list(keywords))[:80]}, and takes {', '.join(names)}")
+    return values, {name: _value(parameters[name], keywords[name], referred) for name in names if name in keywords}
+
+
+def _value(kind: str, part: Any, referred: Callable[[Any], Any]) -> Any:
+    """Return an argument of a kind, by the words of operators' schemas; ValueError where it is of another."""
+    if kind.startswith("Optional["):
+        return None if part is None else _value(kind[9:-1], part, referred)
+    if kind.startswith("List[") and isinstance(part, list):
+        return [_value(kind[5:-1], one, referred) for one in part]
+    is_number = isinstance(part, int | float) and not isinstance(part, bool)
+    match kind, part:
+        case ("Tensor" | "int" | "number", {"tensor": _} | {"result": _}):
+            return referred(part)
+        case ("int", int()) if is_number and abs(part) < 2**63:
+            return part
+        case ("float" | "number" | "Tensor", int() | float()) if is_number:  # for which torch makes tensors of numbers
+            return part
+        case ("bool", bool()):
+            return part
+        case ("str", str()) if part in MODES:
+            return part
+        case ("ScalarType", {"dtype": str(name), **rest}) if not rest and name in DTYPES:
+            return DTYPES[name]
+        case ("MemoryFormat", {"memory_format": str(name), **rest}) if not rest and name in MEMORY_FORMATS:
+            return MEMORY_FORMATS[name]
+    raise ValueError(f"{str(part)[:80]} is not of the kind {kind}")
+
+
+@functools.cache
+def _operators() -> dict[str, tuple[Callable[..., Any], dict[str, str]]]:
+    """Return the table of operators by name: each with its function, and the kinds of its parameters by name."""
+    table: dict[str, tuple[Callable[..., Any], dict[str, str]]] = {}
+    for room, names in OPERATIONS.items():
+        for name in names:
+            if room == "operator":
+                kinds = {"a": "Tensor", "b": "int"} if name == "getitem" else {"a": "int", "b": "int"}
+                table[f"operator.{name}"] = (getattr(operator, name), kinds)
+            else:
+                packet, _, overload = name.partition(".")
+                function = getattr(getattr(getattr(torch.ops, room), packet), overload)
+                kinds = {argument.name: str(argument.real_type) for argument in function._schema.arguments}
+                table[f"{room}.{name}"] = (function, kinds)
+    return table
+
+
+def _operator_of(name: str) -> tuple[Callable[..., Any], dict[str, str]]:
+    if name not in _operators():
+        raise ValueError(f"'{name[:80]}' is not an operator of a net")
+    return _operators()[name]
 
 
 def _held(tensor: Tensor) -> Tensor:
@@ -139,16 +239,6 @@ def _operation(target: Any) -> str:
     if rest not in OPERATIONS.get(room, ()):
         raise ValueError(f"a program has no word for {name}")
     return name
-
-
-def _function(name: str) -> Any:
-    room, _, rest = name.partition(".")
-    if rest not in OPERATIONS.get(room, ()):
-        raise ValueError(f"'{name}' is no operation of a net")
-    if room == "operator":
-        return operator.getitem
-    packet, _, overload = rest.partition(".")
-    return getattr(getattr(getattr(torch.ops, room), packet), overload)
 
 
 def _has_keywords(arguments: Sequence[Any]) -> bool:

@@ -161,12 +161,17 @@ def qat_int8(net: nn.Module, *, example: tuple[Tensor, ...], float_layers: Seque
     return {"pass": "qat_int8", "shape": list(example[0].shape[1:]), "float_layers": kept}
 
 
+def is_trained_in_int8(recipe: Sequence[Step]) -> bool:
+    """Tell whether a recipe leaves a net that trains with fake quantization."""
+    return bool(recipe) and recipe[-1]["pass"] == "qat_int8"
+
+
 def fake_quantized(net: nn.Module, recipe: Sequence[Step]) -> nn.Module:
     """Give the net that trains where a recipe's last step is `qat_int8`, or else the net itself.
 
     Auxiliary heads are left out, and training skips no branch of it.
     """
-    if not recipe or recipe[-1]["pass"] != "qat_int8":
+    if not is_trained_in_int8(recipe):
         return net
     net, step = copy.deepcopy(net), recipe[-1]
     for module in net.modules():

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import BadInput
-from zoo.facts import FORMAT, facts_text
+from zoo.facts import facts_text
+from zoo.metadata import parse_metadata
 
 INPUT = {
     "images": "float32, N x channels x image_size x image_size: (pixel - mean) / std, with pixels from 0 to 255",
@@ -35,11 +36,7 @@ def read_labels(texts: Mapping[str, str], path: Path) -> dict[str, Any]:
     """Read the facts of an exported file; BadInput where there are none, or those of another version."""
     if "zoo" not in texts:
         raise BadInput(f"{path} was not written by scripts/export.py; only such files can be read here")
-    try:
-        facts = json.loads(texts["zoo"])
-        known = facts["format"] == FORMAT and {"config", "data", "export"} <= facts.keys()
-    except (ValueError, TypeError, KeyError, AttributeError):
-        known = False
-    if not known:
-        raise BadInput(f"{path} was written by another version of the zoo, which alone can read it")
+    facts = parse_metadata(texts["zoo"], path)
+    if "export" not in facts:
+        raise BadInput(f"{path} is not an exported file: its metadata do not say how it was exported")
     return facts

@@ -16,6 +16,7 @@ from zoo.errors import BadInput, reason
 from zoo.export.alone import session_options
 from zoo.export.graphs import Part, trace
 from zoo.export.labels import labels, read_labels
+from zoo.export.onnx_bounds import check_graph
 from zoo.export.opened import Opened
 from zoo.files import replacing
 
@@ -91,15 +92,12 @@ def open_onnx(path: Path) -> Opened:
     import onnxruntime
 
     content = path.read_bytes()
+    facts = read_labels(_checked(content, path), path)
     options = session_options(torch.get_num_threads())
-    try:  # from bytes, so that no other file is read, whatever the graph says
+    try:
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # of ONNX Runtime's own, which have no common parent
-        raise BadInput(f"{path} is cut short or is no .onnx file ({reason(error)}); copy or export it again") from error
-    facts = read_labels(session.get_modelmeta().custom_metadata_map, path)
-    end = len(content) - len(_seal(b""))
-    if content[end:] != _seal(content[:end]):
-        raise BadInput(f"{path} was changed after it was written: its checksum does not match; copy or export it again")
+        raise BadInput(f"{path} is not a graph that ONNX Runtime can compute ({reason(error)})") from error
     takes, gives = session.get_inputs(), session.get_outputs()
 
     def run(*inputs: Tensor) -> tuple[Tensor, ...]:
@@ -107,3 +105,25 @@ def open_onnx(path: Path) -> Opened:
         return tuple(torch.from_numpy(array) for array in session.run(None, given))
 
     return Opened(path, facts, [one.shape for one in takes], [one.shape for one in gives], run)
+
+
+def _checked(content: bytes, path: Path) -> dict[str, str]:
+    """Return the metadata of a graph; BadInput before ONNX Runtime sees a file that is not as we write them."""
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        model = onnx.load_from_string(content)
+    except DecodeError as error:
+        raise BadInput(f"{path} is cut short or is not an .onnx file ({reason(error)}); export it again") from error
+    texts = {entry.key: entry.value for entry in model.metadata_props}
+    if "zoo" not in texts:
+        return texts  # which says that it is somebody else's
+    end = len(content) - len(_seal(b""))
+    if content[end:] != _seal(content[:end]):
+        raise BadInput(f"{path} was changed after it was written: its checksum does not match; copy or export it again")
+    try:
+        check_graph(model)
+    except (ValueError, onnx.shape_inference.InferenceError, RuntimeError, TypeError) as error:
+        raise BadInput(f"{path} is not an .onnx file that scripts/export.py wrote: {reason(error)}") from error
+    return texts

@@ -1,46 +1,104 @@
 """The .pt2 file: a net as torch.export traced it, for any process that has torch.
 
-torch.export.load by itself unpickles, looks up and evaluates what a file asks it to, so that a foreign one could do
-anything. What is read here is first held against the little that we write.
+torch.export.load unpickles, looks up and evaluates what a file asks it to, so that a foreign one could do anything.
+What is read here is therefore the archive's plain data alone: its graph becomes a program of zoo.compress.program,
+whose operators are those of nets, and its weights become tensors. torch.export sees nothing of it.
 """
 
-import ast
 import io
-import json
-import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import msgspec
 import torch
 from torch import Tensor
-from torch.export.pt2_archive import PT2ArchiveReader
 
+from zoo.compress.program import rebuilt
 from zoo.errors import BadInput, reason
 from zoo.export.graphs import Part, trace
 from zoo.export.labels import labels, read_labels
 from zoo.export.opened import Opened
 from zoo.files import replacing
 
-EXTRA = "extra/"
-# What else an archive of ours holds; an AOTInductor package has compiled code, and other files may have pickles.
-RECORDS = re.compile(
-    r"models/model\.json|data/(weights/(weight_\d+|model_weights_config\.json)"
-    r"|constants/(tensor_\d+|model_constants_config\.json)|sample_inputs/model\.pt)"
-    rf"|{EXTRA}\w+|archive_format|archive_version|byteorder|\.data/\w+|version"
-)
-NAME = re.compile(r"[\w.+-]*")  # of what becomes a name in the code that torch makes of a graph, and runs
-ARITHMETIC = "add|sub|mul|floordiv|truediv|mod|neg|pow|eq|ne|lt|le|gt|ge|getitem"
-OPERATORS = re.compile(
-    rf"torch\.ops\.(aten|quantized_decomposed)\.(?!from_file)\w+\.\w+|_operator\.({ARITHMETIC})"
-    r"|torch\.sym_(max|min|not|float|ite)"
-)
-CALLS = re.compile("Symbol|Integer|Add|Mul|Pow|Max|Min|FloorDiv|Mod|CleanDiv|PythonMod|Eq|Ne|Ge|Gt|Le|Lt")
-EXPRESSION = (
-    *(ast.Expression, ast.Call, ast.Name, ast.Load, ast.Constant, ast.keyword),
-    *(ast.BinOp, ast.UnaryOp, ast.operator, ast.unaryop),
-)
+EXTRA, MODEL = "extra/", "models/model.json"
+WEIGHTS = {"parameter": "data/weights/", "buffer": "data/weights/", "tensor_constant": "data/constants/"}
+CONFIGS = ("data/weights/model_weights_config.json", "data/constants/model_constants_config.json")
+# torch.export's own numbers, of torch/_export/serde/schema.py; nets have none of the others, such as complex numbers.
+DTYPES = {
+    1: torch.uint8,
+    2: torch.int8,
+    3: torch.int16,
+    4: torch.int32,
+    5: torch.int64,
+    6: torch.float16,
+    7: torch.float32,
+    8: torch.float64,
+    12: torch.bool,
+    13: torch.bfloat16,
+}
+MEMORY_FORMATS = {1: "contiguous_format", 2: "channels_last", 4: "preserve_format"}
+CHECK = "aten._assert_tensor_metadata.default"  # of what a tensor was where it was traced, which gives nothing
+PLACES = ("layout", "device", "pin_memory")  # keywords of operators that make tensors: where, which is the CPU here
+
+
+class Named(msgspec.Struct):
+    name: str
+
+
+class TensorMeta(msgspec.Struct):
+    """What a graph says of a tensor; a size that may vary is an expression, which is not looked at."""
+
+    dtype: int
+    sizes: list[dict[str, Any]]
+    strides: list[dict[str, Any]]
+    storage_offset: dict[str, Any]
+
+
+class Input(msgspec.Struct):
+    name: str
+    arg: dict[str, Any]
+    kind: int | None = None  # 1 for what is given by its place
+
+
+class Node(msgspec.Struct):
+    target: str
+    inputs: list[Input]
+    outputs: list[dict[str, Any]]
+
+
+class Graph(msgspec.Struct):
+    inputs: list[dict[str, Any]]
+    outputs: list[dict[str, Any]]
+    nodes: list[Node]
+    tensor_values: dict[str, TensorMeta]
+
+
+class Signature(msgspec.Struct):
+    input_specs: list[dict[str, Any]]
+    output_specs: list[dict[str, Any]]
+
+
+class GraphModule(msgspec.Struct):
+    graph: Graph
+    signature: Signature
+
+
+class Model(msgspec.Struct):
+    """models/model.json, of which only what is named here is read."""
+
+    graph_module: GraphModule
+
+
+class Payload(msgspec.Struct):
+    path_name: str
+    use_pickle: Literal[False]
+    tensor_meta: TensorMeta
+
+
+class Payloads(msgspec.Struct):
+    config: dict[str, Payload]
 
 
 def save_pt2(path: Path, part: Part, facts: Mapping[str, Any]) -> None:
@@ -52,109 +110,147 @@ def save_pt2(path: Path, part: Part, facts: Mapping[str, Any]) -> None:
 
 def open_pt2(path: Path) -> Opened:
     """Open our .pt2 file; BadInput for one that is cut short, changed or foreign."""
-    content = path.read_bytes()
-    texts = _checked(content, path)
-    facts = read_labels(texts, path)
-    if b"quantized_decomposed" in content:
-        # Registers the operators of int8, which torch looks up.
-        from torch.ao.quantization.fx import _decomposed  # noqa: F401
+    records = _records(path)
+    texts = {name.removeprefix(EXTRA): content for name, content in records.items() if name.startswith(EXTRA)}
+    facts = read_labels({name: content.decode(errors="replace") for name, content in texts.items()}, path)
     try:
-        # Not torch.export.load, which goes on with an older format, of pickles, where it meets an error.
-        from torch.export.pt2_archive._package import load_pt2
-
-        program = load_pt2(io.BytesIO(content)).exported_programs["model"]
-        module = program.module()
-    except Exception as error:  # whatever torch makes of a graph that it did not write
-        raise BadInput(f"{path} holds no graph that this torch can read: {reason(error)}") from error
-    values = {node.name: node.meta["val"] for node in program.graph.nodes if "val" in node.meta}
-    signature = program.graph_signature
-    takes, gives = ([list(values[name].shape) for name in s] for s in (signature.user_inputs, signature.user_outputs))
+        module = msgspec.json.decode(records.get(MODEL, b""), type=Model).graph_module
+        program, tensors = _program_of(module, _payloads(records))
+        takes, gives = _shapes(module)
+    except (msgspec.DecodeError, ValueError, TypeError, LookupError, RuntimeError) as error:
+        raise BadInput(f"{path} is not a .pt2 file that scripts/export.py wrote: {reason(error)}") from error
+    net = rebuilt(program, tensors, str(path), _example(module))
 
     def run(*inputs: Tensor) -> tuple[Tensor, ...]:
-        found = module(*inputs)
+        found = net(*inputs)
         return found if isinstance(found, tuple) else (found,)
 
     return Opened(path, facts, takes, gives, run)
 
 
-def _checked(content: bytes, path: Path) -> dict[str, str]:
-    """Give the texts of an archive; BadInput unless it is whole, and asks torch for nothing but arithmetic."""
+def _records(path: Path) -> dict[str, bytes]:
+    """Return the records of an archive by name; BadInput unless it is whole, and as large as what it holds."""
+    content = path.read_bytes()
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            damaged = archive.testzip()  # torch itself compares no checksums
-        reader = PT2ArchiveReader(io.BytesIO(content))
-        names = reader.get_file_names()
-    except (zipfile.BadZipFile, RuntimeError, AssertionError, EOFError) as error:
-        raise BadInput(f"{path} is cut short or is no .pt2 file ({reason(error)}); copy or export it again") from error
-    if damaged:
-        raise BadInput(f"{path} was changed after it was written: a checksum does not match; copy or export it again")
-    if any(name.startswith("data/aotinductor/") for name in names):
+            infos = archive.infolist()
+            if any(info.compress_type != zipfile.ZIP_STORED for info in infos):
+                raise ValueError("its records are compressed")
+            if sum(info.file_size for info in infos) > len(content):
+                raise ValueError("its records are larger than the file")
+            root = infos[0].filename.partition("/")[0] + "/" if infos else ""
+            records = {info.filename.removeprefix(root): archive.read(info) for info in infos}  # compares checksums
+    except (zipfile.BadZipFile, ValueError, RuntimeError, EOFError, NotImplementedError, OSError) as error:
+        what = "was changed after it was written" if "CRC" in str(error) else "is cut short or is not a .pt2 file"
+        raise BadInput(f"{path} {what} ({reason(error)}); copy or export it again") from error
+    if any(name.startswith("data/aotinductor/") for name in records):
         raise BadInput(f"{path} holds compiled code, which is not run unseen; use the .pt2 of format=pt2 here")
-    try:
-        _check_records(reader, names)
-    except Exception as error:
-        raise BadInput(f"{path} is no .pt2 file that scripts/export.py wrote: {reason(error)}") from error
-    return {name.removeprefix(EXTRA): reader.read_string(name) for name in names if name.startswith(EXTRA)}
+    return records
 
 
-def _check_records(reader: PT2ArchiveReader, names: list[str]) -> None:
-    """Raise ValueError for records that would be unpickled, and for a graph that could run anything but a net."""
-    for name in names:
-        if not RECORDS.fullmatch(name):
-            raise ValueError(f"it holds '{name}'")
-    if len(reader.read_bytes("data/sample_inputs/model.pt")):
-        raise ValueError("it holds sample inputs, which might be a pickle")
-    for name in ("data/weights/model_weights_config.json", "data/constants/model_constants_config.json"):
-        for payload in json.loads(reader.read_string(name))["config"].values():
-            if payload["use_pickle"] is not False or not re.fullmatch(r"(weight|tensor)_\d+", payload["path_name"]):
-                raise ValueError(f"it holds a pickle, '{payload['path_name']}'")
-    model = json.loads(reader.read_string("models/model.json"))
-    if model["guards_code"]:
-        raise ValueError("it brings Python code")
-    _check_graph(model)
+def _payloads(records: Mapping[str, bytes]) -> dict[str, Tensor]:
+    """Return the tensors of an archive by name; ValueError where one does not fit its record."""
+    tensors = {}
+    for config in CONFIGS:
+        room = config[: config.rindex("/") + 1]
+        for name, payload in msgspec.json.decode(records[config], type=Payloads).config.items():
+            meta, content = payload.tensor_meta, records[room + payload.path_name]
+            sizes, strides = ([_number(one) for one in several] for several in (meta.sizes, meta.strides))
+            flat = torch.frombuffer(bytearray(content), dtype=DTYPES[meta.dtype]) if content else torch.empty(0)
+            tensors[name] = flat.as_strided(sizes, strides, _number(meta.storage_offset)).contiguous()
+    return tensors
 
 
-def _check_graph(value: Any, key: str = "") -> None:
-    """Raise ValueError where a part of a graph's JSON, at `key` of the part above it, could become code."""
-    if isinstance(value, dict):
-        if key == "metadata" and value:
-            raise ValueError("its nodes have metadata")
-        for name, part in value.items():
-            _check_graph(name)
-            _check_graph(part, name)
-    elif isinstance(value, list):
-        for part in value:
-            _check_graph(part, key)
-    elif not isinstance(value, str) or key == "as_string":  # which becomes a literal
-        return
-    elif key == "expr_str":
-        _check_expression(value)
-    elif key in ("in_spec", "out_spec") and value.startswith("["):
-        _check_tree(json.loads(value))
-    elif not (OPERATORS if key == "target" and "." in value and _is_call(value) else NAME).fullmatch(value):
-        raise ValueError(f"its graph asks for '{value}'")
+def _number(size: Mapping[str, Any]) -> int:
+    if type(size.get("as_int")) is not int:
+        raise ValueError("a tensor of fixed size has a size that varies")
+    return size["as_int"]
 
 
-def _is_call(target: str) -> bool:
-    """Tell an operator's name, which torch looks up among its own, from a weight's."""
-    return target.startswith(("torch", "_operator", "math", "#"))
+def _program_of(module: GraphModule, payloads: Mapping[str, Tensor]) -> tuple[list[list[Any]], dict[str, Tensor]]:
+    """Return a graph as a program, and the tensors that it reads."""
+    places: dict[str, dict[str, Any]] = {}
+    tensors: dict[str, Tensor] = {}
+    program: list[list[Any]] = []
+    for spec in module.signature.input_specs:
+        ((kind, said),) = spec.items()
+        if kind == "user_input":
+            places[_name_of(said["arg"])] = {"result": len(program)}
+            program.append(["input"])
+        elif kind in WEIGHTS:
+            name = said[f"{kind}_name"]
+            tensors[name] = payloads[name]
+            places[said["arg"]["name"]] = {"tensor": name}
+        else:
+            raise ValueError(f"its graph takes a {kind[:80]}")
+
+    def value(argument: Mapping[str, Any]) -> Any:
+        ((kind, content),) = argument.items()
+        match kind:
+            case "as_none":
+                return None
+            case "as_tensor":
+                return places[content["name"]]
+            case "as_tensors":
+                return [places[one["name"]] for one in content]
+            case "as_optional_tensors":
+                return [value(one) for one in content]
+            case "as_sym_int" | "as_sym_float" | "as_sym_bool":
+                return value(content)
+            case "as_sym_ints":
+                return [value(one) for one in content]
+            case "as_name":
+                return places[content]
+            case "as_int" | "as_bool" | "as_string" | "as_ints" | "as_floats" | "as_bools":
+                return content
+            case "as_float":
+                return float(content)  # infinity is a text there
+            case "as_scalar_type":
+                return {"dtype": str(DTYPES[content]).removeprefix("torch.")}
+            case "as_memory_format":
+                return {"memory_format": MEMORY_FORMATS[content]}
+        raise ValueError(f"its graph has an argument of the kind '{kind[:80]}'")
+
+    for node in module.graph.nodes:
+        target = node.target.removeprefix("torch.ops.").removeprefix("_")
+        if target == CHECK:
+            continue
+        by_place = [value(one.arg) for one in node.inputs if one.kind == 1 or target.startswith("operator.")]
+        by_name = {one.name: value(one.arg) for one in node.inputs[len(by_place) :] if one.name not in PLACES}
+        program.append([target, *by_place, *([{"keywords": by_name}] if by_name else [])])
+        made = {"result": len(program) - 1}
+        results = [one for output in node.outputs for one in output.get("as_tensors", [output])]
+        if len(results) == 1:
+            places[_name_of(results[0])] = made
+            continue
+        for index, one in enumerate(results):
+            places[_name_of(one)] = {"result": len(program)}
+            program.append(["operator.getitem", made, index])
+    program.append(["output", [value(one) for one in module.graph.outputs]])
+    return program, tensors
 
 
-def _check_tree(spec: Any) -> None:
-    """Raise ValueError for arguments that are in anything but tuples, lists and dicts."""
-    parts = spec[1:] if isinstance(spec, list) else [spec]
-    for part in parts:
-        if part["type"] not in (None, "builtins.tuple", "builtins.list", "builtins.dict"):
-            raise ValueError(f"its graph asks for '{part['type']}'")
-        if part["context"] not in (None, "null", "[]"):
-            raise ValueError("its graph has arguments with names")
-        for child in part["children_spec"]:
-            _check_tree(child)
+def _name_of(argument: Mapping[str, Any]) -> str:
+    """Return the name of a result: of a tensor, or of a size."""
+    ((kind, content),) = argument.items()
+    if kind in ("as_sym_int", "as_sym_float", "as_sym_bool"):
+        return content["as_name"]
+    return content if isinstance(content, str) else content["name"]
 
 
-def _check_expression(text: str) -> None:
-    """Raise ValueError for a size that is more than a formula; SymPy evaluates it as Python."""
-    for node in ast.walk(ast.parse(text, mode="eval")):
-        is_foreign = isinstance(node, ast.Call) and not CALLS.fullmatch(ast.unparse(node.func))
-        if is_foreign or not isinstance(node, EXPRESSION):
-            raise ValueError(f"its graph asks for '{text}'")
+def _shapes(module: GraphModule) -> tuple[list[list[int | None]], list[list[int | None]]]:
+    """Return the shapes that a graph takes and gives, None for a size that may vary."""
+    takes = [spec["user_input"]["arg"] for spec in module.signature.input_specs if "user_input" in spec]
+    values = module.graph.tensor_values
+    ends = [[_name_of(one) for one in several] for several in (takes, module.graph.outputs)]
+    takes_shapes, gives_shapes = ([[one.get("as_int") for one in values[n].sizes] for n in names] for names in ends)
+    return takes_shapes, gives_shapes
+
+
+def _example(module: GraphModule) -> list[Tensor]:
+    """Return inputs for one sample on the meta device, with 2 for other sizes that may vary."""
+    shapes, _ = _shapes(module)
+    names = [_name_of(spec["user_input"]["arg"]) for spec in module.signature.input_specs if "user_input" in spec]
+    dtypes = [DTYPES[module.graph.tensor_values[name].dtype] for name in names]
+    sizes = [[2 if size is None else size for size in shape] for shape in shapes]
+    return [torch.empty(size, dtype=dtype, device="meta") for size, dtype in zip(sizes, dtypes, strict=True)]

@@ -1,0 +1,201 @@
+"""The config in a file: checked before anything is built from it, and then built.
+
+A file is data, whoever wrote it. Its config may name only nets of zoo.models and data sets of zoo.data, each in the
+place where such a thing belongs; every other name, a text that would be parsed again, and a net that is larger than
+its weights are refused before any memory is taken. Paths in it are never followed: data sets are looked for by name
+under `data_root`, and nothing is downloaded unless the person says so.
+"""
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path, PurePath
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+
+import zoo.data
+import zoo.models
+from zoo.build import build
+from zoo.data.module import ResidentData
+from zoo.data.sources import ImageSource
+from zoo.errors import BadInput, reason
+
+MAX_SETTING = 2**20  # of the numbers that a net is built by
+MAX_SPARE_NUMBERS = 2**26  # that a net may hold beside, or before it was pruned to, what its file has
+MAX_PRUNED = 1024  # times as many weights as are left
+DATA_ROOT = PurePath("data")  # as configs/train.yaml has it
+
+
+def _is_net(member: Any) -> bool:
+    return inspect.isclass(member) and issubclass(member, nn.Module) and hasattr(member, "head_names")
+
+
+def _is_data(member: Any) -> bool:
+    return inspect.isclass(member) and issubclass(member, ResidentData)
+
+
+def _is_source(member: Any) -> bool:
+    return inspect.isfunction(member) and member.__annotations__.get("return") is ImageSource
+
+
+def _is_augmentation(member: Any) -> bool:
+    return inspect.isclass(member) and "__call__" in vars(member)
+
+
+# By the place in a config: what its `_target_` may be, and in which package that is defined.
+KINDS: dict[str, tuple[Any, Callable[[Any], bool]]] = {
+    "model": (zoo.models, _is_net),
+    "data": (zoo.data, _is_data),
+    "data.source": (zoo.data, _is_source),
+    "data.augment": (zoo.data, _is_augmentation),
+    "data.mix": (zoo.data, _is_augmentation),
+}
+
+
+def check_stored(node: Any, place: str) -> None:
+    """Raise BadInput unless a file's config of a `model` or of `data` calls only what belongs there."""
+    if not isinstance(node, Mapping) or "_target_" not in node:
+        raise BadInput(f"config.{place} of the file must be a mapping with a _target_, got {str(node)[:80]}")
+    _check(node, place)
+
+
+def _check(node: Any, place: str) -> None:
+    if isinstance(node, list):
+        for part in node:
+            if isinstance(part, Mapping | list):
+                raise BadInput(f"config.{place} of the file has a mapping or a list in a list")
+            _check(part, place)
+    elif isinstance(node, Mapping):
+        for key, part in node.items():
+            if key == "_target_":
+                _check_target(part, place)
+            elif key.startswith("_") and (key, part) != ("_partial_", True):
+                raise BadInput(f"config.{place}.{key}={str(part)[:80]} of the file is not a setting")
+            else:
+                _check(part, place if place == "data.augment" else f"{place}.{key}")
+    elif place.startswith("model.") and type(node) in (int, float) and abs(node) > MAX_SETTING:
+        raise BadInput(f"config.{place}={node} of the file is more than any net has")
+
+
+def _check_target(target: Any, place: str) -> None:
+    """Raise BadInput unless a `_target_` is a public name that a module of the right package defines."""
+    package, fits = KINDS.get(place, (None, lambda member: False))
+    if package is not None and isinstance(target, str):
+        home, _, name = target.rpartition(".")
+        homes = {f"{package.__name__}.{module.name}" for module in pkgutil.iter_modules(package.__path__)}
+        if home in homes and not name.startswith("_"):
+            member = vars(importlib.import_module(home)).get(name)
+            if fits(member) and member.__module__ == home:
+                return
+    allowed = f"; only what {package.__name__} defines for it may be" if package is not None else ""
+    raise BadInput(f"the file asks for '{str(target)[:80]}' to be called for config.{place}{allowed}")
+
+
+def stored_net(model: Mapping[str, Any]) -> nn.Module:
+    """Build the net that a file's config describes; BadInput as `check_stored` raises it."""
+    check_stored(model, "model")
+    starts = ("init", "pretrained", "freeze")  # how its weights began, which a file with weights does not need
+    net: nn.Module = build({key: value for key, value in model.items() if key not in starts}, "model")
+    return net
+
+
+def stored_shape(model: Mapping[str, Any], weights: Mapping[str, Tensor], source: str) -> nn.Module:
+    """Build a file's net on the meta device, where it takes no memory; BadInput where it is too large for the file."""
+    numbers = sum(weight.numel() for weight in weights.values())
+    try:
+        with torch.device("meta"), _at_most(len(weights) + 8):
+            net = stored_net(model)
+    except (ArithmeticError, AssertionError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
+        raise BadInput(f"{source}: config.model does not describe a net: {reason(error)}") from error
+    size = sum(tensor.numel() for tensor in [*net.parameters(), *net.buffers()])
+    if size > max(MAX_SPARE_NUMBERS, MAX_PRUNED * numbers):
+        raise BadInput(f"{source}: config.model describes a net of {size:,} numbers, and the file has {numbers:,}")
+    return net
+
+
+@contextmanager
+def _at_most(count: int) -> Iterator[None]:
+    """Raise ValueError as soon as more parameters than these are made."""
+    made = 0
+
+    def seen(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal made
+        made += 1
+        if made > count:
+            raise ValueError("it has more parameters than the file has tensors")
+
+    hook = register_module_parameter_registration_hook(seen)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def example_of(metadata: Mapping[str, Any]) -> tuple[Tensor, ...]:
+    """Return what a file's net is called with for one sample, on the meta device; of sequences, the longest."""
+    data = metadata["data"]
+    if "source_symbols" in data:
+        return tuple(torch.ones(1, data["max_length"], dtype=torch.int64, device="meta") for _ in range(2))
+    settings = metadata["config"]["data"]
+    return (torch.empty(1, settings["in_channels"], settings["image_size"], settings["image_size"], device="meta"),)
+
+
+def stored_data(metadata: Mapping[str, Any], cfg: DictConfig) -> ResidentData:
+    """Build the data that a file's net was trained on, with the same split; they are found under `cfg.data_root`.
+
+    BadInput where the config asks for anything but data sets of the zoo, where the person has to say the place, and
+    where what is found there are other data than those.
+    """
+    config = metadata["config"]
+    check_stored(config["data"], "data")
+    settings = {**config["data"], "eval_batch_size": cfg.batch_size}
+    if isinstance(settings.get("source"), Mapping):
+        settings["source"] = _placed(settings["source"], str(config.get("data_root")), cfg)
+    settings = _placed(settings, str(config.get("data_root")), cfg)
+    data: ResidentData = build(settings, "data")
+    if data.load().split_hash != metadata["data"]["split_hash"]:
+        raise BadInput("the data found are not those the net was trained on: their samples, labels or split differ")
+    return data
+
+
+def _placed(settings: Mapping[str, Any], old_root: str, cfg: DictConfig) -> dict[str, Any]:
+    """Return settings of data with the places that the command line says in place of the file's own."""
+    placed = dict(settings)
+    for key in ("root", "path"):
+        if key in placed:
+            placed[key] = _place_of(str(placed[key]), old_root, cfg.data_root)
+    for key in ("train", "test"):
+        if isinstance(name := placed.get(key), str) and not _is_below(name):
+            raise BadInput(f"config.data.{key}={name[:80]} of the file is not the name of a folder")
+    if "download" in placed:
+        placed["download"] = bool(cfg.get("download"))
+    placed.pop("num_workers", None)  # of the machine that trained
+    return placed
+
+
+def _place_of(named: str, old_root: str, root: str | None) -> str:
+    """Return where data are that were at `named`, with data sets in `old_root`, and are in `root` now.
+
+    Only what was in `data`, where data sets are unless somebody says otherwise, is looked for without a word.
+    """
+    path = PurePath(named)
+    below = path.is_relative_to(old_root) and _is_below(str(path.relative_to(old_root)))
+    if not root and not (below and PurePath(old_root) == DATA_ROOT):
+        raise BadInput(
+            f"data_root: the net was trained on data in {old_root if below else named!r}; a file's paths are not "
+            "followed, so say where the data are: data_root=FOLDER"
+        )
+    if below or root is None:
+        return str(Path(root or DATA_ROOT, path.relative_to(old_root)))
+    return str(Path(root, path.name)) if Path(root, path.name).is_file() else root
+
+
+def _is_below(name: str) -> bool:
+    path = PurePath(name)
+    return not path.is_absolute() and ".." not in path.parts and "\0" not in name
