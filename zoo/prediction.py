@@ -36,7 +36,8 @@ def predict(net: nn.Module, product: Product, inputs: list[str], top: int) -> di
 def read_image(path: str, settings: dict[str, Any], facts: dict[str, Any]) -> Tensor:
     """Read one image (1, C, size, size), float32, as the net's own data were: resized, cut, gray or not, normalised."""
     size = settings["image_size"]
-    files = ImageFiles([path], round(size * MARGIN) if "num_workers" in settings else size)
+    stored = round(size * MARGIN) if "num_workers" in settings else size
+    files = ImageFiles([path], stored, background=settings.get("background", "white"))
     try:
         image = files.read(0)[None]
     except Exception as error:  # bytes that are no image lead a decoder anywhere

@@ -147,6 +147,8 @@ def build_task(run: Run, net: nn.Module) -> Task:
     built: Task = build(task, "task", **given)
     name = "num_classes" if "num_classes" in run.cfg.model else "num_target_tokens"
     wanted = built.num_outputs or run.cfg.data[name]
+    if wanted < 2:
+        raise BadInput(f"data.{name}: expected at least 2, got {wanted}: with one class there is nothing to tell apart")
     if run.cfg.model[name] != wanted:
         raise BadInput(f"model.{name}={run.cfg.model[name]} does not fit these data and task: {wanted} does")
     return built

@@ -13,6 +13,9 @@ from torch import Tensor
 from zoo.data import colour, geometry
 from zoo.data.draws import Draws
 
+MOST_DRAWN = 10  # rectangles, of which the first that fits into the image is cut
+NUM_DRAWS = 2 * MOST_DRAWN + 2  # numbers that RandomResizedCrop draws for an image
+
 
 @dataclass(frozen=True)
 class RandomCrop:
@@ -39,8 +42,11 @@ class RandomResizedCrop:
     """Cut a random rectangle of each image and resize it to `size` px (Szegedy et al., 2014, section 6).
 
     By default that is the image's own size. `area` is the range of the rectangle's share of the image, `aspect` of its
-    width over its height, drawn uniformly in its logarithm. A rectangle that does not fit is cut to the image, where
-    torchvision draws again.
+    width over its height, drawn uniformly in its logarithm. As torchvision does, a rectangle that does not fit is drawn
+    again, up to ten times; then the middle is taken, as much of it as `aspect` allows.
+
+    Of images in files it is the first augmentation, whatever the order, and cuts from the whole picture, with
+    antialiasing.
     """
 
     area: tuple[float, float] = (0.08, 1.0)
@@ -55,8 +61,42 @@ class RandomResizedCrop:
 
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:
         n, _, h, w = images.shape
-        left, width, top, height = _rectangles(draws.uniform(4, n), w, h, self.area, self.aspect)
+        sizes = torch.tensor([[h], [w]], device=images.device)
+        top, left, height, width = self.rectangles(draws.uniform(NUM_DRAWS, n), *sizes)
         return geometry.resized_crop(images, top, left, height, width, self.size or h)
+
+    def rectangles(self, draw: Tensor, height: Tensor, width: Tensor) -> tuple[Tensor, ...]:
+        """Return top, left, height and width (n,) in whole px, from uniform numbers (NUM_DRAWS, n) and images' sizes.
+
+        The numbers are ten shares of the area, the logarithms of ten aspects, and two places.
+        """
+        share = self.area[0] + draw[:MOST_DRAWN] * (self.area[1] - self.area[0])
+        low, high = map(math.log, self.aspect)
+        ratio = torch.exp(low + draw[MOST_DRAWN : 2 * MOST_DRAWN] * (high - low))
+        across = (share * height * width * ratio).sqrt().round()
+        down = (share * height * width / ratio).sqrt().round()
+        fits = (across >= 1) & (across <= width) & (down >= 1) & (down <= height)
+        first = fits.int().argmax(0, keepdim=True)
+        middle_across = torch.minimum(width, (height * self.aspect[1]).round())
+        middle_down = torch.minimum(height, (width / self.aspect[0]).round())
+        found = fits.any(0)
+        across = torch.where(found, across.gather(0, first)[0], middle_across)
+        down = torch.where(found, down.gather(0, first)[0], middle_down)
+        top = torch.where(found, (draw[-2] * (height - down + 1)).floor(), ((height - down) / 2).floor())
+        left = torch.where(found, (draw[-1] * (width - across + 1)).floor(), ((width - across) / 2).floor())
+        return top, left, down, across
+
+    def cut(self, picture: Tensor, draw: Sequence[float] | None, size: int) -> Tensor:
+        """Cut from one picture (3, height, width) of any size, by NUM_DRAWS numbers, and resize with antialiasing."""
+        sides = torch.tensor(picture.shape[-2:])[:, None]
+        rectangle = torch.stack(self.rectangles(torch.tensor(draw)[:, None], *sides))
+        return geometry.antialiased_crops(picture[None], rectangle, size)[0]
+
+    def cut_squeezed(self, images: Tensor, sizes: Tensor, draw: Tensor, size: int) -> Tensor:
+        """Cut from pictures of heights and widths `sizes` (n, 2) that were squeezed into squares (n, 3, S, S)."""
+        side, (height, width) = images.shape[-1], sizes.T
+        rectangles = torch.stack(self.rectangles(draw, height, width)) * side
+        return geometry.antialiased_crops(images, rectangles / torch.stack([height, width, height, width]), size)
 
 
 @dataclass(frozen=True)
