@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from zoo.data.augment import NUM_DRAWS, RandomFlip, RandomResizedCrop
+from zoo.data.augment import NUM_DRAWS, RandomFlip, RandomResizedCrop, RandomScaleCrop
 from zoo.data.draws import Draws
 from zoo.data.folders import ImageFolders
 
@@ -47,6 +47,30 @@ def test_areas_aspects_places_and_fallbacks_are_distributed_as_torchvisions(shap
             ours, torchvisions = what(*found) ** power, what(*wanted) ** power
             error = float(torchvisions.std()) / NUM**0.5 + 1e-3
             assert float(ours.mean()) == pytest.approx(float(torchvisions.mean()), abs=4 * error)
+
+
+def test_a_picture_that_no_rectangle_fits_shows_its_middle_as_torchvision_cuts_it():
+    crop = RandomResizedCrop((1.0, 1.0), (0.9, 1.1))
+    for shape in ((100, 1000), (1000, 101), (333, 100), (90, 300)):
+        transform = v2.RandomResizedCrop(SIZE, crop.area, crop.aspect)
+        wanted = transform.make_params([torch.empty(1, *shape)])
+        found = crop.rectangles(Draws(0).uniform(NUM_DRAWS, 1), *torch.tensor(shape)[:, None])
+        assert [int(one) for one in found] == [wanted[key] for key in ("top", "left", "height", "width")]
+
+
+def test_a_crop_after_scaling_is_a_square_of_a_share_of_the_shorter_side_anywhere():
+    draw = Draws(0).uniform(NUM_DRAWS, 20_000)
+    sizes = torch.tensor([375, 500])[:, None]
+    top, left, height, width = RandomScaleCrop((256, 480), 224).rectangles(draw, *sizes)
+    assert torch.equal(height, width)
+    assert (int(height.min()), int(height.max())) == (round(375 * 224 / 480), round(375 * 224 / 256))
+    lengths = 375 * 224 / height.double()  # of the shorter side, which is uniform
+    assert float(lengths.mean()) == pytest.approx(368, abs=2)
+    assert float(lengths.std()) == pytest.approx((480 - 256) / 12**0.5, rel=0.02)
+    assert (top.min(), (top + height).max(), left.min(), (left + width).max()) == (0, 375, 0, 500)
+    for wrong in (((256, 480), 257), ((480, 256), 224), ((256, 480), 0)):
+        with pytest.raises(ValueError, match="must"):
+            RandomScaleCrop(*wrong)
 
 
 def detailed(draw, height, width) -> Image.Image:

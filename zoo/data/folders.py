@@ -100,7 +100,7 @@ def _listed(folder: Path) -> dict[str, list[str]]:
     classes = {}
     for entry in found:
         if not entry.is_dir():
-            left_out["outside the folders of classes"] += 1
+            left_out["files outside the folders of classes"] += 1
         elif _place(entry.path) in above:
             left_out[AGAIN] += 1
         elif not _is_utf8(entry.name):
@@ -110,9 +110,9 @@ def _listed(folder: Path) -> dict[str, list[str]]:
     if left_out:
         kinds = left_out.most_common(NUM_KINDS)
         if rest := left_out.total() - sum(num for _, num in kinds):
-            kinds.append(("of other kinds", rest))
-        named = ", ".join(f"{num:,} {kind}" for kind, num in kinds)
-        log.warning("%s: %s entries are left out: %s.", folder, f"{left_out.total():,}", named)
+            kinds.append(("other kinds", rest))
+        named = ", ".join(f"{kind} ({num:,})" for kind, num in kinds)
+        log.warning("%s: left out, %s in all: %s.", folder, f"{left_out.total():,}", named)
     if not classes:
         raise BadInput(f"{folder} holds no folders of images: put the images of each class into {folder}/<class>/")
     for name, files in classes.items():
@@ -142,7 +142,7 @@ def _files(folder: str, seen: set[tuple[int, int]], left_out: Counter[str]) -> l
             elif suffix in suffixes():
                 files.append(entry.path)
             else:
-                left_out[f"of kind {suffix}, which is not read" if suffix else "without an ending"] += 1
+                left_out[f"files of kind {suffix}" if suffix else "files without an ending"] += 1
     return sorted(files, key=os.path.split)
 
 
@@ -153,11 +153,11 @@ def _entries(folder: str, left_out: Counter[str]) -> list[os.DirEntry[str]]:
         for entry in entries:
             try:
                 if entry.name.startswith("."):
-                    left_out["hidden"] += 1
+                    left_out["hidden entries"] += 1
                 elif entry.is_dir() or entry.is_file():
                     kept.append(entry)
                 else:
-                    left_out["links that lead nowhere" if entry.is_symlink() else "neither file nor folder"] += 1
+                    left_out["links that lead nowhere" if entry.is_symlink() else "neither files nor folders"] += 1
             except OSError:  # a link that leads to itself
                 left_out["links that lead nowhere"] += 1
     return kept

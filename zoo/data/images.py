@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from zoo import ranks
-from zoo.data.augment import RandomResizedCrop
+from zoo.data.augment import Cut
 from zoo.data.decoding import ImageFiles
 from zoo.data.loader import Augmentation, BatchLoader
 from zoo.data.mix import Mix
@@ -150,7 +150,7 @@ class ImageData(ResidentData):
             if self.cache == "none":
                 raise BadInput("data.cache=none is for folders of images; device, host and auto fit these data")
             return splits
-        crop = next((a for a in self.augmentations if isinstance(a, RandomResizedCrop)), None)
+        crop = next((a for a in self.augmentations if isinstance(a, Cut)), None)
         side = crop and SIDES_FOR_CROPS * (crop.size or self.image_size)
         shapes = {name: files.shape for name, files in self.files.items()}
         if side and "train" in shapes:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from zoo.data.augment import NUM_DRAWS, RandomResizedCrop
+from zoo.data.augment import NUM_DRAWS, Cut
 from zoo.data.decoding import ImageFiles
 from zoo.data.draws import Draws
 from zoo.data.mix import Mix
@@ -23,7 +23,7 @@ class BatchLoader:
 
     Images are uint8: a tensor (N, C, S, S) on that device or, for a device that is smaller, on the host; or files. From
     what augmentations leave, the middle `image_size` px are taken. From files, and from pictures of `sizes` (N, 2) that
-    were squeezed into squares, a RandomResizedCrop among the augmentations cuts first.
+    were squeezed into squares, an augmentation that is a Cut comes first.
 
     Labels are (N,) int64, mean and std (C,) in units of a pixel's 0…255. With `mix`, the labels of a batch are the
     shares of its classes (batch, num_classes), float32.
@@ -63,7 +63,7 @@ class BatchLoader:
         self.scale = (1 / std).to(self.device)[:, None, None]
         self.shuffle, self.seed, self.sizes = shuffle, seed, sizes
         whole = isinstance(images, ImageFiles) or sizes is not None
-        self.crop = next((a for a in augmentations if whole and isinstance(a, RandomResizedCrop)), None)
+        self.crop = next((a for a in augmentations if whole and isinstance(a, Cut)), None)
         self.augmentations = tuple(a for a in augmentations if a is not self.crop)
         self.mix, self.num_classes = mix, num_classes
         self.distinct_epochs = distinct_epochs
@@ -156,7 +156,7 @@ class BatchLoader:
 
     def _cut(
         self,
-        crop: RandomResizedCrop,
+        crop: Cut,
         fetched: Iterator[tuple[Tensor, Index]],
         indices: Sequence[Index],
         draws: Iterator[Tensor],

@@ -74,12 +74,16 @@ def upright(image: Tensor, orientation: int) -> Tensor:
 @contextmanager
 def _opened(path: str) -> Iterator[tuple[IO[bytes], Any]]:
     """Open a file and read its header alone; ValueError where it declares a size that would fill the memory."""
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
-    with open(path, "rb") as file, Image.open(file, formats=_formats()) as picture:
+    with open(path, "rb") as file:
+        try:
+            picture = Image.open(file, formats=_formats())
+        except UnidentifiedImageError as error:
+            raise ValueError("it begins as no kind of picture does") from error
         width, height = picture.size
         if width * height > MOST_PIXELS:
-            raise ValueError(f"{width} x {height} px are more than {MOST_PIXELS:,}")
+            raise ValueError(f"{width} x {height} px are more than {MOST_PIXELS:,} in all")
         if max(width, height) > MOST_TIMES * min(width, height):
             raise ValueError(f"{width} x {height} px: one side is more than {MOST_TIMES} times the other")
         yield file, picture
