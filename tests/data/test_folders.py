@@ -11,9 +11,10 @@ from PIL import Image
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
-from zoo import ranks
+from zoo import prediction, preflight, ranks
 from zoo.data import decoding
 from zoo.data import images as images_module
+from zoo.data.augment import RandomResizedCrop
 from zoo.data.decoding import ImageFiles
 from zoo.data.folders import ImageFolders, image_folders
 from zoo.data.pictures import read_picture
@@ -192,6 +193,41 @@ def test_one_class_alone_is_refused(command, pictures):
     outcome = command("train", *line, "data.batch_size=8", "data.num_workers=0", "trainer=smoke")
     assert outcome.code == 2
     assert "data.num_classes: expected at least 2, got 1" in outcome.err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("cache", ["host", "none"])
+def test_pictures_of_a_phone_are_upright_in_training_evaluation_and_prediction(tmp_path, cache):
+    """White above, however the phone was held; the class is in the colour below."""
+    for split in ("train", "val"):
+        for name, colour in (("cat", 0), ("dog", 1)):
+            (tmp_path / split / name).mkdir(parents=True)
+            scene = np.full((60, 60, 3), 255, dtype=np.uint8)
+            scene[30:] = 0
+            scene[30:, :, colour] = 200
+            for turn, orientation in enumerate((1, 8, 3, 6)):  # the scene turned as the sensor was
+                exif = Image.Exif()
+                exif[0x0112] = orientation
+                path = tmp_path / split / name / f"{orientation}.jpg"
+                Image.fromarray(np.rot90(scene, -turn)).save(path, quality=95, exif=exif)
+    settings = {"image_size": SIDE, "in_channels": 3, "mean": [0.0] * 3, "std": [2.0] * 3}
+    data = folders(tmp_path, cache=cache, num_workers=0, num_validation=2, batch_size=6, **settings)
+    for split in ("train", "val", "test"):
+        images, _ = whole(data, split)
+        assert images[:, :, : SIDE // 2 - 2].min() > 120
+        assert images[:, 2, SIDE // 2 + 2 :].max() < 8
+    for path in data.files["test"].paths:
+        image = prediction.read_image(path, {**settings, "num_workers": 0}, settings)
+        assert any(torch.equal(image[0], one) for one in whole(data, "test")[0])
+
+
+def test_preflight_finds_a_test_picture_among_whole_training_pictures_in_a_cache(pictures):
+    (pictures / "val/cat/00.jpg").write_bytes((pictures / "train/cat/07.jpg").read_bytes())
+    data = folders(pictures, cache="host", num_validation=0, augment={"crop": RandomResizedCrop(size=SIDE)})
+    data.load()
+    assert tuple(data.splits["train"].images.shape[1:]) == (3, 2 * SIDE, 2 * SIDE)
+    verdict = preflight.check_splits(preflight.Subject(None, data, True, True))
+    assert verdict.state == "warn"
+    assert "1 of 14 test images are in train, too, such as number 0 of test as number 7 of train" in verdict.sentence
 
 
 @pytest.fixture
