@@ -61,8 +61,10 @@ class ImageFiles:
     def fingerprint(self) -> Tensor:
         """Return (N, 32) uint8: a digest of each file's class, name and size in bytes, wherever the folder lies."""
         names = (f"{Path(p).parent.name}/{Path(p).name} {os.path.getsize(p)}" for p in self.paths)
-        digests = b"".join(hashlib.sha256(os.fsencode(name)).digest() for name in names)
-        return torch.tensor(list(digests), dtype=torch.uint8).view(-1, 32)
+        digests = bytearray().join(hashlib.sha256(os.fsencode(name)).digest() for name in names)
+        return (torch.frombuffer(digests, dtype=torch.uint8) if digests else torch.empty(0, dtype=torch.uint8)).view(
+            -1, 32
+        )
 
     def batches(
         self,
