@@ -16,7 +16,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from zoo import preflight, ranks, report
+from zoo import memory, preflight, ranks, report
 from zoo.build import attribute_of, build, probe
 from zoo.callbacks.compression import summaries
 from zoo.callbacks.loggers import TensorBoard
@@ -32,7 +32,7 @@ from zoo.files import write_json, write_text
 from zoo.folder import CONFIG, Run
 from zoo.measure.counts import count_macs_of, count_parameters
 from zoo.measure.latency import latency_ms
-from zoo.measure.throughput import fastest_batch_size, is_out_of_memory
+from zoo.measure.throughput import TOO_FULL, fastest_batch_size, is_out_of_memory
 from zoo.models.stochastic_depth import StochasticDepth
 from zoo.nets import bare_net, laid_out, net_of
 from zoo.passes import after_fit, read_recipe
@@ -232,7 +232,15 @@ def settled_batch_size(trainer: lightning.Trainer, task: Task, data: ResidentDat
     copied: Any = precision.convert_module(copy.deepcopy(task)).to(device).train()
     optimizer = copied.optimizer(parameter_groups(copied.net, copied.head_lr))
 
+    before, tried = memory.reset_peak(), 0
+
     def step(num_samples: int) -> None:
+        nonlocal tried
+        if device.type == "cpu" and num_samples > tried > 0:  # where a step that does not fit would end the run
+            expected = (memory.peak_bytes() - before) * num_samples / tried
+            if expected > TOO_FULL * memory.available_bytes():
+                raise torch.OutOfMemoryError(f"{num_samples} samples need {expected / 1e9:.1f} GB")
+        tried = max(tried, num_samples)
         inputs, *wanted = data.made_up(num_samples, device)
         with precision.forward_context():
             loss = copied.training_step((precision.convert_input(inputs), *wanted), 0)

@@ -11,9 +11,8 @@ from PIL import Image
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
-from zoo import prediction, preflight, ranks
+from zoo import memory, prediction, preflight, ranks
 from zoo.data import decoding
-from zoo.data import images as images_module
 from zoo.data.augment import RandomResizedCrop
 from zoo.data.decoding import ImageFiles
 from zoo.data.folders import ImageFolders, image_folders
@@ -132,7 +131,7 @@ def test_of_files_decoded_on_a_device_only_those_that_are_no_jpeg_are_read_by_ot
 
 def test_processes_of_one_machine_share_its_memory_and_cores(pictures, monkeypatch):
     (pictures / "meminfo").write_text("MemAvailable: 300 kB\n")  # 54 pictures of 32 px are 166 kB
-    monkeypatch.setattr(images_module, "MEMINFO", pictures / "meminfo")
+    monkeypatch.setattr(memory, "PROC", pictures)
     folders(pictures, cache="host").load()
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     with pytest.raises(BadInput, match="memory are free"):
@@ -341,7 +340,7 @@ def test_folders_that_will_not_do_are_told(pictures, monkeypatch):
         folders(pictures).load()
     (pictures / "val/dig").rename(pictures / "val/dog")
     (pictures / "meminfo").write_text("MemTotal: 9999999 kB\nMemAvailable: 10 kB\n")
-    monkeypatch.setattr(images_module, "MEMINFO", pictures / "meminfo")
+    monkeypatch.setattr(memory, "PROC", pictures)
     with pytest.raises(BadInput, match=r"0\.0 GB of memory are free; data\.cache=none reads"):
         folders(pictures, cache="host").load()
     assert len(folders(pictures, cache="auto", num_workers=0).load().num_samples) == 3  # reads them as they are wanted

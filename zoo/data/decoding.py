@@ -157,7 +157,7 @@ class ImageFiles:
             images[i] = self.read(i)
 
         kept = self._each(read)
-        return (images if len(kept) == len(self) else images[kept]), kept
+        return _moved_up(images, kept), kept
 
     def squeezed(self, side: int) -> tuple[Tensor, Tensor, Tensor]:
         """Decode all at once, each picture whole: (n, 3, side, side) uint8, heights and widths before (n, 2), which."""
@@ -175,7 +175,7 @@ class ImageFiles:
             images[i] = F.resize(picture, [side, side], sharpest, antialias=True)
 
         kept = self._each(read)
-        return (images, sizes, kept) if len(kept) == len(self) else (images[kept], sizes[kept], kept)
+        return _moved_up(images, kept), sizes[kept], kept
 
     def _each(self, read: Callable[[int], None]) -> Tensor:
         """Do something with the number of each file, in threads, and return those of which it raised nothing."""
@@ -261,6 +261,14 @@ def _together(samples: list[_Sample]) -> tuple[Tensor, Tensor, list[Failure]]:
     images = torch.stack([image.permute(1, 2, 0) for _, image in found]) if found else torch.empty(0, 1, 1, 3)
     index = torch.tensor([i for i, _ in found], dtype=torch.int64)
     return images.permute(0, 3, 1, 2), index, [failure for one in samples for failure in one.failures]
+
+
+def _moved_up(images: Tensor, kept: Tensor) -> Tensor:
+    """Return the images that are kept, moved where they are, since a copy might not fit."""
+    if len(kept) < len(images):
+        for to, place in enumerate(kept.tolist()):
+            images[to] = images[place]
+    return images[: len(kept)]
 
 
 def _fitted(image: Tensor, size: int) -> Tensor:

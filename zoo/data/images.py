@@ -5,13 +5,12 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from zoo import ranks
+from zoo import memory
 from zoo.data.augment import Cut
 from zoo.data.decoding import ImageFiles
 from zoo.data.loader import Augmentation, BatchLoader
@@ -22,7 +21,6 @@ from zoo.data.splits import fold_sizes, split_hash, stratified_split
 from zoo.errors import BadInput
 
 Cache = Literal["auto", "device", "host", "none"]
-MEMINFO = Path("/proc/meminfo")
 NUM_FOR_STATISTICS = 2000  # images, of those in files
 # Whole pictures are kept for random crops as squares of so many times the side of what is cut from them. A fifth of the
 # crops that RandomResizedCrop draws by default are enlarged then; with more there would be fewer, and less memory.
@@ -155,7 +153,7 @@ class ImageData(ResidentData):
         shapes = {name: files.shape for name, files in self.files.items()}
         if side and "train" in shapes:
             shapes["train"] = (len(self.files["train"]), 3, side, side)
-        num_bytes, free = sum(map(math.prod, shapes.values())), _available_bytes() // ranks.local_world_size()
+        num_bytes, free = sum(map(math.prod, shapes.values())), memory.available_bytes()
         if self.cache == "none" or (self.cache == "auto" and num_bytes > free / 2):
             return splits
         if num_bytes > free:
@@ -279,12 +277,6 @@ class ImageData(ResidentData):
 
 def _identity(images: Tensor | ImageFiles) -> Tensor:
     return images.fingerprint() if isinstance(images, ImageFiles) else images
-
-
-def _available_bytes() -> int:
-    """Ask Linux how much memory could be had without swapping."""
-    (line,) = (line for line in MEMINFO.read_text().splitlines() if line.startswith("MemAvailable:"))
-    return 1024 * int(line.split()[1])
 
 
 def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
