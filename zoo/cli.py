@@ -17,7 +17,7 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from zoo import ranks
+from zoo import memory, ranks
 from zoo.errors import BadInput, Interrupted, ZooError, choices, reason
 
 # Has torch take large tensors in huge pages, since faults of small ones are a twentieth of ResNet-20's time on a CPU.
@@ -130,6 +130,16 @@ def tell(error: Exception) -> int:
     if isinstance(error, OSError) and error.strerror:
         where = f": {error.filename}" if error.filename else ""
         return _say(f"{error.strerror}{where}; what was saved before is whole", ZooError.exit_code)
+    if isinstance(error, RuntimeError) and (died := re.search(r"DataLoader worker \(pid.*\) (\w.*)", str(error))):
+        how = error.__cause__ or died.group(1)
+        return _say(
+            f"a process that reads pictures died ({str(how).strip().rstrip('.')}); where memory is short, fewer of "
+            "them (data.num_workers) and smaller batches (data.batch_size, data.eval_batch_size) take less; resume= and the "
+            "run's folder goes on",
+            ZooError.exit_code,
+        )
+    if memory.is_lacking(error):
+        return _say(f"out of memory ({reason(error)}); what was saved before is whole", ZooError.exit_code)
     if isinstance(error, RuntimeError) and ranks.world_size() > 1 and re.search("gloo|NCCL|by peer", str(error)):
         lost = f"process {ranks.rank()} lost its connection to another, and so it ended ({reason(error)})"
         return _say(f"{lost}; resume= and the run's folder goes on", ZooError.exit_code, lost=True)

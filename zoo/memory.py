@@ -41,6 +41,11 @@ def peak_bytes() -> int:
     return int(1024 * _entry(PROC / "self/status", "VmHWM", 0))
 
 
+def is_lacking(error: BaseException) -> bool:
+    """Return whether an error says that memory could not be had, in Python's words or in those of torch on a CPU."""
+    return isinstance(error, MemoryError) or "allocate memory" in str(error)
+
+
 def _address_space() -> float:
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     return math.inf if limit == resource.RLIM_INFINITY else limit

@@ -1,17 +1,24 @@
 """Folders of images: what is read, by whom, what is refused, and what is skipped."""
 
+import errno
 import logging
 import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT, sentence_of
 from PIL import Image
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
 from zoo import memory, prediction, preflight, ranks
+from zoo.cli import tell
 from zoo.data import decoding
 from zoo.data.augment import RandomResizedCrop
 from zoo.data.decoding import ImageFiles
@@ -77,6 +84,91 @@ def test_worker_processes_and_a_cache_give_the_same_batches_and_facts(pictures):
         (x, y), (u, v) = (whole(one, split) for one in data)
         assert torch.equal(x, u)
         assert torch.equal(y, v)
+
+
+def test_batches_come_through_pipes_where_shared_memory_is_full(pictures, monkeypatch, caplog):
+    """Containers have 64 MB of it, and a batch that found no room was lost, and waited for, for ever."""
+    loaders = [folders(pictures, cache="none", num_workers=num).loader("train", "cpu") for num in (0, 2)]
+
+    def no_room(tensor):
+        raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)")
+
+    monkeypatch.setattr(torch.Tensor, "share_memory_", no_room)  # in the workers, too, which are forks of this process
+    with caplog.at_level("WARNING", "zoo"):
+        wanted, found = (list(loader) for loader in loaders)
+    assert len(found) == 4
+    for (images, labels), (x, y) in zip(found, wanted, strict=True):
+        assert torch.equal(images, x)
+        assert torch.equal(labels, y)
+    assert caplog.text.count("/dev/shm has no room") == 1
+
+
+MOUNTED = """
+import sys, torch
+from pathlib import Path
+from zoo.data.decoding import ImageFiles
+
+files = ImageFiles(sorted(map(str, Path(sys.argv[1]).glob("*/*/*"))), 300, num_workers=2)
+parts = [slice(i, i + 9) for i in range(0, 54, 9)]  # of 2.4 MB each
+print(sum(int(images.long().sum()) for images, _ in files.batches(parts, torch.device("cpu"))))
+"""
+
+
+@pytest.mark.slow
+def test_a_real_dev_shm_that_is_too_small_ends_no_run(pictures):
+    mounted = 'mount -t tmpfs -o size=4m tmpfs /dev/shm && exec "$@"'
+    if subprocess.run(["unshare", "-m", "sh", "-c", mounted, "sh", "true"], capture_output=True).returncode:
+        pytest.skip("nothing may be mounted here")
+    line = ["unshare", "-m", "sh", "-c", mounted, "sh", sys.executable, "-c", MOUNTED, str(pictures)]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    files = ImageFiles(sorted(map(str, pictures.glob("*/*/*"))), 300)
+    assert int(done.stdout) == sum(int(files.read(i).long().sum()) for i in range(54)), done.stderr
+
+
+def test_a_worker_that_is_killed_ends_the_command_in_one_sentence(pictures, monkeypatch, capfd):
+    files = ImageFiles(sorted(map(str, pictures.glob("*/*/*"))), SIDE, num_workers=1)
+    monkeypatch.setattr(decoding, "read_picture", lambda *_: os.kill(os.getpid(), signal.SIGKILL))  # as kernels do
+    began = time.monotonic()
+    with pytest.raises(RuntimeError) as caught:
+        list(files.batches([slice(0, 8)], torch.device("cpu")))
+    assert time.monotonic() - began < 60
+    assert tell(caught.value) == 1
+    sentence = sentence_of(capfd.readouterr().err)
+    assert "Killed" in sentence
+    assert "data.num_workers" in sentence
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("can't allocate memory: you tried"), OSError(errno.EMFILE, "Too many files")]
+)
+def test_a_lack_of_memory_skips_no_picture(pictures, monkeypatch, error):
+    files = ImageFiles(sorted(map(str, pictures.glob("*/*/*"))), SIDE)
+
+    def fail(path, background):
+        raise error
+
+    monkeypatch.setattr(decoding, "read_picture", fail)
+    with pytest.raises(type(error)):
+        list(files.batches([slice(0, 8)], torch.device("cpu")))
+    with pytest.raises(type(error)):
+        files.decoded()
+
+
+@pytest.mark.parametrize(("kilobytes", "workers", "ahead"), [(10**6, 2, 3), (150, 2, 1), (60, 1, 1), (0, 1, 1)])
+def test_batches_that_wait_take_half_of_the_memory_at_most(pictures, monkeypatch, kilobytes, workers, ahead):
+    files = ImageFiles(sorted(map(str, pictures.glob("*/*/*"))), 32, num_workers=2)
+    asked = {}
+    monkeypatch.setattr(memory, "available_bytes", lambda: 1000 * kilobytes)
+    monkeypatch.setattr("zoo.data.decoding.DataLoader", lambda *_, **settings: asked.update(settings) or [])
+    list(files.batches([slice(0, 8), torch.arange(3)], torch.device("cpu")))  # 8 pictures are 25 kB
+    assert (asked["num_workers"], asked["prefetch_factor"]) == (workers, ahead)
+
+
+def test_no_more_workers_are_started_than_cores_can_feed(pictures, monkeypatch):
+    monkeypatch.setattr(ranks, "num_cores", lambda: 2)
+    folders(pictures, num_workers=16)
+    with pytest.raises(BadInput, match=r"data\.num_workers=17: expected at most 16"):
+        folders(pictures, num_workers=17)
 
 
 def test_an_epoch_from_files_goes_on_where_it_stood(pictures):

@@ -1,7 +1,9 @@
 """Images in files: decoded by worker processes as they are wanted, or once for all."""
 
+import errno
 import hashlib
 import logging
+import math
 import os
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -9,10 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from zoo import memory
 from zoo.data.pictures import read_jpeg, read_picture, upright
 from zoo.data.prefetch import ahead
 from zoo.errors import BadInput, reason
@@ -22,6 +26,7 @@ Draw = list[float] | None  # a crop's numbers for one picture
 Crop = Callable[[Tensor, Draw], Tensor]  # from a whole picture (3, height, width) to (3, side, side)
 Failure = tuple[str, str]  # a file, and why it cannot be read
 MOST_TRIES = 100  # to find a picture for the place of one that cannot be read
+MOST_AHEAD = 3  # batches that a worker process decodes ahead
 log = logging.getLogger("zoo")
 
 
@@ -44,6 +49,7 @@ class ImageFiles:
         self.paths, self.size, self.num_workers, self.decoder = paths, size, num_workers, decoder
         self.background = background
         self.unreadable: set[str] = set()
+        self.pipes_told = False
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -79,20 +85,52 @@ class ImageFiles:
         With `crop`, `draws` are its numbers (any, n) for each index in turn. With `full`, another picture takes the
         place of one that cannot be read; without, there may be fewer, or none.
         """
-        workers = self.num_workers
+        lists = _Lists(indices, len(self), draws if crop else None)
+        # Batches that wait take memory: at most half of what there is, and else fewer are decoded ahead, or by fewer.
+        room = memory.available_bytes() // (2 * max(1, lists.largest * math.prod(self.shape[1:])))
+        workers = min(self.num_workers, max(1, room))
         raw = self.decoder == "cuda" and device.type == "cuda"
         loader: Iterable[Any] = DataLoader(
             _Decoding(self, crop, raw, full),
-            batch_sampler=_Lists(indices, len(self), draws if crop else None),
+            batch_sampler=lists,
             num_workers=workers,
-            collate_fn=list if raw else _together,
+            collate_fn=_Collate(raw, shared=workers > 0),
             pin_memory=device.type == "cuda" and self.decoder == "cpu",
-            prefetch_factor=3 if workers else None,
+            prefetch_factor=min(MOST_AHEAD, max(1, room // workers)) if workers else None,
         )
+        batches = self._received(loader, raw)
         if raw:
             by_cpu = _Decoding(self, crop, False, full)
-            loader = (_together(self._decode_on(device, samples, by_cpu)) for samples in loader)
-        return ahead(self._checked(loader, full), device)
+            batches = (_together(self._decode_on(device, samples, by_cpu)) for samples in batches)
+        return ahead(self._checked(batches, full), device)
+
+    def _received(self, loader: Iterable[Any], raw: bool) -> Iterator[Any]:
+        """Yield what workers send, tensors again where there was no shared memory for them."""
+        try:
+            batches = iter(loader)
+        except OSError as error:  # of semaphores, which are in /dev/shm, too, or of too many processes
+            raise BadInput(
+                f"data.num_workers={self.num_workers}: no worker process can be started ({reason(error)}); "
+                "data.num_workers=0 needs none"
+            ) from error
+        for batch in batches:
+            if raw:
+                yield [one._replace(image=self._tensor(one.image)) for one in batch]
+            else:
+                images, index, failures = batch
+                yield self._tensor(images), torch.tensor(index, dtype=torch.int64), failures
+
+    def _tensor(self, sent: Any) -> Any:
+        if not isinstance(sent, np.ndarray):
+            return sent
+        if not self.pipes_told:
+            self.pipes_told = True
+            log.warning(
+                "/dev/shm has no room for the batches of %d worker processes, which come through pipes instead, and "
+                "slower; containers get more by `docker run --shm-size=2g`, or --ipc=host.",
+                self.num_workers,
+            )
+        return torch.from_numpy(sent)
 
     def _checked(
         self, loader: Iterable[tuple[Tensor, Tensor, list[Failure]]], full: bool
@@ -145,7 +183,7 @@ class ImageFiles:
         try:
             self.read(i)
         except Exception as error:
-            self._tell([(self.paths[i], reason(error))])
+            self._tell([(self.paths[i], _why_unreadable(error))])
             return False
         return True
 
@@ -187,7 +225,7 @@ class ImageFiles:
                 read(i)
             except Exception as error:  # bytes that are no image lead a decoder anywhere
                 kept[i] = False
-                failures.append((self.paths[i], reason(error)))
+                failures.append((self.paths[i], _why_unreadable(error)))
 
         with ThreadPoolExecutor() as pool:
             for _ in pool.map(tried, range(len(self))):
@@ -219,6 +257,11 @@ class _Lists:
     def __len__(self) -> int:
         return len(self.indices)
 
+    @property
+    def largest(self) -> int:
+        """Return how many samples the largest batch has."""
+        return max((len(range(self.num)[i]) if isinstance(i, slice) else len(i) for i in self.indices), default=0)
+
     def __iter__(self) -> Iterator[list[tuple[int, Draw]]]:
         draws = None if self.draws is None else iter(self.draws)
         for index in self.indices:
@@ -246,7 +289,7 @@ class _Decoding(Dataset[_Sample]):
                     return _Sample(index, *jpeg, draw, failures)
                 return _Sample(index, self.view(read_picture(path, self.files.background), draw), 1, draw, failures)
             except Exception as error:  # bytes that are no image lead a decoder anywhere
-                failures.append((path, reason(error)))
+                failures.append((path, _why_unreadable(error)))
             index = instead.randrange(len(self.files))
         return _Sample(index, None, 1, draw, failures)
 
@@ -263,12 +306,45 @@ def _together(samples: list[_Sample]) -> tuple[Tensor, Tensor, list[Failure]]:
     return images.permute(0, 3, 1, 2), index, [failure for one in samples for failure in one.failures]
 
 
+class _Collate:
+    """What a worker process sends: a batch or, of files that a device decodes, its samples.
+
+    Left to the thread that sends tensors, a lack of shared memory would lose the batch, and the run would wait for it
+    for ever: `shared` puts them there or, where there is no room, into arrays, which go through a pipe.
+    """
+
+    def __init__(self, raw: bool, shared: bool) -> None:
+        self.raw, self.shared = raw, shared
+
+    def __call__(self, samples: list[_Sample]) -> Any:
+        if self.raw:
+            return [one._replace(image=self._sent(one.image)) for one in samples]
+        images, index, failures = _together(samples)
+        return self._sent(images), index.tolist(), failures
+
+    def _sent(self, image: Any) -> Any:
+        if self.shared and image is not None:
+            try:
+                image.share_memory_()
+            except RuntimeError:
+                return image.numpy()
+        return image
+
+
 def _moved_up(images: Tensor, kept: Tensor) -> Tensor:
     """Return the images that are kept, moved where they are, since a copy might not fit."""
     if len(kept) < len(images):
         for to, place in enumerate(kept.tolist()):
             images[to] = images[place]
     return images[: len(kept)]
+
+
+def _why_unreadable(error: Exception) -> str:
+    """Return why a file cannot be read; an error that is not the file's, such as a lack of memory, is raised again."""
+    full = isinstance(error, OSError) and error.errno in (errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+    if full or memory.is_lacking(error):
+        raise error
+    return reason(error)
 
 
 def _fitted(image: Tensor, size: int) -> Tensor:

@@ -17,6 +17,7 @@ from zoo.data.pictures import suffixes
 from zoo.data.sources import ImageSource, LabelledImages
 from zoo.errors import BadInput, reason
 
+MOST_PER_CORE = 8  # worker processes, which on slow disks wait more than they compute
 log = logging.getLogger("zoo")
 MARGIN = 256 / 224  # of the size to which images are decoded over that which nets see, as torchvision has it
 NUM_KINDS = 12  # of what is left out, that are named
@@ -51,6 +52,11 @@ class ImageFolders(ImageData):
         _check_colour(background)
         each = max(1, ranks.num_cores() // ranks.local_world_size())
         workers = each if num_workers is None else num_workers
+        if workers > MOST_PER_CORE * each:
+            raise BadInput(
+                f"data.num_workers={workers}: expected at most {MOST_PER_CORE * each}, {MOST_PER_CORE} to each of the "
+                f"{each} CPU cores of this process"
+            )
         if decoder == "cuda" and not torch.cuda.is_available():
             log.warning("data.decoder=cuda wants a CUDA device, and there is none here: worker processes decode.")
         source = functools.partial(image_folders, root, image_size, train, test, workers, decoder, background)
