@@ -44,6 +44,7 @@ def command(
         configs = Path(__file__).resolve().parents[1] / "configs"
 
         def main() -> None:
+            ranks.die_with_launcher()
             before = os.environ.get("HYDRA_FULL_ERROR")
             full = before == "1"
             os.environ["HYDRA_FULL_ERROR"] = "1"  # has Hydra raise its errors, so that they can be told here
@@ -133,9 +134,9 @@ def tell(error: Exception) -> int:
     if isinstance(error, RuntimeError) and (died := re.search(r"DataLoader worker \(pid.*\) (\w.*)", str(error))):
         how = error.__cause__ or died.group(1)
         return _say(
-            f"a process that reads pictures died ({str(how).strip().rstrip('.')}); where memory is short, fewer of "
-            "them (data.num_workers) and smaller batches (data.batch_size, data.eval_batch_size) take less; resume= and the "
-            "run's folder goes on",
+            f"a process that reads pictures died ({str(how).strip().rstrip('.')}); where memory is short, set fewer "
+            "(data.num_workers) or smaller batches (data.batch_size, data.eval_batch_size); resume= and the run's "
+            "folder goes on",
             ZooError.exit_code,
         )
     if memory.is_lacking(error):
