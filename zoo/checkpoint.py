@@ -54,6 +54,11 @@ def read_product(path: str | Path) -> Product:
     path = Path(path)
     if not path.is_file():
         raise BadInput(f"there is no file {path}; a run leaves its model.safetensors in runs/<name>/<stamp>/")
+    if path.suffix in (".onnx", ".pt2"):
+        raise BadInput(
+            f"{path} is an exported file, which evaluate.py and scripts/predict.py read; expected the "
+            "model.safetensors or model.zoo that it was made from"
+        )
     weights, facts = read_packed(path) if is_packed(path) else _read_safetensors(path)
     if facts.get("format") != FORMAT or not all(step.get("pass") in PASSES for step in facts["recipe"]):
         raise BadInput(f"{path} was written by another version of the zoo, which alone can read it")
