@@ -25,6 +25,7 @@ from zoo.build import build
 from zoo.callbacks.resume import ResumeCheckpoint
 from zoo.checkpoint import read_product
 from zoo.folder import Run
+from zoo.models.inception_v3 import InceptionV3
 from zoo.models.lenet import LeNet5
 from zoo.run import build_task, settled_batch_size
 from zoo.tasks.classification import ImageClassification
@@ -198,6 +199,17 @@ def test_no_batch_is_tried_that_a_cpu_has_no_memory_for(compose, toy, monkeypatc
     monkeypatch.setattr(data, "made_up", lambda num, device: tried.append(num) or made_up(num, device))
     assert settled_batch_size(trainer, task, data) == 16
     assert set(tried) == {16}  # of 640 images it would try 32 as well, and they take more than four fifths
+
+
+def test_a_batch_norm_of_one_value_is_refused_before_training(command, toy, tmp_path):
+    """torch itself refuses it in the first step: Inception-v3's auxiliary head ends in maps of one pixel."""
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        InceptionV3(1, 10, 28).train()(torch.zeros(1, 1, 28, 28))
+    line = [a for a in toy if not a.startswith("data.batch_size=")]
+    outcome = command("train", *line, "data.batch_size=1", "model=inception_v3")
+    assert outcome.code == 2
+    assert all(words in outcome.sentence for words in ("data.batch_size=1", "at least 2", "batch norm"))
+    assert not list(tmp_path.glob("runs/*/*"))
 
 
 def test_a_sweep_over_folds_ends_with_mean_and_spread(command, toy, tmp_path):

@@ -37,6 +37,7 @@ from zoo.models.stochastic_depth import StochasticDepth
 from zoo.nets import bare_net, laid_out, net_of
 from zoo.passes import after_fit, read_recipe
 from zoo.tasks.base import Task, parameter_groups
+from zoo.tasks.transfer import hold_frozen_norms
 from zoo.trainer import callback_of
 
 log = logging.getLogger("zoo")
@@ -191,6 +192,7 @@ def fit(run: Run, trainer: lightning.Trainer, task: Task, data: ResidentData) ->
     if run.cfg.data.batch_size == "auto":
         run.cfg.data.batch_size = data.batch_size = settled_batch_size(trainer, task, data)
         log.info("Batches are of %d samples.", data.batch_size)
+    _check_norms(run, task, data)
     callback_of(trainer, BestProduct).facts = {
         "config": OmegaConf.to_container(run.cfg, resolve=True),
         "recipe": read_recipe(run),
@@ -220,6 +222,25 @@ def fit(run: Run, trainer: lightning.Trainer, task: Task, data: ResidentData) ->
         if not reason(error).startswith("Error(s) in loading state_dict"):
             raise
         raise BadInput(f"{run.last_checkpoint} is of another net than {run.cfg.choices.model}; train anew") from error
+
+
+def _check_norms(run: Run, task: Task, data: ResidentData) -> None:
+    """Refuse batches of one sample if a batch norm would get one value a channel, which has no deviation."""
+    together = run.cfg.trainer.sync_batchnorm and ranks.world_size() > 1
+    if together or data.batch_size // ranks.world_size() > 1 or run.cfg.trainer.max_epochs == 0:
+        return
+    ghost = copy.deepcopy(task.net).to("meta", torch.float32).train()
+    hold_frozen_norms(ghost)
+    try:
+        with torch.compiler.set_stance("force_eager"):
+            ghost(*data.example())
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise BadInput(
+            f"data.batch_size={data.batch_size}: expected at least {2 * ranks.world_size()} with "
+            f"model={run.cfg.choices.model}, in which a batch norm would get one value of each channel"
+        ) from error
 
 
 def settled_batch_size(trainer: lightning.Trainer, task: Task, data: ResidentData) -> int:

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import time
 from pathlib import Path
 
@@ -139,6 +140,18 @@ def quick(command, tmp_path, monkeypatch):
         return trials_of(tmp_path / "runs" / name), outcome
 
     return search
+
+
+@pytest.mark.parametrize("name", ["a%41b", "a?b", "a#b", "a{b}", "a b"])
+def test_a_study_is_in_the_file_of_its_name_whatever_that_means_in_a_url(tmp_path, name):
+    for _ in range(2):
+        storage = study._storage(tmp_path / name)
+        optuna.create_study(storage=storage, study_name="x", load_if_exists=True).ask()
+        storage.remove_session()
+        storage.engine.dispose()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    with sqlite3.connect(tmp_path / name) as database:
+        assert database.execute("SELECT COUNT(*) FROM trials").fetchall() == [(2,)]
 
 
 def test_a_trial_that_falls_behind_is_stopped(quick, tmp_path):

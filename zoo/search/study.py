@@ -5,9 +5,11 @@ goes on, and the study neither loses nor gains one.
 """
 
 import fcntl
+import functools
 import math
 import os
 import shlex
+import sqlite3
 import time
 from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +20,7 @@ from typing import Any
 import hydra
 import numpy as np
 import optuna
+import sqlalchemy
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig
@@ -132,7 +135,7 @@ def _opened(place: Path, cfg: DictConfig, fixed: list[str]) -> Iterator[optuna.S
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise BadInput(f"{place} is being searched by another process") from error
-        product, storage = cfg.callbacks.product, optuna.storages.RDBStorage(f"sqlite:///{place / DATABASE}")
+        product, storage = cfg.callbacks.product, _storage(place / DATABASE)
         study = optuna.create_study(
             storage=storage,
             study_name=str(cfg.name),
@@ -159,6 +162,12 @@ def _opened(place: Path, cfg: DictConfig, fixed: list[str]) -> Iterator[optuna.S
         finally:
             storage.remove_session()
             storage.engine.dispose()
+
+
+def _storage(path: Path) -> optuna.storages.RDBStorage:
+    """Open a database without putting its path into a URL, where ?, % and braces mean something else."""
+    settings = {"creator": functools.partial(sqlite3.connect, path), "poolclass": sqlalchemy.QueuePool}
+    return optuna.storages.RDBStorage("sqlite://", settings)
 
 
 def _environment(cfg: DictConfig, slot: int) -> dict[str, str]:
@@ -257,4 +266,4 @@ def _show(study: optuna.Study, place: Path) -> None:
         console.print("Importance  " + ", ".join(f"{key} {share:.0%}" for key, share in importances.items()))
     line = [*study.user_attrs["overrides"], *overrides(study.best_params)]
     console.print(f"Best        python train.py {shlex.join(line)}", soft_wrap=True)
-    console.print(f"Compare     python scripts/compare.py {place}", soft_wrap=True)
+    console.print(f"Compare     python scripts/compare.py {shlex.quote(str(place))}", soft_wrap=True)
