@@ -10,6 +10,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+import sqlalchemy
 import torch
 from conftest import scalars
 from optuna.trial import TrialState
@@ -152,6 +153,29 @@ def test_a_study_is_in_the_file_of_its_name_whatever_that_means_in_a_url(tmp_pat
     assert [path.name for path in tmp_path.iterdir()] == [name]
     with sqlite3.connect(tmp_path / name) as database:
         assert database.execute("SELECT COUNT(*) FROM trials").fetchall() == [(2,)]
+
+
+def test_a_study_that_cannot_be_written_ends_in_one_sentence(command, monkeypatch):
+    """Optuna and SQLAlchemy wrap SQLite's own error, whether a disk is full or, as here, nothing may be written."""
+    storage = study._storage
+
+    def read_only(path):
+        whole = storage(path)
+        sqlalchemy.event.listen(whole.engine, "checkout", lambda one, *_: one.execute("PRAGMA query_only = 1"))
+        return whole
+
+    monkeypatch.setattr(study, "_storage", read_only)
+    outcome = command("scripts/search", "optim.lr=0.01,0.1", "name=found")
+    assert outcome.code == 1
+    assert "study.db: attempt to write a readonly database" in outcome.sentence
+
+
+def test_a_study_that_is_no_database_ends_in_one_sentence(command, tmp_path):
+    (tmp_path / "runs/found").mkdir(parents=True)
+    (tmp_path / "runs/found/study.db").write_bytes(b"no database, and more than a hundred bytes" * 99)
+    outcome = command("scripts/search", "optim.lr=0.01,0.1", "name=found")
+    assert outcome.code == 1
+    assert "study.db: file is not a database" in outcome.sentence
 
 
 def test_a_trial_that_falls_behind_is_stopped(quick, tmp_path):

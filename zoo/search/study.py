@@ -55,9 +55,22 @@ def search(cfg: DictConfig) -> None:
     drawn = {*OWN, *(key.lstrip("+") for key in space)}
     fixed = [o for o in HydraConfig.get().overrides.task if o.split("=")[0].lstrip("+") not in drawn]
     _check_choices(space, fixed)
-    with _opened(place, cfg, fixed) as study:
-        _run(study, cfg, place, fixed, space)
-        _show(study, place)
+    try:
+        with _opened(place, cfg, fixed) as study:
+            _run(study, cfg, place, fixed, space)
+            _show(study, place)
+    except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        first = _first(error)
+        if not isinstance(first, sqlite3.OperationalError) and type(first) is not sqlite3.DatabaseError:
+            raise
+        raise ZooError(
+            f"{place / DATABASE}: {first}; once that is mended, the same command goes on where it was"
+        ) from error
+
+
+def _first(error: BaseException) -> BaseException:
+    """Return the error that led to another."""
+    return _first(error.__cause__) if error.__cause__ else error
 
 
 def _run(
