@@ -1,3 +1,4 @@
+import os
 import re
 import shutil
 
@@ -7,7 +8,7 @@ from conftest import toy_images
 from PIL import Image
 from small import FACTS, tiny
 
-from zoo import prediction
+from zoo import prediction, report
 from zoo.checkpoint import read_product
 from zoo.errors import BadInput
 from zoo.export.graphs import parts
@@ -128,3 +129,8 @@ def test_pictures_go_through_in_batches_and_what_is_known_comes_at_once(tmp_path
         rest += (path for path, _ in found)
     assert sizes == [16, 15, 8]
     assert read == paths
+
+
+def test_a_name_that_is_not_utf8_is_printed_with_its_bytes(capfd):
+    report.show_predictions([(os.fsdecode(b"caf\xe9.png"), [("x", 0.75), ("y", 0.25)])])
+    assert capfd.readouterr().out == "caf\\xe9.png   75.0%  x\n" + " " * 11 + "   25.0%  y\n"

@@ -3,15 +3,13 @@
 import glob
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from zoo.data.decoding import ImageFiles
-from zoo.data.folders import MARGIN
+from zoo.data.folders import MARGIN, pictures_in
 from zoo.data.loader import centre
 from zoo.data.sequences import SequenceFacts, encode_source
 from zoo.errors import BadInput, reason
@@ -67,21 +65,12 @@ def files_of(inputs: Sequence[str]) -> list[str]:
     files: dict[str, None] = {}
     for one in inputs:
         found = [one] if os.path.exists(one) else sorted(glob.glob(one, recursive=True))
-        there = [file for path in found for file in (_pictures_in(path) if os.path.isdir(path) else [path])]
+        there = [file for path in found for file in (pictures_in(path) if os.path.isdir(path) else [path])]
         if not there:
             what = "no picture in the folder" if found else "no such file"
             raise BadInput(f"'{one}': {what}; expected files that can be read as images, folders of them, or patterns")
         files |= dict.fromkeys(there)
     return list(files)
-
-
-def _pictures_in(folder: str) -> list[str]:
-    found = []
-    for place, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        pictures = (n for n in sorted(names) if n.lower().endswith(IMG_EXTENSIONS) and not n.startswith("."))
-        found += [str(Path(place) / name) for name in pictures]
-    return found
 
 
 def read_image(path: str, settings: dict[str, Any], facts: dict[str, Any]) -> Tensor:

@@ -1,5 +1,6 @@
 """What a person sees of a run: tables, pictures, and the files they come from."""
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -188,8 +189,9 @@ def write_evaluation(folder: Path, evaluation: dict[str, Any]) -> None:
 def show_predictions(predictions: Iterable[tuple[str, Sequence[tuple[str, float]]]]) -> None:
     """Print what a net says of each input as soon as it is there, the likeliest first."""
     for asked, found in predictions:
+        name = os.fsencode(asked).decode(errors="backslashreplace")  # of a file, which need not be UTF-8
         for i, (what, probability) in enumerate(found):
-            print(f"{' ' * len(asked) if i else asked}  {probability:6.1%}  {what}", flush=True)
+            print(f"{' ' * len(name) if i else name}  {probability:6.1%}  {what}", flush=True)
 
 
 def draw_confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> "Figure":

@@ -92,6 +92,11 @@ def image_folders(
     return ImageSource(parts[0], parts[1] if test else None, classes[0], image_size)
 
 
+def pictures_in(folder: str) -> list[str]:
+    """Return the pictures at any depth below a folder, as training finds them: none that is hidden, and each once."""
+    return _files(folder, set(), Counter())
+
+
 def _listed(folder: Path) -> dict[str, list[str]]:
     """Return the files of each class, in the order of torchvision's ImageFolder, and log what was left out and why."""
     left_out: Counter[str] = Counter()
