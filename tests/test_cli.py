@@ -2,9 +2,12 @@
 
 import subprocess
 import sys
+import threading
 
 import pytest
 from conftest import ROOT
+
+from zoo import cli
 
 
 @pytest.mark.parametrize(
@@ -146,3 +149,27 @@ def test_a_sweep_in_processes_that_others_started_is_refused(command, monkeypatc
     assert outcome.code == 2
     assert ("trainer.devices=N" in outcome.err) == ("RANK" not in started_by)  # the first process says it for all
     assert not list(tmp_path.iterdir())
+
+
+def test_a_thread_leaves_a_full_disk_to_the_main_one_and_shows_what_nobody_foresaw(monkeypatch, capfd):
+    """TensorBoard's writer raises an error in its thread, and the same one in the main thread at the next write."""
+
+    def fail(error):
+        raise error
+
+    @cli.command("train")
+    def main(cfg):
+        for error in (FileNotFoundError(2, "No such file or directory"), ValueError("a fault of ours")):
+            thread = threading.Thread(target=fail, args=[error])
+            thread.start()
+            thread.join()
+        raise OSError(28, "No space left on device", b"runs/x/events.out")
+
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    with pytest.raises(SystemExit):
+        main()
+    err = capfd.readouterr().err
+    assert err.count("Traceback") == 1
+    assert "ValueError: a fault of ours" in err
+    assert "No such file" not in err
+    assert err.splitlines()[-1].startswith("error: No space left on device: runs/x/events.out;")

@@ -106,3 +106,30 @@ def test_cuda_graphs_train_as_eager_does(command, toy, only_run, tmp_path, reque
         only_run().rename(tmp_path / mode)
     eager, graphed = weights
     torch.testing.assert_close(graphed, eager, atol=1e-3, rtol=1e-2)
+
+
+def test_the_card_decodes_pictures_upright_and_cuts_them_as_the_cpu_does(tmp_path):
+    import numpy as np
+    from PIL import Image
+
+    from zoo.data.augment import RandomResizedCrop
+    from zoo.data.folders import ImageFolders
+
+    for split in ("train", "val"):
+        for name in ("a", "b"):
+            (tmp_path / split / name).mkdir(parents=True)
+            for orientation in range(1, 9):
+                exif = Image.Exif()
+                exif[0x0112] = orientation
+                corners = np.random.default_rng(orientation).integers(0, 256, (2, 3, 3), dtype=np.uint8)
+                picture = Image.fromarray(corners).resize((160, 90), Image.Resampling.BICUBIC)
+                picture.save(tmp_path / split / name / f"{orientation}.jpg", quality=95, exif=exif)
+    settings = {"root": str(tmp_path), "image_size": 32, "num_classes": 2, "in_channels": 3, "num_validation": 0}
+    settings |= {"batch_size": 16, "num_workers": 2, "augment": {"crop": RandomResizedCrop()}}
+    settings |= {"mean": [0.0] * 3, "std": [2.0] * 3, "cache": "none"}
+    card, cpu = ImageFolders(**settings, decoder="cuda"), ImageFolders(**settings)
+    for (images, labels), (wanted, theirs) in zip(card.loader("test", "cuda"), cpu.loader("test", "cpu"), strict=True):
+        assert torch.equal(labels.cpu(), theirs)
+        assert float((images.cpu() - wanted).abs().mean()) < 1
+    for device, data in (("cuda", card), ("cuda", ImageFolders(**{**settings, "cache": "device"}))):
+        assert next(iter(data.loader("train", device)))[0].shape == (16, 3, 32, 32)

@@ -158,8 +158,8 @@ def test_sizes_that_the_bytes_cannot_hold_are_refused_before_memory_is_taken(tmp
 
 def test_sizes_that_do_not_fit_the_memory_are_refused(tmp_path, monkeypatch):
     path = forged(tmp_path / "x.zoo", promised([2**17, 1000]), bytes(1000))
-    monkeypatch.setattr("os.sysconf", lambda name: {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 2**17}[name])
-    with pytest.raises(BadInput, match="the 131,072,000 weights it promises do not fit the 1 GB of memory here"):
+    monkeypatch.setattr("zoo.memory.available_bytes", lambda: 2**29)
+    with pytest.raises(BadInput, match=r"the 131,072,000 weights it promises do not fit the 0\.5 GB of memory free"):
         read_product(path)
 
 

@@ -7,10 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from conftest import ROOT, sentence_of
 from safetensors.torch import load_file
+
+from zoo import ranks
 
 # 3,499 digits to train on and, of two processes, neither as many to validate nor to test on
 ODD = [
@@ -147,6 +150,67 @@ def test_a_killed_process_ends_the_run_soon_in_one_sentence_and_resume_goes_on(e
     assert result["epochs"] == epochs + 1
     steps = [int(row["step"]) for row in rows(folder)]
     assert steps == sorted(set(steps))
+
+
+PARENT = """
+import subprocess, sys, time
+from pathlib import Path
+from omegaconf import OmegaConf
+from zoo import folder, launch
+with launch._environment(folder.Run(Path("unused"), OmegaConf.create({"trainer": {"devices": 2}})), 2):
+    subprocess.Popen([sys.executable, "-c", sys.argv[1]])
+time.sleep(100)
+"""
+CHILD = """
+import os, time
+from zoo.cli import command
+story = command("train")(lambda cfg: None)
+try: story()
+finally:
+    print(os.getpid(), flush=True)
+    time.sleep(100)
+"""
+
+
+def test_processes_die_with_the_one_that_started_them(monkeypatch):
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, CHILD], stdout=subprocess.PIPE, text=True)
+    child = int(parent.stdout.readline())
+    stat = Path(f"/proc/{child}/stat")
+    assert stat.exists()
+    with parent:
+        parent.kill()
+    deadline = time.monotonic() + 10
+    while stat.exists() and stat.read_text().split()[2] != "Z":  # nobody may be there to take note of its end
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    late = {**os.environ, ranks.LAUNCHER: str(parent.pid)}  # which had ended before the child could ask
+    assert subprocess.run([sys.executable, str(ROOT / "train.py"), "--help"], env=late).returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("cards", "arguments", "words"),
+    [
+        (0, ["trainer.devices=3"], ["trainer.devices=3", "2 CPU cores"]),
+        (0, ["trainer.devices=99", "trainer.accelerator=cpu"], ["trainer.devices=99", "2 CPU cores"]),
+        (0, ["trainer.devices=2", "trainer.accelerator=gpu"], ["trainer.devices=2", "0 CUDA devices"]),
+        (2, ["trainer.devices=3"], ["trainer.devices=3", "2 CUDA devices"]),
+        (2, ["trainer.devices=[2]"], ["trainer.devices=[2]", "2 CUDA devices"]),
+        (2, ["trainer.devices=[1,1]"], ["trainer.devices=[1, 1]", "each device once"]),
+        (0, ["+trainer.num_nodes=2"], ["trainer.num_nodes=2", "torchrun"]),
+        (0, ["+trainer.num_nodes=2", *TWO], ["trainer.num_nodes=2", "torchrun"]),
+        (0, ["+trainer.num_nodes=x"], ["trainer.num_nodes=x", "torchrun"]),
+    ],
+)
+def test_devices_and_machines_that_are_not_there_are_refused(command, tmp_path, monkeypatch, cards, arguments, words):
+    monkeypatch.setattr(ranks, "num_cores", lambda: 2)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: cards)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: bool(cards))
+    outcome = command("train", *arguments)
+    assert outcome.code == 2
+    assert all(word in outcome.sentence for word in words)
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_signal_stops_both_and_saves(endless):

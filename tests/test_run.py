@@ -1,13 +1,16 @@
 """A run from its command to its files, as a person sees it."""
 
 import csv
+import itertools
 import json
 import math
 import resource
 import shutil
 import signal
 import statistics
+from pathlib import Path
 
+import lightning
 import pytest
 import safetensors
 import torch
@@ -17,10 +20,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch import nn
 
+from zoo import memory
 from zoo.build import build
 from zoo.callbacks.resume import ResumeCheckpoint
 from zoo.checkpoint import read_product
+from zoo.folder import Run
+from zoo.models.inception_v3 import InceptionV3
 from zoo.models.lenet import LeNet5
+from zoo.run import build_task, settled_batch_size
 from zoo.tasks.classification import ImageClassification
 from zoo.trainer import resolve_precision
 
@@ -175,6 +182,34 @@ def test_an_automatic_batch_size_is_settled_before_anything_is_drawn(command, to
     (given,) = tmp_path.glob("runs/given/*")
     ours, theirs = (read_product(f / "model.safetensors").weights for f in (folder, given))
     assert all(torch.equal(weight, theirs[name]) for name, weight in ours.items())
+
+
+def test_no_batch_is_tried_that_a_cpu_has_no_memory_for(compose, toy, monkeypatch):
+    """A killed process cannot survive a trial, as one that lacks a GPU's memory can."""
+    cfg = compose(*toy)
+    data, net = build(cfg.data, "data"), LeNet5(1, 10, 28)
+    run = Run(Path("unused"), cfg)
+    task, trainer = build_task(run, net), lightning.Trainer(accelerator="cpu", logger=False, callbacks=[])
+    tried = []
+    clock = itertools.count()
+    monkeypatch.setattr("zoo.measure.throughput.time.perf_counter", lambda: next(clock))  # larger is always faster
+    monkeypatch.setattr(memory, "peak_bytes", lambda: 10**9 + max(tried, default=0) * 10**6)
+    monkeypatch.setattr(memory, "available_bytes", lambda: 39 * 10**6)
+    made_up = data.made_up
+    monkeypatch.setattr(data, "made_up", lambda num, device: tried.append(num) or made_up(num, device))
+    assert settled_batch_size(trainer, task, data) == 16
+    assert set(tried) == {16}  # of 640 images it would try 32 as well, and they take more than four fifths
+
+
+def test_a_batch_norm_of_one_value_is_refused_before_training(command, toy, tmp_path):
+    """torch itself refuses it in the first step: Inception-v3's auxiliary head ends in maps of one pixel."""
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        InceptionV3(1, 10, 28).train()(torch.zeros(1, 1, 28, 28))
+    line = [a for a in toy if not a.startswith("data.batch_size=")]
+    outcome = command("train", *line, "data.batch_size=1", "model=inception_v3")
+    assert outcome.code == 2
+    assert all(words in outcome.sentence for words in ("data.batch_size=1", "at least 2", "batch norm"))
+    assert not list(tmp_path.glob("runs/*/*"))
 
 
 def test_a_sweep_over_folds_ends_with_mean_and_spread(command, toy, tmp_path):

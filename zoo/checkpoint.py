@@ -53,6 +53,11 @@ def read_product(path: str | Path) -> Product:
     path = Path(path)
     if not path.is_file():
         raise BadInput(f"there is no file {path}; a run leaves its model.safetensors in runs/<name>/<stamp>/")
+    if path.suffix in (".onnx", ".pt2"):
+        raise BadInput(
+            f"{path} is an exported file, which evaluate.py and scripts/predict.py read; expected the "
+            "model.safetensors or model.zoo that it was made from"
+        )
     weights, text = read_packed(path) if is_packed(path) else _read_safetensors(path)
     facts = parse_metadata(text, path)
     for name, weight in weights.items():

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from zoo import ranks
+from zoo import memory, ranks
 from zoo.errors import BadInput, Interrupted, ZooError, choices, reason
 
 # Has torch take large tensors in huge pages, since faults of small ones are a twentieth of ResNet-20's time on a CPU.
@@ -44,9 +45,11 @@ def command(
         configs = Path(__file__).resolve().parents[1] / "configs"
 
         def main() -> None:
+            ranks.die_with_launcher()
             before = os.environ.get("HYDRA_FULL_ERROR")
             full = before == "1"
             os.environ["HYDRA_FULL_ERROR"] = "1"  # has Hydra raise its errors, so that they can be told here
+            hook, threading.excepthook = threading.excepthook, _leave_to_main
             sigterm = signal.signal(signal.SIGTERM, _stop)  # while training, callbacks.resume has its own
             codes: list[int] = []
             results: list[Any] = []
@@ -86,6 +89,7 @@ def command(
                     raise
                 codes.append(_say(_config_sentence(error, configs, config_name), BadInput.exit_code))
             finally:
+                threading.excepthook = hook
                 signal.signal(signal.SIGTERM, sigterm)
                 os.environ["HYDRA_FULL_ERROR"] = before or "0"
             if codes:
@@ -121,6 +125,12 @@ def _stop(signum: int, frame: FrameType | None) -> None:
     raise Stopped(128 + signum)
 
 
+def _leave_to_main(failed: threading.ExceptHookArgs) -> None:
+    """Keep quiet about a full disk or a folder that is gone, which a writer's thread raises in the main one as well."""
+    if not issubclass(failed.exc_type, OSError):
+        threading.__excepthook__(failed)
+
+
 def tell(error: Exception) -> int:
     """Print the sentence for an error of a run, or the traceback of one that nobody foresaw, and give the exit code."""
     if isinstance(error, ZooError):
@@ -128,8 +138,19 @@ def tell(error: Exception) -> int:
     if isinstance(error, OmegaConfBaseException):
         return _say(_config_sentence(error), BadInput.exit_code)
     if isinstance(error, OSError) and error.strerror:
-        where = f": {error.filename}" if error.filename else ""
-        return _say(f"{error.strerror}{where}; what was saved before is whole", ZooError.exit_code)
+        where = f": {os.fsdecode(error.filename)}" if isinstance(error.filename, str | bytes) else ""
+        saved = "" if isinstance(error, FileNotFoundError) else "; what was saved before is whole"
+        return _say(f"{error.strerror}{where}{saved}", ZooError.exit_code)
+    if isinstance(error, RuntimeError) and (died := re.search(r"DataLoader worker \(pid.*\) (\w.*)", str(error))):
+        how = error.__cause__ or died.group(1)
+        return _say(
+            f"a process that reads pictures died ({str(how).strip().rstrip('.')}); where memory is short, set fewer "
+            "(data.num_workers) or smaller batches (data.batch_size, data.eval_batch_size); resume= and the run's "
+            "folder goes on",
+            ZooError.exit_code,
+        )
+    if memory.is_lacking(error):
+        return _say(f"out of memory ({reason(error)}); what was saved before is whole", ZooError.exit_code)
     if isinstance(error, RuntimeError) and ranks.world_size() > 1 and re.search("gloo|NCCL|by peer", str(error)):
         lost = f"process {ranks.rank()} lost its connection to another, and so it ended ({reason(error)})"
         return _say(f"{lost}; resume= and the run's folder goes on", ZooError.exit_code, lost=True)

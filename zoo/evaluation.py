@@ -31,15 +31,19 @@ def read(path: str) -> Product | Exported:
 def rebuild(source: Product | Exported, cfg: DictConfig) -> tuple[nn.Module, ResidentData]:
     """Build the net of a file with its weights, and its data with the very split it was trained on.
 
-    An exported net is computed by its own runtime, on the CPU. BadInput where the file asks for code from outside the
-    zoo, or the data found are not the data it knows.
+    BadInput where the file asks for code from outside the zoo, or the data found are not the data it knows.
     """
+    return rebuild_net(source, cfg), stored_data(source.facts, cfg)
+
+
+def rebuild_net(source: Product | Exported, cfg: DictConfig) -> nn.Module:
+    """Build the net of a file with its weights; one that was exported is computed by its own runtime, on the CPU."""
     if isinstance(source, Product):
-        return net_of(source), stored_data(source.facts, cfg)
+        return net_of(source)
     if cfg.accelerator not in ("auto", "cpu"):
         raise BadInput(f"accelerator={cfg.accelerator}: exported files are computed on the CPU; auto and cpu may be")
     cfg.accelerator = "cpu"
-    return source.net, stored_data(source.facts, cfg)
+    return source.net
 
 
 def evaluate(net: nn.Module, data: ResidentData, cfg: DictConfig) -> dict[str, Any]:

@@ -199,6 +199,11 @@ def _check(cfg: DictConfig) -> None:
     demand(
         "trainer.devices", devices, "how many there are to be on each machine, auto for all, or a list such as [0,2]"
     )
+    demand(
+        "trainer.num_nodes",
+        lambda num: num is None or (type(num) is int and num * ranks.local_world_size() == ranks.world_size()),
+        "1, or the number of machines on which torchrun or srun has started this command",
+    )
     demand("optim.lr", above_zero, "a number above 0, such as 0.001")
     if "budget" in cfg.callbacks and not cfg.model.pretrained:
         demand("init_from", bool, "the model.safetensors of a trained net, whose accuracy compress=auto keeps to")

@@ -19,9 +19,31 @@ from zoo.errors import BadInput, Interrupted, ZooError
 
 
 def is_for_many(cfg: DictConfig) -> bool:
-    """Tell whether a run asks for more devices than one, and nobody has started a process for each."""
+    """Tell whether a run asks for more devices than one, and nobody has started a process for each.
+
+    BadInput where it asks for devices that are not there: processes beyond the cores only wait for each other.
+    """
     ranks.take_over_slurm()
-    return ranks.world_size() == 1 and num_processes(folder.config_of(cfg)) > 1
+    if ranks.world_size() > 1:
+        return False
+    settled = folder.config_of(cfg)
+    _check_devices(settled)
+    return num_processes(settled) > 1
+
+
+def _check_devices(cfg: DictConfig) -> None:
+    devices, accelerator = cfg.trainer.devices, cfg.trainer.accelerator
+    if devices in (1, "auto", -1):
+        return
+    import torch
+
+    on_cards = accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available())
+    there, what = (torch.cuda.device_count(), "CUDA devices") if on_cards else (ranks.num_cores(), "CPU cores")
+    named = list(devices) if OmegaConf.is_list(devices) else list(range(devices))
+    if len(set(named)) < len(named):
+        raise BadInput(f"trainer.devices={devices}: expected each device once")
+    if (max(named) + 1 if on_cards else len(named)) > there:
+        raise BadInput(f"trainer.devices={devices}: expected no more than the {there} {what} that there are")
 
 
 def num_processes(cfg: DictConfig) -> int:
@@ -96,7 +118,7 @@ def _cause(failures: dict[int, Any], words: list[ranks.LastWords], num: int, goe
 def _environment(run: folder.Run, num: int) -> Iterator[None]:
     """Tell the processes where their run is, which devices it has and, on a CPU, how many threads each."""
     before = dict(os.environ)
-    os.environ[ranks.FOLDER] = str(run.folder)
+    os.environ[ranks.FOLDER], os.environ[ranks.LAUNCHER] = str(run.folder), str(os.getpid())
     os.environ.pop("HYDRA_FULL_ERROR")  # which zoo.cli has set for this process
     devices = run.cfg.trainer.devices
     if OmegaConf.is_list(devices):

@@ -7,7 +7,6 @@ as zoo.compress.coding codes them. What is pruned or shared is found by looking 
 import hashlib
 import json
 import math
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,6 +15,7 @@ import msgspec
 import torch
 from torch import Tensor
 
+from zoo import memory
 from zoo.compress.coding import MOST_PER_BYTE, Bits, decode, encode
 from zoo.errors import BadInput, reason
 from zoo.facts import deflated, facts_text, inflated
@@ -117,9 +117,8 @@ def _check_sizes(shapes: Iterable[tuple[int, ...]], code_bytes: int) -> None:
     size = sum(math.prod(shape) for shape in shapes)
     if size > MOST_PER_BYTE * (code_bytes + 4):
         raise ValueError(f"{code_bytes:,} bytes cannot hold the {size:,} weights it promises")
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if 8 * size > memory:
-        raise ValueError(f"the {size:,} weights it promises do not fit the {memory / 1e9:,.0f} GB of memory here")
+    if 8 * size > (free := memory.available_bytes()):
+        raise ValueError(f"the {size:,} weights it promises do not fit the {free / 1e9:,.1f} GB of memory free here")
 
 
 def _digest(head: bytes, body: bytes) -> bytes:

@@ -140,7 +140,7 @@ def check_splits(subject: Subject) -> Verdict:
     """Compare raw images, or sources of sequences, of the three splits by hash."""
     data: Any = subject.data
     if isinstance(data, ImageData):
-        parts = {name: part.images for name, part in data.splits.items()}
+        parts = {name: data.files.get(name, part.images) for name, part in data.splits.items()}
         if any(isinstance(p, ImageFiles) for p in parts.values()) and sum(map(len, parts.values())) > MOST_FILES:
             return Verdict("splits", "skip", f"more than {MOST_FILES:,} files would have to be read")
         keys = {name: list(_digests(images)) for name, images in parts.items()}

@@ -4,12 +4,14 @@ They are started by zoo.launch, torchrun or SLURM, which say so in the environme
 """
 
 import contextlib
+import ctypes
 import json
 import os
 import re
+import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
@@ -18,7 +20,9 @@ from typing import Any, TypeVar
 
 from zoo.files import write_json
 
-FOLDER = "ZOO_RUN"  # in the environment: the run folder that zoo.launch made for the processes it started
+# In the environment of processes that zoo.launch started: the run folder that it made for them, and its process id.
+FOLDER, LAUNCHER = "ZOO_RUN", "ZOO_LAUNCHER"
+PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 T = TypeVar("T")
 
 
@@ -49,6 +53,24 @@ def _is_task_of_slurm() -> bool:
 def num_cores() -> int:
     """Give the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def dying_with(parent: int) -> Callable[[], None]:
+    """Return what a child process calls to be killed as soon as its parent ends, however that ends."""
+    prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else lambda *_: None
+
+    def ask_kernel() -> None:
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it has ended already
+            os._exit(1)
+
+    return ask_kernel
+
+
+def die_with_launcher() -> None:
+    """Have this process killed as soon as zoo.launch ends, if that has started it."""
+    if LAUNCHER in os.environ:
+        dying_with(int(os.environ[LAUNCHER]))()
 
 
 @dataclass(frozen=True)

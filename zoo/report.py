@@ -1,7 +1,8 @@
 """What a person sees of a run: tables, pictures, and the files they come from."""
 
+import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -185,16 +186,12 @@ def write_evaluation(folder: Path, evaluation: dict[str, Any]) -> None:
     Console(highlight=False).print(f"Written     {folder}/evaluation.json and confusion_matrix.png", soft_wrap=True)
 
 
-def show_predictions(predictions: Mapping[str, Sequence[tuple[str, float]]]) -> None:
-    """Print what a net says of each input, the likeliest first."""
-    table = Table()
-    table.add_column("")
-    table.add_column("prediction")
-    table.add_column("probability", justify="right")
-    for asked, found in predictions.items():
+def show_predictions(predictions: Iterable[tuple[str, Sequence[tuple[str, float]]]]) -> None:
+    """Print what a net says of each input as soon as it is there, the likeliest first."""
+    for asked, found in predictions:
+        name = os.fsencode(asked).decode(errors="backslashreplace")  # of a file, which need not be UTF-8
         for i, (what, probability) in enumerate(found):
-            table.add_row("" if i else asked, what, f"{probability:.1%}", end_section=i == len(found) - 1)
-    Console(highlight=False).print(table)
+            print(f"{' ' * len(name) if i else name}  {probability:6.1%}  {what}", flush=True)
 
 
 def draw_confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> "Figure":

@@ -16,7 +16,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from zoo import preflight, ranks, report
+from zoo import memory, preflight, ranks, report
 from zoo.build import attribute_of, build, probe
 from zoo.callbacks.compression import summaries
 from zoo.callbacks.loggers import TensorBoard
@@ -32,11 +32,12 @@ from zoo.files import write_json, write_text
 from zoo.folder import CONFIG, Run
 from zoo.measure.counts import count_macs_of, count_parameters
 from zoo.measure.latency import latency_ms
-from zoo.measure.throughput import fastest_batch_size, is_out_of_memory
+from zoo.measure.throughput import TOO_FULL, fastest_batch_size, is_out_of_memory
 from zoo.models.stochastic_depth import StochasticDepth
 from zoo.nets import bare_net, laid_out, net_of
 from zoo.passes import after_fit, read_recipe
 from zoo.tasks.base import Task, parameter_groups
+from zoo.tasks.transfer import hold_frozen_norms
 from zoo.trainer import callback_of
 
 log = logging.getLogger("zoo")
@@ -147,6 +148,8 @@ def build_task(run: Run, net: nn.Module) -> Task:
     built: Task = build(task, "task", **given)
     name = "num_classes" if "num_classes" in run.cfg.model else "num_target_tokens"
     wanted = built.num_outputs or run.cfg.data[name]
+    if wanted < 2:
+        raise BadInput(f"data.{name}: expected at least 2, got {wanted}: with one class there is nothing to tell apart")
     if run.cfg.model[name] != wanted:
         raise BadInput(f"model.{name}={run.cfg.model[name]} does not fit these data and task: {wanted} does")
     return built
@@ -189,6 +192,7 @@ def fit(run: Run, trainer: lightning.Trainer, task: Task, data: ResidentData) ->
     if run.cfg.data.batch_size == "auto":
         run.cfg.data.batch_size = data.batch_size = settled_batch_size(trainer, task, data)
         log.info("Batches are of %d samples.", data.batch_size)
+    _check_norms(run, task, data)
     callback_of(trainer, BestProduct).facts = {
         "config": OmegaConf.to_container(run.cfg, resolve=True),
         "recipe": read_recipe(run),
@@ -220,6 +224,25 @@ def fit(run: Run, trainer: lightning.Trainer, task: Task, data: ResidentData) ->
         raise BadInput(f"{run.last_checkpoint} is of another net than {run.cfg.choices.model}; train anew") from error
 
 
+def _check_norms(run: Run, task: Task, data: ResidentData) -> None:
+    """Refuse batches of one sample if a batch norm would get one value a channel, which has no deviation."""
+    together = run.cfg.trainer.sync_batchnorm and ranks.world_size() > 1
+    if together or data.batch_size // ranks.world_size() > 1 or run.cfg.trainer.max_epochs == 0:
+        return
+    ghost = copy.deepcopy(task.net).to("meta", torch.float32).train()
+    hold_frozen_norms(ghost)
+    try:
+        with torch.compiler.set_stance("force_eager"):
+            ghost(*data.example())
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise BadInput(
+            f"data.batch_size={data.batch_size}: expected at least {2 * ranks.world_size()} with "
+            f"model={run.cfg.choices.model}, in which a batch norm would get one value of each channel"
+        ) from error
+
+
 def settled_batch_size(trainer: lightning.Trainer, task: Task, data: ResidentData) -> int:
     """Try out, on a copy of the task and with made-up samples, which batch is fastest; of all processes together.
 
@@ -230,7 +253,15 @@ def settled_batch_size(trainer: lightning.Trainer, task: Task, data: ResidentDat
     copied: Any = precision.convert_module(copy.deepcopy(task)).to(device).train()
     optimizer = copied.optimizer(parameter_groups(copied.net, copied.head_lr))
 
+    before, tried = memory.reset_peak(), 0
+
     def step(num_samples: int) -> None:
+        nonlocal tried
+        if device.type == "cpu" and num_samples > tried > 0:  # where a step that does not fit would end the run
+            expected = (memory.peak_bytes() - before) * num_samples / tried
+            if expected > TOO_FULL * memory.available_bytes():
+                raise torch.OutOfMemoryError(f"{num_samples} samples need {expected / 1e9:.1f} GB")
+        tried = max(tried, num_samples)
         inputs, *wanted = data.made_up(num_samples, device)
         with precision.forward_context():
             loss = copied.training_step((precision.convert_input(inputs), *wanted), 0)

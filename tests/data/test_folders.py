@@ -1,19 +1,29 @@
 """Folders of images: what is read, by whom, what is refused, and what is skipped."""
 
+import errno
 import logging
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT, sentence_of
 from PIL import Image
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
-from zoo import ranks
-from zoo.data import images as images_module
+from zoo import memory, prediction, preflight, ranks
+from zoo.cli import tell
+from zoo.data import decoding
+from zoo.data.augment import RandomResizedCrop
 from zoo.data.decoding import ImageFiles
 from zoo.data.folders import ImageFolders, image_folders
+from zoo.data.pictures import read_picture
 from zoo.errors import BadInput
 
 SIDE = 28
@@ -76,6 +86,91 @@ def test_worker_processes_and_a_cache_give_the_same_batches_and_facts(pictures):
         assert torch.equal(y, v)
 
 
+def test_batches_come_through_pipes_where_shared_memory_is_full(pictures, monkeypatch, caplog):
+    """Containers have 64 MB of it, and a batch that found no room was lost, and waited for, for ever."""
+    loaders = [folders(pictures, cache="none", num_workers=num).loader("train", "cpu") for num in (0, 2)]
+
+    def no_room(tensor):
+        raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)")
+
+    monkeypatch.setattr(torch.Tensor, "share_memory_", no_room)  # in the workers, too, which are forks of this process
+    with caplog.at_level("WARNING", "zoo"):
+        wanted, found = (list(loader) for loader in loaders)
+    assert len(found) == 4
+    for (images, labels), (x, y) in zip(found, wanted, strict=True):
+        assert torch.equal(images, x)
+        assert torch.equal(labels, y)
+    assert caplog.text.count("/dev/shm has no room") == 1
+
+
+MOUNTED = """
+import sys, torch
+from pathlib import Path
+from zoo.data.decoding import ImageFiles
+
+files = ImageFiles(sorted(map(str, Path(sys.argv[1]).glob("*/*/*"))), 300, num_workers=2)
+parts = [slice(i, i + 9) for i in range(0, 54, 9)]  # of 2.4 MB each
+print(sum(int(images.long().sum()) for images, _ in files.batches(parts, torch.device("cpu"))))
+"""
+
+
+@pytest.mark.slow
+def test_a_real_dev_shm_that_is_too_small_ends_no_run(pictures):
+    mounted = 'mount -t tmpfs -o size=4m tmpfs /dev/shm && exec "$@"'
+    if subprocess.run(["unshare", "-m", "sh", "-c", mounted, "sh", "true"], capture_output=True).returncode:
+        pytest.skip("nothing may be mounted here")
+    line = ["unshare", "-m", "sh", "-c", mounted, "sh", sys.executable, "-c", MOUNTED, str(pictures)]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    files = ImageFiles(sorted(map(str, pictures.glob("*/*/*"))), 300)
+    assert int(done.stdout) == sum(int(files.read(i).long().sum()) for i in range(54)), done.stderr
+
+
+def test_a_worker_that_is_killed_ends_the_command_in_one_sentence(pictures, monkeypatch, capfd):
+    files = ImageFiles(sorted(map(str, pictures.glob("*/*/*"))), SIDE, num_workers=1)
+    monkeypatch.setattr(decoding, "read_picture", lambda *_: os.kill(os.getpid(), signal.SIGKILL))  # as kernels do
+    began = time.monotonic()
+    with pytest.raises(RuntimeError) as caught:
+        list(files.batches([slice(0, 8)], torch.device("cpu")))
+    assert time.monotonic() - began < 60
+    assert tell(caught.value) == 1
+    sentence = sentence_of(capfd.readouterr().err)
+    assert "Killed" in sentence
+    assert "data.num_workers" in sentence
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("can't allocate memory: you tried"), OSError(errno.EMFILE, "Too many files")]
+)
+def test_a_lack_of_memory_skips_no_picture(pictures, monkeypatch, error):
+    files = ImageFiles(sorted(map(str, pictures.glob("*/*/*"))), SIDE)
+
+    def fail(path, background):
+        raise error
+
+    monkeypatch.setattr(decoding, "read_picture", fail)
+    with pytest.raises(type(error)):
+        list(files.batches([slice(0, 8)], torch.device("cpu")))
+    with pytest.raises(type(error)):
+        files.decoded()
+
+
+@pytest.mark.parametrize(("kilobytes", "workers", "ahead"), [(10**6, 2, 3), (150, 2, 1), (60, 1, 1), (0, 1, 1)])
+def test_batches_that_wait_take_half_of_the_memory_at_most(pictures, monkeypatch, kilobytes, workers, ahead):
+    files = ImageFiles(sorted(map(str, pictures.glob("*/*/*"))), 32, num_workers=2)
+    asked = {}
+    monkeypatch.setattr(memory, "available_bytes", lambda: 1000 * kilobytes)
+    monkeypatch.setattr("zoo.data.decoding.DataLoader", lambda *_, **settings: asked.update(settings) or [])
+    list(files.batches([slice(0, 8), torch.arange(3)], torch.device("cpu")))  # 8 pictures are 25 kB
+    assert (asked["num_workers"], asked["prefetch_factor"]) == (workers, ahead)
+
+
+def test_no_more_workers_are_started_than_cores_can_feed(pictures, monkeypatch):
+    monkeypatch.setattr(ranks, "num_cores", lambda: 2)
+    folders(pictures, num_workers=16)
+    with pytest.raises(BadInput, match=r"data\.num_workers=17: expected at most 16"):
+        folders(pictures, num_workers=17)
+
+
 def test_an_epoch_from_files_goes_on_where_it_stood(pictures):
     one, other = (folders(pictures, cache="none", num_workers=0).loader("train", "cpu") for _ in range(2))
     batches = list(one)
@@ -104,23 +199,31 @@ def test_what_is_no_image_is_skipped_counted_and_named_once(pictures, cache, mon
 
 
 def test_of_files_decoded_on_a_device_only_those_that_are_no_jpeg_are_read_by_other_means(pictures, monkeypatch):
-    files = image_folders(str(pictures), SIDE).test.images
+    """The device is a CPU here; what it decodes is turned as the CPU turns it."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    smooth(np.random.default_rng(1), 40, 90).save(pictures / "val/cat/00.jpg", exif=exif)
+    (pictures / "val/cat/04.jpg").write_bytes((pictures / "val/cat/05.jpg").read_bytes()[:-200])
     (pictures / "val/cat/05.jpg").write_bytes(b"no image")
-    index = torch.tensor([0, 1, 3, 4, 5])  # JPEG, PNG, BMP, JPEG, and none
-    read = []
-    monkeypatch.setattr(files, "read", lambda i: read.append(i) or ImageFiles.read(files, i))
-    raw = [torch.frombuffer(bytearray(Path(files.paths[i]).read_bytes()), dtype=torch.uint8) for i in index]
-    images, kept, failures = files._decode_on(torch.device("cpu"), raw, index)
-    assert kept.tolist() == [0, 1, 3, 4]
-    assert read == [1, 3, 5]
-    assert [Path(path).name for path, _ in failures] == ["05.jpg"]
+    files = image_folders(str(pictures), SIDE).test.images
+    wanted = [(i, None) for i in (0, 1, 3, 4, 5, 6)]  # JPEG, PNG, BMP, a cut JPEG, none, JPEG
+    raw, by_cpu = (decoding._Decoding(files, None, raw, False) for raw in (True, False))
+    samples = [raw[one] for one in wanted]
+    assert [one.is_raw for one in samples] == [True, False, False, True, False, True]
+    read: list[str] = []
+    reading = lambda path, *more: read.append(path[-6:]) or read_picture(path, *more)  # noqa: E731
+    monkeypatch.setattr(decoding, "read_picture", reading)
+    images, kept, failures = decoding._together(files._decode_on(torch.device("cpu"), samples, by_cpu))
+    assert kept.tolist() == [0, 1, 3, 6]
+    assert read == ["04.jpg"]
+    assert [Path(path).name for path, _ in failures] == ["04.jpg", "05.jpg"]
     for image, i in zip(images, kept.tolist(), strict=True):
         assert torch.equal(image, ImageFiles.read(files, i))
 
 
 def test_processes_of_one_machine_share_its_memory_and_cores(pictures, monkeypatch):
     (pictures / "meminfo").write_text("MemAvailable: 300 kB\n")  # 54 pictures of 32 px are 166 kB
-    monkeypatch.setattr(images_module, "MEMINFO", pictures / "meminfo")
+    monkeypatch.setattr(memory, "PROC", pictures)
     folders(pictures, cache="host").load()
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     with pytest.raises(BadInput, match="memory are free"):
@@ -137,12 +240,171 @@ def test_a_decoder_that_has_no_device_is_told(pictures, caplog):
     assert "worker processes decode" in caplog.text
 
 
-def test_a_batch_of_nothing_but_broken_files_ends_the_run(pictures):
-    for file in (pictures / "val").glob("*/*"):
+@pytest.mark.parametrize("cache", ["host", "none"])
+@pytest.mark.parametrize(
+    ("where", "what"), [("val/*", "test picture"), ("train/cat", "training picture of class 'cat'")]
+)
+def test_files_of_which_none_can_be_read_are_refused_before_the_training(pictures, cache, where, what):
+    for file in pictures.glob(f"{where}/*"):
         file.write_bytes(b"")
-    data = folders(pictures, cache="none", num_workers=0)
-    with pytest.raises(BadInput, match=r"none of 14 images could be read, such as .*/val/cat/00\.jpg"):
-        whole(data, "test")
+    with pytest.raises(BadInput, match=rf"data\.root: expected at least one {what} that can be read, got \d+ files"):
+        folders(pictures, cache=cache, num_workers=0).load()
+
+
+@pytest.mark.parametrize("cache", ["host", "none"])
+def test_validation_may_have_no_pictures(pictures, cache):
+    data = folders(pictures, cache=cache, num_workers=0, num_validation=0)
+    assert data.load().num_samples == {"train": 40, "val": 0, "test": 14}
+    assert list(data.loader("val", "cpu")) == []
+
+
+def test_a_batch_of_broken_files_alone_is_left_out_of_a_test_and_made_up_for_in_training(pictures):
+    (pictures / "val/cat/04.jpg").write_bytes(b"no image")
+    data = folders(pictures, cache="none", num_workers=0, eval_batch_size=1, batch_size=2)
+    data.load()
+    assert len(list(data.loader("test", "cpu"))) == 13
+    trained = [path for path in data.files["train"].paths]
+    for path in trained[1:4] + trained[-3:]:
+        Path(path).write_bytes(b"")
+    epoch = list(data.loader("train", "cpu"))
+    assert [len(labels) for _, labels in epoch] == [2] * 16
+    Path(trained[0]).write_bytes(b"")
+    for path in trained:
+        Path(path).write_bytes(b"")
+    with pytest.raises(BadInput, match="expected pictures that can be read, got 200 that cannot"):
+        list(data.loader("train", "cpu"))
+
+
+def test_one_class_alone_is_refused(command, pictures):
+    for split in ("train", "val"):
+        for file in (pictures / split / "dog").iterdir():
+            file.unlink()
+        (pictures / split / "dog").rmdir()
+    line = ["data=image_folder", f"data.root={pictures}", "data.image_size=28", "data.num_validation=8"]
+    outcome = command("train", *line, "data.batch_size=8", "data.num_workers=0", "trainer=smoke")
+    assert outcome.code == 2
+    assert "data.num_classes: expected at least 2, got 1" in outcome.err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("cache", ["host", "none"])
+def test_pictures_of_a_phone_are_upright_in_training_evaluation_and_prediction(tmp_path, cache):
+    """White above, however the phone was held; the class is in the colour below."""
+    for split in ("train", "val"):
+        for name, colour in (("cat", 0), ("dog", 1)):
+            (tmp_path / split / name).mkdir(parents=True)
+            scene = np.full((60, 60, 3), 255, dtype=np.uint8)
+            scene[30:] = 0
+            scene[30:, :, colour] = 200
+            for turn, orientation in enumerate((1, 8, 3, 6)):  # the scene turned as the sensor was
+                exif = Image.Exif()
+                exif[0x0112] = orientation
+                path = tmp_path / split / name / f"{orientation}.jpg"
+                Image.fromarray(np.rot90(scene, -turn)).save(path, quality=95, exif=exif)
+    settings = {"image_size": SIDE, "in_channels": 3, "mean": [0.0] * 3, "std": [2.0] * 3}
+    data = folders(tmp_path, cache=cache, num_workers=0, num_validation=2, batch_size=6, **settings)
+    for split in ("train", "val", "test"):
+        images, _ = whole(data, split)
+        assert images[:, :, : SIDE // 2 - 2].min() > 120
+        assert images[:, 2, SIDE // 2 + 2 :].max() < 8
+    for path in data.files["test"].paths:
+        image = prediction.read_image(path, {**settings, "num_workers": 0}, settings)
+        assert any(torch.equal(image[0], one) for one in whole(data, "test")[0])
+
+
+def test_preflight_finds_a_test_picture_among_whole_training_pictures_in_a_cache(pictures):
+    (pictures / "val/cat/00.jpg").write_bytes((pictures / "train/cat/07.jpg").read_bytes())
+    data = folders(pictures, cache="host", num_validation=0, augment={"crop": RandomResizedCrop(size=SIDE)})
+    data.load()
+    assert tuple(data.splits["train"].images.shape[1:]) == (3, 2 * SIDE, 2 * SIDE)
+    verdict = preflight.check_splits(preflight.Subject(None, data, True, True))
+    assert verdict.state == "warn"
+    assert "1 of 14 test images are in train, too, such as number 0 of test as number 7 of train" in verdict.sentence
+
+
+@pytest.fixture
+def told(monkeypatch) -> list[str]:
+    """Collect our warnings."""
+    found: list[str] = []
+    monkeypatch.setattr(logging.getLogger("zoo"), "warning", lambda text, *values: found.append(text % values))
+    return found
+
+
+def test_files_are_listed_as_torchvision_lists_them(pictures):
+    for name in ("b c", "b", "b-c", "B"):
+        for file in ("z.jpg", "a.JPG", "á.jpg"):
+            (pictures / "train/cat" / name / "d").mkdir(parents=True, exist_ok=True)
+            (pictures / "train/cat" / name / file).write_bytes(b"")
+            (pictures / "train/cat" / name / "d" / file).write_bytes(b"")
+    theirs = ImageFolder(str(pictures / "train"))
+    ours = image_folders(str(pictures), SIDE).train
+    assert list(ours.images.paths) == [path for path, _ in theirs.samples]
+    assert ours.labels.tolist() == theirs.targets
+
+
+def test_what_is_left_out_is_counted_and_said(pictures, told):
+    cat = pictures / "train/cat"
+    for name in ("one.gif", "two.jfif", "three.jpe", "four.avif", "five.jp2"):
+        (cat / name).write_bytes(b"")
+    for name in ("notes.txt", "raw.heic", "more.heic", ".DS_Store", "._00.jpg", "nothing"):
+        (cat / name).write_bytes(b"")
+    (pictures / "train/.ipynb_checkpoints").mkdir()
+    (pictures / "train/.ipynb_checkpoints/00.jpg").write_bytes(b"")
+    (pictures / "train/readme.jpg").write_bytes(b"")
+    (cat / "gone.jpg").symlink_to("nowhere.jpg")
+    (cat / "itself.jpg").symlink_to("itself.jpg")
+    os.mkfifo(cat / "pipe.jpg")
+    (cat / "loop").symlink_to(".")
+    (cat / "up").symlink_to("..")
+    (pictures / "train/self").symlink_to(".")
+    (cat / "real").mkdir()
+    (cat / "real/deep.jpg").write_bytes(b"")
+    (cat / "twice").symlink_to("real")
+    source = image_folders(str(pictures), SIDE)
+    assert source.classes == ["cat", "dog"]
+    assert source.train.labels.bincount().tolist() == [20 + 5 + 1, 20]
+    assert str(cat / "real/deep.jpg") in source.train.images.paths
+    assert len({os.path.realpath(path) for path in source.train.images.paths}) == 46
+    assert len(told) == 1
+    for count in (
+        "train: left out, 15 in all: ",
+        "hidden entries (3)",
+        "files of kind .heic (2)",
+        "files of kind .txt (1)",
+        "files without an ending (1)",
+        "files outside the folders of classes (1)",
+        "links that lead nowhere (2)",
+        "neither files nor folders (1)",
+        "links to a folder that they are in or that was read (4)",
+    ):
+        assert count in told[0]
+
+
+def test_names_that_are_not_utf8_are_read_where_they_are_of_files_and_refused_of_classes(pictures, told):
+    odd = os.fsencode(pictures / "train/cat") + b"/caf\xe9.jpg"
+    with open(odd, "wb") as file:
+        file.write((pictures / "train/cat/00.jpg").read_bytes())
+    data = folders(pictures, cache="none", num_workers=0, num_validation=2)
+    data.load()
+    assert len(list(data.loader("train", "cpu"))) == 39 // 8
+    with open(odd, "wb") as file:
+        file.write(b"")
+    folders(pictures, cache="host").load()
+    assert [text.split(" is skipped")[0][-10:] for text in told] == ["caf\\xe9.jpg"[-10:]]
+    os.mkdir(os.fsencode(pictures / "train") + b"/caf\xe9")
+    with pytest.raises(BadInput, match=r"data\.root: expected names of classes in UTF-8, got b'caf\\xe9'"):
+        folders(pictures).load()
+    with pytest.raises(BadInput, match=r"data\.root: expected a name in UTF-8"):
+        folders(os.fsdecode(b"caf\xe9"))
+
+
+def test_a_background_must_be_a_colour(pictures):
+    for wrong in ("nocolour", "#12", "rgba(1,2,3,4)", None, 7):
+        with pytest.raises(BadInput, match=r"data\.background: expected a colour"):
+            folders(pictures, background=wrong)
+    Image.new("RGBA", (40, 40)).save(pictures / "val/cat/00.png")
+    (pictures / "val/cat/00.jpg").unlink()
+    data = folders(pictures, background="#102030", mean=[0.0] * 3, std=[2.0] * 3)
+    assert (2 * whole(data, "test")[0][0, :, 9, 9]).tolist() == [16, 32, 48]
 
 
 def test_the_split_knows_its_files_wherever_they_lie_and_their_change(pictures):
@@ -170,13 +432,13 @@ def test_folders_that_will_not_do_are_told(pictures, monkeypatch):
         folders(pictures).load()
     (pictures / "val/dig").rename(pictures / "val/dog")
     (pictures / "meminfo").write_text("MemTotal: 9999999 kB\nMemAvailable: 10 kB\n")
-    monkeypatch.setattr(images_module, "MEMINFO", pictures / "meminfo")
+    monkeypatch.setattr(memory, "PROC", pictures)
     with pytest.raises(BadInput, match=r"0\.0 GB of memory are free; data\.cache=none reads"):
         folders(pictures, cache="host").load()
     assert len(folders(pictures, cache="auto", num_workers=0).load().num_samples) == 3  # reads them as they are wanted
     for file in (pictures / "train/cat").glob("*"):
         file.unlink()
-    with pytest.raises(BadInput, match="Found no valid file for the classes cat"):
+    with pytest.raises(BadInput, match=r"data\.root: expected pictures in .*/train/cat, got none"):
         folders(pictures).load()
 
 

@@ -4,11 +4,13 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import time
 from pathlib import Path
 
 import optuna
 import pytest
+import sqlalchemy
 import torch
 from conftest import scalars
 from optuna.trial import TrialState
@@ -141,6 +143,41 @@ def quick(command, tmp_path, monkeypatch):
     return search
 
 
+@pytest.mark.parametrize("name", ["a%41b", "a?b", "a#b", "a{b}", "a b"])
+def test_a_study_is_in_the_file_of_its_name_whatever_that_means_in_a_url(tmp_path, name):
+    for _ in range(2):
+        storage = study._storage(tmp_path / name)
+        optuna.create_study(storage=storage, study_name="x", load_if_exists=True).ask()
+        storage.remove_session()
+        storage.engine.dispose()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    with sqlite3.connect(tmp_path / name) as database:
+        assert database.execute("SELECT COUNT(*) FROM trials").fetchall() == [(2,)]
+
+
+def test_a_study_that_cannot_be_written_ends_in_one_sentence(command, monkeypatch):
+    """Optuna and SQLAlchemy wrap SQLite's own error, whether a disk is full or, as here, nothing may be written."""
+    storage = study._storage
+
+    def read_only(path):
+        whole = storage(path)
+        sqlalchemy.event.listen(whole.engine, "checkout", lambda one, *_: one.execute("PRAGMA query_only = 1"))
+        return whole
+
+    monkeypatch.setattr(study, "_storage", read_only)
+    outcome = command("scripts/search", "optim.lr=0.01,0.1", "name=found")
+    assert outcome.code == 1
+    assert "study.db: attempt to write a readonly database" in outcome.sentence
+
+
+def test_a_study_that_is_no_database_ends_in_one_sentence(command, tmp_path):
+    (tmp_path / "runs/found").mkdir(parents=True)
+    (tmp_path / "runs/found/study.db").write_bytes(b"no database, and more than a hundred bytes" * 99)
+    outcome = command("scripts/search", "optim.lr=0.01,0.1", "name=found")
+    assert outcome.code == 1
+    assert "study.db: file is not a database" in outcome.sentence
+
+
 def test_a_trial_that_falls_behind_is_stopped(quick, tmp_path):
     found, _ = quick("pruner=halving", "trials=8", "sampler=random", "trainer.max_epochs=20")
     best = -1.0
@@ -217,6 +254,7 @@ def test_trials_at_once_have_a_gpu_each_and_share_the_cores(quick, tmp_path, mon
     [
         (["optim.lr=0.1"], "there is nothing to search over"),
         (["optim.lr=1,2", "jobs=0"], "jobs=0 was asked for; it must be a whole number, at least 1"),
+        (["optim.lr=1,2", "jobs=9999"], "jobs=9999: expected at most"),
         (["optim.lr=1,2", "sampler=grid"], "sampler=grid is no sampler; choose from random, tpe"),
         (["optim.lrr=1,2"], "there is no setting 'optim.lrr'; in optim did you mean optim.lr"),
         (["model=lenet5,lenet6"], "model=lenet6 cannot be chosen"),

@@ -13,6 +13,9 @@ from torch import Tensor
 from zoo.data import colour, geometry
 from zoo.data.draws import Draws
 
+MOST_DRAWN = 10  # rectangles, of which the first that fits into the image is cut
+NUM_DRAWS = 2 * MOST_DRAWN + 2  # numbers that are drawn for an image that is cut
+
 
 @dataclass(frozen=True)
 class RandomCrop:
@@ -34,13 +37,48 @@ class RandomCrop:
         return padded.flatten(2).gather(2, pixels.view(n, 1, -1).expand(n, c, -1)).view(n, c, h, w)
 
 
+class Cut:
+    """What cuts a rectangle of each image and resizes it to `size` px, null for the images' own.
+
+    Of images in files it is the first augmentation, whatever the order, and cuts from the whole picture, with
+    antialiasing.
+    """
+
+    size: int | None
+
+    def rectangles(self, draw: Tensor, height: Tensor, width: Tensor) -> tuple[Tensor, ...]:
+        """Return top, left, height and width (n,) in whole px, from uniform numbers (NUM_DRAWS, n) and images' sizes.
+
+        The last two numbers are the place.
+        """
+        raise NotImplementedError
+
+    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
+        n, _, h, w = images.shape
+        sizes = torch.tensor([[h], [w]], device=images.device)
+        top, left, height, width = self.rectangles(draws.uniform(NUM_DRAWS, n), *sizes)
+        return geometry.resized_crop(images, top, left, height, width, self.size or h)
+
+    def cut(self, picture: Tensor, draw: Sequence[float] | None, size: int) -> Tensor:
+        """Cut from one picture (3, height, width) of any size, by NUM_DRAWS numbers, and resize with antialiasing."""
+        sides = torch.tensor(picture.shape[-2:])[:, None]
+        rectangle = torch.stack(self.rectangles(torch.tensor(draw)[:, None], *sides))
+        return geometry.antialiased_crops(picture[None], rectangle, size)[0]
+
+    def cut_squeezed(self, images: Tensor, sizes: Tensor, draw: Tensor, size: int) -> Tensor:
+        """Cut from pictures of heights and widths `sizes` (n, 2) that were squeezed into squares (n, 3, S, S)."""
+        side, (height, width) = images.shape[-1], sizes.T
+        rectangles = torch.stack(self.rectangles(draw, height, width)) * side
+        return geometry.antialiased_crops(images, rectangles / torch.stack([height, width, height, width]), size)
+
+
 @dataclass(frozen=True)
-class RandomResizedCrop:
+class RandomResizedCrop(Cut):
     """Cut a random rectangle of each image and resize it to `size` px (Szegedy et al., 2014, section 6).
 
-    By default that is the image's own size. `area` is the range of the rectangle's share of the image, `aspect` of its
-    width over its height, drawn uniformly in its logarithm. A rectangle that does not fit is cut to the image, where
-    torchvision draws again.
+    `area` is the range of the rectangle's share of the image, `aspect` of its width over its height, drawn uniformly in
+    its logarithm. As torchvision does, a rectangle that does not fit is drawn again, up to ten times; then the middle
+    is taken, as much of it as `aspect` allows. All else is as in Cut.
     """
 
     area: tuple[float, float] = (0.08, 1.0)
@@ -53,10 +91,47 @@ class RandomResizedCrop:
         _check_range("area", self.area, 1)
         _check_range("aspect", self.aspect, math.inf)
 
-    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
-        n, _, h, w = images.shape
-        left, width, top, height = _rectangles(draws.uniform(4, n), w, h, self.area, self.aspect)
-        return geometry.resized_crop(images, top, left, height, width, self.size or h)
+    def rectangles(self, draw: Tensor, height: Tensor, width: Tensor) -> tuple[Tensor, ...]:
+        share = self.area[0] + draw[:MOST_DRAWN] * (self.area[1] - self.area[0])
+        low, high = map(math.log, self.aspect)
+        ratio = torch.exp(low + draw[MOST_DRAWN : 2 * MOST_DRAWN] * (high - low))
+        across = (share * height * width * ratio).sqrt().round()
+        down = (share * height * width / ratio).sqrt().round()
+        fits = (across >= 1) & (across <= width) & (down >= 1) & (down <= height)
+        first, found = fits.int().argmax(0, keepdim=True), fits.any(0)
+        across = torch.where(found, across.gather(0, first)[0], torch.minimum(width, (height * self.aspect[1]).round()))
+        down = torch.where(found, down.gather(0, first)[0], torch.minimum(height, (width / self.aspect[0]).round()))
+        top, left = _corner(draw[-2:], height - down, width - across)
+        middle_top, middle_left = ((height - down) / 2).floor(), ((width - across) / 2).floor()
+        return torch.where(found, top, middle_top), torch.where(found, left, middle_left), down, across
+
+
+@dataclass(frozen=True)
+class RandomScaleCrop(Cut):
+    """Cut `size` px of each image at a random place after its shorter side was made `shorter` px.
+
+    That is a range to be drawn from, or one length twice (Simonyan and Zisserman, 2014, section 3.1). All else is as in
+    Cut.
+    """
+
+    shorter: tuple[float, float]
+    size: int
+
+    def __post_init__(self) -> None:
+        _check_range("shorter", self.shorter, math.inf)
+        if not 1 <= self.size <= self.shorter[0]:
+            raise ValueError(f"size={self.size} px must be at least 1 and at most shorter={list(self.shorter)}")
+
+    def rectangles(self, draw: Tensor, height: Tensor, width: Tensor) -> tuple[Tensor, ...]:
+        shorter = self.shorter[0] + draw[0] * (self.shorter[1] - self.shorter[0])
+        side = (torch.minimum(height, width) * self.size / shorter).round().clamp_min(1)
+        return *_corner(draw[-2:], height - side, width - side), side, side
+
+
+def _corner(place: Tensor, *free: Tensor) -> tuple[Tensor, Tensor]:
+    """Return top and left in whole px: shares (2, n) of what is free below and to the right, each px as likely."""
+    top, left = ((share * (room + 1)).floor() for share, room in zip(place, free, strict=True))
+    return top, left
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,10 @@ class Draws:
         """Give the streams on the CPU, at their start."""
         return Draws(self.seed ^ APART, "cpu", self.rank, self.world_size)
 
+    def crops(self, rows: int, num: int) -> Tensor:
+        """Return (rows, num) uniform numbers on the CPU, as `uniform`, of a stream that nothing else draws from."""
+        return Draws(self.seed ^ 3 * APART, "cpu", self.rank, self.world_size).uniform(rows, num)
+
     def once(self) -> random.Random:
         """Start a stream on the host for what is drawn once a batch, the same in every process."""
         return random.Random(self.seed)

@@ -1,7 +1,10 @@
 """Folders of images, a class each, as ImageNet has them."""
 
 import functools
+import itertools
 import logging
+import os
+from collections import Counter, deque
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +13,15 @@ import torch
 from zoo import ranks
 from zoo.data.decoding import Decoder, ImageFiles
 from zoo.data.images import ImageData
+from zoo.data.pictures import suffixes
 from zoo.data.sources import ImageSource, LabelledImages
 from zoo.errors import BadInput, reason
 
+MOST_PER_CORE = 8  # worker processes, which on slow disks wait more than they compute
 log = logging.getLogger("zoo")
 MARGIN = 256 / 224  # of the size to which images are decoded over that which nets see, as torchvision has it
+NUM_KINDS = 12  # of what is left out, that are named
+AGAIN = "links to a folder that they are in or that was read"
 
 
 class ImageFolders(ImageData):
@@ -22,7 +29,8 @@ class ImageFolders(ImageData):
 
     All other arguments are ImageData's; `num_classes` null is as many as there are folders. Images that do not fit into
     memory (`cache`) are decoded by `num_workers` processes each time they are wanted, by default one a CPU core that
-    this process has to itself; on CUDA, `decoder="cuda"` has JPEG files decoded there.
+    this process has to itself; on CUDA, `decoder="cuda"` has JPEG files decoded there. Transparent pixels show
+    `background`, a name or #rrggbb.
     """
 
     def __init__(
@@ -34,15 +42,24 @@ class ImageFolders(ImageData):
         image_size: int = 224,
         num_workers: int | None = None,
         decoder: Decoder = "cpu",
+        background: str = "white",
         **settings: Any,
     ) -> None:
         if num_workers is not None and num_workers < 0:
             raise BadInput(f"data.num_workers={num_workers} must be at least 0, or null for one a CPU core")
+        if not _is_utf8(root):
+            raise BadInput(f"data.root: expected a name in UTF-8, got {os.fsencode(root)!r}")
+        _check_colour(background)
         each = max(1, ranks.num_cores() // ranks.local_world_size())
         workers = each if num_workers is None else num_workers
+        if workers > MOST_PER_CORE * each:
+            raise BadInput(
+                f"data.num_workers={workers}: expected at most {MOST_PER_CORE * each}, {MOST_PER_CORE} to each of the "
+                f"{each} CPU cores of this process"
+            )
         if decoder == "cuda" and not torch.cuda.is_available():
             log.warning("data.decoder=cuda wants a CUDA device, and there is none here: worker processes decode.")
-        source = functools.partial(image_folders, root, image_size, train, test, workers, decoder)
+        source = functools.partial(image_folders, root, image_size, train, test, workers, decoder, background)
         super().__init__(source=source, image_size=image_size, **settings)
 
 
@@ -53,30 +70,130 @@ def image_folders(
     test: str | None = "val",
     num_workers: int = 0,
     decoder: Decoder = "cpu",
+    background: str = "white",
 ) -> ImageSource:
     """List the files and classes of a folder; nothing is decoded yet.
 
     BadInput where a folder is absent, has a class without images, or where the two do not have the same classes.
     """
-    from torchvision.datasets import ImageFolder
-
-    folders = []
-    for name in (train, test):
-        if name is None:
-            continue
-        try:
-            folders.append(ImageFolder(str(Path(root) / name)))
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise BadInput(
-                f"{Path(root) / name} holds no folders of images ({reason(error)}): put the images of each class into "
-                f"{Path(root) / name}/<class>/, or point data.root at a folder that has them"
-            ) from error
-    if folders[0].classes != folders[-1].classes:
-        odd = sorted(set(folders[0].classes) ^ set(folders[-1].classes))[0]
+    folders = [_listed(Path(root) / name) for name in (train, test) if name is not None]
+    classes = [list(files) for files in folders]
+    if classes[0] != classes[-1]:
+        odd = sorted(set(classes[0]) ^ set(classes[-1]))[0]
         raise BadInput(f"{train} and {test} of {root} must hold the same classes; '{odd}' is in one of them only")
     size = round(image_size * MARGIN)
     parts = [
-        LabelledImages(ImageFiles([path for path, _ in f.samples], size, num_workers, decoder), torch.tensor(f.targets))
-        for f in folders
+        LabelledImages(
+            ImageFiles(list(itertools.chain(*files.values())), size, num_workers, decoder, background),
+            torch.arange(len(files)).repeat_interleave(torch.tensor([len(paths) for paths in files.values()])),
+        )
+        for files in folders
     ]
-    return ImageSource(parts[0], parts[1] if test else None, folders[0].classes, image_size)
+    return ImageSource(parts[0], parts[1] if test else None, classes[0], image_size)
+
+
+def pictures_in(folder: str) -> list[str]:
+    """Return the pictures at any depth below a folder, as training finds them: none that is hidden, and each once."""
+    return _files(folder, set(), Counter())
+
+
+def _listed(folder: Path) -> dict[str, list[str]]:
+    """Return the files of each class, in the order of torchvision's ImageFolder, and log what was left out and why."""
+    left_out: Counter[str] = Counter()
+    above = {_place(one) for one in (folder.absolute(), *folder.resolve().parents) if one.exists()}
+    try:
+        found = _entries(str(folder), left_out)
+    except OSError as error:
+        raise BadInput(
+            f"{folder} holds no folders of images ({reason(error)}): put the images of each class into "
+            f"{folder}/<class>/, or point data.root at a folder that has them"
+        ) from error
+    classes = {}
+    for entry in found:
+        if not entry.is_dir():
+            left_out["files outside the folders of classes"] += 1
+        elif _place(entry.path) in above:
+            left_out[AGAIN] += 1
+        elif not _is_utf8(entry.name):
+            raise BadInput(f"data.root: expected names of classes in UTF-8, got {os.fsencode(entry.name)!r}; rename it")
+        else:
+            classes[entry.name] = _files(entry.path, set(above), left_out)
+    if left_out:
+        kinds = left_out.most_common(NUM_KINDS)
+        if rest := left_out.total() - sum(num for _, num in kinds):
+            kinds.append(("other kinds", rest))
+        named = ", ".join(f"{kind} ({num:,})" for kind, num in kinds)
+        log.warning("%s: left out, %s in all: %s.", folder, f"{left_out.total():,}", named)
+    if not classes:
+        raise BadInput(f"{folder} holds no folders of images: put the images of each class into {folder}/<class>/")
+    for name, files in classes.items():
+        if not files:
+            raise BadInput(f"data.root: expected pictures in {folder / name}, got none; add some or remove the folder")
+    return dict(sorted(classes.items()))
+
+
+def _files(folder: str, seen: set[tuple[int, int]], left_out: Counter[str]) -> list[str]:
+    """List the pictures at any depth below a folder, but none through a link to a folder that was `seen`."""
+    files, folders = [], deque([folder])
+    while folders:
+        here = folders.popleft()
+        if _place(here) in seen:
+            left_out[AGAIN] += 1
+            continue
+        seen.add(_place(here))
+        try:
+            found = sorted(_entries(here, left_out), key=lambda entry: entry.name)
+        except OSError:
+            left_out["folders that cannot be opened"] += 1
+            continue
+        for entry in found:
+            suffix = os.path.splitext(entry.name)[1].lower()
+            if entry.is_dir():  # through links last, so that what is not reached through one keeps its own name
+                (folders.append if entry.is_symlink() else folders.appendleft)(entry.path)
+            elif suffix in suffixes():
+                files.append(entry.path)
+            else:
+                left_out[f"files of kind {suffix}" if suffix else "files without an ending"] += 1
+    return sorted(files, key=os.path.split)
+
+
+def _entries(folder: str, left_out: Counter[str]) -> list[os.DirEntry[str]]:
+    """List the files and folders in a folder that are not hidden, and count all else."""
+    kept = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            try:
+                if entry.name.startswith("."):
+                    left_out["hidden entries"] += 1
+                elif entry.is_dir() or entry.is_file():
+                    kept.append(entry)
+                else:
+                    left_out["links that lead nowhere" if entry.is_symlink() else "neither files nor folders"] += 1
+            except OSError:  # a link that leads to itself
+                left_out["links that lead nowhere"] += 1
+    return kept
+
+
+def _place(path: str | Path) -> tuple[int, int]:
+    """Return what tells a folder from all others, by whatever link it is reached."""
+    found = os.stat(path)
+    return found.st_dev, found.st_ino
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _check_colour(name: object) -> None:
+    from PIL import ImageColor
+
+    try:
+        if len(ImageColor.getrgb(str(name))) == 3:
+            return
+    except ValueError:
+        pass
+    raise BadInput(f"data.background: expected a colour such as white or '#808080', got '{name}'")

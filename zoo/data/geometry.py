@@ -62,6 +62,22 @@ def resized_crop(images: Tensor, top: Tensor, left: Tensor, height: Tensor, widt
     return out.round_().to(torch.uint8)  # between four pixels, and so of 0…255
 
 
+def antialiased_crops(images: Tensor, rectangles: Tensor, size: int) -> Tensor:
+    """Cut top, left, height and width (4, n), in px of images (n, C, H, W), rounded, and resize with antialiasing.
+
+    Equal to torchvision's `resized_crop`. The rectangles are on the CPU, so that no device is waited for.
+    """
+    from torchvision.transforms.v2 import functional as F
+
+    top, left, down, across = rectangles
+    edges = torch.stack([top, top + down, left, left + across]).round().int().T.tolist()
+    cuts = (
+        F.resize(image[:, y : max(end, y + 1), x : max(right, x + 1)], [size, size], antialias=True)
+        for image, (y, end, x, right) in zip(images, edges, strict=True)
+    )
+    return torch.stack(list(cuts))
+
+
 def _positions(size: int, start: Tensor, length: Tensor) -> Tensor:
     """Give where the centres of `size` pixels lie when they share out start … start + length; the ends are kept in."""
     centres = (torch.arange(size, device=start.device) + 0.5) * (length / size)[:, None] - 0.5

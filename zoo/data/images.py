@@ -2,15 +2,16 @@
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from zoo import ranks
+from zoo import memory
+from zoo.data.augment import Cut
 from zoo.data.decoding import ImageFiles
 from zoo.data.loader import Augmentation, BatchLoader
 from zoo.data.mix import Mix
@@ -20,8 +21,10 @@ from zoo.data.splits import fold_sizes, split_hash, stratified_split
 from zoo.errors import BadInput
 
 Cache = Literal["auto", "device", "host", "none"]
-MEMINFO = Path("/proc/meminfo")
 NUM_FOR_STATISTICS = 2000  # images, of those in files
+# Whole pictures are kept for random crops as squares of so many times the side of what is cut from them. A fifth of the
+# crops that RandomResizedCrop draws by default are enlarged then; with more there would be fewer, and less memory.
+SIDES_FOR_CROPS = 2
 log = logging.getLogger("zoo")
 
 
@@ -105,6 +108,7 @@ class ImageData(ResidentData):
         self.distinct_epochs = distinct_epochs
         self.cache, self.split_seed = cache, split_seed
         self.splits: dict[str, LabelledImages] = {}
+        self.files: dict[str, ImageFiles] = {}  # that the splits were read from
 
     def load(self) -> ImageFacts:
         """Read, check and split the data once; later calls return the same facts."""
@@ -112,6 +116,8 @@ class ImageData(ResidentData):
             source = self.source()
             self._check(source)
             splits = self._split(source)
+            self.files = {name: part.images for name, part in splits.items() if isinstance(part.images, ImageFiles)}
+            self._check_files(source.classes, splits)
             mean, std = self._statistics(splits["train"].images)
             digests = [(_identity(part.images), part.labels) for part in splits.values()]
             self.splits = self._cached(splits)
@@ -138,12 +144,16 @@ class ImageData(ResidentData):
 
     def _cached(self, splits: dict[str, LabelledImages]) -> dict[str, LabelledImages]:
         """Decode files once for all, where that is asked for and there is room."""
-        files = [part.images for part in splits.values() if isinstance(part.images, ImageFiles)]
-        if not files:
+        if not self.files:
             if self.cache == "none":
                 raise BadInput("data.cache=none is for folders of images; device, host and auto fit these data")
             return splits
-        num_bytes, free = sum(math.prod(f.shape) for f in files), _available_bytes() // ranks.local_world_size()
+        crop = next((a for a in self.augmentations if isinstance(a, Cut)), None)
+        side = crop and SIDES_FOR_CROPS * (crop.size or self.image_size)
+        shapes = {name: files.shape for name, files in self.files.items()}
+        if side and "train" in shapes:
+            shapes["train"] = (len(self.files["train"]), 3, side, side)
+        num_bytes, free = sum(map(math.prod, shapes.values())), memory.available_bytes()
         if self.cache == "none" or (self.cache == "auto" and num_bytes > free / 2):
             return splits
         if num_bytes > free:
@@ -151,12 +161,40 @@ class ImageData(ResidentData):
                 f"data.cache={self.cache}: the images take {num_bytes / 1e9:.1f} GB, and {free / 1e9:.1f} GB of memory "
                 "are free; data.cache=none reads them as they are wanted"
             )
-        log.info("Decoding %s images once, into %.1f GB of memory.", f"{sum(map(len, files)):,}", num_bytes / 1e9)
-        cached = {}
-        for name, part in splits.items():
-            images, kept = part.images.decoded() if isinstance(part.images, ImageFiles) else (part.images, None)
-            cached[name] = LabelledImages(images, part.labels if kept is None else part.labels[kept])
+        num = sum(map(len, self.files.values()))
+        log.info("Decoding %s images once, into %.1f GB of memory.", f"{num:,}", num_bytes / 1e9)
+        cached = dict(splits)
+        for name, files in self.files.items():
+            images, sizes, kept = files.squeezed(side) if side and name == "train" else (None, None, None)
+            if images is None:
+                images, kept = files.decoded()
+            cached[name] = LabelledImages(images, splits[name].labels[kept], sizes)
         return cached
+
+    def _check_files(self, classes: Sequence[str], splits: dict[str, LabelledImages]) -> None:
+        """Refuse files of which none can be read: of a class to be trained, of all validation or of all test images."""
+        groups: list[tuple[str, str, Tensor]] = []
+        for split in self.files:
+            labels = splits[split].labels
+            if split == "train":
+                of_classes = labels.argsort(stable=True).split(labels.bincount(minlength=len(classes)).tolist())
+                names = (f"training picture of class '{name}'" for name in classes)
+                groups += [(split, name, members) for name, members in zip(names, of_classes, strict=True)]
+            elif len(labels):
+                name = "validation picture" if split == "val" else "test picture"
+                groups.append((split, name, torch.arange(len(labels))))
+
+        def can_read(group: tuple[str, str, Tensor]) -> bool:
+            split, _, members = group
+            return any(map(self.files[split].can_read, members.tolist()))
+
+        with ThreadPoolExecutor() as pool:
+            for (_, name, members), able in zip(groups, pool.map(can_read, groups), strict=True):
+                if not able:
+                    raise BadInput(
+                        f"data.root: expected at least one {name} that can be read, got {len(members)} files and none "
+                        "that can; mend them, add others, or leave the folder out"
+                    )
 
     def _check(self, source: ImageSource) -> None:
         for part in (source.train, source.test):
@@ -210,6 +248,7 @@ class ImageData(ResidentData):
             torch.tensor(facts.std),
             device=device,
             image_size=self.image_size,
+            sizes=self.splits[split].sizes,
             shuffle=training,
             augmentations=self.augmentations if training else (),
             mix=self.mix if training else None,
@@ -238,12 +277,6 @@ class ImageData(ResidentData):
 
 def _identity(images: Tensor | ImageFiles) -> Tensor:
     return images.fingerprint() if isinstance(images, ImageFiles) else images
-
-
-def _available_bytes() -> int:
-    """Ask Linux how much memory could be had without swapping."""
-    (line,) = (line for line in MEMINFO.read_text().splitlines() if line.startswith("MemAvailable:"))
-    return 1024 * int(line.split()[1])
 
 
 def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,6 @@
 """Batches of whole data sets: no per-sample Python, and a position that can be saved."""
 
+import functools
 import random
 from collections.abc import Callable, Iterator, Sequence
 
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from zoo.data.augment import NUM_DRAWS, Cut
 from zoo.data.decoding import ImageFiles
 from zoo.data.draws import Draws
 from zoo.data.mix import Mix
@@ -20,12 +22,17 @@ class BatchLoader:
     """Iterate over (images, labels) batches, augmented and normalised to float32 on a device.
 
     Images are uint8: a tensor (N, C, S, S) on that device or, for a device that is smaller, on the host; or files. From
-    what augmentations leave, the middle `image_size` px are taken. Labels are (N,) int64, mean and std (C,) in units of
-    a pixel's 0…255. With `mix`, the labels of a batch are the shares of its classes (batch, num_classes), float32.
+    what augmentations leave, the middle `image_size` px are taken. From files, and from pictures of `sizes` (N, 2) that
+    were squeezed into squares, an augmentation that is a Cut comes first.
+
+    Labels are (N,) int64, mean and std (C,) in units of a pixel's 0…255. With `mix`, the labels of a batch are the
+    shares of its classes (batch, num_classes), float32.
 
     Every random number is a function of (seed, epoch, batch), so that a state is two integers, and after
     `load_state_dict` the batches come that would have come. Shuffled loaders drop a last short batch. Of each shuffled
     batch every one of `world_size` processes has an equal share, and other data are shared out among them whole.
+
+    In shuffled batches another picture takes the place of a file that cannot be read; others are left out.
 
     After `distinct_epochs` the same batches come again, each epoch's in an order of its own, and have the same numbers.
     """
@@ -40,6 +47,7 @@ class BatchLoader:
         *,
         device: torch.device | str = "cpu",
         image_size: int | None = None,
+        sizes: Tensor | None = None,
         shuffle: bool = False,
         augmentations: Sequence[Augmentation] = (),
         mix: Mix | None = None,
@@ -53,7 +61,10 @@ class BatchLoader:
         self.device, self.image_size = torch.device(device), image_size or images.shape[-1]
         self.mean = mean.to(self.device)[:, None, None]
         self.scale = (1 / std).to(self.device)[:, None, None]
-        self.shuffle, self.augmentations, self.seed = shuffle, tuple(augmentations), seed
+        self.shuffle, self.seed, self.sizes = shuffle, seed, sizes
+        whole = isinstance(images, ImageFiles) or sizes is not None
+        self.crop = next((a for a in augmentations if whole and isinstance(a, Cut)), None)
+        self.augmentations = tuple(a for a in augmentations if a is not self.crop)
         self.mix, self.num_classes = mix, num_classes
         self.distinct_epochs = distinct_epochs
         self.rank, self.world_size = rank, world_size
@@ -81,8 +92,10 @@ class BatchLoader:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         start, self._start = self._start, 0
         batches, parts = self._order()[start:], self._indices()
-        fetched = self._fetch([parts[batch] for batch in batches])
+        fetched = self._fetch([parts[batch] for batch in batches], batches)
         for self.position, (batch, (images, index)) in enumerate(zip(batches, fetched, strict=True), start + 1):
+            if not len(images):  # no file of them can be read
+                continue
             labels = self.labels[index].to(self.device, non_blocking=True)
             if self.augmentations or self.mix:
                 self._reseed(1 + batch)
@@ -123,20 +136,44 @@ class BatchLoader:
             whole = order[: len(self) * self.batch_size].view(len(self), self.world_size, -1)
             return list(whole[:, self.rank])
         parts = len(self) * self.world_size
-        bounds = [num * i // parts for i in range(parts + 1)]
+        bounds = [num * i // max(1, parts) for i in range(parts + 1)]
         return [slice(bounds[i], bounds[i + 1]) for i in range(self.rank, parts, self.world_size)]
 
-    def _fetch(self, indices: Sequence[Index]) -> Iterator[tuple[Tensor, Index]]:
-        """Give images (n, C, S, S), uint8 on the device, and which of all they are."""
+    def _fetch(self, indices: Sequence[Index], batches: Sequence[int]) -> Iterator[tuple[Tensor, Index]]:
+        """Give images (n, C, S, S), uint8 on the device, and which of all they are, for each index of a batch."""
+        num = self.batch_size // self.world_size  # of each shuffled batch; no others are cropped
+        seeds = (self._seed(1 + batch) for batch in batches)
+        draws = (Draws(seed, "cpu", self.rank, self.world_size).crops(NUM_DRAWS, num) for seed in seeds)
         if isinstance(self.images, ImageFiles):
-            return self.images.batches(indices, self.device)
+            crop = functools.partial(self.crop.cut, size=self.crop.size or self.image_size) if self.crop else None
+            return self.images.batches(indices, self.device, crop, draws, full=self.shuffle)
+        fetched: Iterator[tuple[Tensor, Index]]
         if self.images.device.type == self.device.type:
-            return ((self.images[index], index) for index in indices)
-        return ahead(((self.images[index].pin_memory(), index) for index in indices), self.device)
+            fetched = ((self.images[index], index) for index in indices)
+        else:
+            fetched = ahead(((self.images[index].pin_memory(), index) for index in indices), self.device)
+        return self._cut(self.crop, fetched, indices, draws) if self.crop and indices else fetched
+
+    def _cut(
+        self,
+        crop: Cut,
+        fetched: Iterator[tuple[Tensor, Index]],
+        indices: Sequence[Index],
+        draws: Iterator[Tensor],
+    ) -> Iterator[tuple[Tensor, Index]]:
+        assert self.sizes is not None
+        places = torch.stack([index for index in indices if isinstance(index, Tensor)])
+        sizes = self.sizes[places.cpu()]  # all at once, so that no step waits for the device
+        for (images, index), shapes, draw in zip(fetched, sizes, draws, strict=True):
+            yield crop.cut_squeezed(images, shapes, draw, crop.size or self.image_size), index
 
     def _reseed(self, draw: int) -> None:
-        """Start the streams of one batch, or with 0 of the epoch's order; primes keep neighbours' streams apart."""
-        self._draws.start(((self.seed * 1_000_003 + self._epoch) * 1_000_033 + draw) % 2**63)
+        """Start the streams of one batch, or with 0 of the epoch's order."""
+        self._draws.start(self._seed(draw))
+
+    def _seed(self, draw: int) -> int:
+        """Return the seed of a batch's streams; primes keep neighbours' streams apart."""
+        return ((self.seed * 1_000_003 + self._epoch) * 1_000_033 + draw) % 2**63
 
     def state_dict(self) -> dict[str, int]:
         return {"epoch": self.epoch, "position": self.position}

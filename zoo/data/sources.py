@@ -21,10 +21,14 @@ DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Images (N, C, H, W) as uint8, or their files, and their labels (N,) as int64."""
+    """Images (N, C, H, W) as uint8, or their files, and their labels (N,) as int64.
+
+    `sizes` (N, 2) are the heights and widths of pictures that were squeezed into squares, to be cut from.
+    """
 
     images: Tensor | ImageFiles
     labels: Tensor
+    sizes: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -5,9 +5,11 @@ goes on, and the study neither loses nor gains one.
 """
 
 import fcntl
+import functools
 import math
 import os
 import shlex
+import sqlite3
 import time
 from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +20,7 @@ from typing import Any
 import hydra
 import numpy as np
 import optuna
+import sqlalchemy
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig
@@ -52,9 +55,22 @@ def search(cfg: DictConfig) -> None:
     drawn = {*OWN, *(key.lstrip("+") for key in space)}
     fixed = [o for o in HydraConfig.get().overrides.task if o.split("=")[0].lstrip("+") not in drawn]
     _check_choices(space, fixed)
-    with _opened(place, cfg, fixed) as study:
-        _run(study, cfg, place, fixed, space)
-        _show(study, place)
+    try:
+        with _opened(place, cfg, fixed) as study:
+            _run(study, cfg, place, fixed, space)
+            _show(study, place)
+    except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        first = _first(error)
+        if not isinstance(first, sqlite3.OperationalError) and type(first) is not sqlite3.DatabaseError:
+            raise
+        raise ZooError(
+            f"{place / DATABASE}: {first}; once that is mended, the same command goes on where it was"
+        ) from error
+
+
+def _first(error: BaseException) -> BaseException:
+    """Return the error that led to another."""
+    return _first(error.__cause__) if error.__cause__ else error
 
 
 def _run(
@@ -99,6 +115,8 @@ def _check(cfg: DictConfig) -> None:
     for key in ("trials", "jobs"):
         if type(cfg[key]) is not int or cfg[key] < 1:
             raise BadInput(f"{key}={cfg[key]} was asked for; it must be a whole number, at least 1")
+    if cfg.jobs > ranks.num_cores():
+        raise BadInput(f"jobs={cfg.jobs}: expected at most {ranks.num_cores()}, a trial to each CPU core")
     for key, known in (("sampler", SAMPLERS), ("pruner", PRUNERS)):
         if cfg[key] not in known:
             raise BadInput(f"{key}={cfg[key]} is no {key}; {choices(str(cfg[key]), known)}")
@@ -130,7 +148,7 @@ def _opened(place: Path, cfg: DictConfig, fixed: list[str]) -> Iterator[optuna.S
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise BadInput(f"{place} is being searched by another process") from error
-        product, storage = cfg.callbacks.product, optuna.storages.RDBStorage(f"sqlite:///{place / DATABASE}")
+        product, storage = cfg.callbacks.product, _storage(place / DATABASE)
         study = optuna.create_study(
             storage=storage,
             study_name=str(cfg.name),
@@ -157,6 +175,12 @@ def _opened(place: Path, cfg: DictConfig, fixed: list[str]) -> Iterator[optuna.S
         finally:
             storage.remove_session()
             storage.engine.dispose()
+
+
+def _storage(path: Path) -> optuna.storages.RDBStorage:
+    """Open a database without putting its path into a URL, where ?, % and braces mean something else."""
+    settings = {"creator": functools.partial(sqlite3.connect, path), "poolclass": sqlalchemy.QueuePool}
+    return optuna.storages.RDBStorage("sqlite://", settings)
 
 
 def _environment(cfg: DictConfig, slot: int) -> dict[str, str]:
@@ -255,4 +279,4 @@ def _show(study: optuna.Study, place: Path) -> None:
         console.print("Importance  " + ", ".join(f"{key} {share:.0%}" for key, share in importances.items()))
     line = [*study.user_attrs["overrides"], *overrides(study.best_params)]
     console.print(f"Best        python train.py {shlex.join(line)}", soft_wrap=True)
-    console.print(f"Compare     python scripts/compare.py {place}", soft_wrap=True)
+    console.print(f"Compare     python scripts/compare.py {shlex.quote(str(place))}", soft_wrap=True)

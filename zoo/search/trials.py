@@ -1,27 +1,26 @@
 """A trial as a process of train.py in a run folder of its own, which is all that a search learns of it."""
 
 import contextlib
-import ctypes
 import json
 import math
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import OmegaConf
 
+from zoo import ranks
 from zoo.compare.runs import curve
 from zoo.errors import Diverged
 from zoo.folder import CONFIG
 
 TRAIN = Path(__file__).resolve().parents[2] / "train.py"
 OUTPUT = "output.txt"
-PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 SECONDS_TO_STOP = 120  # for the step or the validation in hand
 
 
@@ -46,7 +45,7 @@ class TrialRun:
                 stderr=subprocess.STDOUT,
                 env=environment,
                 start_new_session=True,  # so that Ctrl-C comes to the search alone, which passes it on
-                preexec_fn=_dying_with_parent(),
+                preexec_fn=ranks.dying_with(os.getpid()),
             )
 
     @property
@@ -99,17 +98,3 @@ class TrialRun:
 
 def _quoted(path: Path) -> str:
     return QuotedString(str(path), Quote.single).with_quotes()
-
-
-def _dying_with_parent() -> Callable[[], None] | None:
-    """Give what a child process calls before all else to be killed as soon as this one ends, however it ends."""
-    if sys.platform != "linux":
-        return None
-    prctl, parent = ctypes.CDLL(None).prctl, os.getpid()
-
-    def ask_kernel() -> None:
-        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it has ended already
-            os._exit(1)
-
-    return ask_kernel

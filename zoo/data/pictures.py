@@ -1,0 +1,141 @@
+"""One picture: from its file to (3, height, width), uint8, as a viewer shows it."""
+
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, Any
+
+import torch
+from torch import Tensor
+
+# Those that Pillow decodes by itself, which others (EPS) leave to another program, and knows by their first bytes.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO", "PCX", "SGI", "QOI")
+MOST_PIXELS = 178_956_970  # above which Pillow, too, takes a file for an attack
+MOST_TIMES = 100  # that one side may be as long as the other: resizing makes the shorter one as long as it has to be
+ORIENTATION = 0x0112  # EXIF's tag
+# What to do to see a picture upright: whether height and width change places, and which of (height, width) to reverse.
+TURNS = {
+    2: (False, [-1]),
+    3: (False, [-2, -1]),
+    4: (False, [-2]),
+    5: (True, []),
+    6: (True, [-1]),
+    7: (True, [-2, -1]),
+    8: (True, [-2]),
+}
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    from PIL import Image
+
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+@functools.cache
+def suffixes() -> frozenset[str]:
+    """Return the endings, in small letters, of names of files that can be read here."""
+    from PIL import Image
+
+    known = {*_formats(), "MPO"}  # which is a JPEG with more pictures behind the first
+    return frozenset(suffix for suffix, name in Image.EXTENSION.items() if name in known)
+
+
+def read_picture(path: str, background: str = "white") -> Tensor:
+    """Decode the first picture of a file, upright, without transparency and scaled to 8 bits; raise anything if not.
+
+    Transparent pixels show the background. Grey of 16 or 12 bits is scaled by that depth, and floats are of 0…1.
+    """
+    from torchvision.io import ImageReadMode, decode_jpeg
+
+    with _opened(path) as (file, picture):
+        if picture.format in ("JPEG", "MPO"):
+            try:
+                return upright(decode_jpeg(_content(file), ImageReadMode.RGB), _orientation(picture))
+            except RuntimeError:  # Pillow may know this kind
+                pass
+        return _by_pillow(picture, background)
+
+
+def read_jpeg(path: str) -> tuple[Tensor, int] | None:
+    """Return a JPEG file's bytes (uint8), not decoded, and the orientation for `upright`; None for other formats."""
+    with _opened(path) as (file, picture):
+        return (_content(file), _orientation(picture)) if picture.format in ("JPEG", "MPO") else None
+
+
+def upright(image: Tensor, orientation: int) -> Tensor:
+    """Turn and mirror (..., height, width) as EXIF's orientation says; numbers outside 1 to 8 change nothing."""
+    transposed, reversed_ = TURNS.get(orientation, (False, []))
+    image = image.transpose(-2, -1) if transposed else image
+    return image.flip(reversed_) if reversed_ else image
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[tuple[IO[bytes], Any]]:
+    """Open a file and read its header alone; ValueError where it declares a size that would fill the memory."""
+    from PIL import Image, UnidentifiedImageError
+
+    with open(path, "rb") as file:
+        try:
+            picture = Image.open(file, formats=_formats())
+        except UnidentifiedImageError as error:
+            raise ValueError("it begins as no kind of picture does") from error
+        width, height = picture.size
+        if width * height > MOST_PIXELS:
+            raise ValueError(f"{width} x {height} px are more than {MOST_PIXELS:,} in all")
+        if max(width, height) > MOST_TIMES * min(width, height):
+            raise ValueError(f"{width} x {height} px: one side is more than {MOST_TIMES} times the other")
+        yield file, picture
+
+
+def _content(file: IO[bytes]) -> Tensor:
+    file.seek(0)
+    return torch.frombuffer(bytearray(file.read()), dtype=torch.uint8)
+
+
+def _orientation(picture: Any) -> int:
+    try:
+        found = picture.getexif().get(ORIENTATION)
+    except Exception:  # what is no EXIF leads its reader anywhere, and is no reason to leave the picture out
+        return 1
+    return found if isinstance(found, int) else 1
+
+
+def _by_pillow(picture: Any, background: str) -> Tensor:
+    import numpy as np
+    from PIL import Image
+
+    picture.load()
+    orientation = _orientation(picture)  # 1 after loading for TIFF, which Pillow turns
+    if picture.mode == "F" or picture.mode.startswith("I"):
+        picture = _in_8_bits(picture)
+    if picture.has_transparency_data:
+        ground = Image.new("RGBA", picture.size, background)
+        picture = Image.alpha_composite(ground, picture.convert("RGBA"))
+    image = torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)
+    return upright(image, orientation)
+
+
+def _in_8_bits(picture: Any) -> Any:
+    """Scale grey of more than 8 bits, which Pillow would clip at 255."""
+    import numpy as np
+    from PIL import Image
+
+    tags = getattr(picture, "tag_v2", {})  # of TIFF
+    values = np.asarray(picture)
+    if picture.mode == "F":
+        most = 1.0
+        if not (values.min() >= 0 and values.max() <= 1):
+            raise ValueError(f"its floats run from {values.min():g} to {values.max():g}; 0 to 1 can be read")
+    elif tags and picture.mode == "I":
+        raise ValueError("its grey has a sign or 32 bits; 8, 12 and 16 bits without a sign can be read")
+    else:
+        most = 2.0 ** tags.get(258, (16,))[0] - 1  # of all others Pillow makes 16 bits
+    scaled = np.rint(values * (255 / most))
+    if tags.get(262) == 0:  # white is 0, which Pillow minds in 8 bits alone
+        scaled = 255 - scaled
+    grey = Image.fromarray(scaled.astype(np.uint8))
+    if "transparency" in picture.info:
+        grey.putalpha(Image.fromarray(np.where(values == picture.info["transparency"], 0, 255).astype(np.uint8)))
+    return grey

@@ -1,0 +1,89 @@
+"""How much memory this process may still take, and the most that it took."""
+
+import contextlib
+import math
+import resource
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from zoo import ranks
+
+PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
+# Of versions 1 and 2: where the folders are, the files with limits, that with what is used, and what of it is a cache
+CGROUP_FILES = (
+    ("memory", ["memory.limit_in_bytes"], "memory.usage_in_bytes", "total_inactive_file"),
+    ("", ["memory.max", "memory.high"], "memory.current", "inactive_file"),
+)
+
+
+def available_bytes() -> int:
+    """Return how many bytes this process may still take; the processes of a run share what their machine has.
+
+    It is the least of what Linux has available, what its cgroups (of containers, SLURM or systemd) leave, and what
+    `ulimit -v` leaves: beyond any of these a process is killed, or an allocation fails.
+    """
+    shared = min([1024 * _entry(PROC / "meminfo", "MemAvailable"), *_left_by_cgroups()])
+    own = _address_space() - 1024 * _entry(PROC / "self/status", "VmSize", 0)
+    least = max(0, min(shared / ranks.local_world_size(), own))
+    return int(min(least, sys.maxsize))
+
+
+def reset_peak() -> int:
+    """Count the peak from now on, where Linux lets a process do so, and return it."""
+    with contextlib.suppress(OSError):
+        (PROC / "self/clear_refs").write_text("5")
+    return peak_bytes()
+
+
+def peak_bytes() -> int:
+    """Return the most memory that this process had at once."""
+    return int(1024 * _entry(PROC / "self/status", "VmHWM", 0))
+
+
+def is_lacking(error: BaseException) -> bool:
+    """Return whether an error says that memory could not be had, in Python's words or in those of torch on a CPU."""
+    return isinstance(error, MemoryError) or "allocate memory" in str(error)
+
+
+def _address_space() -> float:
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return math.inf if limit == resource.RLIM_INFINITY else limit
+
+
+def _left_by_cgroups() -> Iterator[float]:
+    """Return what each limit leaves, of the process's cgroups and all above them, as far as they can be seen from here.
+
+    A container may show its own cgroup as the root of all, whatever path the kernel says.
+    """
+    for line in _text(PROC / "self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        root, limits, used, cached = CGROUP_FILES[not controllers]
+        inner = Path(path.strip("/"))
+        for part in (inner, *inner.parents):
+            folder = CGROUPS / root / part
+            taken = _number(_text(folder / used), 0) - _entry(folder / "memory.stat", cached, 0)
+            for limit in limits:
+                yield _number(_text(folder / limit)) - taken
+
+
+def _entry(path: Path, name: str, absent: float = math.inf) -> float:
+    """Return the number behind a name in a file of lines such as `MemAvailable:  300 kB`."""
+    for line in _text(path).splitlines():
+        words = line.replace(":", " ").split()
+        if words[:1] == [name]:
+            return _number(words[1], absent)
+    return absent
+
+
+def _number(text: str, absent: float = math.inf) -> float:
+    return int(text) if text.strip().isdigit() else absent
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:  # another system, or a container that hides it
+        return ""
