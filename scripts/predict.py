@@ -14,8 +14,6 @@ def main(cfg: DictConfig) -> None:
 
     if not cfg.inputs:
         raise BadInput("there is nothing to predict of; name files of images, or texts for a net that writes")
-    if type(cfg.top) is not int or cfg.top < 1:
-        raise BadInput(f"top={cfg.top} was asked for; it must be a whole number, at least 1")
     product = read_product(cfg.checkpoint)
     net = net_of(product)
     evaluation.put_on(net, cfg.accelerator)

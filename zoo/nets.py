@@ -16,14 +16,13 @@ from zoo.compress.recipe import replay
 from zoo.compress.weight_only import hold_integers
 from zoo.data.module import ResidentData
 from zoo.errors import BadInput, choices
-from zoo.folder import Run
+from zoo.folder import STARTS, Run
 from zoo.measure.counts import count_parameters
 from zoo.models.init import Scheme, initialise
 from zoo.passes import before_fit, read_recipe, recipe_at_start
 from zoo.tasks.transfer import freeze
 
 log = logging.getLogger("zoo")
-STARTS = ("init", "pretrained", "freeze")  # keys of `model` about how weights start, and not about the net
 
 
 def bare_net(model: DictConfig) -> nn.Module:

@@ -12,6 +12,7 @@ from zoo.data.decoding import Decoder, ImageFiles
 from zoo.data.images import ImageData
 from zoo.data.sources import ImageSource, LabelledImages
 from zoo.errors import BadInput, reason
+from zoo.ranges import Count, Index, Text
 
 log = logging.getLogger("zoo")
 MARGIN = 256 / 224  # of the size to which images are decoded over that which nets see, as torchvision has it
@@ -28,16 +29,14 @@ class ImageFolders(ImageData):
     def __init__(
         self,
         *,
-        root: str,
-        train: str = "train",
-        test: str | None = "val",
-        image_size: int = 224,
-        num_workers: int | None = None,
+        root: Text,
+        train: Text = "train",
+        test: Text | None = "val",
+        image_size: Count = 224,
+        num_workers: Index | None = None,
         decoder: Decoder = "cpu",
         **settings: Any,
     ) -> None:
-        if num_workers is not None and num_workers < 0:
-            raise BadInput(f"data.num_workers={num_workers} must be at least 0, or null for one a CPU core")
         each = max(1, ranks.num_cores() // ranks.local_world_size())
         workers = each if num_workers is None else num_workers
         if decoder == "cuda" and not torch.cuda.is_available():

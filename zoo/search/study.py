@@ -96,9 +96,6 @@ def _check(cfg: DictConfig) -> None:
         )
     if cfg.resume:
         raise BadInput("resume is for runs; a search goes on where it was by the command that began it")
-    for key in ("trials", "jobs"):
-        if type(cfg[key]) is not int or cfg[key] < 1:
-            raise BadInput(f"{key}={cfg[key]} was asked for; it must be a whole number, at least 1")
     for key, known in (("sampler", SAMPLERS), ("pruner", PRUNERS)):
         if cfg[key] not in known:
             raise BadInput(f"{key}={cfg[key]} is no {key}; {choices(str(cfg[key]), known)}")
