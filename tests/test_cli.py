@@ -1,5 +1,6 @@
 """What a person types wrong gets one sentence that says what came and what would do."""
 
+import os
 import shlex
 import subprocess
 import sys
@@ -224,16 +225,23 @@ def test_an_environment_that_makes_no_process_of_several_is_refused_by_name(comm
     assert came in outcome.sentence
 
 
-def test_output_that_nobody_reads_any_more_is_said_in_one_sentence(monkeypatch, capfd):
+@pytest.mark.parametrize("answer", [None, SystemExit(1)], ids=["print", "rich"])
+def test_output_that_nobody_reads_any_more_is_said_in_one_sentence(monkeypatch, capfd, answer):
+    """As of `train.py | head -1`; the first is what print raises, the second what Rich makes of it."""
+    read, write = os.pipe()
+    os.close(read)
+
     def story(cfg):
         try:
-            raise BrokenPipeError(32, "Broken pipe")  # what `| head -1` comes to
-        except BrokenPipeError:
-            sys.exit(1)  # Rich's answer
+            print("a line", flush=True)
+        except BrokenPipeError as error:
+            raise answer or error from None
 
-    monkeypatch.setattr(sys, "argv", ["evaluate.py", "checkpoint=x"])
-    with pytest.raises(SystemExit) as exit_:
-        cli.command("evaluate")(story)()
+    with open(write, "w") as closed:
+        monkeypatch.setattr(sys, "stdout", closed)
+        monkeypatch.setattr(sys, "argv", ["evaluate.py", "checkpoint=x"])
+        with pytest.raises(SystemExit) as exit_:
+            cli.command("evaluate")(story)()
     assert exit_.value.code == 1
     assert "closed" in sentence_of(capfd.readouterr().err)
 

@@ -4,6 +4,7 @@ import difflib
 import itertools
 import os
 import re
+import select
 import shlex
 import signal
 import sys
@@ -54,11 +55,8 @@ def command(
             sigterm = signal.signal(signal.SIGTERM, _stop)  # while training, callbacks.resume has its own
             codes: list[int] = []
             results: list[Any] = []
-            begun = False
 
             def job(cfg: DictConfig) -> None:
-                nonlocal begun
-                begun = True
                 try:
                     settings.check(config_name, cfg)
                     results.append(story(cfg))
@@ -67,11 +65,9 @@ def command(
                 except SystemExit as exit_:
                     if isinstance(exit_.__context__, KeyboardInterrupt):  # Lightning's answer where no step is in hand
                         sys.exit(_say("stopped by Ctrl-C at once; what was saved before is whole", 130))
-                    if isinstance(exit_.__context__, BrokenPipeError):  # Rich's answer
-                        raise exit_.__context__ from None
-                    raise
-                except BrokenPipeError:
-                    raise
+                    if not isinstance(exit_.__context__, BrokenPipeError):  # Rich's answer
+                        raise
+                    codes.append(tell(exit_.__context__))
                 except Exception as error:  # kept from Hydra, which would print a line of its own
                     if full:
                         raise
@@ -90,10 +86,8 @@ def command(
                 if after_sweep and len(results) > 1:
                     after_sweep(results)
                 sys.stdout.flush()
-            except BrokenPipeError:
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would tell it again
-                if begun:  # and not of --help
-                    codes.append(_say("what read the output has closed it; what was saved before is whole", 1))
+            except BrokenPipeError as error:
+                codes.append(tell(error))
             except KeyboardInterrupt:
                 codes.append(_say("stopped by Ctrl-C; what was saved before is whole", 130))
             except Stopped as stop:
@@ -153,6 +147,9 @@ def tell(error: Exception) -> int:
         return _say(str(error), error.exit_code)
     if isinstance(error, OmegaConfBaseException) and not _is_bug(error):
         return _say(_config_sentence(error), BadInput.exit_code)
+    if isinstance(error, BrokenPipeError) and _nobody_reads():
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would tell it again at its end
+        return _say("what read the output has closed it; what was saved before is whole", ZooError.exit_code)
     if isinstance(error, OSError) and error.strerror:
         where = f": {error.filename}" if error.filename else ""
         return _say(f"{error.strerror}{where}; what was saved before is whole", ZooError.exit_code)
@@ -162,6 +159,13 @@ def tell(error: Exception) -> int:
     traceback.print_exception(error)
     ranks.LastWords(f"{type(error).__name__}, as the traceback above says", ZooError.exit_code).leave()
     return ZooError.exit_code
+
+
+def _nobody_reads() -> bool:
+    """Tell whether standard output is a pipe whose other end was closed, as `| head -1` does."""
+    poll = select.poll()
+    poll.register(sys.stdout, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def _is_bug(error: OmegaConfBaseException) -> bool:

@@ -82,7 +82,7 @@ def _distribution(override: Override) -> BaseDistribution:
     number, kind = (int, IntDistribution) if whole else (float, FloatDistribution)  # type: Any, Any
     low, high = sorted((number(values[0]), number(values[-1])))
     if not math.isfinite(high - low):
-        raise BadInput(f"{override.get_key_element()}: expected an interval between two numbers, got {low} to {high}")
+        raise BadInput(f"{override.input_line}: expected an interval between two numbers")
     step = {"step": number(abs(sweep.step))} if isinstance(sweep, RangeSweep) else {}
     try:
         return kind(low, high, log=log, **step)
