@@ -46,11 +46,8 @@ def main(cfg: DictConfig) -> None:
 
     from zoo.benchmarks import rounds
     from zoo.checkpoint import provenance
-    from zoo.errors import BadInput
     from zoo.files import write_json
 
-    if type(cfg.rounds) is not int or cfg.rounds < 1:
-        raise BadInput(f"rounds={cfg.rounds} was asked for; it must be a whole number, at least 1")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.simplefilter("ignore")
     torch.set_float32_matmul_precision("high" if cfg.tf32 else "highest")

@@ -10,6 +10,7 @@ from zoo.cli import command
 @command("export")
 def main(cfg: DictConfig) -> None:
     from zoo import exporting
+    from zoo.build import check
     from zoo.checkpoint import read_product
     from zoo.errors import BadInput
     from zoo.packing import share_at_once
@@ -20,6 +21,7 @@ def main(cfg: DictConfig) -> None:
         raise BadInput("of compress, export knows share and share_5bit; all else trains: python train.py init_from=...")
     product = read_product(cfg.checkpoint)
     if "share" in cfg.compress:
+        check(OmegaConf.to_container(cfg.compress.share), "compress.share")
         product = share_at_once(product, *(cfg.compress.share[key] for key in ("bits", "mean_bits", "init", "rate")))
     exporting.export(product, names, Path(cfg.out or product.path.parent), cfg)
 

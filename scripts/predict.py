@@ -20,8 +20,6 @@ def main(cfg: DictConfig) -> None:
         cfg.checkpoint = inputs.pop(0)
     if not inputs:
         raise BadInput("there is nothing to predict of; name files of images, or texts for a net that writes")
-    if type(cfg.top) is not int or cfg.top < 1:
-        raise BadInput(f"top={cfg.top} was asked for; it must be a whole number, at least 1")
     file = evaluation.read(cfg.checkpoint)
     net = evaluation.rebuild_net(file, cfg)
     device = evaluation.put_on(net, cfg.accelerator)

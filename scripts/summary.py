@@ -149,8 +149,6 @@ def main(cfg: DictConfig) -> None:
             product.facts["recipe"],
         )
     side = cfg.data.image_size
-    if cfg.slide_over is not None and (type(cfg.slide_over) is not int or cfg.slide_over < 1):
-        raise BadInput(f"slide_over={cfg.slide_over} was asked for; it must be a whole number of px, or null")
     with torch.device("meta"):
         net = bare_net(cfg.model)
         replay(net, recipe)

@@ -1,5 +1,6 @@
 """A run from its command to its files, as a person sees it."""
 
+import contextlib
 import csv
 import itertools
 import json
@@ -9,6 +10,7 @@ import shutil
 import signal
 import statistics
 from pathlib import Path
+from types import SimpleNamespace
 
 import lightning
 import pytest
@@ -16,19 +18,22 @@ import safetensors
 import torch
 import yaml
 from conftest import scalars
+from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch import nn
 
-from zoo import memory
+from zoo import folder, memory, run
 from zoo.build import build
 from zoo.callbacks.resume import ResumeCheckpoint
 from zoo.checkpoint import read_product
+from zoo.errors import BadInput
 from zoo.folder import Run
 from zoo.models.inception_v3 import InceptionV3
 from zoo.models.lenet import LeNet5
 from zoo.run import build_task, settled_batch_size
 from zoo.tasks.classification import ImageClassification
+from zoo.tasks.metrics import ClassificationMeter
 from zoo.trainer import resolve_precision
 
 
@@ -254,6 +259,47 @@ def test_a_finished_run_can_be_trained_further_in_the_same_folder(command, toy, 
     assert max(int(r["step"]) for r in second if r["train/loss"]) == 39
     assert json.loads((only_run() / "result.json").read_text())["epochs"] == 4
     assert yaml.safe_load((only_run() / "config.yaml").read_text())["trainer"]["max_epochs"] == 4
+
+
+def test_a_folder_with_one_run_in_it_is_resumed_and_with_two_is_not(tmp_path):
+    for stamp in ("a", "b"):
+        (tmp_path / "first" / stamp).mkdir(parents=True)
+        (tmp_path / "first" / stamp / "config.yaml").write_text("name: first\n")
+        cfg = OmegaConf.create({"resume": str(tmp_path / "first"), "runs": str(tmp_path)})
+        if stamp == "a":
+            assert folder._resumed_folder(cfg) == tmp_path / "first/a"
+    with pytest.raises(BadInput, match=r"^resume: expected one run folder, got .* with 2; the latest is .*/first/b$"):
+        folder._resumed_folder(cfg)
+
+
+@pytest.mark.parametrize(
+    ("setting", "came"),
+    [
+        ({"limit_train_batches": 0.0001}, "limit_train_batches: expected at least 0.01, "),
+        ({"limit_val_batches": 0.04}, "limit_val_batches: expected at least 0.05, "),
+        ({"limit_test_batches": 0.4}, "limit_test_batches: expected at least 0.5, "),
+        ({"val_check_interval": 101}, "val_check_interval: expected at most 100, "),
+        ({"val_check_interval": 11, "limit_train_batches": 10}, "val_check_interval: expected at most 10, "),
+        ({"val_check_interval": 26, "limit_train_batches": 0.25}, "val_check_interval: expected at most 25, "),
+        ({"limit_train_batches": 0.01, "limit_val_batches": 0.05, "limit_test_batches": 0.5}, None),
+        ({"limit_val_batches": 0, "limit_test_batches": 5, "val_check_interval": 100}, None),
+        ({"val_check_interval": 101, "check_val_every_n_epoch": None}, None),
+    ],
+)
+def test_less_than_a_batch_is_refused_before_training(compose, setting, came):
+    cfg = compose(*(f"++trainer.{key}={'null' if value is None else value}" for key, value in setting.items()))
+    batches = {"train": 100, "val": 20, "test": 2}
+    data = SimpleNamespace(loader=lambda split, device: range(batches[split]))
+    with pytest.raises(BadInput, match=came) if came else contextlib.nullcontext():
+        run._check_limits(cfg, data)
+
+
+@pytest.mark.parametrize("key", ["callbacks.product.metric", "callbacks.early_stopping.monitor"])
+def test_a_metric_that_is_not_measured_is_refused_before_training(compose, key):
+    task = SimpleNamespace(meter=ClassificationMeter())
+    run._check_metrics(compose("callbacks=early_stopping", f"{key}=val/top5"), task)
+    with pytest.raises(BadInput, match=f"^{key}: expected a metric .*got 'val/acc'; did you mean val/accuracy"):
+        run._check_metrics(compose("callbacks=early_stopping", f"{key}=val/acc"), task)
 
 
 def test_resume_keeps_the_runs_own_config(command, toy_smoke, only_run):

@@ -34,7 +34,7 @@ def test_a_net_that_slides_over_a_larger_image_gives_a_map():
     [
         (["model=resnet18", "data=imagenet", "slide_over=384"], "ResNet has no linear head over a feature map"),
         (["model=alexnet", "data=imagenet", "slide_over=40"], "slide_over=40 px is too small"),
-        (["slide_over=abc"], "slide_over=abc was asked for; it must be a whole number"),
+        (["slide_over=abc"], "slide_over: expected a whole number of at least 1 or null"),
         (["model=vgg61"], "model=vgg61: there is no such model; did you mean vgg19"),
     ],
 )

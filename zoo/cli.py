@@ -1,8 +1,11 @@
 """The command line: Hydra, with every mistake answered by one sentence. No torch here, so that help is quick."""
 
+import difflib
 import itertools
 import os
 import re
+import select
+import shlex
 import signal
 import sys
 import threading
@@ -13,17 +16,19 @@ from types import FrameType
 from typing import Any
 
 import hydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
-from zoo import memory, ranks
+from zoo import memory, ranks, settings
 from zoo.errors import BadInput, Interrupted, ZooError, choices, reason
 
 # Has torch take large tensors in huge pages, since faults of small ones are a twentieth of ResNet-20's time on a CPU.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
+VALUED = {"-c", "--cfg", "-p", "--package", "-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir"}
 Story = Callable[[DictConfig], Any]
 
 
@@ -56,28 +61,36 @@ def command(
 
             def job(cfg: DictConfig) -> None:
                 try:
+                    settings.check(config_name, cfg)
                     results.append(story(cfg))
                 except Interrupted as error:  # ends a sweep, too
                     sys.exit(tell(error))
                 except SystemExit as exit_:
                     if isinstance(exit_.__context__, KeyboardInterrupt):  # Lightning's answer where no step is in hand
                         sys.exit(_say("stopped by Ctrl-C at once; what was saved before is whole", 130))
-                    raise
+                    if not isinstance(exit_.__context__, BrokenPipeError):  # Rich's answer
+                        raise
+                    codes.append(tell(exit_.__context__))
                 except Exception as error:  # kept from Hydra, which would print a line of its own
                     if full:
                         raise
                     codes.append(tell(error))  # and the other runs of a sweep go on
 
             try:
+                ranks.check_numbers()
                 if ranks.started_together() and {"-m", "--multirun"} & set(sys.argv[1:]):
                     raise BadInput(
                         "a sweep starts the processes of each run by itself: without torchrun or srun, "
                         "python train.py -m ... trainer.devices=N"
                     )
-                sys.argv[1:] = reword(sys.argv[1:])
+                ranks.check_all_there()
+                sys.argv[1:] = _flags_first(reword(sys.argv[1:]))
                 hydra.main(version_base="1.3", config_path=str(configs), config_name=config_name)(job)()
                 if after_sweep and len(results) > 1:
                     after_sweep(results)
+                sys.stdout.flush()
+            except BrokenPipeError as error:
+                codes.append(tell(error))
             except KeyboardInterrupt:
                 codes.append(_say("stopped by Ctrl-C; what was saved before is whole", 130))
             except Stopped as stop:
@@ -115,6 +128,13 @@ def words_as(key: str) -> Callable[[list[str]], list[str]]:
     return reword
 
 
+def _flags_first(arguments: list[str]) -> list[str]:
+    """Move what is no override, such as -m or --cfg job, in front of those that are, where alone Hydra reads it."""
+    pairs = list(itertools.pairwise(["", *arguments]))
+    is_flag = [argument.startswith("-") or (before in VALUED and "=" not in argument) for before, argument in pairs]
+    return [a for a, is_one in sorted(zip(arguments, is_flag, strict=True), key=lambda pair: not pair[1])]
+
+
 class Stopped(SystemExit):
     """End the process on SIGTERM from wherever it is; no Exception, which libraries swallow."""
 
@@ -135,8 +155,11 @@ def tell(error: Exception) -> int:
     """Print the sentence for an error of a run, or the traceback of one that nobody foresaw, and give the exit code."""
     if isinstance(error, ZooError):
         return _say(str(error), error.exit_code)
-    if isinstance(error, OmegaConfBaseException):
+    if isinstance(error, OmegaConfBaseException) and not _is_bug(error):
         return _say(_config_sentence(error), BadInput.exit_code)
+    if isinstance(error, BrokenPipeError) and _nobody_reads():
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would tell it again at its end
+        return _say("what read the output has closed it; what was saved before is whole", ZooError.exit_code)
     if isinstance(error, OSError) and error.strerror:
         where = f": {os.fsdecode(error.filename)}" if isinstance(error.filename, str | bytes) else ""
         saved = "" if isinstance(error, FileNotFoundError) else "; what was saved before is whole"
@@ -159,6 +182,19 @@ def tell(error: Exception) -> int:
     return ZooError.exit_code
 
 
+def _nobody_reads() -> bool:
+    """Tell whether standard output is a pipe whose other end was closed, as `| head -1` does."""
+    poll = select.poll()
+    poll.register(sys.stdout, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+def _is_bug(error: OmegaConfBaseException) -> bool:
+    """Tell whether our code looked up a key that no config has, rather than one that a person or an old run lacks."""
+    may_lack = any(argument.startswith(("~", "resume=")) for argument in sys.argv[1:])
+    return isinstance(error, ConfigAttributeError | ConfigKeyError) and not may_lack
+
+
 def _say(sentence: str, code: int, lost: bool = False) -> int:
     """Print a sentence once: the first process what all would say, and zoo.launch or torchrun what one has left."""
     sentence = " ".join(sentence.split())
@@ -174,6 +210,8 @@ def _config_sentence(error: Exception, configs: Path | None = None, config_name:
     first_line = reason(error)
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key} is not given; say {error.full_key}=..."
+    if isinstance(error, ConfigAttributeError | ConfigKeyError) and error.full_key:
+        return f"{error.full_key}: is needed, and the config has none"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, option = error.missing_cfg_file.rpartition("/")
         return f"{group}={option}: there is no such {group}; {choices(option, error.options or [])}"
@@ -183,29 +221,60 @@ def _config_sentence(error: Exception, configs: Path | None = None, config_name:
             if options and option not in options:
                 return f"{key}={option}: there is no such {key or 'group'}; {choices(option, options)}"
     if isinstance(error, OverrideParseException):
-        return f"'{error.override}' is no override of the form key=value: {first_line}"
+        return _no_override(str(error.override))
+    if match := re.match(r"Ambiguous value for argument '(.*)'$", first_line):
+        key, _, value = match.group(1).partition("=")
+        return (
+            f"{key}: expected one value, got {value}: as a list write {shlex.quote(f'{key}=[{value}]')}, as a text "
+            f"{_quoted(key, value)}, and for a run with each -m in front"
+        )
     if configs and (match := re.match(r"Could not override '([^']+)'", first_line)):
-        key = match.group(1).split("@")[0]
-        parent, nearest = _valid_keys(key, configs, config_name)
-        if any(name.startswith(f"{key}.") for name in nearest):
-            return f"'{key}' has no such keys, and a mapping is merged; ~{key} '+{key}={{...}}' replaces it"
-        return f"there is no setting '{key}'; in {parent or 'the config'} {choices(key, nearest)}"
+        return _no_setting(match.group(1).split("@")[0], configs, config_name)
     if isinstance(error, ConfigCompositionException) and error.__cause__ is not None:
         first_line += f" ({reason(error.__cause__)})"
     return first_line
 
 
-def _valid_keys(key: str, configs: Path, config_name: str) -> tuple[str, list[str]]:
-    """Give the deepest part of `key` that exists, and the full names of all settings below it."""
-    settings = list(_leaves(OmegaConf.to_container(_compose_without(key, configs, config_name))))
-    groups = [path.name for path in configs.iterdir() if path.is_dir()]
+def _no_override(text: str) -> str:
+    """Say how to write what Hydra's grammar cannot read; values with signs of its own need quotes."""
+    key, equals, value = text.partition("=")
+    sentence = f"'{text}' cannot be read as key=value"
+    try:
+        OverridesParser.create().parse_override(f"{key}={_in_quotes(value)}")
+    except HydraException:
+        return sentence
+    return f"{sentence}; a text with such signs needs quotes: {_quoted(key, value)}" if equals else sentence
+
+
+def _in_quotes(value: str) -> str:
+    return QuotedString(value.strip("'\""), Quote.double).with_quotes()
+
+
+def _quoted(key: str, value: str) -> str:
+    """Write an override whose value is a text as a shell takes it."""
+    return shlex.quote(f"{key}={_in_quotes(value)}")
+
+
+def _no_setting(key: str, configs: Path, config_name: str) -> str:
+    """Say that there is no setting `key`, and which were meant: near names, or those of other groups that end so."""
+    every = list(_leaves(OmegaConf.to_container(_compose_without(key, configs, config_name))))
+    if any(name.startswith(f"{key}.") for name in every):
+        return f"'{key}' has no such keys, and a mapping is merged; ~{key} '+{key}={{...}}' replaces it"
     parent = key
-    while parent:
-        parent = parent.rpartition(".")[0]
-        below = [name for name in settings if name.startswith(f"{parent}.")]
-        if below:
-            return parent, below
-    return "", [*groups, *(name.split(".")[0] for name in settings), *settings]
+    while parent := parent.rpartition(".")[0]:
+        if below := [name for name in every if name.startswith(f"{parent}.")]:
+            return f"there is no setting '{key}'; in {parent} {choices(key, below)}"
+    leaf = key.rpartition(".")[2]
+    groups = [path.name for path in configs.iterdir() if path.is_dir()]
+    first = [*groups, *(name.split(".")[0] for name in every)]
+    for names in (
+        [name for name in every if name.rpartition(".")[2] == leaf],
+        difflib.get_close_matches(key, [*first, *every]),
+        [name for name in every if difflib.get_close_matches(leaf, [name.rpartition(".")[2]])],
+    ):
+        if names:
+            return f"there is no setting '{key}'; did you mean {' or '.join(names[:3])}?"
+    return f"there is no setting '{key}'; {choices(key, first)}"
 
 
 def _compose_without(key: str, configs: Path, config_name: str) -> DictConfig:
@@ -223,5 +292,5 @@ def _leaves(node: Any, prefix: str = "") -> Iterator[str]:
     for name, value in node.items():
         if isinstance(value, dict):
             yield from _leaves(value, f"{prefix}{name}.")
-        else:
+        elif name != "_target_":
             yield f"{prefix}{name}"

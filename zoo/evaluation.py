@@ -12,7 +12,7 @@ from zoo.checkpoint import Product, read_product
 from zoo.compress.semi_structured import use_sparse_kernels
 from zoo.data.module import ResidentData, Split
 from zoo.data.sequences import SequenceData
-from zoo.errors import BadInput, choices
+from zoo.errors import BadInput
 from zoo.export.reading import SUFFIXES, Exported, read_export
 from zoo.nets import net_of
 from zoo.stored_config import stored_data
@@ -51,10 +51,6 @@ def evaluate(net: nn.Module, data: ResidentData, cfg: DictConfig) -> dict[str, A
 
     With `sparse` in fp16, and with CUDA's kernels for layers of which two in every four weights are zero.
     """
-    if cfg.split not in ("test", "val"):
-        raise BadInput(f"split={cfg.split} is no split to evaluate; {choices(str(cfg.split), ['test', 'val'])}")
-    if type(cfg.beam) is not int or cfg.beam < 1:
-        raise BadInput(f"beam={cfg.beam} was asked for; it must be a whole number, at least 1")
     device = put_on(net, cfg.accelerator)
     if cfg.sparse:
         if device.type != "cuda":

@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import math
 import os
 import shutil
 import time
@@ -18,13 +17,15 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from zoo import ranks
+from zoo.build import check
 from zoo.catalogue import matches, wants_of_data
 from zoo.errors import BadInput, choices
 from zoo.files import write_text
+from zoo.ranges import Count, takes, written
 
 GROUPS = ("model", "data", "task", "optim", "schedule", "compress", "callbacks", "trainer", "experiment")
 LAST, CONFIG = "last.ckpt", "config.yaml"
-CUDA_GRAPHS = ("reduce-overhead", "max-autotune")  # modes of torch.compile that record them
+STARTS = ("init", "pretrained", "freeze")  # keys of `model` about how weights start, and not about the net
 MOST_NAMED = 8  # options in one sentence
 log = logging.getLogger("zoo")
 
@@ -65,7 +66,7 @@ def made(cfg: DictConfig) -> Iterator[Run]:
     Bad input that shows before anything was trained leaves no new folder behind.
     """
     settled = config_of(cfg)
-    run = Run(Path(cfg.resume), settled, resumed=True) if cfg.resume else _new(settled)
+    run = Run(_resumed_folder(cfg), settled, resumed=True) if cfg.resume else _new(settled)
     for litter in run.folder.glob(".*.part"):  # of a write that a kill cut short
         litter.unlink()
     try:
@@ -118,11 +119,7 @@ def _new(cfg: DictConfig) -> Run:
 
 def _resumed(cfg: DictConfig) -> DictConfig:
     """Read a run folder's own config; of the command line only trainer.* is taken over."""
-    folder = Path(cfg.resume)
-    if not (folder / CONFIG).is_file():
-        there = [str(path.parent) for path in sorted(Path(cfg.runs).glob(f"*/*/{CONFIG}"))]
-        raise BadInput(f"resume={folder} is no run folder, since it has no {CONFIG}; {choices(str(folder), there)}")
-    saved = _load(folder)
+    saved = _load(_resumed_folder(cfg))
     changes = [o for o in HydraConfig.get().overrides.task if not o.startswith("resume=")]
     foreign = [o for o in changes if not o.startswith("trainer.")]
     if foreign:
@@ -130,6 +127,20 @@ def _resumed(cfg: DictConfig) -> DictConfig:
     for key, value in ((o.split("=")[0], OmegaConf.select(cfg, o.split("=")[0])) for o in changes):
         OmegaConf.update(saved, key, value)
     return saved
+
+
+def _resumed_folder(cfg: DictConfig) -> Path:
+    """Return the run folder that `resume` names: itself, or the only one in it."""
+    folder = Path(cfg.resume)
+    if (folder / CONFIG).is_file():
+        return folder
+    inside = sorted(path.parent for path in folder.glob(f"*/{CONFIG}"))
+    if len(inside) == 1:
+        return inside[0]
+    if inside:
+        raise BadInput(f"resume: expected one run folder, got {folder} with {len(inside)}; the latest is {inside[-1]}")
+    there = [str(path.parent) for path in sorted(Path(cfg.runs).glob(f"*/*/{CONFIG}"))]
+    raise BadInput(f"resume={folder} is no run folder, since it has no {CONFIG}; {choices(str(folder), there)}")
 
 
 def _load(folder: Path) -> DictConfig:
@@ -155,62 +166,71 @@ def _some(names: list[str]) -> str:
 
 
 def _check(cfg: DictConfig) -> None:
-    """Refuse the values whose types are right and which still mean nothing."""
+    """Refuse values that no object of the run takes, and those that mean nothing together; no data are read yet."""
 
     def demand(key: str, fits: Callable[[Any], bool], what: str) -> None:
         value = OmegaConf.select(cfg, key)
         if not fits(value):
-            raise BadInput(f"{key}={value} was asked for; it must be {what}")
+            raise BadInput(f"{key}: expected {what}, got {written(value)}")
 
-    def at_least(least: int) -> Callable[[Any], bool]:
-        return lambda value: type(value) is int and least <= value < 2**32
-
-    demand("seed", at_least(0), "a whole number from 0 to 2^32 - 1")
-    demand("name", lambda name: bool(name) and "/" not in str(name), "the name of a folder under runs/")
-    demand("channels_last", lambda flag: isinstance(flag, bool), "true or false")
-    demand("tf32", lambda flag: isinstance(flag, bool), "true or false")
-    demand("preflight", lambda flag: flag is None or isinstance(flag, bool), "true or false")
-    graphs = cfg.compile in CUDA_GRAPHS
-    if not graphs and not isinstance(cfg.compile, bool):
-        near = choices(str(cfg.compile), ("true", "false", *CUDA_GRAPHS))
-        raise BadInput(f"compile={cfg.compile} is no way to compile; {near}")
-    if cfg.trainer.max_epochs == 0 and cfg.compress.after_fit and not cfg.compress.before_fit:
-        demand("init_from", bool, "the model.safetensors of a trained net, since trainer.max_epochs=0 trains none")
-    else:
-        demand("trainer.max_epochs", at_least(1), "a whole number, at least 1")
-    demand("trainer.log_every_n_steps", at_least(1), "a whole number, at least 1")
-
-    def above_zero(value: Any) -> bool:
-        return isinstance(value, int | float) and 0 < value < math.inf
-
-    some, sizes = at_least(1), "a whole number, at least 1, or auto for the fastest"
-    demand("data.batch_size", lambda size: size == "auto" or some(size), sizes)
-    demand("trainer.accumulate_grad_batches", at_least(1), "a whole number, at least 1")
-    # A graph's gradients lie where its next run writes (https://github.com/pytorch/pytorch/issues/169545).
-    demand("trainer.accumulate_grad_batches", lambda n: n == 1 or not graphs, f"1 with compile={cfg.compile}")
-    demand("trainer.gradient_clip_val", lambda v: v is None or above_zero(v), "a number above 0, or null for none")
-    demand("trainer.precision", lambda p: p != "16-true", "16-mixed or bf16-true: fp16 alone rounds gradients to 0")
-
-    def devices(value: Any) -> bool:
-        if OmegaConf.is_list(value):
-            return len(value) > 0 and all(type(device) is int and device >= 0 for device in value)
-        return value in (-1, "auto") or (type(value) is int and value > 0)
-
-    demand(
-        "trainer.devices", devices, "how many there are to be on each machine, auto for all, or a list such as [0,2]"
-    )
     demand(
         "trainer.num_nodes",
         lambda num: num is None or (type(num) is int and num * ranks.local_world_size() == ranks.world_size()),
         "1, or the number of machines on which torchrun or srun has started this command",
     )
-    demand("optim.lr", above_zero, "a number above 0, such as 0.001")
-    if "budget" in cfg.callbacks and not cfg.model.pretrained:
-        demand("init_from", bool, "the model.safetensors of a trained net, whose accuracy compress=auto keeps to")
+    for group in GROUPS[:-1]:
+        if group not in ("callbacks", "compress"):
+            demand(f"{group}._target_", bool, f"the class that a choice of {group} brings")
     for stage in ("before_fit", "after_fit"):
         demand(
             f"compress.{stage}", OmegaConf.is_dict, "passes by name, such as configs/compress/prune_channels.yaml has"
         )
+    for group in ("callbacks", "compress.before_fit", "compress.after_fit"):
+        for name in OmegaConf.select(cfg, group):
+            demand(f"{group}.{name}", _is_node_or_null, "a mapping with its _target_, or null to leave it out")
+    demand("trainer.precision", lambda p: p != "16-true", "16-mixed or bf16-true: fp16 alone rounds gradients to 0")
+    sizes = "a whole number of at least 1, or auto for the fastest"
+    demand("data.batch_size", lambda size: size == "auto" or takes(Count, size), sizes)
+    for group in GROUPS[:-1]:
+        check(_known(cfg, group), group)
+    if cfg.trainer.max_epochs == 0:
+        if cfg.compress.after_fit and not cfg.compress.before_fit:
+            demand("init_from", bool, "the model.safetensors of a trained net, since trainer.max_epochs=0 trains none")
+        else:
+            demand("trainer.max_epochs", bool, "a whole number of at least 1")
+    # A graph's gradients lie where its next run writes (https://github.com/pytorch/pytorch/issues/169545).
+    graphs = isinstance(cfg.compile, str)
+    demand("trainer.accumulate_grad_batches", lambda n: n == 1 or not graphs, f"1 with compile={cfg.compile}")
+    demand("trainer.accelerator", _is_here, "auto or cpu, since torch finds no such device here (trainer=cpu)")
+    for key in ("in_channels", "image_size"):
+        if key in cfg.model and key in cfg.data:
+            demand(f"model.{key}", cfg.data[key].__eq__, f"{cfg.data[key]}, as data.{key} says")
+    if "budget" in cfg.callbacks and not cfg.model.pretrained:
+        demand("init_from", bool, "the model.safetensors of a trained net, whose accuracy compress=auto keeps to")
+
+
+def _known(cfg: DictConfig, group: str) -> dict[str, Any]:
+    """Return a group as plain data, without what other modules check and what only the data themselves know."""
+    plain: Any = OmegaConf.to_container(cfg[group], resolve=True)
+    counted = {key for key in plain if group == "model" and key in cfg.data and cfg.data[key] is None}
+    elsewhere = {"model": {*STARTS, *counted}, "task": {"teacher"}}.get(group, set())
+    if plain.get("batch_size") == "auto":
+        elsewhere |= {"batch_size"}
+    return {key: value for key, value in plain.items() if key not in elsewhere}
+
+
+def _is_node_or_null(value: Any) -> bool:
+    return value is None or (OmegaConf.is_dict(value) and "_target_" in value)
+
+
+def _is_here(accelerator: str) -> bool:
+    """Tell whether this machine has such a device; `gpu` is any kind of GPU."""
+    if accelerator not in ("gpu", "cuda", "mps"):
+        return True
+    import torch
+
+    has_mps = accelerator != "cuda" and torch.backends.mps.is_available()
+    return has_mps or (accelerator != "mps" and torch.cuda.is_available())
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from zoo.compress.recipe import replay
 from zoo.compress.weight_only import hold_integers
 from zoo.data.module import ResidentData
 from zoo.errors import BadInput, choices, reason
-from zoo.folder import Run
+from zoo.folder import STARTS, Run
 from zoo.measure.bounds import check_activations
 from zoo.measure.counts import count_parameters
 from zoo.models.init import Scheme, initialise
@@ -25,7 +25,6 @@ from zoo.stored_config import example_of, stored_net, stored_shape
 from zoo.tasks.transfer import freeze
 
 log = logging.getLogger("zoo")
-STARTS = ("init", "pretrained", "freeze")  # keys of `model` about how weights start, and not about the net
 
 
 def bare_net(model: DictConfig) -> nn.Module:

@@ -4,7 +4,7 @@ import itertools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from torch import Tensor, nn
 
@@ -17,6 +17,7 @@ from zoo.compress.sensitivity import stay_in_floats
 from zoo.data.module import Split
 from zoo.errors import BadInput
 from zoo.nets import net_of
+from zoo.ranges import Count, Range
 
 log = logging.getLogger("zoo")
 TRAINED = "trained.safetensors"  # the product as it was in floats
@@ -28,9 +29,9 @@ def ptq_int8(
     example: tuple[Tensor, ...],
     batches: Batches,
     measure: Measure,
-    num_batches: int = 10,
+    num_batches: Count = 10,
     float_layers: Sequence[str] = (),
-    max_drop: float | None = None,
+    max_drop: Annotated[float, Range(0, 100, below=True)] | None = None,
 ) -> tuple[Product, dict[str, Any]]:
     """Quantize a product after training, and write it in the place of the float one, which becomes trained.safetensors.
 
@@ -38,10 +39,6 @@ def ptq_int8(
     for stay as they are, and with `max_drop` those, too, without which more points of validation accuracy are lost.
     Told are the metrics and bytes of the float net, and what a layer costs. BadInput where no layer is left.
     """
-    if type(num_batches) is not int or num_batches < 1:
-        raise BadInput(f"num_batches={num_batches} was asked for calibration; a whole number, at least 1, will do")
-    if max_drop is not None and not (isinstance(max_drop, int | float) and 0 <= max_drop < 100):
-        raise BadInput(f"max_drop={max_drop} is in points, at least 0 and below 100; or null for any")
     product = _in_floats(product)
     trace = traced(net_of(product), example)
     layers = layers_of(trace)
@@ -83,8 +80,8 @@ def convert_int8(product: Product, measure: Measure) -> tuple[Product, dict[str,
 def weight_only(
     product: Product,
     measure: Measure,
-    bits: int = 8,
-    group: int | None = None,
+    bits: Literal[4, 8] = 8,
+    group: Count | None = None,
     dynamic: bool = False,
     float_layers: Sequence[str] = (),
 ) -> tuple[Product, dict[str, Any]]:

@@ -18,12 +18,24 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
+from zoo.errors import BadInput
 from zoo.files import write_json
 
 # In the environment of processes that zoo.launch started: the run folder that it made for them, and its process id.
 FOLDER, LAUNCHER = "ZOO_RUN", "ZOO_LAUNCHER"
 PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 T = TypeVar("T")
+OF_TORCHRUN: tuple[str, ...] = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+OF_SLURM: tuple[str, ...] = (
+    "SLURM_NTASKS",
+    "SLURM_STEP_ID",
+    "SLURM_PROCID",
+    "SLURM_LOCALID",
+    "SLURM_NODEID",
+    "SLURM_STEP_TASKS_PER_NODE",
+    "SLURM_NODELIST",
+    "SLURM_JOB_ID",
+)
 
 
 def rank() -> int:
@@ -39,6 +51,33 @@ def world_size() -> int:
 def local_world_size() -> int:
     """Give the number of processes of this run on this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def check_numbers() -> None:
+    """Raise BadInput where a number by which torchrun or SLURM counts processes is none."""
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_PORT", "SLURM_NTASKS"):
+        value = os.environ.pop(name) if not os.environ.get(name, "0").isdecimal() else None
+        if value is not None:  # taken out, since the sentence itself is of the first process only
+            raise BadInput(f"{name}: expected a whole number in the environment, got '{value}'; unset {name}")
+
+
+def check_all_there() -> None:
+    """Raise BadInput where the environment says of this process that it is one of several, and not of which."""
+    its = os.environ
+    by_slurm = _is_task_of_slurm() and "RANK" not in its
+    if not by_slurm and rank() == 0 and world_size() == 1:
+        return
+    starter, names = ("srun", OF_SLURM) if by_slurm else ("torchrun", OF_TORCHRUN)
+    there = [name for name in names if its.get(name)]
+    if lacking := [name for name in names if name not in there]:
+        why = f"{lacking[0]}: expected in the environment with {there[0]}, got nothing"
+    elif not by_slurm and rank() >= world_size():
+        why = f"RANK: expected a number below WORLD_SIZE={world_size()}, got {rank()}"
+    else:
+        return
+    for name in there:
+        del its[name]  # so that this process says it as one alone
+    raise BadInput(f"{why}; start processes with {starter}, or one process with env -u {' -u '.join(there)}")
 
 
 def started_together() -> bool:

@@ -26,8 +26,8 @@ from zoo.callbacks.resume import ResumeCheckpoint
 from zoo.checkpoint import PRODUCT, Product, load_weights, provenance, read_product
 from zoo.compress.recipe import in_integers, replay
 from zoo.data.images import ImageFacts
-from zoo.data.module import ResidentData
-from zoo.errors import BadInput, ZooError, reason
+from zoo.data.module import SPLITS, ResidentData
+from zoo.errors import BadInput, ZooError, choices, reason
 from zoo.files import write_json, write_text
 from zoo.folder import CONFIG, Run
 from zoo.measure.counts import count_macs_of, count_parameters
@@ -36,6 +36,7 @@ from zoo.measure.throughput import TOO_FULL, fastest_batch_size, is_out_of_memor
 from zoo.models.stochastic_depth import StochasticDepth
 from zoo.nets import bare_net, laid_out, net_of
 from zoo.passes import after_fit, read_recipe
+from zoo.ranges import written
 from zoo.tasks.base import Task, parameter_groups
 from zoo.tasks.transfer import hold_frozen_norms
 from zoo.trainer import callback_of
@@ -104,9 +105,11 @@ def _normalise_as_before(run: Run, teachers: list[Product]) -> None:
 
 def _teachers(run: Run) -> list[Product]:
     named = run.cfg.task.teacher
-    if not named:
-        raise BadInput(f"task.teacher={named}: name the model.safetensors of a net that was trained on these data")
-    patterns = [named] if isinstance(named, str) else named
+    patterns = [named] if isinstance(named, str) else list(named) if OmegaConf.is_list(named) else []
+    if not patterns or not all(isinstance(one, str) and one for one in patterns):
+        raise BadInput(
+            f"task.teacher: expected the model.safetensors of a net trained on these data, got {written(named)}"
+        )
     files = [str(Path(file).resolve()) for one in patterns for file in sorted(glob.glob(one)) or [one]]
     run.cfg.task.teacher = files  # so that the run can be resumed from anywhere, with the same ones
     return [read_product(file) for file in files]
@@ -200,6 +203,8 @@ def fit(run: Run, trainer: lightning.Trainer, task: Task, data: ResidentData) ->
         **provenance(),
     }
     callback_of(trainer, TrainingMonitor), callback_of(trainer, ResumeCheckpoint)
+    _check_limits(run.cfg, data)
+    _check_metrics(run.cfg, task)
     if ranks.rank():
         torch.manual_seed(run.cfg.seed + ranks.rank())  # for dropout; the first goes on as a process alone would
     else:  # all is built, so what resume changed is sound
@@ -241,6 +246,32 @@ def _check_norms(run: Run, task: Task, data: ResidentData) -> None:
             f"data.batch_size={data.batch_size}: expected at least {2 * ranks.world_size()} with "
             f"model={run.cfg.choices.model}, in which a batch norm would get one value of each channel"
         ) from error
+
+
+def _check_limits(cfg: DictConfig, data: ResidentData) -> None:
+    """Refuse shares of the batches that are less than one batch, and a validation after more than an epoch has."""
+    batches = {split: len(data.loader(split, "cpu")) for split in SPLITS}
+    for split, num in batches.items():
+        key, limit = f"trainer.limit_{split}_batches", cfg.trainer[f"limit_{split}_batches"]
+        if isinstance(limit, float) and 0 < limit * num < 1:
+            raise BadInput(f"{key}: expected at least {1 / num:.2g}, which is one batch of {num}, got {limit}")
+    interval, limit = cfg.trainer.get("val_check_interval"), cfg.trainer.limit_train_batches
+    num = batches["train"] if limit is None else limit if isinstance(limit, int) else int(limit * batches["train"])
+    if isinstance(interval, int) and interval > num and cfg.trainer.get("check_val_every_n_epoch", 1) is not None:
+        raise BadInput(f"trainer.val_check_interval: expected at most {num}, the batches of an epoch, got {interval}")
+
+
+def _check_metrics(cfg: DictConfig, task: Task) -> None:
+    """Refuse callbacks that watch a metric that no validation measures, before there has been one."""
+    known = {"train/accuracy", *(f"val/{name}" for name in task.meter.compute())}
+    if "ema" in cfg.callbacks:
+        known |= {"val/raw_accuracy", "val/raw_loss"}
+    for name, node in cfg.callbacks.items():
+        for key in ("metric", "monitor"):
+            watched = node.get(key) if node else None
+            if watched is not None and watched not in known:
+                near = choices(watched, known)
+                raise BadInput(f"callbacks.{name}.{key}: expected a metric that is measured, got '{watched}'; {near}")
 
 
 def settled_batch_size(trainer: lightning.Trainer, task: Task, data: ResidentData) -> int:

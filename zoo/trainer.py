@@ -27,8 +27,7 @@ def build_trainer(run: Run) -> lightning.Trainer:
     if settings["accelerator"] == "auto":
         settings["accelerator"] = "cuda" if torch.cuda.is_available() else "cpu"
     settings["precision"] = resolve_precision(settings["precision"], settings["accelerator"])
-    if ranks.world_size() > 1:
-        settings |= _of_many(settings)
+    of_many = _of_many(settings) if ranks.world_size() > 1 else {}
     step = 0 if run.resumed else None
     if run.last_checkpoint:
         step = AtomicCheckpointIO().load_checkpoint(run.last_checkpoint)["global_step"]
@@ -45,6 +44,7 @@ def build_trainer(run: Run) -> lightning.Trainer:
         enable_progress_bar=run.cfg.callbacks.get("progress") is not None,  # or Lightning would show its own
         enable_model_summary=False,
         use_distributed_sampler=False,
+        **of_many,
     )
 
 

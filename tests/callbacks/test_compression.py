@@ -141,6 +141,9 @@ def test_a_lottery_ticket_goes_back_to_early_weights(command, toy, only_run, tmp
     dense = only_run().rename(tmp_path / "dense")
     facts = read_product(dense / "early.safetensors").facts
     assert facts["step"] == 4
+    outcome = command("train", *toy, "compress=prune", f"compress.prune.rewind={dense}/model.safetensors")
+    assert outcome.code == 2
+    assert "compress.prune.rewind: expected an early.safetensors" in outcome.sentence
     line = ["compress.prune.end=0", f"compress.prune.rewind={dense}/early.safetensors", "schedule=constant"]
     still = ["optim.lr=1e-30", "optim.weight_decay=0"]
     again = [f"init_from={dense}/model.safetensors", "compress=prune", *line]
@@ -160,14 +163,15 @@ def test_a_lottery_ticket_goes_back_to_early_weights(command, toy, only_run, tmp
     ("arguments", "sentence"),
     [
         (["compress=prune", "callbacks=ema"], "callbacks=ema averages away"),
-        (["compress=auto"], "init_from=None was asked for; it must be the model.safetensors of a trained net"),
+        (["compress=auto"], "init_from: expected the model.safetensors of a trained net"),
         (["compress=share", "task.max_norm=3"], "compress.share wants shared ones equal"),
         (["compress=prune", "compress.prune.sparsity=1"], "below 1"),
-        (["compress=prune", "compress.prune.begin=0.8"], "begin=0.8, end=0.5: each must be a share of all steps"),
+        (["compress=prune", "compress.prune.begin=0.8"], "begin=0.8, end=0.5: expected moments in this order"),
         (["compress=prune", "compress.prune.sparsity={fc: 0.5}"], "no layer of this net is named 'fc'"),
-        (["compress=prune", "compress.prune.score=size"], "prune.score=size does not fit"),
-        (["compress=share", "compress.share.bits=9"], "a codebook has 1 to 8 bits"),
-        (["compress=share", "compress.share.rate=-1"], "rate=-1 is the price of a bit"),
+        (["compress=prune", "compress.prune.rewind=none"], "no file"),
+        (["compress=prune", "compress.prune.score=size"], "prune.score: expected one of"),
+        (["compress=share", "compress.share.bits=9"], "share.bits: expected a whole number from 1 to 8"),
+        (["compress=share", "compress.share.rate=-1"], "share.rate: expected a number of at least 0"),
     ],
 )
 def test_what_makes_no_sense_is_refused_in_a_sentence(command, toy, tmp_path, arguments, sentence):

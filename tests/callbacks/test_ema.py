@@ -1,6 +1,5 @@
 from types import SimpleNamespace
 
-import pytest
 import torch
 from torch import nn
 
@@ -24,9 +23,3 @@ def test_the_average_is_the_recurrence_of_its_definition_and_validation_sees_it(
     torch.testing.assert_close(net.weight.detach(), expected)
     ema.on_validation_end(SimpleNamespace(), module)
     assert torch.equal(net.weight.detach(), live)
-
-
-@pytest.mark.parametrize("decay", [0.0, 1.0, -1.0])
-def test_decays_that_average_nothing_are_refused(decay):
-    with pytest.raises(ValueError, match="between 0 and 1"):
-        WeightEMA(decay)

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from zoo.data.augment import RandomCrop
 from zoo.data.images import ImageData, channel_statistics
 from zoo.data.mix import CutMix
 from zoo.data.sources import ImageSource, LabelledImages
@@ -76,9 +77,7 @@ def test_evaluation_batches_hold_every_sample_once_in_order():
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"batch_size": 0}, "batch_size=0"),
-        ({"batch_size": -3}, "batch_size=-3"),
-        ({"eval_batch_size": 0}, "eval_batch_size=0"),
+        ({"augment": {"crop": RandomCrop(1000)}}, "augment.crop.padding: expected less"),
         ({"batch_size": 1000}, "larger than the 160 training images"),
         ({"num_classes": 3}, "have 4 classes"),
         ({"num_classes": 7}, "num_classes=7"),

@@ -1,6 +1,7 @@
 """Loading from files of the very formats that are downloaded, and the sentences for those that are not there."""
 
 import gzip
+import shutil
 
 import numpy as np
 import pytest
@@ -102,6 +103,17 @@ def test_missing_data_names_three_ways_to_get_them(tmp_path, monkeypatch):
         torchvision_images("FashionMNIST", str(tmp_path / "empty"), download=False)
     for way in ("data.source.download=true", "dataset-fashion-mnist", "data_root=FOLDER"):
         assert way in str(caught.value)
+
+
+def test_a_cut_file_is_named_and_how_to_have_it_again(fashion_root, tmp_path):
+    """It was said to be downloaded, which torchvision never does while something is there."""
+    shutil.copytree(fashion_root / "FashionMNIST", tmp_path / "FashionMNIST")
+    cut = tmp_path / "FashionMNIST/raw/t10k-images-idx3-ubyte"
+    cut.write_bytes(cut.read_bytes()[:-1])
+    with pytest.raises(BadInput) as caught:
+        torchvision_images("FashionMNIST", str(tmp_path))
+    assert str(caught.value).startswith(f"{cut} is damaged")
+    assert f"delete {cut.parent}" in str(caught.value)
 
 
 def test_a_failed_download_says_so(tmp_path, monkeypatch):

@@ -253,7 +253,7 @@ def test_trials_at_once_have_a_gpu_each_and_share_the_cores(quick, tmp_path, mon
     ("arguments", "sentence"),
     [
         (["optim.lr=0.1"], "there is nothing to search over"),
-        (["optim.lr=1,2", "jobs=0"], "jobs=0 was asked for; it must be a whole number, at least 1"),
+        (["optim.lr=1,2", "jobs=0"], "jobs: expected a whole number of at least 1, got 0"),
         (["optim.lr=1,2", "jobs=9999"], "jobs=9999: expected at most"),
         (["optim.lr=1,2", "sampler=grid"], "sampler=grid is no sampler; choose from random, tpe"),
         (["optim.lrr=1,2"], "there is no setting 'optim.lrr'; in optim did you mean optim.lr"),

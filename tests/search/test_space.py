@@ -36,6 +36,8 @@ def test_a_sweep_of_hydras_is_a_distribution_of_optunas(sweep, expected):
     [
         "tag(log, interval(0, 1))",
         "tag(lin, interval(0, 1))",
+        "interval(1, inf)",
+        "interval(nan, 1)",
         "tag(log, choice(1, 2))",
         "tag(log, range(1, 9, 2))",
     ],

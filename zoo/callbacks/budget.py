@@ -1,7 +1,7 @@
 """Compress as far as a budget of accuracy allows."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import lightning
 import torch
@@ -14,9 +14,12 @@ from zoo.compress.sensitivity import BITS, SPARSITIES, Curve, farthest, prune_on
 from zoo.compress.sharing import Codebook
 from zoo.errors import BadInput
 from zoo.measure.accuracy import points_lost
+from zoo.ranges import Range, Share
 
 SHORTER = 0.1  # steps, each time that those before led out of the budget
 GROWTH = 1.5  # of the tolerance from one round to the next: some ten rounds from half a point to where nothing is left
+
+Points = Annotated[float, Range(0, 100, above=True, below=True)]
 
 
 class AccuracyBudget(Compression):
@@ -29,12 +32,9 @@ class AccuracyBudget(Compression):
     ends beyond the budget is taken back, and steps are shorter from then on. Test data are not touched.
     """
 
-    def __init__(self, max_drop: float = 0.5, share_begin: float = 0.6) -> None:
+    def __init__(self, max_drop: Points = 0.5, share_begin: Share = 0.6) -> None:
         super().__init__()
-        if not 0 < max_drop < 100:
-            raise ValueError(f"max_drop={max_drop} is in points, above 0 and below 100")
         self.max_drop, self.share_begin = max_drop, share_begin
-        self.check_moments()
         self.weights: dict[str, Tensor] = {}
         self.codebooks: dict[str, Codebook] = {}
         self.reference, self.last = 0.0, 0.0  # accuracies

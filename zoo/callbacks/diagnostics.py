@@ -22,6 +22,7 @@ from zoo.errors import BadInput, Interrupted, ZooError
 from zoo.files import write_json
 from zoo.measure import health
 from zoo.measure.reading import Course, Row, read_run
+from zoo.ranges import Count
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -50,9 +51,7 @@ class Diagnostics(lightning.Callback):
     all; the first writes what it saw.
     """
 
-    def __init__(self, every: int = 100) -> None:
-        if every < 1:
-            raise ValueError(f"every={every} must be a number of steps, at least 1")
+    def __init__(self, every: Count = 100) -> None:
         self.every = every
         self.epochs: list[Row] = []
         self.losses: list[float] = []

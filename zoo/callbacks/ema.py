@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from zoo.errors import BadInput
+from zoo.ranges import Between
 
 
 class WeightEMA(lightning.Callback):
@@ -21,9 +22,7 @@ class WeightEMA(lightning.Callback):
     `val/raw_accuracy` and `val/raw_loss`; the task's `meter` is what measures them.
     """
 
-    def __init__(self, decay: float = 0.999) -> None:
-        if not 0 < decay < 1:
-            raise ValueError(f"decay={decay} must lie between 0 and 1, such as 0.999")
+    def __init__(self, decay: Between = 0.999) -> None:
         self.decay = decay
         self.average: dict[str, Tensor] = {}
 

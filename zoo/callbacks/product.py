@@ -9,7 +9,7 @@ import lightning
 
 from zoo import ranks
 from zoo.checkpoint import PRODUCT, save_product
-from zoo.errors import BadInput, choices
+from zoo.ranges import Index
 
 
 class BestProduct(lightning.Callback):
@@ -30,8 +30,6 @@ class BestProduct(lightning.Callback):
         if trainer.sanity_checking:
             return
         metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
-        if self.metric is not None and self.metric not in metrics:
-            raise BadInput(f"callbacks.product.metric={self.metric} is not measured; {choices(self.metric, metrics)}")
         if self.metric is None or self._beats(metrics):
             self._write(trainer, pl_module, {"epoch": trainer.current_epoch, "metrics": metrics})
 
@@ -60,9 +58,7 @@ class BestProduct(lightning.Callback):
 class EarlyWeights(lightning.Callback):
     """Write the weights as they are after so many steps into early.safetensors, for lottery tickets to go back to."""
 
-    def __init__(self, step: int = 500) -> None:
-        if step < 0:
-            raise ValueError(f"step={step} must be a number of steps, 0 for the first weights")
+    def __init__(self, step: Index = 500) -> None:
         self.step = step
 
     def on_train_batch_start(

@@ -1,5 +1,6 @@
 """Prune while training."""
 
+import copy
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -12,6 +13,8 @@ from zoo.callbacks.compression import Compression, keep_from_now_on, net_of, sta
 from zoo.checkpoint import load_weights, read_product
 from zoo.compress import pruning
 from zoo.compress.pruning import Score, by_layer, prunable, sparsity_of
+from zoo.errors import BadInput
+from zoo.ranges import BelowOne, Between, Count, Share
 
 
 class Pruning(Compression):
@@ -26,24 +29,17 @@ class Pruning(Compression):
 
     def __init__(
         self,
-        sparsity: float | Mapping[str, float] = 0.9,
+        sparsity: Between | Mapping[str, BelowOne] = 0.9,
         per_layer: bool = False,
         score: Score = "magnitude",
-        begin: float = 0.0,
-        end: float = 0.5,
-        every: int = 50,
-        regrow: float = 0.0,
-        regrow_until: float = 0.75,
+        begin: Share = 0.0,
+        end: Share = 0.5,
+        every: Count = 50,
+        regrow: BelowOne = 0.0,
+        regrow_until: Share = 0.75,
         rewind: str | None = None,
     ) -> None:
         super().__init__()
-        shares = sparsity.values() if isinstance(sparsity, Mapping) else [sparsity]
-        if not all(0 <= share < 1 for share in shares):
-            raise ValueError(f"sparsity={sparsity}: a share of zeros is at least 0 and below 1")
-        if every < 1:
-            raise ValueError(f"every={every} steps must be at least 1")
-        if not 0 <= regrow < 1:
-            raise ValueError(f"regrow={regrow} must be a share of the survivors, at least 0 and below 1")
         self.sparsity, self.per_layer, self.score = sparsity, per_layer, score
         self.begin, self.end, self.every = begin, end, every
         self.regrow, self.regrow_until, self.rewind = regrow, regrow_until, rewind
@@ -53,6 +49,17 @@ class Pruning(Compression):
 
     def moments(self) -> dict[str, float]:
         return {"begin": self.begin, "end": self.end, **({"regrow_until": self.regrow_until} if self.regrow else {})}
+
+    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        super().on_fit_start(trainer, pl_module)
+        if self.rewind:  # now, since it is read after the last pruning only
+            product = read_product(self.rewind)
+            if "step" not in product.facts:
+                raise BadInput(
+                    "compress.prune.rewind: expected an early.safetensors, as callbacks=early_weights writes it, "
+                    f"got '{self.rewind}'"
+                )
+            load_weights(copy.deepcopy(net_of(pl_module)), product)
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)

@@ -7,6 +7,7 @@ import lightning
 from zoo.callbacks.compression import Compression, net_of, step_at
 from zoo.compress.quantize import FakeQuantizedNet
 from zoo.errors import BadInput
+from zoo.ranges import Share
 
 
 class QuantizationSchedule(Compression):
@@ -15,7 +16,7 @@ class QuantizationSchedule(Compression):
     What int8 will compute with stands still from there, and the weights settle around it (Krishnamoorthi, 2018, 3.2).
     """
 
-    def __init__(self, freeze_norms: float = 0.5, freeze_ranges: float = 0.75) -> None:
+    def __init__(self, freeze_norms: Share = 0.5, freeze_ranges: Share = 0.75) -> None:
         super().__init__()
         self.freeze_norms, self.freeze_ranges = freeze_norms, freeze_ranges
         self.check_moments()

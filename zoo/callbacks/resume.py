@@ -19,6 +19,7 @@ from zoo import ranks
 from zoo.errors import BadInput, Interrupted, reason
 from zoo.files import replacing
 from zoo.folder import LAST
+from zoo.ranges import NotNegative
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -49,7 +50,7 @@ class ResumeCheckpoint(Checkpoint):
     Lightning saves stand the states of the random number generators.
     """
 
-    def __init__(self, every_minutes: float = 10) -> None:
+    def __init__(self, every_minutes: NotNegative = 10) -> None:
         self.every_minutes = every_minutes
         self._signal: int | None = None
         self._saved = 0.0

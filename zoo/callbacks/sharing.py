@@ -1,8 +1,7 @@
 """Share weights while training."""
 
-import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import lightning
 from torch import Tensor
@@ -11,6 +10,9 @@ from zoo.callbacks.compression import Compression, keep_from_now_on, net_of, sta
 from zoo.compress.pruning import by_layer, prunable
 from zoo.compress.sharing import MOST_BITS, Codebook, Init, bits_by_budget, share
 from zoo.errors import BadInput
+from zoo.ranges import NotNegative, Range, Share
+
+Bits = Annotated[int, Range(1, MOST_BITS)]
 
 
 class WeightSharing(Compression):
@@ -26,24 +28,14 @@ class WeightSharing(Compression):
 
     def __init__(
         self,
-        bits: int | Mapping[str, int] = 5,
-        mean_bits: float | None = None,
+        bits: Bits | Mapping[str, Bits] = 5,
+        mean_bits: Annotated[float, Range(1, MOST_BITS)] | None = None,
         init: Init = "linear",
-        rate: float = 0.0,
-        begin: float = 0.75,
+        rate: NotNegative = 0.0,
+        begin: Share = 0.75,
     ) -> None:
         super().__init__()
-        given = [*bits.values()] if isinstance(bits, Mapping) else [bits]
-        if not all(type(one) is int and 1 <= one <= MOST_BITS for one in given):
-            raise ValueError(f"bits={bits}: a codebook has 1 to {MOST_BITS} bits")
-        if mean_bits is not None and not 1 <= mean_bits <= MOST_BITS:
-            raise ValueError(
-                f"mean_bits={mean_bits} must lie between 1 and {MOST_BITS}, or be null for `bits` of each layer"
-            )
-        if not 0 <= rate < math.inf:
-            raise ValueError(f"rate={rate} is the price of a bit, in variances: 0 and more, such as 0.005")
         self.bits, self.mean_bits, self.init, self.rate, self.begin = bits, mean_bits, init, rate, begin
-        self.check_moments()
         self.weights: dict[str, Tensor] = {}
         self.codebooks: dict[str, Codebook] = {}
         self.before: dict[str, float] = {}

@@ -22,6 +22,7 @@ from zoo.models.activations import Maxout
 from zoo.models.attention import Attention
 from zoo.models.lenet import TableConv2d, TrainablePool2d
 from zoo.models.resnet import PadShortcut
+from zoo.ranges import Between, Count
 
 TOLERANCE = 0.05  # of a target of MACs
 LEAST_ROUNDED = 16  # channels: what is narrower is pruned one by one
@@ -34,11 +35,11 @@ def prune_channels(
     *,
     example: tuple[Tensor, ...],
     batches: Iterable[tuple[Tensor, Tensor]] = (),
-    ratio: float = 0.5,
-    macs: float | None = None,
+    ratio: Between = 0.5,
+    macs: Between | None = None,
     importance: Name = "magnitude",
     scope: Literal["layer", "global"] = "layer",
-    round_to: int = 8,
+    round_to: Count = 8,
 ) -> Step:
     """Prune `ratio` of all channels or, with `macs`, as many as leave that share of multiply-accumulates within 5 %.
 
@@ -48,7 +49,7 @@ def prune_channels(
     one sample, on the meta device; `batches` of images and labels are for importance `taylor`. BadInput for a net or a
     target that does not allow it.
     """
-    _check(net, example, ratio, macs, round_to)
+    _check(net, example)
     shadow = shadow_of(net)
     layers = layers_of(shadow, example)
     groups = groups_of(
@@ -75,16 +76,11 @@ def prune_channels(
     }
 
 
-def _check(net: nn.Module, example: tuple[Tensor, ...], ratio: float, macs: float | None, round_to: int) -> None:
+def _check(net: nn.Module, example: tuple[Tensor, ...]) -> None:
     if len(example) > 1:
         raise BadInput(f"compress=prune_channels is for nets of images, and {type(net).__name__} reads sequences")
     if any(isinstance(module, Maxout) for module in net.modules()):
         raise BadInput("compress=prune_channels cannot part the pairs of model.activation=maxout; any other will do")
-    for name, share in (("ratio", ratio), ("macs", 0.5 if macs is None else macs)):
-        if not 0 < share < 1:
-            raise BadInput(f"compress.before_fit.channels.{name}={share} must lie between 0 and 1, such as 0.5")
-    if round_to < 1:
-        raise BadInput(f"compress.before_fit.channels.round_to={round_to} must be at least 1")
 
 
 def _scorer(net: nn.Module, importance: Name) -> Importance:

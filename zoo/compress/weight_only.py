@@ -107,6 +107,10 @@ def weight_only(
     layers = [name for name in layers if name not in kept]
     if not layers:
         raise BadInput(f"{type(net).__name__} has no layer left whose weights could become integers")
+    tensors = [p for name in layers for p in net.get_submodule(name).parameters(recurse=False) if p.ndim > 1]
+    longest = max(p[0].numel() for p in tensors)
+    if group is not None and group > longest:
+        raise BadInput(f"group: expected at most {longest}, which all of a channel's weights are, or null, got {group}")
     step = {"pass": "weight_only", "bits": bits, "group": group, "dynamic": dynamic, "layers": layers}
     hold_integers(net, [step])
     return step

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from zoo.data import colour, geometry
 from zoo.data.draws import Draws
+from zoo.ranges import Count, Share
 
 MOST_DRAWN = 10  # rectangles, of which the first that fits into the image is cut
 NUM_DRAWS = 2 * MOST_DRAWN + 2  # numbers that are drawn for an image that is cut
@@ -21,11 +22,7 @@ NUM_DRAWS = 2 * MOST_DRAWN + 2  # numbers that are drawn for an image that is cu
 class RandomCrop:
     """Pad with black by `padding` px on every side and cut each image's original size at a random place."""
 
-    padding: int
-
-    def __post_init__(self) -> None:
-        if self.padding < 1:
-            raise ValueError(f"padding={self.padding} px must be at least 1; null in its place crops nothing")
+    padding: Count
 
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:
         n, c, h, w = images.shape
@@ -83,11 +80,9 @@ class RandomResizedCrop(Cut):
 
     area: tuple[float, float] = (0.08, 1.0)
     aspect: tuple[float, float] = (3 / 4, 4 / 3)
-    size: int | None = None
+    size: Count | None = None
 
     def __post_init__(self) -> None:
-        if self.size is not None and self.size < 1:
-            raise ValueError(f"size={self.size} px must be at least 1, or null for the images' own")
         _check_range("area", self.area, 1)
         _check_range("aspect", self.aspect, math.inf)
 
@@ -138,14 +133,9 @@ def _corner(place: Tensor, *free: Tensor) -> tuple[Tensor, Tensor]:
 class ColorJitter:
     """Change brightness, contrast and colour images' saturation, in this order, by factors within 1 ± the number."""
 
-    brightness: float = 0.4
-    contrast: float = 0.4
-    saturation: float = 0.4
-
-    def __post_init__(self) -> None:
-        for name in ("brightness", "contrast", "saturation"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}={getattr(self, name)} must lie between 0 and 1")
+    brightness: Share = 0.4
+    contrast: Share = 0.4
+    saturation: Share = 0.4
 
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:
         draw = 2 * draws.uniform(3, len(images)) - 1
@@ -158,10 +148,7 @@ class ColorJitter:
 class RandomFlip:
     """Mirror each image left to right with the given probability."""
 
-    probability: float = 0.5
-
-    def __post_init__(self) -> None:
-        _check_probability(self.probability)
+    probability: Share = 0.5
 
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:
         chosen = draws.uniform(1, len(images))[0] < self.probability
@@ -179,12 +166,11 @@ class RandomErasing:
     does not fit is cut to the image, where the paper draws again.
     """
 
-    probability: float = 0.5
+    probability: Share = 0.5
     area: tuple[float, float] = (0.02, 0.4)
     aspect: tuple[float, float] = (0.3, 1 / 0.3)
 
     def __post_init__(self) -> None:
-        _check_probability(self.probability)
         _check_range("area", self.area, 1)
         _check_range("aspect", self.aspect, math.inf)
 
@@ -223,8 +209,3 @@ def _check_range(name: str, pair: Sequence[object], most: float) -> None:
     numbers = [x for x in pair if isinstance(x, int | float)]
     if len(pair) != 2 or len(numbers) != 2 or not 0 < numbers[0] <= numbers[1] <= most:
         raise ValueError(f"{name}={list(pair)} must be two numbers above 0 and up to {most}, the smaller one first")
-
-
-def _check_probability(probability: float) -> None:
-    if not 0 <= probability <= 1:
-        raise ValueError(f"probability={probability} must lie between 0 and 1")

@@ -16,6 +16,7 @@ from zoo.data.images import ImageData
 from zoo.data.pictures import suffixes
 from zoo.data.sources import ImageSource, LabelledImages
 from zoo.errors import BadInput, reason
+from zoo.ranges import Count, Index, Text
 
 MOST_PER_CORE = 8  # worker processes, which on slow disks wait more than they compute
 log = logging.getLogger("zoo")
@@ -36,17 +37,15 @@ class ImageFolders(ImageData):
     def __init__(
         self,
         *,
-        root: str,
-        train: str = "train",
-        test: str | None = "val",
-        image_size: int = 224,
-        num_workers: int | None = None,
+        root: Text,
+        train: Text = "train",
+        test: Text | None = "val",
+        image_size: Count = 224,
+        num_workers: Index | None = None,
         decoder: Decoder = "cpu",
         background: str = "white",
         **settings: Any,
     ) -> None:
-        if num_workers is not None and num_workers < 0:
-            raise BadInput(f"data.num_workers={num_workers} must be at least 0, or null for one a CPU core")
         if not _is_utf8(root):
             raise BadInput(f"data.root: expected a name in UTF-8, got {os.fsencode(root)!r}")
         _check_colour(background)

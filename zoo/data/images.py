@@ -5,13 +5,13 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
 from zoo import memory
-from zoo.data.augment import Cut
+from zoo.data.augment import Cut, RandomCrop
 from zoo.data.decoding import ImageFiles
 from zoo.data.loader import Augmentation, BatchLoader
 from zoo.data.mix import Mix
@@ -19,6 +19,7 @@ from zoo.data.module import ResidentData, Split
 from zoo.data.sources import ImageSource, LabelledImages
 from zoo.data.splits import fold_sizes, split_hash, stratified_split
 from zoo.errors import BadInput
+from zoo.ranges import Count, Index, Positive, Range
 
 Cache = Literal["auto", "device", "host", "none"]
 NUM_FOR_STATISTICS = 2000  # images, of those in files
@@ -60,20 +61,20 @@ class ImageData(ResidentData):
     def __init__(
         self,
         source: Callable[[], ImageSource],
-        num_classes: int | None,
-        in_channels: int,
-        image_size: int,
-        num_validation: int,
-        num_test: int = 0,
-        folds: int | None = None,
-        fold: int = 0,
-        batch_size: int = 128,
-        eval_batch_size: int = 500,
+        num_classes: Count | None,
+        in_channels: Count,
+        image_size: Count,
+        num_validation: Index,
+        num_test: Index = 0,
+        folds: Annotated[int, Range(2)] | None = None,
+        fold: Index = 0,
+        batch_size: Count = 128,
+        eval_batch_size: Count = 500,
         augment: Mapping[str, Augmentation | None] | None = None,
         mix: Mix | None = None,
-        distinct_epochs: int | None = None,
+        distinct_epochs: Count | None = None,
         mean: list[float] | None = None,
-        std: list[float] | None = None,
+        std: list[Positive] | None = None,
         cache: Cache = "auto",
         seed: int = 0,
         split_seed: int = 0,
@@ -96,10 +97,13 @@ class ImageData(ResidentData):
                 raise BadInput(
                     f"data.{name}={value} is no augmentation; say {{_target_: zoo.data.mix.CutMix}}, or null"
                 )
+        for name, value in (augment or {}).items():
+            if isinstance(value, RandomCrop) and value.padding >= image_size:
+                raise BadInput(
+                    f"data.augment.{name}.padding: expected less than the images' {image_size} px, got {value.padding}"
+                )
         if mix is not None and batch_size < 2:
             raise BadInput(f"data.mix wants two images and more, and data.batch_size={batch_size}")
-        if distinct_epochs is not None and distinct_epochs < 1:
-            raise BadInput(f"data.distinct_epochs={distinct_epochs} must be at least 1, or null for no end of them")
         self.source, self.num_classes, self.in_channels, self.image_size = source, num_classes, in_channels, image_size
         self.num_validation, self.num_test = num_validation, num_test
         self.folds, self.fold = folds, fold

@@ -8,11 +8,14 @@ for the device.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 from torch import Tensor
 
 from zoo.data.draws import Draws
+from zoo.ranges import Range, Share
 
+Alpha = Annotated[float, Range(0, 100, above=True)]  # beyond, Python's Beta(α, α) draws for ever
 Mix = Callable[[Tensor, Tensor, Draws], tuple[Tensor, Tensor]]
 
 
@@ -20,10 +23,7 @@ Mix = Callable[[Tensor, Tensor, Draws], tuple[Tensor, Tensor]]
 class MixUp:
     """Blend each image with another in shares of λ and 1 - λ, λ ~ Beta(α, α) (Zhang et al., "mixup", 2017)."""
 
-    alpha: float = 0.2
-
-    def __post_init__(self) -> None:
-        _check_alpha(self.alpha)
+    alpha: Alpha = 0.2
 
     def __call__(self, images: Tensor, shares: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
         kept = draws.once().betavariate(self.alpha, self.alpha)
@@ -38,13 +38,8 @@ class CutMix:
     that was pasted. A batch is mixed with the given probability.
     """
 
-    alpha: float = 1.0
-    probability: float = 1.0
-
-    def __post_init__(self) -> None:
-        _check_alpha(self.alpha)
-        if not 0 <= self.probability <= 1:
-            raise ValueError(f"probability={self.probability} must lie between 0 and 1")
+    alpha: Alpha = 1.0
+    probability: Share = 1.0
 
     def __call__(self, images: Tensor, shares: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
         draw = draws.once()
@@ -62,8 +57,3 @@ class CutMix:
 def _window(centre: int, length: float, size: int) -> slice:
     half = int(length) // 2
     return slice(max(0, centre - half), min(size, centre + half))
-
-
-def _check_alpha(alpha: float) -> None:
-    if not 0 < alpha < float("inf"):
-        raise ValueError(f"alpha={alpha} must be a number above 0; null in place of the whole mixes nothing")

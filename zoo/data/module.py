@@ -1,29 +1,27 @@
 """What every data set has in common as a LightningDataModule."""
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import lightning
 import torch
 
-from zoo.errors import BadInput
+from zoo.ranges import Count
 
 Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
 
 
 class ResidentData(lightning.LightningDataModule, ABC):
     """Keep a whole data set near the training device and hand out loaders that can be saved in mid-epoch.
 
-    `batch_size` is of all processes together, `eval_batch_size` of each. BadInput where one is below 1.
+    `batch_size` is of all processes together, `eval_batch_size` of each.
     """
 
     kind: ClassVar[str]  # what a task must be made for: images or sequences
 
-    def __init__(self, batch_size: int, eval_batch_size: int, seed: int) -> None:
+    def __init__(self, batch_size: Count, eval_batch_size: Count, seed: int) -> None:
         super().__init__()
-        for name, size in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
-            if size < 1:
-                raise BadInput(f"data.{name}={size} was asked for; it must be at least 1")
         self.batch_size, self.eval_batch_size, self.seed = batch_size, eval_batch_size, seed
         self._train_state: dict[str, int] | None = None
 

@@ -6,12 +6,14 @@ drawn on the host, since the images of each are taken together and nothing may w
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from zoo.data import colour, geometry
 from zoo.data.draws import Draws
+from zoo.ranges import Count, Range
 
 NUM_LEVELS = 31
 Operation = Callable[[Tensor, Tensor, Tensor], Tensor]  # images, level of 0…1 and sign of ±1 of each
@@ -33,14 +35,8 @@ class RandAugment:
     `magnitude` is 0…30. The space is torchvision's, whose strengths are those of AutoAugment's authors.
     """
 
-    num_ops: int = 2
-    magnitude: int = 9
-
-    def __post_init__(self) -> None:
-        if self.num_ops < 1:
-            raise ValueError(f"num_ops={self.num_ops} must be at least 1; null in place of the whole changes nothing")
-        if not 0 <= self.magnitude < NUM_LEVELS:
-            raise ValueError(f"magnitude={self.magnitude} must lie between 0 and {NUM_LEVELS - 1}")
+    num_ops: Count = 2
+    magnitude: Annotated[int, Range(0, NUM_LEVELS - 1)] = 9
 
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:
         h, w = images.shape[-2:]

@@ -14,6 +14,7 @@ from zoo.data.module import ResidentData, Split
 from zoo.data.pairs import Pairs, Symbols, Unit, cmudict, reversed_letters, split_text, tab_separated
 from zoo.data.sequence_loader import SequenceLoader, Sequences
 from zoo.errors import BadInput
+from zoo.ranges import Count
 
 PAD, START, END = SPECIALS = range(3)
 NAMES_OF_SPECIALS = ["<pad>", "<start>", "<end>"]
@@ -51,12 +52,12 @@ class SequenceData(ResidentData):
     def __init__(
         self,
         source: Callable[[], Pairs],
-        num_source_tokens: int | None = None,
-        num_target_tokens: int | None = None,
+        num_source_tokens: Count | None = None,
+        num_target_tokens: Count | None = None,
         source_unit: Unit = "character",
-        max_length: int = 64,
-        batch_size: int = 256,
-        eval_batch_size: int = 500,
+        max_length: Count = 64,
+        batch_size: Count = 256,
+        eval_batch_size: Count = 500,
         seed: int = 0,
     ) -> None:
         super().__init__(batch_size, eval_batch_size, seed)
@@ -164,7 +165,7 @@ class PairsInFile(SequenceData):
         path: str,
         source_unit: Unit = "character",
         target_unit: Unit = "word",
-        max_length: int = 64,
+        max_length: Count = 64,
         **settings: Any,
     ) -> None:
         source = partial(tab_separated, path, source_unit, target_unit, max_length)
@@ -174,7 +175,7 @@ class PairsInFile(SequenceData):
 class ReversedLetters(SequenceData):
     """Words of eight letters to be written backwards, for tests: a net with attention learns it in a minute."""
 
-    def __init__(self, num_pairs: int = 2000, **settings: Any) -> None:
+    def __init__(self, num_pairs: Count = 2000, **settings: Any) -> None:
         super().__init__(partial(reversed_letters, num_pairs), **settings)
 
 

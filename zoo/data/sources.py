@@ -73,11 +73,27 @@ def torchvision_images(
         with contextlib.redirect_stdout(io.StringIO()):  # CIFAR prints "Files already downloaded"
             splits = [kind(root, train=train, download=download) for train in (True, False)]
     except Exception as error:  # a missing file, no network, a bad checksum, a truncated archive: all mean "no data"
+        if damaged := _damaged(Path(root) / dataset / "raw"):
+            raise BadInput(
+                f"{damaged} is damaged ({reason(error)}); delete {damaged.parent}, and {dataset} is fetched again"
+            ) from error
         raise BadInput(_how_to_get(dataset, root, download, error)) from error
     train, test = (
         LabelledImages(_channels_first(torch.as_tensor(split.data)), torch.as_tensor(split.targets)) for split in splits
     )
     return ImageSource(train, test, list(splits[0].classes))
+
+
+def _damaged(raw: Path) -> Path | None:
+    """Return a file of MNIST's kind that is there and cannot be read, which keeps torchvision from downloading it."""
+    from torchvision.datasets.mnist import read_sn3_pascalvincent_tensor
+
+    for file in sorted(raw.glob("*-ubyte")):
+        try:
+            read_sn3_pascalvincent_tensor(str(file))
+        except Exception:  # a header or a length that is wrong
+            return file
+    return None
 
 
 def _channels_first(images: Tensor) -> Tensor:

@@ -8,6 +8,8 @@ takes whatever is left of the image, so that any size of 16 px and more fits.
 import torch
 from torch import Tensor, nn
 
+from zoo.ranges import Count
+
 LOGIT_SCALE = 1 / 9
 
 
@@ -17,7 +19,7 @@ class AirBench(nn.Module):
     head_names = ("head",)
 
     def __init__(
-        self, in_channels: int = 3, num_classes: int = 10, widths: tuple[int, int, int] = (64, 256, 256)
+        self, in_channels: Count = 3, num_classes: Count = 10, widths: tuple[Count, Count, Count] = (64, 256, 256)
     ) -> None:
         super().__init__()
         stem = 8 * in_channels  # twice as many as a patch of 2×2 has numbers

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from zoo.models.activations import Activation, activate, pieces
 from zoo.models.init import draw_in_unit_bounds
+from zoo.ranges import BelowOne, Count
 
 SMALL_IMAGE_PX = 64
 
@@ -55,11 +56,11 @@ class AlexNet(nn.Module):
 
     def __init__(
         self,
-        in_channels: int = 3,
-        num_classes: int = 1000,
-        image_size: int = 224,
+        in_channels: Count = 3,
+        num_classes: Count = 1000,
+        image_size: Count = 224,
         year: Literal[2012, 2014] = 2014,
-        dropout: float = 0.5,
+        dropout: BelowOne = 0.5,
         activation: Activation = "relu",
     ) -> None:
         super().__init__()

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from zoo.ranges import Count
+
 PAD, START, END = 0, 1, 2  # tokens that every sequence net and every sequence data set agree on
 State = tuple[Tensor, ...]
 
@@ -22,7 +24,7 @@ class Decodes(Protocol):
 
 
 @torch.no_grad()
-def greedy(net: Decodes | Any, source: Tensor, max_length: int) -> Tensor:
+def greedy(net: Decodes | Any, source: Tensor, max_length: Count) -> Tensor:
     """Follow the most likely token from START to END: (N, up to max_length), with PAD from END on."""
     state = net.begin(source)
     tokens = source.new_full((len(source),), START)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from zoo.models.activations import Activation, activate, pieces
 from zoo.models.logits import Logits
+from zoo.ranges import BelowOne, Count
 
 SMALL_IMAGE_PX = 64
 
@@ -107,13 +108,13 @@ class GoogLeNet(nn.Module):
 
     def __init__(
         self,
-        in_channels: int = 3,
-        num_classes: int = 1000,
-        image_size: int = 224,
+        in_channels: Count = 3,
+        num_classes: Count = 1000,
+        image_size: Count = 224,
         kernel_5x5: bool = False,
         aux_heads: bool = True,
-        dropout: float = 0.2,
-        aux_dropout: float = 0.7,
+        dropout: BelowOne = 0.2,
+        aux_dropout: BelowOne = 0.7,
         activation: Activation = "relu",
     ) -> None:
         super().__init__()

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from zoo.models.activations import Activation
 from zoo.models.googlenet import Conv, ConvNorm, initialise_inception
 from zoo.models.logits import Logits
+from zoo.ranges import BelowOne, Count
 
 SMALL_IMAGE_PX = 74  # the published net leaves nothing of these
 AUXILIARY_PX = 299  # from here on its auxiliary head has the 17 × 17 places it needs
@@ -125,11 +126,11 @@ class InceptionV3(nn.Module):
 
     def __init__(
         self,
-        in_channels: int = 3,
-        num_classes: int = 1000,
-        image_size: int = 299,
+        in_channels: Count = 3,
+        num_classes: Count = 1000,
+        image_size: Count = 299,
         aux_heads: bool = True,
-        dropout: float = 0.5,
+        dropout: BelowOne = 0.5,
         activation: Activation = "relu",
     ) -> None:
         super().__init__()

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from zoo.models.activations import Activation, activate, pieces
 from zoo.models.init import draw_in_unit_bounds, draw_uniform, fans
+from zoo.ranges import Count
 
 # Table I of the paper: which of the six maps of S2 (rows) each of the sixteen maps of C3 (columns) sees.
 C3_TABLE = (
@@ -75,9 +76,9 @@ class LeNet5(nn.Module):
 
     def __init__(
         self,
-        in_channels: int = 1,
-        num_classes: int = 10,
-        image_size: int = 32,
+        in_channels: Count = 1,
+        num_classes: Count = 10,
+        image_size: Count = 32,
         c3: Literal["full", "table"] = "full",
         pooling: Literal["max", "average", "trainable"] = "max",
         activation: Activation = "relu",
@@ -124,7 +125,7 @@ class LeNet5Caffe(nn.Module):
 
     head_names = ("ip2",)
 
-    def __init__(self, in_channels: int = 1, num_classes: int = 10, image_size: int = 28) -> None:
+    def __init__(self, in_channels: Count = 1, num_classes: Count = 10, image_size: Count = 28) -> None:
         super().__init__()
         side = _side_after_features(image_size, 0)
         self.conv1 = nn.Conv2d(in_channels, 20, 5)
@@ -151,7 +152,7 @@ class LeNet300(nn.Module):
     head_names = ("layers.5",)
 
     def __init__(
-        self, in_channels: int = 1, num_classes: int = 10, image_size: int = 28, activation: Activation = "relu"
+        self, in_channels: Count = 1, num_classes: Count = 10, image_size: Count = 28, activation: Activation = "relu"
     ) -> None:
         super().__init__()
         per = pieces(activation)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.models.decoding import PAD, State
+from zoo.ranges import BelowOne, Count
 
 
 class BothWays(nn.Module):
@@ -37,12 +38,12 @@ class LSTMSeq2Seq(nn.Module):
 
     def __init__(
         self,
-        num_source_tokens: int,
-        num_target_tokens: int,
-        width: int = 256,
-        encoder_depth: int = 2,
-        decoder_depth: int = 1,
-        dropout: float = 0.2,
+        num_source_tokens: Count,
+        num_target_tokens: Count,
+        width: Count = 256,
+        encoder_depth: Count = 2,
+        decoder_depth: Count = 1,
+        dropout: BelowOne = 0.2,
     ) -> None:
         super().__init__()
         if width % 2:

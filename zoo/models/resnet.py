@@ -7,7 +7,7 @@ it where the paper has it. Images up to 64 px get a 3×3 stem of stride 1 withou
 ones the 7×7 stem. Convolutions start as He et al. drew them in 2015, by fan-out; the head in ±1/√fan-in.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from zoo.models.activations import Activation, activate
 from zoo.models.init import draw_in_unit_bounds
 from zoo.models.stochastic_depth import StochasticDepth, decay_linearly
+from zoo.ranges import BelowOne, Count, NotEmpty
 
 SMALL_IMAGE_PX = 64
 
@@ -124,7 +125,7 @@ class ResNet(nn.Module):
     `depths` and `widths` are the number of blocks and their (inner) maps, one entry a stage; each stage but the first
     halves the image. `shortcut` is what carries x past a change of shape: a 1×1 projection (option B) or zero padding
     (option A). `stochastic_depth` is the probability that training drops the last block's branch. Raises ValueError
-    where that lies outside [0, 1), where the two lists differ in length, and for maxout, which a sum does not allow.
+    where the two lists differ in length, and for maxout, which a sum does not allow.
     """
 
     head_names = ("fc",)
@@ -132,16 +133,16 @@ class ResNet(nn.Module):
     def __init__(
         self,
         block: Literal["basic", "bottleneck"],
-        depths: list[int],
-        widths: list[int],
-        in_channels: int = 3,
-        num_classes: int = 1000,
-        image_size: int = 224,
+        depths: Annotated[list[Count], NotEmpty()],
+        widths: list[Count],
+        in_channels: Count = 3,
+        num_classes: Count = 1000,
+        image_size: Count = 224,
         shortcut: Literal["projection", "pad"] = "projection",
         preactivation: bool = False,
         stride_on: Literal["1x1", "3x3"] = "3x3",
         activation: Activation = "relu",
-        stochastic_depth: float = 0.0,
+        stochastic_depth: BelowOne = 0.0,
     ) -> None:
         super().__init__()
         if len(depths) != len(widths):

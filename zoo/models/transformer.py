@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from zoo.models.activations import Activation, activate, pieces
 from zoo.models.attention import Attention
 from zoo.models.decoding import PAD, State
+from zoo.ranges import BelowOne, Count
 
 
 class EncoderLayer(nn.Module):
@@ -95,19 +96,19 @@ class Transformer(nn.Module):
 
     def __init__(
         self,
-        num_source_tokens: int,
-        num_target_tokens: int,
-        width: int = 512,
-        encoder_depth: int = 6,
-        decoder_depth: int = 6,
-        num_heads: int = 8,
-        mlp_width: int = 2048,
-        dropout: float = 0.1,
+        num_source_tokens: Count,
+        num_target_tokens: Count,
+        width: Count = 512,
+        encoder_depth: Count = 6,
+        decoder_depth: Count = 6,
+        num_heads: Count = 8,
+        mlp_width: Count = 2048,
+        dropout: BelowOne = 0.1,
         norm: Literal["pre", "post"] = "pre",
         positions: Literal["sinusoidal", "learned"] = "sinusoidal",
         share: Literal["none", "output", "all"] = "output",
         activation: Activation = "relu",
-        max_length: int = 64,
+        max_length: Count = 64,
     ) -> None:
         super().__init__()
         if width % num_heads or width % 2:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from zoo.models.activations import Activation, activate, pieces
 from zoo.models.init import initialise
+from zoo.ranges import BelowOne, Count
 
 SMALL_IMAGE_PX = 64
 
@@ -33,10 +34,10 @@ class VGG(nn.Module):
         self,
         depth: Literal[11, 13, 16, 19],
         batch_norm: bool = False,
-        in_channels: int = 3,
-        num_classes: int = 1000,
-        image_size: int = 224,
-        dropout: float = 0.5,
+        in_channels: Count = 3,
+        num_classes: Count = 1000,
+        image_size: Count = 224,
+        dropout: BelowOne = 0.5,
         activation: Activation = "relu",
     ) -> None:
         super().__init__()

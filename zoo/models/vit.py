@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from zoo.models.activations import Activation, activate, pieces
 from zoo.models.attention import Attention
 from zoo.models.stochastic_depth import StochasticDepth, decay_linearly
+from zoo.ranges import BelowOne, Count
 
 SMALL_IMAGE_PX = 64
 SMALL_PATCH_PX, LARGE_PATCH_PX = 4, 16
@@ -69,16 +70,16 @@ class ViT(nn.Module):
 
     def __init__(
         self,
-        width: int,
-        depth: int,
-        num_heads: int,
-        patch_size: int = 16,
-        in_channels: int = 3,
-        num_classes: int = 1000,
-        image_size: int = 224,
-        dropout: float = 0.0,
+        width: Count,
+        depth: Count,
+        num_heads: Count,
+        patch_size: Count = 16,
+        in_channels: Count = 3,
+        num_classes: Count = 1000,
+        image_size: Count = 224,
+        dropout: BelowOne = 0.0,
         activation: Activation = "gelu",
-        stochastic_depth: float = 0.0,
+        stochastic_depth: BelowOne = 0.0,
     ) -> None:
         super().__init__()
         patch = SMALL_PATCH_PX if image_size <= SMALL_IMAGE_PX and patch_size >= LARGE_PATCH_PX else patch_size

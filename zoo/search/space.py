@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -80,6 +81,8 @@ def _distribution(override: Override) -> BaseDistribution:
     whole = isinstance(sweep.start, int) and all(value.lstrip("-").isdigit() for value in values)
     number, kind = (int, IntDistribution) if whole else (float, FloatDistribution)  # type: Any, Any
     low, high = sorted((number(values[0]), number(values[-1])))
+    if not math.isfinite(high - low):
+        raise BadInput(f"{override.input_line}: expected an interval between two numbers")
     step = {"step": number(abs(sweep.step))} if isinstance(sweep, RangeSweep) else {}
     try:
         return kind(low, high, log=log, **step)

@@ -112,9 +112,6 @@ def _check(cfg: DictConfig) -> None:
         )
     if cfg.resume:
         raise BadInput("resume is for runs; a search goes on where it was by the command that began it")
-    for key in ("trials", "jobs"):
-        if type(cfg[key]) is not int or cfg[key] < 1:
-            raise BadInput(f"{key}={cfg[key]} was asked for; it must be a whole number, at least 1")
     if cfg.jobs > ranks.num_cores():
         raise BadInput(f"jobs={cfg.jobs}: expected at most {ranks.num_cores()}, a trial to each CPU core")
     for key, known in (("sampler", SAMPLERS), ("pruner", PRUNERS)):

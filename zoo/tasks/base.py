@@ -1,6 +1,5 @@
 """What every task has in common: the optimizer's groups, limits on weights, counts of an epoch, and what is logged."""
 
-import math
 from collections.abc import Callable
 from typing import Any, ClassVar, Self
 
@@ -13,6 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from zoo import ranks
 from zoo.errors import BadInput
+from zoo.ranges import NotNegative, Positive
 from zoo.tasks.losses import limit_norms
 from zoo.tasks.schedules import Factor
 from zoo.tasks.transfer import hold_frozen_norms
@@ -37,19 +37,12 @@ class Task(lightning.LightningModule):
         net: nn.Module,
         optimizer: Callable[[list[dict[str, Any]]], Optimizer],
         schedule: Callable[[int], Factor],
-        l1: float = 0.0,
-        l2: float = 0.0,
-        max_norm: float | None = None,
-        head_lr: float | None = None,
+        l1: NotNegative = 0.0,
+        l2: NotNegative = 0.0,
+        max_norm: Positive | None = None,
+        head_lr: Positive | None = None,
     ) -> None:
         super().__init__()
-        if head_lr is not None and not 0 < head_lr < math.inf:
-            raise ValueError(f"head_lr={head_lr} must be a number above 0, or null for optim.lr")
-        for name, value in (("l1", l1), ("l2", l2)):
-            if not 0 <= value < math.inf:
-                raise ValueError(f"{name}={value} must be a number that is not below 0")
-        if max_norm is not None and not 0 < max_norm < math.inf:
-            raise ValueError(f"max_norm={max_norm} must be a number above 0, or null for no limit")
         self.net = net
         self.optimizer, self.schedule = optimizer, schedule
         self.l1, self.l2, self.max_norm, self.head_lr = l1, l2, max_norm, head_lr

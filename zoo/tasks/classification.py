@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from zoo.ranges import BelowOne, NotNegative
 from zoo.tasks.base import Task
 from zoo.tasks.losses import LossName, loss_function, weight_penalty
 from zoo.tasks.metrics import ClassificationMeter
@@ -30,8 +31,8 @@ class ImageClassification(Task):
         optimizer: Callable[[list[dict[str, Any]]], Optimizer],
         schedule: Callable[[int], Factor],
         loss: LossName = "cross_entropy",
-        label_smoothing: float = 0.0,
-        aux_weight: float = 0.3,
+        label_smoothing: BelowOne = 0.0,
+        aux_weight: NotNegative = 0.3,
         **settings: Any,
     ) -> None:
         super().__init__(net, optimizer, schedule, **settings)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from zoo.ranges import Positive, Share
 from zoo.tasks.classification import ImageClassification
 
 
@@ -24,15 +25,11 @@ class Distillation(ImageClassification):
         self,
         *,
         teacher: nn.Module | Sequence[nn.Module],
-        temperature: float = 4.0,
-        alpha: float = 0.9,
+        temperature: Positive = 4.0,
+        alpha: Share = 0.9,
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
-        if not 0 < temperature < math.inf:
-            raise ValueError(f"temperature={temperature} must be a number above 0")
-        if not 0 <= alpha <= 1:
-            raise ValueError(f"alpha={alpha} is the teacher's share of the loss, from 0 to 1")
         self.temperature, self.alpha = temperature, alpha
         teachers = [teacher] if isinstance(teacher, nn.Module) else teacher
         self._teachers = tuple(

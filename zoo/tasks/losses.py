@@ -19,8 +19,6 @@ def loss_function(name: LossName, label_smoothing: float = 0.0) -> Loss:
     of max(0, 1 - logit of the true one + logit of the other), or of its square. ValueError where smoothing is asked of
     them, since it is of cross-entropy's targets.
     """
-    if not 0 <= label_smoothing < 1:
-        raise ValueError(f"label_smoothing={label_smoothing} must lie between 0 and 1")
     if name == "cross_entropy":
         return lambda logits, labels: nn.functional.cross_entropy(
             widened(logits), labels, label_smoothing=label_smoothing

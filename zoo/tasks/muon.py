@@ -1,6 +1,5 @@
 """Muon for the filters of convolutions and, where wanted, for matrices; AdamW for everything else."""
 
-import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -9,6 +8,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from zoo.errors import BadInput
+from zoo.ranges import BelowOne, NotNegative, Positive
 
 QUINTIC = (3.4445, -4.7750, 2.0315)  # Jordan's coefficients: steep at zero, and within 0.7 … 1.2 after five turns
 
@@ -26,17 +26,12 @@ class Muon(Optimizer):
     def __init__(
         self,
         params: Iterable[Any],
-        lr: float = 0.02,
-        other_lr: float = 1e-3,
-        momentum: float = 0.95,
-        weight_decay: float = 0.01,
+        lr: Positive = 0.02,
+        other_lr: Positive = 1e-3,
+        momentum: BelowOne = 0.95,
+        weight_decay: NotNegative = 0.01,
         matrices: bool = False,
     ) -> None:
-        for name, value in (("lr", lr), ("other_lr", other_lr), ("weight_decay", weight_decay)):
-            if not 0 <= value < math.inf:
-                raise ValueError(f"{name}={value} must be a number that is not below 0")
-        if not 0 <= momentum < 1:
-            raise ValueError(f"momentum={momentum} must lie between 0 and 1")
         given = list(params)
         groups: list[dict[str, Any]] = []
         for group in given if given and isinstance(given[0], dict) else [{"params": given}]:

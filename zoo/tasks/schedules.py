@@ -7,24 +7,26 @@ the optimizer's own learning rate is multiplied. `warmup` is a share of the step
 import math
 from collections.abc import Callable, Sequence
 
+from zoo.ranges import BelowOne, Positive, Share
+
 Factor = Callable[[int], float]
 
 
-def constant(total_steps: int, *, warmup: float = 0.0) -> Factor:
+def constant(total_steps: int, *, warmup: BelowOne = 0.0) -> Factor:
     """Keep the learning rate."""
     return _after_warmup(total_steps, warmup, lambda progress: 1.0)
 
 
-def cosine(total_steps: int, *, warmup: float = 0.0, final: float = 0.0) -> Factor:
+def cosine(total_steps: int, *, warmup: BelowOne = 0.0, final: Share = 0.0) -> Factor:
     """Fall along half a cosine to the share `final` (Loshchilov and Hutter, "SGDR", 2016, without restarts)."""
     return _after_warmup(total_steps, warmup, lambda progress: final + (1 - final) * _half_cosine(progress))
 
 
 def step(
-    total_steps: int, *, warmup: float = 0.0, milestones: Sequence[float] = (0.5, 0.75), gamma: float = 0.1
+    total_steps: int, *, warmup: BelowOne = 0.0, milestones: Sequence[Share] = (0.5, 0.75), gamma: Positive = 0.1
 ) -> Factor:
     """Multiply by `gamma` at each milestone, a share of all steps, warm-up included (He et al., 2015, 4.2)."""
-    warmup_steps = _steps(warmup, total_steps)
+    warmup_steps = round(warmup * total_steps)
 
     def factor(i: int) -> float:
         if i < warmup_steps:
@@ -34,13 +36,13 @@ def step(
     return factor
 
 
-def one_cycle(total_steps: int, *, warmup: float = 0.3, start: float = 0.04, final: float = 4e-6) -> Factor:
+def one_cycle(total_steps: int, *, warmup: BelowOne = 0.3, start: Share = 0.04, final: Share = 4e-6) -> Factor:
     """Rise from `start` to 1 and fall to `final`, both along half a cosine (Smith and Topin, 2017).
 
     The same curve as torch's OneCycleLR with div_factor = 1/start; momentum is left alone, which is said here since
     torch's default cycles it too.
     """
-    peak = _share(warmup) * total_steps - 1
+    peak = warmup * total_steps - 1
     end = total_steps - 1
 
     def factor(i: int) -> float:
@@ -56,18 +58,8 @@ def _half_cosine(progress: float) -> float:
     return (1 + math.cos(math.pi * min(progress, 1.0))) / 2
 
 
-def _steps(warmup: float, total_steps: int) -> int:
-    return round(_share(warmup) * total_steps)
-
-
-def _share(warmup: float) -> float:
-    if not 0 <= warmup <= 1:
-        raise ValueError(f"warmup={warmup} is a share of all steps, from 0 to 1")
-    return warmup
-
-
 def _after_warmup(total_steps: int, warmup: float, shape: Callable[[float], float]) -> Factor:
-    warmup_steps = _steps(warmup, total_steps)
+    warmup_steps = round(warmup * total_steps)
 
     def factor(i: int) -> float:
         if i < warmup_steps:

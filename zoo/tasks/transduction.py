@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 
 from zoo import ranks
 from zoo.errors import BadInput
+from zoo.ranges import BelowOne
 from zoo.tasks.base import Task
 from zoo.tasks.edits import edits
 from zoo.tasks.losses import weight_penalty, widened
@@ -36,12 +37,10 @@ class Transduction(Task):
         optimizer: Callable[[list[dict[str, Any]]], Optimizer],
         schedule: Callable[[int], Factor],
         speak: Speaker,
-        label_smoothing: float = 0.0,
+        label_smoothing: BelowOne = 0.0,
         **settings: Any,
     ) -> None:
         super().__init__(net, optimizer, schedule, **settings)
-        if not 0 <= label_smoothing < 1:
-            raise ValueError(f"label_smoothing={label_smoothing} must lie between 0 and 1")
         self.speak, self.label_smoothing = speak, label_smoothing
         self.meter = TransductionMeter()
 

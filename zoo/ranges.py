@@ -1,0 +1,176 @@
+"""Types of settings, and ranges that are written where the setting is: `dropout: Share = 0.1`. No torch here."""
+
+import collections.abc
+import math
+import sys
+import types
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from zoo.errors import choices
+
+
+@dataclass(frozen=True)
+class Range:
+    """Bound a number from below and above; the bounds belong to the range unless `above` or `below` says otherwise."""
+
+    least: float = -math.inf
+    most: float = math.inf
+    above: bool = False  # least itself is too little
+    below: bool = False  # most itself is too much
+
+    def holds(self, value: float) -> bool:
+        return (self.least < value if self.above else self.least <= value) and (
+            value < self.most if self.below else value <= self.most
+        )
+
+    def __str__(self) -> str:
+        low = f"above {self.least}" if self.above else f"of at least {self.least}"
+        if self.most == math.inf:
+            return low
+        if not self.above and not self.below:
+            return f"from {self.least} to {self.most}"
+        return f"{low} and {'below' if self.below else 'at most'} {self.most}"
+
+
+class NotEmpty:
+    """Refuse a text or a list with nothing in it."""
+
+    def holds(self, value: Any) -> bool:
+        return len(value) > 0
+
+    def __str__(self) -> str:
+        return "that is not empty"
+
+
+class PlainName:
+    """Refuse what is not the name of one visible folder, such as `..`, `a/b`, or a text with a line break."""
+
+    def holds(self, value: Any) -> bool:
+        text = str(value)
+        return bool(text.strip()) and text.isprintable() and "/" not in text and not text.startswith(".")
+
+    def __str__(self) -> str:
+        return "the name of a folder, without slashes and without a dot in front"
+
+
+Count = Annotated[int, Range(1)]
+Index = Annotated[int, Range(0)]
+Positive = Annotated[float, Range(0, above=True)]
+NotNegative = Annotated[float, Range(0)]
+Share = Annotated[float, Range(0, 1)]
+BelowOne = Annotated[float, Range(0, 1, below=True)]
+Between = Annotated[float, Range(0, 1, above=True, below=True)]
+Text = Annotated[str, NotEmpty()]
+
+# What libraries take and do not say in their annotations: of all that is defined below a module, by parameter.
+OF_LIBRARIES: dict[str, dict[str, Any]] = {
+    "torch.optim": {
+        "lr": Positive,
+        "momentum": BelowOne,
+        "alpha": BelowOne,
+        "rho": BelowOne,
+        "betas": tuple[BelowOne, BelowOne],
+        "dampening": Share,
+        "eps": Positive,
+        "weight_decay": NotNegative,
+        "lr_decay": NotNegative,
+        "momentum_decay": NotNegative,
+        "initial_accumulator_value": NotNegative,
+    },
+    "lightning.pytorch.trainer": {
+        "max_epochs": Index,
+        "min_epochs": Index | None,
+        "max_steps": Literal[-1] | Count,
+        "min_steps": Index | None,
+        "accelerator": Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"],
+        "strategy": Literal["auto", "ddp", "fsdp2"],
+        "devices": Literal["auto", -1] | Count | Annotated[list[Index], NotEmpty()],
+        "num_nodes": Count,
+        # Not 16-true: fp16 alone rounds small gradients to 0.
+        "precision": Literal["auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "64-true"],
+        "limit_train_batches": Count | Annotated[float, Range(0, 1, above=True)] | None,
+        "limit_val_batches": Index | Share | None,
+        "limit_test_batches": Count | Annotated[float, Range(0, 1, above=True)] | None,
+        "overfit_batches": Index | Share,
+        "val_check_interval": Count | Annotated[float, Range(0, 1, above=True)] | None,
+        "check_val_every_n_epoch": Count | None,
+        "log_every_n_steps": Count,
+        "accumulate_grad_batches": Count,
+        "gradient_clip_val": Positive | None,
+        "gradient_clip_algorithm": Literal["norm", "value"] | None,
+        "reload_dataloaders_every_n_epochs": Index,
+    },
+    "lightning.pytorch.callbacks": {
+        "monitor": Text | None,
+        "mode": Literal["min", "max"],
+        "patience": Index,
+        "min_delta": NotNegative,
+        "check_on_train_epoch_end": bool | None,
+    },
+}
+
+
+def takes(hint: Any, value: Any) -> bool:
+    """Tell whether a plain value fits an annotation; NaN and infinity never do.
+
+    Annotations that no plain value could contradict, such as a Callable, always fit.
+    """
+    origin, inner = get_origin(hint), get_args(hint)
+    if hint is Any or (isinstance(value, dict) and "_target_" in value):  # what that builds is not known here
+        return True
+    if origin is Annotated:
+        return takes(inner[0], value) and all(bound.holds(value) for bound in inner[1:])
+    if origin in (Union, types.UnionType):
+        return any(takes(option, value) for option in inner)
+    if origin is Literal:
+        return any(type(value) is type(option) and value == option for option in inner)
+    if origin in (dict, collections.abc.Mapping):
+        return isinstance(value, dict) and all(takes(inner[1], one) for one in value.values())
+    if origin is tuple and inner[1:] != (...,):
+        return isinstance(value, list) and len(value) == len(inner) and all(map(takes, inner, value))
+    if origin in (list, tuple, collections.abc.Sequence):
+        return isinstance(value, list) and all(takes(inner[0], one) for one in value)
+    if hint in (int, float):
+        is_number = isinstance(value, int | hint) and not isinstance(value, bool)
+        return is_number and abs(value) <= sys.float_info.max
+    return not isinstance(hint, type) or isinstance(value, hint)
+
+
+def words(hint: Any, value: Any) -> str:
+    """Say what an annotation takes, with a list's nearest choices to what came."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        named = isinstance(inner[1], PlainName)
+        return " ".join([*([] if named else [words(inner[0], value)]), *map(str, inner[1:])])
+    if origin is Literal:
+        texts = [written(one) for one in inner if not isinstance(one, str)] + [o for o in inner if isinstance(o, str)]
+        near = choices(str(value), texts)
+        return f"{'one of ' if len(texts) > 1 else ''}{', '.join(texts)}{f' ({near})' if 'mean' in near else ''}"
+    if origin in (Union, types.UnionType):
+        return " or ".join(dict.fromkeys(words(one, value) for one in inner if _is_plain(one)))
+    if origin in (dict, collections.abc.Mapping):
+        return f"a mapping to {words(inner[1], value)} each"
+    if origin is tuple and inner[1:] != (...,):
+        return f"a list of {len(inner)}, each {words(inner[0], value)}"
+    if origin in (list, tuple, collections.abc.Sequence):
+        return f"a list, each {words(inner[0], value)}"
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
+    return names.get(hint, "a mapping" if origin or hint is dict else str(getattr(hint, "__name__", hint)))
+
+
+def _is_plain(hint: Any) -> bool:
+    """Tell whether a value on a command line could be meant by an option of a union."""
+    return get_origin(hint) is not None or hint in (int, float, bool, str, type(None))
+
+
+def written(value: Any) -> str:
+    """Write a value as a sentence shows it: texts in quotes, and null, true and false as YAML has them."""
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else repr(value)
+
+
+def expected(key: str, hint: Any, value: Any) -> str:
+    """Compose the sentence of a value that does not fit."""
+    return f"{key}: expected {words(hint, value)}, got {written(value)}"
