@@ -8,6 +8,7 @@ import lightning
 import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -56,6 +57,8 @@ class Task(lightning.LightningModule):
         self.weights = [p for p in net.parameters() if p.requires_grad and p.ndim in (2, 4)]
         self.train_hits: Tensor
         self.train_total: Tensor
+        self._weights: list[Tensor | int] = []  # of the batches that the next step is made of
+        self._ends_step = True
         for name in ("train_hits", "train_total"):
             self.register_buffer(name, torch.zeros((), dtype=torch.int64), persistent=False)
         # Each process counts its own.
@@ -90,6 +93,33 @@ class Task(lightning.LightningModule):
         super().train(mode)
         hold_frozen_norms(self.net)
         return self
+
+    def weight_of(self, batch: Any) -> Tensor | int:
+        """Return over how much of a training batch its loss is a mean: by default, the number of its samples."""
+        return len(batch[1])
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        if batch_idx % self.trainer.accumulate_grad_batches == 0:
+            self._weights = []
+        self._weights.append(self.weight_of(batch))
+        self._ends_step = (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0 or self.trainer.is_last_batch
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Compute gradients; those of accumulated batches become the gradients of one batch of all their samples.
+
+        Lightning divides each loss by trainer.accumulate_grad_batches, also where an epoch ends with fewer batches.
+        """
+        num = self.trainer.accumulate_grad_batches
+        if num == 1:
+            super().backward(loss, *args, **kwargs)
+            return
+        usual = self.trainer.train_dataloader.batch_size / ranks.world_size()  # keeps factors near 1, as fp16 needs
+        super().backward(loss * (self._weights[-1] / usual), *args, **kwargs)
+        if self._ends_step:
+            total = ranks.total(torch.as_tensor(sum(self._weights), device=loss.device))
+            gradients = [p.grad for p in self.parameters() if p.grad is not None]
+            mine = [g.to_local() if isinstance(g, DTensor) else g for g in gradients]
+            torch._foreach_mul_(mine, num * usual * ranks.world_size() / total)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)

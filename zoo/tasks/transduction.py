@@ -61,6 +61,9 @@ class Transduction(Task):
         )
         return loss + weight_penalty(self.weights, self.l1, self.l2)
 
+    def weight_of(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        return (batch[1][:, 1:] != PAD).sum()
+
     def measure(self, batch: tuple[Tensor, Tensor, Tensor]) -> None:
         source, target, references = batch
         logits, wanted = self.net(source, target[:, :-1]).float().flatten(0, 1), target[:, 1:].flatten()
