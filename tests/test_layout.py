@@ -18,7 +18,7 @@ ARROWS = {
     "models": set(),
     "measure": set(),
     "data": GROUND,
-    "tasks": GROUND,
+    "tasks": GROUND | {"measure"},
     "build": GROUND,
     "cli": GROUND,
     "folder": GROUND | {"catalogue"},

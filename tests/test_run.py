@@ -61,15 +61,24 @@ def test_a_run_leaves_a_whole_folder_and_learns(command, toy, only_run):
     assert tags["result/test_accuracy"][0][1] == pytest.approx(result["test"]["accuracy"])
 
 
-def test_the_hparams_table_gets_a_row_with_real_metrics(command, toy_smoke, only_run):
-    assert command("train", *toy_smoke).code == 0
+def test_the_hparams_table_gets_a_row_with_real_metrics_and_says_what_was_limited(command, toy_smoke, only_run):
+    """Two batches of 20 images each are measured, of 60 and 200."""
+    outcome = command("train", *toy_smoke, "+data.eval_batch_size=20")
+    assert outcome.code == 0, outcome.err
     result = json.loads((only_run() / "result.json").read_text())
+    assert result["num_samples"] == {"train": 640, "val": 40, "test": 40}
+    assert result["split_sizes"] == {"train": 640, "val": 60, "test": 200}
+    assert result["settings"]["trainer.limit_test_batches"] == 2
+    assert "validation (40 of 60)" in outcome.out
+    assert "test (40 of 200)" in outcome.out
     events = EventAccumulator(str(only_run()))
     events.Reload()
     content = events.PluginTagToContent("hparams")
     start = HParamsPluginData.FromString(content["_hparams_/session_start_info"]).session_start_info.hparams
     assert start["model"].string_value == "lenet5"
     assert start["lr"].number_value == pytest.approx(0.003)
+    assert start["limit_test_batches"].number_value == 2
+    assert "accumulate_grad_batches" not in start
     columns = HParamsPluginData.FromString(content["_hparams_/experiment"]).experiment.metric_infos
     tags = scalars(only_run())
     for column in columns:  # a column without a value would show -1

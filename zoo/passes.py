@@ -121,4 +121,4 @@ def _measured(run: Run, task: Task, data: ResidentData, net: nn.Module, split: S
         for batch in itertools.islice(data.loader(split, task.device), limit if type(limit) is int else None):
             task.measure(batch)
     task.net = kept
-    return {name: float(value) for name, value in task.meter.compute().items()}
+    return {name: float(value) for name, value in task.measured(split).items()}

@@ -10,7 +10,7 @@ from zoo.data.decoding import ImageFiles
 from zoo.data.folders import MARGIN
 from zoo.data.loader import centre
 from zoo.data.sequences import SequenceFacts
-from zoo.errors import BadInput, reason
+from zoo.errors import BadInput, ZooError, reason
 from zoo.writing import write_for
 
 
@@ -27,6 +27,8 @@ def predict(net: nn.Module, product: Product, inputs: list[str], top: int) -> di
     images = torch.cat([read_image(path, product.facts["config"]["data"], facts) for path in inputs])
     with torch.inference_mode():
         shares, classes = net(images.to(device)).softmax(1).topk(min(top, len(facts["classes"])))
+    if shares.isnan().any():
+        raise ZooError(f"{product.path} gives logits that are NaN; train it again, or in trainer.precision=32-true")
     return {
         path: [(facts["classes"][i], share) for i, share in zip(named, likely, strict=True)]
         for path, named, likely in zip(inputs, classes.tolist(), shares.tolist(), strict=True)

@@ -271,6 +271,8 @@ def measure_product(run: Run, trainer: lightning.Trainer, task: Task, data: Resi
     eager = torch.compiler.set_stance("force_eager") if cfg.compile else contextlib.nullcontext()
     with eager:
         test = trainer.test(task, datamodule=data, verbose=False)[0]
+    validation = dict(product.facts["best"]["metrics"])
+    num_validated = validation.pop("val/num_samples", facts.num_samples["val"] if validation else 0)
     result = {
         "name": cfg.name,
         "net": cfg.choices.model,
@@ -287,14 +289,20 @@ def measure_product(run: Run, trainer: lightning.Trainer, task: Task, data: Resi
         "device": _device_name(trainer.strategy.root_device),
         "processes": ranks.world_size(),
         "precision": precision,
-        "validation": {k.removeprefix("val/"): v for k, v in product.facts["best"]["metrics"].items()},
+        "validation": {k.removeprefix("val/"): v for k, v in validation.items()},
         "test": {k.removeprefix("test/"): v for k, v in test.items()},
         "compress": {**told, **summaries(trainer)},
-        "num_samples": facts.num_samples,
+        "num_samples": {
+            **facts.num_samples,
+            "val": int(num_validated),
+            "test": int(trainer.callback_metrics["test/num_samples"]),
+        },
+        "split_sizes": facts.num_samples,
         "split_hash": facts.split_hash,
         "folder": str(run.folder),
         **{key: product.facts[key] for key in ("commit", "versions")},
     }
+    result = report.without_nan(result)
     for logger in trainer.loggers:
         for values in told.values():
             logger.log_metrics(values.pop("scalars", {}), step=trainer.global_step)

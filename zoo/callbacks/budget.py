@@ -158,7 +158,7 @@ def accuracy_of(trainer: lightning.Trainer, task: Any) -> float:
             batch = strategy.batch_to_device(strategy.precision_plugin.convert_input(batch))
             strategy.validation_step(batch, i)
     task.train(was_training)
-    found = task.meter.compute()
+    found = task.measured("validation")
     if "accuracy" not in found:
         raise BadInput("compress=auto keeps to a budget of accuracy, which this task does not measure")
     return float(found["accuracy"])

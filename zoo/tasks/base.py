@@ -1,5 +1,6 @@
 """What every task has in common: the optimizer's groups, limits on weights, counts of an epoch, and what is logged."""
 
+import logging
 import math
 from collections.abc import Callable
 from typing import Any, ClassVar, Self
@@ -18,6 +19,8 @@ from zoo.tasks.losses import limit_norms
 from zoo.tasks.schedules import Factor
 from zoo.tasks.transfer import hold_frozen_norms
 
+log = logging.getLogger("zoo")
+
 
 class Task(lightning.LightningModule):
     """Train a net; the rest is for a task of its own, which gives the loss and measures into `meter`.
@@ -30,7 +33,9 @@ class Task(lightning.LightningModule):
     """
 
     kind: ClassVar[str]  # of data that it is for: images or sequences
-    meter: Any  # a module with update(...) and compute(), which gives means and starts again
+    meter: (
+        Any  # a module with update(...), compute(), which gives means and starts again, and then num_samples, num_nan
+    )
     num_outputs: int | None = None  # of the net, where that is not the number of classes
 
     def __init__(
@@ -153,15 +158,24 @@ class Task(lightning.LightningModule):
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         self.measure(batch)
 
+    def measured(self, split: str) -> dict[str, Tensor]:
+        """Return the meter's means and `num_samples`, over how many samples they are; warn where logits were NaN."""
+        metrics: dict[str, Tensor] = self.meter.compute()
+        if self.meter.num_nan:
+            num, every = self.meter.num_nan, self.meter.num_samples
+            log.warning("%s of %s %s samples have NaN among their logits; they count as wrong.", num, every, split)
+        return {**metrics, "num_samples": torch.tensor(float(self.meter.num_samples))}
+
     def on_validation_epoch_end(self) -> None:
-        for name, value in self.meter.compute().items():
-            self.log(f"val/{name}", value, prog_bar=name == "accuracy")
+        for name, value in self.measured("validation").items():
+            self.log(f"val/{name}", value, prog_bar=name == "accuracy", logger=name != "num_samples")
 
     def test_step(self, batch: Any, batch_idx: int) -> Tensor | None:
         return self.measure(batch)
 
     def on_test_epoch_end(self) -> None:
-        self.log_dict({f"test/{name}": value for name, value in self.meter.compute().items()})
+        for name, value in self.measured("test").items():
+            self.log(f"test/{name}", value, logger=name != "num_samples")
 
     def configure_optimizers(self) -> Any:
         optimizer: Any = self.optimizer(parameter_groups(self.net, self.head_lr))
