@@ -5,6 +5,7 @@ import copy
 import glob
 import logging
 import platform
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -249,28 +250,29 @@ def measure_product(run: Run, trainer: lightning.Trainer, task: Task, data: Resi
     ranks.of_first(None)  # which has written it by now
     product, told = after_fit(run, read_product(run.folder / PRODUCT), task, data)
     whole, precision = task.net, str(trainer.precision)
-    is_quantized = in_integers(product.facts["recipe"])
-    if is_quantized or ranks.world_size() > 1:
-        whole = bare_net(run.cfg.model)  # that of training may be in parts
-        replay(whole, product.facts["recipe"])
-        task.net = laid_out(whole, run.cfg)
-    sizes = {
-        "params": count_parameters(whole),
-        "macs": count_macs_of(whole, data.example()),
-        "product_bytes": product.path.stat().st_size,
-    }
-    if is_quantized:
-        task.net = laid_out(net_of(product), run.cfg)
-        trainer.strategy.precision_plugin = Precision()  # sums of int8 products are exact in fp32, and not in bf16
-    else:
-        load_weights(task.net, product)
     monitor, facts, cfg = callback_of(trainer, TrainingMonitor), data.load(), run.cfg
-    with trainer.precision_plugin.forward_context():
-        latency = latency_ms(task.net, data.example(), trainer.strategy.root_device)
-    # A compiled net would pass over the hook by which callbacks.predictions sees what the last layer takes.
-    eager = torch.compiler.set_stance("force_eager") if cfg.compile else contextlib.nullcontext()
-    with eager:
-        test = trainer.test(task, datamodule=data, verbose=False)[0]
+    with _put_back(trainer, task):
+        is_quantized = in_integers(product.facts["recipe"])
+        if is_quantized or ranks.world_size() > 1:
+            whole = bare_net(run.cfg.model)  # that of training may be in parts
+            replay(whole, product.facts["recipe"])
+            task.net = laid_out(whole, run.cfg)
+        sizes = {
+            "params": count_parameters(whole),
+            "macs": count_macs_of(whole, data.example()),
+            "product_bytes": product.path.stat().st_size,
+        }
+        if is_quantized:
+            task.net = laid_out(net_of(product), run.cfg)
+            trainer.strategy.precision_plugin = Precision()  # sums of int8 products are exact in fp32, and not in bf16
+        else:
+            load_weights(task.net, product)
+        with trainer.precision_plugin.forward_context():
+            latency = latency_ms(task.net, data.example(), trainer.strategy.root_device)
+        # A compiled net would pass over the hook by which callbacks.predictions sees what the last layer takes.
+        eager = torch.compiler.set_stance("force_eager") if cfg.compile else contextlib.nullcontext()
+        with eager:
+            test = trainer.test(task, datamodule=data, verbose=False)[0]
     validation = dict(product.facts["best"]["metrics"])
     num_validated = validation.pop("val/num_samples", facts.num_samples["val"] if validation else 0)
     result = {
@@ -313,6 +315,16 @@ def measure_product(run: Run, trainer: lightning.Trainer, task: Task, data: Resi
     if ranks.rank() == 0:
         write_json(run.folder / "result.json", result)
     return result
+
+
+@contextlib.contextmanager
+def _put_back(trainer: lightning.Trainer, task: Task) -> Iterator[None]:
+    """Put back the net and the precision that were trained with, in whose place a quantized product is tested."""
+    net, precision = task.net, trainer.strategy.precision_plugin
+    try:
+        yield
+    finally:
+        task.net, trainer.strategy.precision_plugin = net, precision
 
 
 def _device_name(device: torch.device) -> str:

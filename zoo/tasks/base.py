@@ -118,7 +118,8 @@ class Task(lightning.LightningModule):
         if num == 1:
             super().backward(loss, *args, **kwargs)
             return
-        usual = self.trainer.train_dataloader.batch_size / ranks.world_size()  # keeps factors near 1, as fp16 needs
+        loader: Any = self.trainer.train_dataloader
+        usual = loader.batch_size / ranks.world_size()  # keeps factors near 1, as fp16 needs
         super().backward(loss * (self._weights[-1] / usual), *args, **kwargs)
         if self._ends_step:
             total = ranks.total(torch.as_tensor(sum(self._weights), device=loss.device))
