@@ -29,7 +29,7 @@ ARROWS = {
     "ledger": GROUND,
     "packed": GROUND | {"compress", "facts", "ledger"},
     "checkpoint": GROUND | {"compress", "facts", "measure", "packed"},
-    "pretrained": GROUND | {"checkpoint"},
+    "pretrained": GROUND | {"checkpoint", "tasks"},
     "report": GROUND | {"compress", "measure"},
     "passes": GROUND | {"build", "checkpoint", "compress", "data", "folder", "tasks"},
     "nets": GROUND
