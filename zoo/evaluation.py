@@ -54,8 +54,8 @@ def rebuild_data(facts: Mapping[str, Any], cfg: DictConfig) -> ResidentData:
         place.root = str(Path(cfg.data_root) / below)
     config.data.eval_batch_size = cfg.batch_size
     data: ResidentData = build(config.data, "data")
-    if data.load().split_hash != facts["data"]["split_hash"]:
-        raise BadInput("the data found are not those the net was trained on: their samples, labels or split differ")
+    data.load()
+    data.check_same(facts["data"], "the net was trained on")
     return data
 
 

@@ -23,7 +23,7 @@ from zoo.callbacks.compression import summaries
 from zoo.callbacks.loggers import TensorBoard
 from zoo.callbacks.monitor import TrainingMonitor
 from zoo.callbacks.product import BestProduct
-from zoo.callbacks.resume import ResumeCheckpoint
+from zoo.callbacks.resume import AtomicCheckpointIO, ResumeCheckpoint
 from zoo.checkpoint import PRODUCT, Product, load_weights, provenance, read_product
 from zoo.compress.recipe import in_integers, replay
 from zoo.data.images import ImageFacts
@@ -61,6 +61,8 @@ def build_data(run: Run) -> ResidentData:
         raise BadInput(f"data.batch_size={data.batch_size} cannot be shared out to {ranks.world_size()} processes")
     with ranks.first_of_machine_first():
         facts = data.load()
+    if run.last_checkpoint:
+        _check_same_data(run, data)
     for name, number in data.sizes().items():
         if settings[name] is None:
             settings[name] = number
@@ -69,6 +71,20 @@ def build_data(run: Run) -> ResidentData:
     for teacher in teachers:
         _check_teacher(run, teacher, facts)
     return data
+
+
+def _check_same_data(run: Run, data: ResidentData) -> None:
+    """Refuse to go on with other data than a run began with: it would validate on what it was trained on."""
+    assert run.last_checkpoint is not None
+    state = AtomicCheckpointIO().load_checkpoint(run.last_checkpoint).get(type(data).__qualname__, {})
+    before, product = state.get("facts"), run.folder / PRODUCT
+    if before is None and product.exists():  # a checkpoint of an earlier version
+        before = read_product(product).facts["data"]
+    if before is not None:
+        try:
+            data.check_same(before, "the run began with")
+        except BadInput as error:
+            raise BadInput(f"resume={run.folder}: {error}; put them back, or begin a new run") from error
 
 
 def _check_kinds(cfg: DictConfig) -> None:

@@ -48,6 +48,19 @@ class ImageFiles:
         digests = b"".join(hashlib.sha256(name.encode()).digest() for name in names)
         return torch.frombuffer(bytearray(digests), dtype=torch.uint8).view(-1, 32)
 
+    def contents(self) -> Tensor:
+        """Return (N, 32) uint8: a digest of the bytes of each file, or of none where it cannot be opened."""
+
+        def digest(path: str) -> bytes:
+            try:
+                return hashlib.sha256(Path(path).read_bytes()).digest()
+            except OSError:
+                return bytes(32)
+
+        with ThreadPoolExecutor() as pool:
+            digests = b"".join(pool.map(digest, self.paths))
+        return torch.frombuffer(bytearray(digests), dtype=torch.uint8).view(-1, 32)
+
     def batches(self, indices: Sequence[Tensor | slice], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
         """Give for each index the images (n, 3, size, size), uint8 on the device, and which of all they are."""
         workers = self.num_workers
