@@ -44,6 +44,7 @@ ARROWS = {
     "matrix": GROUND | {"callbacks", "proof", "report"},
     "quantizing": GROUND | {"checkpoint", "compress", "data", "nets"},
     "prediction": GROUND | {"checkpoint", "data", "writing"},
+    "starting": GROUND | {"build", "catalogue", "checkpoint"},
     "trainer": GROUND | {"build", "callbacks", "folder"},
     "preflight": GROUND | {"data", "measure", "tasks"},
     "compare": GROUND,
