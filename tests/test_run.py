@@ -217,17 +217,19 @@ def test_weights_are_taken_over_and_a_head_of_another_size_is_replaced_and_said(
     assert "another net" in outcome.sentence
 
 
-def test_a_finished_run_can_be_trained_further_in_the_same_folder(command, toy, only_run):
-    command("train", *toy)
+def test_a_finished_run_can_be_trained_further_in_the_same_folder_and_its_rate_may_jump(command, toy, only_run):
+    """After 30 steps both milestones were behind, and of 50 steps only the first one, at half, is."""
+    command("train", *toy, "schedule=step")
     first = csv_rows(only_run())
-    outcome = command("train", f"resume={only_run()}", "trainer.max_epochs=4")
+    outcome = command("train", f"resume={only_run()}", "trainer.max_epochs=5")
     assert outcome.code == 0, outcome.err
+    assert "learning rate jumps from 3e-05 to 0.0003: the schedule is of 50 steps now" in outcome.err
     second = csv_rows(only_run())
     kept = [row for row in second if int(row["step"]) < 30]
     assert [r["train/loss"] for r in kept] == [r["train/loss"] for r in first if int(r["step"]) < 30]
-    assert max(int(r["step"]) for r in second if r["train/loss"]) == 39
-    assert json.loads((only_run() / "result.json").read_text())["epochs"] == 4
-    assert yaml.safe_load((only_run() / "config.yaml").read_text())["trainer"]["max_epochs"] == 4
+    assert max(int(r["step"]) for r in second if r["train/loss"]) == 49
+    assert json.loads((only_run() / "result.json").read_text())["epochs"] == 5
+    assert yaml.safe_load((only_run() / "config.yaml").read_text())["trainer"]["max_epochs"] == 5
 
 
 def test_resume_keeps_the_runs_own_config(command, toy_smoke, only_run):
@@ -452,7 +454,11 @@ def test_a_state_gone_to_nan_replaces_no_checkpoint(command, toy, only_run, monk
     outcome = command("train", *toy, "trainer.log_every_n_steps=10")
     assert outcome.code == 3
     assert "nan at step 5" in outcome.sentence
+    assert "none from before to be kept" in outcome.sentence
     assert not (only_run() / "last.ckpt").exists()
+    outcome = command("train", f"resume={only_run()}")
+    assert outcome.code == 3
+    assert "the run begins from the start" in outcome.err
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,13 @@ class Task(lightning.LightningModule):
 
     def on_train_start(self) -> None:
         hold_frozen_norms(self.net)  # here and not sooner, since Lightning warns of modules in eval mode
+        for config in self.trainer.lr_scheduler_configs:
+            scheduler: Any = config.scheduler
+            was = scheduler.optimizer.param_groups[0]["lr"]
+            now = scheduler.base_lrs[0] * scheduler.lr_lambdas[0](scheduler.last_epoch)
+            if not math.isclose(was, now, rel_tol=1e-3, abs_tol=1e-12):
+                num = self.trainer.estimated_stepping_batches
+                log.warning("The learning rate jumps from %.3g to %.3g: the schedule is of %d steps now.", was, now, num)
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
