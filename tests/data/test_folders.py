@@ -1,5 +1,6 @@
 """Folders of images: what is read, by whom, what is refused, and what is skipped."""
 
+import json
 import logging
 import shutil
 from dataclasses import asdict
@@ -184,6 +185,19 @@ def test_pictures_that_were_added_are_counted_and_classes_named(pictures):
         (pictures / split / "dog").rename(pictures / split / "wolf")
     with pytest.raises(BadInput, match="other classes, such as 'dog'"):
         folders(pictures).check_same(facts, "before")
+
+
+def test_a_run_tells_how_many_pictures_it_could_read_and_test(command, pictures, only_run):
+    """Of 14 test pictures five are damaged, and are skipped only when they are wanted."""
+    for file in sorted((pictures / "val/cat").glob("*"))[:5]:
+        file.write_bytes(b"damaged")
+    line = ["data=image_folder", f"data.root={pictures}", "data.image_size=28", "data.num_validation=8"]
+    line += ["data.batch_size=8", "data.cache=none", "data.num_workers=0", "trainer=smoke"]
+    outcome = command("train", *line)
+    assert outcome.code == 0, outcome.err
+    result = json.loads((only_run() / "result.json").read_text())
+    assert (result["num_samples"]["test"], result["split_sizes"]["test"]) == (9, 14)
+    assert "test (9 of 14)" in outcome.out
 
 
 def test_a_resumed_run_refuses_other_data_before_anything_is_trained(command, pictures, only_run):

@@ -148,6 +148,7 @@ def _gone(what: str, trainer: lightning.Trainer) -> str:
     was_saved = (Path(trainer.default_root_dir) / LAST).exists()
     kept = "the weights from before are kept" if was_saved else "there are none from before to be kept"
     return (
-        f"the {what}, with a learning rate of {lr:.3g}; {kept}. A lower optim.lr or trainer.gradient_clip_val=1 may help"
+        f"the {what}, with a learning rate of {lr:.3g}; {kept}. "
+        f"A lower optim.lr or trainer.gradient_clip_val=1 may help"
         f"{', or trainer.precision=bf16-mixed, whose numbers go as far as those of fp32' if is_fp16 else ''}"
     )

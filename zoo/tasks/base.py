@@ -99,7 +99,9 @@ class Task(lightning.LightningModule):
             now = scheduler.base_lrs[0] * scheduler.lr_lambdas[0](scheduler.last_epoch)
             if not math.isclose(was, now, rel_tol=1e-3, abs_tol=1e-12):
                 num = self.trainer.estimated_stepping_batches
-                log.warning("The learning rate jumps from %.3g to %.3g: the schedule is of %d steps now.", was, now, num)
+                log.warning(
+                    "The learning rate jumps from %.3g to %.3g: the schedule is of %d steps now.", was, now, num
+                )
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
