@@ -5,6 +5,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from zoo.cli import command
+from zoo.starting import with_those_of_file
 
 
 def compare(results: list[dict[str, Any]]) -> None:
@@ -13,7 +14,7 @@ def compare(results: list[dict[str, Any]]) -> None:
     page.show_sweep(results)
 
 
-@command("train", after_sweep=compare)
+@command("train", after_sweep=compare, reword=with_those_of_file)
 def main(cfg: DictConfig) -> dict[str, Any]:
     from zoo import folder, launch, nets, report, run  # not above: torch takes seconds to import, and --help should not
     from zoo.trainer import build_trainer

@@ -24,10 +24,12 @@ PAGES = (
 )
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results"
+IMAGES, SEQUENCES = "fashion_mnist", "cmudict"  # the data that the tables are of
 
 
 def keep(folder: Path) -> Path:
     """Copy a run's result.json into docs/results without paths of the machine it ran on."""
+    from zoo.compare.runs import config_of, part_tested
     from zoo.errors import BadInput
     from zoo.files import write_json
 
@@ -42,10 +44,33 @@ def keep(folder: Path) -> Path:
         raise BadInput(f"add={folder} guessed rotations; the tables are of nets that name classes")
     if result["settings"].get("data.folds"):
         raise BadInput(f"add={folder} is one fold of a cross-validation; the tables are of whole training sets")
+    if result["data"] not in (IMAGES, SEQUENCES):
+        raise BadInput(f"add={folder} was trained on {result['data']}; the tables are of {IMAGES} and {SEQUENCES}")
+    if part := part_tested(result, config_of(folder)):
+        raise BadInput(f"add={folder} was {part}; the tables are of whole test sets")
+    if limited := config_of(folder).get("trainer.limit_val_batches"):
+        raise BadInput(f"add={folder} chose its epoch with trainer.limit_val_batches={limited}; leave that out")
+    if not result["commit"] or result["commit"].endswith("-dirty"):
+        raise BadInput(f"add={folder} has commit {result['commit']}: commit all changes first, and run it then")
+    for other in kept_runs(lambda kept: kept["name"] == result["name"]).get(result["name"], []):
+        if differs := [key for key in ("net", "data") if other[key] != result[key]] + _differences(other, result):
+            raise BadInput(f"add={folder}: {result['name']} is kept already, with another {differs[0]}; name it apart")
     target = RESULTS / f"{result['name']}_seed{result['seed']}.json"
     RESULTS.mkdir(parents=True, exist_ok=True)
     write_json(target, result)
     return target
+
+
+def _differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """Name the settings that two results both tell of, and that differ, but for the seed."""
+    of_one, of_other = one["settings"], other["settings"]
+    return [key for key in of_one if key in of_other and key != "seed" and of_one[key] != of_other[key]]
+
+
+def epochs_of(result: dict[str, Any]) -> str:
+    """Say how many epochs a run trained, and of how much each where not of all."""
+    limit = result["settings"].get("trainer.limit_train_batches")
+    return str(result["epochs"]) if limit is None else f"{result['epochs']} (limit_train_batches={limit})"
 
 
 def _relative(value: Any) -> Any:
@@ -80,7 +105,7 @@ def accuracy_table(of_families: bool = False) -> str:
     from zoo.compare.runs import mean_and_spread
 
     def belongs(result: dict[str, Any]) -> bool:
-        ordinary = "wer" not in result["test"] and not result.get("compress")
+        ordinary = result["data"] == IMAGES and not result.get("compress")
         return ordinary and result["name"].startswith("ten_minutes_") == of_families
 
     rows = []
@@ -91,7 +116,7 @@ def accuracy_table(of_families: bool = False) -> str:
     for name, results in kept_runs(belongs).items():
         first = results[0]
         what = f"`{name}` ({first['net']})" if of_families else f"`{name}`"
-        sizes = f"{first['params']:,} | {first['macs'] / 1e6:.2f} | {first['epochs']}"
+        sizes = f"{first['params']:,} | {first['macs'] / 1e6:.2f} | {epochs_of(first)}"
         row = f"| {what} | {sizes} | {mean_and_spread(results, 'test')} | {len(results)} | {made_by(first)} |"
         rows.append((-mean_accuracy(results) if of_families else 0, row))
     return "\n".join([*lines, *(row for _, row in sorted(rows, key=lambda pair: pair[0]))])
@@ -105,11 +130,11 @@ def sequence_table() -> str:
         "| experiment | params | epochs | minutes | test WER | test PER | seeds | device | commit |",
         "|---|---:|---:|---:|---:|---:|---:|---|---|",
     ]
-    for name, results in kept_runs(lambda result: "wer" in result["test"] and not result.get("compress")).items():
+    for name, results in kept_runs(lambda result: result["data"] == SEQUENCES and not result.get("compress")).items():
         first = results[0]
         rates = " | ".join(mean_and_spread(results, "test", metric) for metric in ("wer", "per"))
         minutes = statistics.mean(r["seconds"] for r in results) / 60
-        sizes = f"{first['params']:,} | {first['epochs']} | {minutes:.0f}"
+        sizes = f"{first['params']:,} | {epochs_of(first)} | {minutes:.0f}"
         lines.append(f"| `{name}` | {sizes} | {rates} | {len(results)} | {made_by(first)} |")
     return "\n".join(lines)
 

@@ -17,6 +17,7 @@ def main(cfg: DictConfig) -> None:
     from zoo.compress import sensitivity
     from zoo.compress.pruning import prunable
     from zoo.errors import BadInput
+    from zoo.measure.accuracy import is_right
 
     product = read_product(cfg.checkpoint)
     net, data = evaluation.rebuild(product, cfg)
@@ -26,7 +27,7 @@ def main(cfg: DictConfig) -> None:
 
     def accuracy() -> float:
         logits, labels = evaluation.predict(net, data, cfg.split, device)
-        return float((logits.argmax(1) == labels).float().mean())
+        return float(is_right(logits, labels).float().mean())
 
     scans = (
         ("sparsity", sensitivity.SPARSITIES, sensitivity.prune_one),

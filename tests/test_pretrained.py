@@ -50,6 +50,17 @@ def test_what_torchvision_downloads_is_taken_over_whole(theirs, downloaded, sour
         assert torch.equal(net.state_dict()[key], weight), key
 
 
+def test_a_head_of_1000_classes_of_other_names_is_matched_by_name(theirs, downloaded):
+    categories = torchvision.models.ResNet18_Weights.IMAGENET1K_V1.meta["categories"]
+    net, folders = resnet18(), [f"n{i:08}" for i in range(1000)]
+    load_published(net, "resnet18", True, 224, folders)  # as ImageNet's folders are named
+    assert net.fc.weight.equal(theirs.fc.weight)
+    drawn = net.fc.weight.data.zero_()
+    load_published(net, "resnet18", True, 224, [*reversed(categories[1:]), "zoo"])
+    assert net.fc.weight[:999].equal(theirs.fc.weight[1:].flip(0))
+    assert not drawn[999].any()
+
+
 def test_a_path_will_do_and_a_head_for_other_classes_stays_drawn(theirs, downloaded):
     net = resnet18(num_classes=7)
     head = net.fc.weight.detach().clone()

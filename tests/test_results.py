@@ -6,6 +6,8 @@ import json
 import pytest
 from conftest import ROOT
 
+from zoo.errors import BadInput
+
 PAGE = (ROOT / "docs/recipes.md").read_text()
 
 
@@ -34,12 +36,50 @@ def test_it_has_published_numbers(recipe, facts):
     assert [cell.strip() for cell in row.split("|")][2:6] == facts
 
 
-def test_what_is_kept_of_a_run_has_no_paths_of_its_machine(script, tmp_path, monkeypatch):
-    monkeypatch.setattr(script, "RESULTS", tmp_path)
-    settings = {"task": "distill", "task.teacher": ["/home/me/one.safetensors", "/home/me/other.safetensors"]}
-    result = {"name": "small", "seed": 3, "folder": "/home/me/runs", "settings": settings}
-    (tmp_path / "result.json").write_text(json.dumps(result))
-    kept = json.loads(script.keep(tmp_path).read_text())
+@pytest.fixture
+def finished(script, tmp_path, monkeypatch):
+    """Return a function that writes a run folder, with what differs from a run that may be kept."""
+    monkeypatch.setattr(script, "RESULTS", tmp_path / "results")
+
+    def write(config="choices: {}", **changes):
+        settings = {"task": "distill", "task.teacher": ["/home/me/one.safetensors", "/home/me/other.safetensors"]}
+        result = {"name": "small", "seed": 3, "folder": "/home/me/runs", "net": "lenet5", "data": "fashion_mnist"}
+        result |= {"commit": "abc", "settings": settings, "test": {"accuracy": 0.9}} | changes
+        (tmp_path / "result.json").write_text(json.dumps(result))
+        (tmp_path / "config.yaml").write_text(config)
+        return tmp_path
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"data": "mnist_5k"}, "trained on mnist_5k"),
+        ({"commit": "0123456789ab-dirty"}, "commit 0123456789ab-dirty"),
+        ({"commit": None}, "commit None"),
+        ({"num_samples": {"test": 1000}, "split_sizes": {"test": 10000}}, "tested on 1,000 of 10,000"),
+        ({"config": "{choices: {}, trainer: {limit_test_batches: 2}}"}, "limit_test_batches=2"),
+        ({"config": "{choices: {}, trainer: {limit_val_batches: 2}}"}, "limit_val_batches=2"),
+    ],
+)
+def test_what_no_table_is_of_is_not_kept(script, finished, changes, sentence):
+    with pytest.raises(BadInput, match=sentence):
+        script.keep(finished(**changes))
+    assert not list(script.RESULTS.glob("*"))
+
+
+def test_seeds_of_one_name_have_the_same_settings(script, finished):
+    script.keep(finished())
+    script.keep(finished(seed=4))
+    for change, key in (({"net": "vgg11"}, "net"), ({"settings": {"task": "classification"}}, "task")):
+        with pytest.raises(BadInput, match=f"small is kept already, with another {key}"):
+            script.keep(finished(seed=5, **change))
+    assert len(list(script.RESULTS.glob("*"))) == 2
+
+
+def test_what_is_kept_of_a_run_has_no_paths_of_its_machine(script, finished):
+    kept = json.loads(script.keep(finished()).read_text())
     assert kept["settings"]["task.teacher"] == ["one.safetensors", "other.safetensors"]
     assert "/home/me" not in json.dumps(kept)
 

@@ -73,15 +73,24 @@ def test_a_run_leaves_a_whole_folder_and_learns(command, toy, only_run):
     assert tags["result/test_accuracy"][0][1] == pytest.approx(result["test"]["accuracy"])
 
 
-def test_the_hparams_table_gets_a_row_with_real_metrics(command, toy_smoke, only_run):
-    assert command("train", *toy_smoke).code == 0
+def test_the_hparams_table_gets_a_row_with_real_metrics_and_says_what_was_limited(command, toy_smoke, only_run):
+    """Two batches of 20 images each are measured, of 60 and 200."""
+    outcome = command("train", *toy_smoke, "+data.eval_batch_size=20")
+    assert outcome.code == 0, outcome.err
     result = json.loads((only_run() / "result.json").read_text())
+    assert result["num_samples"] == {"train": 640, "val": 40, "test": 40}
+    assert result["split_sizes"] == {"train": 640, "val": 60, "test": 200}
+    assert result["settings"]["trainer.limit_test_batches"] == 2
+    assert "validation (40 of 60)" in outcome.out
+    assert "test (40 of 200)" in outcome.out
     events = EventAccumulator(str(only_run()))
     events.Reload()
     content = events.PluginTagToContent("hparams")
     start = HParamsPluginData.FromString(content["_hparams_/session_start_info"]).session_start_info.hparams
     assert start["model"].string_value == "lenet5"
     assert start["lr"].number_value == pytest.approx(0.003)
+    assert start["limit_test_batches"].number_value == 2
+    assert "accumulate_grad_batches" not in start
     columns = HParamsPluginData.FromString(content["_hparams_/experiment"]).experiment.metric_infos
     tags = scalars(only_run())
     for column in columns:  # a column without a value would show -1
@@ -241,24 +250,26 @@ def test_weights_are_taken_over_and_a_head_of_another_size_is_replaced_and_said(
 
     outcome = command("train", *toy_smoke, f"init_from={product}", "task=rotation")
     assert outcome.code == 0, outcome.err
-    assert "classifier.5.weight and classifier.5.bias start from random values" in outcome.err
+    assert "classifier.5 starts from random values" in outcome.err
 
     outcome = command("train", *toy_smoke, f"init_from={product}", "model=lenet300")
     assert outcome.code == 2
     assert "another net" in outcome.sentence
 
 
-def test_a_finished_run_can_be_trained_further_in_the_same_folder(command, toy, only_run):
-    command("train", *toy)
+def test_a_finished_run_can_be_trained_further_in_the_same_folder_and_its_rate_may_jump(command, toy, only_run):
+    """After 30 steps both milestones were behind, and of 50 steps only the first one, at half, is."""
+    command("train", *toy, "schedule=step")
     first = csv_rows(only_run())
-    outcome = command("train", f"resume={only_run()}", "trainer.max_epochs=4")
+    outcome = command("train", f"resume={only_run()}", "trainer.max_epochs=5")
     assert outcome.code == 0, outcome.err
+    assert "learning rate jumps from 3e-05 to 0.0003: the schedule is of 50 steps now" in outcome.err
     second = csv_rows(only_run())
     kept = [row for row in second if int(row["step"]) < 30]
     assert [r["train/loss"] for r in kept] == [r["train/loss"] for r in first if int(r["step"]) < 30]
-    assert max(int(r["step"]) for r in second if r["train/loss"]) == 39
-    assert json.loads((only_run() / "result.json").read_text())["epochs"] == 4
-    assert yaml.safe_load((only_run() / "config.yaml").read_text())["trainer"]["max_epochs"] == 4
+    assert max(int(r["step"]) for r in second if r["train/loss"]) == 49
+    assert json.loads((only_run() / "result.json").read_text())["epochs"] == 5
+    assert yaml.safe_load((only_run() / "config.yaml").read_text())["trainer"]["max_epochs"] == 5
 
 
 def test_a_folder_with_one_run_in_it_is_resumed_and_with_two_is_not(tmp_path):
@@ -524,7 +535,11 @@ def test_a_state_gone_to_nan_replaces_no_checkpoint(command, toy, only_run, monk
     outcome = command("train", *toy, "trainer.log_every_n_steps=10")
     assert outcome.code == 3
     assert "nan at step 5" in outcome.sentence
+    assert "none from before to be kept" in outcome.sentence
     assert not (only_run() / "last.ckpt").exists()
+    outcome = command("train", f"resume={only_run()}")
+    assert outcome.code == 3
+    assert "the run begins from the start" in outcome.err
 
 
 @pytest.mark.parametrize(

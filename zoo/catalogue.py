@@ -84,12 +84,12 @@ class Recipe:
     source: str
 
 
-def _chosen(experiment: Path) -> dict[str, str]:
+def chosen_by(experiment: Path) -> dict[str, str]:
     """Give the option that an experiment, or another that it begins with, has of each group it names."""
     chosen: dict[str, str] = {}
     for line in OmegaConf.load(experiment).defaults:
         if isinstance(line, str):
-            chosen |= _chosen(experiment.with_stem(line))
+            chosen |= chosen_by(experiment.with_stem(line))
         else:
             chosen |= {str(key).removeprefix("override /"): option for key, option in line.items()}
     return chosen
@@ -100,7 +100,7 @@ def recipes() -> list[Recipe]:
     found = []
     for file in sorted((CONFIGS / "experiment").glob("*.yaml")):
         if header := RECIPE.match(file.read_text()):
-            chosen = _chosen(file)
+            chosen = chosen_by(file)
             facts = (file.stem, chosen["model"], chosen["data"], OmegaConf.load(file).trainer.max_epochs)
             found.append(Recipe(*facts, header["published"], header["source"]))
     return sorted(found, key=lambda recipe: recipe.data)

@@ -39,6 +39,7 @@ class Images(Record, frozen=True, kw_only=True):
     std: Channels
     split_hash: Name
     num_samples: dict[Literal["train", "val", "test"], Count]
+    content_hash: Name | None = None
 
     def __post_init__(self) -> None:
         if len(self.mean) != len(self.std):

@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+from dataclasses import asdict
 from typing import Any, get_args
 
 import torch
@@ -9,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from zoo.build import build
-from zoo.checkpoint import Product, check_weights, load_weights, read_product
+from zoo.checkpoint import Product, check_weights, load_weights, put_weights, read_product
 from zoo.compress.program import rebuilt
 from zoo.compress.quantize import fake_quantized, is_trained_in_int8, program_of
 from zoo.compress.recipe import replay
@@ -22,7 +23,7 @@ from zoo.measure.counts import count_parameters
 from zoo.models.init import Scheme, initialise
 from zoo.passes import before_fit, read_recipe, recipe_at_start
 from zoo.stored_config import example_of, stored_net, stored_shape
-from zoo.tasks.transfer import freeze
+from zoo.tasks.transfer import freeze, matched_by_name, rows_of, told_of_rows
 
 log = logging.getLogger("zoo")
 
@@ -44,7 +45,7 @@ def build_net(run: Run, data: ResidentData) -> nn.Module:
     net = bare_net(run.cfg.model)
     replay(net, recipe_at_start(run))
     if not run.last_checkpoint:
-        _start_weights(run, net)
+        _start_weights(run, net, asdict(data.load()))
     before_fit(run, net, data)
     if run.cfg.model.freeze is not None:
         settings: Any = OmegaConf.to_container(run.cfg.model)
@@ -57,8 +58,11 @@ def build_net(run: Run, data: ResidentData) -> nn.Module:
     return laid_out(whole, run.cfg)
 
 
-def _start_weights(run: Run, net: nn.Module) -> None:
-    """Draw weights by `model.init`, and take over those that `model.pretrained` or `init_from` names."""
+def _start_weights(run: Run, net: nn.Module, facts: dict[str, Any]) -> None:
+    """Draw weights by `model.init`, and take over those that `model.pretrained` or `init_from` names.
+
+    Rows of heads, and of embeddings, are matched by the names of classes and symbols.
+    """
     model = run.cfg.model
     if model.init not in get_args(Scheme):
         raise BadInput(
@@ -68,7 +72,19 @@ def _start_weights(run: Run, net: nn.Module) -> None:
         raise BadInput("model.pretrained and init_from both say where weights come from; give one of them")
     initialise(net, model.init)
     if run.cfg.init_from:
-        source, left = run.cfg.init_from, load_weights(net, read_product(run.cfg.init_from), replace_head=True)
+        product = read_product(run.cfg.init_from)
+        config = product.facts["config"]
+        theirs = rows_of(net, str(config.get("task", {}).get("_target_")), product.facts["data"])
+        ours = rows_of(net, run.cfg.task._target_, facts)
+        weights = matched_by_name(net, product.weights, theirs, ours)
+        source, left = str(product.path), put_weights(net, weights, str(product.path), replace_head=True)
+        for sentence in told_of_rows(theirs, ours):
+            log.info(sentence)
+        if (
+            _is_of_same_files(config["data"], run.cfg.data)
+            and product.facts["data"]["split_hash"] != facts["split_hash"]
+        ):
+            log.warning("init_from was trained on another split, and may have seen samples that this run validates on.")
     elif model.pretrained:
         from zoo.pretrained import load_published
 
@@ -78,12 +94,19 @@ def _start_weights(run: Run, net: nn.Module) -> None:
                 raise BadInput(f"model.{name}={model[name]}: the published weights are for {usual.default}")
         if "image_size" not in run.cfg.data:
             raise BadInput(f"model.pretrained={model.pretrained}: there are no published weights for sequences")
-        source, left = load_published(net, run.cfg.choices.model, model.pretrained, run.cfg.data.image_size)
+        source, left = load_published(
+            net, run.cfg.choices.model, model.pretrained, run.cfg.data.image_size, facts["classes"]
+        )
     else:
         return
     log.info("Weights taken from %s.", source)
     if left:
         log.info("The head has another size there, so %s start from random values.", " and ".join(left))
+
+
+def _is_of_same_files(theirs: dict[str, Any], ours: DictConfig) -> bool:
+    """Tell whether two data configs read the same files or the same data set."""
+    return all(theirs.get(key) == ours.get(key) for key in ("_target_", "source", "root", "path"))
 
 
 def laid_out(net: nn.Module, cfg: DictConfig) -> nn.Module:

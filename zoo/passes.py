@@ -114,11 +114,14 @@ def _call(function: Callable[..., Any], subject: Any, **given: Any) -> Any:
 
 def _measured(run: Run, task: Task, data: ResidentData, net: nn.Module, split: Split) -> dict[str, float]:
     """Measure a net as the task does, in fp32 and in as many batches as the trainer takes."""
-    limit = run.cfg.trainer[f"limit_{split}_batches"]
+    limit, loader = run.cfg.trainer[f"limit_{split}_batches"], data.loader(split, task.device)
+    num = int(limit * len(loader)) if isinstance(limit, float) else limit
     kept, task.net = task.net, net.to(task.device)
     task.eval()
-    with torch.inference_mode():
-        for batch in itertools.islice(data.loader(split, task.device), limit if type(limit) is int else None):
-            task.measure(batch)
-    task.net = kept
-    return {name: float(value) for name, value in task.meter.compute().items()}
+    try:
+        with torch.inference_mode():
+            for batch in itertools.islice(loader, num):
+                task.measure(batch)
+    finally:
+        task.net = kept
+    return {name: float(value) for name, value in task.measured(split).items()}

@@ -12,7 +12,7 @@ from zoo.data.decoding import ImageFiles
 from zoo.data.folders import MARGIN, pictures_in
 from zoo.data.loader import centre
 from zoo.data.sequences import SequenceFacts, encode_source
-from zoo.errors import BadInput, reason
+from zoo.errors import BadInput, ZooError, reason
 from zoo.writing import write_for
 
 BATCH = 16  # pictures at once
@@ -51,6 +51,8 @@ def _of_images(
         if not images:
             continue
         shares, best = net(torch.cat(list(images.values())).to(device)).softmax(1).topk(min(top, len(classes)))
+        if shares.isnan().any():
+            raise ZooError("the net gives logits that are NaN; train it again, or in trainer.precision=32-true")
         for path, named, likely in zip(images, best.tolist(), shares.tolist(), strict=True):
             yield path, [(classes[i], share) for i, share in zip(named, likely, strict=True)]
     if unreadable:

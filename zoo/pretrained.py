@@ -1,5 +1,8 @@
 """Published weights: torchvision's for ImageNet, downloaded by its own API or read from a file with the same keys."""
 
+import logging
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +13,24 @@ from torchvision.models import get_model_weights, list_models
 
 from zoo.checkpoint import put_weights
 from zoo.errors import BadInput, choices, reason
+from zoo.tasks.transfer import matched_by_name, told_of_rows
 
+log = logging.getLogger("zoo")
 THEIR_NAMES = {"vit_base": "vit_b_16", "vit_base_32": "vit_b_32"}  # where ours differ
 FAMILIES = ("alexnet", "googlenet", "inception_v3", "resnet", "vgg", "vit_b")
 AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
 LEAST_PX = 75  # smaller images have another stem, in one net or another
 
 
-def load_published(net: nn.Module, model: str, source: bool | str, image_size: int) -> tuple[str, list[str]]:
+def load_published(
+    net: nn.Module, model: str, source: bool | str, image_size: int, classes: Sequence[str] = ()
+) -> tuple[str, list[str]]:
     """Put published weights into the net of the config `model`; give their name and the heads' weights that stay drawn.
 
     `source` is true for torchvision's best, the name of one of its entries, such as IMAGENET1K_V1, or a path. A head of
-    another size stays as it is. For grayscale the first convolution's kernels are summed over the colours. Raises
-    BadInput where there are none, where they cannot be had, and where they are of another net.
+    another size stays as it is, and one for 1,000 other `classes` than ImageNet's is matched by name. For grayscale the
+    first convolution's kernels are summed over the colours. Raises BadInput where there are none, where they cannot be
+    had, and where they are of another net.
     """
     if image_size < LEAST_PX:
         raise BadInput(
@@ -43,6 +51,13 @@ def load_published(net: nn.Module, model: str, source: bool | str, image_size: i
             weights[key] = w
         elif w.ndim == 4 and w.shape[1] == 1 and key in weights and weights[key].shape[1] == 3:
             weights[key] = weights[key].sum(1, keepdim=True)
+    published: list[str] = entries.DEFAULT.meta["categories"]  # in ImageNet's order, in which folders of it are sorted
+    if len(classes) == len(published) and not all(re.fullmatch(r"n\d{8}", one) for one in classes):
+        heads: Any = net.head_names
+        theirs, ours = dict.fromkeys(heads, published), dict.fromkeys(heads, classes)
+        weights = matched_by_name(net, weights, theirs, ours)
+        for sentence in told_of_rows(theirs, ours):
+            log.info(sentence)
     return name, put_weights(net, weights, name, replace_head=True)
 
 

@@ -24,7 +24,7 @@ from zoo.errors import ZooError
 from zoo.export import alone
 from zoo.export.graphs import Encoder, Step
 from zoo.export.opened import Run
-from zoo.measure.accuracy import points_lost
+from zoo.measure.accuracy import is_right, points_lost
 from zoo.nets import net_of
 from zoo.writing import transcribe
 
@@ -68,7 +68,7 @@ def answers_of(net: nn.Module, data: ResidentData) -> Answers:
         logits = [_logits_of_steps(net, source, target) for source, target, _ in batches]
         return Answers(logits, transcribe(net, data, "test", torch.device("cpu"))["accuracy"])
     found = [(net(images).float(), labels) for images, labels in batches]
-    hits = torch.cat([logits.argmax(1) == labels for logits, labels in found])
+    hits = torch.cat([is_right(logits, labels) for logits, labels in found])
     return Answers([logits for logits, _ in found], float(hits.double().mean()))
 
 

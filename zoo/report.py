@@ -1,5 +1,6 @@
 """What a person sees of a run: tables, pictures, and the files they come from."""
 
+import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -14,6 +15,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from zoo.files import replacing, write_json, write_text
+from zoo.measure.accuracy import has_nan, is_right
 from zoo.measure.counts import count_parameters
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ ROWS = (
     ("token accuracy", "token_accuracy", ".2%"),
     ("loss", "loss", ".4f"),
 )
+LIMITS = ("limit_train_batches", "limit_val_batches", "limit_test_batches", "overfit_batches")  # of the trainer
 WORST_SHOWN = 10
 MOST_CLASSES_DRAWN = 30  # more rows than this do not fit a screen
 
@@ -47,12 +50,13 @@ def show_result(result: dict[str, Any]) -> None:
     table = Table(title=f"{result['net']} on {result['data']}", title_justify="left")
     table.add_column("")
     for split in ("validation", "test"):
-        num_samples = result["num_samples"][{"validation": "val", "test": "test"}[split]]
-        table.add_column(f"{split} ({num_samples:,})", justify="right")
+        which = {"validation": "val", "test": "test"}[split]
+        num, size = result["num_samples"][which], result["split_sizes"][which]
+        table.add_column(f"{split} ({num:,})" if num == size else f"{split} ({num:,} of {size:,})", justify="right")
     for label, key, form in ROWS:
         if key not in result["test"]:
             continue
-        cells = [format(result[s][key], form) if key in result[s] else "–" for s in ("validation", "test")]
+        cells = [written(result[s][key], form) if key in result[s] else "–" for s in ("validation", "test")]
         table.add_row(label, *cells)
     console = Console(highlight=False)
     sample = "pair" if "wer" in result["test"] else "image"
@@ -74,6 +78,7 @@ def hyperparameters(cfg: DictConfig) -> dict[str, Any]:
     row |= {"seed": cfg.seed, **{f"data.{key}": cfg.data.get(key) for key in ("batch_size", "folds", "fold")}}
     row["data.mix"] = str((cfg.data.get("mix") or {}).get("_target_", "none")).rpartition(".")[2]
     row |= {f"trainer.{key}": cfg.trainer[key] for key in ("max_epochs", "gradient_clip_val")}
+    row |= {f"trainer.{key}": cfg.trainer.get(key) for key in LIMITS if cfg.trainer.get(key) is not None}
     for group in ("model", "optim", "schedule", "task"):
         row |= {f"{group}.{key}": value for key, value in cfg[group].items() if not key.startswith("_")}
     return {key: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for key, v in row.items()}
@@ -96,7 +101,7 @@ def short_names(settings: dict[str, Any]) -> dict[str, str | float]:
 def headline(result: dict[str, Any]) -> dict[str, float]:
     """Give the metrics of the HParams table, with the five that compare nets first, which are all it shows unasked."""
     pairs = [(split, key) for key in ("accuracy", "loss") for split in ("test", "validation") if key in result[split]]
-    row = {f"{split}_{key}": result[split][key] for split, key in pairs}
+    row = {f"{split}_{key}": result[split][key] for split, key in pairs if result[split][key] is not None}
     sizes = {"parameters": result["params"], **{k: result[k] for k in ("macs", "product_bytes", "latency_ms")}}
     first = {k: v for k, v in row.items() if k == "test_accuracy"} | sizes
     row = first | row | {"images_per_second": result["images_per_second"]}
@@ -106,21 +111,25 @@ def headline(result: dict[str, Any]) -> dict[str, float]:
 def evaluate(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str, Any]:
     """Measure predictions: logits (N, C) float, labels (N,) int64.
 
+    Samples with NaN among their logits are counted in `num_nan`, are never right, and have no place in the matrix.
     Calibration error is the expected one over 15 equal bins of confidence (Guo et al., 2017), as a fraction of 1. The
     confusion matrix has a row for each true class and a column for each predicted one.
     """
     from torchmetrics.functional.classification import multiclass_calibration_error, multiclass_confusion_matrix
 
     num_classes = len(classes)
-    matrix = multiclass_confusion_matrix(logits.argmax(1), labels, num_classes)
-    hits, true, predicted = matrix.diag(), matrix.sum(1), matrix.sum(0)
-    top5 = (logits.topk(min(5, num_classes), 1).indices == labels[:, None]).any(1)
+    known = ~has_nan(logits)
+    matrix = multiclass_confusion_matrix(logits[known].argmax(1), labels[known], num_classes)
+    hits, true, predicted = matrix.diag(), labels.bincount(minlength=num_classes), matrix.sum(0)
+    top5 = (logits.topk(min(5, num_classes), 1).indices == labels[:, None]).any(1) & known
+    calibration_error = multiclass_calibration_error(logits[known].softmax(1), labels[known], num_classes, n_bins=15)
     return {
         "num_samples": len(labels),
-        "accuracy": int(hits.sum()) / len(labels),
+        "num_nan": int((~known).sum()),
+        "accuracy": int(is_right(logits, labels).sum()) / len(labels),
         "top5": float(top5.float().mean()),
-        "loss": float(nn.functional.cross_entropy(logits.double(), labels)),
-        "calibration_error": float(multiclass_calibration_error(logits.softmax(1), labels, num_classes, n_bins=15)),
+        "loss": without_nan(float(nn.functional.cross_entropy(logits.double(), labels))),
+        "calibration_error": without_nan(float(calibration_error)),
         "classes": {
             name: {
                 "num_samples": int(true[i]),
@@ -133,17 +142,33 @@ def evaluate(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str
     }
 
 
+def without_nan(value: Any) -> Any:
+    """Return plain data as JSON holds them: None in the place of NaN and infinities, of which it has none."""
+    if isinstance(value, dict):
+        return {key: without_nan(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [without_nan(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def written(value: float | None, form: str) -> str:
+    """Write a number that may be none."""
+    return "not a number" if value is None else format(value, form)
+
+
 def show_evaluation(evaluation: dict[str, Any]) -> None:
     """Print the summary and the table of classes, the worst recalled first, or of what was written worst."""
     console = Console(highlight=False)
     if "wer" in evaluation:
         _show_writing(console, evaluation)
         return
+    loss, off = written(evaluation["loss"], ".4f"), written(evaluation["calibration_error"], ".2%")
     console.print(
-        f"accuracy {evaluation['accuracy']:.2%}   top-5 {evaluation['top5']:.2%}   loss {evaluation['loss']:.4f}   "
-        f"calibration error {evaluation['calibration_error']:.2%}   ({evaluation['num_samples']:,} images)",
+        f"accuracy {evaluation['accuracy']:.2%}   top-5 {evaluation['top5']:.2%}   loss {loss}   "
+        f"calibration error {off}   ({evaluation['num_samples']:,} images)",
         soft_wrap=True,
     )
+    _say_lost(console, evaluation)
     table = Table()
     for column in ("class", "images", "recall", "precision", "most often taken for"):
         table.add_column(column, justify="left" if column in ("class", "most often taken for") else "right")
@@ -156,12 +181,18 @@ def show_evaluation(evaluation: dict[str, Any]) -> None:
     console.print(table)
 
 
+def _say_lost(console: Console, evaluation: dict[str, Any]) -> None:
+    if num := evaluation["num_nan"]:
+        console.print(f"{num:,} of {evaluation['num_samples']:,} have NaN among their logits; they count as wrong")
+
+
 def _show_writing(console: Console, evaluation: dict[str, Any]) -> None:
     console.print(
         f"WER {evaluation['wer']:.2%}   PER {evaluation['per']:.2%}   "
         f"({evaluation['num_samples']:,} sources, beam {evaluation['beam']})",
         soft_wrap=True,
     )
+    _say_lost(console, evaluation)
     table = Table(title="The worst", title_justify="left")
     for column in ("source", "edits", "written", "references"):
         table.add_column(column, justify="right" if column == "edits" else "left")
@@ -180,7 +211,7 @@ def write_evaluation(folder: Path, evaluation: dict[str, Any]) -> None:
         write_text(folder / "worst.tsv", "".join("\t".join(line) + "\n" for line in (heading, *lines)))
         Console(highlight=False).print(f"Written     {folder}/evaluation.json and worst.tsv", soft_wrap=True)
         return
-    figure = draw_confusion(evaluation["confusion_matrix"], list(evaluation["classes"]))
+    figure = draw_confusion(evaluation["confusion_matrix"], list(evaluation["classes"]), evaluation["num_nan"])
     with replacing(folder / "confusion_matrix.png") as file:
         figure.savefig(file, format="png", dpi=150)
     Console(highlight=False).print(f"Written     {folder}/evaluation.json and confusion_matrix.png", soft_wrap=True)
@@ -194,8 +225,11 @@ def show_predictions(predictions: Iterable[tuple[str, Sequence[tuple[str, float]
             print(f"{' ' * len(name) if i else name}  {probability:6.1%}  {what}", flush=True)
 
 
-def draw_confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> "Figure":
-    """Draw the share of each true class (row) that was taken for each class (column); numbers in per cent."""
+def draw_confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], num_nan: int = 0) -> "Figure":
+    """Draw the share of each true class (row) that was taken for each class (column); numbers in per cent.
+
+    `num_nan` more samples were taken for none.
+    """
     from matplotlib.colors import PowerNorm
     from matplotlib.figure import Figure
 
@@ -207,7 +241,7 @@ def draw_confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> "
     # Mistakes are a few per cent and the diagonal most of 100: a square root makes both visible.
     image = axes.imshow(share, cmap="Blues", norm=PowerNorm(0.5, 0, 1))
     axes.set(xlabel="predicted class", ylabel="true class")
-    accuracy = float(counts.diag().sum() / counts.sum())
+    accuracy = float(counts.diag().sum() / (counts.sum() + num_nan))
     axes.set_title(f"Confusion matrix, % of each true class (accuracy {accuracy:.2%})", loc="left")
     figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
     if len(classes) <= MOST_CLASSES_DRAWN:

@@ -5,6 +5,7 @@ import copy
 import glob
 import logging
 import platform
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from zoo.callbacks.compression import summaries
 from zoo.callbacks.loggers import TensorBoard
 from zoo.callbacks.monitor import TrainingMonitor
 from zoo.callbacks.product import BestProduct
-from zoo.callbacks.resume import ResumeCheckpoint
+from zoo.callbacks.resume import AtomicCheckpointIO, ResumeCheckpoint
 from zoo.checkpoint import PRODUCT, Product, load_weights, provenance, read_product
 from zoo.compress.recipe import in_integers, replay
 from zoo.data.images import ImageFacts
@@ -62,6 +63,8 @@ def build_data(run: Run) -> ResidentData:
         raise BadInput(f"data.batch_size={data.batch_size} cannot be shared out to {ranks.world_size()} processes")
     with ranks.first_of_machine_first():
         facts = data.load()
+    if run.last_checkpoint:
+        _check_same_data(run, data)
     for name, number in data.sizes().items():
         if settings[name] is None:
             settings[name] = number
@@ -70,6 +73,20 @@ def build_data(run: Run) -> ResidentData:
     for teacher in teachers:
         _check_teacher(run, teacher, facts)
     return data
+
+
+def _check_same_data(run: Run, data: ResidentData) -> None:
+    """Refuse to go on with other data than a run began with: it would validate on what it was trained on."""
+    assert run.last_checkpoint is not None
+    state = AtomicCheckpointIO().load_checkpoint(run.last_checkpoint).get(type(data).__qualname__, {})
+    before, product = state.get("facts"), run.folder / PRODUCT
+    if before is None and product.exists():  # a checkpoint of an earlier version
+        before = read_product(product).facts["data"]
+    if before is not None:
+        try:
+            data.check_same(before, "the run began with")
+        except BadInput as error:
+            raise BadInput(f"resume={run.folder}: {error}; put them back, or begin a new run") from error
 
 
 def _check_kinds(cfg: DictConfig) -> None:
@@ -311,28 +328,31 @@ def measure_product(run: Run, trainer: lightning.Trainer, task: Task, data: Resi
     ranks.of_first(None)  # which has written it by now
     product, told = after_fit(run, read_product(run.folder / PRODUCT), task, data)
     whole, precision = task.net, str(trainer.precision)
-    is_quantized = in_integers(product.facts["recipe"])
-    if is_quantized or ranks.world_size() > 1:
-        whole = bare_net(run.cfg.model)  # that of training may be in parts
-        replay(whole, product.facts["recipe"])
-        task.net = laid_out(whole, run.cfg)
-    sizes = {
-        "params": count_parameters(whole),
-        "macs": count_macs_of(whole, data.example()),
-        "product_bytes": product.path.stat().st_size,
-    }
-    if is_quantized:
-        task.net = laid_out(net_of(product), run.cfg)
-        trainer.strategy.precision_plugin = Precision()  # sums of int8 products are exact in fp32, and not in bf16
-    else:
-        load_weights(task.net, product)
     monitor, facts, cfg = callback_of(trainer, TrainingMonitor), data.load(), run.cfg
-    with trainer.precision_plugin.forward_context():
-        latency = latency_ms(task.net, data.example(), trainer.strategy.root_device)
-    # A compiled net would pass over the hook by which callbacks.predictions sees what the last layer takes.
-    eager = torch.compiler.set_stance("force_eager") if cfg.compile else contextlib.nullcontext()
-    with eager:
-        test = trainer.test(task, datamodule=data, verbose=False)[0]
+    with _put_back(trainer, task):
+        is_quantized = in_integers(product.facts["recipe"])
+        if is_quantized or ranks.world_size() > 1:
+            whole = bare_net(run.cfg.model)  # that of training may be in parts
+            replay(whole, product.facts["recipe"])
+            task.net = laid_out(whole, run.cfg)
+        sizes = {
+            "params": count_parameters(whole),
+            "macs": count_macs_of(whole, data.example()),
+            "product_bytes": product.path.stat().st_size,
+        }
+        if is_quantized:
+            task.net = laid_out(net_of(product), run.cfg)
+            trainer.strategy.precision_plugin = Precision()  # sums of int8 products are exact in fp32, and not in bf16
+        else:
+            load_weights(task.net, product)
+        with trainer.precision_plugin.forward_context():
+            latency = latency_ms(task.net, data.example(), trainer.strategy.root_device)
+        # A compiled net would pass over the hook by which callbacks.predictions sees what the last layer takes.
+        eager = torch.compiler.set_stance("force_eager") if cfg.compile else contextlib.nullcontext()
+        with eager:
+            test = trainer.test(task, datamodule=data, verbose=False)[0]
+    validation = dict(product.facts["best"]["metrics"])
+    num_validated = validation.pop("val/num_samples", facts.num_samples["val"] if validation else 0)
     result = {
         "name": cfg.name,
         "net": cfg.choices.model,
@@ -349,14 +369,20 @@ def measure_product(run: Run, trainer: lightning.Trainer, task: Task, data: Resi
         "device": _device_name(trainer.strategy.root_device),
         "processes": ranks.world_size(),
         "precision": precision,
-        "validation": {k.removeprefix("val/"): v for k, v in product.facts["best"]["metrics"].items()},
+        "validation": {k.removeprefix("val/"): v for k, v in validation.items()},
         "test": {k.removeprefix("test/"): v for k, v in test.items()},
         "compress": {**told, **summaries(trainer)},
-        "num_samples": facts.num_samples,
+        "num_samples": {
+            **facts.num_samples,
+            "val": int(num_validated),
+            "test": int(trainer.callback_metrics["test/num_samples"]),
+        },
+        "split_sizes": facts.num_samples,
         "split_hash": facts.split_hash,
         "folder": str(run.folder),
         **{key: product.facts[key] for key in ("commit", "versions")},
     }
+    result = report.without_nan(result)
     for logger in trainer.loggers:
         for values in told.values():
             logger.log_metrics(values.pop("scalars", {}), step=trainer.global_step)
@@ -367,6 +393,16 @@ def measure_product(run: Run, trainer: lightning.Trainer, task: Task, data: Resi
     if ranks.rank() == 0:
         write_json(run.folder / "result.json", result)
     return result
+
+
+@contextlib.contextmanager
+def _put_back(trainer: lightning.Trainer, task: Task) -> Iterator[None]:
+    """Put back the net and the precision that were trained with, in whose place a quantized product is tested."""
+    net, precision = task.net, trainer.strategy.precision_plugin
+    try:
+        yield
+    finally:
+        task.net, trainer.strategy.precision_plugin = net, precision
 
 
 def _device_name(device: torch.device) -> str:

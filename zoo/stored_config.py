@@ -159,8 +159,8 @@ def stored_data(metadata: Mapping[str, Any], cfg: DictConfig) -> ResidentData:
         settings["source"] = _placed(settings["source"], str(config.get("data_root")), cfg)
     settings = _placed(settings, str(config.get("data_root")), cfg)
     data: ResidentData = build(settings, "data")
-    if data.load().split_hash != metadata["data"]["split_hash"]:
-        raise BadInput("the data found are not those the net was trained on: their samples, labels or split differ")
+    data.load()
+    data.check_same(metadata["data"], "the net was trained on")
     return data
 
 

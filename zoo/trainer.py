@@ -32,6 +32,8 @@ def build_trainer(run: Run) -> lightning.Trainer:
     if run.last_checkpoint:
         step = AtomicCheckpointIO().load_checkpoint(run.last_checkpoint)["global_step"]
         log.info("Going on in %s after step %d.", run.folder, step)
+    elif run.resumed:
+        log.info("Nothing was saved in %s yet: the run begins from the start.", run.folder)
     return build(
         settings,
         "trainer",

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.data.sequences import SequenceData, SequenceFacts, decode_tokens, encode_source
+from zoo.data.sequences import NAMES_OF_SPECIALS, START, SequenceData, SequenceFacts, decode_tokens, encode_source
 from zoo.models.decoding import beam_search, greedy
 from zoo.tasks.edits import edits
 
@@ -31,6 +31,7 @@ def transcribe(net: nn.Module, data: SequenceData, split: str, device: torch.dev
     join = "" if facts.source_unit == "character" else " "
     return {
         "num_samples": len(rows),
+        "num_nan": sum(NAMES_OF_SPECIALS[START] in found for _, _, found, _ in rows),  # see `without_openings`
         "beam": beam,
         "wer": wrong / len(rows),
         "per": errors / length,

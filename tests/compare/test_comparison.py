@@ -188,6 +188,40 @@ def test_other_data_and_other_tasks_are_compared_apart(tmp_path):
     }
 
 
+def test_runs_that_were_tested_in_part_are_ranked_apart_and_last(tmp_path):
+    """Of 1,000 images some were asked of 100 only, where it is easy to be right of all."""
+    sizes = {"split_sizes": {"test": NUM_TEST}}
+    write_run(tmp_path, "easy", 1, drawn(1, 2.0)[:100], result={**sizes, "num_samples": {"test": 100}})
+    write_run(tmp_path, "some", 1, drawn(2, 2.0)[:90], result={**sizes, "num_samples": {"test": 90}})
+    write_run(tmp_path, "old", 1, drawn(3, 2.0)[:80], config=["trainer.limit_test_batches=4"])
+    write_run(tmp_path, "whole", 1, drawn(4, 0.9), result={**sizes, "num_samples": {"test": NUM_TEST}})
+    write_run(tmp_path, "same", 1, drawn(5, 0.8))
+    found = [(one.title, [group.label for group in one.groups]) for one in compared(tmp_path)]
+    assert found[0] == ("mnist_5k", ["whole", "same"])
+    assert dict(found[1:]) == {
+        "mnist_5k, tested on 100 of 1,000": ["easy"],
+        "mnist_5k, tested on 90 of 1,000": ["some"],
+        "mnist_5k, tested with limit_test_batches=4": ["old"],
+    }
+
+
+def test_a_run_that_made_do_with_less_data_says_so_by_its_name(tmp_path):
+    write_run(tmp_path, "a", 1, drawn(1, 0.9), config=["trainer.limit_train_batches=100"])
+    write_run(tmp_path, "b", 1, drawn(2, 0.8), config=["trainer.limit_train_batches=null"])
+    (comparison,) = compared(tmp_path)
+    assert [group.label for group in comparison.groups] == ["a limit_train_batches=100", "b"]
+
+
+def test_an_image_whose_logits_were_nan_is_not_right_by_its_label(tmp_path):
+    folder = write_run(tmp_path, "a", 1, np.ones(4, dtype=bool))
+    labels = np.zeros(4, dtype=np.uint8)
+    confidence = np.array([0.5, np.nan, 0.9, np.nan], dtype=np.float16)
+    tensors = {"labels": labels, "predicted": labels, "confidence": confidence}
+    save_file(tensors, folder / "predictions.safetensors", {"split_hash": "one"})
+    hits, _ = statistics._hits(runs.run_of(folder))
+    assert hits.tolist() == [True, False, True, False]
+
+
 def test_the_front_is_what_nothing_beats():
     points = [(1, 5), (2, 4), (2, 7), (3, 7), (4, 9), (1, 3)]
     beaten = {i for i, (x, y) in enumerate(points) if any(u <= x and v >= y and (u, v) != (x, y) for u, v in points)}

@@ -10,6 +10,7 @@ from conftest import composed, inputs_of, scalars
 from small import FACTS, facts_of
 from torch import nn
 
+from zoo import run
 from zoo.checkpoint import Product, read_product, save_product
 from zoo.compress.program import rebuilt
 from zoo.compress.quantize import (
@@ -299,10 +300,20 @@ def test_ranges_and_statistics_move_in_train_mode_until_they_are_held_and_never_
     assert all(parameter.grad is not None for parameter in net.parameters())
 
 
-def test_a_run_trains_with_fake_quantization_and_tests_int8(command, toy, teacher, tmp_path):
+def test_a_run_trains_with_fake_quantization_and_tests_int8(command, toy, teacher, tmp_path, monkeypatch):
+    measure, seen = run.measure_product, []
+
+    def watched(this, trainer, task, data):
+        before = task.net, trainer.precision_plugin
+        result = measure(this, trainer, task, data)
+        seen.append([one is other for one, other in zip(before, (task.net, trainer.precision_plugin), strict=True)])
+        return result
+
+    monkeypatch.setattr(run, "measure_product", watched)
     line = [a for a in toy if not a.startswith(("name=", "optim.lr"))]
     line += [f"init_from={teacher}", "compress=qat_int8", "optim.lr=1e-4", "trainer.precision=bf16-mixed"]
     assert command("train", *line, "name=qat").code == 0
+    assert seen == [[True, True]]  # the net and the precision of training are in their places again
     (folder,) = tmp_path.glob("runs/qat/*")
     result, before = (json.loads((f / "result.json").read_text()) for f in (folder, teacher.parent))
     assert result["compress"]["int8"]["float"]["test"]["accuracy"] == pytest.approx(before["test"]["accuracy"])

@@ -1,12 +1,15 @@
 """Folders of images: what is read, by whom, what is refused, and what is skipped."""
 
 import errno
+import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -414,6 +417,62 @@ def test_the_split_knows_its_files_wherever_they_lie_and_their_change(pictures):
     with open(moved / "train/cat/00.jpg", "ab") as file:
         file.write(b"\0")
     assert folders(moved).load().split_hash != before
+
+
+def test_contents_exchanged_under_the_same_names_and_sizes_are_found_where_files_are_read_anyway(pictures):
+    before, unread = folders(pictures), folders(pictures, cache="none")
+    facts, unread_facts = asdict(before.load()), asdict(unread.load())
+    folders(pictures).check_same(facts, "before")
+    one, other = (pictures / f"train/{name}/00.jpg" for name in ("cat", "dog"))
+    size = max(file.stat().st_size for file in (one, other))
+    contents = [file.read_bytes().ljust(size, b"\0") for file in (one, other)]
+    one.write_bytes(contents[0]), other.write_bytes(contents[1])
+    facts = asdict(folders(pictures).load())
+    one.write_bytes(contents[1]), other.write_bytes(contents[0])
+    changed = folders(pictures)
+    assert changed.load().split_hash == facts["split_hash"]
+    with pytest.raises(BadInput, match="the same number of samples, and other contents"):
+        changed.check_same(facts, "before")
+    changed.check_same({**facts, "content_hash": None}, "before")  # as of an earlier version, or of files not read
+    assert unread_facts["content_hash"] is None
+
+
+def test_pictures_that_were_added_are_counted_and_classes_named(pictures):
+    facts = asdict(folders(pictures).load())
+    for i in range(10):
+        shutil.copy(pictures / "train/cat/00.jpg", pictures / f"train/cat/new_{i}.jpg")
+    with pytest.raises(BadInput, match="42 samples for train instead of 32"):  # of 40 and 10, 8 are validated on
+        folders(pictures).check_same(facts, "before")
+    for split in ("train", "val"):
+        (pictures / split / "dog").rename(pictures / split / "wolf")
+    with pytest.raises(BadInput, match="other classes, such as 'dog'"):
+        folders(pictures).check_same(facts, "before")
+
+
+def test_a_run_tells_how_many_pictures_it_could_read_and_test(command, pictures, only_run):
+    """Of 14 test pictures five are damaged, and are skipped only when they are wanted."""
+    for file in sorted((pictures / "val/cat").glob("*"))[:5]:
+        file.write_bytes(b"damaged")
+    line = ["data=image_folder", f"data.root={pictures}", "data.image_size=28", "data.num_validation=8"]
+    line += ["data.batch_size=8", "data.cache=none", "data.num_workers=0", "trainer=smoke"]
+    outcome = command("train", *line)
+    assert outcome.code == 0, outcome.err
+    result = json.loads((only_run() / "result.json").read_text())
+    assert (result["num_samples"]["test"], result["split_sizes"]["test"]) == (9, 14)
+    assert "test (9 of 14)" in outcome.out
+
+
+def test_a_resumed_run_refuses_other_data_before_anything_is_trained(command, pictures, only_run):
+    line = ["data=image_folder", f"data.root={pictures}", "data.image_size=28", "data.num_validation=8"]
+    line += ["data.batch_size=8", "trainer.max_epochs=1", "trainer=cpu", "trainer.log_every_n_steps=1"]
+    assert command("train", *line).code == 0
+    before = {name: (only_run() / name).read_bytes() for name in ("config.yaml", "last.ckpt", "model.safetensors")}
+    for i in range(10):
+        shutil.copy(pictures / "train/cat/00.jpg", pictures / f"train/cat/new_{i}.jpg")
+    outcome = command("train", f"resume={only_run()}", "trainer.max_epochs=2")
+    assert outcome.code == 2
+    assert "42 samples for train instead of 32" in outcome.err
+    assert {name: (only_run() / name).read_bytes() for name in before} == before
 
 
 def test_classes_are_counted_where_nobody_says_how_many(pictures):

@@ -35,6 +35,24 @@ def test_response_normalisation_is_section_3_3s_formula():
         torch.testing.assert_close(norm(a)[:, i], expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_response_normalisation_of_halves_is_torchs_in_fp32_also_where_squares_do_not_fit(dtype):
+    (norm, _) = (m for m in AlexNet(year=2012).modules() if isinstance(m, torch.nn.LocalResponseNorm))
+    a = (torch.rand(2, 8, 3, 3) * 1000).to(dtype)
+    found, expected = norm(a), torch.nn.functional.local_response_norm(a.float(), 5, 5e-4, 0.75, 2.0)
+    assert found.dtype == dtype
+    torch.testing.assert_close(found, expected.to(dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_two_towers_train_in_mixed_precision_on_a_cpu(dtype):
+    net = AlexNet(1, 10, 28, year=2012)
+    with torch.autocast("cpu", dtype):
+        loss = net(torch.randn(2, 1, 28, 28)).float().square().mean()
+    loss.backward()
+    assert all(p.grad.isfinite().all() for p in net.parameters())
+
+
 def test_towers_do_not_see_each_other_in_grouped_layers():
     conv = AlexNet(year=2012).features[4]
     assert conv.groups == 2

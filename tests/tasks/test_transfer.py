@@ -1,14 +1,16 @@
 import pytest
 import torch
 
+from zoo.checkpoint import put_weights
 from zoo.errors import BadInput
 from zoo.models.googlenet import GoogLeNet
 from zoo.models.resnet import ResNet
+from zoo.models.transformer import Transformer
 from zoo.models.vit import ViT
 from zoo.tasks.base import parameter_groups
 from zoo.tasks.classification import ImageClassification
 from zoo.tasks.schedules import constant
-from zoo.tasks.transfer import freeze
+from zoo.tasks.transfer import freeze, matched_by_name, rows_of, told_of_rows
 
 
 def resnet():
@@ -55,6 +57,60 @@ def test_a_learning_rate_for_a_frozen_head_is_refused():
     freeze(net, "fc")
     with pytest.raises(BadInput, match=r"head_lr=0\.1 is for the head, which is frozen"):
         parameter_groups(net, 0.1)
+
+
+IMAGES, TURNS = "zoo.tasks.classification.ImageClassification", "zoo.tasks.rotation.RotationPrediction"
+
+
+def heads(weights, there, here, task=IMAGES):
+    """Return a new net's weights and biases of its head after taking over those of a net of other classes."""
+    net = ResNet("basic", [1], [4], 1, len(here), 28)
+    before = net.fc.weight.detach().clone()
+    theirs, ours = rows_of(net, task, {"classes": there}), rows_of(net, IMAGES, {"classes": here})
+    put_weights(net, matched_by_name(net, weights, theirs, ours), "the file")
+    return net.fc, before, " ".join(told_of_rows(theirs, ours))
+
+
+def test_a_head_is_matched_by_the_names_of_its_classes():
+    source = ResNet("basic", [1], [4], 1, 3, 28)
+    weights, there = source.state_dict(), ["bird", "cat", "dog"]
+    found, _, told = heads(weights, there, there)
+    assert (found.weight.equal(source.fc.weight), told) == (True, "")
+    found, _, told = heads(weights, there, ["dog", "bird", "cat"])
+    assert found.weight.equal(source.fc.weight[[2, 0, 1]])
+    assert found.bias.equal(source.fc.bias[[2, 0, 1]])
+    assert "random" not in told
+    assert "by name" in told
+    found, drawn, told = heads(weights, there, ["cat", "horse", "dog", "cow"])
+    assert found.weight.equal(torch.stack([source.fc.weight[1], drawn[1], source.fc.weight[2], drawn[3]]))
+    assert "horse, cow start from random values" in told
+    found, drawn, told = heads(weights, there, ["avian", "canine", "feline"])
+    assert found.weight.equal(drawn)
+    assert "fc starts from random values" in told
+
+
+def test_a_net_of_turns_gives_its_head_to_no_classes_also_where_there_are_four():
+    source = ResNet("basic", [1], [4], 1, 4, 28)
+    found, drawn, _ = heads(source.state_dict(), ["a", "b", "c", "d"], ["a", "b", "c", "d"], TURNS)
+    assert found.weight.equal(drawn)
+
+
+def test_embeddings_are_matched_by_the_names_of_symbols():
+    old, new = (Transformer(6, 5, 8, 1, 1, 2, 16) for _ in range(2))
+    first = {
+        "source_symbols": ["<pad>", "<start>", "<end>", "a", "b", "c"],
+        "target_symbols": ["<pad>", "X", "Y", "Z", "?"],
+    }
+    second = {
+        "source_symbols": ["<pad>", "<start>", "<end>", "b", "c", "d"],
+        "target_symbols": ["<pad>", "Z", "Y", "X", "?"],
+    }
+    drawn = new.source_embedding.weight[5].detach().clone()
+    rows = [rows_of(old, "zoo.tasks.transduction.Transduction", facts) for facts in (first, second)]
+    put_weights(new, matched_by_name(new, old.state_dict(), *rows), "the file")
+    source, target = old.source_embedding.weight, old.target_embedding.weight
+    assert new.source_embedding.weight.equal(torch.cat([source[[0, 1, 2, 4, 5]], drawn[None]]))
+    assert new.target_embedding.weight.equal(target[[0, 3, 2, 1, 4]])
 
 
 def test_a_parameter_can_be_named():

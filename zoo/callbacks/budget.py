@@ -1,6 +1,7 @@
 """Compress as far as a budget of accuracy allows."""
 
 from collections.abc import Mapping
+from itertools import islice
 from typing import Annotated, Any
 
 import lightning
@@ -45,6 +46,11 @@ class AccuracyBudget(Compression):
 
     def moments(self) -> dict[str, float]:
         return {"share_begin": self.share_begin}
+
+    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        super().on_fit_start(trainer, pl_module)
+        if trainer.limit_val_batches == 0:
+            raise BadInput("trainer.limit_val_batches=0 leaves nothing to measure, and compress=auto measures accuracy")
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
@@ -149,16 +155,17 @@ class AccuracyBudget(Compression):
 
 
 def accuracy_of(trainer: lightning.Trainer, task: Any) -> float:
-    """Measure the net as it is on validation data, with a meter that validation has used up."""
+    """Measure the net as it is on the batches of each validation, with a meter that validation has used up."""
     strategy = trainer.strategy
     was_training = task.training
     task.eval()
     with isolate_rng(), torch.no_grad():
-        for i, batch in enumerate(trainer.datamodule.val_dataloader()):  # type: ignore[attr-defined]
+        loader = trainer.datamodule.val_dataloader()  # type: ignore[attr-defined]
+        for i, batch in enumerate(islice(loader, int(trainer.num_val_batches[0]))):
             batch = strategy.batch_to_device(strategy.precision_plugin.convert_input(batch))
             strategy.validation_step(batch, i)
     task.train(was_training)
-    found = task.meter.compute()
+    found = task.measured("validation")
     if "accuracy" not in found:
         raise BadInput("compress=auto keeps to a budget of accuracy, which this task does not measure")
     return float(found["accuracy"])

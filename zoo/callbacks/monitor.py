@@ -2,6 +2,7 @@
 
 import math
 import time
+from pathlib import Path
 from typing import Any
 
 import lightning
@@ -11,6 +12,7 @@ from torch.distributed.tensor import DTensor
 
 from zoo import ranks
 from zoo.errors import Diverged
+from zoo.folder import LAST
 
 
 class TrainingMonitor(lightning.Callback):
@@ -142,7 +144,11 @@ def gradient_norm(trainer: lightning.Trainer, pl_module: lightning.LightningModu
 
 def _gone(what: str, trainer: lightning.Trainer) -> str:
     lr = trainer.optimizers[0].param_groups[0]["lr"]
+    is_fp16 = trainer.precision == "16-mixed"
+    was_saved = (Path(trainer.default_root_dir) / LAST).exists()
+    kept = "the weights from before are kept" if was_saved else "there are none from before to be kept"
     return (
-        f"the {what}, with a learning rate of {lr:.3g}; the weights from before are kept. "
+        f"the {what}, with a learning rate of {lr:.3g}; {kept}. "
         f"A lower optim.lr or trainer.gradient_clip_val=1 may help"
+        f"{', or trainer.precision=bf16-mixed, whose numbers go as far as those of fp32' if is_fp16 else ''}"
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from zoo.measure.accuracy import has_nan
 from zoo.report import draw_confusion
 
 if TYPE_CHECKING:
@@ -24,9 +25,11 @@ def show_predictions(
     board: "SummaryWriter", step: int, classes: Sequence[str], logits: Tensor, labels: Tensor, mistakes: dict[str, Any]
 ) -> None:
     """Draw the confusion matrix, the most confident mistakes, and precision and recall of each class."""
-    shares, num = logits.softmax(1), len(classes)
+    known, num = ~has_nan(logits), len(classes)
+    num_nan, logits, labels = int((~known).sum()), logits[known], labels[known]
+    shares = logits.softmax(1)
     matrix = torch.bincount(num * labels + logits.argmax(1), minlength=num * num).view(num, num)
-    board.add_figure("test/confusion matrix", draw_confusion(matrix.tolist(), classes), step)
+    board.add_figure("test/confusion matrix", draw_confusion(matrix.tolist(), classes, num_nan), step)
     if len(mistakes["labels"]):
         board.add_image("test/most confident mistakes", draw_mistakes(classes, **mistakes), step, dataformats="HWC")
     for i, name in enumerate(classes[:MOST_CURVES]):

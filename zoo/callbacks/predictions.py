@@ -21,10 +21,11 @@ Part = dict[str, Tensor]
 class Predictions(lightning.Callback):
     """Write predictions.safetensors after the test, from its own batches, and draw them for TensorBoard.
 
-    In the order of the test set, the file has of images `labels`, `predicted` and `confidence`, and of sequences
-    `correct`; its metadata has the `split_hash` of the data. Drawn are the confusion matrix, the most confident
-    mistakes, precision and recall of each class, and in the projector what the net's last layer takes. Where a task's
-    `measure` gives no logits, as with task=rotation, there is neither file nor picture.
+    In the order of the test set, the file has of images `labels`, `predicted` and `confidence`, which is NaN where a
+    logit was, so that nothing was predicted; and of sequences `correct`; its metadata has the `split_hash` of the data.
+    Drawn are the confusion matrix, the most confident mistakes, precision and recall of each class, and in the
+    projector what the net's last layer takes. Where a task's `measure` gives no logits, as with task=rotation, there is
+    neither file nor picture.
     """
 
     def on_test_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -59,8 +60,9 @@ class Predictions(lightning.Callback):
         self._batches.append({"logits": outputs.cpu(), "labels": labels.cpu()})
         if not self._is_drawn:
             return
+        wrong = ((predicted != labels) | confidence.isnan()).nonzero()[:, 0]
+        confidence = confidence.nan_to_num()
         found = {"images": images, "labels": labels, "predicted": predicted, "confidence": confidence}
-        wrong = (predicted != labels).nonzero()[:, 0]
         worst = wrong[confidence[wrong].argsort(descending=True, stable=True)[:NUM_MISTAKES]]
         self._mistakes = [most_confident([*self._mistakes, self._shown({k: v[worst] for k, v in found.items()})])]
         few = self._shown({k: v[:: self._stride] for k, v in found.items()})
@@ -99,7 +101,9 @@ class Predictions(lightning.Callback):
             worst = most_confident([one for part in mistakes for one in part])
             show_predictions(board, step, classes, whole["logits"], whole["labels"], worst)
             if self._embedded:
-                show_embedding(board, classes, joined(in_turn(embedded)))
+                places = joined(in_turn(embedded))
+                finite = places["features"].isfinite().all(1)
+                show_embedding(board, classes, {name: tensor[finite] for name, tensor in places.items()})
 
 
 def save(path: Path, tensors: Part, split_hash: str) -> None:

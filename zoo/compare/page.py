@@ -11,7 +11,7 @@ import rich.table
 from rich.console import Console
 
 from zoo.compare.pictures import MOST_DRAWN, as_svg, draw_costs, draw_curves, draw_exports
-from zoo.compare.runs import REPEATS, Comparison, Finished, differing, grouped, mean_and_spread, run_of
+from zoo.compare.runs import REPEATS, Comparison, Finished, differing, grouped, mean_and_spread, part_tested, run_of
 from zoo.compare.statistics import Paired, against_best, best_of
 from zoo.files import replacing, write_text
 
@@ -282,8 +282,15 @@ def show_sweep(results: Sequence[dict[str, Any]]) -> None:
 
     rows = []
     for group in grouped([run_of(Path(result["folder"])) for result in results]):
+        part = part_tested(group.runs[0].result, group.runs[0].settings)
         if len(group.runs) > 1:
             rows += [(f"  {group.name_of(run)}", "", *accuracies([run.result])) for run in group.runs]
-        rows.append((group.label, str(len(group.runs)), *accuracies([run.result for run in group.runs])))
+        rows.append(
+            (
+                f"{group.label}{part and f', {part}'}",
+                str(len(group.runs)),
+                *accuracies([run.result for run in group.runs]),
+            )
+        )
     columns = ("", "runs", "validation accuracy", "test accuracy")
     _print(Console(highlight=False), f"{len(results)} runs", columns, rows, ("",))

@@ -16,6 +16,7 @@ from zoo.errors import BadInput
 CONFIG, RESULT = "config.yaml", "result.json"
 REPEATS = ("seed", "data.seed", "data.fold")  # settings in which runs of the same thing may differ
 NAMES = ("name", "runs", "data_root", "resume", "experiment")  # settings that change no number
+LIMITS = ("limit_train_batches", "limit_val_batches", "overfit_batches")
 Settings = dict[str, Any]
 
 
@@ -97,14 +98,33 @@ def read(paths: Sequence[Path]) -> tuple[list[Finished], list[Path]]:
 def run_of(folder: Path) -> Finished:
     """Read a run with a result; BadInput where its files are damaged."""
     try:
-        config: Any = OmegaConf.to_container(OmegaConf.load(folder / CONFIG))
         result = json.loads((folder / RESULT).read_text())
-        settings = {**config.pop("choices"), **dict(_leaves(config))}
-        run = Finished(folder, result, settings)
+        run = Finished(folder, result, config_of(folder))
         run.accuracy, run.size_bytes, result["params"], result["macs"], result["seconds"]
     except (ValueError, KeyError, AttributeError) as error:
         raise BadInput(f"{folder} is no run of ours, or is damaged ({type(error).__name__}: {error})") from error
     return run
+
+
+def config_of(folder: Path) -> Settings:
+    """Read a run's config as flat keys, the option of a group under the group's name."""
+    config: Any = OmegaConf.to_container(OmegaConf.load(folder / CONFIG))
+    return {**config.pop("choices"), **dict(_leaves(config))}
+
+
+def part_tested(result: Mapping[str, Any], settings: Settings) -> str:
+    """Say how much of the test set a run was tested on where that is not all of it."""
+    if "split_sizes" in result:
+        num, size = result["num_samples"]["test"], result["split_sizes"]["test"]
+        return f"tested on {num:,} of {size:,}" if num < size else ""
+    limit = settings.get("trainer.limit_test_batches")  # all that results of earlier versions have
+    return "" if limit is None else f"tested with limit_test_batches={limit}"
+
+
+def limits_of(settings: Settings) -> str:
+    """Say with how much less than all training and validation data a run made do."""
+    found = {key: settings.get(f"trainer.{key}") for key in LIMITS}
+    return " ".join(f"{key}={value}" for key, value in found.items() if value is not None)
 
 
 def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -116,21 +136,27 @@ def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def comparisons(runs: Sequence[Finished]) -> list[Comparison]:
-    """Put what can be compared together: runs of one data set and, but that distillation classifies, too, one task."""
-    kinds: dict[str, list[Finished]] = defaultdict(list)
+    """Put what can be compared together: runs of one data set and, but that distillation classifies, too, one task.
+
+    Those that were tested on a part of the test set only come last, and apart from those tested on another part.
+    """
+    kinds: dict[tuple[bool, str], list[Finished]] = defaultdict(list)
     for run in runs:
         task = run.settings["task"]
         of_task = "" if task in ("classification", "distill", "transduction") else f", task={task}"
-        kinds[f"{run.result['data']}{of_task}"].append(run)
+        part = part_tested(run.result, run.settings)
+        kinds[bool(part), f"{run.result['data']}{of_task}{part and f', {part}'}"].append(run)
     return [
-        Comparison(title, sorted(grouped(kind), key=lambda group: -group.accuracy)) for title, kind in kinds.items()
+        Comparison(title, sorted(grouped(kind), key=lambda group: -group.accuracy))
+        for (_, title), kind in sorted(kinds.items(), key=lambda item: item[0][0])
     ]
 
 
 def grouped(runs: Sequence[Finished]) -> list[Group]:
     """Put runs together that differ in seed or fold only; the second of one seed and fold begins a group of its own.
 
-    A group is named as its first run, and where several have a name, by what they differ in, or else by its time.
+    A group is named as its first run, and where several have a name, by what they differ in, or else by its time; and
+    by limits on its training or validation data.
     """
     groups: dict[tuple[str, int], list[Finished]] = defaultdict(list)
     times_seen: Counter[tuple[str, str]] = Counter()
@@ -146,6 +172,8 @@ def grouped(runs: Sequence[Finished]) -> list[Group]:
             places = [i for i, one in enumerate(labels) if one == label]
             for i, words in zip(places, more([firsts[i] for i in places]), strict=True):
                 labels[i] = f"{label} {words}".strip()
+    limits = [limits_of(run.settings) for run in firsts]
+    labels = [label if limit in label else f"{label} {limit}" for label, limit in zip(labels, limits, strict=True)]
     return [Group(label, group) for label, group in zip(labels, groups.values(), strict=True)]
 
 

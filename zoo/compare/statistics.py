@@ -83,6 +83,7 @@ def _hits(run: Finished) -> tuple[np.ndarray, tuple[str | None, int]]:
                 hits = file.get_tensor("correct").astype(bool)
             else:
                 hits = file.get_tensor("labels") == file.get_tensor("predicted")
+                hits &= ~np.isnan(file.get_tensor("confidence"))  # NaN where a logit was
     except FileNotFoundError as error:
         raise ValueError("no predictions") from error
     except SafetensorError as error:

@@ -67,10 +67,19 @@ class ImageFiles:
     def fingerprint(self) -> Tensor:
         """Return (N, 32) uint8: a digest of each file's class, name and size in bytes, wherever the folder lies."""
         names = (f"{Path(p).parent.name}/{Path(p).name} {os.path.getsize(p)}" for p in self.paths)
-        digests = bytearray().join(hashlib.sha256(os.fsencode(name)).digest() for name in names)
-        return (torch.frombuffer(digests, dtype=torch.uint8) if digests else torch.empty(0, dtype=torch.uint8)).view(
-            -1, 32
-        )
+        return _rows(hashlib.sha256(os.fsencode(name)).digest() for name in names)
+
+    def contents(self) -> Tensor:
+        """Return (N, 32) uint8: a digest of the bytes of each file, or of none where it cannot be opened."""
+
+        def digest(path: str) -> bytes:
+            try:
+                return hashlib.sha256(Path(path).read_bytes()).digest()
+            except OSError:
+                return bytes(32)
+
+        with ThreadPoolExecutor() as pool:
+            return _rows(pool.map(digest, self.paths))
 
     def batches(
         self,
@@ -356,3 +365,9 @@ def _fitted(image: Tensor, size: int) -> Tensor:
 def _printable(path: str) -> str:
     """Write bytes of a name that are not UTF-8 as \\x.."""
     return os.fsencode(path).decode(errors="backslashreplace")
+
+
+def _rows(digests: Iterable[bytes]) -> Tensor:
+    """Return digests as (N, 32) uint8."""
+    content = bytearray().join(digests)
+    return (torch.frombuffer(content, dtype=torch.uint8) if content else torch.empty(0, dtype=torch.uint8)).view(-1, 32)

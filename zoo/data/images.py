@@ -31,13 +31,18 @@ log = logging.getLogger("zoo")
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What a product file must know of its data; mean and std are per channel, in units of a pixel's 0…255."""
+    """What a product file must know of its data; mean and std are per channel, in units of a pixel's 0…255.
+
+    `split_hash` is of pixels or, of images in files, of their names and sizes in bytes; where those files were all read
+    before training, `content_hash` is of what is in them.
+    """
 
     classes: list[str]
     mean: list[float]
     std: list[float]
     split_hash: str
     num_samples: dict[str, int]
+    content_hash: str | None = None
 
 
 class ImageData(ResidentData):
@@ -131,6 +136,7 @@ class ImageData(ResidentData):
                 std=std,
                 split_hash=split_hash(digests),
                 num_samples={name: len(part) for name, part in self.splits.items()},
+                content_hash=self._content_hash(splits),
             )
             if self.batch_size > len(self.splits["train"]):
                 num = len(self.splits["train"])
@@ -199,6 +205,13 @@ class ImageData(ResidentData):
                         f"data.root: expected at least one {name} that can be read, got {len(members)} files and none "
                         "that can; mend them, add others, or leave the folder out"
                     )
+
+    def _content_hash(self, splits: dict[str, LabelledImages]) -> str | None:
+        """Hash what is in files that were decoded once for all, and None of others."""
+        were_read = all(isinstance(part.images, Tensor) for part in self.splits.values())
+        parts = [(part.images, part.labels) for part in splits.values()] if were_read else []
+        files = [(images.contents(), labels) for images, labels in parts if isinstance(images, ImageFiles)]
+        return split_hash(files) if files else None
 
     def _check(self, source: ImageSource) -> None:
         for part in (source.train, source.test):

@@ -1,11 +1,14 @@
 """What every data set has in common as a LightningDataModule."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any, ClassVar, Literal, get_args
 
 import lightning
 import torch
 
+from zoo.errors import BadInput
 from zoo.ranges import Count
 
 Split = Literal["train", "val", "test"]
@@ -64,7 +67,22 @@ class ResidentData(lightning.LightningDataModule, ABC):
         """Save the training loader's place, which Lightning by itself restores only where no schedule counts steps."""
         state = self._train_loader.state_dict()
         ended = self.trainer is not None and self.trainer.is_last_batch  # by trainer.limit_train_batches, perhaps
-        return {"train_loader": {**state, "position": 0} if ended else state}
+        return {"train_loader": {**state, "position": 0} if ended else state, "facts": asdict(self.load())}
+
+    def check_same(self, before: Mapping[str, Any], whose: str) -> None:
+        """Raise BadInput, naming the difference, unless these data and their split are those of such facts."""
+        now = asdict(self.load())
+        both = now.get("content_hash") and before.get("content_hash")
+        if now["split_hash"] == before["split_hash"] and not (both and now["content_hash"] != before["content_hash"]):
+            return
+        what = "the same number of samples, and other contents, labels or another split"
+        for part, num in now["num_samples"].items():
+            if num != (were := before["num_samples"].get(part)):
+                what = f"{num:,} samples for {part} instead of {were:,}"
+        for key in ("classes", "source_symbols", "target_symbols"):
+            if odd := sorted(set(now.get(key, ())) ^ set(before.get(key, ()))):
+                what = f"other {key.replace('_', ' ')}, such as '{odd[0]}'"
+        raise BadInput(f"the data found are not those {whose}: they have {what}")
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._train_state = state["train_loader"]

@@ -1,4 +1,16 @@
-"""What is lost of an accuracy."""
+"""What counts as right, and what is lost of an accuracy."""
+
+from torch import Tensor
+
+
+def is_right(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return of each sample whether its label has the largest of its logits (N, C), of which none may be NaN: (N,)."""
+    return (logits.argmax(1) == labels) & ~has_nan(logits)
+
+
+def has_nan(logits: Tensor) -> Tensor:
+    """Return of each sample whether one of its logits (N, C) is NaN, which torch takes for the largest: (N,)."""
+    return logits.isnan().any(1)
 
 
 def points_lost(before: float, after: float) -> float:

@@ -10,6 +10,7 @@ with stride 1 and a head of 1,024 units, since the original leaves nothing of th
 
 from typing import Literal, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from zoo.models.activations import Activation, activate, pieces
@@ -17,6 +18,7 @@ from zoo.models.init import draw_in_unit_bounds
 from zoo.ranges import BelowOne, Count
 
 SMALL_IMAGE_PX = 64
+HALVES = (torch.bfloat16, torch.float16)
 
 
 class Row(NamedTuple):
@@ -49,6 +51,13 @@ TABLES = {
 }
 
 
+class ResponseNorm(nn.LocalResponseNorm):
+    """Normalise as torch does, in fp32 at least: fp16 has no room for squares, and on a CPU no half has the pooling."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.float()).to(x.dtype) if x.dtype in HALVES else super().forward(x)
+
+
 class AlexNet(nn.Module):
     """Classify images (N, in_channels, image_size, image_size) into logits (N, num_classes)."""
 
@@ -74,7 +83,7 @@ class AlexNet(nn.Module):
             layers.append(nn.Conv2d(channels, per * row.maps, kernel, stride, padding, groups=row.groups))
             layers.append(activate(activation))
             if row.normalised:  # torch divides alpha by the 5 maps it sums over; the paper's 1e-4 is not divided
-                layers.append(nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0))
+                layers.append(ResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0))
             if row.pooled:
                 layers.append(nn.MaxPool2d(3, stride=2))
             channels = row.maps

@@ -75,6 +75,12 @@ def beam_search(net: Decodes | Any, source: Tensor, width: int, max_length: int)
 
 
 def without_openings(logits: Tensor) -> Tensor:
-    """Rule out PAD and START, which cannot follow; in fp32, in which scores add up."""
+    """Rule out PAD and START, which cannot follow; in fp32, in which scores add up.
+
+    After logits with NaN, START is certain: it is in no reference, so that what was written there is never right.
+    """
     logits = logits.float()
-    return torch.cat([torch.full_like(logits[:, :END], float("-inf")), logits[:, END:]], 1)
+    never = torch.full_like(logits[:, :END], float("-inf"))
+    broken = torch.full_like(logits, float("-inf"))
+    broken[:, START] = 0.0
+    return torch.where(logits.isnan().any(1, keepdim=True), broken, torch.cat([never, logits[:, END:]], 1))

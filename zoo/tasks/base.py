@@ -1,5 +1,7 @@
 """What every task has in common: the optimizer's groups, limits on weights, counts of an epoch, and what is logged."""
 
+import logging
+import math
 from collections.abc import Callable
 from typing import Any, ClassVar, Self
 
@@ -7,6 +9,7 @@ import lightning
 import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -16,6 +19,8 @@ from zoo.ranges import NotNegative, Positive
 from zoo.tasks.losses import limit_norms
 from zoo.tasks.schedules import Factor
 from zoo.tasks.transfer import hold_frozen_norms
+
+log = logging.getLogger("zoo")
 
 
 class Task(lightning.LightningModule):
@@ -29,7 +34,9 @@ class Task(lightning.LightningModule):
     """
 
     kind: ClassVar[str]  # of data that it is for: images or sequences
-    meter: Any  # a module with update(...) and compute(), which gives means and starts again
+    meter: (
+        Any  # a module with update(...), compute(), which gives means and starts again, and then num_samples, num_nan
+    )
     num_outputs: int | None = None  # of the net, where that is not the number of classes
 
     def __init__(
@@ -49,6 +56,8 @@ class Task(lightning.LightningModule):
         self.weights = [p for p in net.parameters() if p.requires_grad and p.ndim in (2, 4)]
         self.train_hits: Tensor
         self.train_total: Tensor
+        self._weights: list[Tensor | int] = []  # of the batches that the next step is made of
+        self._ends_step = True
         for name in ("train_hits", "train_total"):
             self.register_buffer(name, torch.zeros((), dtype=torch.int64), persistent=False)
         # Each process counts its own.
@@ -78,11 +87,48 @@ class Task(lightning.LightningModule):
 
     def on_train_start(self) -> None:
         hold_frozen_norms(self.net)  # here and not sooner, since Lightning warns of modules in eval mode
+        for config in self.trainer.lr_scheduler_configs:
+            scheduler: Any = config.scheduler
+            was = scheduler.optimizer.param_groups[0]["lr"]
+            now = scheduler.base_lrs[0] * scheduler.lr_lambdas[0](scheduler.last_epoch)
+            if not math.isclose(was, now, rel_tol=1e-3, abs_tol=1e-12):
+                num = self.trainer.estimated_stepping_batches
+                log.warning(
+                    "The learning rate jumps from %.3g to %.3g: the schedule is of %d steps now.", was, now, num
+                )
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
         hold_frozen_norms(self.net)
         return self
+
+    def weight_of(self, batch: Any) -> Tensor | int:
+        """Return over how much of a training batch its loss is a mean: by default, the number of its samples."""
+        return len(batch[1])
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        if batch_idx % self.trainer.accumulate_grad_batches == 0:
+            self._weights = []
+        self._weights.append(self.weight_of(batch))
+        self._ends_step = (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0 or self.trainer.is_last_batch
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Compute gradients; those of accumulated batches become the gradients of one batch of all their samples.
+
+        Lightning divides each loss by trainer.accumulate_grad_batches, also where an epoch ends with fewer batches.
+        """
+        num = self.trainer.accumulate_grad_batches
+        if num == 1:
+            super().backward(loss, *args, **kwargs)
+            return
+        loader: Any = self.trainer.train_dataloader
+        usual = loader.batch_size / ranks.world_size()  # keeps factors near 1, as fp16 needs
+        super().backward(loss * (self._weights[-1] / usual), *args, **kwargs)
+        if self._ends_step:
+            total = ranks.total(torch.as_tensor(sum(self._weights), device=loss.device))
+            gradients = [p.grad for p in self.parameters() if p.grad is not None]
+            mine = [g.to_local() if isinstance(g, DTensor) else g for g in gradients]
+            torch._foreach_mul_(mine, num * usual * ranks.world_size() / total)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
@@ -116,15 +162,24 @@ class Task(lightning.LightningModule):
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         self.measure(batch)
 
+    def measured(self, split: str) -> dict[str, Tensor]:
+        """Return the meter's means and `num_samples`, over how many samples they are; warn where logits were NaN."""
+        metrics: dict[str, Tensor] = self.meter.compute()
+        if self.meter.num_nan:
+            num, every = self.meter.num_nan, self.meter.num_samples
+            log.warning("%s of %s %s samples have NaN among their logits; they count as wrong.", num, every, split)
+        return {**metrics, "num_samples": torch.tensor(float(self.meter.num_samples))}
+
     def on_validation_epoch_end(self) -> None:
-        for name, value in self.meter.compute().items():
-            self.log(f"val/{name}", value, prog_bar=name == "accuracy")
+        for name, value in self.measured("validation").items():
+            self.log(f"val/{name}", value, prog_bar=name == "accuracy", logger=name != "num_samples")
 
     def test_step(self, batch: Any, batch_idx: int) -> Tensor | None:
         return self.measure(batch)
 
     def on_test_epoch_end(self) -> None:
-        self.log_dict({f"test/{name}": value for name, value in self.meter.compute().items()})
+        for name, value in self.measured("test").items():
+            self.log(f"test/{name}", value, logger=name != "num_samples")
 
     def configure_optimizers(self) -> Any:
         optimizer: Any = self.optimizer(parameter_groups(self.net, self.head_lr))

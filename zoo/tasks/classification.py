@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from zoo.measure.accuracy import is_right
 from zoo.ranges import BelowOne, NotNegative
 from zoo.tasks.base import Task
 from zoo.tasks.losses import LossName, loss_function, weight_penalty
@@ -48,7 +49,7 @@ class ImageClassification(Task):
         output = self.net(images)
         logits, aux = output if isinstance(output, tuple) else (output, ())
         mixed = labels.is_floating_point()  # shares of classes, of which the largest counts
-        self.count_hits((logits.argmax(1) == (labels.argmax(1) if mixed else labels)).sum(), len(labels))
+        self.count_hits(is_right(logits, labels.argmax(1) if mixed else labels).sum(), len(labels))
         loss = self.label_loss(logits, labels, images)
         for head in aux:
             loss = loss + self.aux_weight * self.loss(head, labels)

@@ -6,16 +6,21 @@ import torch
 from torch import Tensor, nn
 
 from zoo import ranks
+from zoo.measure.accuracy import has_nan
 
 
 class ClassificationMeter(nn.Module):
-    """Sum loss, top-1 and top-5 hits over batches without leaving the device; a module, to move with its task."""
+    """Sum loss, top-1 and top-5 hits over batches without leaving the device; a module, to move with its task.
+
+    `num_samples` and `num_nan`, those with NaN among their logits, which are never hits, are of the last `compute`.
+    """
 
     sums: Tensor
+    num_samples = num_nan = 0
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("sums", torch.zeros(4, dtype=torch.float64))  # loss, top-1, top-5, samples
+        self.register_buffer("sums", torch.zeros(5, dtype=torch.float64))  # loss, top-1, top-5, NaN, samples
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         """Move, and stay in float64 where the task is cast to another precision: bf16 cannot count beyond 256."""
@@ -26,12 +31,15 @@ class ClassificationMeter(nn.Module):
     @torch.no_grad()
     def update(self, logits: Tensor, labels: Tensor, losses: Tensor) -> None:
         """Add a batch: logits (N, C), labels (N,), and the loss of each sample (N,)."""
-        top = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
-        batch = torch.stack([losses.sum(), top[:, 0].sum(), top.sum(), top.new_tensor(len(labels), dtype=torch.long)])
+        lost = has_nan(logits)
+        top = (logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]) & ~lost[:, None]
+        num = top.new_tensor(len(labels), dtype=torch.long)
+        batch = torch.stack([losses.sum(), top[:, 0].sum(), top.sum(), lost.sum(), num])
         self.sums += batch.to(self.sums)
 
     def compute(self) -> dict[str, Tensor]:
         """Give the means so far over all processes, as fractions of 1, and start again from nothing."""
-        loss, top1, top5, count = ranks.total(self.sums).clone()
+        loss, top1, top5, lost, count = ranks.total(self.sums).clone()
         self.sums.zero_()
+        self.num_samples, self.num_nan = int(count), int(lost)
         return {"loss": loss / count, "accuracy": top1 / count, "top5": top5 / count}

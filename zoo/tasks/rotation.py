@@ -18,6 +18,10 @@ class RotationPrediction(ImageClassification):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         return super().training_step(all_turns(batch[0]), batch_idx)
 
+    def measured(self, split: str) -> dict[str, Tensor]:
+        metrics = super().measured(split)
+        return {**metrics, "num_samples": metrics["num_samples"] / 4}
+
     def measure(self, batch: Batch) -> None:
         super().measure(all_turns(batch[0]))
 

@@ -9,13 +9,14 @@ from torch.optim import Optimizer
 
 from zoo import ranks
 from zoo.errors import BadInput
+from zoo.measure.accuracy import is_right
 from zoo.ranges import BelowOne
 from zoo.tasks.base import Task
 from zoo.tasks.edits import edits
 from zoo.tasks.losses import weight_penalty, widened
 from zoo.tasks.schedules import Factor
 
-PAD = 0
+PAD, START = 0, 1
 Speaker = Callable[[nn.Module, Tensor], Tensor]
 
 
@@ -54,27 +55,32 @@ class Transduction(Task):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         source, target = batch
         logits, wanted = self.net(source, target[:, :-1]).flatten(0, 1), target[:, 1:].flatten()
-        self.count_hits((logits.argmax(1) == wanted).sum(), (wanted != PAD).sum())
+        self.count_hits(is_right(logits, wanted).sum(), (wanted != PAD).sum())
         loss = nn.functional.cross_entropy(
             widened(logits), wanted, ignore_index=PAD, label_smoothing=self.label_smoothing
         )
         return loss + weight_penalty(self.weights, self.l1, self.l2)
 
+    def weight_of(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        return (batch[1][:, 1:] != PAD).sum()
+
     def measure(self, batch: tuple[Tensor, Tensor, Tensor]) -> None:
         source, target, references = batch
         logits, wanted = self.net(source, target[:, :-1]).float().flatten(0, 1), target[:, 1:].flatten()
         losses = nn.functional.cross_entropy(logits, wanted, ignore_index=PAD, reduction="sum")
-        hits = ((logits.argmax(1) == wanted) & (wanted != PAD)).sum()
+        hits = (is_right(logits, wanted) & (wanted != PAD)).sum()
         self.meter.update(losses, hits, (wanted != PAD).sum(), self.speak(self.net, source), references)
 
 
 class TransductionMeter(nn.Module):
     """Sum losses and hits of tokens on the device, and keep what was written until it is compared, on the host.
 
-    `correct` says of each sequence of each batch that was compared last whether it is one of its references.
+    `num_samples` and `num_nan` are ClassificationMeter's, of sequences. `correct` says of each sequence of each batch
+    that was compared last whether it is one of its references.
     """
 
     sums: Tensor
+    num_samples = num_nan = 0
 
     def __init__(self) -> None:
         super().__init__()
@@ -106,9 +112,11 @@ class TransductionMeter(nn.Module):
         self.correct = [[one.errors == 0 for one in batch] for batch in batches]
         found = [one for batch in batches for one in batch]
         wrong_ones = sum(one.errors > 0 for one in found)
-        counts = [sum(one.errors for one in found), sum(one.length for one in found), wrong_ones, len(found)]
+        lost = sum(int((written == START).any(1).sum()) for written, _ in self.written)
+        counts = [sum(one.errors for one in found), sum(one.length for one in found), wrong_ones, len(found), lost]
         totals = ranks.total(torch.cat([self.sums, self.sums.new_tensor(counts)]))
-        losses, hits, tokens, errors, symbols, wrong, num = totals
+        losses, hits, tokens, errors, symbols, wrong, num, lost = totals
+        self.num_samples, self.num_nan = int(num), int(lost)
         self.sums.zero_()
         self.written = []
         return {

@@ -1,12 +1,65 @@
-"""Transfer learning: hold a part of a net as it is while the rest is trained."""
+"""Transfer learning: take over weights by the names of classes, and hold a part of a net while the rest is trained."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from zoo.errors import BadInput, choices
+
+MOST_NAMED = 8  # classes in one sentence
+Rows = Mapping[str, Sequence[str]]  # of modules whose weights have a row for each class or symbol: the names of these
+
+
+def rows_of(net: nn.Module, task: str, facts: Mapping[str, Any]) -> dict[str, Sequence[str]]:
+    """Return what each row of a net's heads and embeddings is of, by the target of its task and the facts of its data.
+
+    A net that was trained to tell turns names no classes.
+    """
+    heads: Any = net.head_names
+    turns = task.endswith(".RotationPrediction")
+    if turns or "classes" in facts:
+        return dict.fromkeys(heads, [f"{i} quarter turns" for i in range(4)] if turns else facts["classes"])
+    read, written = facts["source_symbols"], facts["target_symbols"]
+    return {"source_embedding": read, "target_embedding": written, **dict.fromkeys(heads, written)}
+
+
+def matched_by_name(net: nn.Module, weights: Mapping[str, Tensor], theirs: Rows, ours: Rows) -> dict[str, Tensor]:
+    """Return weights for the net, with rows in the net's own order of names, and its own rows where a name is new.
+
+    Weights that do not have a row for each name, here or there, stay as they are.
+    """
+    own, found = net.state_dict(), dict(weights)
+    for name in own.keys() & weights.keys():
+        module = name.rpartition(".")[0]
+        there, here = theirs.get(module, ()), ours.get(module, ())
+        fits = own[name].shape[1:] == weights[name].shape[1:]
+        if list(there) == list(here) or not fits or len(weights[name]) != len(there) or len(own[name]) != len(here):
+            continue
+        place = {one: i for i, one in enumerate(there)}
+        rows = [weights[name][place[one]] if one in place else own[name][i] for i, one in enumerate(here)]
+        found[name] = torch.stack([row.to(own[name].dtype) for row in rows])
+    return found
+
+
+def told_of_rows(theirs: Rows, ours: Rows) -> list[str]:
+    """Say in sentences what `matched_by_name` makes of each module's rows; nothing where they are the same."""
+    told = []
+    for module, here in ours.items():
+        there = theirs.get(module, here)
+        new = [one for one in here if one not in there]
+        if list(there) == list(here):
+            continue
+        if len(new) == len(here):
+            told.append(f"{module} starts from random values: it is of none of the classes or symbols of the file.")
+            continue
+        told.append(f"{module} was matched by name: the file has other classes or symbols, or another order of them.")
+        if new:
+            few = ", ".join(new[:MOST_NAMED]) + (f" and {len(new) - MOST_NAMED} more" if len(new) > MOST_NAMED else "")
+            told.append(f"Its rows for {few} start from random values.")
+    return told
 
 
 def freeze(net: nn.Module, what: str | list[str] | Mapping[str, str]) -> int:

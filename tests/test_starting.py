@@ -1,0 +1,95 @@
+"""What a run takes from the file that it begins with."""
+
+import json
+
+import pytest
+import yaml
+from conftest import compose_run
+from omegaconf import OmegaConf
+
+from zoo.checkpoint import save_product
+from zoo.errors import BadInput
+from zoo.models.lenet import LeNet5
+from zoo.starting import with_those_of_file
+
+FILE = "model.safetensors"
+
+
+@pytest.fixture
+def file(tmp_path, monkeypatch):
+    """Write a product whose run had the settings of a command line."""
+    monkeypatch.chdir(tmp_path)
+
+    def write(*overrides, **changes):
+        config = OmegaConf.to_container(compose_run(*overrides, "seed=7"))
+        chosen = {key: value for key, _, value in (one.partition("=") for one in overrides) if "." not in key}
+        config["choices"] = {"model": "lenet5", "data": "mnist_5k"} | chosen
+        save_product(tmp_path / FILE, LeNet5().state_dict(), {"config": config | changes, "recipe": []})
+        return f"init_from={FILE}"
+
+    return write
+
+
+def settings(line):
+    """Return the config that a command line makes."""
+    return compose_run(*line)
+
+
+def test_net_and_data_are_the_files_with_their_settings(file, capsys):
+    start = file(
+        *("model=resnet20", "model.depths=[1,1,1]", "model.init=he", "data=fashion_mnist", "data_root=else where"),
+        *("data.num_validation=60", "data.augment.flip=null", "+data.mix={_target_: zoo.data.mix.CutMix}"),
+    )
+    cfg = settings(with_those_of_file([start, "seed=3", "optim.lr=0.1"]))
+    assert cfg.model._target_ == "zoo.models.resnet.ResNet"
+    assert (cfg.model.depths, cfg.model.init) == ([1, 1, 1], "paper")
+    assert (cfg.data.source.dataset, cfg.data.source.root) == ("FashionMNIST", "else where")
+    assert (cfg.data.num_validation, cfg.data.augment.flip) == (60, None)
+    assert cfg.data.mix._target_ == "zoo.data.mix.CutMix"
+    assert (cfg.seed, cfg.data.seed, cfg.optim.lr) == (3, 3, 0.1)
+    assert "model=resnet20 data=fashion_mnist model.depths=[1,1,1]" in capsys.readouterr().out
+
+
+def test_the_command_line_says_otherwise(file):
+    start = file("model=resnet20", "model.depths=[1,1,1]", "data=fashion_mnist", "data.num_validation=60")
+    cfg = settings(with_those_of_file([start, "data=mnist_5k", "model.depths=[2,2,2]"]))
+    assert (cfg.model.depths, cfg.data.source._target_) == ([2, 2, 2], "zoo.data.sources.mnist_5k")
+    cfg = settings(with_those_of_file([start, "model=lenet5", "data.num_validation=50"]))
+    assert (cfg.model._target_, cfg.data.num_validation) == ("zoo.models.lenet.LeNet5", 50)
+    for line in ([start, "experiment=lenet5_fashion_mnist"], [start, "model=vgg11", "data=cifar10"], ["seed=2"]):
+        assert with_those_of_file(line) == line
+
+
+def test_sequences_bring_their_task(file):
+    cfg = settings(with_those_of_file([file("data=reverse", "model=lstm_seq2seq", "data.max_length=12")]))
+    assert cfg.task._target_ == "zoo.tasks.transduction.Transduction"
+    assert (cfg.model._target_, cfg.data.max_length) == ("zoo.models.lstm_seq2seq.LSTMSeq2Seq", 12)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"choices": {"model": "../data/mnist", "data": "mnist_5k"}},
+        {"model": {"_target_": "os.system", "command": "true"}},
+        {"data": {"_target_": "zoo.data.images.ImageData", "a=1 b": 2}},
+        {"data": {"_target_": "zoo.data.images.ImageData", "root": "${oc.env:HOME}"}},
+    ],
+)
+def test_what_a_stranger_put_into_a_file_is_no_command(file, changes):
+    start = file(**changes)
+    with pytest.raises(BadInput):
+        with_those_of_file([start])
+
+
+def test_a_run_trains_the_net_and_the_data_of_its_file(command, toy_smoke, tmp_path):
+    line = [a for a in toy_smoke if not a.startswith("name=")]
+    assert command("train", *line, "model=lenet300", "name=one").code == 0
+    (one,) = tmp_path.glob("runs/one/*")
+    outcome = command("train", f"init_from={one}/{FILE}", "trainer=smoke", "name=two")
+    assert outcome.code == 0, outcome.err
+    (two,) = tmp_path.glob("runs/two/*")
+    first, second = (json.loads((folder / "result.json").read_text()) for folder in (one, two))
+    assert (second["net"], second["data"]) == ("lenet300", "fashion_mnist")
+    assert second["split_hash"] == first["split_hash"]
+    configs = [yaml.safe_load((folder / "config.yaml").read_text()) for folder in (one, two)]
+    assert configs[0]["data"] == configs[1]["data"]
