@@ -12,15 +12,12 @@ def main(cfg: DictConfig) -> None:
     from zoo import exporting
     from zoo.checkpoint import read_product
     from zoo.errors import BadInput
-    from zoo.packing import share_at_once
 
     names = list(cfg.format) if OmegaConf.is_list(cfg.format) else [cfg.format]
     exporting.check_formats(names)
     if {*cfg.compress} - {"before_fit", "after_fit", "share"} or cfg.compress.before_fit:
         raise BadInput("of compress, export knows share and share_5bit; all else trains: python train.py init_from=...")
     product = read_product(cfg.checkpoint)
-    if "share" in cfg.compress:
-        product = share_at_once(product, *(cfg.compress.share[key] for key in ("bits", "mean_bits", "init", "rate")))
     exporting.export(product, names, Path(cfg.out or product.path.parent), cfg)
 
 

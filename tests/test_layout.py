@@ -40,7 +40,8 @@ ARROWS = {
     "evaluation": GROUND | {"build", "checkpoint", "compress", "data", "export", "nets", "report", "writing"},
     "proof": GROUND | {"checkpoint", "data", "export", "measure", "nets", "writing"},
     "exporting": GROUND
-    | {"checkpoint", "compress", "data", "evaluation", "export", "ledger", "matrix", "nets", "packed", "proof"},
+    | {"checkpoint", "compress", "data", "evaluation", "export", "ledger", "matrix", "nets", "packed", "packing"}
+    | {"proof"},
     "matrix": GROUND | {"callbacks", "proof", "report"},
     "quantizing": GROUND | {"checkpoint", "compress", "data", "nets"},
     "prediction": GROUND | {"checkpoint", "data", "writing"},

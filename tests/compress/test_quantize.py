@@ -308,9 +308,9 @@ def test_a_run_trains_with_fake_quantization_and_tests_int8(command, toy, teache
     assert result["product_bytes"] < 0.35 * before["product_bytes"]
     assert result["precision"] == resolve_precision("bf16-mixed", "cpu")  # of training
     found = []
-    for name in ("trained", "model"):
+    for name, ending in (("trained", "_trained.safetensors"), ("model", "")):
         assert command("evaluate", f"checkpoint={folder}/{name}.safetensors").code == 0
-        found.append(json.loads((folder / "evaluation.json").read_text()))
+        found.append(json.loads((folder / f"evaluation{ending}.json").read_text()))
     assert found[1]["accuracy"] == pytest.approx(result["test"]["accuracy"], abs=1e-6)
     assert found[0]["loss"] == pytest.approx(found[1]["loss"], rel=1e-3)
     curves = scalars(folder)

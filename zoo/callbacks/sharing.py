@@ -1,6 +1,5 @@
 """Share weights while training."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +8,7 @@ from torch import Tensor
 
 from zoo.callbacks.compression import Compression, keep_from_now_on, net_of, start_anew, step_at
 from zoo.compress.pruning import by_layer, prunable
-from zoo.compress.sharing import MOST_BITS, Codebook, Init, bits_by_budget, share
+from zoo.compress.sharing import Codebook, Init, bits_by_budget, check_settings, share
 from zoo.errors import BadInput
 
 
@@ -33,15 +32,7 @@ class WeightSharing(Compression):
         begin: float = 0.75,
     ) -> None:
         super().__init__()
-        given = [*bits.values()] if isinstance(bits, Mapping) else [bits]
-        if not all(type(one) is int and 1 <= one <= MOST_BITS for one in given):
-            raise ValueError(f"bits={bits}: a codebook has 1 to {MOST_BITS} bits")
-        if mean_bits is not None and not 1 <= mean_bits <= MOST_BITS:
-            raise ValueError(
-                f"mean_bits={mean_bits} must lie between 1 and {MOST_BITS}, or be null for `bits` of each layer"
-            )
-        if not 0 <= rate < math.inf:
-            raise ValueError(f"rate={rate} is the price of a bit, in variances: 0 and more, such as 0.005")
+        check_settings(bits, mean_bits, rate)
         self.bits, self.mean_bits, self.init, self.rate, self.begin = bits, mean_bits, init, rate, begin
         self.check_moments()
         self.weights: dict[str, Tensor] = {}
