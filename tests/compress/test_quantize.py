@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import composed, inputs_of, scalars
 from omegaconf import OmegaConf
-from small import FACTS
+from small import FACTS, MobileNet
 from torch import nn
 
 from zoo.checkpoint import Product, read_product, save_product
@@ -119,6 +119,19 @@ def test_tracing_leaves_the_net_as_it_was():
     traced(net, example_of(cfg))
     assert any(module.inplace for module in net.modules() if hasattr(module, "inplace"))
     assert all(tensor.equal(before[name]) for name, tensor in net.state_dict().items())
+
+
+def test_what_mobile_nets_are_made_of_has_an_int8_form():
+    net, images = MobileNet(gated=True, shuffled=True).eval(), torch.randn(16, 1, 28, 28)
+    trace = traced(net, (torch.empty(1, 1, 28, 28, device="meta"),))
+    program, tensors = ptq(trace, [(images, None)], 1)
+    asked = {name for name, *_ in program}
+    assert {"aten.hardtanh.default", "aten.hardswish.default", "aten.hardsigmoid.default", "aten.mean.dim"} <= asked
+    assert tensors["blocks.0.depthwise.0.weight"].shape == (96, 1, 3, 3)
+    assert tensors["blocks.0.depthwise.0.weight"].dtype == torch.int8
+    with torch.no_grad():
+        logits, found = net(images), rebuilt(program, tensors, "the net")(images)
+    assert float((found - logits).abs().max()) < 0.05 * float(logits.std())  # int8 has 127 steps
 
 
 @pytest.mark.skipif(not sums_int8_exactly(), reason="needs VNNI")
@@ -370,7 +383,7 @@ def test_killed_while_ranges_are_held_it_ends_as_if_it_had_not_been(command, pro
         (["compress.freeze_norms=0.9"], "none before its predecessor"),
         (["compress.before_fit.int8.float_layers=[features.1]"], "is named 'features.1'"),
         (["trainer.max_epochs=0"], "trainer.max_epochs=0 was asked for"),
-        (["compress.before_fit.int8=null"], "callbacks.quantize is for a net of compress=qat_int8"),
+        (["compress.before_fit.int8=null"], "convert_int8 is for a net of compress=qat_int8"),
     ],
 )
 def test_what_fake_quantization_does_not_go_with_is_refused_in_one_sentence(command, toy, tmp_path, settings, words):
