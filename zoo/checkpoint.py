@@ -7,6 +7,7 @@ commit), and `zoo_sha256`, a digest of that text and of every tensor.
 import hashlib
 import importlib.metadata
 import json
+import logging
 import platform
 import subprocess
 from collections.abc import Mapping
@@ -25,6 +26,7 @@ from zoo.facts import FORMAT, facts_text
 from zoo.files import replacing
 from zoo.packed import is_packed, read_packed
 
+log = logging.getLogger("zoo")
 PRODUCT = "model.safetensors"
 
 
@@ -89,6 +91,7 @@ def put_weights(net: nn.Module, weights: Mapping[str, Tensor], source: str, repl
     """
     own = net.state_dict()
     heads: Any = net.head_names
+    check_numbers(weights, source)
     odd = sorted(own.keys() ^ weights.keys())
     wrong = [name for name in own if name not in odd and own[name].shape != weights[name].shape]
     left = [name for name in wrong if replace_head and name.rpartition(".")[0] in heads]
@@ -99,8 +102,24 @@ def put_weights(net: nn.Module, weights: Mapping[str, Tensor], source: str, repl
             f"{source} holds the weights of another net: '{name}' is {there} in the file and {here} in this "
             f"{type(net).__name__}"
         )
+    for name, weight in weights.items():
+        dtype = own[name].dtype
+        if weight.dtype != dtype and not (weight.is_floating_point() and dtype.is_floating_point):
+            raise BadInput(f"{source}: expected {dtype} of '{name}', got {weight.dtype}")
+    rounded = {
+        w.dtype for name, w in weights.items() if torch.promote_types(own[name].dtype, w.dtype) != own[name].dtype
+    }
+    for dtype in rounded:
+        log.warning("%s holds weights in %s, which are rounded here.", source, str(dtype).removeprefix("torch."))
     net.load_state_dict(own | {name: w for name, w in weights.items() if name not in left})
     return left
+
+
+def check_numbers(weights: Mapping[str, Tensor], source: str) -> None:
+    """Raise BadInput for weights that are not numbers, with which every answer is wrong."""
+    for name, weight in weights.items():
+        if weight.is_floating_point() and weight.isnan().any():
+            raise BadInput(f"{source}: '{name}' holds NaN, so that its net can answer nothing; take an earlier file")
 
 
 def provenance() -> dict[str, Any]:

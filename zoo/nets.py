@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from zoo.build import build, check_targets
-from zoo.checkpoint import Product, load_weights, read_product
+from zoo.checkpoint import Product, check_numbers, load_weights, read_product
 from zoo.compress.program import rebuilt
 from zoo.compress.quantize import fake_quantized, program_of
 from zoo.compress.recipe import replay
@@ -101,6 +101,7 @@ def net_of(product: Product) -> nn.Module:
     if str(config.get("task", {}).get("_target_")).endswith(".RotationPrediction"):
         raise BadInput("the net was trained with task=rotation and names no classes; train one with init_from=THE_FILE")
     if program := program_of(product.facts["recipe"]):
+        check_numbers(product.weights, str(product.path))
         return rebuilt(program, product.weights, str(product.path))
     net = bare_net(OmegaConf.create(config["model"]))
     replay(net, product.facts["recipe"])
