@@ -17,7 +17,7 @@ def main(cfg: DictConfig) -> None:
     found = source | evaluation.evaluate(net, data, cfg)
 
     report.show_evaluation(found)
-    report.write_evaluation(Path(cfg.out or file.path.parent), found)
+    report.write_evaluation(Path(cfg.out or file.path.parent), found, evaluation.ending_of(file.path, cfg))
 
 
 if __name__ == "__main__":

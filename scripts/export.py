@@ -13,7 +13,6 @@ def main(cfg: DictConfig) -> None:
     from zoo.build import check
     from zoo.checkpoint import read_product
     from zoo.errors import BadInput
-    from zoo.packing import share_at_once
 
     names = list(cfg.format) if OmegaConf.is_list(cfg.format) else [cfg.format]
     exporting.check_formats(names)
@@ -22,7 +21,6 @@ def main(cfg: DictConfig) -> None:
     product = read_product(cfg.checkpoint)
     if "share" in cfg.compress:
         check(OmegaConf.to_container(cfg.compress.share), "compress.share")
-        product = share_at_once(product, *(cfg.compress.share[key] for key in ("bits", "mean_bits", "init", "rate")))
     exporting.export(product, names, Path(cfg.out or product.path.parent), cfg)
 
 

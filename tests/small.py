@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from omegaconf import OmegaConf
+from torch import Tensor, nn
 
 from zoo.models.resnet import ResNet
 
@@ -60,6 +61,66 @@ def tiny() -> ResNet:
         elif "running_var" in name:
             buffer.uniform_(0.3, 1.2)
     return net
+
+
+class Gate(nn.Module):
+    """Scale each channel by what all say together, as MobileNetV3 does."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = nn.Conv2d(channels, 8, 1), nn.Conv2d(8, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = self.fc2(nn.functional.relu(self.fc1(nn.functional.adaptive_avg_pool2d(x, 1))))
+        return x * nn.functional.hardsigmoid(scale)
+
+
+class InvertedResidual(nn.Module):
+    """Widen six times, convolve each channel by itself, and narrow again (Sandler et al., "MobileNetV2", 2018)."""
+
+    def __init__(self, num_in: int, num_out: int, stride: int, activation: type[nn.Module], gated: bool) -> None:
+        super().__init__()
+        wide = 6 * num_in
+        self.expand = nn.Sequential(nn.Conv2d(num_in, wide, 1, bias=False), nn.BatchNorm2d(wide), activation())
+        depthwise = nn.Conv2d(wide, wide, 3, stride, 1, groups=wide, bias=False)
+        self.depthwise = nn.Sequential(depthwise, nn.BatchNorm2d(wide), activation())
+        self.gate = Gate(wide) if gated else nn.Identity()
+        self.project = nn.Sequential(nn.Conv2d(wide, num_out, 1, bias=False), nn.BatchNorm2d(num_out))
+        self.adds = stride == 1 and num_in == num_out
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.project(self.gate(self.depthwise(self.expand(x))))
+        return x + y if self.adds else y
+
+
+class ChannelShuffle(nn.Module):
+    """Mix the channels of grouped convolutions (Zhang et al., "ShuffleNet", 2018)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, channels, height, width = x.shape
+        return x.view(n, 4, channels // 4, height, width).transpose(1, 2).reshape(n, channels, height, width)
+
+
+class MobileNet(nn.Module):
+    """A small MobileNet, 28 px, with what its kind has: depthwise convolutions, hard activations, gates, a shuffle."""
+
+    head_names = ("fc",)
+
+    def __init__(self, gated: bool = False, shuffled: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem = nn.Sequential(nn.Conv2d(1, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU6())
+        self.blocks = nn.Sequential(
+            InvertedResidual(16, 24, 2, nn.ReLU6, gated),
+            InvertedResidual(24, 24, 1, nn.ReLU6, gated),
+            InvertedResidual(24, 32, 2, nn.Hardswish, gated),
+            InvertedResidual(32, 32, 1, nn.Hardswish, gated),
+        )
+        self.mix = nn.Sequential(nn.Conv2d(32, 32, 1, groups=4), ChannelShuffle()) if shuffled else nn.Identity()
+        self.fc = nn.Linear(32, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.fc(self.mix(self.blocks(self.stem(images))).mean((2, 3)))
 
 
 def said_alone(code: str, file: Path) -> Any:

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from zoo.errors import BadInput
 from zoo.evaluation import rebuild
 from zoo.export import onnx
 from zoo.export.reading import Exported
+from zoo.nets import net_of
 from zoo.packed import save_packed
 from zoo.proof import Answers, Proof, refusal
 from zoo.quantizing import TRAINED, ptq_int8
@@ -79,9 +81,11 @@ def test_each_format_is_computed_by_its_own_runtime_and_is_the_net(command, teac
     assert rows["onnx"]["peak_bytes"] < rows["pt2"]["peak_bytes"]
     figures = []
     for row in rows.values():
-        evaluated = command("evaluate", f"checkpoint={folder / row['files'][0]}", "accelerator=auto")
+        (file,) = row["files"]
+        evaluated = command("evaluate", f"checkpoint={folder / file}", "accelerator=auto")
         assert evaluated.code == 0, evaluated.err
-        figures.append(json.loads((folder / "evaluation.json").read_text()))
+        figures.append(json.loads((folder / f"evaluation_{file}.json").read_text()))
+    assert not (folder / "evaluation.json").exists()
     assert [one["accuracy"] for one in figures] == pytest.approx([accuracy] * 3)
     assert [one["loss"] for one in figures] == pytest.approx([figures[0]["loss"]] * 3, rel=1e-5)
     assert not list(folder.glob(".export*"))
@@ -109,7 +113,7 @@ def test_a_product_in_int8_stays_in_int8_with_the_same_scales(command, teacher):
     )
     line = [sys.executable, ROOT / "evaluate.py", f"checkpoint={teacher.with_name('model.pt2')}"]
     subprocess.run(line, capture_output=True, check=True)  # where nothing of int8 was imported before
-    evaluation = json.loads(teacher.with_name("evaluation.json").read_text())
+    evaluation = json.loads(teacher.with_name("evaluation_model.pt2.json").read_text())
     assert evaluation["accuracy"] == pytest.approx(rows[0]["accuracy"])
     done = command("scripts/export", f"checkpoint={teacher}", "format=onnx_int8")
     assert (done.code, "this net is in int8 already; format=onnx keeps it so" in done.sentence) == (2, True)
@@ -181,28 +185,133 @@ def test_accuracy_may_fall_by_as_many_points_as_are_allowed():
     )
 
 
-def test_a_checkpoint_is_not_replaced_by_another(command, teacher, only_run):
+@pytest.fixture
+def in_process(monkeypatch):
+    """Compute packed files in this process, which takes no seconds, where a test is of something else."""
+
+    @contextmanager
+    def running(paths):
+        net = net_of(read_product(paths[0])).eval()
+        once = {"p50": 1.0, "p95": 1.0}
+        yield (
+            [lambda *inputs: (net(*inputs),)],
+            {"latency_ms": {"1": once, "64": once}, "peak_bytes": 1, "modules": []},
+        )
+
+    monkeypatch.setattr(exporting, "running", running)
+
+
+def test_what_is_lost_by_sharing_is_counted_from_the_checkpoint(command, teacher, in_process):
+    accuracy = json.loads(teacher.with_name("result.json").read_text())["test"]["accuracy"]
+    line = (f"checkpoint={teacher}", "compress=share", "compress.share.bits=1", "format=zoo")
+    done = command("scripts/export", *line)
+    assert (done.code, teacher.with_name("model_shared.zoo").exists()) == (1, False)
+    lost = float(re.search("it loses ([0-9.]+) points of accuracy, where max_drop=0.5 are", done.sentence)[1])
+    assert command("scripts/export", *line, "max_drop=100").code == 0
+    assert command("evaluate", f"checkpoint={teacher.with_name('model_shared.zoo')}").code == 0
+    left = json.loads(teacher.with_name("evaluation_model_shared.zoo.json").read_text())["accuracy"]
+    assert lost == pytest.approx(100 * (accuracy - left), abs=0.005)
+    assert lost > 1
+    exports = json.loads(teacher.with_name("exports.json").read_text())
+    assert exports["accuracy"] == pytest.approx(accuracy)
+    assert [(row["format"], row["accuracy"]) for row in exports["rows"]] == [("zoo_shared", pytest.approx(left))]
+
+
+def test_files_of_one_format_that_differ_have_names_of_their_own_and_all_are_told_of(command, teacher, in_process):
+    lines = {
+        "model.zoo": [],
+        "model_shared.zoo": ["compress=share_5bit"],
+        "model_bf16.zoo": ["half=bfloat16"],
+    }
+    for line in lines.values():
+        done = command("scripts/export", f"checkpoint={teacher}", "max_drop=50", *line)
+        assert done.code == 0, done.err
+    rows = json.loads(teacher.with_name("exports.json").read_text())["rows"]
+    assert [row["files"] for row in rows] == [[file] for file in lines]
+    assert {row["format"]: row for row in rows} == json.loads(teacher.with_name("result.json").read_text())["exports"]
+    assert [row["size_bytes"] for row in rows] == [teacher.with_name(file).stat().st_size for file in lines]
+    weights = {file: read_product(teacher.with_name(file)).weights for file in ("model.safetensors", *lines)}
+    (name, *_) = (name for name, weight in weights["model.safetensors"].items() if weight.ndim > 1)
+    assert weights["model.zoo"][name].equal(weights["model.safetensors"][name])
+    assert len(weights["model_shared.zoo"][name].unique()) <= 32 < len(weights["model_bf16.zoo"][name].unique())
+    product = read_product(teacher)  # changed since, so that what was told of it is not of this one
+    product.weights[name] *= 1.001
+    save_product(teacher, product.weights, product.facts)
+    assert command("scripts/export", f"checkpoint={teacher}", "format=zoo").code == 0
+    rows = json.loads(teacher.with_name("exports.json").read_text())["rows"]
+    assert [row["format"] for row in rows] == ["zoo"]
+    line = ("compress=share_5bit", "format=safetensors", "max_drop=50")
+    assert command("scripts/export", f"checkpoint={teacher}", *line).code == 0
+    done = command("scripts/export", f"checkpoint={teacher.with_name('model_shared.safetensors')}", "format=zoo")
+    assert (done.code, "say out=ANOTHER_FOLDER" in done.sentence) == (2, True)
+
+
+def test_what_takes_pixels_is_told_from_what_takes_normalised_images_by_its_name():
+    cfg = OmegaConf.create({"compress": {}, "half": False, "bake": True})
+    names = {name: exporting._file(name, cfg) for name in ("zoo", "pt2", "onnx_int8")}
+    assert names == {"zoo": "model.zoo", "pt2": "model_baked.pt2", "onnx_int8": "model_int8_baked.onnx"}
+    both = OmegaConf.create({"compress": {"share": {}}, "half": True, "bake": True})
+    assert exporting._file("zoo", both) == "model_shared_fp16.zoo"
+
+
+def test_a_file_that_no_export_wrote_is_not_replaced(command, teacher, only_run):
     product = read_product(teacher)
-    save_packed(teacher.with_name("model.zoo"), product.weights, product.facts)
-    before = teacher.read_bytes()
-    for line in (
-        (f"checkpoint={teacher}", "compress=share", "format=safetensors"),
-        (f"checkpoint={teacher.parent}/model.zoo", "half=true", "format=zoo"),
+    save_packed(
+        teacher.with_name("model.zoo"), product.weights, product.facts, half=True
+    )  # as a run of compress=packed
+    save_product(teacher.with_name("model_shared.safetensors"), product.weights, product.facts)
+    before = {file: file.read_bytes() for file in only_run().iterdir() if file.is_file()}
+    for line, words in (
+        ([f"checkpoint={teacher}", "format=zoo"], "which no export wrote; say out=FOLDER"),
+        (
+            [f"checkpoint={teacher.with_name('model.zoo')}", "format=safetensors"],
+            "which no export wrote; say out=FOLDER",
+        ),
+        (
+            [f"checkpoint={teacher.with_name('model_shared.safetensors')}", "format=safetensors", "compress=share"],
+            "would replace the checkpoint itself; say out=FOLDER",
+        ),
     ):
         done = command("scripts/export", *line)
         assert done.code == 2
-        assert "would replace the checkpoint itself; say out=FOLDER" in done.sentence
-    assert teacher.read_bytes() == before
+        assert words in done.sentence
+    assert {file: file.read_bytes() for file in only_run().iterdir() if file.is_file()} == before
 
 
-def test_halves_are_of_two_types_and_another_is_refused_before_anything_is_done(command, teacher):
+@pytest.mark.parametrize(
+    ("line", "key"),
+    [
+        (["max_drop=nan"], "max_drop"),
+        (["max_drop=-1"], "max_drop"),
+        (["max_drop=true"], "max_drop"),
+        (["bake=foo"], "bake"),
+        (["format=[]"], "format"),
+        (["format=onnx_int8", "calibration_batches=0"], "calibration_batches"),
+        (["batch_size=0"], "batch_size"),
+        (["half=bf16"], "half=bf16"),
+        (["half=[a]"], "half"),
+        (["compress=share", "compress.share.rate=nan"], "compress.share.rate"),
+        (["compress=share", "compress.share.rate=inf"], "compress.share.rate"),
+        (["compress=share", "compress.share.bits=0"], "compress.share.bits"),
+        (["compress=share", "compress.share.bits=2.5"], "compress.share.bits"),
+        (["compress=share", "compress.share.mean_bits=nan"], "compress.share.mean_bits"),
+        (["compress=share", "compress.share.init=lineal"], "compress.share.init"),
+    ],
+    ids=str,
+)
+def test_nonsense_is_refused_before_anything_is_done(command, teacher, only_run, line, key):
+    before = {file.name for file in only_run().iterdir()}
+    done = command("scripts/export", f"checkpoint={teacher}", *line)
+    assert done.code == 2
+    assert done.sentence.startswith(f"error: {key}")
+    assert {file.name for file in only_run().iterdir()} == before
+
+
+def test_a_net_in_half_is_told_from_one_that_is_not(command, teacher):
     done = command("scripts/export", f"checkpoint={teacher}", "format=zoo", "half=bfloat16", "max_drop=5")
     assert done.code == 0, done.err
     (row,) = json.loads(teacher.with_name("exports.json").read_text())["rows"]
-    assert row["precision"] == "bf16"
-    done = command("scripts/export", f"checkpoint={teacher}", "format=zoo", "half=bf16")
-    assert (done.code, done.sentence) == (2, "error: half=bf16 must be true, for float16, or false, or bfloat16")
-    assert teacher.with_name("model.zoo").exists()
+    assert (row["precision"], row["files"]) == ("bf16", ["model_bf16.zoo"])
 
 
 def test_absent_data_are_said_and_nothing_is_written(command, teacher, tmp_path, monkeypatch):

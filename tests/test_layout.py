@@ -46,7 +46,8 @@ ARROWS = {
     "evaluation": GROUND | {"checkpoint", "compress", "data", "export", "nets", "report", "stored_config", "writing"},
     "proof": GROUND | {"checkpoint", "data", "export", "measure", "nets", "writing"},
     "exporting": GROUND
-    | {"checkpoint", "compress", "data", "export", "ledger", "matrix", "nets", "packed", "proof", "stored_config"},
+    | {"checkpoint", "compress", "data", "export", "ledger", "matrix", "nets", "packed", "packing", "proof"}
+    | {"stored_config"},
     "matrix": GROUND | {"callbacks", "proof", "report"},
     "quantizing": GROUND | {"checkpoint", "compress", "data", "nets"},
     "prediction": GROUND | {"checkpoint", "data", "writing"},

@@ -226,6 +226,14 @@ def test_the_ledger_is_printed_and_drawn_layer_by_layer(packed, capsys):
     assert [label.get_text() for label in axes.get_yticklabels()] == [*(r.name for r in ledger.by_layer()), "the rest"]
 
 
+@pytest.mark.parametrize(("values", "share"), [(42, "75%"), (82, "125%")])
+def test_a_layer_that_takes_more_than_its_entropy_is_printed_so(capsys, values, share):
+    row = Row("fc.weight", 100, 100, 4, 400, 8, 10, values, 80.0, 90.0)  # mask, codebook, values; entropy
+    show_ledger(Ledger([row], {}), "a title")
+    (cells,) = (line.split() for line in capsys.readouterr().out.splitlines() if line.split()[:1] == ["fc"])
+    assert cells[-3:] == ["80", share, "90"]
+
+
 def test_of_many_layers_the_largest_are_drawn_and_the_others_are_one_bar():
     rows = [Row(f"layers.{i}.weight", 9, 9, 0, 36, 1, 2, i, 3.0, 4.0) for i in range(99)]
     axes = draw_ledger(Ledger(rows, {"header": 5}), "many").axes[0]
@@ -256,9 +264,9 @@ def test_it_is_exported_evaluated_and_begun_from_as_a_product_is(command, toy, t
     assert f"{(folder / 'model.zoo').stat().st_size:,}" in done.out
     assert (folder / "ledger.png").stat().st_size > 5000
     figures = []
-    for file in ("model.safetensors", "model.zoo"):
+    for file, written in (("model.safetensors", "evaluation.json"), ("model.zoo", "evaluation_model.zoo.json")):
         assert command("evaluate", f"checkpoint={folder / file}", "accelerator=cpu").code == 0
-        figures.append(json.loads((folder / "evaluation.json").read_text()))
+        figures.append(json.loads((folder / written).read_text()))
         assert figures[-1].pop("checkpoint").endswith(file)
     assert figures[0] == figures[1]
     done = command("train", *toy, f"init_from={folder / 'model.zoo'}", "trainer.max_epochs=1")

@@ -1,12 +1,20 @@
 """A run prunes before it trains, keeps what it did, and is taken on from there."""
 
 import json
+import re
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from conftest import compose_run
+from torch import nn
 
+from zoo import passes
 from zoo.checkpoint import read_product
+from zoo.errors import BadInput
+from zoo.models.lenet import LeNet300
 from zoo.nets import net_of
 
 PRUNE = ["compress=prune_channels", "compress.before_fit.channels.macs=0.5"]
@@ -91,3 +99,59 @@ def test_two_of_every_four_weights_stay_zero_while_the_net_trains_and_is_resumed
         assert (weight.unflatten(1, (-1, 4)) != 0).sum(2).le(2).all()
         assert (weight == 0).equal(first[name] == 0)
     assert float((product.weights["classifier.0.weight"] == 0).float().mean()) == pytest.approx(0.5, abs=0.01)
+
+
+QAT = [{"pass": "qat_int8", "shape": [1, 28, 28], "float_layers": []}]
+
+
+@pytest.mark.parametrize(
+    ("choice", "setting", "words"),
+    [
+        ("ptq_int8", "num_batches=0", "num_batches=0"),
+        ("ptq_int8", "num_batches=11", "num_batches=11: expected at most 10"),
+        ("ptq_int8", "float_layers=[conv9]", "'conv9'"),
+        ("ptq_int8", "float_layers=layers.0", "expected a list"),
+        ("ptq_int8", "float_layers=['*']", "leaves no layer in int8"),
+        ("ptq_int8", "max_drop=-1", "max_drop=-1"),
+        ("ptq_int8", "max_drop=nan", "max_drop=nan"),
+        ("ptq_int8", "max_drop=100", "max_drop=100"),
+        ("weight_int4", "bits=5", "bits=5"),
+        ("weight_int4", "group=0", "group=0"),
+        ("weight_int8", "float_layers=[conv9]", "'conv9'"),
+        ("weight_int8", "float_layers=['*']", "no layer left"),
+        ("dynamic_int8", "group=64", "dynamic=true"),
+    ],
+)
+def test_a_wrong_setting_of_what_comes_after_the_fit_is_told_before_it(choice, setting, words):
+    name = "int4" if choice == "weight_int4" else "int8"
+    cfg = compose_run("model=lenet300", f"compress={choice}", f"++compress.after_fit.{name}.{setting}")
+    with pytest.raises(BadInput, match=f"^compress.after_fit.{name}: .*{re.escape(words)}"):
+        check(cfg, LeNet300())
+
+
+def check(cfg, net, recipe=()):
+    """Ask the passes of a config before the fit, for data of ten batches."""
+    image = (torch.empty(1, 1, 28, 28, device="meta"),)
+    data = SimpleNamespace(loader=lambda split, device: [None] * 10, example=lambda: image)
+    passes._check_after_fit(passes._built(SimpleNamespace(cfg=cfg), "after_fit"), net, data, recipe)
+
+
+def test_int8_is_asked_of_the_net_before_the_fit():
+    ptq, qat, weights = (compose_run(f"compress={name}") for name in ("ptq_int8", "qat_int8", "weight_int8"))
+    check(ptq, LeNet300())
+    check(weights, LeNet300())
+    check(qat, LeNet300(), QAT)
+    with pytest.raises(BadInput, match="convert_int8 is for a net of compress=qat_int8"):
+        check(qat, LeNet300())
+    with pytest.raises(BadInput, match="starts from floats"):
+        check(ptq, LeNet300(), QAT)
+    odd = LeNet300()
+    odd.layers.append(nn.Softsign())
+    with pytest.raises(BadInput, match=r"^compress\.after_fit\.int8: int8 has no word for aten\.abs\.default"):
+        check(ptq, odd)
+
+
+def test_nothing_is_trained_where_what_follows_would_be_refused(command, toy, only_run):
+    done = command("train", *toy, "compress=ptq_int8", "compress.after_fit.int8.num_batches=99")
+    assert (done.code, "num_batches=99: expected at most 10" in done.sentence) == (2, True)
+    assert not list(Path("runs").rglob("metrics.csv"))

@@ -121,13 +121,14 @@ def test_evaluate_needs_nothing_but_the_file_and_repeats_the_runs_numbers(comman
     for split, key in (("test", "test"), ("val", "validation")):
         outcome = command("evaluate", f"checkpoint={tmp_path}/elsewhere.safetensors", f"split={split}")
         assert outcome.code == 0, outcome.err
-        evaluation = json.loads((tmp_path / "evaluation.json").read_text())
+        ending = "_elsewhere.safetensors" + ("" if split == "test" else "_val")
+        evaluation = json.loads((tmp_path / f"evaluation{ending}.json").read_text())
         assert evaluation["accuracy"] == pytest.approx(result[key]["accuracy"])
         assert evaluation["loss"] == pytest.approx(result[key]["loss"], rel=1e-5)
         matrix = torch.tensor(evaluation["confusion_matrix"])
         assert int(matrix.sum()) == evaluation["num_samples"]
         assert "Ankle boot" in outcome.out
-    assert (tmp_path / "confusion_matrix.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "confusion_matrix_elsewhere.safetensors.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_other_data_than_the_file_knows_are_refused(command, toy_smoke, only_run, fashion_root, tmp_path):

@@ -6,6 +6,7 @@ commit), and `zoo_sha256`, a digest of that text and of every tensor.
 
 import hashlib
 import importlib.metadata
+import logging
 import platform
 import subprocess
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ from zoo.files import replacing
 from zoo.metadata import parse_metadata
 from zoo.packed import is_packed, read_packed
 
+log = logging.getLogger("zoo")
 PRODUCT = "model.safetensors"
 
 
@@ -60,9 +62,6 @@ def read_product(path: str | Path) -> Product:
         )
     weights, text = read_packed(path) if is_packed(path) else _read_safetensors(path)
     facts = parse_metadata(text, path)
-    for name, weight in weights.items():
-        if weight.is_floating_point() and not bool(weight.isfinite().all()):
-            raise BadInput(f"{path}: '{name[:80]}' holds NaN or infinity, as after a training that diverged")
     return Product(path, weights, facts)
 
 
@@ -93,16 +92,19 @@ def put_weights(net: nn.Module, weights: Mapping[str, Tensor], source: str, repl
     With `replace_head`, weights of the net's heads (`net.head_names`) may differ in shape and are then left. Raises
     BadInput for weights of another net, naming their `source`.
     """
-    left = check_weights(net, weights, source, replace_head)
-    net.load_state_dict(net.state_dict() | {name: w for name, w in weights.items() if name not in left})
+    check_numbers(weights, source)
+    left, own = check_weights(net, weights, source, replace_head), net.state_dict()
+    rounded = {
+        w.dtype for name, w in weights.items() if torch.promote_types(own[name].dtype, w.dtype) != own[name].dtype
+    }
+    for dtype in rounded:
+        log.warning("%s holds weights in %s, which are rounded here.", source, str(dtype).removeprefix("torch."))
+    net.load_state_dict(own | {name: w for name, w in weights.items() if name not in left})
     return left
 
 
 def check_weights(net: nn.Module, weights: Mapping[str, Tensor], source: str, replace_head: bool = False) -> list[str]:
-    """Return the names that `put_weights` would leave as they are; BadInput for weights of another net.
-
-    A net of float32 takes floats of 16 bits, too, which it holds exactly; any other type would change the numbers.
-    """
+    """Return the names that `put_weights` would leave as they are; BadInput for weights of another net."""
     own = net.state_dict()
     heads: Any = net.head_names
     odd = sorted(own.keys() ^ weights.keys())
@@ -115,11 +117,18 @@ def check_weights(net: nn.Module, weights: Mapping[str, Tensor], source: str, re
             f"{source} holds the weights of another net: '{name}' is {there} in the file and {here} in this "
             f"{type(net).__name__}"
         )
-    for name in own:
-        held, read = own[name].dtype, weights[name].dtype
-        if name not in left and held != read and (held != torch.float32 or read not in (torch.float16, torch.bfloat16)):
-            raise BadInput(f"{source}: '{name}' is {read} in the file, and {held} in this {type(net).__name__}")
+    for name, weight in weights.items():
+        dtype = own[name].dtype
+        if weight.dtype != dtype and not (weight.is_floating_point() and dtype.is_floating_point):
+            raise BadInput(f"{source}: expected {dtype} of '{name}', got {weight.dtype}")
     return left
+
+
+def check_numbers(weights: Mapping[str, Tensor], source: str) -> None:
+    """Raise BadInput for weights that are not numbers, with which every answer is wrong."""
+    for name, weight in weights.items():
+        if weight.is_floating_point() and weight.isnan().any():
+            raise BadInput(f"{source}: '{name}' holds NaN, so that its net can answer nothing; take an earlier file")
 
 
 def provenance() -> dict[str, Any]:

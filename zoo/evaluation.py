@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from zoo import report
-from zoo.checkpoint import Product, read_product
+from zoo.checkpoint import PRODUCT, Product, read_product
 from zoo.compress.semi_structured import use_sparse_kernels
 from zoo.data.module import ResidentData, Split
 from zoo.data.sequences import SequenceData
@@ -63,6 +63,17 @@ def evaluate(net: nn.Module, data: ResidentData, cfg: DictConfig) -> dict[str, A
         return transcribe(net, data, cfg.split, device, cfg.beam)
     logits, labels = predict(net, data, cfg.split, device)
     return report.evaluate(logits, labels, data.load().classes)
+
+
+def ending_of(path: Path, cfg: DictConfig) -> str:
+    """Return what tells the files of an evaluation from others in its folder: nothing for a product's test."""
+    words = {
+        path.name: path.name != PRODUCT,
+        cfg.split: cfg.split != "test",
+        f"beam{cfg.beam}": cfg.beam != 1,
+        "sparse": cfg.sparse,
+    }
+    return "".join(f"_{word}" for word, is_so in words.items() if is_so)
 
 
 def put_on(net: nn.Module, accelerator: str) -> torch.device:

@@ -1,6 +1,8 @@
 """Write a checkpoint in other formats, each proven before it stays, and say in a table what they came to."""
 
+import hashlib
 import itertools
+import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -15,6 +17,7 @@ from torch import nn
 
 from zoo.checkpoint import PRODUCT, Product, save_product
 from zoo.compress.quantize import program_of
+from zoo.compress.recipe import in_integers
 from zoo.data.module import ResidentData
 from zoo.data.sequences import SequenceData
 from zoo.errors import BadInput, ZooError, choices, reason
@@ -24,14 +27,14 @@ from zoo.export.onnx import save_onnx, translate, write_onnx
 from zoo.export.opened import Run
 from zoo.export.pt2 import save_pt2
 from zoo.export.qdq import dynamically_quantized, quantized
-from zoo.export.reading import Classifier, Writer, pixels
+from zoo.export.reading import PARTS, Classifier, Writer, pixels
 from zoo.files import replacing, write_json
 from zoo.ledger import draw_ledger, show_ledger
-from zoo.matrix import Row, record, show
+from zoo.matrix import RESULT, Row, record, show
 from zoo.nets import net_of
-from zoo.packed import PACKED, dtype_of, save_packed
+from zoo.packed import dtype_of, save_packed
+from zoo.packing import share_at_once
 from zoo.proof import Answers, answers_of, hold, refusal, running
-from zoo.stored_config import stored_data
 
 EXPORTS = "exports.json"
 
@@ -61,8 +64,8 @@ def _to_safetensors(path: Path, job: Job) -> list[Path]:
 def _to_zoo(path: Path, job: Job) -> list[Path]:
     ledger = save_packed(path, job.product.weights, job.product.facts, job.cfg.half)
     name = job.product.facts["config"]["choices"]["model"]
-    show_ledger(ledger, f"{name} in {PACKED}")
-    with replacing(path.with_name("ledger.png")) as file:
+    show_ledger(ledger, f"{name} in {path.name}")
+    with replacing(path.with_name(f"{path.stem.replace('model', 'ledger', 1)}.png")) as file:
         draw_ledger(ledger, name).savefig(file, format="png", dpi=150)
     return [path]
 
@@ -119,7 +122,7 @@ class Format:
 
 FORMATS = {
     "safetensors": Format(PRODUCT, _to_safetensors, "fp32", "zoo"),
-    "zoo": Format(PACKED, _to_zoo, "fp32", "zoo", smaller=True),
+    "zoo": Format("model.zoo", _to_zoo, "fp32", "zoo", smaller=True),
     "pt2": Format("model.pt2", _to_pt2, "fp32", "torch"),
     "aoti": Format("model_aoti.pt2", _to_aoti, "fp32", "aotinductor"),
     "onnx": Format("model.onnx", _to_onnx, "fp32", "onnxruntime"),
@@ -130,6 +133,8 @@ FORMATS = {
 
 def check_formats(names: list[str]) -> None:
     """Raise BadInput for a format that there is not, or not on this machine."""
+    if not names:
+        raise BadInput(f"format: expected one format or more, got none; {choices('', FORMATS)}")
     for name in names:
         if name not in FORMATS:
             raise BadInput(f"format={name} is no format to export to; {choices(str(name), FORMATS)}")
@@ -140,32 +145,101 @@ def check_formats(names: list[str]) -> None:
 def export(product: Product, names: list[str], folder: Path, cfg: DictConfig) -> None:
     """Write a product in some formats into a folder, where only files that are proven appear, and exports.json.
 
-    ZooError, after all formats were tried, where one was refused.
+    `cfg.compress` may have its weights share values first; what accuracy is lost is counted from before that. ZooError,
+    after all formats were tried, where one was refused; BadInput where a file would replace what is not its like.
     """
-    dtype_of(cfg.half)  # so that a wrong one is told now
+    _check_settings(product, names, cfg)
+    with open(product.path, "rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    earlier = _earlier_rows(folder, product, names, digest, cfg)
+    net, data = net_of(product).eval(), stored_data(product.facts, cfg)
+    before = source = answers_of(net, data)
+    if "share" in cfg.compress:
+        settings = (cfg.compress.share[key] for key in ("bits", "mean_bits", "init", "rate"))
+        product = share_at_once(product, *settings)
+        net = net_of(product).eval()
+        source = replace(answers_of(net, data), accuracy=before.accuracy)
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [_try(name, Job(product, net, data, _facts(product, name, cfg), cfg), source, folder) for name in names]
+    net_name, data_name = (product.facts["config"]["choices"][key] for key in ("model", "data"))
+    found = {"checkpoint": str(product.path), "sha256": digest, "net": net_name, "data": data_name}
+    by_format = {row["format"]: row for row in [*earlier, *(row.plain() for row in rows)]}
+    write_json(folder / EXPORTS, {**found, "accuracy": before.accuracy, "rows": [*by_format.values()]})
+    if folder.resolve() == product.path.resolve().parent:
+        record(folder, rows)
+    show(f"{net_name} on {data_name}, {before.accuracy:.2%} before", rows)
+    print(f"Written     {', '.join([*itertools.chain(*(row.files for row in rows)), EXPORTS])} in {folder}")
+    refused = [
+        f"format={name} is refused, and its file removed: {row.reason}"
+        for name, row in zip(names, rows, strict=True)
+        if row.reason
+    ]
+    if refused:
+        raise ZooError("; ".join(refused))
+
+
+def _check_settings(product: Product, names: list[str], cfg: DictConfig) -> None:
+    """Raise BadInput for settings out of their range, and for what the formats cannot say of the product."""
+    dtype_of(cfg.half)
+    if type(cfg.max_drop) not in (int, float) or not 0 <= cfg.max_drop <= 100:
+        raise BadInput(f"max_drop: expected points from 0 to 100, got {cfg.max_drop}")
+    if type(cfg.bake) is not bool:
+        raise BadInput(f"bake: expected true or false, got {cfg.bake}")
+    for key in ("calibration_batches", "batch_size"):
+        if type(cfg[key]) is not int or cfg[key] < 1:
+            raise BadInput(f"{key}: expected a whole number above 0, got {cfg[key]}")
+    if cfg.bake and "classes" not in product.facts["data"]:
+        raise BadInput("bake=true is for nets of images, and this one reads sequences")
+    if in_integers(product.facts["recipe"]) and "share" in cfg.compress:
+        raise BadInput("compress=share starts from floats, and this net is in integers already")
     for name in names:
-        changed = "share" in cfg.compress or (name == "zoo" and cfg.half)
-        target = folder / FORMATS[name].file
-        if changed and target.exists() and target.samefile(product.path):
-            raise BadInput(f"format={name} would replace the checkpoint itself; say out=FOLDER")
         if program_of(product.facts["recipe"]) and FORMATS[name].precision != "fp32":
             raise BadInput(
                 f"format={name} starts from floats, and this net is in int8 already; format=onnx keeps it so"
             )
-    net, data = net_of(product).eval(), stored_data(product.facts, cfg)
-    source = answers_of(net, data)
-    folder.mkdir(parents=True, exist_ok=True)
-    rows = [_try(name, Job(product, net, data, _facts(product, name, cfg), cfg), source, folder) for name in names]
-    net_name, data_name = (product.facts["config"]["choices"][key] for key in ("model", "data"))
-    found = {"checkpoint": str(product.path), "net": net_name, "data": data_name, "accuracy": source.accuracy}
-    write_json(folder / EXPORTS, found | {"rows": [row.plain() for row in rows]})
-    if folder.resolve() == product.path.resolve().parent:
-        record(folder, rows)
-    show(f"{net_name} on {data_name}, {source.accuracy:.2%} before", rows)
-    print(f"Written     {', '.join([*itertools.chain(*(row.files for row in rows)), EXPORTS])} in {folder}")
-    refused = [f"format={row.format} is refused, and its file removed: {row.reason}" for row in rows if row.reason]
-    if refused:
-        raise ZooError("; ".join(refused))
+
+
+def _earlier_rows(
+    folder: Path, product: Product, names: list[str], digest: str, cfg: DictConfig
+) -> list[dict[str, Any]]:
+    """Return what exports.json has of this checkpoint; BadInput where files of something else would be replaced."""
+    rows, files = [], set()
+    if (folder / EXPORTS).exists():
+        found = json.loads((folder / EXPORTS).read_text())
+        files |= {file for row in found["rows"] for file in row["files"]}
+        if found.get("sha256") == digest:
+            rows = found["rows"]
+        elif Path(found["checkpoint"]).resolve() != product.path.resolve():
+            raise BadInput(f"{folder} has exports of {found['checkpoint']}; say out=ANOTHER_FOLDER")
+    if (folder / RESULT).exists():
+        exports = json.loads((folder / RESULT).read_text()).get("exports", {})
+        files |= {file for row in exports.values() for file in row["files"]}
+    for name in names:
+        target = folder / _file(name, cfg)
+        for path in (target, *(target.with_stem(f"{target.stem}_{part}") for part in PARTS)):
+            if path.exists() and path.samefile(product.path):
+                if "share" in cfg.compress or (name == "zoo" and cfg.half):
+                    raise BadInput(f"format={name} would replace the checkpoint itself; say out=FOLDER")
+            elif path.exists() and path.name not in files:
+                raise BadInput(f"format={name} would replace {path}, which no export wrote; say out=FOLDER")
+    return rows
+
+
+def _ending(name: str, cfg: DictConfig) -> str:
+    """Return what tells a file from others of its format, such as `_shared_baked`."""
+    is_half = name == "zoo" and cfg.half
+    endings = {
+        "_shared": "share" in cfg.compress,
+        "_bf16": is_half and dtype_of(cfg.half) == torch.bfloat16,
+        "_fp16": is_half and dtype_of(cfg.half) == torch.float16,
+        "_baked": cfg.bake and FORMATS[name].runtime != "zoo",
+    }
+    return "".join(ending for ending, is_so in endings.items() if is_so)
+
+
+def _file(name: str, cfg: DictConfig) -> str:
+    stem, dot, suffix = FORMATS[name].file.partition(".")
+    return stem + _ending(name, cfg) + dot + suffix
 
 
 def _precision(product: Product, name: str, cfg: DictConfig) -> str:
@@ -186,10 +260,10 @@ def _try(name: str, job: Job, source: Answers, folder: Path) -> Row:
     form = FORMATS[name]
     precision = _precision(job.product, name, job.cfg)
     dense = sum(weight.numel() * weight.element_size() for weight in job.product.weights.values())
-    row = Row(name, precision, form.runtime, [])
+    row = Row(name + _ending(name, job.cfg), precision, form.runtime, [])
     with tempfile.TemporaryDirectory(dir=folder, prefix=".export.") as place:
         try:
-            files = form.write(Path(place) / form.file, job)
+            files = form.write(Path(place) / _file(name, job.cfg), job)
         except Exception as error:  # of torch or ONNX Runtime, for what they cannot translate
             return replace(row, reason=f"{form.runtime} has no way to say this net: {reason(_first(error))}")
         try:

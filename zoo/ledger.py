@@ -19,7 +19,9 @@ PARTS = ("mask", "codebook", "values")
 class Row:
     """What a tensor takes: bytes as dense fp32, and coded as a mask, a codebook and values, whose sum is in the file.
 
-    `floor` and `huffman` are what it would take at least if weights were independent, and by Huffman's code.
+    `floor` is the entropy of its weights, were they independent and their frequencies known. It may take less, since
+    neighbours tell of each other, or more, as small tensors do: frequencies must be learned, and a codebook written.
+    `huffman` is what Huffman's code would take, without its table.
     """
 
     name: str
@@ -83,10 +85,13 @@ def _sum(name: str, rows: Iterable[Row]) -> Row:
 
 
 def show_ledger(ledger: Ledger, title: str) -> None:
-    """Print a row a layer, in bytes, and the sums; beside stand the floor of independent weights and Huffman's code."""
+    """Print a row a layer, in bytes, and the sums, with the entropy of independent weights and Huffman's code.
+
+    `of it` is how much of that entropy a layer takes: small ones more than 100 %.
+    """
     table = Table(title=title, title_justify="left", box=box.SIMPLE, padding=0)
     table.add_column("bytes", overflow="fold", min_width=11)
-    for column in ("left", "fp32", *PARTS, "coded", "times", "i.i.d.", "Huffman"):
+    for column in ("left", "fp32", *PARTS, "coded", "times", "i.i.d.", "of it", "Huffman"):
         table.add_column(column, justify="right", no_wrap=True)
     layers = ledger.by_layer()
     for row in layers:
@@ -104,7 +109,8 @@ def _cells(row: Row) -> Sequence[str]:
     left = f"{row.num_survivors / row.num_weights:.1%}" if row.num_weights else "–"
     sizes = [_size(size) for size in (row.dense, row.mask, row.codebook, row.values, row.coded)]
     times = f"{row.dense / row.coded:.1f}" if row.coded else "–"
-    return (left, *sizes, times, _size(row.floor), _size(row.huffman))
+    of_it = f"{row.coded / row.floor:.0%}" if row.floor else "–"
+    return (left, *sizes, times, _size(row.floor), of_it, _size(row.huffman))
 
 
 def _size(num: float) -> str:
@@ -112,7 +118,7 @@ def _size(num: float) -> str:
 
 
 def draw_ledger(ledger: Ledger, title: str) -> "Figure":
-    """Draw a bar a layer, stacked from what it is coded as, with marks for the i.i.d. floor and for Huffman's code.
+    """Draw a bar a layer, stacked from what it is coded as, with marks for the i.i.d. entropy and for Huffman's code.
 
     Of more layers than a screen holds, the largest are drawn, and the others as one bar.
     """
@@ -134,7 +140,7 @@ def draw_ledger(ledger: Ledger, title: str) -> "Figure":
         ends = [end + size for end, size in zip(ends, sizes, strict=True)]
     rest = sum(ledger.rest.values()) / 1e3
     axes.barh([len(layers)], [rest], color="tab:gray", label=", ".join(ledger.rest))
-    for mark, what, label in (("|", "floor", "i.i.d. floor"), ("x", "huffman", "Huffman")):
+    for mark, what, label in (("|", "floor", "i.i.d. entropy"), ("x", "huffman", "Huffman")):
         marked = [getattr(row, what) / 1e3 for row in layers]
         axes.scatter(marked, places, marker=mark, color="black", s=60, zorder=3, label=label)
     labels = [f"{r.coded / 1e3:.2f} kB" + (f", {r.dense / r.coded:.0f}×" if r.coded else "") for r in layers]

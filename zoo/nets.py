@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from zoo.build import build
-from zoo.checkpoint import Product, check_weights, load_weights, put_weights, read_product
+from zoo.checkpoint import Product, check_numbers, check_weights, load_weights, put_weights, read_product
 from zoo.compress.program import rebuilt
 from zoo.compress.quantize import fake_quantized, is_trained_in_int8, program_of
 from zoo.compress.recipe import replay
@@ -128,6 +128,7 @@ def net_of(product: Product) -> nn.Module:
     if str(config.get("task", {}).get("_target_")).endswith(".RotationPrediction"):
         raise BadInput("the net was trained with task=rotation and names no classes; train one with init_from=THE_FILE")
     if program := program_of(recipe):
+        check_numbers(product.weights, source)
         return rebuilt(program, product.weights, source, example_of(facts))
     shape = stored_shape(config["model"], product.weights, source).eval()
     replay(shape, recipe)

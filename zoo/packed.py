@@ -56,7 +56,7 @@ def save_packed(path: Path, weights: Mapping[str, Tensor], facts: Mapping[str, A
 def dtype_of(half: Half) -> torch.dtype:
     """Give the type that floats are rounded to; BadInput where `half` is none of its choices."""
     dtypes = {False: torch.float32, True: torch.float16, "bfloat16": torch.bfloat16}
-    if half not in dtypes:
+    if not isinstance(half, bool | str) or half not in dtypes:
         raise BadInput(f"half={half} must be true, for float16, or false, or bfloat16")
     return dtypes[half]
 

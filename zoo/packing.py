@@ -1,12 +1,13 @@
 """The last stage of compression: a product as a packed file that is read back, with the sizes of each stage."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 from zoo.checkpoint import Product, read_product
 from zoo.compress.pruning import by_layer
-from zoo.compress.sharing import Init, bits_by_budget, share
+from zoo.compress.sharing import Init, bits_by_budget, check_settings, share
 from zoo.compress.sizes import huffman_bytes, pruned_bytes, shared_bytes
+from zoo.errors import BadInput, choices
 from zoo.files import replacing
 from zoo.ledger import draw_ledger, show_ledger
 from zoo.packed import PACKED, Half, save_packed
@@ -39,6 +40,9 @@ def share_at_once(
     product: Product, bits: int | Mapping[str, int], mean_bits: float | None, init: Init, rate: float
 ) -> Product:
     """Let the weights of a product share values, without training them, as `compress.share` says."""
+    check_settings(bits, mean_bits, rate)
+    if init not in get_args(Init):
+        raise BadInput(f"compress.share.init={init} is no way to begin; {choices(str(init), get_args(Init))}")
     weights = {name: weight.clone() for name, weight in product.weights.items()}
     large = {name: weight for name, weight in weights.items() if weight.ndim > 1}
     of_each = by_layer(bits, large, "compress.share.bits") if mean_bits is None else bits_by_budget(large, mean_bits)

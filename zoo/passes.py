@@ -5,7 +5,7 @@ import inspect
 import itertools
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -45,18 +45,21 @@ def recipe_at_start(run: Run) -> list[Step]:
 def before_fit(run: Run, net: nn.Module, data: ResidentData) -> None:
     """Pass the net through `compress.before_fit`, unless the run goes on, and write the recipe into its folder.
 
-    The first process does so; the others take over its recipe and its weights.
+    The first process does so; the others take over its recipe and its weights. BadInput for what the passes of
+    `compress.after_fit` would refuse once all is trained.
     """
-    for name, function in _built(run, "after_fit").items():  # so that a wrong setting is told now
+    after = _built(run, "after_fit")
+    for name, function in after.items():
         if ranks.world_size() > 1 and "measure" in inspect.signature(function).parameters:
             raise BadInput(f"compress.after_fit.{name} is for one process; give its run init_from=... and one device")
-        kind = getattr(getattr(function, "func", function), "kind", data.kind)
+        kind = getattr(_bare(function), "kind", data.kind)
         if kind != data.kind:
             raise BadInput(
                 f"compress.after_fit.{name} is for {kind}, and data={run.cfg.choices.data} has {data.kind}; "
                 "take compress=weight_int8 or dynamic_int8"
             )
     if run.last_checkpoint:
+        _check_after_fit(after, net, data, read_recipe(run))
         return
     recipe = recipe_at_start(run)
     steps = _apply(run, net, data) if ranks.rank() == 0 else []
@@ -68,6 +71,26 @@ def before_fit(run: Run, net: nn.Module, data: ResidentData) -> None:
             torch.distributed.broadcast(tensor, 0)
     if ranks.rank() == 0 and (recipe or steps):
         write_json(run.folder / RECIPE, [*recipe, *steps])
+    _check_after_fit(after, net, data, [*recipe, *steps])
+
+
+def _check_after_fit(
+    passes: Mapping[str, Callable[..., Any]], net: nn.Module, data: ResidentData, recipe: Sequence[Step]
+) -> None:
+    """Ask each pass that has a `check` whether it will take the net, which is in floats, with the settings it has."""
+    for name, function in passes.items():
+        if check := getattr(_bare(function), "check", None):
+            settings = getattr(function, "keywords", {})
+            batches = data.loader("train", "cpu")
+            try:
+                _call(check, net, example=data.example(), batches=batches, recipe=recipe, **settings)
+            except BadInput as error:
+                raise BadInput(f"compress.after_fit.{name}: {error}") from error
+
+
+def _bare(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function that settings are bound to."""
+    return getattr(function, "func", function)
 
 
 def _apply(run: Run, net: nn.Module, data: ResidentData) -> list[Step]:
@@ -89,7 +112,9 @@ def after_fit(run: Run, product: Product, task: Task, data: ResidentData) -> tup
     """Pass a run's product through `compress.after_fit`, and give what comes of it and, by name, what each pass tells.
 
     Such a pass takes a product and gives another, whose file every process reads, and plain data. By their names it
-    gets what those of `before_fit` get, and `measure`, which gives the metrics of a net on a split.
+    gets what those of `before_fit` get, and `measure`, which gives the metrics of a net on a split. Its attribute
+    `check` may be a function that takes the net before the fit and, by their names, `example`, `batches`, the `recipe`
+    so far and the settings of the pass, and raises BadInput.
     """
     told: dict[str, dict[str, Any]] = {}
     if ranks.rank() == 0:

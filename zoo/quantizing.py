@@ -2,11 +2,12 @@
 
 import itertools
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 
 from zoo.checkpoint import PRODUCT, Product, read_product, save_product
 from zoo.compress import weight_only as weights
@@ -42,7 +43,7 @@ def ptq_int8(
     product = _in_floats(product)
     trace = traced(net_of(product), example)
     layers = layers_of(trace)
-    kept = chosen(float_layers, layers)
+    kept = _kept(trace, float_layers)
     batches = list(itertools.islice(batches, num_batches))  # the same for each try
     told: dict[str, Any] = {}
     if max_drop is not None:
@@ -61,7 +62,52 @@ def ptq_int8(
     return product, {**sizes, **told}
 
 
-setattr(ptq_int8, "kind", "images")  # noqa: B010  the kind of data that it is for, checked before training
+def _kept(trace: ExportedProgram, float_layers: Sequence[str]) -> list[str]:
+    layers = layers_of(trace)
+    kept = chosen(float_layers, layers)
+    if len(kept) == len(layers):
+        raise BadInput(f"float_layers={list(float_layers)} leaves no layer in int8; name fewer")
+    return kept
+
+
+def _check_ptq(
+    net: nn.Module,
+    example: tuple[Tensor, ...],
+    batches: Sized,
+    recipe: Sequence[Step],
+    num_batches: int = 10,
+    float_layers: Sequence[str] = (),
+    max_drop: float | None = None,
+) -> None:
+    """Raise BadInput for what `ptq_int8` would refuse of a net before it is trained."""
+    _check_floats(recipe)
+    if num_batches > len(batches):
+        raise BadInput(f"num_batches={num_batches}: expected at most {len(batches)}, as many as the training data have")
+    _kept(traced(net, example), float_layers)
+
+
+def _check_floats(recipe: Sequence[Step]) -> None:
+    if recipe and recipe[-1]["pass"] == "qat_int8":
+        raise BadInput("it starts from floats, and compress.before_fit has qat_int8, which convert_int8 ends")
+
+
+def _check_convert(net: nn.Module, recipe: Sequence[Step]) -> None:
+    """Raise BadInput where a net is not trained with fake quantization, which `convert_int8` is for."""
+    if not recipe or recipe[-1]["pass"] != "qat_int8":
+        raise BadInput("convert_int8 is for a net of compress=qat_int8, and compress.before_fit does not end in it")
+
+
+def _check_weight_only(
+    net: nn.Module,
+    recipe: Sequence[Step],
+    bits: int = 8,
+    group: int | None = None,
+    dynamic: bool = False,
+    float_layers: Sequence[str] = (),
+) -> None:
+    """Raise BadInput for what `weight_only` would refuse of a net before it is trained."""
+    _check_floats(recipe)
+    weights.layers_to_hold(net, bits, group, dynamic, float_layers)
 
 
 def convert_int8(product: Product, measure: Measure) -> tuple[Product, dict[str, Any]]:
@@ -93,6 +139,12 @@ def weight_only(
     net = net_of(product)
     step = weights.weight_only(net, bits=bits, group=group, dynamic=dynamic, float_layers=float_layers)
     return _replaced(product, product, step, net.state_dict(), measure)
+
+
+# What zoo.passes looks for before training: the kind of data that a pass is for, and what it would refuse.
+setattr(ptq_int8, "kind", "images")  # noqa: B010
+for _pass, _check in ((ptq_int8, _check_ptq), (convert_int8, _check_convert), (weight_only, _check_weight_only)):
+    setattr(_pass, "check", _check)  # noqa: B010
 
 
 def _first_net(product: Product) -> Product | None:

@@ -201,20 +201,22 @@ def _show_writing(console: Console, evaluation: dict[str, Any]) -> None:
     console.print(table)
 
 
-def write_evaluation(folder: Path, evaluation: dict[str, Any]) -> None:
-    """Write evaluation.json, and confusion_matrix.png or worst.tsv beside it."""
+def write_evaluation(folder: Path, evaluation: dict[str, Any], ending: str = "") -> None:
+    """Write evaluation.json, and confusion_matrix.png or worst.tsv beside it, their names with an ending."""
+    name = f"evaluation{ending}.json"
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "evaluation.json", evaluation)
+    write_json(folder / name, evaluation)
     if "wer" in evaluation:
+        other = f"worst{ending}.tsv"
         lines = [(row["source"], str(row["edits"]), row["written"], *row["references"]) for row in evaluation["worst"]]
         heading = ("source", "edits", "written", "references")
-        write_text(folder / "worst.tsv", "".join("\t".join(line) + "\n" for line in (heading, *lines)))
-        Console(highlight=False).print(f"Written     {folder}/evaluation.json and worst.tsv", soft_wrap=True)
-        return
-    figure = draw_confusion(evaluation["confusion_matrix"], list(evaluation["classes"]), evaluation["num_nan"])
-    with replacing(folder / "confusion_matrix.png") as file:
-        figure.savefig(file, format="png", dpi=150)
-    Console(highlight=False).print(f"Written     {folder}/evaluation.json and confusion_matrix.png", soft_wrap=True)
+        write_text(folder / other, "".join("\t".join(line) + "\n" for line in (heading, *lines)))
+    else:
+        other = f"confusion_matrix{ending}.png"
+        figure = draw_confusion(evaluation["confusion_matrix"], list(evaluation["classes"]), evaluation["num_nan"])
+        with replacing(folder / other) as content:
+            figure.savefig(content, format="png", dpi=150)
+    Console(highlight=False).print(f"Written     {folder}/{name} and {other}", soft_wrap=True)
 
 
 def show_predictions(predictions: Iterable[tuple[str, Sequence[tuple[str, float]]]]) -> None:

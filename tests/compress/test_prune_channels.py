@@ -5,10 +5,12 @@ import copy
 import pytest
 import torch
 from conftest import compose_run, inputs_of
+from small import MobileNet
 from torch import nn
 
 from zoo.compress.dependencies import groups_of, shadow_of
 from zoo.compress.prune_channels import prune_channels, remove
+from zoo.compress.recipe import replay
 from zoo.errors import BadInput
 from zoo.measure.counts import count_macs
 from zoo.models.attention import Attention
@@ -144,6 +146,37 @@ def test_zero_padding_shortcuts_lose_maps_of_both_sides():
     assert (net.conv1.out_channels, net.layer2[0].downsample.num_new_maps, net.fc.in_features) == (8, 8, 16)
 
 
+@pytest.mark.parametrize("gated", [False, True])
+def test_inverted_residuals_lose_channels_of_their_expansions_and_not_of_their_streams_alone(gated):
+    net = MobileNet(gated)
+    dense = count_macs(net, (1, 28, 28))
+    images = torch.randn(2, 1, 28, 28)
+    step = prune_channels(net, example=IMAGE, macs=0.5)
+    assert count_macs(net, (1, 28, 28)) == step["macs"] == pytest.approx(0.5 * dense, rel=0.05)
+    for block, width, stream in zip(net.blocks, (96, 144, 144, 192), (24, 24, 32, 32), strict=True):
+        (depthwise, norm, _), project = block.depthwise, block.project[0]
+        left = depthwise.out_channels
+        assert 0.5 * width <= left <= 0.8 * width  # a width goes with the root of the MACs, 0.71
+        assert depthwise.weight.shape == (left, 1, 3, 3)
+        assert (depthwise.groups, depthwise.in_channels, norm.num_features) == (left, left, left)
+        assert project.in_channels == left
+        assert project.out_channels >= 0.5 * stream
+    again = MobileNet(gated)
+    replay(again, [step])
+    again.load_state_dict(net.state_dict())
+    assert again.eval()(images).equal(net.eval()(images))
+
+
+def test_a_depthwise_convolution_keeps_the_filters_of_the_channels_that_stay():
+    net = MobileNet()
+    block = net.blocks[0]
+    large = torch.randperm(96)[:48].sort().values
+    block.expand[0].weight.data[large] *= 10
+    wanted = block.depthwise[0].weight[large].detach()
+    prune_channels(net, example=IMAGE, ratio=0.5)
+    assert block.depthwise[0].weight.equal(wanted)
+
+
 @pytest.mark.parametrize("share", [0.2, 0.476, 0.8])
 @pytest.mark.parametrize("scope", ["layer", "global"])
 def test_the_macs_asked_for_are_met_within_five_per_cent(share, scope):
@@ -153,12 +186,22 @@ def test_the_macs_asked_for_are_met_within_five_per_cent(share, scope):
     assert count_macs(net, (1, 28, 28)) == step["macs"] == pytest.approx(share * dense, rel=0.05)
 
 
+def with_mix(layer):
+    net = MobileNet()
+    net.mix = layer
+    return net
+
+
 @pytest.mark.parametrize(
     ("make", "knobs", "sentence"),
     [
         (LeNet300, {"macs": 1e-6}, "the nearest that this net allows"),
         (LeNet300, {"importance": "batch_norm"}, "no batch norms"),
         (lambda: LeNet5(image_size=28, activation="maxout"), {}, "maxout"),
+        (lambda: MobileNet(shuffled=True), {}, "cannot follow the channels of MobileNet"),
+        (lambda: with_mix(nn.GroupNorm(4, 32)), {}, "cannot cut 'mix', a GroupNorm"),
+        (lambda: with_mix(nn.PReLU(32)), {}, "cannot cut 'mix', a PReLU"),
+        (lambda: with_mix(nn.Sequential(nn.Conv2d(32, 64, 1, groups=32), nn.Conv2d(64, 32, 1))), {}, "groups=32"),
     ],
 )
 def test_what_cannot_be_pruned_so_is_refused_and_left_as_it_was(make, knobs, sentence):

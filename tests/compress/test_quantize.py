@@ -7,7 +7,7 @@ import time
 import pytest
 import torch
 from conftest import composed, inputs_of, scalars
-from small import FACTS, facts_of
+from small import FACTS, MobileNet, facts_of
 from torch import nn
 
 from zoo import run
@@ -118,6 +118,19 @@ def test_tracing_leaves_the_net_as_it_was():
     traced(net, example_of(cfg))
     assert any(module.inplace for module in net.modules() if hasattr(module, "inplace"))
     assert all(tensor.equal(before[name]) for name, tensor in net.state_dict().items())
+
+
+def test_what_mobile_nets_are_made_of_has_an_int8_form():
+    net, images = MobileNet(gated=True, shuffled=True).eval(), torch.randn(16, 1, 28, 28)
+    trace = traced(net, (torch.empty(1, 1, 28, 28, device="meta"),))
+    program, tensors = ptq(trace, [(images, None)], 1)
+    asked = {name for name, *_ in program}
+    assert {"aten.hardtanh.default", "aten.hardswish.default", "aten.hardsigmoid.default", "aten.mean.dim"} <= asked
+    assert tensors["blocks.0.depthwise.0.weight"].shape == (96, 1, 3, 3)
+    assert tensors["blocks.0.depthwise.0.weight"].dtype == torch.int8
+    with torch.no_grad():
+        logits, found = net(images), rebuilt(program, tensors, "the net")(images)
+    assert float((found - logits).abs().max()) < 0.05 * float(logits.std())  # int8 has 127 steps
 
 
 @pytest.mark.skipif(not sums_int8_exactly(), reason="needs VNNI")
@@ -321,9 +334,9 @@ def test_a_run_trains_with_fake_quantization_and_tests_int8(command, toy, teache
     assert result["product_bytes"] < 0.35 * before["product_bytes"]
     assert result["precision"] == resolve_precision("bf16-mixed", "cpu")  # of training
     found = []
-    for name in ("trained", "model"):
+    for name, ending in (("trained", "_trained.safetensors"), ("model", "")):
         assert command("evaluate", f"checkpoint={folder}/{name}.safetensors").code == 0
-        found.append(json.loads((folder / "evaluation.json").read_text()))
+        found.append(json.loads((folder / f"evaluation{ending}.json").read_text()))
     assert found[1]["accuracy"] == pytest.approx(result["test"]["accuracy"], abs=1e-6)
     assert found[0]["loss"] == pytest.approx(found[1]["loss"], rel=1e-3)
     curves = scalars(folder)
@@ -383,7 +396,7 @@ def test_killed_while_ranges_are_held_it_ends_as_if_it_had_not_been(command, pro
         (["compress.freeze_norms=0.9"], "none before its predecessor"),
         (["compress.before_fit.int8.float_layers=[features.1]"], "is named 'features.1'"),
         (["trainer.max_epochs=0"], "trainer.max_epochs=0 was asked for"),
-        (["compress.before_fit.int8=null"], "callbacks.quantize is for a net of compress=qat_int8"),
+        (["compress.before_fit.int8=null"], "convert_int8 is for a net of compress=qat_int8"),
     ],
 )
 def test_what_fake_quantization_does_not_go_with_is_refused_in_one_sentence(command, toy, tmp_path, settings, words):

@@ -91,7 +91,7 @@ def test_a_codebook_of_nothing_or_of_nine_bits(weight):
     share(empty := torch.zeros(2, 2), 3)
     assert not empty.any()
     Codebook.of(empty).tie_gradient(torch.ones(2, 2))
-    with pytest.raises(BadInput, match="9 bits"):
+    with pytest.raises(BadInput, match="bits=9"):
         share(weight, 9)
 
 

@@ -65,11 +65,11 @@ def test_another_process_needs_nothing_but_the_file_and_finds_the_same_rates(com
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    evaluation = json.loads((tmp_path / "evaluation.json").read_text())
+    evaluation = json.loads((tmp_path / "evaluation_elsewhere.safetensors.json").read_text())
     assert {key: evaluation[key] for key in ("wer", "per")} == pytest.approx(
         {key: result["test"][key] for key in ("wer", "per")}
     )
-    heading, *rows = (tmp_path / "worst.tsv").read_text().splitlines()
+    heading, *rows = (tmp_path / "worst_elsewhere.safetensors.tsv").read_text().splitlines()
     assert heading == "source\tedits\twritten\treferences"
     assert 0 < len(rows) <= 50
     source, edits, written, reference = rows[0].split("\t")

@@ -1,5 +1,7 @@
 """The .onnx file: ONNX Runtime computes the net from it alone, and what is damaged or foreign is refused."""
 
+import contextlib
+import io
 import json
 
 import onnx
@@ -9,6 +11,7 @@ from conftest import composed
 from small import BAKED, FACTS, facts_of, said_alone, tiny
 
 from zoo.errors import BadInput
+from zoo.export import alone
 from zoo.export.graphs import parts
 from zoo.export.onnx import save_onnx, write_onnx
 from zoo.export.reading import pixels, read_export
@@ -136,3 +139,26 @@ def test_half_of_a_net_that_writes_is_refused_and_so_are_halves_of_two(file, tmp
     write_onnx(tmp_path / "x_encoder.onnx", model, told("encoder"))
     with pytest.raises(BadInput, match="holds another net than it says"):
         read_export(tmp_path / "x_encoder.onnx")
+
+
+# As Linux shows them, cut down to what follows the first of AVX.
+XEON_AMX = "flags\t\t: fpu vme avx avx2 avx512f avx512_vnni avx512_bitalg amx_int8\n"
+CORE_ALDER_LAKE = "flags\t\t: fpu vme avx avx2 avx_vnni gfni\n"
+EPYC_ROME = "flags\t\t: fpu vme avx avx2 sha_ni\n"
+SKYLAKE_IN_A_VM = "flags\t\t: fpu vme avx avx2 avx512f avx512bw\nvmx flags\t: vnmi avx512_vnni\n"
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "has_it"), [(XEON_AMX, True), (CORE_ALDER_LAKE, True), (EPYC_ROME, False), (SKYLAKE_IN_A_VM, False)]
+)
+def test_sums_of_int8_are_taken_slowly_only_where_they_would_be_cut_off(monkeypatch, cpuinfo, has_it):
+    monkeypatch.setattr("builtins.open", lambda path: io.StringIO("processor\t: 0\n" + cpuinfo))
+    options = alone.session_options(1)
+    monkeypatch.undo()
+    with pytest.raises(RuntimeError, match="does not have") if has_it else contextlib.nullcontext():
+        assert options.get_session_config_entry("session.x64quantprecision") == "1"
+
+
+def test_the_flags_of_this_cpu_say_what_torch_says():
+    with open("/proc/cpuinfo") as lines:
+        assert alone.has_vnni(lines) or not torch.cpu._is_vnni_supported()

@@ -41,8 +41,10 @@ class Parts:
 class Bits:
     """What a coded tensor takes, in bits, beside what simpler codes would take, of n survivors among N weights.
 
-    `floor` is N·H(survives or not) + n·H(value), which no code of independent weights can go below. `huffman` codes the
-    gaps between survivors and their values by two of Huffman's codes, as Deep Compression does, tables not counted.
+    `floor` is N·H(survives or not) + n·H(value), the entropy of independent weights whose frequencies are known; where
+    values are not shared, H(value) is their width. Codes that use neighbours can go below, and small tensors stay above
+    it, since frequencies must be learned. `huffman` codes the gaps between survivors and their values by two of
+    Huffman's codes, as Deep Compression does, tables not counted.
     """
 
     num_weights: int

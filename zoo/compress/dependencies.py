@@ -191,7 +191,8 @@ def groups_of(net: nn.Module, shadow: nn.Module, example: tuple[Tensor, ...], im
                     name = names[module]
                     if gives and name in num_heads:
                         unit = len(channels) // num_heads[name]
-                    blocks = max(blocks, getattr(module, "groups", 1))
+                    if not is_depthwise(module):  # which loses whole groups, of one channel each
+                        blocks = max(blocks, getattr(module, "groups", 1))
                     places, of_channels = torch.tensor(item.idxs), torch.tensor(item.root_idxs)
                     members.append(Member(name, "out" if gives else "in", places, of_channels))
             if not is_head:
@@ -199,6 +200,11 @@ def groups_of(net: nn.Module, shadow: nn.Module, example: tuple[Tensor, ...], im
                 assert score is not None
                 groups.append(Group(tuple(members), len(channels), unit, blocks, score.view(-1, unit).mean(1)))
     return groups
+
+
+def is_depthwise(module: nn.Module) -> bool:
+    """Return whether each input channel of a convolution has one output channel to itself."""
+    return isinstance(module, nn.Conv2d) and module.groups == module.in_channels == module.out_channels
 
 
 def _alike(graph: Any, root: nn.Module, channels: list[int]) -> list[list[int]]:

@@ -34,13 +34,14 @@ OPERATIONS = {
         *("adaptive_avg_pool2d.default", "adaptive_max_pool2d.default", "pad.default", "cat.default"),
         *("add.Tensor", "mul.Tensor", "div.Tensor", "pow.Tensor_Scalar", "flatten.using_ints", "unflatten.int"),
         *("view.default", "expand.default", "select.int", "slice.Tensor", "transpose.int", "permute.default"),
-        *("squeeze.dim", "unsqueeze.default", "sym_size.int"),
+        *("squeeze.dim", "unsqueeze.default", "sym_size.int", "relu6.default", "hardtanh.default", "hardswish.default"),
+        *("hardsigmoid.default", "clamp.default", "mean.dim", "chunk.default", "split.Tensor"),
+        *("split_with_sizes.default", "reshape.default", "contiguous.default", "clone.default"),
         *("__and__.Scalar", "__rshift__.Scalar", "_int_mm.default", "abs.default", "alias.default"),
-        *("arange.default", "chunk.default", "clamp.default", "dropout.default", "embedding.default"),
-        *("expand_as.default", "gather.default", "gt.Scalar", "index_put.default", "lstm.input", "ne.Scalar"),
-        *("new_zeros.default", "relu_.default", "repeat_interleave.self_int", "reshape.default", "round.default"),
-        *("stack.default", "sub.Tensor", "sum.dim_IntList", "t.default", "to.dtype", "where.ScalarOther"),
-        *("where.self", "zeros.default"),
+        *("arange.default", "dropout.default", "embedding.default", "expand_as.default", "gather.default"),
+        *("gt.Scalar", "index_put.default", "lstm.input", "ne.Scalar", "new_zeros.default", "relu_.default"),
+        *("repeat_interleave.self_int", "round.default", "stack.default", "sub.Tensor", "sum.dim_IntList"),
+        *("t.default", "to.dtype", "where.ScalarOther", "where.self", "zeros.default"),
     ),
     "operator": ("getitem", "add", "sub", "mul", "floordiv", "mod"),
 }
@@ -229,6 +230,12 @@ def _operator_of(name: str) -> tuple[Callable[..., Any], dict[str, str]]:
 def _held(tensor: Tensor) -> Tensor:
     """Give a tensor as a net holds it: numbers that are no integers are parameters, and are trained no more."""
     return nn.Parameter(tensor, requires_grad=False) if tensor.is_floating_point() else tensor
+
+
+def has_word(target: Any) -> bool:
+    """Return whether a program can name an operator of a traced net."""
+    room, _, rest = str(target).partition(".")
+    return target is operator.getitem or rest in OPERATIONS.get(room, ())
 
 
 def _operation(target: Any) -> str:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from zoo.compress.dependencies import Group, Importance, Layer, groups_of, layers_of, shadow_of
+from zoo.compress.dependencies import Group, Importance, Layer, groups_of, is_depthwise, layers_of, shadow_of
 from zoo.compress.recipe import Step, changes, layout, put
 from zoo.errors import BadInput
 from zoo.measure.counts import count_macs_of, count_parameters
@@ -27,6 +27,7 @@ from zoo.ranges import Between, Count
 TOLERANCE = 0.05  # of a target of MACs
 LEAST_ROUNDED = 16  # channels: what is narrower is pruned one by one
 NUM_SAMPLES = 512  # for Taylor's gradients
+CUT = (nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.LayerNorm, nn.PReLU)  # layers of torch's with weights
 Name = Literal["magnitude", "batch_norm", "taylor", "lamp"]
 
 
@@ -62,6 +63,7 @@ def prune_channels(
         ]
     else:
         kept, round_to = meet(groups, layers, macs, scope, round_to)
+    _check_dependencies(net, example, groups, kept)
     remove(net, groups, kept)
     return {
         "pass": "prune_channels",
@@ -81,6 +83,72 @@ def _check(net: nn.Module, example: tuple[Tensor, ...]) -> None:
         raise BadInput(f"compress=prune_channels is for nets of images, and {type(net).__name__} reads sequences")
     if any(isinstance(module, Maxout) for module in net.modules()):
         raise BadInput("compress=prune_channels cannot part the pairs of model.activation=maxout; any other will do")
+    for name, module in net.named_modules():
+        if _is_foreign(module):
+            raise BadInput(f"compress=prune_channels cannot cut '{name}', a {module}")
+
+
+def _is_foreign(module: nn.Module) -> bool:
+    """Return whether `remove` would leave a layer of torch's as it is, or get it wrong."""
+    if isinstance(module, nn.Conv2d) and module.groups > 1 and not is_depthwise(module):
+        return module.groups in (module.in_channels, module.out_channels)  # several channels that go with one
+    if isinstance(module, nn.PReLU):
+        return module.num_parameters > 1
+    has_tensors = any(True for _ in (*module.parameters(recurse=False), *module.buffers(recurse=False)))
+    return has_tensors and type(module).__module__.startswith("torch.") and not isinstance(module, CUT)
+
+
+def _check_dependencies(
+    net: nn.Module, example: tuple[Tensor, ...], groups: Sequence[Group], kept: Sequence[int]
+) -> None:
+    """Raise BadInput where channels were not followed to all that reads them, as through a channel shuffle.
+
+    A copy whose layers do not read what goes must compute the same once it is gone. What layer norms read is left out
+    of this, since their statistics change with it.
+    """
+    net = copy.deepcopy(net).double().eval()
+    for module in list(net.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.LocalResponseNorm):
+                setattr(module, name, nn.Identity())
+    norms = {name for name, module in net.named_modules() if isinstance(module, nn.LayerNorm)}
+    kept = [
+        len(group.score) if norms & {member.name for member in group.members} else num
+        for group, num in zip(groups, kept, strict=True)
+    ]
+    images = torch.randn(2, *example[0].shape[1:], dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for (name, side), lost in _lost(groups, kept).items():
+            if side == "in":
+                _ignore(net, name, lost)
+        before = net(images)
+        remove(net, groups, kept)
+        try:
+            off = float((net(images) - before).abs().max())
+        except RuntimeError:  # sizes that do not fit
+            off = float("inf")
+    if off > 1e-6 * float(before.abs().max()):
+        raise BadInput(
+            f"compress=prune_channels cannot follow the channels of {type(net).__name__} to all layers that read them"
+        )
+
+
+def _ignore(net: nn.Module, name: str, lost: Tensor) -> None:
+    """Set the weights to 0 with which a layer reads some of its inputs."""
+    where, _, leaf = name.rpartition(".")
+    owner = net.get_submodule(where)
+    if isinstance(owner, Attention) and leaf in "qkv":
+        owner.in_proj_weight[:, lost] = 0
+        return
+    layer = owner.get_submodule(leaf)
+    if isinstance(layer, TableConv2d):
+        layer.weight[torch.isin(layer.inputs, lost)] = 0
+    elif isinstance(layer, nn.Conv2d):
+        width = layer.in_channels // layer.groups
+        for i, part in enumerate(layer.weight.chunk(layer.groups)):
+            part[:, lost[lost // width == i] % width] = 0
+    elif isinstance(layer, nn.Linear):
+        layer.weight[:, lost] = 0
 
 
 def _scorer(net: nn.Module, importance: Name) -> Importance:
@@ -218,8 +286,8 @@ def cost_of(groups: Sequence[Group], layers: dict[str, Layer]) -> Callable[[Sequ
     return cost
 
 
-def remove(net: nn.Module, groups: Sequence[Group], kept: Sequence[int]) -> None:
-    """Take all but the `kept` most important units of each group out of the net."""
+def _lost(groups: Sequence[Group], kept: Sequence[int]) -> dict[tuple[str, str], Tensor]:
+    """Return, by name and side of layers, which places go where the `kept` most important units of groups stay."""
     gone: dict[tuple[str, str], list[Tensor]] = defaultdict(list)
     for group, num in zip(groups, kept, strict=True):
         blocks = group.score.view(group.blocks, -1)
@@ -228,11 +296,15 @@ def remove(net: nn.Module, groups: Sequence[Group], kept: Sequence[int]) -> None
         stays = stays.flatten().repeat_interleave(group.unit)
         for member in group.members:
             gone[member.name, member.side].append(member.places[~stays[member.channels]])
-    for (name, side), places in gone.items():
+    lost = {side: torch.cat(places) for side, places in gone.items()}
+    return {side: places for side, places in lost.items() if len(places)}
+
+
+def remove(net: nn.Module, groups: Sequence[Group], kept: Sequence[int]) -> None:
+    """Take all but the `kept` most important units of each group out of the net."""
+    for (name, side), lost in _lost(groups, kept).items():
         where, _, leaf = name.rpartition(".")
-        owner, lost = net.get_submodule(where), torch.cat(places)
-        if not len(lost):
-            continue
+        owner = net.get_submodule(where)
         if isinstance(owner, Attention) and leaf in "qkv":
             if leaf == "q":  # the others lose the same
                 _cut_attention(owner, side, lost)
@@ -292,6 +364,9 @@ def _cut_layer(layer: nn.Module, side: str, lost: Tensor) -> None:
 
 def _cut_convolution(conv: nn.Conv2d, side: str, lost: Tensor) -> None:
     if side == "out":
+        if is_depthwise(conv):
+            conv.in_channels -= len(lost)
+            conv.groups -= len(lost)
         conv.out_channels -= len(lost)
         _cut_each(conv, ("weight", "bias"), lost)
         return

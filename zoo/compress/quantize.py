@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
-from zoo.compress.program import Program, QuantizedNet, layer_of, written
+from zoo.compress.program import Program, QuantizedNet, has_word, layer_of, written
 from zoo.compress.recipe import Step
 from zoo.errors import BadInput, ZooError, choices
 
@@ -37,7 +37,7 @@ def program_of(recipe: Iterable[Step]) -> Program | None:
 
 
 def traced(net: nn.Module, example: tuple[Tensor, ...]) -> ExportedProgram:
-    """Trace a copy of a net of images in eval mode, for any number of them; BadInput for a net that PT2E cannot take.
+    """Trace a copy of a net of images in eval mode, for any number of them; BadInput for a net that has no int8 form.
 
     `example` is what the net is called with for one sample, on the meta device.
     """
@@ -53,7 +53,18 @@ def traced(net: nn.Module, example: tuple[Tensor, ...]) -> ExportedProgram:
         if getattr(module, "inplace", False):  # or a ReLU that follows two convolutions is refused
             setattr(module, "inplace", False)  # noqa: B010  mypy takes the attributes of modules for tensors
     images = torch.zeros(2, *example[0].shape[1:])
-    return torch.export.export(net, (images,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), strict=True)
+    trace = torch.export.export(net, (images,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), strict=True)
+    for node in trace.graph.nodes:
+        if (
+            node.op == "call_function"
+            and node.target is not torch.ops.aten.dropout.default
+            and not has_word(node.target)
+        ):
+            raise BadInput(
+                f"int8 has no word for {node.target}, which {layer_of(node) or type(net).__name__} computes; "
+                "take compress=weight_int8, or compress=none"
+            )
+    return trace
 
 
 def layers_of(trace: ExportedProgram) -> list[str]:
@@ -64,6 +75,8 @@ def layers_of(trace: ExportedProgram) -> list[str]:
 
 def chosen(patterns: Sequence[str], layers: Sequence[str]) -> list[str]:
     """Give the layers that names or patterns stand for; BadInput for one that stands for none."""
+    if isinstance(patterns, str) or not all(isinstance(pattern, str) for pattern in patterns):
+        raise BadInput(f"float_layers: expected a list of names or patterns, got {patterns}")
     for pattern in patterns:
         if not fnmatch.filter(layers, pattern):
             raise BadInput(f"float_layers: no layer of this net is named '{pattern}'; {choices(pattern, layers)}")

@@ -1,5 +1,6 @@
 """Share weights: the survivors of a layer take few values, and no codebook is kept, since they are the codebook."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -53,6 +54,23 @@ class Codebook:
         return flat.view(like.shape)
 
 
+def check_settings(bits: int | Mapping[str, int], mean_bits: float | None, rate: float) -> None:
+    """Raise BadInput for numbers that no codebook could have."""
+    given = [*bits.values()] if isinstance(bits, Mapping) else [bits]
+    if not all(type(one) is int and 1 <= one <= MOST_BITS for one in given):
+        raise BadInput(f"compress.share.bits={bits}: a codebook has 1 to {MOST_BITS} bits")
+    if mean_bits is not None and not (_is_number(mean_bits) and 1 <= mean_bits <= MOST_BITS):
+        raise BadInput(
+            f"compress.share.mean_bits={mean_bits} must lie between 1 and {MOST_BITS}, or be null for `bits`"
+        )
+    if not (_is_number(rate) and 0 <= rate < math.inf):
+        raise BadInput(f"compress.share.rate={rate} is the price of a bit, in variances: 0 and more, such as 0.005")
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float)
+
+
 @torch.no_grad()
 def share(weight: Tensor, bits: int, init: Init = "linear", rate: float = 0.0, seed: int = 0) -> None:
     """Let the survivors of a weight take at most 2^bits values, in place: the means of as many clusters (k-means).
@@ -61,8 +79,7 @@ def share(weight: Tensor, bits: int, init: Init = "linear", rate: float = 0.0, s
     survivor goes to the value of the least squared distance plus that price (entropy-constrained quantization, Chou et
     al., 1989; of nets, Choi et al., "Towards the limit of network quantization", 2017, section 5).
     """
-    if not 1 <= bits <= MOST_BITS:
-        raise BadInput(f"{bits} bits were asked for a codebook; 1 to {MOST_BITS} will do")
+    check_settings(bits, None, rate)
     flat = weight.flatten().clone()
     positions = flat.nonzero().flatten()
     survivors = flat[positions].double()

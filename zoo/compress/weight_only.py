@@ -94,7 +94,17 @@ def weight_only(
     their inputs as well, each sample or token by its own scale, and multiply in int8. Layers that a name or pattern of
     `float_layers` stands for stay as they are. BadInput for a net without such layers, and settings that there are not.
     """
-    if bits not in tuple(LARGEST):
+    layers = layers_to_hold(net, bits, group, dynamic, float_layers)
+    step = {"pass": "weight_only", "bits": bits, "group": group, "dynamic": dynamic, "layers": layers}
+    hold_integers(net, [step])
+    return step
+
+
+def layers_to_hold(
+    net: nn.Module, bits: int, group: int | None, dynamic: bool, float_layers: Sequence[str]
+) -> list[str]:
+    """Name the layers whose weights become integers; BadInput for a wrong setting, and where no layer is left."""
+    if type(bits) is not int or bits not in LARGEST:
         raise BadInput(f"bits={bits} was asked for a weight; {choices(str(bits), [str(one) for one in LARGEST])}")
     if group is not None and (type(group) is not int or group < 1):
         raise BadInput(f"group={group} weights were asked for a scale; a whole number, or null for a channel, will do")
@@ -111,9 +121,7 @@ def weight_only(
     longest = max(p[0].numel() for p in tensors)
     if group is not None and group > longest:
         raise BadInput(f"group: expected at most {longest}, which all of a channel's weights are, or null, got {group}")
-    step = {"pass": "weight_only", "bits": bits, "group": group, "dynamic": dynamic, "layers": layers}
-    hold_integers(net, [step])
-    return step
+    return layers
 
 
 def hold_integers(net: nn.Module, recipe: Iterable[Step]) -> None:
