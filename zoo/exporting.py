@@ -35,6 +35,7 @@ from zoo.nets import net_of
 from zoo.packed import dtype_of, save_packed
 from zoo.packing import share_at_once
 from zoo.proof import Answers, answers_of, hold, refusal, running
+from zoo.stored_config import stored_data
 
 EXPORTS = "exports.json"
 
