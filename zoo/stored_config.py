@@ -33,7 +33,7 @@ DATA_ROOT = PurePath("data")  # as configs/train.yaml has it
 
 
 def _is_net(member: Any) -> bool:
-    return inspect.isclass(member) and issubclass(member, nn.Module) and hasattr(member, "head_names")
+    return inspect.isclass(member) and issubclass(member, nn.Module)
 
 
 def _is_data(member: Any) -> bool:
@@ -102,6 +102,8 @@ def stored_net(model: Mapping[str, Any]) -> nn.Module:
     check_stored(model, "model")
     starts = ("init", "pretrained", "freeze")  # how its weights began, which a file with weights does not need
     net: nn.Module = build({key: value for key, value in model.items() if key not in starts}, "model")
+    if not hasattr(net, "head_names"):
+        raise BadInput(f"config.model of the file is {model['_target_']}, which is a part of a net, and not a net")
     return net
 
 
