@@ -123,12 +123,14 @@ def test_provenance_names_versions_and_is_plain_data():
 
 
 @pytest.mark.parametrize(
-    "change", [torch.Tensor.int, torch.Tensor.bool, lambda weight: weight.mul(100).to(torch.uint8)], ids=str
+    "change",
+    [torch.Tensor.int, torch.Tensor.bool, lambda weight: weight.mul(100).to(torch.uint8)],
+    ids=["int", "bool", "uint8"],
 )
 def test_numbers_of_another_kind_are_not_taken_for_weights(product, change):
     net, path = product
     changed = {**net.state_dict(), "fc.weight": change(net.fc.weight.detach())}
-    save_product(path, changed, {"recipe": [], "config": {}})
+    save_product(path, changed, FACTS)
     before = net.fc.weight.clone()
     with pytest.raises(BadInput, match=r"expected torch\.float32 of 'fc\.weight', got torch\."):
         load_weights(net, read_product(path))
@@ -138,14 +140,14 @@ def test_numbers_of_another_kind_are_not_taken_for_weights(product, change):
 def test_weights_that_must_be_rounded_are_told_of_and_those_that_need_not_be_are_not(product, caplog):
     net, path = product
     weights = {name: w.double() if w.is_floating_point() else w for name, w in net.state_dict().items()}
-    save_product(path, weights, {"recipe": [], "config": {}})
+    save_product(path, weights, FACTS)
     load_weights(net, read_product(path))
     assert [record.getMessage() for record in caplog.records] == [
         f"{path} holds weights in float64, which are rounded here."
     ]
     caplog.clear()
     weights = {name: w.bfloat16() if w.is_floating_point() else w for name, w in net.state_dict().items()}
-    save_product(path, weights, {"recipe": [], "config": {}})
+    save_product(path, weights, FACTS)
     load_weights(net, read_product(path))
     assert not caplog.records
     assert net.fc.weight.equal(weights["fc.weight"].float())
@@ -155,6 +157,6 @@ def test_weights_that_are_no_numbers_are_refused(product):
     net, path = product
     weights = {name: w.clone() for name, w in net.state_dict().items()}
     weights["fc.weight"][3, 1] = torch.nan
-    save_product(path, weights, {"recipe": [], "config": {}})
+    save_product(path, weights, FACTS)
     with pytest.raises(BadInput, match=r"'fc\.weight' holds NaN"):
         load_weights(net, read_product(path))

@@ -22,6 +22,7 @@ from zoo.catalogue import matches, wants_of_data
 from zoo.errors import BadInput, choices
 from zoo.files import write_text
 from zoo.ranges import Count, takes, written
+from zoo.stored_config import check_run
 
 GROUPS = ("model", "data", "task", "optim", "schedule", "compress", "callbacks", "trainer", "experiment")
 LAST, CONFIG = "last.ckpt", "config.yaml"
@@ -120,7 +121,8 @@ def _new(cfg: DictConfig) -> Run:
 def _resumed(cfg: DictConfig) -> DictConfig:
     """Read a run folder's own config; of the command line only trainer.* is taken over."""
     saved = _load(_resumed_folder(cfg))
-    changes = [o for o in HydraConfig.get().overrides.task if not o.startswith("resume=")]
+    check_run(OmegaConf.to_container(saved, resolve=False), cfg.trusted)  # type: ignore[arg-type]
+    changes = [o for o in HydraConfig.get().overrides.task if not o.startswith(("resume=", "trusted="))]
     foreign = [o for o in changes if not o.startswith("trainer.")]
     if foreign:
         raise BadInput(f"{foreign[0]} cannot be given with resume, which keeps the run's own config but for trainer.*")

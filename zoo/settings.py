@@ -25,6 +25,7 @@ class Train:
     data_root: Text
     resume: Text | None
     init_from: Text | None
+    trusted: list[Text]
     channels_last: bool
     tf32: bool
     preflight: bool

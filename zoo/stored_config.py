@@ -6,14 +6,18 @@ its weights are refused before any memory is taken. Paths in it are never follow
 under `data_root`, and nothing is downloaded unless the person says so.
 """
 
+import functools
 import importlib
 import inspect
+import os
 import pkgutil
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import Any
 
+import lightning.pytorch.callbacks
 import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
@@ -22,6 +26,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 import zoo.data
 import zoo.models
 from zoo.build import build
+from zoo.catalogue import CONFIGS
 from zoo.data.module import ResidentData
 from zoo.data.sources import ImageSource
 from zoo.errors import BadInput, reason
@@ -95,6 +100,85 @@ def _check_target(target: Any, place: str) -> None:
                 return
     allowed = f"; only what {package.__name__} defines for it may be" if package is not None else ""
     raise BadInput(f"the file asks for '{str(target)[:80]}' to be called for config.{place}{allowed}")
+
+
+def check_run(config: Mapping[str, Any], trusted: Sequence[str]) -> None:
+    """Raise BadInput unless a run folder's config calls only what the project has, and reads only what is at hand.
+
+    That is what the project's own configs name, optimizers of torch, callbacks of Lightning, and files below the
+    current folder; `trusted` names more packages and places. A config is written by whoever made the folder.
+    """
+    for place, node in config.items():
+        if place not in ("model", "data") or not _is_trusted(str(_target_of(node)), trusted):
+            _check_part(place, node, trusted)
+    for key, path in _paths_in(config):
+        inside = not path.startswith("~") and PurePath(os.path.abspath(path)).is_relative_to(os.getcwd())
+        if not inside and not any(PurePath(path).is_relative_to(one) for one in trusted):
+            raise BadInput(f"{key}: the run reads '{path}', outside of this folder; allow it by trusted=['{path}']")
+
+
+def _target_of(node: Any) -> Any:
+    return node.get("_target_") if isinstance(node, Mapping) else None
+
+
+def _is_trusted(target: str, trusted: Sequence[str]) -> bool:
+    return any(target.startswith(f"{package}.") for package in trusted)
+
+
+def _check_part(place: str, node: Any, trusted: Sequence[str]) -> None:
+    if place in ("model", "data"):
+        check_stored(node, place)
+    elif isinstance(node, Mapping):
+        target = node.get("_target_")
+        if target is not None and target not in _usual_targets() and not _is_trusted(str(target), trusted):
+            raise BadInput(
+                f"{place}: the run asks for '{str(target)[:80]}' to be called, which is not of the zoo; allow its "
+                f"package by trusted=[{str(target)[:80].partition('.')[0]}]"
+            )
+        for key, part in node.items():
+            if key in ("_args_", "_recursive_", "_convert_"):
+                raise BadInput(f"{place}.{key} is not a setting of a run")
+            _check_part(f"{place}.{key}", part, trusted)
+    elif isinstance(node, list):
+        for part in node:
+            _check_part(place, part, trusted)
+
+
+@functools.cache
+def _usual_targets() -> frozenset[str]:
+    """Return what the project's own configs call, and the optimizers and callbacks that come with the libraries."""
+    own = {
+        target
+        for file in CONFIGS.rglob("*.yaml")
+        for target in re.findall(r"^\s*_target_: *([\w.]+)", file.read_text(), re.MULTILINE)
+    }
+    return frozenset(
+        own
+        | {f"torch.optim.{name}" for name in torch.optim.__all__}
+        | {f"lightning.pytorch.callbacks.{name}" for name in lightning.pytorch.callbacks.__all__}
+    )
+
+
+def _paths_in(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the settings of a run that name a file or a folder which it reads or writes."""
+    data, task = config.get("data") or {}, config.get("task") or {}
+    source = data.get("source")
+    callbacks = config.get("callbacks") or {}
+    found = {
+        "data_root": config.get("data_root"),
+        "data.root": data.get("root"),
+        "data.path": data.get("path"),
+        "data.source.root": source.get("root") if isinstance(source, Mapping) else None,
+        "init_from": config.get("init_from"),
+        "model.pretrained": config["model"].get("pretrained"),
+        **{f"callbacks.{name}.rewind": (node or {}).get("rewind") for name, node in callbacks.items()},
+    }
+    teachers = task.get("teacher") or []
+    for teacher in [teachers] if isinstance(teachers, str) else teachers:
+        yield "task.teacher", str(teacher)
+    for key, path in found.items():
+        if isinstance(path, str):
+            yield key, path
 
 
 def stored_net(model: Mapping[str, Any]) -> nn.Module:

@@ -34,9 +34,10 @@ class TrialRun:
         self.place = place
         place.mkdir(parents=True, exist_ok=True)
         there = self.folder
-        line = [f"resume={_quoted(there)}"] if there else [*overrides, f"name={place.name}"]
-        if not there:
-            line.append(f"runs={_quoted(place.parent)}")
+        if there:
+            line = [f"resume={_quoted(there)}", f"trusted=[{','.join(map(_quoted, _named(overrides)))}]"]
+        else:
+            line = [*overrides, f"name={place.name}", f"runs={_quoted(place.parent)}"]
         with open(place / OUTPUT, "ab") as output:
             self.process = subprocess.Popen(
                 [sys.executable, str(TRAIN), *line],
@@ -96,5 +97,12 @@ class TrialRun:
         return lines[-1].strip().removeprefix("error: ") if lines else f"exit code {self.process.returncode}"
 
 
-def _quoted(path: Path) -> str:
+def _named(overrides: Sequence[str]) -> list[Path | str]:
+    """Return the places and the classes that the person's own overrides name, which a resumed trial may use, too."""
+    pairs = [(key, value.strip("'\"")) for key, _, value in (one.partition("=") for one in overrides)]
+    places: list[Path | str] = [value for _, value in pairs if os.path.isabs(value) or value.startswith("..")]
+    return places + [value.rpartition(".")[0] for key, value in pairs if key.endswith("._target_")]
+
+
+def _quoted(path: Path | str) -> str:
     return QuotedString(str(path), Quote.single).with_quotes()
