@@ -154,6 +154,7 @@ class Task(lightning.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         for count, total in zip((self.train_hits, self.train_total), checkpoint["train_counts"], strict=True):
             count.fill_(total if ranks.rank() == 0 else 0)
+        checkpoint["state_dict"].pop("meter.sums", None)  # which earlier versions kept, and is zero between epochs
 
     def measure(self, batch: Any) -> Tensor | None:
         """Measure a batch of validation or test, and give the logits, if they are of the data's own classes."""

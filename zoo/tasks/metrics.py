@@ -20,7 +20,9 @@ class ClassificationMeter(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("sums", torch.zeros(5, dtype=torch.float64))  # loss, top-1, top-5, NaN, samples
+        self.register_buffer(
+            "sums", torch.zeros(5, dtype=torch.float64), persistent=False
+        )  # loss, top-1, top-5, NaN, samples
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         """Move, and stay in float64 where the task is cast to another precision: bf16 cannot count beyond 256."""

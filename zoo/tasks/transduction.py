@@ -84,7 +84,7 @@ class TransductionMeter(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("sums", torch.zeros(3, dtype=torch.float64))  # losses, hits, tokens
+        self.register_buffer("sums", torch.zeros(3, dtype=torch.float64), persistent=False)  # losses, hits, tokens
         self.written: list[tuple[Tensor, Tensor]] = []
         self.correct: list[list[bool]] = []
 
