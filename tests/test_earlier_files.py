@@ -1,4 +1,4 @@
-"""Files that earlier versions wrote are read, and are worth what they were; tests/earlier/evaluations.json says how much.
+"""Files that earlier versions wrote are read, and are worth what tests/earlier/evaluations.json says.
 
 They come from commit ffb58d79b682: smoke runs of tiny nets on the digits of mnist_5k and on reversed letters.
 """

@@ -17,6 +17,7 @@ from zoo.errors import BadInput, reason
 FORMAT = 3  # 1 called the scaled tanh of 1998 tanh; 2 called ImageData by another name
 MAX_BYTES = 1 << 24  # of the JSON text
 MAX_DEPTH = 16
+MAX_STEPS = 10_000  # of a program; ResNet-152 in int8 has fewer than 2,000
 MAX_NUMBER = 2**40  # of any number in a config; counts of weights and multiply-accumulates may be larger
 
 Text = Annotated[str, Meta(max_length=4096)]
@@ -31,6 +32,12 @@ class Record(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
     """A frozen record that refuses keys it does not know."""
 
 
+class NumSamples(Record, frozen=True):
+    train: Count
+    val: Count
+    test: Count
+
+
 class Images(Record, frozen=True, kw_only=True):
     """What a file says of the images that its net was trained on; mean and std are per channel, from 0 to 255."""
 
@@ -38,7 +45,7 @@ class Images(Record, frozen=True, kw_only=True):
     mean: Channels
     std: Channels
     split_hash: Name
-    num_samples: dict[Literal["train", "val", "test"], Count]
+    num_samples: NumSamples
     content_hash: Name | None = None
 
     def __post_init__(self) -> None:
@@ -57,7 +64,7 @@ class Sequences(Record, frozen=True, kw_only=True):
     max_length: Annotated[int, Meta(ge=1, le=4096)]
     example: Annotated[list[Size], Meta(min_length=2, max_length=2)]
     split_hash: Name
-    num_samples: dict[Literal["train", "val", "test"], Count]
+    num_samples: NumSamples
 
     def __post_init__(self) -> None:
         for symbols in (self.source_symbols, self.target_symbols):
@@ -91,7 +98,7 @@ class SemiStructured(Record, frozen=True, kw_only=True, tag_field="pass", tag="s
 class PtqInt8(Record, frozen=True, kw_only=True, tag_field="pass", tag="ptq_int8"):
     num_batches: Count
     float_layers: Names
-    program: Annotated[list[Any], Meta(max_length=100_000)]
+    program: Annotated[list[Any], Meta(max_length=MAX_STEPS)]
 
 
 class QatInt8(Record, frozen=True, kw_only=True, tag_field="pass", tag="qat_int8"):
@@ -100,7 +107,7 @@ class QatInt8(Record, frozen=True, kw_only=True, tag_field="pass", tag="qat_int8
 
 
 class ConvertInt8(Record, frozen=True, kw_only=True, tag_field="pass", tag="convert_int8"):
-    program: Annotated[list[Any], Meta(max_length=100_000)]
+    program: Annotated[list[Any], Meta(max_length=MAX_STEPS)]
 
 
 class WeightOnly(Record, frozen=True, kw_only=True, tag_field="pass", tag="weight_only"):

@@ -244,7 +244,10 @@ def stored_data(metadata: Mapping[str, Any], cfg: DictConfig) -> ResidentData:
     if isinstance(settings.get("source"), Mapping):
         settings["source"] = _placed(settings["source"], str(config.get("data_root")), cfg)
     settings = _placed(settings, str(config.get("data_root")), cfg)
-    data: ResidentData = build(settings, "data")
+    try:
+        data: ResidentData = build(settings, "data")
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise BadInput(f"config.data of the file does not describe data: {reason(error)}") from error
     data.load()
     data.check_same(metadata["data"], "the net was trained on")
     return data

@@ -45,6 +45,7 @@ OPERATIONS = {
     ),
     "operator": ("getitem", "add", "sub", "mul", "floordiv", "mod"),
 }
+MAX_STEPS = 10_000  # ResNet-152 in int8 has fewer than 2,000
 MODES = ("constant", "reflect", "replicate", "circular", "none", "tanh")  # the texts that operators of nets take
 DTYPES = {
     str(dtype).removeprefix("torch."): dtype
@@ -131,6 +132,8 @@ def rebuilt(
 
 def _graph_of(program: Program, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], fx.Graph]:
     """Return the tensors of a program under names of ours, and its graph; ValueError for what is not a program."""
+    if len(program) > MAX_STEPS:
+        raise ValueError(f"it has {len(program):,} steps, and at most {MAX_STEPS:,} may be")
     if set(_tensors(program)) != tensors.keys():
         raise ValueError("its tensors are not those that it reads")
     graph = fx.Graph()

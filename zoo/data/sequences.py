@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from zoo.data.module import ResidentData, Split
 from zoo.data.pairs import Pairs, Symbols, Unit, cmudict, reversed_letters, split_text, tab_separated
 from zoo.data.sequence_loader import SequenceLoader, Sequences
 from zoo.errors import BadInput
-from zoo.ranges import Count
+from zoo.ranges import Count, Range
 
 PAD, START, END = SPECIALS = range(3)
 NAMES_OF_SPECIALS = ["<pad>", "<start>", "<end>"]
@@ -175,7 +175,7 @@ class PairsInFile(SequenceData):
 class ReversedLetters(SequenceData):
     """Words of eight letters to be written backwards, for tests: a net with attention learns it in a minute."""
 
-    def __init__(self, num_pairs: Count = 2000, **settings: Any) -> None:
+    def __init__(self, num_pairs: Annotated[int, Range(1, 10**6)] = 2000, **settings: Any) -> None:
         super().__init__(partial(reversed_letters, num_pairs), **settings)
 
 
