@@ -5,6 +5,7 @@ import json
 
 import pytest
 from conftest import ROOT
+from stored import RESULT
 
 PAGE = (ROOT / "docs/recipes.md").read_text()
 
@@ -37,7 +38,7 @@ def test_it_has_published_numbers(recipe, facts):
 def test_what_is_kept_of_a_run_has_no_paths_of_its_machine(script, tmp_path, monkeypatch):
     monkeypatch.setattr(script, "RESULTS", tmp_path)
     settings = {"task": "distill", "task.teacher": ["/home/me/one.safetensors", "/home/me/other.safetensors"]}
-    result = {"name": "small", "seed": 3, "folder": "/home/me/runs", "settings": settings}
+    result = {**RESULT, "name": "small", "seed": 3, "folder": "/home/me/runs", "settings": settings}
     (tmp_path / "result.json").write_text(json.dumps(result))
     kept = json.loads(script.keep(tmp_path).read_text())
     assert kept["settings"]["task.teacher"] == ["one.safetensors", "other.safetensors"]
@@ -48,6 +49,7 @@ def test_nets_in_integers_have_a_table_of_their_own_with_means_of_their_seeds(sc
     monkeypatch.setattr(script, "RESULTS", tmp_path)
     for seed, before, after in ((1, 0.95, 0.949), (2, 0.952, 0.952)):
         result = {
+            **RESULT,
             "name": "ptq",
             "net": "resnet20",
             "data": "mnist",
@@ -75,7 +77,14 @@ def test_the_pipeline_is_told_with_speed_against_the_net_that_it_began_with(scri
     runs = {"ptq_int8_resnet20": 0.95, "prune_channels_resnet20": 0.948, "qat_int8_pruned_resnet20": 0.947}
     for name, accuracy in runs.items():
         told = {"int8": {"float": {"product_bytes": 1000, "test": {"accuracy": 0.951}}}}
-        result = {"name": name, "macs": 2e6, "product_bytes": 500, "test": {"accuracy": accuracy}, "compress": told}
+        result = {
+            **RESULT,
+            "name": name,
+            "macs": 2_000_000,
+            "product_bytes": 500,
+            "test": {"accuracy": accuracy},
+            "compress": told,
+        }
         (tmp_path / f"{name}_seed1.json").write_text(json.dumps(result))
     times = {"resnet20_fashion_mnist": 0.004, "prune_channels_resnet20": 0.002, "qat_int8_pruned_resnet20": 0.001}
     report = {

@@ -26,12 +26,13 @@ from zoo.export.opened import Run
 from zoo.export.pt2 import save_pt2
 from zoo.export.qdq import dynamically_quantized, quantized
 from zoo.export.reading import Classifier, Writer, pixels
-from zoo.files import replacing, write_json
+from zoo.files import replacing
 from zoo.ledger import draw_ledger, show_ledger
 from zoo.matrix import Row, record, show
 from zoo.nets import net_of
 from zoo.packed import PACKED, dtype_of, save_packed
 from zoo.proof import Answers, answers_of, hold, refusal, running
+from zoo.records import write_sealed
 
 EXPORTS = "exports.json"
 
@@ -158,7 +159,7 @@ def export(product: Product, names: list[str], folder: Path, cfg: DictConfig) ->
     rows = [_try(name, Job(product, net, data, _facts(product, name, cfg), cfg), source, folder) for name in names]
     net_name, data_name = (product.facts["config"]["choices"][key] for key in ("model", "data"))
     found = {"checkpoint": str(product.path), "net": net_name, "data": data_name, "accuracy": source.accuracy}
-    write_json(folder / EXPORTS, found | {"rows": [row.plain() for row in rows]})
+    write_sealed(folder / EXPORTS, found | {"rows": [row.plain() for row in rows]})
     if folder.resolve() == product.path.resolve().parent:
         record(folder, rows)
     show(f"{net_name} on {data_name}, {source.accuracy:.2%} before", rows)

@@ -20,10 +20,11 @@ from omegaconf import DictConfig, OmegaConf
 from zoo import ranks
 from zoo.catalogue import matches, wants_of_data
 from zoo.errors import BadInput, choices
-from zoo.files import write_text
+from zoo.files import check_no_links, locked, open_file
+from zoo.records import read_config, write_config
 
 GROUPS = ("model", "data", "task", "optim", "schedule", "compress", "callbacks", "trainer", "experiment")
-LAST, CONFIG = "last.ckpt", "config.yaml"
+LAST, CONFIG, LOCK = "last.ckpt", "config.yaml", ".lock"
 CUDA_GRAPHS = ("reduce-overhead", "max-autotune")  # modes of torch.compile that record them
 MOST_NAMED = 8  # options in one sentence
 log = logging.getLogger("zoo")
@@ -66,10 +67,11 @@ def made(cfg: DictConfig) -> Iterator[Run]:
     """
     settled = config_of(cfg)
     run = Run(Path(cfg.resume), settled, resumed=True) if cfg.resume else _new(settled)
-    for litter in run.folder.glob(".*.part"):  # of a write that a kill cut short
-        litter.unlink()
     try:
-        yield run
+        with locked(run.folder / LOCK, str(run.folder)):
+            for litter in run.folder.glob(".*.part"):  # of a write that a kill cut short
+                litter.unlink()
+            yield run
     except BadInput:
         if not run.resumed and not run.last_checkpoint:
             _remove(run.folder)
@@ -112,7 +114,7 @@ def _new(cfg: DictConfig) -> Run:
             break
         except FileExistsError:  # another run of this name began in the same second
             folder, n = parent / f"{stamp}-{n}", n + 1
-    write_text(folder / CONFIG, OmegaConf.to_yaml(resolved))
+    write_config(folder / CONFIG, OmegaConf.to_yaml(resolved))
     return Run(folder, resolved)
 
 
@@ -122,6 +124,7 @@ def _resumed(cfg: DictConfig) -> DictConfig:
     if not (folder / CONFIG).is_file():
         there = [str(path.parent) for path in sorted(Path(cfg.runs).glob(f"*/*/{CONFIG}"))]
         raise BadInput(f"resume={folder} is no run folder, since it has no {CONFIG}; {choices(str(folder), there)}")
+    check_no_links(folder)
     saved = _load(folder)
     changes = [o for o in HydraConfig.get().overrides.task if not o.startswith("resume=")]
     foreign = [o for o in changes if not o.startswith("trainer.")]
@@ -133,9 +136,11 @@ def _resumed(cfg: DictConfig) -> DictConfig:
 
 
 def _load(folder: Path) -> DictConfig:
-    config = OmegaConf.load(folder / CONFIG)
-    assert isinstance(config, DictConfig)
-    return config
+    saved = read_config(folder / CONFIG)
+    for group in GROUPS[:-1]:
+        if not isinstance(saved.get(group), dict):
+            raise BadInput(f"{folder / CONFIG} has no settings for {group}; use the original")
+    return OmegaConf.create(saved)
 
 
 def _check_fit(cfg: DictConfig) -> None:
@@ -215,7 +220,8 @@ def _logging_to(folder: Path) -> Iterator[None]:
     Of the processes of a run only the first uses the console, and the others write to log_1.txt and so on.
     """
     rank = ranks.rank()
-    to_file = logging.FileHandler(folder / (f"log_{rank}.txt" if rank else "log.txt"))
+    file = open_file(folder / (f"log_{rank}.txt" if rank else "log.txt"), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    to_file = logging.StreamHandler(os.fdopen(file, "a", encoding="utf-8"))
     to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     to_console = logging.StreamHandler()
     to_console.setLevel(logging.INFO)
@@ -233,6 +239,7 @@ def _logging_to(folder: Path) -> Iterator[None]:
         raise
     finally:
         logging.captureWarnings(False)
-        for logger in (log, *others):  # a handler that is closed opens its file again for what comes
+        for logger in (log, *others):
             logger.removeHandler(to_file)
         to_file.close()
+        to_file.stream.close()

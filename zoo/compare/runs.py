@@ -1,6 +1,5 @@
 """Runs as they are compared: read from their folders, and put together where they differ in seed or fold only."""
 
-import csv
 import json
 import statistics
 from collections import Counter, defaultdict
@@ -9,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from zoo.errors import BadInput
+from zoo.records import read_config, read_metrics, read_result
 
 CONFIG, RESULT = "config.yaml", "result.json"
 REPEATS = ("seed", "data.seed", "data.fold")  # settings in which runs of the same thing may differ
@@ -96,15 +94,8 @@ def read(paths: Sequence[Path]) -> tuple[list[Finished], list[Path]]:
 
 def run_of(folder: Path) -> Finished:
     """Read a run with a result; BadInput where its files are damaged."""
-    try:
-        config: Any = OmegaConf.to_container(OmegaConf.load(folder / CONFIG))
-        result = json.loads((folder / RESULT).read_text())
-        settings = {**config.pop("choices"), **dict(_leaves(config))}
-        run = Finished(folder, result, settings)
-        run.accuracy, run.size_bytes, result["params"], result["macs"], result["seconds"]
-    except (ValueError, KeyError, AttributeError) as error:
-        raise BadInput(f"{folder} is no run of ours, or is damaged ({type(error).__name__}: {error})") from error
-    return run
+    config = read_config(folder / CONFIG)
+    return Finished(folder, read_result(folder / RESULT), {**config.pop("choices"), **dict(_leaves(config))})
 
 
 def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -169,13 +160,12 @@ def curve(folder: Path, metric: str) -> list[tuple[int, float]]:
     if not file.exists():
         return []
     points, since = [], []
-    with open(file, newline="") as lines:
-        for row in csv.DictReader(lines):
-            if row.get(metric):
-                since.append(float(row[metric]))
-            if row.get("epoch") and since:
-                points.append((int(float(row["epoch"])) + 1, statistics.fmean(since)))
-                since = []
+    for row in read_metrics(file):
+        if metric in row:
+            since.append(row[metric])
+        if "epoch" in row and since:
+            points.append((int(row["epoch"]) + 1, statistics.fmean(since)))
+            since = []
     return points
 
 
