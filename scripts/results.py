@@ -31,14 +31,14 @@ def keep(folder: Path) -> Path:
     """Copy a run's result.json into docs/results without paths of the machine it ran on."""
     from zoo.compare.runs import config_of, part_tested
     from zoo.errors import BadInput
-    from zoo.files import write_json
+    from zoo.records import read_result, write_result
 
     file = folder / "result.json"
     if not file.is_file():
         raise BadInput(f"add={folder} has no result.json; only a finished run leaves one")
-    result = json.loads(file.read_text())
-    result.pop("folder")
-    for key, value in result["settings"].items():
+    result = read_result(file)
+    result.pop("folder", None)
+    for key, value in result.setdefault("settings", {}).items():
         result["settings"][key] = [_relative(one) for one in value] if isinstance(value, list) else _relative(value)
     if result["settings"].get("task") == "rotation":
         raise BadInput(f"add={folder} guessed rotations; the tables are of nets that name classes")
@@ -57,7 +57,7 @@ def keep(folder: Path) -> Path:
             raise BadInput(f"add={folder}: {result['name']} is kept already, with another {differs[0]}; name it apart")
     target = RESULTS / f"{result['name']}_seed{result['seed']}.json"
     RESULTS.mkdir(parents=True, exist_ok=True)
-    write_json(target, result)
+    write_result(target, result)
     return target
 
 
@@ -80,9 +80,11 @@ def _relative(value: Any) -> Any:
 
 def kept_runs(belongs: Callable[[dict[str, Any]], bool]) -> dict[str, list[dict[str, Any]]]:
     """Give the kept results that belong together, by the name of their runs."""
+    from zoo.records import read_result
+
     runs: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for file in sorted(RESULTS.glob("*_seed*.json")):
-        result = json.loads(file.read_text())
+        result = read_result(file)
         if belongs(result):
             runs[result["name"]].append(result)
     return runs
@@ -214,12 +216,15 @@ def pipeline_table() -> str:
 
     Times are of benchmark_pipeline_<batch>.json, as `suite=inference checkpoint=[...]` of the three wrote them.
     """
+    from zoo.records import read_result
+
     names = ("ptq_int8_resnet20", "prune_channels_resnet20", "qat_int8_pruned_resnet20")
     files = [RESULTS / f"{name}_seed1.json" for name in names]
     files += [RESULTS / f"benchmark_pipeline_{batch}.json" for batch in (1, 64)]
     if not all(file.exists() for file in files):
         return "Not measured yet."
-    dense, pruned, int8, *reports = (json.loads(file.read_text()) for file in files)
+    dense, pruned, int8 = (read_result(file) for file in files[:3])
+    reports = [json.loads(file.read_text()) for file in files[3:]]
     lines = [
         "| ResNet-20 | test accuracy | MMACs | bytes | ms of 1 image | of 64 |",
         "|---|---:|---:|---:|---:|---:|",

@@ -5,6 +5,8 @@ import json
 
 import pytest
 from conftest import ROOT
+from omegaconf import OmegaConf
+from stored import CONFIG, RESULT
 
 from zoo.errors import BadInput
 
@@ -41,12 +43,12 @@ def finished(script, tmp_path, monkeypatch):
     """Return a function that writes a run folder, with what differs from a run that may be kept."""
     monkeypatch.setattr(script, "RESULTS", tmp_path / "results")
 
-    def write(config="choices: {}", **changes):
+    def write(config=None, **changes):
         settings = {"task": "distill", "task.teacher": ["/home/me/one.safetensors", "/home/me/other.safetensors"]}
-        result = {"name": "small", "seed": 3, "folder": "/home/me/runs", "net": "lenet5", "data": "fashion_mnist"}
-        result |= {"commit": "abc", "settings": settings, "test": {"accuracy": 0.9}} | changes
+        result = {**RESULT, "name": "small", "seed": 3, "folder": "/home/me/runs", "data": "fashion_mnist"}
+        result |= {"settings": settings} | changes
         (tmp_path / "result.json").write_text(json.dumps(result))
-        (tmp_path / "config.yaml").write_text(config)
+        (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml({**CONFIG, **(config or {})}))
         return tmp_path
 
     return write
@@ -59,8 +61,8 @@ def finished(script, tmp_path, monkeypatch):
         ({"commit": "0123456789ab-dirty"}, "commit 0123456789ab-dirty"),
         ({"commit": None}, "commit None"),
         ({"num_samples": {"test": 1000}, "split_sizes": {"test": 10000}}, "tested on 1,000 of 10,000"),
-        ({"config": "{choices: {}, trainer: {limit_test_batches: 2}}"}, "limit_test_batches=2"),
-        ({"config": "{choices: {}, trainer: {limit_val_batches: 2}}"}, "limit_val_batches=2"),
+        ({"config": {"trainer": {"limit_test_batches": 2}}}, "limit_test_batches=2"),
+        ({"config": {"trainer": {"limit_val_batches": 2}}}, "limit_val_batches=2"),
     ],
 )
 def test_what_no_table_is_of_is_not_kept(script, finished, changes, sentence):
@@ -88,6 +90,7 @@ def test_nets_in_integers_have_a_table_of_their_own_with_means_of_their_seeds(sc
     monkeypatch.setattr(script, "RESULTS", tmp_path)
     for seed, before, after in ((1, 0.95, 0.949), (2, 0.952, 0.952)):
         result = {
+            **RESULT,
             "name": "ptq",
             "net": "resnet20",
             "data": "mnist",
@@ -115,7 +118,14 @@ def test_the_pipeline_is_told_with_speed_against_the_net_that_it_began_with(scri
     runs = {"ptq_int8_resnet20": 0.95, "prune_channels_resnet20": 0.948, "qat_int8_pruned_resnet20": 0.947}
     for name, accuracy in runs.items():
         told = {"int8": {"float": {"product_bytes": 1000, "test": {"accuracy": 0.951}}}}
-        result = {"name": name, "macs": 2e6, "product_bytes": 500, "test": {"accuracy": accuracy}, "compress": told}
+        result = {
+            **RESULT,
+            "name": name,
+            "macs": 2_000_000,
+            "product_bytes": 500,
+            "test": {"accuracy": accuracy},
+            "compress": told,
+        }
         (tmp_path / f"{name}_seed1.json").write_text(json.dumps(result))
     times = {"resnet20_fashion_mnist": 0.004, "prune_channels_resnet20": 0.002, "qat_int8_pruned_resnet20": 0.001}
     report = {

@@ -2,7 +2,6 @@
 
 import hashlib
 import itertools
-import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -28,13 +27,14 @@ from zoo.export.opened import Run
 from zoo.export.pt2 import save_pt2
 from zoo.export.qdq import dynamically_quantized, quantized
 from zoo.export.reading import PARTS, Classifier, Writer, pixels
-from zoo.files import replacing, write_json
+from zoo.files import replacing
 from zoo.ledger import draw_ledger, show_ledger
 from zoo.matrix import RESULT, Row, record, show
 from zoo.nets import net_of
 from zoo.packed import dtype_of, save_packed
 from zoo.packing import share_at_once
 from zoo.proof import Answers, answers_of, hold, refusal, running
+from zoo.records import read_exports, read_result, write_sealed
 from zoo.stored_config import stored_data
 
 EXPORTS = "exports.json"
@@ -165,7 +165,7 @@ def export(product: Product, names: list[str], folder: Path, cfg: DictConfig) ->
     net_name, data_name = (product.facts["config"]["choices"][key] for key in ("model", "data"))
     found = {"checkpoint": str(product.path), "sha256": digest, "net": net_name, "data": data_name}
     by_format = {row["format"]: row for row in [*earlier, *(row.plain() for row in rows)]}
-    write_json(folder / EXPORTS, {**found, "accuracy": before.accuracy, "rows": [*by_format.values()]})
+    write_sealed(folder / EXPORTS, {**found, "accuracy": before.accuracy, "rows": [*by_format.values()]})
     if folder.resolve() == product.path.resolve().parent:
         record(folder, rows)
     show(f"{net_name} on {data_name}, {before.accuracy:.2%} before", rows)
@@ -206,14 +206,14 @@ def _earlier_rows(
     """Return what exports.json has of this checkpoint; BadInput where files of something else would be replaced."""
     rows, files = [], set()
     if (folder / EXPORTS).exists():
-        found = json.loads((folder / EXPORTS).read_text())
+        found = read_exports(folder / EXPORTS)
         files |= {file for row in found["rows"] for file in row["files"]}
         if found.get("sha256") == digest:
             rows = found["rows"]
         elif Path(found["checkpoint"]).resolve() != product.path.resolve():
             raise BadInput(f"{folder} has exports of {found['checkpoint']}; say out=ANOTHER_FOLDER")
     if (folder / RESULT).exists():
-        exports = json.loads((folder / RESULT).read_text()).get("exports", {})
+        exports = read_result(folder / RESULT).get("exports", {})
         files |= {file for row in exports.values() for file in row["files"]}
     for name in names:
         target = folder / _file(name, cfg)

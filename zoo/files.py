@@ -1,12 +1,22 @@
-"""Write files whole or not at all."""
+"""Write files whole or not at all, and open only what is an ordinary file."""
 
+import contextlib
+import errno
+import fcntl
 import json
 import os
+import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
+
+from zoo.errors import BadInput
+
+SECONDS_FOR_LOCK = 2  # for a process that was killed a moment ago, and is still ending
+SPECIAL = (errno.ELOOP, errno.ENXIO, errno.ENODEV, errno.EISDIR)  # what opening links, pipes and sockets fails with
 
 
 @contextmanager
@@ -40,3 +50,68 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Write `value` to `path` as indented JSON, whole or not at all; NaN is refused, since JSON has none."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def open_file(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> int:
+    """Open an ordinary file and return its descriptor; BadInput for a pipe, a device or a folder, at once.
+
+    With `flags` that write, a symbolic link is refused, too, since it would be written through.
+    """
+    if flags & (os.O_WRONLY | os.O_RDWR):
+        flags |= os.O_NOFOLLOW
+    try:
+        handle = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY, 0o666)
+    except OSError as error:
+        if error.errno not in SPECIAL:
+            raise
+        raise BadInput(
+            f"{path} is a link, a folder or a special file, where a file is expected; move it away"
+        ) from error
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise BadInput(f"{path} is a folder or a special file, where a file is expected; move it away")
+    return handle
+
+
+def read_file(path: str | os.PathLike[str], most_bytes: int) -> bytes:
+    """Return the content of an ordinary file; BadInput where it is larger than any file of its kind."""
+    with open(open_file(path), "rb") as file:
+        content = file.read(most_bytes + 1)
+    if len(content) > most_bytes:
+        raise BadInput(f"{path} is larger than the {most_bytes:,} bytes that such a file may have; use the original")
+    return content
+
+
+@contextmanager
+def locked(path: str | os.PathLike[str], whose: str) -> Iterator[None]:
+    """Hold the lock that `path` is, which ends with this process however it ends; BadInput where another holds it.
+
+    It is one of POSIX, which processes that this one forks do not inherit.
+    """
+    with open(open_file(path, os.O_RDWR | os.O_CREAT), "r+b") as file:
+        patience = time.monotonic() + SECONDS_FOR_LOCK
+        while True:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError as error:
+                if error.errno not in (errno.EACCES, errno.EAGAIN):
+                    break  # a file system without locks
+                if time.monotonic() > patience:
+                    raise BadInput(f"{whose} is in use by another process; wait for its end, or stop it") from error
+                time.sleep(0.05)
+        yield
+
+
+def check_no_links(folder: Path) -> None:
+    """Raise BadInput unless all in and below a folder are ordinary files and folders, since we write into it."""
+    for place, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = os.path.join(place, name)
+            with contextlib.suppress(FileNotFoundError):  # a file in the making that has got its name meanwhile
+                mode = os.lstat(path).st_mode
+                if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                    raise BadInput(
+                        f"{path} is a link or a special file, and what it leads to would be changed; put an ordinary "
+                        "file in its place"
+                    )

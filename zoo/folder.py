@@ -20,12 +20,13 @@ from zoo import ranks
 from zoo.build import check
 from zoo.catalogue import matches, wants_of_data
 from zoo.errors import BadInput, choices
-from zoo.files import write_text
+from zoo.files import check_no_links, locked, open_file
 from zoo.ranges import Count, takes, written
+from zoo.records import read_config, write_config
 from zoo.stored_config import check_run
 
 GROUPS = ("model", "data", "task", "optim", "schedule", "compress", "callbacks", "trainer", "experiment")
-LAST, CONFIG = "last.ckpt", "config.yaml"
+LAST, CONFIG, LOCK = "last.ckpt", "config.yaml", ".lock"
 STARTS = ("init", "pretrained", "freeze")  # keys of `model` about how weights start, and not about the net
 MOST_NAMED = 8  # options in one sentence
 log = logging.getLogger("zoo")
@@ -68,10 +69,11 @@ def made(cfg: DictConfig) -> Iterator[Run]:
     """
     settled = config_of(cfg)
     run = Run(_resumed_folder(cfg), settled, resumed=True) if cfg.resume else _new(settled)
-    for litter in run.folder.glob(".*.part"):  # of a write that a kill cut short
-        litter.unlink()
     try:
-        yield run
+        with locked(run.folder / LOCK, str(run.folder)):
+            for litter in run.folder.glob(".*.part"):  # of a write that a kill cut short
+                litter.unlink()
+            yield run
     except BadInput:
         if not run.resumed and not run.last_checkpoint:
             _remove(run.folder)
@@ -114,14 +116,16 @@ def _new(cfg: DictConfig) -> Run:
             break
         except FileExistsError:  # another run of this name began in the same second
             folder, n = parent / f"{stamp}-{n}", n + 1
-    write_text(folder / CONFIG, OmegaConf.to_yaml(resolved))
+    write_config(folder / CONFIG, OmegaConf.to_yaml(resolved))
     return Run(folder, resolved)
 
 
 def _resumed(cfg: DictConfig) -> DictConfig:
     """Read a run folder's own config; of the command line only trainer.* is taken over."""
-    saved = _load(_resumed_folder(cfg))
-    check_run(OmegaConf.to_container(saved, resolve=False), cfg.trusted)  # type: ignore[arg-type]
+    folder = _resumed_folder(cfg)
+    check_no_links(folder)
+    saved = _load(folder)
+    check_run(OmegaConf.to_container(saved), cfg.trusted)  # type: ignore[arg-type]
     changes = [o for o in HydraConfig.get().overrides.task if not o.startswith(("resume=", "trusted="))]
     foreign = [o for o in changes if not o.startswith("trainer.")]
     if foreign:
@@ -146,9 +150,11 @@ def _resumed_folder(cfg: DictConfig) -> Path:
 
 
 def _load(folder: Path) -> DictConfig:
-    config = OmegaConf.load(folder / CONFIG)
-    assert isinstance(config, DictConfig)
-    return config
+    saved = read_config(folder / CONFIG)
+    for group in GROUPS[:-1]:
+        if not isinstance(saved.get(group), dict):
+            raise BadInput(f"{folder / CONFIG} has no settings for {group}; use the original")
+    return OmegaConf.create(saved)
 
 
 def _check_fit(cfg: DictConfig) -> None:
@@ -242,7 +248,8 @@ def _logging_to(folder: Path) -> Iterator[None]:
     Of the processes of a run only the first uses the console, and the others write to log_1.txt and so on.
     """
     rank = ranks.rank()
-    to_file = logging.FileHandler(folder / (f"log_{rank}.txt" if rank else "log.txt"))
+    file = open_file(folder / (f"log_{rank}.txt" if rank else "log.txt"), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    to_file = logging.StreamHandler(os.fdopen(file, "a", encoding="utf-8"))
     to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     to_console = logging.StreamHandler()
     to_console.setLevel(logging.INFO)
@@ -260,6 +267,7 @@ def _logging_to(folder: Path) -> Iterator[None]:
         raise
     finally:
         logging.captureWarnings(False)
-        for logger in (log, *others):  # a handler that is closed opens its file again for what comes
+        for logger in (log, *others):
             logger.removeHandler(to_file)
         to_file.close()
+        to_file.stream.close()

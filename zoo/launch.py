@@ -1,6 +1,5 @@
 """Start a run that is for several devices: the very command again, a process a device, by the engine of torchrun."""
 
-import json
 import logging
 import os
 import signal
@@ -16,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from zoo import folder, ranks
 from zoo.errors import BadInput, Interrupted, ZooError
+from zoo.records import read_result
 
 
 def is_for_many(cfg: DictConfig) -> bool:
@@ -93,8 +93,7 @@ def start(cfg: DictConfig) -> dict[str, Any]:
             raise Interrupted(told[0], int(stop.sigval)) from stop
         except ChildFailedError as error:
             raise _cause(error.failures, ranks.last_words(logs), num, goes_on) from error
-    result: dict[str, Any] = json.loads((run.folder / "result.json").read_text())
-    return result
+    return read_result(run.folder / "result.json")
 
 
 def _cause(failures: dict[int, Any], words: list[ranks.LastWords], num: int, goes_on: str) -> ZooError:

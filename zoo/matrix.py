@@ -1,6 +1,5 @@
 """The matrix of exported files, format by precision by runtime: printed, and kept with the run they are of."""
 
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -13,8 +12,8 @@ from rich.table import Table
 
 from zoo import report
 from zoo.callbacks.loggers import TensorBoard
-from zoo.files import write_json
 from zoo.proof import Proof
+from zoo.records import read_result, write_result
 
 RESULT, BOARDS = "result.json", "exports"  # of a run's folder; TensorBoard takes each folder in exports/ for a run
 
@@ -42,15 +41,15 @@ def record(run: Path, rows: Sequence[Row]) -> None:
     """
     if not (run / RESULT).exists():
         return
-    result = json.loads((run / RESULT).read_text())
+    result = read_result(run / RESULT)
     result["exports"] = {**result.get("exports", {}), **{row.format: row.plain() for row in rows}}
-    write_json(run / RESULT, result)
+    write_result(run / RESULT, result)
     for row in rows:
         board = run / BOARDS / row.format
         shutil.rmtree(board, ignore_errors=True)
         if row.proof:
             logger = TensorBoard(board)
-            settings = {**result["settings"], "format": row.format}
+            settings = {**result.get("settings", {}), "format": row.format}
             logger.log_hyperparams(report.short_names(settings), _metrics(result, row.proof))
             logger.experiment.close()
 

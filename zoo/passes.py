@@ -3,7 +3,6 @@
 import functools
 import inspect
 import itertools
-import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -14,11 +13,12 @@ from torch import nn
 from zoo import ranks
 from zoo.build import build
 from zoo.checkpoint import Product, read_product
-from zoo.compress.recipe import Step, in_integers, replay
+from zoo.compress.recipe import PASSES, Step, in_integers, replay
 from zoo.data.module import ResidentData, Split
 from zoo.errors import BadInput
-from zoo.files import write_json
 from zoo.folder import Run
+from zoo.records import read_recipe as read_recipe_file
+from zoo.records import write_recipe
 from zoo.tasks.base import Task
 
 log = logging.getLogger("zoo")
@@ -28,7 +28,9 @@ RECIPE = "recipe.json"  # in the run folder: all that was done to the net, there
 def read_recipe(run: Run) -> list[Step]:
     """Give all that was done to a run's net, as its folder says."""
     file = run.folder / RECIPE
-    recipe: list[Step] = json.loads(file.read_text()) if file.exists() else []
+    recipe: list[Step] = [*read_recipe_file(file)] if file.exists() else []
+    if unknown := [step["pass"] for step in recipe if step["pass"] not in PASSES]:
+        raise BadInput(f"{file} has a pass that there is not: {unknown[0]}; use the original")
     return recipe
 
 
@@ -70,7 +72,7 @@ def before_fit(run: Run, net: nn.Module, data: ResidentData) -> None:
         for tensor in net.state_dict().values():
             torch.distributed.broadcast(tensor, 0)
     if ranks.rank() == 0 and (recipe or steps):
-        write_json(run.folder / RECIPE, [*recipe, *steps])
+        write_recipe(run.folder / RECIPE, [*recipe, *steps])
     _check_after_fit(after, net, data, [*recipe, *steps])
 
 

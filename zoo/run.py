@@ -29,7 +29,6 @@ from zoo.compress.recipe import in_integers, replay
 from zoo.data.images import ImageFacts
 from zoo.data.module import SPLITS, ResidentData
 from zoo.errors import BadInput, ZooError, choices, reason
-from zoo.files import write_json, write_text
 from zoo.folder import CONFIG, Run
 from zoo.measure.counts import count_macs_of, count_parameters
 from zoo.measure.latency import latency_ms
@@ -38,6 +37,7 @@ from zoo.models.stochastic_depth import StochasticDepth
 from zoo.nets import bare_net, laid_out, net_of
 from zoo.passes import after_fit, read_recipe
 from zoo.ranges import written
+from zoo.records import write_config, write_result
 from zoo.tasks.base import Task, parameter_groups
 from zoo.tasks.transfer import hold_frozen_norms
 from zoo.trainer import callback_of
@@ -225,7 +225,7 @@ def fit(run: Run, trainer: lightning.Trainer, task: Task, data: ResidentData) ->
     if ranks.rank():
         torch.manual_seed(run.cfg.seed + ranks.rank())  # for dropout; the first goes on as a process alone would
     else:  # all is built, so what resume changed is sound
-        write_text(run.folder / CONFIG, OmegaConf.to_yaml(run.cfg))
+        write_config(run.folder / CONFIG, OmegaConf.to_yaml(run.cfg))
     try:
         if trainer.max_epochs == 0:
             trainer.validate(task, datamodule=data, verbose=False)
@@ -244,6 +244,12 @@ def fit(run: Run, trainer: lightning.Trainer, task: Task, data: ResidentData) ->
         if not reason(error).startswith("Error(s) in loading state_dict"):
             raise
         raise BadInput(f"{run.last_checkpoint} is of another net than {run.cfg.choices.model}; train anew") from error
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        if run.last_checkpoint is None or callback_of(trainer, ResumeCheckpoint).has_begun:
+            raise
+        raise BadInput(
+            f"{run.last_checkpoint} does not hold the state of this run ({reason(error)}); without it, train anew"
+        ) from error
 
 
 def _check_norms(run: Run, task: Task, data: ResidentData) -> None:
@@ -389,9 +395,9 @@ def measure_product(run: Run, trainer: lightning.Trainer, task: Task, data: Resi
         settings = {**result["settings"], "format": "safetensors"}  # exported files have rows of their own
         logger.log_hyperparams(report.short_names(settings), metrics=report.headline(result))
         logger.finalize("success")
-    result["bytes"] = {f.name: f.stat().st_size for f in sorted(run.folder.iterdir()) if f.is_file()}
+    result["bytes"] = {f.name: f.stat().st_size for f in sorted(run.folder.glob("[!.]*")) if f.is_file()}
     if ranks.rank() == 0:
-        write_json(run.folder / "result.json", result)
+        write_result(run.folder / "result.json", result)
     return result
 
 

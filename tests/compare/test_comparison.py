@@ -10,6 +10,7 @@ import pytest
 import scipy.stats
 from omegaconf import OmegaConf
 from safetensors.numpy import save_file
+from stored import RESULT
 
 from zoo.compare import page, pictures, runs, statistics
 
@@ -33,7 +34,16 @@ def write_run(root, name, seed, right, *, stamp="2026-01-01", config=(), result=
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(settings))
     hits = np.asarray(right, dtype=bool)
     accuracy = {"accuracy": float(hits.mean())}
-    facts = {"net": "lenet5", "data": "mnist_5k", "params": 61706, "macs": 416520, "seconds": 60.0}
+    facts = {
+        **RESULT,
+        "name": name,
+        "seed": seed,
+        "net": "lenet5",
+        "data": "mnist_5k",
+        "params": 61706,
+        "macs": 416520,
+        "seconds": 60.0,
+    }
     facts |= {"bytes": {"model.safetensors": 250840}, "validation": accuracy, "test": accuracy, "folder": str(folder)}
     (folder / "result.json").write_text(json.dumps(facts | dict(result)))
     labels = np.arange(len(hits)) % 10
@@ -283,7 +293,13 @@ def test_the_command_writes_a_page_that_needs_no_other_file(command, six, tmp_pa
 
 def cell(name, size_bytes, accuracy, ms, why=None):
     """Give what exporting leaves in a result of a format."""
-    figures = {"size_bytes": size_bytes, "accuracy": accuracy, "largest_difference": 2e-5, "peak_bytes": 5e7}
+    figures = {
+        "size_bytes": size_bytes,
+        "accuracy": accuracy,
+        "largest_difference": 2e-5,
+        "peak_bytes": 50_000_000,
+        "modules": [],
+    }
     figures["latency_ms"] = {batch: {"p50": int(batch) * ms, "p95": int(batch) * 2 * ms} for batch in ("1", "64")}
     told = {"format": name, "precision": "fp32", "runtime": "torch", "files": [], "reason": why}
     return told if why else told | figures
@@ -331,7 +347,7 @@ def test_a_damaged_result_is_named(command, six):
     (six / "good/2026-01-01/result.json").write_text("{}")
     outcome = command("scripts/compare", "runs")
     assert outcome.code == 2
-    assert "runs/good/2026-01-01 is no run of ours, or is damaged" in outcome.sentence
+    assert "runs/good/2026-01-01/result.json is damaged, or no zoo wrote it" in outcome.sentence
 
 
 def test_nothing_is_compared_with_itself(tmp_path):

@@ -14,6 +14,7 @@ import sqlalchemy
 import torch
 from conftest import scalars
 from optuna.trial import TrialState
+from stored import CONFIG, RESULT
 
 from zoo.search import study, trials
 
@@ -115,16 +116,19 @@ else:
     folder.mkdir(parents=True)
     (folder / "said.json").write_text(json.dumps(said))
     (folder / "environment.json").write_text(json.dumps(dict(os.environ)))
-    (folder / "config.yaml").write_text(f"trainer: {{max_epochs: {said['trainer.max_epochs']}}}")
+    config = {**CONFIG, "trainer": {"max_epochs": int(said["trainer.max_epochs"])}}
+    (folder / "config.yaml").write_text(json.dumps(config) + "\\n")
 best, rows = 1 - abs(math.log10(float(said["optim.lr"])) + 2) / 10, ["step,epoch,val/accuracy"]
 for epoch in range(int(said["trainer.max_epochs"])):
     time.sleep(0.1)
     value = best * (1 - 0.5 ** (epoch + 1))
     rows.append(f"{epoch},{epoch}.0,{value}")
-    (folder / "metrics.part").write_text("\\n".join(rows))
+    (folder / "metrics.part").write_text("\\n".join(rows) + "\\n")
     (folder / "metrics.part").rename(folder / "metrics.csv")
-(folder / "result.json").write_text(json.dumps({"validation": {"accuracy": value}, "test": {"accuracy": -best}}))
+result = {**RESULT, "validation": {"accuracy": value}, "test": {"accuracy": 1 - best}}
+(folder / "result.json").write_text(json.dumps(result))
 """
+DOUBLE = f"CONFIG, RESULT = {CONFIG!r}, {RESULT!r}\n{DOUBLE}"
 
 
 @pytest.fixture

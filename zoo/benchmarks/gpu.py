@@ -1,6 +1,5 @@
 """All that a CUDA machine should show, in some minutes."""
 
-import json
 import subprocess
 import sys
 import tempfile
@@ -14,6 +13,7 @@ from omegaconf import DictConfig
 
 from zoo.benchmarks.rounds import measured
 from zoo.errors import BadInput, ZooError, choices, reason
+from zoo.records import read_result
 
 ROOT = Path(__file__).resolve().parents[2]
 # What is timed: a suite and its settings
@@ -87,6 +87,6 @@ def _race(title: str, data_root: str) -> dict[str, dict[str, Any]]:
         if done.returncode:
             raise ZooError(done.stderr[-300:])
         (file,) = Path(folder).glob("*/*/result.json")
-        result = json.loads(file.read_text())
+        result = read_result(file)
     seconds = result["seconds"]
     return {title: {"seconds": [seconds], "median_seconds": seconds, "test_accuracy": result["test"]["accuracy"]}}

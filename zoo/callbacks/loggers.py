@@ -1,7 +1,5 @@
 """Write a run's curves, so that one that was interrupted goes on where its checkpoint stands."""
 
-import csv
-import io
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +10,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.loggers.logger import Logger
 
 from zoo.files import write_text
+from zoo.records import metrics_text, read_metrics
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -40,7 +39,7 @@ class TensorBoard(TensorBoardLogger):
         super().__init__(folder, name="", version="", default_hp_metric=False, purge_step=from_step)
         # TensorBoard reads the files of a folder by name, which begins with the second they were opened in and goes on
         # with the process, so that a second file of one second might be read before the first and be purged by it.
-        while any(file.name.split(".")[3] == str(int(time.time())) for file in folder.glob("events.out.*")):
+        while any(folder.glob(f"events.out.tfevents.{int(time.time())}.*")):
             time.sleep(0.05)
         self.experiment.add_custom_scalars(CHARTS)
 
@@ -82,10 +81,7 @@ class MetricsCSV(Logger):
         self.path = folder / "metrics.csv"
         self.rows: dict[int, dict[str, Any]] = {}
         if from_step and self.path.exists():
-            with open(self.path, newline="") as file:
-                for row in csv.DictReader(file):
-                    if int(row["step"]) < from_step:
-                        self.rows[int(row["step"])] = {k: v for k, v in row.items() if v != ""}
+            self.rows = {int(row["step"]): row for row in read_metrics(self.path) if row["step"] < from_step}
 
     @property
     def name(self) -> None:
@@ -104,12 +100,7 @@ class MetricsCSV(Logger):
 
     def after_save_checkpoint(self, checkpoint_callback: Any) -> None:
         """Write the file; not in `save`, which Lightning calls every few steps and which would cost a rewrite each."""
-        names = dict.fromkeys(name for row in self.rows.values() for name in row)
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, ["step", *sorted(names.keys() - {"step"})])
-        writer.writeheader()
-        writer.writerows(self.rows[step] for step in sorted(self.rows))
-        write_text(self.path, text.getvalue())
+        write_text(self.path, metrics_text([self.rows[step] for step in sorted(self.rows)]))
 
     def finalize(self, status: str) -> None:
         if self.rows:

@@ -123,9 +123,9 @@ class TrainingMonitor(lightning.Callback):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.epoch_seconds, self.num_images = list(state["epoch_seconds"]), state["num_images"]
-        self._earlier = list(state["losses"])
-        self._so_far = state["so_far"]
+        self.epoch_seconds, self.num_images = [*map(float, state["epoch_seconds"])], int(state["num_images"])
+        self._earlier = [*map(float, state["losses"])]
+        self._so_far = float(state["so_far"])
 
 
 def gradient_norm(trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> Tensor:

@@ -12,6 +12,7 @@ from zoo import ranks
 from zoo.callbacks.loggers import boards
 from zoo.callbacks.pictures import NUM_MISTAKES, show_embedding, show_predictions, thumbnails
 from zoo.files import replacing
+from zoo.records import CHECKSUM, predictions_digest
 
 PREDICTIONS = "predictions.safetensors"
 NUM_EMBEDDED = 1000  # images, evenly from the whole test set
@@ -108,7 +109,8 @@ class Predictions(lightning.Callback):
 
 def save(path: Path, tensors: Part, split_hash: str) -> None:
     with replacing(path) as file:
-        file.write(safetensors.torch.save(tensors, {"split_hash": split_hash}))
+        metadata = {"split_hash": split_hash, CHECKSUM: predictions_digest(tensors, split_hash)}
+        file.write(safetensors.torch.save(tensors, metadata))
 
 
 def in_turn(parts: Any) -> list[Any]:

@@ -52,7 +52,10 @@ class BestProduct(lightning.Callback):
         return {"best": self.best}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.best = state["best"]
+        self.best = best = state["best"]
+        if best:
+            metrics = {str(name): float(value) for name, value in best["metrics"].items()}
+            self.best = {"epoch": int(best["epoch"]), "metrics": metrics}
 
 
 class EarlyWeights(lightning.Callback):

@@ -1,45 +1,123 @@
 """Let a run be stopped at any moment and go on as if it had not been."""
 
+import contextlib
 import io
 import os
 import random
 import signal
 import time
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Annotated, Any
 
 import lightning
+import msgspec
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from zoo import ranks
+from zoo.checkpoint import PRODUCT
 from zoo.errors import BadInput, Interrupted, reason
-from zoo.files import replacing
+from zoo.files import open_file, replacing
 from zoo.folder import LAST
 from zoo.ranges import NotNegative
+from zoo.records import Count
+
+PREVIOUS = "previous.ckpt"  # what last.ckpt was before, while a run is training
+RESERVES = b"bytearray"  # the one name that torch's own list allows and that takes more memory than the file has bytes
+
+
+class RandomStates(msgspec.Struct, frozen=True):
+    """The states of a process's random number generators."""
+
+    python: tuple[int, tuple[int, ...], float | None]
+    numpy: dict[str, Any]
+    torch: Any
+    cuda: list[Any]
+
+
+class State(msgspec.Struct, frozen=True):
+    """What a checkpoint must hold for training to go on as if it had not been interrupted."""
+
+    epoch: Count
+    global_step: Count
+    state_dict: dict[str, Any]
+    loops: dict[str, dict[str, Any]]
+    callbacks: dict[str, dict[str, Any]]
+    optimizer_states: list[dict[str, Any]]
+    lr_schedulers: list[dict[str, Any]]
+    random_states: Annotated[list[RandomStates], msgspec.Meta(min_length=1)]
+    stopped_early_at: Count | None
+    version: Annotated[str, msgspec.Meta(pattern=r"^\d+\.\d+")] = msgspec.field(name="pytorch-lightning_version")
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Write Lightning's checkpoints whole or not at all, and read them without unpickling."""
+    """Write Lightning's checkpoints whole or not at all, and read them without unpickling.
+
+    The one before is kept as previous.ckpt, in case that the disk or a copy damages the last.
+    """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         buffer = io.BytesIO()  # torch's own writer would turn a full disk into "unexpected pos"
         torch.save(checkpoint, buffer)
+        _keep(Path(path))
         with replacing(path) as file:
             file.write(buffer.getbuffer())
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
         try:
-            checkpoint = torch.load(path, map_location=map_location or "cpu", weights_only=True)
-            if "random_states" not in checkpoint:
-                raise ValueError("it has no random states")
-            return checkpoint
+            return _checkpoint(path, map_location)
         except Exception as error:  # bytes that are no checkpoint lead torch's reader anywhere
-            why = reason(error)[:100]
-            raise BadInput(f"{path} is damaged or is no checkpoint of ours ({why}); without it, train anew") from error
+            why, else_ = reason(error)[:100], _instead_of(Path(path))
+            raise BadInput(f"{path} is damaged or is no checkpoint of ours ({why}); {else_}") from error
+
+
+def _checkpoint(path: Any, map_location: Any = None) -> dict[str, Any]:
+    """Read a checkpoint, of which every byte that is read has its checksum in the archive; else raise anything."""
+    _check_archive(path)
+    checkpoint: dict[str, Any] = torch.load(path, map_location=map_location or "cpu", weights_only=True)
+    msgspec.convert(checkpoint, State)
+    return checkpoint
+
+
+def _check_archive(path: Any) -> None:
+    """Raise ValueError or BadZipFile unless all checksums of torch's archive fit and it is as large as it says."""
+    with open(open_file(path), "rb") as file, zipfile.ZipFile(file) as archive:
+        members = archive.infolist()
+        if any(one.compress_type != zipfile.ZIP_STORED for one in members):
+            raise ValueError("it is compressed")
+        if sum(one.file_size for one in members) > os.fstat(file.fileno()).st_size:
+            raise ValueError("it is larger than its file")
+        if len({one.filename for one in members}) < len(members):
+            raise ValueError("it has two parts of one name")
+        if (name := archive.testzip()) is not None:
+            raise ValueError(f"the checksum of {name} does not match")
+        if any(RESERVES in archive.read(one) for one in members if one.filename.endswith("data.pkl")):
+            raise ValueError("it reserves memory")
+
+
+def _keep(path: Path) -> None:
+    """Keep the checkpoint that is about to be replaced, by a second name of its file, which costs no time."""
+    spare = path.with_name(f".{PREVIOUS}.part")
+    spare.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # there is none, or the file system has no second names
+        os.link(path, spare)
+        os.replace(spare, path.with_name(PREVIOUS))
+
+
+def _instead_of(path: Path) -> str:
+    """Say what there is instead of a damaged checkpoint."""
+    previous, product = path.with_name(PREVIOUS), path.with_name(PRODUCT)
+    with contextlib.suppress(Exception):  # neither is sure to be there, or whole
+        step = _checkpoint(previous)["global_step"]
+        return f"{PREVIOUS} is whole, of step {step}: mv {previous} {path}, and resume again"
+    if product.exists():
+        return f"init_from={product} begins a new run with its best weights"
+    return "without it, train anew"
 
 
 class ResumeCheckpoint(Checkpoint):
@@ -56,6 +134,8 @@ class ResumeCheckpoint(Checkpoint):
         self._saved = 0.0
         self._random_states: dict[str, Any] | None = None
         self._stopped_early_at: int | None = None  # the max_epochs of a run that early stopping ended
+        self._numbers: dict[str, int] = {}  # of states that Lightning deals out to as many as there are
+        self.has_begun = False
         self._handlers: dict[int, Any] = {}
 
     def _notice(self, signum: int, frame: FrameType | None) -> None:
@@ -72,6 +152,10 @@ class ResumeCheckpoint(Checkpoint):
         self._handlers = {s: signal.signal(s, self._notice) for s in (signal.SIGINT, signal.SIGTERM)}
         if self._random_states is not None:
             set_random_states(self._random_states)
+        for what, number in self._numbers.items():
+            if len(getattr(trainer, what)) != number:
+                raise ValueError(f"it is of {number} {what.replace('_', ' ')}")
+        self.has_begun = True
         if self._stopped_early_at == trainer.max_epochs:  # raising max_epochs is how a person says: go on
             trainer.should_stop = True
 
@@ -115,6 +199,8 @@ class ResumeCheckpoint(Checkpoint):
     def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._restore_handlers()
         self._stop_if_told(trainer)  # in its last step
+        if ranks.rank() == 0:
+            (Path(trainer.default_root_dir) / PREVIOUS).unlink(missing_ok=True)
 
     def on_exception(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
@@ -130,9 +216,37 @@ class ResumeCheckpoint(Checkpoint):
     def on_load_checkpoint(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
+        check_whole(trainer, checkpoint)
+        self._numbers["optimizers"] = len(checkpoint["optimizer_states"])
+        self._numbers["lr_scheduler_configs"] = len(checkpoint["lr_schedulers"])
         states = checkpoint["random_states"]  # of each process there was
         self._random_states = states[ranks.rank()] if len(states) == ranks.world_size() else None
         self._stopped_early_at = checkpoint["stopped_early_at"]
+
+
+def check_whole(trainer: lightning.Trainer, checkpoint: Mapping[str, Any]) -> None:
+    """Raise ValueError where a checkpoint lacks a state of this trainer's, which Lightning would pass over."""
+    own: Any = trainer
+    for callback in own.callbacks:
+        found = checkpoint["callbacks"].get(callback.state_key, {})
+        for key, value in callback.state_dict().items():
+            if key not in found or (isinstance(value, dict | list) and not isinstance(found[key], type(value))):
+                raise ValueError(f"it lacks the {key} of {callback.state_key}")
+    if (data := type(own.datamodule).__qualname__) not in checkpoint:
+        raise ValueError(f"it lacks the state of {data}")
+    _check_same_keys(own.fit_loop.state_dict(), checkpoint["loops"].get("fit_loop", {}))
+
+
+def _check_same_keys(own: Mapping[str, Any], found: Any) -> None:
+    """Raise ValueError unless the progress of loops is counted as this version of Lightning does."""
+    for key, value in own.items():
+        if key.endswith("state_dict"):  # of data and of optimizers, which say themselves what they lack
+            continue
+        there = found.get(key) if isinstance(found, dict) else None
+        if isinstance(value, dict):
+            _check_same_keys(value, there)
+        elif type(value) is not type(there) or (isinstance(there, int) and there < 0):
+            raise ValueError(f"it lacks the {key} of a loop")
 
 
 def get_random_states() -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Runs as they are compared: read from their folders, and put together where they differ in seed or fold only."""
 
-import csv
 import json
 import statistics
 from collections import Counter, defaultdict
@@ -9,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from zoo.errors import BadInput
+from zoo.records import read_config, read_metrics, read_result
 
 CONFIG, RESULT = "config.yaml", "result.json"
 REPEATS = ("seed", "data.seed", "data.fold")  # settings in which runs of the same thing may differ
@@ -97,18 +95,12 @@ def read(paths: Sequence[Path]) -> tuple[list[Finished], list[Path]]:
 
 def run_of(folder: Path) -> Finished:
     """Read a run with a result; BadInput where its files are damaged."""
-    try:
-        result = json.loads((folder / RESULT).read_text())
-        run = Finished(folder, result, config_of(folder))
-        run.accuracy, run.size_bytes, result["params"], result["macs"], result["seconds"]
-    except (ValueError, KeyError, AttributeError) as error:
-        raise BadInput(f"{folder} is no run of ours, or is damaged ({type(error).__name__}: {error})") from error
-    return run
+    return Finished(folder, read_result(folder / RESULT), config_of(folder))
 
 
 def config_of(folder: Path) -> Settings:
     """Read a run's config as flat keys, the option of a group under the group's name."""
-    config: Any = OmegaConf.to_container(OmegaConf.load(folder / CONFIG))
+    config = read_config(folder / CONFIG)
     return {**config.pop("choices"), **dict(_leaves(config))}
 
 
@@ -197,13 +189,12 @@ def curve(folder: Path, metric: str) -> list[tuple[int, float]]:
     if not file.exists():
         return []
     points, since = [], []
-    with open(file, newline="") as lines:
-        for row in csv.DictReader(lines):
-            if row.get(metric):
-                since.append(float(row[metric]))
-            if row.get("epoch") and since:
-                points.append((int(float(row["epoch"])) + 1, statistics.fmean(since)))
-                since = []
+    for row in read_metrics(file):
+        if metric in row:
+            since.append(row[metric])
+        if "epoch" in row and since:
+            points.append((int(row["epoch"]) + 1, statistics.fmean(since)))
+            since = []
     return points
 
 

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
 from zoo.compare.runs import Finished
+from zoo.errors import BadInput
+from zoo.records import read_predictions
 
 PREDICTIONS = "predictions.safetensors"
 
@@ -77,15 +78,9 @@ def against_best(runs: Sequence[Finished]) -> list[Paired]:
 def _hits(run: Finished) -> tuple[np.ndarray, tuple[str | None, int]]:
     """Give which test samples a run has right, and what tells the test set; ValueError says why that is not known."""
     try:
-        with safe_open(run.folder / PREDICTIONS, "numpy") as file:
-            split_hash = (file.metadata() or {}).get("split_hash")
-            if "correct" in file.keys():  # noqa: SIM118  it is no dictionary
-                hits = file.get_tensor("correct").astype(bool)
-            else:
-                hits = file.get_tensor("labels") == file.get_tensor("predicted")
-                hits &= ~np.isnan(file.get_tensor("confidence"))  # NaN where a logit was
+        found = read_predictions(run.folder / PREDICTIONS)
     except FileNotFoundError as error:
         raise ValueError("no predictions") from error
-    except SafetensorError as error:
+    except BadInput as error:
         raise ValueError("damaged predictions") from error
-    return hits, (split_hash, len(hits))
+    return found.right, (found.split_hash, len(found.right))

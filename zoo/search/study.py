@@ -4,8 +4,10 @@ Trials are told apart from the processes that train them: a process that a kill 
 goes on, and the study neither loses nor gains one.
 """
 
-import fcntl
+import contextlib
 import functools
+import hashlib
+import json
 import math
 import os
 import shlex
@@ -15,7 +17,7 @@ from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import hydra
 import numpy as np
@@ -31,11 +33,14 @@ from rich.table import Table
 
 from zoo import ranks
 from zoo.errors import BadInput, ZooError, choices, reason
+from zoo.files import check_no_links, locked, open_file
 from zoo.folder import config_of
+from zoo.records import CHECKSUM
 from zoo.search.space import OWN, distributions, draw, overrides
 from zoo.search.trials import OUTPUT, TrialRun
 
 DATABASE, LOCK = "study.db", ".lock"
+DIRECTIONS: dict[str, Literal["maximize", "minimize"]] = {"max": "maximize", "min": "minimize"}
 SAMPLERS = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}
 PRUNERS: dict[str, Callable[[], optuna.pruners.BasePruner]] = {
     "median": optuna.pruners.MedianPruner,  # begins after five whole trials
@@ -56,7 +61,7 @@ def search(cfg: DictConfig) -> None:
     fixed = [o for o in HydraConfig.get().overrides.task if o.split("=")[0].lstrip("+") not in drawn]
     _check_choices(space, fixed)
     try:
-        with _opened(place, cfg, fixed) as study:
+        with _opened(place, cfg, fixed, space) as study:
             _run(study, cfg, place, fixed, space)
             _show(study, place)
     except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
@@ -136,23 +141,16 @@ def _check_choices(space: Mapping[str, BaseDistribution], fixed: list[str]) -> N
 
 
 @contextmanager
-def _opened(place: Path, cfg: DictConfig, fixed: list[str]) -> Iterator[optuna.Study]:
+def _opened(
+    place: Path, cfg: DictConfig, fixed: list[str], space: Mapping[str, BaseDistribution]
+) -> Iterator[optuna.Study]:
     """Open a study, new or as it was left, for this process alone; BadInput where it searches for something else."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     place.mkdir(parents=True, exist_ok=True)
-    with open(place / LOCK, "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise BadInput(f"{place} is being searched by another process") from error
-        product, storage = cfg.callbacks.product, _storage(place / DATABASE)
-        study = optuna.create_study(
-            storage=storage,
-            study_name=str(cfg.name),
-            direction="maximize" if product.mode == "max" else "minimize",
-            pruner=PRUNERS[cfg.pruner](),
-            load_if_exists=True,
-        )
+    check_no_links(place)
+    with locked(place / LOCK, f"the search in {place}"):
+        file, product = place / DATABASE, cfg.callbacks.product
+        was_there = file.exists()
         asked = {
             "overrides": fixed,
             "space": list(cfg.space),
@@ -160,18 +158,87 @@ def _opened(place: Path, cfg: DictConfig, fixed: list[str]) -> Iterator[optuna.S
             "sampler": cfg.sampler,
             "pruner": cfg.pruner,
         }
+        try:
+            study = _study(file, cfg, asked, space)
+        except Exception as error:  # what is no database of Optuna's leads its readers anywhere
+            if isinstance(error, ZooError) or isinstance(_first(error), sqlite3.OperationalError) or not was_there:
+                raise  # a database that cannot be written is not a damaged one
+            raise BadInput(f"{file} is damaged ({reason(error)[:100]}); put a copy in its place") from error
+        try:
+            yield study
+        finally:
+            _close(study)
+
+
+def _study(
+    file: Path, cfg: DictConfig, asked: Mapping[str, Any], space: Mapping[str, BaseDistribution]
+) -> optuna.Study:
+    """Open or make the study in a database, all of which is read and checked."""
+    mode, is_new = cfg.callbacks.product.mode, not file.exists()
+    if not is_new:
+        _check_database(file)
+    study = optuna.create_study(
+        storage=_storage(file),
+        study_name=str(cfg.name),
+        direction=DIRECTIONS[mode],
+        pruner=PRUNERS[cfg.pruner](),
+        load_if_exists=True,
+    )
+    try:
         for key, value in asked.items():
             known = study.user_attrs.get(key, value)
             if known != value:
                 raise BadInput(
-                    f"{place} is a search with the {key} {known}, and not {value}; another name= begins a new one"
+                    f"{file.parent} is a search with the {key} {known}, and not {value}; another name= begins a new one"
                 )
             study.set_user_attr(key, value)
-        try:
-            yield study
-        finally:
-            storage.remove_session()
-            storage.engine.dispose()
+        if len(study.get_trials(deepcopy=False)) == 0 and not is_new and list(file.parent.glob("trial_*")):
+            raise ValueError("it has lost its trials")
+        if study.direction.name.lower() != DIRECTIONS[mode]:
+            raise ValueError("it is of another direction")
+        for number, trial in enumerate(study.get_trials(deepcopy=False)):
+            _check_trial(trial, number, space)
+    except BaseException:
+        _close(study)
+        raise
+    return study
+
+
+def _close(study: optuna.Study) -> None:
+    storage: Any = study._storage
+    backend = getattr(storage, "_backend", storage)  # which Optuna puts a cache before
+    backend.remove_session()
+    backend.engine.dispose()
+
+
+def _check_database(file: Path) -> None:
+    """Raise ValueError or DatabaseError unless SQLite finds a file whole."""
+    os.close(open_file(file))
+    with contextlib.closing(sqlite3.connect(file)) as database:
+        found = [row[0] for row in database.execute("PRAGMA integrity_check(1)")]
+    if found != ["ok"]:
+        raise ValueError(str(found[:1]))
+
+
+def _check_trial(trial: FrozenTrial, number: int, space: Mapping[str, BaseDistribution]) -> None:
+    """Raise ValueError unless a trial is one that this search has drawn, with the figures that it was given."""
+    if trial.number != number or any(space.get(key) != kind for key, kind in trial.distributions.items()):
+        raise ValueError(f"trial {number} is of another search")
+    if not all(space[key]._contains(space[key].to_internal_repr(value)) for key, value in trial.params.items()):
+        raise ValueError(f"trial {number} was not drawn from its space")
+    figures = [*trial.intermediate_values.values(), *(trial.values or [])]
+    if not all(map(math.isfinite, figures)) or (trial.state == TrialState.COMPLETE and len(trial.values or []) != 1):
+        raise ValueError(f"trial {number} has no figures")
+    if trial.state.is_finished() and trial.user_attrs.get(CHECKSUM, "") not in ("", _checksum(trial, trial.state)):
+        raise ValueError(f"the checksum of trial {number} does not match")
+
+
+def _checksum(trial: FrozenTrial, state: TrialState, value: float | None = None) -> str:
+    """Return the checksum of what a trial has come to, which is kept with it."""
+    if state == TrialState.COMPLETE:
+        value = trial.value if value is None else value
+    figures = [trial.number, state.name, value, trial.params, sorted(trial.intermediate_values.items())]
+    return hashlib.sha256(json.dumps(figures, sort_keys=True).encode()).hexdigest()
 
 
 def _storage(path: Path) -> optuna.storages.RDBStorage:
@@ -236,6 +303,8 @@ class _Running:
 
     def _tell(self, study: optuna.Study, value: float | None, state: TrialState, how: str) -> None:
         self.trial.set_user_attr("ended", how)
+        told = study.get_trials(deepcopy=False)[self.trial.number]
+        self.trial.set_user_attr(CHECKSUM, _checksum(told, state, value))
         study.tell(self.trial, value, state)
         console.print(f"trial {self.trial.number:3}   {shown(self.trial.params)}   {how}", soft_wrap=True)
 

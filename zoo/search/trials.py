@@ -1,7 +1,6 @@
 """A trial as a process of train.py in a run folder of its own, which is all that a search learns of it."""
 
 import contextlib
-import json
 import math
 import os
 import signal
@@ -9,15 +8,14 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from hydra.core.override_parser.types import Quote, QuotedString
-from omegaconf import OmegaConf
 
 from zoo import ranks
 from zoo.compare.runs import curve
 from zoo.errors import Diverged
 from zoo.folder import CONFIG
+from zoo.records import read_config, read_result
 
 TRAIN = Path(__file__).resolve().parents[2] / "train.py"
 OUTPUT = "output.txt"
@@ -57,7 +55,8 @@ class TrialRun:
     @property
     def max_epochs(self) -> int:
         assert self.folder is not None
-        return OmegaConf.load(self.folder / CONFIG).trainer.max_epochs
+        epochs: int = read_config(self.folder / CONFIG)["trainer"]["max_epochs"]
+        return epochs
 
     def epochs(self, metric: str) -> list[tuple[int, float]]:
         """Give the validations so far as (epoch, value)."""
@@ -80,8 +79,7 @@ class TrialRun:
         """Give the validation metric of the weights that a run has kept, or None where it has come to no result."""
         if self.process.returncode or self.folder is None:
             return None
-        result: dict[str, Any] = json.loads((self.folder / "result.json").read_text())
-        value = result["validation"].get(metric.removeprefix("val/"))
+        value = read_result(self.folder / "result.json")["validation"].get(metric.removeprefix("val/"))
         return value if value is not None and math.isfinite(value) else None
 
     @property
