@@ -144,4 +144,17 @@ def net_of(product: Product) -> nn.Module:
     hold_integers(net, recipe)
     net = fake_quantized(net, recipe)
     load_weights(net, product)
+    if any("unsaved" in new for step in recipe for new in step.get("layout", {}).values()):
+        _try_out(net, example_of(facts), source)
     return net
+
+
+def _try_out(net: nn.Module, example: tuple[torch.Tensor, ...], source: str) -> None:
+    """Raise BadInput where a net cannot be called, as with numbers of places from a file that it does not have."""
+    was_training = net.training
+    try:
+        with torch.no_grad():
+            net.eval()(*(torch.zeros(one.shape, dtype=one.dtype) for one in example))
+    except (RuntimeError, IndexError, TypeError, ValueError) as error:
+        raise BadInput(f"{source} does not describe a net that can be computed: {reason(error)}") from error
+    net.train(was_training)
