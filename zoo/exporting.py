@@ -13,6 +13,7 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
+from zoo import escape
 from zoo.checkpoint import PRODUCT, Product, save_product
 from zoo.compress.quantize import program_of
 from zoo.data.module import ResidentData
@@ -163,7 +164,8 @@ def export(product: Product, names: list[str], folder: Path, cfg: DictConfig) ->
     if folder.resolve() == product.path.resolve().parent:
         record(folder, rows)
     show(f"{net_name} on {data_name}, {source.accuracy:.2%} before", rows)
-    print(f"Written     {', '.join([*itertools.chain(*(row.files for row in rows)), EXPORTS])} in {folder}")
+    written = ", ".join([*itertools.chain(*(row.files for row in rows)), EXPORTS])
+    print(escape.line(f"Written     {written} in {folder}"))
     refused = [f"format={row.format} is refused, and its file removed: {row.reason}" for row in rows if row.reason]
     if refused:
         raise ZooError("; ".join(refused))

@@ -13,7 +13,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -49,14 +49,14 @@ class Record(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A frozen record that refuses keys it does not know."""
 
 
-class Times(Record):
+class Times(Record, frozen=True, kw_only=True):
     """Milliseconds."""
 
     p50: Amount
     p95: Amount
 
 
-class Cell(Record):
+class Cell(Record, frozen=True, kw_only=True):
     """What a format of an exported net came to: figures, or why it was refused."""
 
     format: Name
@@ -80,7 +80,7 @@ class Cell(Record):
             raise ValueError("latency_ms must be of 1 and of 64")
 
 
-class Exports(Record):
+class Exports(Record, frozen=True, kw_only=True):
     """exports.json: what scripts/export.py made of a checkpoint."""
 
     checkpoint: Text
@@ -122,7 +122,7 @@ def _check_shares(metrics: Metrics) -> None:
             raise ValueError(f"{key} is not a share")
 
 
-class Result(Record):
+class Result(Record, frozen=True, kw_only=True):
     """result.json: what a finished run came to."""
 
     name: Name
@@ -378,13 +378,13 @@ def _check_settings(value: Any) -> None:
 Row = dict[str, float]
 
 
-def metrics_text(rows: Iterable[Mapping[str, float]]) -> str:
+def metrics_text(rows: Sequence[Mapping[str, float]]) -> str:
     """Return the text of a metrics.csv: a column a metric, an empty cell where a step has none, and the checksum."""
     names = dict.fromkeys(name for row in rows for name in row)
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     columns = ["step", *sorted(names.keys() - {"step"})]
-    lines = [[row.get(name, "") for name in columns] for row in rows]
+    lines: list[list[Any]] = [[row.get(name, "") for name in columns] for row in rows]
     writer.writerows([[*line, ""] for line in [columns, *lines]])
     digest = hashlib.sha256(text.getvalue().encode()).hexdigest()
     head, end, rest = text.getvalue().partition("\r\n")
