@@ -23,8 +23,9 @@ COLUMNS = (
 
 def show(title: str, figures: dict[str, dict[str, Any]]) -> None:
     """Print a row a contender, and a column for whatever was measured of any."""
-    from rich.console import Console
     from rich.table import Table
+
+    from zoo import escape
 
     table = Table(title=title, title_justify="left")
     table.add_column("")
@@ -33,7 +34,7 @@ def show(title: str, figures: dict[str, dict[str, Any]]) -> None:
         table.add_column(heading, justify="right")
     for name, row in figures.items():
         table.add_row(name, *(form.format(row[key]) if key in row else "" for _, key, form in columns))
-    Console().print(table)
+    escape.console().print(table)
 
 
 @command("benchmark")

@@ -80,11 +80,13 @@ def _relative(value: Any) -> Any:
 
 def kept_runs(belongs: Callable[[dict[str, Any]], bool]) -> dict[str, list[dict[str, Any]]]:
     """Give the kept results that belong together, by the name of their runs."""
+    from zoo import escape
     from zoo.records import read_result
 
     runs: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for file in sorted(RESULTS.glob("*_seed*.json")):
         result = read_result(file)
+        result |= {key: escape.code(result[key]) for key in ("name", "net", "data", "device", "precision", "commit")}
         if belongs(result):
             runs[result["name"]].append(result)
     return runs
@@ -249,6 +251,7 @@ def draw_compression(path: Path) -> None:
     """Draw test accuracy against bytes, a point a run name of packed files, and a line where the dense net is."""
     from matplotlib.figure import Figure
 
+    from zoo import escape
     from zoo.compare.pictures import as_svg
     from zoo.files import replacing
 
@@ -263,7 +266,7 @@ def draw_compression(path: Path) -> None:
         sizes, means, spreads = zip(*sorted(points), strict=True)
         axes.errorbar(sizes, means, spreads, marker="o", capsize=3, label="decoded file")
         axes.axhline(100 * mean_accuracy(dense_runs(net, data)), color="grey", linestyle="--", label="dense net")
-        axes.set_title(f"{net}, {data}", loc="left", fontsize="medium")
+        axes.set_title(escape.label(f"{net}, {data}"), loc="left", fontsize="medium")
         axes.set_xlabel("kB on the disk")
         axes.set_ylabel("test accuracy, %")
         axes.legend(fontsize="small")

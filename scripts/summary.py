@@ -40,8 +40,9 @@ HEAD_OF_TABLE = (
 
 def print_layers(layers: "list[Layer]", title: str, all_layers: bool) -> None:
     """Print one row a layer, and the sums; without `all_layers` not those that hold nothing and keep the shape."""
-    from rich.console import Console
     from rich.table import Table
+
+    from zoo import escape
 
     table = Table(title=title)
     for column in ("layer", "kind", "window"):
@@ -63,7 +64,7 @@ def print_layers(layers: "list[Layer]", title: str, all_layers: bool) -> None:
     table.add_section()
     sums = (sum(layer.params for layer in layers), sum(layer.macs for layer in layers))
     table.add_row("all", "", "", "", *(f"{n:,}" for n in sums), style="bold")
-    console = Console()
+    console = escape.console()
     console.print(table)
     memory = sum(layer.activation_bytes for layer in layers)
     console.print(

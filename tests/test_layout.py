@@ -10,9 +10,10 @@ ROOT = Path(__file__).parent.parent
 ZOO = ROOT / "zoo"
 
 # room: the rooms it may import beside itself. GROUND is what all but the nets stand on; those know ranges only.
-GROUND = {"errors", "files", "memory", "ranges", "ranks", "records"}
+GROUND = {"errors", "escape", "files", "memory", "ranges", "ranks", "records"}
 ARROWS = {
     "errors": set(),
+    "escape": set(),
     "files": {"errors"},
     "records": {"errors", "files"},
     "ranges": {"errors"},

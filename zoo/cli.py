@@ -22,7 +22,7 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
-from zoo import memory, ranks, settings
+from zoo import escape, memory, ranks, settings
 from zoo.errors import BadInput, Interrupted, ZooError, choices, reason
 
 # Has torch take large tensors in huge pages, since faults of small ones are a twentieth of ResNet-20's time on a CPU.
@@ -197,7 +197,7 @@ def _is_bug(error: OmegaConfBaseException) -> bool:
 
 def _say(sentence: str, code: int, lost: bool = False) -> int:
     """Print a sentence once: the first process what all would say, and zoo.launch or torchrun what one has left."""
-    sentence = " ".join(sentence.split())
+    sentence = escape.line(" ".join(sentence.split()))
     has_left = ranks.LastWords(sentence, code, lost).leave()
     is_first = ranks.rank() == 0 and not (has_left and ranks.FOLDER in os.environ)
     if is_first or (ranks.are_connected() and not has_left):

@@ -14,6 +14,7 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
+from zoo import escape
 from zoo.checkpoint import PRODUCT, Product, save_product
 from zoo.compress.quantize import program_of
 from zoo.compress.recipe import in_integers
@@ -169,7 +170,8 @@ def export(product: Product, names: list[str], folder: Path, cfg: DictConfig) ->
     if folder.resolve() == product.path.resolve().parent:
         record(folder, rows)
     show(f"{net_name} on {data_name}, {before.accuracy:.2%} before", rows)
-    print(f"Written     {', '.join([*itertools.chain(*(row.files for row in rows)), EXPORTS])} in {folder}")
+    files = ", ".join([*itertools.chain(*(row.files for row in rows)), EXPORTS])
+    print(escape.line(f"Written     {files} in {folder}"))
     refused = [
         f"format={name} is refused, and its file removed: {row.reason}"
         for name, row in zip(names, rows, strict=True)

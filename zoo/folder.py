@@ -16,7 +16,7 @@ import lightning
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from zoo import ranks
+from zoo import escape, ranks
 from zoo.build import check
 from zoo.catalogue import matches, wants_of_data
 from zoo.errors import BadInput, choices
@@ -250,9 +250,10 @@ def _logging_to(folder: Path) -> Iterator[None]:
     rank = ranks.rank()
     file = open_file(folder / (f"log_{rank}.txt" if rank else "log.txt"), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     to_file = logging.StreamHandler(os.fdopen(file, "a", encoding="utf-8"))
-    to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    to_file.setFormatter(escape.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     to_console = logging.StreamHandler()
     to_console.setLevel(logging.INFO)
+    to_console.setFormatter(escape.Formatter())
     log.setLevel(logging.DEBUG)
     log.handlers, log.propagate = [to_file] if rank else [to_console, to_file], False
     others = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "py.warnings")]

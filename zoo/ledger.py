@@ -5,8 +5,9 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
+
+from zoo import escape
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -102,7 +103,7 @@ def show_ledger(ledger: Ledger, title: str) -> None:
         table.add_row(name, *[""] * 5, f"{size:,}")
     table.add_section()
     table.add_row("the file", *[""] * 5, f"{ledger.size_bytes:,}", f"{ledger.ratio:.1f}", style="bold")
-    Console(highlight=False).print(table)
+    escape.console().print(table)
 
 
 def _cells(row: Row) -> Sequence[str]:
@@ -129,7 +130,7 @@ def draw_ledger(ledger: Ledger, title: str) -> "Figure":
         large = sorted(layers, key=lambda row: row.coded)[-MOST_DRAWN:]
         small = [row for row in layers if row not in large]
         layers = [*(row for row in layers if row in large), _sum(f"{len(small)} others", small)]
-    names = [*(row.name for row in layers), "the rest"]
+    names = [*(escape.label(row.name) for row in layers), "the rest"]
     figure = Figure(figsize=(9, 1.8 + 0.3 * len(names)), layout="constrained")
     axes = figure.add_subplot()
     places = list(range(len(layers)))
@@ -151,6 +152,7 @@ def draw_ledger(ledger: Ledger, title: str) -> "Figure":
     axes.set(xlabel="kB in the file", xlim=(0, 1.2 * most))
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
+    title = escape.label(title)
     axes.set_title(
         f"{title}: {ledger.size_bytes / 1e3:,.1f} kB, {ledger.ratio:.1f} times smaller than fp32", loc="left"
     )

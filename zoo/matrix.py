@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
-from zoo import report
+from zoo import escape, report
 from zoo.callbacks.loggers import TensorBoard
 from zoo.proof import Proof
 from zoo.records import read_result, write_result
@@ -81,7 +80,7 @@ def show(title: str, rows: Sequence[Row]) -> None:
             size, off = number(row.proof.size_bytes / 1e3), f"{row.proof.largest_difference:.1g}"
             figures = [size, f"{row.proof.accuracy:.2%}", off, *times, number(row.proof.peak_bytes / 1e6)]
         table.add_row(row.format, row.precision, row.runtime, *figures)
-    console = Console(highlight=False)
+    console = escape.console()
     console.print(table)
     console.print(
         "off by: the largest difference of a logit; ms: median/95th percentile of a batch; MB: peak memory",

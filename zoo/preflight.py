@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from torch import Tensor, nn
 
+from zoo import escape
 from zoo.data.decoding import ImageFiles
 from zoo.data.images import ImageData
 from zoo.data.module import ResidentData
@@ -96,9 +97,9 @@ def report(verdicts: Sequence[Verdict]) -> None:
         table.add_column(column)
     colours = {"pass": "green", "look": "cyan", "warn": "yellow", "fail": "red", "skip": "dim"}
     for verdict in verdicts:
-        table.add_row(verdict.name, f"[{colours[verdict.state]}]{verdict.state}[/]", verdict.sentence)
+        table.add_row(verdict.name, Text(verdict.state, colours[verdict.state]), verdict.sentence)
         log.debug("preflight, %s: %s. %s", verdict.name, verdict.state, verdict.sentence)
-    Console(highlight=False).print(table)
+    escape.console().print(table)
     if verdicts[-1].state == "fail":
         raise BadInput(f"preflight, {verdicts[-1].name}: {verdicts[-1].sentence}")
 
@@ -363,7 +364,7 @@ def draw_examples(images: Tensor, names: Sequence[str]) -> "Figure":
         axes.axis("off")
     for axes, image, name in zip(figure.axes, images.clamp(0, 1), names, strict=False):
         axes.imshow(image.permute(1, 2, 0), cmap="gray", vmin=0, vmax=1)
-        axes.set_title(name if len(name) <= 20 else f"{name[:19]}…", fontsize=9)
+        axes.set_title(escape.label(escape.shortened(name, 20)), fontsize=9)
     return figure
 
 

@@ -13,7 +13,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -378,7 +378,7 @@ def _check_settings(value: Any) -> None:
 Row = dict[str, float]
 
 
-def metrics_text(rows: Iterable[Mapping[str, float]]) -> str:
+def metrics_text(rows: Sequence[Mapping[str, float]]) -> str:
     """Return the text of a metrics.csv: a column a metric, an empty cell where a step has none, and the checksum."""
     names = dict.fromkeys(name for row in rows for name in row)
     text = io.StringIO(newline="")

@@ -12,8 +12,10 @@ from omegaconf import DictConfig, OmegaConf
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from torch import Tensor, nn
 
+from zoo import escape
 from zoo.files import replacing, write_json, write_text
 from zoo.measure.accuracy import has_nan, is_right
 from zoo.measure.counts import count_parameters
@@ -31,18 +33,19 @@ ROWS = (
 )
 LIMITS = ("limit_train_batches", "limit_val_batches", "limit_test_batches", "overfit_batches")  # of the trainer
 WORST_SHOWN = 10
+MOST_LETTERS = 30  # of a class in a picture
 MOST_CLASSES_DRAWN = 30  # more rows than this do not fit a screen
 
 
 def announce(folder: Path, cfg: DictConfig, net: nn.Module) -> None:
     """Say what is about to be trained, and where it can be watched."""
     params = count_parameters(net)
-    console = Console(highlight=False)
-    console.print(
-        f"[bold]{cfg.choices.model}[/] on [bold]{cfg.choices.data}[/], {params:,} parameters, seed {cfg.seed}"
-    )
+    console = escape.console()
+    model, data = ((escape.line(cfg.choices[group]), "bold") for group in ("model", "data"))
+    console.print(Text.assemble(model, " on ", data, f", {params:,} parameters, seed {cfg.seed}"))
     console.print(f"Run folder  {folder}", soft_wrap=True)
-    console.print(f"TensorBoard tensorboard --logdir {cfg.runs}   then open http://localhost:6006\n", soft_wrap=True)
+    console.print(f"TensorBoard tensorboard --logdir {cfg.runs}   then open http://localhost:6006", soft_wrap=True)
+    console.print()
 
 
 def show_result(result: dict[str, Any]) -> None:
@@ -58,7 +61,7 @@ def show_result(result: dict[str, Any]) -> None:
             continue
         cells = [written(result[s][key], form) if key in result[s] else "–" for s in ("validation", "test")]
         table.add_row(label, *cells)
-    console = Console(highlight=False)
+    console = escape.console()
     sample = "pair" if "wer" in result["test"] else "image"
     console.print()
     console.print(table)
@@ -92,7 +95,7 @@ def short_names(settings: dict[str, Any]) -> dict[str, str | float]:
     last = {key: key.rpartition(".")[2] for key in settings}
     num = Counter(last.values())
     return {
-        last[key] if num[last[key]] == 1 else key: value if isinstance(value, int | float) else str(value)
+        last[key] if num[last[key]] == 1 else key: value if isinstance(value, int | float) else escape.line(value)
         for key, value in settings.items()
         if value is not None and not isinstance(value, dict)
     }
@@ -158,7 +161,7 @@ def written(value: float | None, form: str) -> str:
 
 def show_evaluation(evaluation: dict[str, Any]) -> None:
     """Print the summary and the table of classes, the worst recalled first, or of what was written worst."""
-    console = Console(highlight=False)
+    console = escape.console()
     if "wer" in evaluation:
         _show_writing(console, evaluation)
         return
@@ -210,13 +213,14 @@ def write_evaluation(folder: Path, evaluation: dict[str, Any], ending: str = "")
         other = f"worst{ending}.tsv"
         lines = [(row["source"], str(row["edits"]), row["written"], *row["references"]) for row in evaluation["worst"]]
         heading = ("source", "edits", "written", "references")
-        write_text(folder / other, "".join("\t".join(line) + "\n" for line in (heading, *lines)))
+        rows = ["\t".join(map(escape.cell, line)) + "\n" for line in (heading, *lines)]
+        write_text(folder / other, "".join(rows))
     else:
         other = f"confusion_matrix{ending}.png"
         figure = draw_confusion(evaluation["confusion_matrix"], list(evaluation["classes"]), evaluation["num_nan"])
         with replacing(folder / other) as content:
             figure.savefig(content, format="png", dpi=150)
-    Console(highlight=False).print(f"Written     {folder}/{name} and {other}", soft_wrap=True)
+    escape.console().print(f"Written     {folder}/{name} and {other}", soft_wrap=True)
 
 
 def show_predictions(predictions: Iterable[tuple[str, Sequence[tuple[str, float]]]]) -> None:
@@ -224,7 +228,7 @@ def show_predictions(predictions: Iterable[tuple[str, Sequence[tuple[str, float]
     for asked, found in predictions:
         name = os.fsencode(asked).decode(errors="backslashreplace")  # of a file, which need not be UTF-8
         for i, (what, probability) in enumerate(found):
-            print(f"{' ' * len(name) if i else name}  {probability:6.1%}  {what}", flush=True)
+            print(escape.line(f"{' ' * len(name) if i else name}  {probability:6.1%}  {what}"), flush=True)
 
 
 def draw_confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], num_nan: int = 0) -> "Figure":
@@ -247,8 +251,9 @@ def draw_confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], num_
     axes.set_title(f"Confusion matrix, % of each true class (accuracy {accuracy:.2%})", loc="left")
     figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
     if len(classes) <= MOST_CLASSES_DRAWN:
-        axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
-        axes.set_yticks(range(len(classes)), classes)
+        names = [escape.label(escape.shortened(name, MOST_LETTERS)) for name in classes]
+        axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
+        axes.set_yticks(range(len(names)), names)
         for i, j in (share >= 0.0005).nonzero().tolist():
             colour = "white" if share[i, j] > 0.4 else "black"
             axes.text(j, i, f"{100 * share[i, j]:.1f}", ha="center", va="center", color=colour, fontsize=8)
@@ -257,7 +262,7 @@ def draw_confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], num_
 
 def write_sensitivity(folder: Path, reference: float, curves: dict[str, dict[str, list[tuple[float, float]]]]) -> None:
     """Print and draw the accuracy that pruning and sharing leave of each layer by itself; a file for each, too."""
-    console = Console(highlight=False)
+    console = escape.console()
     for what, of_layers in curves.items():
         title = f"accuracy in % with {what} of one layer changed; {reference:.2%} with none"
         table = Table(title=title, title_justify="left", box=box.SIMPLE, padding=(0, 0, 0, 1))
@@ -285,7 +290,7 @@ def draw_sensitivity(reference: float, curves: dict[str, dict[str, list[tuple[fl
             colour = colormaps["turbo"](0.05 + 0.9 * i / max(1, len(of_layers) - 1))
             levels, accuracies = zip(*curve, strict=True)
             places = range(len(levels))  # evenly, since it is the last levels that tell
-            label = name.removesuffix(".weight")
+            label = escape.label(name.removesuffix(".weight"))
             axes.plot(places, [100 * a for a in accuracies], marker="o", markersize=3, color=colour, label=label)
         axes.axhline(100 * reference, color="black", linewidth=0.8, linestyle="--")
         axes.set_xticks(places, [f"{level:g}" for level in levels])

@@ -1,13 +1,16 @@
 import csv
 
+import pytest
 from conftest import scalars
 
 from zoo.callbacks.loggers import MetricsCSV, TensorBoard
+from zoo.errors import BadInput
 
 
 def rows(folder):
     with open(folder / "metrics.csv", newline="") as file:
-        return list(csv.DictReader(file))
+        found = list(csv.DictReader(file))
+    return [{name: cell for name, cell in row.items() if not name.startswith("sha256:")} for row in found]
 
 
 def test_metrics_of_a_step_share_a_row_and_new_columns_may_come_late(tmp_path):
@@ -31,6 +34,15 @@ def test_a_resumed_file_drops_what_lies_beyond_the_checkpoint_and_keeps_the_rest
     second.log_metrics({"train/loss": 0.5}, step=29)
     second.finalize("success")
     assert [(r["step"], r["train/loss"]) for r in rows(tmp_path)] == [("9", "9.0"), ("19", "19.0"), ("29", "0.5")]
+
+
+def test_event_files_of_another_name_and_damaged_metrics_are_told_or_passed_over(tmp_path):
+    (tmp_path / "events.out.").touch()
+    (tmp_path / "events.out.tfevents").touch()
+    TensorBoard(tmp_path)
+    (tmp_path / "metrics.csv").write_text("step,train/loss\n9,two\n")
+    with pytest.raises(BadInput, match=r"metrics\.csv is damaged"):
+        MetricsCSV(tmp_path, from_step=20)
 
 
 def test_a_run_resumed_within_a_second_of_its_kill_keeps_all_its_points(tmp_path):

@@ -7,6 +7,7 @@ import lightning
 import torch
 from torch import Tensor
 
+from zoo import escape
 from zoo.callbacks.loggers import boards
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class AttentionMaps(lightning.Callback):
             read, written = data.names(source, target)
             figure = draw_maps(maps.cpu(), read, written, text)
             for board in boards(trainer):
-                board.add_figure(f"attention/{text}", figure, trainer.global_step - 1)
+                board.add_figure(f"attention/{escape.tag(text)}", figure, trainer.global_step - 1)
 
 
 def draw_maps(maps: Tensor, read: Sequence[str], written: Sequence[str], title: str) -> "Figure":
@@ -47,11 +48,11 @@ def draw_maps(maps: Tensor, read: Sequence[str], written: Sequence[str], title: 
     figure = Figure(figsize=(len(maps) * width, height), layout="constrained", dpi=110)
     for i, (axes, shares) in enumerate(zip(figure.subplots(1, len(maps), squeeze=False)[0], maps, strict=True), 1):
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="equal")
-        axes.set_xticks(range(len(read)), read)
-        axes.set_yticks(range(len(written)), written)
+        axes.set_xticks(range(len(read)), map(escape.label, read))
+        axes.set_yticks(range(len(written)), map(escape.label, written))
         axes.set_title(f"decoder layer {i}" if len(maps) > 1 else "attention", fontsize=10)
         axes.set_xlabel("read")
         axes.xaxis.set_ticks_position("top")
     figure.axes[0].set_ylabel("written")
-    figure.suptitle(f"{title}: what each symbol written takes from those read", fontsize=11)
+    figure.suptitle(f"{escape.label(title)}: what each symbol written takes from those read", fontsize=11)
     return figure

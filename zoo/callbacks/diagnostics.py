@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 import lightning
 import torch
 from lightning.pytorch.utilities.seed import isolate_rng
-from rich.console import Console
 from torch import Tensor, nn
 
-from zoo import ranks
+from zoo import escape, ranks
 from zoo.callbacks.loggers import TensorBoard
 from zoo.errors import BadInput, Interrupted, ZooError
 from zoo.files import write_json
@@ -207,9 +206,7 @@ class Diagnostics(lightning.Callback):
             self._show()  # not sooner, since the progress bar would stand below
 
     def _show(self) -> None:
-        Console(highlight=False, markup=False).print(
-            "Diagnostics", *(f"  {one}" for one in self._reading), sep="\n", soft_wrap=True
-        )
+        escape.console().print("Diagnostics", *(f"  {one}" for one in self._reading), sep="\n", soft_wrap=True)
 
     def on_exception(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
@@ -248,7 +245,9 @@ class Diagnostics(lightning.Callback):
             },
         )
         for board in self._boards:
-            board.add_text("diagnostics/reading", "\n".join(f"- {one}" for one in reading), course.num_steps)
+            board.add_text(
+                "diagnostics/reading", "\n".join(f"- {escape.markdown(one)}" for one in reading), course.num_steps
+            )
             if self.epochs:
                 board.add_figure("diagnostics/update_ratio", draw_update_ratios(self.epochs), course.num_steps)
             board.flush()
@@ -319,7 +318,9 @@ def draw_update_ratios(rows: Sequence[Row]) -> "Figure":
     axes = figure.add_subplot()
     for i, name in enumerate(layers):
         points = [(epoch, row["update_ratio"].get(name, math.nan)) for epoch, row in enumerate(rows, 1)]
-        axes.plot(*zip(*points, strict=True), color=_colour(i / max(1, len(layers) - 1)), marker=".", label=name)
+        axes.plot(
+            *zip(*points, strict=True), color=_colour(i / max(1, len(layers) - 1)), marker=".", label=escape.label(name)
+        )
     axes.axhline(RULE_OF_THUMB, color="black", linestyle="--", label="rule of thumb, 0.001")
     axes.set(yscale="log", xlabel="epoch", ylabel="update / weight (norms)")
     axes.set_title("How much a step changes each layer, from the first (dark) to the last", loc="left")

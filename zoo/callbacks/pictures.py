@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from zoo import escape
+from zoo.escape import shortened
 from zoo.measure.accuracy import has_nan
 from zoo.report import draw_confusion
 
@@ -33,7 +35,7 @@ def show_predictions(
     if len(mistakes["labels"]):
         board.add_image("test/most confident mistakes", draw_mistakes(classes, **mistakes), step, dataformats="HWC")
     for i, name in enumerate(classes[:MOST_CURVES]):
-        board.add_pr_curve(f"test precision and recall/{name}", labels == i, shares[:, i], step)
+        board.add_pr_curve(f"test precision and recall/{escape.tag(name)}", labels == i, shares[:, i], step)
 
 
 def draw_mistakes(
@@ -50,14 +52,10 @@ def draw_mistakes(
     for i, (image, label, guess, sure) in enumerate(zip(images, labels, predicted, confidence.tolist(), strict=True)):
         x, y = i % COLUMNS * TILE_PX + 5, i // COLUMNS * (TILE_PX + CAPTION_PX) + 5
         sheet.paste(to_pil_image(image).convert("RGB").resize((side, side), Image.Resampling.NEAREST), (x, y))
-        true, taken = shortened(classes[label], 19), shortened(classes[guess], 14)
+        true, taken = (shortened(escape.line(classes[i]), most) for i, most in ((label, 19), (guess, 14)))
         draw.text((x, y + side + 2), true, "black", font)
         draw.text((x, y + side + 4 + FONT_PX), f"{sure:.0%} {taken}", "#c00000", font)
     return torch.from_numpy(np.array(sheet))
-
-
-def shortened(name: str, most: int) -> str:
-    return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
 def thumbnails(images: Tensor) -> Tensor:
@@ -71,7 +69,7 @@ def thumbnails(images: Tensor) -> Tensor:
 def show_embedding(board: "SummaryWriter", classes: Sequence[str], found: dict[str, Tensor]) -> None:
     """Write the projector's files, in place of those of an earlier test: features with class, guess and thumbnail."""
     shutil.rmtree(Path(board.log_dir) / "00000", ignore_errors=True)  # or the writer would say that it is there
-    names = [[classes[i] for i in pair] for pair in zip(found["labels"], found["predicted"], strict=True)]
+    names = [[escape.cell(classes[i]) for i in pair] for pair in zip(found["labels"], found["predicted"], strict=True)]
     board.add_embedding(
         principal_components(found["features"], MOST_DIMENSIONS).double().round(decimals=4),  # fewer digits to write
         metadata=names,

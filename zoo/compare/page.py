@@ -1,7 +1,6 @@
 """A comparison as a person reads it: in the terminal, as Markdown, and as one page that needs no other file."""
 
 import base64
-import html
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 import rich.table
 from rich.console import Console
 
+from zoo import escape
 from zoo.compare.pictures import MOST_DRAWN, as_svg, draw_costs, draw_curves, draw_exports
 from zoo.compare.runs import REPEATS, Comparison, Finished, differing, grouped, mean_and_spread, part_tested, run_of
 from zoo.compare.statistics import Paired, against_best, best_of
@@ -164,9 +164,10 @@ def tables(comparison: Comparison) -> list[Table]:
 
 def show(comparisons: Sequence[Comparison], unfinished: Sequence[Path]) -> None:
     """Print the tables; exported files, and settings of more groups than fit, stand on the page only."""
-    console = Console(highlight=False)
+    console = escape.console()
     for comparison in comparisons:
-        console.print(f"\n[bold]{comparison.title}[/]")
+        console.print()
+        console.print(comparison.title, style="bold")
         for table in tables(comparison):
             if table.title in (EXPORTS, DIFFERENCES) and len(table.columns) > MOST_COLUMNS:
                 continue
@@ -198,8 +199,8 @@ def write(out: Path, comparisons: Sequence[Comparison], unfinished: Sequence[Pat
     out.mkdir(parents=True, exist_ok=True)
     page, text = ["<h1>Comparison of runs</h1>"], ["# Comparison of runs"]
     for i, comparison in enumerate(comparisons):
-        page.append(f"<h2>{html.escape(comparison.title)}</h2>")
-        text.append(f"## {comparison.title}")
+        page.append(f"<h2>{escape.html(comparison.title)}</h2>")
+        text.append(f"## {escape.markdown(comparison.title)}")
         for table in tables(comparison):
             page.append(_as_html(table))
             text.append(_as_markdown(table))
@@ -212,15 +213,15 @@ def write(out: Path, comparisons: Sequence[Comparison], unfinished: Sequence[Pat
                     source = f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
                     page.append(f'<h3>{title}</h3>\n<p>{about}</p>\n<img alt="{title}" src="{source}">')
                     text.append(f"### {title}\n\n{about}\n\n![{title}]({file})")
-    page.append(f"<p>{html.escape(_left_out(unfinished))}</p>")
-    text.append(_left_out(unfinished))
+    page.append(f"<p>{escape.html(_left_out(unfinished))}</p>")
+    text.append(escape.markdown(_left_out(unfinished)))
     head = f'<meta charset="utf-8">\n<title>Comparison of runs</title>\n<style>{CSS}</style>'
     body = "\n".join(page)
     write_text(
         out / PAGE, f'<!doctype html>\n<html lang="en">\n<head>{head}</head>\n<body>\n{body}\n</body>\n</html>\n'
     )
     write_text(out / TEXT, "\n\n".join(text).strip() + "\n")
-    Console(highlight=False).print(f"Written     {out / PAGE} and {TEXT}", soft_wrap=True)
+    escape.console().print(f"Written     {out / PAGE} and {TEXT}", soft_wrap=True)
 
 
 # Each under its table, with the name of its file.
@@ -252,23 +253,23 @@ PICTURES: tuple[tuple[str, str, str, str, Callable[[Comparison], Any]], ...] = (
 def _as_html(table: Table) -> str:
     def row(cells: Sequence[str], tag: str) -> str:
         kinds = [' class="text"' if column in table.text else "" for column in table.columns]
-        inner = "".join(f"<{tag}{k}>{html.escape(c)}</{tag}>" for k, c in zip(kinds, cells, strict=True))
+        inner = "".join(f"<{tag}{k}>{escape.html(c)}</{tag}>" for k, c in zip(kinds, cells, strict=True))
         return f"<tr>{inner}</tr>"
 
     rows = "\n".join(row(cells, "td") for cells in table.rows)
     return (
-        f"<h3>{table.title}</h3>\n<p>{html.escape(table.about)}</p>\n"
+        f"<h3>{table.title}</h3>\n<p>{escape.html(table.about)}</p>\n"
         f'<div class="wide"><table>\n{row(table.columns, "th")}\n{rows}\n</table></div>'
     )
 
 
 def _as_markdown(table: Table) -> str:
     def row(cells: Sequence[str]) -> str:
-        return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+        return f"| {' | '.join(map(escape.markdown, cells))} |"
 
     rule = "|".join("---" if column in table.text else "---:" for column in table.columns)
     lines = [row(table.columns), f"|{rule}|", *(row(cells) for cells in table.rows)]
-    return f"### {table.title}\n\n{table.about}\n\n" + "\n".join(lines)
+    return f"### {table.title}\n\n{escape.markdown(table.about)}\n\n" + "\n".join(lines)
 
 
 def show_sweep(results: Sequence[dict[str, Any]]) -> None:
@@ -293,4 +294,4 @@ def show_sweep(results: Sequence[dict[str, Any]]) -> None:
             )
         )
     columns = ("", "runs", "validation accuracy", "test accuracy")
-    _print(Console(highlight=False), f"{len(results)} runs", columns, rows, ("",))
+    _print(escape.console(), f"{len(results)} runs", columns, rows, ("",))

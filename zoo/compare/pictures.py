@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from zoo import escape
 from zoo.compare.runs import Comparison, Group, curve
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ def draw_exports(comparison: Comparison) -> "Figure":
     for rank in dict.fromkeys(rank for rank, _ in found if rank < MOST_DRAWN):
         figure.axes[0].scatter([], [], color=f"C{rank}", label=_numbered(rank, comparison.groups[rank]))
     for name, marker in zip(formats, MARKERS, strict=False):
-        figure.axes[0].add_line(Line2D([], [], color="0.3", marker=marker, linestyle="", label=name))
+        figure.axes[0].add_line(Line2D([], [], color="0.3", marker=marker, linestyle="", label=escape.label(name)))
     _legend(figure)
     return figure
 
@@ -143,7 +144,7 @@ def _of_costs(axes: "Axes", what: str, xs: Sequence[float], comparison: Comparis
 
 
 def _numbered(rank: int, group: Group) -> str:
-    return f"{rank + 1}  {group.label}"
+    return escape.label(f"{rank + 1}  {group.label}")
 
 
 def _tidy(axes: "Axes") -> None:

@@ -28,10 +28,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial, Trial, TrialState
-from rich.console import Console
 from rich.table import Table
 
-from zoo import ranks
+from zoo import escape, ranks
 from zoo.errors import BadInput, ZooError, choices, reason
 from zoo.files import check_no_links, locked, open_file
 from zoo.folder import config_of
@@ -50,7 +49,7 @@ PRUNERS: dict[str, Callable[[], optuna.pruners.BasePruner]] = {
 SECONDS_BETWEEN_LOOKS = 0.2
 MOST_SHOWN = 10
 FEWEST_FOR_IMPORTANCE = 10
-console = Console(highlight=False)
+console = escape.console()
 
 
 def search(cfg: DictConfig) -> None:

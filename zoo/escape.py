@@ -1,0 +1,89 @@
+"""Text of others, such as names in files, as each place shows it literally: a function for each place."""
+
+import functools
+import html as html_
+import logging
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+# Control characters, of which a terminal makes commands, and those that turn, hide or break text
+CONTROLS = r"\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff"
+LINE = re.compile(f"[{CONTROLS}]")
+TEXT = re.compile(f"(?![\n\t])[{CONTROLS}]")
+LONGEST_LABEL = 80
+
+
+def _visible(match: re.Match[str]) -> str:
+    return ascii(match.group())[1:-1]
+
+
+def line(text: object) -> str:
+    """Return a text as one line, each control character as Python writes it, such as \\x1b."""
+    return LINE.sub(_visible, str(text))
+
+
+def text(several: object) -> str:
+    """Return a text whose control characters are visible but for ends of lines and tabs."""
+    return TEXT.sub(_visible, str(several))
+
+
+def html(name: object) -> str:
+    """Return a name for a page, inside and outside of quotes."""
+    return html_.escape(line(name))
+
+
+def markdown(name: object) -> str:
+    """Return a name for Markdown, also in the cell of a table."""
+    return re.sub(r"([\\`*\[\]|~$]|(?<!\w)_|_(?!\w))", r"\\\1", html_.escape(line(name), quote=False))
+
+
+def code(name: object) -> str:
+    """Return a name for Markdown between backticks, which it loses, also in the cell of a table."""
+    return line(name).replace("`", "'").replace("|", r"\|")
+
+
+def cell(name: object) -> str:
+    """Return a name for a file of columns, in which no spreadsheet takes it for a formula."""
+    return re.sub(r"^(?=[=+@-].)", "'", line(name))
+
+
+def tag(name: object) -> str:
+    """Return a name for a tag of TensorBoard's, where a slash begins a folder."""
+    return shortened(line(name), LONGEST_LABEL).replace("/", "∕")
+
+
+def label(name: object) -> str:
+    """Return a name for matplotlib, which takes what is between dollars for mathematics."""
+    return shortened(line(name), LONGEST_LABEL).replace("$", r"\$")
+
+
+def shortened(name: str, most: int) -> str:
+    """Return a name of so many characters at most."""
+    return name if len(name) <= most else f"{name[: most - 1]}…"
+
+
+def console(**settings: Any) -> "Console":
+    """Return a console that prints a text as it is, in one line: neither markup, emoji nor control characters count."""
+    return _kind()(highlight=False, markup=False, emoji=False, **settings)
+
+
+@functools.cache
+def _kind() -> Callable[..., "Console"]:
+    from rich.console import Console
+
+    class Plain(Console):
+        def render_str(self, text: str, **settings: Any) -> Any:
+            return super().render_str(line(text), **settings)
+
+    return Plain
+
+
+class Formatter(logging.Formatter):
+    """Format messages of a log without control characters."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return text(super().format(record))
