@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import Any
 
-import lightning.pytorch.callbacks
 import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
@@ -50,7 +49,7 @@ def _is_source(member: Any) -> bool:
 
 
 def _is_augmentation(member: Any) -> bool:
-    return inspect.isclass(member) and "__call__" in vars(member)
+    return inspect.isclass(member) and any("__call__" in vars(base) for base in member.__mro__)
 
 
 # By the place in a config: what its `_target_` may be, and in which package that is defined.
@@ -105,16 +104,29 @@ def _check_target(target: Any, place: str) -> None:
 def check_run(config: Mapping[str, Any], trusted: Sequence[str]) -> None:
     """Raise BadInput unless a run folder's config calls only what the project has, and reads only what is at hand.
 
-    That is what the project's own configs name, optimizers of torch, callbacks of Lightning, and files below the
-    current folder; `trusted` names more packages and places. A config is written by whoever made the folder.
+    That is what the project's own configs name, the optimizers of torch, and files below the current folder; `trusted`
+    names more packages and places. A config is written by whoever made the folder.
     """
     for place, node in config.items():
         if place not in ("model", "data") or not _is_trusted(str(_target_of(node)), trusted):
             _check_part(place, node, trusted)
-    for key, path in _paths_in(config):
-        inside = not path.startswith("~") and PurePath(os.path.abspath(path)).is_relative_to(os.getcwd())
-        if not inside and not any(PurePath(path).is_relative_to(one) for one in trusted):
-            raise BadInput(f"{key}: the run reads '{path}', outside of this folder; allow it by trusted=['{path}']")
+        for key, text in _texts(node, place) if place not in ("runs", "choices") else ():
+            leads_out = text.startswith(("/", "~")) or ".." in PurePath(text).parts
+            inside = PurePath(os.path.abspath(text)).is_relative_to(os.getcwd()) and not text.startswith("~")
+            if leads_out and not inside and not any(PurePath(text).is_relative_to(one) for one in trusted):
+                raise BadInput(f"{key}: the run reads '{text}', outside of this folder; allow it by trusted=['{text}']")
+
+
+def _texts(node: Any, place: str) -> Iterator[tuple[str, str]]:
+    """Yield the texts in a config, each with its key."""
+    if isinstance(node, Mapping):
+        for key, part in node.items():
+            yield from _texts(part, f"{place}.{key}")
+    elif isinstance(node, list):
+        for part in node:
+            yield from _texts(part, place)
+    elif isinstance(node, str):
+        yield place, node
 
 
 def _target_of(node: Any) -> Any:
@@ -146,39 +158,13 @@ def _check_part(place: str, node: Any, trusted: Sequence[str]) -> None:
 
 @functools.cache
 def _usual_targets() -> frozenset[str]:
-    """Return what the project's own configs call, and the optimizers and callbacks that come with the libraries."""
+    """Return what the project's own configs call, and the optimizers of torch."""
     own = {
         target
         for file in CONFIGS.rglob("*.yaml")
         for target in re.findall(r"^\s*_target_: *([\w.]+)", file.read_text(), re.MULTILINE)
     }
-    return frozenset(
-        own
-        | {f"torch.optim.{name}" for name in torch.optim.__all__}
-        | {f"lightning.pytorch.callbacks.{name}" for name in lightning.pytorch.callbacks.__all__}
-    )
-
-
-def _paths_in(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the settings of a run that name a file or a folder which it reads or writes."""
-    data, task = config.get("data") or {}, config.get("task") or {}
-    source = data.get("source")
-    callbacks = config.get("callbacks") or {}
-    found = {
-        "data_root": config.get("data_root"),
-        "data.root": data.get("root"),
-        "data.path": data.get("path"),
-        "data.source.root": source.get("root") if isinstance(source, Mapping) else None,
-        "init_from": config.get("init_from"),
-        "model.pretrained": config["model"].get("pretrained"),
-        **{f"callbacks.{name}.rewind": (node or {}).get("rewind") for name, node in callbacks.items()},
-    }
-    teachers = task.get("teacher") or []
-    for teacher in [teachers] if isinstance(teachers, str) else teachers:
-        yield "task.teacher", str(teacher)
-    for key, path in found.items():
-        if isinstance(path, str):
-            yield key, path
+    return frozenset(own | {f"torch.optim.{name}" for name in torch.optim.__all__})
 
 
 def stored_net(model: Mapping[str, Any]) -> nn.Module:
