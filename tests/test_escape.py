@@ -46,7 +46,7 @@ def test_no_control_character_and_no_markup_reaches_a_terminal(monkeypatch):
         assert shown.count(literal) == 4
 
 
-def test_results_and_evaluations_with_any_names_are_printed(monkeypatch):
+def test_results_and_evaluations_with_any_names_are_printed(monkeypatch, capsys):
     result = {**RESULT, "net": NAME, "folder": f"runs/{NAME}"}
     counts = {"num_samples": 2, "recall": 0.5, "precision": 0.5}
     evaluation = {"accuracy": 0.5, "top5": 1.0, "loss": 1.0, "calibration_error": 0.1, "num_samples": 4, "num_nan": 0}
@@ -54,10 +54,13 @@ def test_results_and_evaluations_with_any_names_are_printed(monkeypatch):
     for show in (
         lambda: report.show_result(result),
         lambda: report.show_evaluation(evaluation),
-        lambda: report.show_predictions({NAME: [(NAME, 0.5)]}),
     ):
         shown = printed(show, monkeypatch)
         assert not set("\x07\u202e") & set(shown)
+    report.show_predictions([(NAME, [(NAME, 0.5)])])
+    shown = capsys.readouterr().out
+    assert not set("\x07\u202e\x1b") & set(shown)
+    assert shown.count(r"\x1b]0;owned") == 2
         assert "[/]:smile:" in shown
 
 
@@ -145,3 +148,12 @@ def test_cells_tags_and_code():
     assert escape.tag("a/b" + "x" * 200) == "a∕b" + "x" * 76 + "…"
     assert escape.code("`a`|b") == r"'a'\|b"
     assert escape.line("zoë 日本 \u200d\udc80") == "zoë 日本 \u200d" + r"\udc80"
+
+
+@pytest.mark.parametrize("name", ["猫", "кошка", "قطة", "ねこ", "🐈", "chat é"])
+def test_pictures_of_names_in_any_script_are_drawn_without_a_missing_glyph(name):
+    """matplotlib warns of a glyph that its fonts lack, and warnings are errors here."""
+    figure = report.draw_confusion([[3, 1], [0, 4]], [name, "other"])
+    figure.savefig(io.BytesIO(), format="png")
+    shown = [one.get_text() for one in figure.axes[0].get_yticklabels()]
+    assert shown[0] in (name, "".join(f"U+{ord(one):04X}" for one in name))

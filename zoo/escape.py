@@ -57,8 +57,43 @@ def tag(name: object) -> str:
 
 
 def label(name: object) -> str:
-    """Return a name for matplotlib, which takes what is between dollars for mathematics."""
-    return shortened(line(name), LONGEST_LABEL).replace("$", r"\$")
+    """Return a name for matplotlib, which takes what is between dollars for mathematics.
+
+    A character that no font of this machine has is written as its number, such as U+732B.
+    """
+    return "".join(map(_drawn, shortened(line(name), LONGEST_LABEL))).replace("$", r"\$")
+
+
+@functools.cache
+def _drawn(character: str) -> str:
+    """Return a character if a font has it, which matplotlib falls back to from now on, or else its number."""
+    import matplotlib
+    from matplotlib import font_manager
+
+    usual = font_manager.FontProperties().get_family()
+    files = [font_manager.findfont(font_manager.FontProperties(family=[family])) for family in usual]
+    if any(_has(file, character) for file in files):
+        return character
+    for font in font_manager.fontManager.ttflist:
+        if not font.name.startswith("Last Resort") and _has(font.fname, character):  # whose glyphs are all boxes
+            matplotlib.rcParams["font.family"] = [*usual, font.name]
+            return character
+    return _number(character)
+
+
+def spelled(name: object, font: str) -> str:
+    """Return a name as it can be drawn with one font, the file of which is given."""
+    return "".join(one if _has(font, one) else _number(one) for one in line(name))
+
+
+def _has(font: str, character: str) -> bool:
+    from matplotlib import font_manager
+
+    return bool(font_manager.get_font(font).get_char_index(ord(character)))
+
+
+def _number(character: str) -> str:
+    return f"U+{ord(character):04X}"
 
 
 def shortened(name: str, most: int) -> str:

@@ -54,7 +54,8 @@ def show_result(result: dict[str, Any]) -> None:
     table.add_column("")
     for split in ("validation", "test"):
         which = {"validation": "val", "test": "test"}[split]
-        num, size = result["num_samples"][which], result["split_sizes"][which]
+        num = result["num_samples"][which]
+        size = result.get("split_sizes", result["num_samples"])[which]
         table.add_column(f"{split} ({num:,})" if num == size else f"{split} ({num:,} of {size:,})", justify="right")
     for label, key, form in ROWS:
         if key not in result["test"]:

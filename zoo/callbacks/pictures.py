@@ -43,16 +43,18 @@ def draw_mistakes(
 ) -> Tensor:
     """Draw images (N, C, S, S), uint8, with what each is and what it was taken for below: (height, width, 3)."""
     import numpy as np
+    from matplotlib.font_manager import FontProperties, findfont
     from PIL import Image, ImageDraw, ImageFont
     from torchvision.transforms.functional import to_pil_image
 
-    rows, font = -(-len(images) // COLUMNS), ImageFont.load_default(FONT_PX)
+    file = findfont(FontProperties())
+    rows, font = -(-len(images) // COLUMNS), ImageFont.truetype(file, FONT_PX)
     sheet = Image.new("RGB", (COLUMNS * TILE_PX, rows * (TILE_PX + CAPTION_PX)), "white")
     draw, side = ImageDraw.Draw(sheet), TILE_PX - 10
     for i, (image, label, guess, sure) in enumerate(zip(images, labels, predicted, confidence.tolist(), strict=True)):
         x, y = i % COLUMNS * TILE_PX + 5, i // COLUMNS * (TILE_PX + CAPTION_PX) + 5
         sheet.paste(to_pil_image(image).convert("RGB").resize((side, side), Image.Resampling.NEAREST), (x, y))
-        true, taken = (shortened(escape.line(classes[i]), most) for i, most in ((label, 19), (guess, 14)))
+        true, taken = (shortened(escape.spelled(classes[i], file), most) for i, most in ((label, 19), (guess, 14)))
         draw.text((x, y + side + 2), true, "black", font)
         draw.text((x, y + side + 4 + FONT_PX), f"{sure:.0%} {taken}", "#c00000", font)
     return torch.from_numpy(np.array(sheet))
