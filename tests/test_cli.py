@@ -38,7 +38,6 @@ from zoo.errors import BadInput
         (["trainer.precision=bf61-mixed"], "trainer.precision: expected", "bf16-mixed"),
         (["trainer.precision=16-true"], "trainer.precision: expected", "16-mixed"),
         (["trainer.precision=bf16-true", "callbacks=ema"], "trainer.precision=bf16-true", "bf16-mixed will do"),
-        (["trainer.precision=bf16-true", "trainer=smoke", "model=alexnet_2012"], "precision=bf16-true", "BFloat16"),
         (["trainer.accelerator=gppu"], "gppu", "cuda"),
         (["schedule.warmup=much"], "schedule.warmup: expected", "number"),
         (["callbacks=ema", "callbacks.ema.decay=2"], "decay: expected", "below 1"),

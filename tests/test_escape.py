@@ -57,11 +57,11 @@ def test_results_and_evaluations_with_any_names_are_printed(monkeypatch, capsys)
     ):
         shown = printed(show, monkeypatch)
         assert not set("\x07\u202e") & set(shown)
+        assert "[/]:smile:" in shown
     report.show_predictions([(NAME, [(NAME, 0.5)])])
     shown = capsys.readouterr().out
     assert not set("\x07\u202e\x1b") & set(shown)
-    assert shown.count(r"\x1b]0;owned") == 2
-        assert "[/]:smile:" in shown
+    assert shown.count(r"\x1b]0;owned") == shown.count("[/]:smile:") == 2
 
 
 @pytest.mark.parametrize("name", [NAME, "$", "$a$ $b$", r"\$\frac{", "a_b^c"])

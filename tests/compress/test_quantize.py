@@ -261,11 +261,6 @@ def test_a_layer_that_int8_ruins_stays_in_floats_and_no_other(tmp_path):
     kinds = {name: tensor.dtype for name, tensor in product.weights.items() if name.endswith(".weight")}
     assert kinds == {f"layers.{i}.weight": torch.float32 if i == 1 else torch.int8 for i in (1, 3, 5)}
 
-    product = read_product(path.rename(tmp_path / "again.safetensors"))
-    for setting in ({"max_drop": -1}, {"max_drop": "some"}, {"num_batches": 0}, {"num_batches": "all"}):
-        with pytest.raises(BadInput, match=r"(max_drop=(-1|some) is in points)|(num_batches=(0|all) was asked)"):
-            ptq_int8(product, (images[:1].to("meta"),), [], measure, **setting)
-
 
 def all_tensors(net):
     return {name: tensor.clone() for name, tensor in net.state_dict().items()}
@@ -393,9 +388,9 @@ def test_killed_while_ranges_are_held_it_ends_as_if_it_had_not_been(command, pro
         (["model.freeze=backbone"], "model.freeze does not go with compress=qat_int8"),
         (["trainer.precision=bf16-true"], "bf16-mixed will do"),
         (["callbacks=ema"], "callbacks=ema averages away"),
-        (["compress.freeze_norms=0.9"], "none before its predecessor"),
+        (["compress.freeze_norms=0.9"], "none before the one it follows"),
         (["compress.before_fit.int8.float_layers=[features.1]"], "is named 'features.1'"),
-        (["trainer.max_epochs=0"], "trainer.max_epochs=0 was asked for"),
+        (["trainer.max_epochs=0"], "trainer.max_epochs: expected"),
         (["compress.before_fit.int8=null"], "convert_int8 is for a net of compress=qat_int8"),
     ],
 )
@@ -432,8 +427,8 @@ def test_compression_that_does_not_fit_the_net_is_refused_before_anything_is_tra
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        (["compress=ptq_int8"], "init_from=None was asked for"),
-        (["compress=prune_channels"], "trainer.max_epochs=0 was asked for"),
+        (["compress=ptq_int8"], "init_from: expected"),
+        (["compress=prune_channels"], "trainer.max_epochs: expected"),
         (["compress=ptq_int8", "compress.after_fit.int8.batches=3", "init_from=x"], "batches"),
     ],
 )
