@@ -3,21 +3,27 @@
 FILE is a model.safetensors, a packed or an exported file; `checkpoint=FILE` says the same.
 """
 
-from omegaconf import DictConfig, OmegaConf
+from hydra.core.override_parser.types import Quote, QuotedString
+from omegaconf import DictConfig
 
 from zoo.cli import command, words_as
 
 ENDINGS = (".safetensors", ".zoo", ".onnx", ".pt2")
 
 
-@command("predict", reword=words_as("inputs"))
+def _reworded(arguments: list[str]) -> list[str]:
+    """Take the first word for the checkpoint, where it is such a file, and all others for inputs."""
+    if arguments and arguments[0].endswith(ENDINGS) and "=" not in arguments[0]:
+        arguments = [f"checkpoint={QuotedString(arguments[0], Quote.single).with_quotes()}", *arguments[1:]]
+    return words_as("inputs")(arguments)
+
+
+@command("predict", reword=_reworded)
 def main(cfg: DictConfig) -> None:
     from zoo import evaluation, prediction, report
     from zoo.errors import BadInput
 
     inputs = [str(one) for one in cfg.inputs]
-    if OmegaConf.is_missing(cfg, "checkpoint") and inputs and inputs[0].endswith(ENDINGS):
-        cfg.checkpoint = inputs.pop(0)
     if not inputs:
         raise BadInput("there is nothing to predict of; name files of images, or texts for a net that writes")
     file = evaluation.read(cfg.checkpoint)

@@ -75,7 +75,7 @@ def test_what_cannot_be_predicted_is_refused_in_one_sentence(command, teacher, p
         (["*.bmp"], ["*.bmp", "no such file"]),
         (["empty"], ["empty", "no picture"]),
         (["model.bin"], ["model.bin", "cannot be read as an image"]),
-        (["0.png", "top=0"], ["top=0", "at least 1"]),
+        (["0.png", "top=0"], ["top: expected", "at least 1"]),
     ):
         outcome = command("scripts/predict", f"checkpoint={teacher}", *inputs)
         assert outcome.code == 2

@@ -145,4 +145,4 @@ def test_checks_that_do_not_apply_to_sequences_say_so(command, only_run):
 
 
 def test_preflight_is_true_or_false(command):
-    assert "preflight=maybe" in command("train", "preflight=maybe").sentence
+    assert "preflight: expected true or false" in command("train", "preflight=maybe").sentence

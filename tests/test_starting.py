@@ -5,7 +5,7 @@ import json
 import pytest
 import yaml
 from conftest import compose_run
-from omegaconf import OmegaConf
+from small import facts_of
 
 from zoo.checkpoint import save_product
 from zoo.errors import BadInput
@@ -21,10 +21,10 @@ def file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def write(*overrides, **changes):
-        config = OmegaConf.to_container(compose_run(*overrides, "seed=7"))
+        facts = facts_of(compose_run(*overrides, "seed=7"))
         chosen = {key: value for key, _, value in (one.partition("=") for one in overrides) if "." not in key}
-        config["choices"] = {"model": "lenet5", "data": "mnist_5k"} | chosen
-        save_product(tmp_path / FILE, LeNet5().state_dict(), {"config": config | changes, "recipe": []})
+        facts["config"]["choices"] = {"model": "lenet5", "data": "mnist_5k"} | chosen
+        save_product(tmp_path / FILE, LeNet5().state_dict(), {**facts, "config": facts["config"] | changes})
         return f"init_from={FILE}"
 
     return write
@@ -43,7 +43,7 @@ def test_net_and_data_are_the_files_with_their_settings(file, capsys):
     cfg = settings(with_those_of_file([start, "seed=3", "optim.lr=0.1"]))
     assert cfg.model._target_ == "zoo.models.resnet.ResNet"
     assert (cfg.model.depths, cfg.model.init) == ([1, 1, 1], "paper")
-    assert (cfg.data.source.dataset, cfg.data.source.root) == ("FashionMNIST", "else where")
+    assert (cfg.data.source.dataset, cfg.data.source.root) == ("FashionMNIST", "data")
     assert (cfg.data.num_validation, cfg.data.augment.flip) == (60, None)
     assert cfg.data.mix._target_ == "zoo.data.mix.CutMix"
     assert (cfg.seed, cfg.data.seed, cfg.optim.lr) == (3, 3, 0.1)

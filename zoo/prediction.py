@@ -56,7 +56,7 @@ def _of_images(
         for path, named, likely in zip(images, best.tolist(), shares.tolist(), strict=True):
             yield path, [(classes[i], share) for i, share in zip(named, likely, strict=True)]
     if unreadable:
-        raise BadInput(f"{unreadable[0]}" + (f"; and so with {len(unreadable) - 1} more" if unreadable[1:] else ""))
+        raise BadInput("; ".join(map(str, unreadable)))
 
 
 def files_of(inputs: Sequence[str]) -> list[str]:

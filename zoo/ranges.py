@@ -47,8 +47,9 @@ class PlainName:
     """Refuse what is not the name of one visible folder, such as `..`, `a/b`, or a text with a line break."""
 
     def holds(self, value: Any) -> bool:
-        text = str(value)
-        return bool(text.strip()) and text.isprintable() and "/" not in text and not text.startswith(".")
+        text = str(value)  # of 7 and nan, too, which the command line takes for numbers
+        is_word = isinstance(value, str | int | float) and not isinstance(value, bool) and bool(text.strip())
+        return is_word and text.isprintable() and "/" not in text and not text.startswith(".")
 
     def __str__(self) -> str:
         return "the name of a folder, without slashes and without a dot in front"

@@ -19,7 +19,7 @@ class Train:
     trainer: Group
     callbacks: Group
     compress: Group
-    name: Annotated[str | int | float, PlainName()]
+    name: Annotated[Any, PlainName()]
     seed: Annotated[int, Range(0, 2**32 - 1)]
     runs: Text
     data_root: Text

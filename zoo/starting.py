@@ -15,6 +15,7 @@ from zoo.errors import BadInput
 
 # Settings of a net and its data that are not the file's to say: how weights start, and what only the data know.
 OTHERS = ("model.init", "model.pretrained", "model.freeze", "num_classes", "num_source_tokens", "num_target_tokens")
+PLACES = ("root", "path", "download", "num_workers")  # which are the person's to say, whatever a file does
 
 GROUPS = ("model", "data")
 
@@ -45,10 +46,8 @@ def with_those_of_file(arguments: list[str]) -> list[str]:
     with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
         usual = hydra.compose("train", taken)
     theirs = {group: config[group] for group in groups}
-    if "data" in groups:
-        theirs["data_root"] = config["data_root"]
     for key, value in _changed(theirs, usual):
-        if key not in OTHERS and key.rpartition(".")[2] not in OTHERS and not _is_said(key, given):
+        if key not in OTHERS and key.rpartition(".")[2] not in (*OTHERS, *PLACES) and not _is_said(key, given):
             taken.append(f"++{key}={_word(value)}")
     if ranks.rank() == 0:
         print(f"Taken from {file}: {' '.join(one.lstrip('+') for one in taken)}")

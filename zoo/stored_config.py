@@ -67,6 +67,9 @@ def check_stored(node: Any, place: str) -> None:
     if not isinstance(node, Mapping) or "_target_" not in node:
         raise BadInput(f"config.{place} of the file must be a mapping with a _target_, got {str(node)[:80]}")
     _check(node, place)
+    for key in ("train", "test") if place == "data" else ():
+        if isinstance(name := node.get(key), str) and not _is_below(name):
+            raise BadInput(f"config.data.{key}={name[:80]} of the file is not the name of a folder")
 
 
 def _check(node: Any, place: str) -> None:
@@ -245,9 +248,6 @@ def _placed(settings: Mapping[str, Any], old_root: str, cfg: DictConfig) -> dict
     for key in ("root", "path"):
         if key in placed:
             placed[key] = _place_of(str(placed[key]), old_root, cfg.data_root)
-    for key in ("train", "test"):
-        if isinstance(name := placed.get(key), str) and not _is_below(name):
-            raise BadInput(f"config.data.{key}={name[:80]} of the file is not the name of a folder")
     if "download" in placed:
         placed["download"] = bool(cfg.get("download"))
     placed.pop("num_workers", None)  # of the machine that trained

@@ -178,8 +178,8 @@ def test_a_study_that_is_no_database_ends_in_one_sentence(command, tmp_path):
     (tmp_path / "runs/found").mkdir(parents=True)
     (tmp_path / "runs/found/study.db").write_bytes(b"no database, and more than a hundred bytes" * 99)
     outcome = command("scripts/search", "optim.lr=0.01,0.1", "name=found")
-    assert outcome.code == 1
-    assert "study.db: file is not a database" in outcome.sentence
+    assert outcome.code == 2
+    assert "study.db is damaged (file is not a database)" in outcome.sentence
 
 
 def test_a_trial_that_falls_behind_is_stopped(quick, tmp_path):

@@ -80,6 +80,8 @@ def image_folders(
     if classes[0] != classes[-1]:
         odd = sorted(set(classes[0]) ^ set(classes[-1]))[0]
         raise BadInput(f"{train} and {test} of {root} must hold the same classes; '{odd}' is in one of them only")
+    if test is not None and _places(Path(root) / train) & _places(Path(root) / test):
+        raise BadInput(f"data.test: expected other pictures than those of {train}, got {test}, which has the same ones")
     size = round(image_size * MARGIN)
     parts = [
         LabelledImages(
@@ -93,7 +95,8 @@ def image_folders(
 
 def pictures_in(folder: str) -> list[str]:
     """Return the pictures at any depth below a folder, as training finds them: none that is hidden, and each once."""
-    return _files(folder, set(), Counter())
+    parents = {_place(one) for one in Path(folder).resolve().parents}
+    return _files(folder, parents, Counter())
 
 
 def _listed(folder: Path) -> dict[str, list[str]]:
@@ -108,15 +111,16 @@ def _listed(folder: Path) -> dict[str, list[str]]:
             f"{folder}/<class>/, or point data.root at a folder that has them"
         ) from error
     classes = {}
+    above |= {_place(entry.path) for entry in found if entry.is_dir() and not entry.is_symlink()}
     for entry in found:
         if not entry.is_dir():
             left_out["files outside the folders of classes"] += 1
-        elif _place(entry.path) in above:
+        elif entry.is_symlink() and _place(entry.path) in above:
             left_out[AGAIN] += 1
         elif not _is_utf8(entry.name):
             raise BadInput(f"data.root: expected names of classes in UTF-8, got {os.fsencode(entry.name)!r}; rename it")
         else:
-            classes[entry.name] = _files(entry.path, set(above), left_out)
+            classes[entry.name] = _files(entry.path, above - {_place(entry.path)}, left_out)
     if left_out:
         kinds = left_out.most_common(NUM_KINDS)
         if rest := left_out.total() - sum(num for _, num in kinds):
@@ -171,6 +175,11 @@ def _entries(folder: str, left_out: Counter[str]) -> list[os.DirEntry[str]]:
             except OSError:  # a link that leads to itself
                 left_out["links that lead nowhere"] += 1
     return kept
+
+
+def _places(folder: Path) -> set[tuple[int, int]]:
+    """Return what tells a folder and those in it from all others."""
+    return {_place(one) for one in (folder, *folder.iterdir()) if one.is_dir()}
 
 
 def _place(path: str | Path) -> tuple[int, int]:
