@@ -165,5 +165,5 @@ def test_a_frozen_pretrained_backbone_learns_a_new_task_and_stays_as_it_was(
         if not key.startswith("fc.") and not key.endswith("num_batches_tracked"):
             assert torch.equal(product.weights[key], weight), key
     assert product.facts["config"]["data"]["mean"] == pytest.approx([123.675, 116.28, 103.53])
-    evaluated = command("evaluate", f"checkpoint={only_run()}/model.safetensors", f"data_root={pictures}")
+    evaluated = command("evaluate", f"checkpoint={only_run()}/model.safetensors", f"data_root={two_classes}")
     assert evaluated.code == 0, evaluated.err
