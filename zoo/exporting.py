@@ -29,7 +29,7 @@ from zoo.export.qdq import dynamically_quantized, quantized
 from zoo.export.reading import Classifier, Writer, pixels
 from zoo.files import replacing
 from zoo.ledger import draw_ledger, show_ledger
-from zoo.matrix import Row, record, show
+from zoo.matrix import Row, check_boards, record, show
 from zoo.nets import net_of
 from zoo.packed import PACKED, dtype_of, save_packed
 from zoo.proof import Answers, answers_of, hold, refusal, running
@@ -154,6 +154,7 @@ def export(product: Product, names: list[str], folder: Path, cfg: DictConfig) ->
             raise BadInput(
                 f"format={name} starts from floats, and this net is in int8 already; format=onnx keeps it so"
             )
+    check_boards(folder)
     net, data = net_of(product).eval(), rebuild_data(product.facts, cfg)
     source = answers_of(net, data)
     folder.mkdir(parents=True, exist_ok=True)
