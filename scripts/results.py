@@ -87,6 +87,8 @@ def kept_runs(belongs: Callable[[dict[str, Any]], bool]) -> dict[str, list[dict[
     for file in sorted(RESULTS.glob("*_seed*.json")):
         result = read_result(file)
         result |= {key: escape.code(result[key]) for key in ("name", "net", "data", "device", "precision", "commit")}
+        settings = result.get("settings", {}).items()
+        result["settings"] = {key: escape.code(one) if isinstance(one, str) else one for key, one in settings}
         if belongs(result):
             runs[result["name"]].append(result)
     return runs

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from zoo import files, records
 from zoo.errors import BadInput
+from zoo.matrix import check_boards
 
 HOLD = (
     "import sys, time; from zoo.files import locked\nwith locked(sys.argv[1], 'it'): print(flush=True); time.sleep(600)"
@@ -153,3 +154,18 @@ def test_a_checkpoint_that_lacks_what_the_run_needs_is_told_in_one_sentence(comm
         assert "Traceback" not in outcome.err
     (folder / "last.ckpt").write_bytes(whole)
     assert command("train", f"resume={folder}", "trainer.max_epochs=2").code == 0
+
+
+def test_exporting_replaces_nothing_that_a_link_leads_to(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/result.json").touch()
+    check_boards(tmp_path / "run")
+    (tmp_path / "run/exports").symlink_to(tmp_path / "mine")
+    with pytest.raises(BadInput, match="exports is a link"):
+        check_boards(tmp_path / "run")
+    (tmp_path / "run/exports").unlink()
+    (tmp_path / "run/exports").mkdir()
+    (tmp_path / "run/exports/onnx").symlink_to(tmp_path / "mine")
+    with pytest.raises(BadInput, match="exports/onnx is a link"):
+        check_boards(tmp_path / "run")

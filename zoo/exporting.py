@@ -30,7 +30,7 @@ from zoo.export.qdq import dynamically_quantized, quantized
 from zoo.export.reading import PARTS, Classifier, Writer, pixels
 from zoo.files import replacing
 from zoo.ledger import draw_ledger, show_ledger
-from zoo.matrix import RESULT, Row, record, show
+from zoo.matrix import RESULT, Row, check_boards, record, show
 from zoo.nets import net_of
 from zoo.packed import dtype_of, save_packed
 from zoo.packing import share_at_once
@@ -154,6 +154,7 @@ def export(product: Product, names: list[str], folder: Path, cfg: DictConfig) ->
     with open(product.path, "rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
     earlier = _earlier_rows(folder, product, names, digest, cfg)
+    check_boards(folder)
     net, data = net_of(product).eval(), stored_data(product.facts, cfg)
     before = source = answers_of(net, data)
     if "share" in cfg.compress:

@@ -11,6 +11,8 @@ from rich.table import Table
 
 from zoo import escape, report
 from zoo.callbacks.loggers import TensorBoard
+from zoo.errors import BadInput
+from zoo.files import check_no_links
 from zoo.proof import Proof
 from zoo.records import read_result, write_result
 
@@ -31,6 +33,14 @@ class Row:
     def plain(self) -> dict[str, Any]:
         cell = {key: value for key, value in asdict(self).items() if key != "proof"}
         return cell | (asdict(self.proof) if self.proof else {})
+
+
+def check_boards(run: Path) -> None:
+    """Raise BadInput where what is below a run's exports/, which `record` replaces, leads elsewhere."""
+    if (run / RESULT).exists() and (run / BOARDS).is_symlink():
+        raise BadInput(f"{run / BOARDS} is a link, and what it leads to would be changed; put a folder in its place")
+    if (run / RESULT).exists():
+        check_no_links(run / BOARDS)
 
 
 def record(run: Path, rows: Sequence[Row]) -> None:
