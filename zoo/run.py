@@ -273,15 +273,18 @@ def _check_norms(run: Run, task: Task, data: ResidentData) -> None:
 
 def _check_limits(cfg: DictConfig, data: ResidentData) -> None:
     """Refuse shares of the batches that are less than one batch, and a validation after more than an epoch has."""
-    batches = {split: len(data.loader(split, "cpu")) for split in SPLITS}
-    for split, num in batches.items():
+    for split in SPLITS:
         key, limit = f"trainer.limit_{split}_batches", cfg.trainer[f"limit_{split}_batches"]
-        if isinstance(limit, float) and 0 < limit * num < 1:
+        if isinstance(limit, float) and 0 < limit * (num := len(data.loader(split, "cpu"))) < 1:
             raise BadInput(f"{key}: expected at least {1 / num:.2g}, which is one batch of {num}, got {limit}")
     interval, limit = cfg.trainer.get("val_check_interval"), cfg.trainer.limit_train_batches
-    num = batches["train"] if limit is None else limit if isinstance(limit, int) else int(limit * batches["train"])
-    if isinstance(interval, int) and interval > num and cfg.trainer.get("check_val_every_n_epoch", 1) is not None:
-        raise BadInput(f"trainer.val_check_interval: expected at most {num}, the batches of an epoch, got {interval}")
+    if isinstance(interval, int) and cfg.trainer.get("check_val_every_n_epoch", 1) is not None:
+        num = len(data.loader("train", "cpu"))
+        num = num if limit is None else limit if isinstance(limit, int) else int(limit * num)
+        if interval > num:
+            raise BadInput(
+                f"trainer.val_check_interval: expected at most {num}, the batches of an epoch, got {interval}"
+            )
 
 
 def _check_metrics(cfg: DictConfig, task: Task) -> None:

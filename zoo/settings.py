@@ -64,6 +64,7 @@ class Evaluate:
     batch_size: Count
     beam: Count
     data_root: Text | None
+    download: bool
     out: Text | None
 
 
@@ -77,6 +78,7 @@ class Export:
     max_drop: Annotated[float, Range(0, 100)]
     batch_size: Count
     data_root: Text | None
+    download: bool
     out: Text | None
 
 
