@@ -5,6 +5,7 @@ text, a list or a number beyond what any net of ours has. `config` is kept as it
 run; the parts of it that build something (`model` and `data`) are checked by zoo.stored_config before they do.
 """
 
+import json
 import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -124,7 +125,7 @@ class Best(Record, frozen=True, kw_only=True):
     """The epoch whose weights a product holds, counted from 0, -1 for none, and its validation metrics."""
 
     epoch: Annotated[int, Meta(ge=-1, lt=2**62)]
-    metrics: dict[Name, float]
+    metrics: dict[Name, float | None]  # None for what was not a number
 
 
 class Export(Record, frozen=True, kw_only=True):
@@ -181,7 +182,7 @@ def parse_metadata(text: str | bytes, source: Any) -> dict[str, Any]:
     if len(text) > MAX_BYTES:
         raise BadInput(f"{source}: its metadata take {len(text):,} bytes, and at most {MAX_BYTES:,} are read")
     try:
-        found = msgspec.json.decode(text)
+        found = json.loads(text, parse_constant=lambda name: None)  # NaN, as earlier versions wrote it
         version = found.get("format") if isinstance(found, dict) else None
         if type(version) is int and version != FORMAT:
             raise BadInput(
@@ -190,7 +191,7 @@ def parse_metadata(text: str | bytes, source: Any) -> dict[str, Any]:
             )
         plain: dict[str, Any] = msgspec.to_builtins(msgspec.convert(found, type=Metadata))
         return plain
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (msgspec.ValidationError, ValueError, RecursionError) as error:
         raise BadInput(f"{source} does not hold the metadata of a net of the zoo: {reason(error)}") from error
 
 

@@ -4,6 +4,7 @@ import contextlib
 import copy
 import glob
 import logging
+import math
 import platform
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -360,7 +361,8 @@ def measure_product(run: Run, trainer: lightning.Trainer, task: Task, data: Resi
         eager = torch.compiler.set_stance("force_eager") if cfg.compile else contextlib.nullcontext()
         with eager:
             test = trainer.test(task, datamodule=data, verbose=False)[0]
-    validation = dict(product.facts["best"]["metrics"])
+    metrics = product.facts["best"]["metrics"].items()
+    validation = {name: math.nan if value is None else value for name, value in metrics}  # as JSON has no NaN
     num_validated = validation.pop("val/num_samples", facts.num_samples["val"] if validation else 0)
     result = {
         "name": cfg.name,

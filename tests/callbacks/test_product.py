@@ -1,6 +1,7 @@
 from types import SimpleNamespace
 
 import pytest
+from small import FACTS
 from torch import nn
 
 from zoo.callbacks.product import BestProduct
@@ -22,12 +23,13 @@ class Trainer(SimpleNamespace):
         ("val/accuracy", [0.7, 0.7, 0.7], [0.9, 0.5, 0.6], 1),
         ("val/accuracy", [0.7, 0.7], [0.5, 0.5], 0),
         ("val/accuracy", [float("nan"), 0.1, float("nan")], [1.0, 2.0, 0.5], 1),
+        ("val/accuracy", [0.1, 0.2], [float("nan"), float("inf")], 1),
         (None, [0.9, 0.7, 0.8], [1.0, 2.0, 3.0], 2),
     ],
 )
 def test_the_best_validation_is_kept_and_of_equals_that_of_the_lowest_loss(tmp_path, metric, accuracies, losses, kept):
     product, net = BestProduct(metric), nn.Linear(2, 2)
-    product.facts = {"recipe": []}
+    product.facts = FACTS
     for epoch, (accuracy, loss) in enumerate(zip(accuracies, losses, strict=True)):
         metrics = {"val/accuracy": accuracy, "val/loss": loss}
         trainer = Trainer(

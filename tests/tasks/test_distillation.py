@@ -117,9 +117,9 @@ def test_a_teacher_that_saw_another_split_is_told(command, toy, teacher, tmp_pat
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        (["task.teacher=null"], "name the model.safetensors"),
+        (["task.teacher=null"], "task.teacher: expected the model.safetensors"),
         (["task.teacher=nowhere.safetensors"], "nowhere.safetensors"),
-        (["task.teacher=[]"], "task.teacher=[]: name the model.safetensors"),
+        (["task.teacher=[]"], "task.teacher: expected the model.safetensors"),
         (["task.teacher=[{teacher},nowhere.safetensors]"], "nowhere.safetensors"),
         (["task.teacher={teacher}", "data.mean=[90.0]", "data.std=[70.0]"], "other mean of images"),
         (["task.teacher={teacher}", "data=mnist_5k", "data.augment=null"], "other classes"),

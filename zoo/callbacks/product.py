@@ -45,7 +45,8 @@ class BestProduct(lightning.Callback):
             self._write(trainer, pl_module, {"epoch": trainer.current_epoch - 1, "metrics": {}})
 
     def _write(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, best: dict[str, Any]) -> None:
-        write_weights(trainer, PRODUCT, {**self.facts, "best": best})
+        metrics = {name: value if math.isfinite(value) else None for name, value in best["metrics"].items()}
+        write_weights(trainer, PRODUCT, {**self.facts, "best": {**best, "metrics": metrics}})
         self.best = best
 
     def state_dict(self) -> dict[str, Any]:

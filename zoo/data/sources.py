@@ -68,7 +68,7 @@ def torchvision_images(
 
     kind = getattr(datasets, dataset)
     try:
-        if dataset == "FashionMNIST" and download:
+        if dataset == "FashionMNIST":
             _unpack_debian_fashion_mnist(Path(root) / "FashionMNIST" / "raw")
         with contextlib.redirect_stdout(io.StringIO()):  # CIFAR prints "Files already downloaded"
             splits = [kind(root, train=train, download=download) for train in (True, False)]
