@@ -1,13 +1,14 @@
 """What a run takes from the file that it begins with."""
 
 import json
+from pathlib import Path
 
 import pytest
 import yaml
 from conftest import compose_run
 from small import facts_of
 
-from zoo.checkpoint import save_product
+from zoo.checkpoint import read_product, save_product
 from zoo.errors import BadInput
 from zoo.models.lenet import LeNet5
 from zoo.starting import with_those_of_file
@@ -93,3 +94,14 @@ def test_a_run_trains_the_net_and_the_data_of_its_file(command, toy_smoke, tmp_p
     assert second["split_hash"] == first["split_hash"]
     configs = [yaml.safe_load((folder / "config.yaml").read_text()) for folder in (one, two)]
     assert configs[0]["data"] == configs[1]["data"]
+
+
+def test_a_key_of_a_file_is_not_a_setting_of_the_command_line(file):
+    """What a mapping of a file is called would otherwise be parsed as an override, and could call anything."""
+    start = file()
+    product = read_product(FILE)
+    key = "command:'touch MARK',_target_"
+    product.facts["config"]["data"]["augment"] = {"evil": {key: "torch.utils.collect_env.run"}}
+    save_product(Path(FILE), product.weights, {key: value for key, value in product.facts.items() if key != "format"})
+    with pytest.raises(BadInput, match="is not a name"):
+        with_those_of_file([start])

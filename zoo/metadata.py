@@ -171,8 +171,8 @@ class Metadata(Record, frozen=True, kw_only=True):
         settings = self.config["data"]
         if isinstance(data, Images):
             size, channels = settings.get("image_size"), settings.get("in_channels")
-            if type(size) is not int or not 1 <= size <= 8192:
-                raise ValueError("config.data.image_size must be a whole number from 1 to 8192")
+            if type(size) is not int or not 1 <= size <= 2048:
+                raise ValueError("config.data.image_size must be a whole number from 1 to 2048")
             if channels != len(data.mean):
                 raise ValueError(f"config.data.in_channels must be {len(data.mean)}, as many as mean has")
 

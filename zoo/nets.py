@@ -142,6 +142,8 @@ def net_of(product: Product) -> nn.Module:
     net = stored_net(config["model"])
     replay(net, recipe)
     hold_integers(net, recipe)
+    if is_trained_in_int8(recipe) and recipe[-1]["shape"] != list(example_of(facts)[0].shape[1:]):
+        raise BadInput(f"{source}: the recipe's step qat_int8 is for images of {recipe[-1]['shape']}, not these")
     net = fake_quantized(net, recipe)
     load_weights(net, product)
     if any("unsaved" in new for step in recipe for new in step.get("layout", {}).values()):

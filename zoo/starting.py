@@ -9,7 +9,7 @@ import hydra
 from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import OmegaConf
 
-from zoo import ranks
+from zoo import escape, ranks
 from zoo.catalogue import CONFIGS, chosen_by
 from zoo.errors import BadInput
 
@@ -50,7 +50,7 @@ def with_those_of_file(arguments: list[str]) -> list[str]:
         if key not in OTHERS and key.rpartition(".")[2] not in (*OTHERS, *PLACES) and not _is_said(key, given):
             taken.append(f"++{key}={_word(value)}")
     if ranks.rank() == 0:
-        print(f"Taken from {file}: {' '.join(one.lstrip('+') for one in taken)}")
+        print(escape.line(f"Taken from {file}: {' '.join(one.lstrip('+') for one in taken)}"))
     return [*arguments, *taken]
 
 

@@ -80,6 +80,8 @@ def _check(node: Any, place: str) -> None:
             _check(part, place)
     elif isinstance(node, Mapping):
         for key, part in node.items():
+            if not isinstance(key, str) or not re.fullmatch(r"\w+", key):
+                raise BadInput(f"config.{place} of the file has a setting {str(key)[:80]!r}, which is not a name")
             if key == "_target_":
                 _check_target(part, place)
             elif key.startswith("_") and (key, part) != ("_partial_", True):
@@ -145,7 +147,7 @@ def _check_part(place: str, node: Any, trusted: Sequence[str]) -> None:
         check_stored(node, place)
     elif isinstance(node, Mapping):
         target = node.get("_target_")
-        if target is not None and target not in _usual_targets() and not _is_trusted(str(target), trusted):
+        if target is not None and str(target) not in _usual_targets() and not _is_trusted(str(target), trusted):
             raise BadInput(
                 f"{place}: the run asks for '{str(target)[:80]}' to be called, which is not of the zoo; allow its "
                 f"package by trusted=[{str(target)[:80].partition('.')[0]}]"

@@ -43,8 +43,9 @@ OPERATIONS = {
         *("repeat_interleave.self_int", "round.default", "stack.default", "sub.Tensor", "sum.dim_IntList"),
         *("t.default", "to.dtype", "where.ScalarOther", "where.self", "zeros.default"),
     ),
-    "operator": ("getitem", "add", "sub", "mul", "floordiv", "mod"),
+    "operator": ("getitem", "add", "mul"),  # of sizes, and with numbers, so that they grow as the batch does
 }
+MAX_SIZES, MAX_FACTOR = 64, 2**16  # of arithmetic on sizes
 MAX_STEPS = 10_000  # ResNet-152 in int8 has fewer than 2,000
 MODES = ("constant", "reflect", "replicate", "circular", "none", "tanh")  # the texts that operators of nets take
 DTYPES = {
@@ -138,6 +139,7 @@ def _graph_of(program: Program, tensors: Mapping[str, Tensor]) -> tuple[dict[str
         raise ValueError("its tensors are not those that it reads")
     graph = fx.Graph()
     results: list[fx.Node] = []
+    sizes: list[int] = []  # which of them are sizes
     places = {name: f"tensor_{number}" for number, name in enumerate(tensors)}
     nodes = {name: graph.get_attr(place) for name, place in places.items()}
 
@@ -158,7 +160,14 @@ def _graph_of(program: Program, tensors: Mapping[str, Tensor]) -> tuple[dict[str
                 graph.output(tuple(referred(part) for part in several))
             case ["output", part]:
                 graph.output(referred(part))
+            case ["operator.add" | "operator.mul" as name, *arguments]:
+                sizes.append(len(results))
+                results.append(
+                    graph.call_function(_operator_of(name)[0], _of_sizes(name, arguments, sizes[:-1], results))
+                )
             case [str(name), *arguments]:
+                if name == "aten.sym_size.int":
+                    sizes.append(len(results))
                 function, parameters = _operator_of(name)
                 keywords = arguments.pop()["keywords"] if _has_keywords(arguments) else {}
                 values, named = bind(parameters, arguments, keywords, referred)
@@ -167,6 +176,22 @@ def _graph_of(program: Program, tensors: Mapping[str, Tensor]) -> tuple[dict[str
                 raise ValueError("a step is not a list that begins with the name of an operator")
     graph.lint()
     return {places[name]: _held(tensor) for name, tensor in tensors.items()}, graph
+
+
+def _of_sizes(name: str, arguments: Sequence[Any], sizes: Sequence[int], results: Sequence[fx.Node]) -> tuple[Any, ...]:
+    """Return the arguments of arithmetic on sizes: one earlier size, and one number or, in a sum, another size."""
+    values: list[Any] = []
+    for part in arguments:
+        if isinstance(part, Mapping) and part.keys() == {"result"} and part["result"] in sizes:
+            values.append(results[part["result"]])
+        elif type(part) is int and 0 <= part <= MAX_FACTOR:
+            values.append(part)
+        else:
+            raise ValueError(f"{str(part)[:80]} is neither a size nor a small number")
+    squares = name == "operator.mul" and not any(isinstance(value, int) for value in values)
+    if squares or len(values) != 2 or len(sizes) > MAX_SIZES:
+        raise ValueError("it computes with more sizes than any net does")
+    return tuple(values)
 
 
 def bind(

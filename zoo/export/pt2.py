@@ -6,6 +6,7 @@ whose operators are those of nets, and its weights become tensors. torch.export 
 """
 
 import io
+import math
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -156,6 +157,8 @@ def _payloads(records: Mapping[str, bytes]) -> dict[str, Tensor]:
         for name, payload in msgspec.json.decode(records[config], type=Payloads).config.items():
             meta, content = payload.tensor_meta, records[room + payload.path_name]
             sizes, strides = ([_number(one) for one in several] for several in (meta.sizes, meta.strides))
+            if math.prod(sizes) * DTYPES[meta.dtype].itemsize > len(content) or any(side < 0 for side in sizes):
+                raise ValueError(f"its tensor '{name[:80]}' is larger than its record")
             flat = torch.frombuffer(bytearray(content), dtype=DTYPES[meta.dtype]) if content else torch.empty(0)
             tensors[name] = flat.as_strided(sizes, strides, _number(meta.storage_offset)).contiguous()
     return tensors

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-MAX_NUMBERS = 2**28  # of one result for one sample; AlexNet to ViT stay below 2^25 at 224 px
-MAX_NUMBERS_IN_ALL = 2**34
+MAX_NUMBERS = 2**26  # of one result for one sample; AlexNet to ViT stay below 2^25 at 224 px
+MAX_NUMBERS_IN_ALL = 2**32
 MAX_RESULTS = 200_000
 
 
