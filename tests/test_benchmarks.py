@@ -96,7 +96,7 @@ def test_product_files_take_turns_whether_floats_or_int8(command, toy, teacher, 
     ("settings", "words"),
     [
         (["suite=trian"], ["suite=trian", "train"]),
-        (["rounds=0"], ["rounds=0", "at least 1"]),
+        (["rounds=0"], ["rounds: expected", "at least 1"]),
         (["only=[loop]", "suite=augment"], ["only=loop", "a batch at once"]),
         (["suite=step", "reference=resnet19"], ["reference=resnet19", "resnet18"]),
         (["suite=inference", "data=reverse"], ["for nets of images"]),

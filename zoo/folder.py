@@ -17,7 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from zoo import escape, ranks
-from zoo.build import check
+from zoo.build import attribute_of, check
 from zoo.catalogue import matches, wants_of_data
 from zoo.errors import BadInput, choices
 from zoo.files import check_no_links, locked, open_file
@@ -167,6 +167,12 @@ def _check_fit(cfg: DictConfig) -> None:
             others = _some([mine for mine, theirs in pairs if theirs == data])
             problem = f"{group}={option} does not fit data={data}"
             raise BadInput(f"{problem}: it takes data={fits}, and data={data} takes {group}={others}")
+    kind, wanted = (attribute_of(str(cfg[group].get("_target_")), "kind") for group in ("data", "task"))
+    if kind and wanted and kind != wanted:
+        raise BadInput(
+            f"task={chosen['task']} is for {wanted}, and data={chosen['data']} has {kind}; without it, the task that "
+            "fits is taken"
+        )
 
 
 def _some(names: list[str]) -> str:

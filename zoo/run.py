@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from zoo import memory, preflight, ranks, report
-from zoo.build import attribute_of, build, probe
+from zoo.build import build, probe
 from zoo.callbacks.compression import summaries
 from zoo.callbacks.loggers import TensorBoard
 from zoo.callbacks.monitor import TrainingMonitor
@@ -52,7 +52,6 @@ def build_data(run: Run) -> ResidentData:
     What only the data themselves know of the sizes that a net wants is put into the config.
     """
     settings = run.cfg.data
-    _check_kinds(run.cfg)
     teachers = _teachers(run) if "teacher" in run.cfg.task else []
     if "mean" in settings:
         _normalise_as_before(run, teachers)
@@ -88,16 +87,6 @@ def _check_same_data(run: Run, data: ResidentData) -> None:
             data.check_same(before, "the run began with")
         except BadInput as error:
             raise BadInput(f"resume={run.folder}: {error}; put them back, or begin a new run") from error
-
-
-def _check_kinds(cfg: DictConfig) -> None:
-    """Refuse a task that is for other data than these."""
-    data, task = (attribute_of(cfg[group]._target_, "kind") for group in ("data", "task"))
-    if data and task and data != task:
-        raise BadInput(
-            f"task={cfg.choices.task} is for {task}, and data={cfg.choices.data} has {data}; without it, the task that "
-            "fits is taken"
-        )
 
 
 def _normalise_as_before(run: Run, teachers: list[Product]) -> None:

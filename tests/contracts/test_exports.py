@@ -1,6 +1,7 @@
 """What every net promises as an exported file, small and as large as in its paper, for any number of samples."""
 
 import pytest
+import small
 import torch
 from conftest import composed, options
 from torch import nn
@@ -32,17 +33,18 @@ def config_of(model, size):
 
 
 def facts_of(cfg):
-    """Tell of a net's data what its file would."""
+    """Return what a net's file would say."""
+    facts = small.facts_of(cfg)
     if "image_size" in cfg.data:
         data = {"classes": [str(i) for i in range(cfg.data.num_classes)]}
         data |= {name: [value] * cfg.data.in_channels for name, value in (("mean", 100.0), ("std", 50.0))}
     else:
         data = {
-            f"{side}_symbols": [str(i) for i in range(cfg.data[f"num_{side}_tokens"])] for side in ("source", "target")
+            f"{side}_symbols": [*small.SYMBOLS[:3], *map(str, range(cfg.data[f"num_{side}_tokens"] - 3))]
+            for side in ("source", "target")
         }
-        data |= {"max_length": cfg.data.max_length}
-    sizes = {name: cfg.data[name] for name in ("in_channels", "image_size") if name in cfg.data}
-    return {"recipe": [], "config": {"data": sizes}, "data": data, "export": {"precision": "fp32", "bake": False}}
+    export = {"format": "pt2", "precision": "fp32", "bake": False}
+    return {**facts, "data": {**facts["data"], **data}, "export": export}
 
 
 def exported(net, facts, suffix, folder):
