@@ -29,7 +29,7 @@ ARROWS = {
     "folder": GROUND | {"build", "catalogue", "stored_config"},
     "launch": GROUND | {"folder"},
     "catalogue": GROUND,
-    "compress": GROUND | {"measure", "models"},
+    "compress": GROUND | {"measure", "metadata", "models"},
     "metadata": GROUND,
     "facts": GROUND | {"metadata"},
     "ledger": GROUND,

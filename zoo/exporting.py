@@ -183,15 +183,7 @@ def export(product: Product, names: list[str], folder: Path, cfg: DictConfig) ->
 
 
 def _check_settings(product: Product, names: list[str], cfg: DictConfig) -> None:
-    """Raise BadInput for settings out of their range, and for what the formats cannot say of the product."""
-    dtype_of(cfg.half)
-    if type(cfg.max_drop) not in (int, float) or not 0 <= cfg.max_drop <= 100:
-        raise BadInput(f"max_drop: expected points from 0 to 100, got {cfg.max_drop}")
-    if type(cfg.bake) is not bool:
-        raise BadInput(f"bake: expected true or false, got {cfg.bake}")
-    for key in ("calibration_batches", "batch_size"):
-        if type(cfg[key]) is not int or cfg[key] < 1:
-            raise BadInput(f"{key}: expected a whole number above 0, got {cfg[key]}")
+    """Raise BadInput for what the formats cannot say of the product; zoo.settings has the ranges."""
     if cfg.bake and "classes" not in product.facts["data"]:
         raise BadInput("bake=true is for nets of images, and this one reads sequences")
     if in_integers(product.facts["recipe"]) and "share" in cfg.compress:

@@ -23,11 +23,10 @@ from zoo.errors import BadInput, choices
 from zoo.files import check_no_links, locked, open_file
 from zoo.ranges import Count, takes, written
 from zoo.records import read_config, write_config
-from zoo.stored_config import check_run
+from zoo.stored_config import STARTS, check_run
 
 GROUPS = ("model", "data", "task", "optim", "schedule", "compress", "callbacks", "trainer", "experiment")
 LAST, CONFIG, LOCK = "last.ckpt", "config.yaml", ".lock"
-STARTS = ("init", "pretrained", "freeze")  # keys of `model` about how weights start, and not about the net
 MOST_NAMED = 8  # options in one sentence
 log = logging.getLogger("zoo")
 

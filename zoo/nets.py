@@ -17,12 +17,12 @@ from zoo.compress.recipe import replay
 from zoo.compress.weight_only import hold_integers
 from zoo.data.module import ResidentData
 from zoo.errors import BadInput, choices, reason
-from zoo.folder import STARTS, Run
+from zoo.folder import Run
 from zoo.measure.bounds import check_activations
 from zoo.measure.counts import count_parameters
 from zoo.models.init import Scheme, initialise
 from zoo.passes import before_fit, read_recipe, recipe_at_start
-from zoo.stored_config import example_of, stored_net, stored_shape
+from zoo.stored_config import STARTS, example_of, stored_net, stored_shape
 from zoo.tasks.transfer import freeze, matched_by_name, rows_of, told_of_rows
 
 log = logging.getLogger("zoo")

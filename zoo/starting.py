@@ -1,6 +1,5 @@
 """The net and the data of a run that begins with a file's weights: the file's own, unless the command line says."""
 
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -61,8 +60,6 @@ def _is_said(key: str, given: Mapping[str, str]) -> bool:
 def _changed(theirs: Mapping[str, Any], usual: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Give the settings of a file that differ from the usual ones, but for those that follow others."""
     for name, value in theirs.items():
-        if not re.fullmatch(r"\w+", str(name)):
-            raise BadInput(f"init_from: the file has a setting '{prefix}{name}', which is no name")
         if name in usual and OmegaConf.is_interpolation(usual, name):
             continue
         known = None if name not in usual or OmegaConf.is_missing(usual, name) else usual[name]

@@ -30,6 +30,7 @@ from zoo.data.module import ResidentData
 from zoo.data.sources import ImageSource
 from zoo.errors import BadInput, reason
 
+STARTS = ("init", "pretrained", "freeze")  # keys of `model` about how weights start, and not about the net
 MAX_SETTING = 2**20  # of the numbers that a net is built by
 MAX_SPARE_NUMBERS = 2**26  # that a net may hold beside, or before it was pruned to, what its file has
 MAX_PRUNED = 1024  # times as many weights as are left
@@ -175,8 +176,7 @@ def _usual_targets() -> frozenset[str]:
 def stored_net(model: Mapping[str, Any]) -> nn.Module:
     """Build the net that a file's config describes; BadInput as `check_stored` raises it."""
     check_stored(model, "model")
-    starts = ("init", "pretrained", "freeze")  # how its weights began, which a file with weights does not need
-    net: nn.Module = build({key: value for key, value in model.items() if key not in starts}, "model")
+    net: nn.Module = build({key: value for key, value in model.items() if key not in STARTS}, "model")
     if not hasattr(net, "head_names"):
         raise BadInput(f"config.model of the file is {model['_target_']}, which is a part of a net, and not a net")
     return net

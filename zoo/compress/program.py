@@ -15,6 +15,7 @@ from torch import Tensor, fx, nn
 
 from zoo.errors import BadInput, reason
 from zoo.measure.bounds import check_activations
+from zoo.metadata import MAX_STEPS
 
 Program = Sequence[Sequence[Any]]
 # What a program may ask for. No rule by pattern, since torch.ops.aten has operators that read and write files. The
@@ -46,7 +47,6 @@ OPERATIONS = {
     "operator": ("getitem", "add", "mul"),  # of sizes, and with numbers, so that they grow as the batch does
 }
 MAX_SIZES, MAX_FACTOR = 64, 2**16  # of arithmetic on sizes
-MAX_STEPS = 10_000  # ResNet-152 in int8 has fewer than 2,000
 MODES = ("constant", "reflect", "replicate", "circular", "none", "tanh")  # the texts that operators of nets take
 DTYPES = {
     str(dtype).removeprefix("torch."): dtype
@@ -239,8 +239,7 @@ def _operators() -> dict[str, tuple[Callable[..., Any], dict[str, str]]]:
     for room, names in OPERATIONS.items():
         for name in names:
             if room == "operator":
-                kinds = {"a": "Tensor", "b": "int"} if name == "getitem" else {"a": "int", "b": "int"}
-                table[f"operator.{name}"] = (getattr(operator, name), kinds)
+                table[f"operator.{name}"] = (getattr(operator, name), {"a": "Tensor", "b": "int"})  # of getitem
             else:
                 packet, _, overload = name.partition(".")
                 function = getattr(getattr(getattr(torch.ops, room), packet), overload)
@@ -267,13 +266,9 @@ def has_word(target: Any) -> bool:
 
 
 def _operation(target: Any) -> str:
-    if target is operator.getitem:
-        return "operator.getitem"
-    name = str(target)
-    room, _, rest = name.partition(".")
-    if rest not in OPERATIONS.get(room, ()):
-        raise ValueError(f"a program has no word for {name}")
-    return name
+    if not has_word(target):
+        raise ValueError(f"a program has no word for {target}")
+    return "operator.getitem" if target is operator.getitem else str(target)
 
 
 def _has_keywords(arguments: Sequence[Any]) -> bool:

@@ -8,7 +8,7 @@ whose operators are those of nets, and its weights become tensors. torch.export 
 import io
 import math
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +24,7 @@ from zoo.export.opened import Opened
 from zoo.files import replacing
 
 EXTRA, MODEL = "extra/", "models/model.json"
-WEIGHTS = {"parameter": "data/weights/", "buffer": "data/weights/", "tensor_constant": "data/constants/"}
+WEIGHTS = ("parameter", "buffer", "tensor_constant")
 CONFIGS = ("data/weights/model_weights_config.json", "data/constants/model_constants_config.json")
 # torch.export's own numbers, of torch/_export/serde/schema.py; nets have none of the others, such as complex numbers.
 DTYPES = {
@@ -42,10 +42,6 @@ DTYPES = {
 MEMORY_FORMATS = {1: "contiguous_format", 2: "channels_last", 4: "preserve_format"}
 CHECK = "aten._assert_tensor_metadata.default"  # of what a tensor was where it was traced, which gives nothing
 PLACES = ("layout", "device", "pin_memory")  # keywords of operators that make tensors: where, which is the CPU here
-
-
-class Named(msgspec.Struct):
-    name: str
 
 
 class TensorMeta(msgspec.Struct):
@@ -118,9 +114,10 @@ def open_pt2(path: Path) -> Opened:
         module = msgspec.json.decode(records.get(MODEL, b""), type=Model).graph_module
         program, tensors = _program_of(module, _payloads(records))
         takes, gives = _shapes(module)
+        example = _example(module, takes)
     except (msgspec.DecodeError, ValueError, TypeError, LookupError, RuntimeError) as error:
         raise BadInput(f"{path} is not a .pt2 file that scripts/export.py wrote: {reason(error)}") from error
-    net = rebuilt(program, tensors, str(path), _example(module))
+    net = rebuilt(program, tensors, str(path), example)
 
     def run(*inputs: Tensor) -> tuple[Tensor, ...]:
         found = net(*inputs)
@@ -250,9 +247,8 @@ def _shapes(module: GraphModule) -> tuple[list[list[int | None]], list[list[int 
     return takes_shapes, gives_shapes
 
 
-def _example(module: GraphModule) -> list[Tensor]:
-    """Return inputs for one sample on the meta device, with 2 for other sizes that may vary."""
-    shapes, _ = _shapes(module)
+def _example(module: GraphModule, shapes: Sequence[Sequence[int | None]]) -> list[Tensor]:
+    """Return inputs of the shapes that a graph takes, on the meta device, with 2 for each size that may vary."""
     names = [_name_of(spec["user_input"]["arg"]) for spec in module.signature.input_specs if "user_input" in spec]
     dtypes = [DTYPES[module.graph.tensor_values[name].dtype] for name in names]
     sizes = [[2 if size is None else size for size in shape] for shape in shapes]
