@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 from conftest import composed, inputs_of
-from omegaconf import OmegaConf
+from small import facts_of
 
 from zoo.catalogue import matches
 from zoo.checkpoint import read_product, save_product
@@ -32,7 +32,7 @@ def check(net, cfg, step, macs_before, path, share=0.5):
     """Hold a pruned net against what was asked for, and against itself once it was saved and read back."""
     shape = (cfg.data.in_channels, cfg.data.image_size, cfg.data.image_size)
     assert count_macs(net, shape) == pytest.approx(share * macs_before, rel=0.05)
-    save_product(path, net.state_dict(), {"recipe": [step], "config": OmegaConf.to_container(cfg)})
+    save_product(path, net.state_dict(), facts_of(cfg, [step]))
     (images,) = inputs_of(cfg, 2)
     with torch.no_grad():
         logits = net.eval()(images)
