@@ -44,9 +44,7 @@ PLACES = {
         "torch.export.load": "of a file that its own parent process has just written",
         "aoti_load_package": "of a file that its own parent process has just written",
     },
-    "compress/program.py": {
-        "getattr": "fills the table of operators from names in the source; the path of a graph of ours"
-    },
+    "compress/program.py": {"getattr": "of an operator that a table in the source has; the path of a graph of ours"},
     "compress/recipe.py": {
         "getattr": "of SIZES, or of a tensor that the module has",
         "setattr": "of SIZES, or of a tensor that the module has",

@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, get_args
 
@@ -11,7 +12,7 @@ from torch import nn
 
 from zoo.build import build
 from zoo.checkpoint import Product, check_numbers, check_weights, load_weights, put_weights, read_product
-from zoo.compress.program import rebuilt
+from zoo.compress.program import PROBLEMS, rebuilt
 from zoo.compress.quantize import fake_quantized, is_trained_in_int8, program_of
 from zoo.compress.recipe import replay
 from zoo.compress.weight_only import hold_integers
@@ -129,7 +130,10 @@ def net_of(product: Product) -> nn.Module:
         raise BadInput("the net was trained with task=rotation and names no classes; train one with init_from=THE_FILE")
     if program := program_of(recipe):
         check_numbers(product.weights, source)
-        return rebuilt(program, product.weights, source, example_of(facts))
+        (image,) = example_of(facts)
+        int8 = rebuilt(program, product.weights, source, lambda num: [image.expand(num, *image.shape[1:])])
+        _try_out(int8, [image], source)
+        return int8
     shape = stored_shape(config["model"], product.weights, source).eval()
     replay(shape, recipe)
     hold_integers(shape, recipe)
@@ -137,7 +141,7 @@ def net_of(product: Product) -> nn.Module:
         check_weights(shape, product.weights, source)
     try:
         check_activations(shape, example_of(facts))
-    except (RuntimeError, TypeError, ValueError, LookupError, ArithmeticError) as error:
+    except PROBLEMS as error:
         raise BadInput(f"{source} does not describe a net that can be computed: {reason(error)}") from error
     net = stored_net(config["model"])
     replay(net, recipe)
@@ -151,12 +155,12 @@ def net_of(product: Product) -> nn.Module:
     return net
 
 
-def _try_out(net: nn.Module, example: tuple[torch.Tensor, ...], source: str) -> None:
+def _try_out(net: nn.Module, example: Sequence[torch.Tensor], source: str) -> None:
     """Raise BadInput where a net cannot be called, as with numbers of places from a file that it does not have."""
     was_training = net.training
     try:
         with torch.no_grad():
             net.eval()(*(torch.zeros(one.shape, dtype=one.dtype) for one in example))
-    except (RuntimeError, IndexError, TypeError, ValueError) as error:
+    except PROBLEMS as error:
         raise BadInput(f"{source} does not describe a net that can be computed: {reason(error)}") from error
     net.train(was_training)

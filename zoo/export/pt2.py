@@ -16,7 +16,7 @@ import msgspec
 import torch
 from torch import Tensor
 
-from zoo.compress.program import rebuilt
+from zoo.compress.program import EXPORTED, INT8, PROBLEMS, rebuilt
 from zoo.errors import BadInput, reason
 from zoo.export.graphs import Part, trace
 from zoo.export.labels import labels, read_labels
@@ -114,13 +114,16 @@ def open_pt2(path: Path) -> Opened:
         module = msgspec.json.decode(records.get(MODEL, b""), type=Model).graph_module
         program, tensors = _program_of(module, _payloads(records))
         takes, gives = _shapes(module)
-        example = _example(module, takes)
-    except (msgspec.DecodeError, ValueError, TypeError, LookupError, RuntimeError) as error:
+        _example(module, takes, 1)
+    except (msgspec.DecodeError, *PROBLEMS) as error:
         raise BadInput(f"{path} is not a .pt2 file that scripts/export.py wrote: {reason(error)}") from error
-    net = rebuilt(program, tensors, str(path), example)
+    net = rebuilt(program, tensors, str(path), lambda num: _example(module, takes, num), (INT8, EXPORTED))
 
     def run(*inputs: Tensor) -> tuple[Tensor, ...]:
-        found = net(*inputs)
+        try:
+            found = net(*inputs)
+        except PROBLEMS as error:  # such as a place that it computes from its inputs, and that is not there
+            raise BadInput(f"{path} cannot be computed: {reason(error)}; export it again") from error
         return found if isinstance(found, tuple) else (found,)
 
     return Opened(path, facts, takes, gives, run)
@@ -137,7 +140,11 @@ def _records(path: Path) -> dict[str, bytes]:
             if sum(info.file_size for info in infos) > len(content):
                 raise ValueError("its records are larger than the file")
             root = infos[0].filename.partition("/")[0] + "/" if infos else ""
+            if not all(info.filename.startswith(root) for info in infos):
+                raise ValueError("its records are not all in one folder")
             records = {info.filename.removeprefix(root): archive.read(info) for info in infos}  # compares checksums
+            if len(records) < len(infos):
+                raise ValueError("two of its records have one name")
     except (zipfile.BadZipFile, ValueError, RuntimeError, EOFError, NotImplementedError, OSError) as error:
         what = "was changed after it was written" if "CRC" in str(error) else "is cut short or is not a .pt2 file"
         raise BadInput(f"{path} {what} ({reason(error)}); copy or export it again") from error
@@ -247,9 +254,9 @@ def _shapes(module: GraphModule) -> tuple[list[list[int | None]], list[list[int 
     return takes_shapes, gives_shapes
 
 
-def _example(module: GraphModule, shapes: Sequence[Sequence[int | None]]) -> list[Tensor]:
-    """Return inputs of the shapes that a graph takes, on the meta device, with 2 for each size that may vary."""
+def _example(module: GraphModule, shapes: Sequence[Sequence[int | None]], num: int) -> list[Tensor]:
+    """Return inputs of the shapes that a graph takes, on the meta device, with `num` for each size that may vary."""
     names = [_name_of(spec["user_input"]["arg"]) for spec in module.signature.input_specs if "user_input" in spec]
     dtypes = [DTYPES[module.graph.tensor_values[name].dtype] for name in names]
-    sizes = [[2 if size is None else size for size in shape] for shape in shapes]
+    sizes = [[num if size is None else size for size in shape] for shape in shapes]
     return [torch.empty(size, dtype=dtype, device="meta") for size, dtype in zip(sizes, dtypes, strict=True)]
