@@ -50,9 +50,11 @@ def save_product(path: Path, state: Mapping[str, Tensor], facts: Mapping[str, An
 def read_product(path: str | Path) -> Product:
     """Read a product or a packed file onto the CPU; BadInput for one that is absent, cut short, foreign or changed.
 
-    Which of the two it is, its first bytes say.
+    Which of the two it is, its first bytes say. A run folder stands for the product in it.
     """
     path = Path(path)
+    if path.is_dir():
+        path /= PRODUCT
     if not path.is_file():
         raise BadInput(f"there is no file {path}; a run leaves its model.safetensors in runs/<name>/<stamp>/")
     if path.suffix in (".onnx", ".pt2"):

@@ -379,6 +379,7 @@ def measure_product(run: Run, trainer: lightning.Trainer, task: Task, data: Resi
         },
         "split_sizes": facts.num_samples,
         "split_hash": facts.split_hash,
+        "test_hash": data.test_hash(),
         "folder": str(run.folder),
         **{key: product.facts[key] for key in ("commit", "versions")},
     }

@@ -123,6 +123,21 @@ def test_a_run_without_the_same_test_images_gets_a_dash_and_the_reason(tmp_path)
     assert notes["same"][2] == notes["same"][3]  # one comparison needs no correction
 
 
+def test_runs_of_other_test_samples_are_ranked_apart(tmp_path):
+    for seed, test_hash in enumerate(("one", "one", "two", None)):
+        result = {"test_hash": test_hash} if test_hash else {}
+        write_run(tmp_path, f"run{seed}", seed, drawn(seed, 0.8), result=result)
+    found = {
+        one.title: [run.result["seed"] for group in one.groups for run in group.runs] for one in compared(tmp_path)
+    }
+    assert found == {
+        "mnist_5k, test set one": [0, 1],
+        "mnist_5k, test set two": [2],
+        "mnist_5k, unknown test set": [3],
+    }
+    assert [one.title for one in runs.comparisons([runs.run_of(tmp_path / "run2" / "2026-01-01")])] == ["mnist_5k"]
+
+
 def test_what_is_right_of_sequences_is_read_and_ranked_by_wer(tmp_path):
     for name, share in (("a", 0.5), ("b", 0.8)):
         hits = drawn(ord(name), share)

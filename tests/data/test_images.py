@@ -48,6 +48,13 @@ def test_the_split_is_independent_of_the_runs_seed():
     assert module(split_seed=1).load().split_hash != module(split_seed=2).load().split_hash
 
 
+def test_the_test_set_is_known_however_the_rest_is_split():
+    hashes = {module(split_seed=seed, num_validation=num).test_hash() for seed, num in ((1, 40), (2, 40), (1, 20))}
+    assert len(hashes) == 1
+    lent = {module(source=lambda: source(with_test=False), num_test=20, split_seed=i).test_hash() for i in (1, 2)}
+    assert len(lent | hashes) == 3
+
+
 def test_a_set_without_test_images_lends_some_of_its_training_images():
     facts = module(source=lambda: source(with_test=False), num_test=20).load()
     assert facts.num_samples == {"train": 140, "val": 40, "test": 20}

@@ -130,7 +130,7 @@ def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 def comparisons(runs: Sequence[Finished]) -> list[Comparison]:
     """Put what can be compared together: runs of one data set and, but that distillation classifies, too, one task.
 
-    Those that were tested on a part of the test set only come last, and apart from those tested on another part.
+    Runs that were tested on other test samples are apart. Those tested on a part of the test set only come last.
     """
     kinds: dict[tuple[bool, str], list[Finished]] = defaultdict(list)
     for run in runs:
@@ -139,9 +139,20 @@ def comparisons(runs: Sequence[Finished]) -> list[Comparison]:
         part = part_tested(run.result, run.settings)
         kinds[bool(part), f"{run.result['data']}{of_task}{part and f', {part}'}"].append(run)
     return [
-        Comparison(title, sorted(grouped(kind), key=lambda group: -group.accuracy))
+        Comparison(f"{title}{of_set}", sorted(grouped(same), key=lambda group: -group.accuracy))
         for (_, title), kind in sorted(kinds.items(), key=lambda item: item[0][0])
+        for of_set, same in _by_test_set(kind).items()
     ]
+
+
+def _by_test_set(runs: Sequence[Finished]) -> dict[str, list[Finished]]:
+    """Part runs by the hash of what they were tested on, and name the parts; results of earlier versions have none."""
+    parts: dict[str | None, list[Finished]] = defaultdict(list)
+    for run in runs:
+        parts[run.result.get("test_hash")].append(run)
+    if len(parts) == 1:
+        return {"": list(runs)}
+    return {f", test set {key}" if key else ", unknown test set": part for key, part in parts.items()}
 
 
 def grouped(runs: Sequence[Finished]) -> list[Group]:

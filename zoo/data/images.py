@@ -206,6 +206,11 @@ class ImageData(ResidentData):
                         "that can; mend them, add others, or leave the folder out"
                     )
 
+    def test_hash(self) -> str:
+        self.load()
+        part = self.splits["test"]
+        return split_hash([(_identity(self.files.get("test", part.images)), part.labels)])
+
     def _content_hash(self, splits: dict[str, LabelledImages]) -> str | None:
         """Hash what is in files that were decoded once for all, and None of others."""
         were_read = all(isinstance(part.images, Tensor) for part in self.splits.values())

@@ -96,6 +96,10 @@ class SequenceData(ResidentData):
                 raise BadInput(f"data.batch_size={self.batch_size} is larger than the {num} training pairs")
         return self.facts
 
+    def test_hash(self) -> str:
+        self.load()
+        return hash_of({"test": self.pairs["test"]})
+
     def _check(self, pairs: Pairs) -> None:
         for name, part in self.pairs.items():
             if not part:
