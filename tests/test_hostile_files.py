@@ -15,6 +15,7 @@ import onnx
 import pytest
 import torch
 from conftest import ROOT, composed
+from hostile_graphs import ADDED, with_more, with_other_ends
 from onnx import TensorProto, helper
 from small import FACTS, facts_of, tiny
 
@@ -272,6 +273,14 @@ def onnx_files(model):
     yield "domain", more(helper.make_node("EPContext", ["before"], ["more"], domain="com.microsoft"))
     body = helper.make_graph([], "body", [], [])
     yield "loop", more(helper.make_node("Loop", ["", ""], ["more"], body=body))
+    for name, tensor in (("tensor", {"dims": [2**40]}), ("negative_tensor", {"dims": [-1, -4], "raw_data": bytes(16)})):
+        yield (
+            name,
+            more(helper.make_node("Identity", ["t"], ["more"]), sizes=[TensorProto(name="t", data_type=1, **tensor)]),
+        )
+    for name, nodes in ADDED.items():
+        yield name, with_more(model, nodes)
+    yield from with_other_ends(model)
 
 
 @pytest.fixture(scope="module")
@@ -298,6 +307,8 @@ def reports(tmp_path_factory):
     save_onnx(folder / "graph", part, exported)
     for name, model in onnx_files(onnx.load(folder / "graph")):
         write_onnx(folder / f"{name}.onnx", model, exported)
+    halved = {**exported, "export": {**exported["export"], "part": "encoder"}}
+    write_onnx(folder / "images_encoder.onnx", onnx.load(folder / "graph"), halved)
     before = sorted(path.name for path in folder.iterdir())
     line = [sys.executable, str(ROOT / "tests" / "hostile.py"), str(folder)]
     ran = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
