@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, get_args
 
@@ -129,16 +130,15 @@ def net_of(product: Product) -> nn.Module:
         raise BadInput("the net was trained with task=rotation and names no classes; train one with init_from=THE_FILE")
     if program := program_of(recipe):
         check_numbers(product.weights, source)
-        return rebuilt(program, product.weights, source, example_of(facts))
+        in_int8 = rebuilt(program, product.weights, source)
+        _check_answer(in_int8, facts, source)
+        return in_int8
     shape = stored_shape(config["model"], product.weights, source).eval()
     replay(shape, recipe)
     hold_integers(shape, recipe)
     if not is_trained_in_int8(recipe):
         check_weights(shape, product.weights, source)
-    try:
-        check_activations(shape, example_of(facts))
-    except (RuntimeError, TypeError, ValueError, LookupError, ArithmeticError) as error:
-        raise BadInput(f"{source} does not describe a net that can be computed: {reason(error)}") from error
+    _check_answer(shape, facts, source)
     net = stored_net(config["model"])
     replay(net, recipe)
     hold_integers(net, recipe)
@@ -149,6 +149,34 @@ def net_of(product: Product) -> nn.Module:
     if any("unsaved" in new for step in recipe for new in step.get("layout", {}).values()):
         _try_out(net, example_of(facts), source)
     return net
+
+
+def _check_answer(net: nn.Module, facts: Mapping[str, Any], source: str) -> None:
+    """Raise BadInput where a file's net cannot be computed, or gives other than the file's data have."""
+    try:
+        found = check_activations(net, example_of(facts))
+    except (RuntimeError, TypeError, ValueError, LookupError, ArithmeticError, AssertionError) as error:
+        raise BadInput(f"{source} does not describe a net that can be computed: {reason(error)}") from error
+    data = facts["data"]
+    if "classes" in data:
+        check_logits(found, len(data["classes"]), source)
+    else:
+        check_logits(found, len(data["target_symbols"]), source, data["max_length"])
+
+
+def check_logits(found: Any, num_classes: int, source: str, length: int | None = None) -> None:
+    """Raise BadInput unless what a net gave for one sample is a number for each class; of sequences, at each place.
+
+    `found` is what `check_activations` returns, of a net in eval mode or of a program.
+    """
+    wanted = (1, num_classes) if length is None else (1, length, num_classes)
+    if not isinstance(found, torch.Tensor) or not found.is_floating_point() or found.shape != wanted:
+        kind = str(found.dtype).removeprefix("torch.") if isinstance(found, torch.Tensor) else type(found).__name__
+        given = f"{kind} {list(found.shape)}" if isinstance(found, torch.Tensor) else kind
+        raise BadInput(
+            f"{source}: its net gives {given} for a sample, and its data name {num_classes:,} classes or symbols, which "
+            f"need floats {list(wanted)}"
+        )
 
 
 def _try_out(net: nn.Module, example: tuple[torch.Tensor, ...], source: str) -> None:

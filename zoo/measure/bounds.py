@@ -44,11 +44,12 @@ def _takes_device(func: Any) -> bool:
     return any(argument.name == "device" for argument in func._schema.arguments)
 
 
-def check_activations(net: nn.Module, example: Sequence[Tensor]) -> None:
-    """Call a net as if it were on the meta device; raise ValueError where what it computes would be too much.
+def check_activations(net: nn.Module, example: Sequence[Tensor]) -> Any:
+    """Call a net as if it were on the meta device, and return what it gives there.
 
-    `example` is what it is called with for one sample, on the meta device. The net itself is left as it is.
+    `example` is what it is called with for one sample, on the meta device. The net itself is left as it is. Raises
+    ValueError where what it computes would be too much.
     """
     tensors = {name: tensor.to("meta") for name, tensor in [*net.named_parameters(), *net.named_buffers()]}
     with torch.no_grad(), Bounded():
-        torch.func.functional_call(net, tensors, tuple(example))
+        return torch.func.functional_call(net, tensors, tuple(example))
