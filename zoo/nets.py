@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from zoo.build import build
-from zoo.checkpoint import Product, check_numbers, check_weights, load_weights, put_weights, read_product
+from zoo.checkpoint import Product, load_weights, put_weights, read_product
 from zoo.compress.program import rebuilt
 from zoo.compress.quantize import fake_quantized, is_trained_in_int8, program_of
 from zoo.compress.recipe import replay
@@ -23,7 +23,8 @@ from zoo.measure.bounds import check_activations
 from zoo.measure.counts import count_parameters
 from zoo.models.init import Scheme, initialise
 from zoo.passes import before_fit, read_recipe, recipe_at_start
-from zoo.stored_config import STARTS, example_of, stored_net, stored_shape
+from zoo.shapes import check_kinds, check_numbers, shape_of
+from zoo.stored_config import STARTS, example_of, stored_net
 from zoo.tasks.transfer import freeze, matched_by_name, rows_of, told_of_rows
 
 log = logging.getLogger("zoo")
@@ -133,11 +134,9 @@ def net_of(product: Product) -> nn.Module:
         in_int8 = rebuilt(program, product.weights, source)
         _check_answer(in_int8, facts, source)
         return in_int8
-    shape = stored_shape(config["model"], product.weights, source).eval()
-    replay(shape, recipe)
-    hold_integers(shape, recipe)
+    shape = shape_of(facts, product.weights, source)
     if not is_trained_in_int8(recipe):
-        check_weights(shape, product.weights, source)
+        check_kinds(shape, product.weights, source)
     _check_answer(shape, facts, source)
     net = stored_net(config["model"])
     replay(net, recipe)
@@ -174,8 +173,8 @@ def check_logits(found: Any, num_classes: int, source: str, length: int | None =
         kind = str(found.dtype).removeprefix("torch.") if isinstance(found, torch.Tensor) else type(found).__name__
         given = f"{kind} {list(found.shape)}" if isinstance(found, torch.Tensor) else kind
         raise BadInput(
-            f"{source}: its net gives {given} for a sample, and its data name {num_classes:,} classes or symbols, which "
-            f"need floats {list(wanted)}"
+            f"{source}: its net gives {given} for a sample, and its data name {num_classes:,} classes or symbols, "
+            f"which need floats {list(wanted)}"
         )
 
 
