@@ -2,6 +2,7 @@ import copy
 import random
 import shutil
 import zipfile
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,6 +14,7 @@ from stored import unseen
 from zoo.callbacks.resume import AtomicCheckpointIO, get_random_states, set_random_states
 from zoo.callbacks.state import check_training
 from zoo.errors import BadInput
+from zoo.tasks.muon import Muon
 
 STATE = {
     "epoch": 1,
@@ -147,10 +149,14 @@ def of_training(kind=torch.optim.AdamW, steps=2):
     return SimpleNamespace(optimizers=[optimizer], lr_scheduler_configs=configs, lightning_module=net), states
 
 
-@pytest.mark.parametrize("kind", ["AdamW", "SGD", "Adagrad", "RMSprop", "Rprop", "NAdam", "Adafactor", "LBFGS", "ASGD"])
+@pytest.mark.parametrize(
+    "kind", ["AdamW", "SGD", "Adagrad", "RMSprop", "Rprop", "NAdam", "Adafactor", "LBFGS", "ASGD", "Muon"]
+)
 def test_the_state_of_every_kind_of_optimizer_is_taken_up(kind):
-    fresh, _ = of_training(getattr(torch.optim, kind), steps=0)
-    check_training(fresh, of_training(getattr(torch.optim, kind))[1])
+    """Our Muon counts its steps in its groups, which have no such count before the first."""
+    kind = partial(Muon, matrices=True) if kind == "Muon" else getattr(torch.optim, kind)
+    fresh, _ = of_training(kind, steps=0)
+    check_training(fresh, of_training(kind)[1])
 
 
 @pytest.mark.parametrize(
@@ -172,7 +178,6 @@ def test_the_state_of_every_kind_of_optimizer_is_taken_up(kind):
         (("optimizer_states", 0, "param_groups", 0, "betas"), [0.9]),
         (("optimizer_states", 0, "param_groups", 0, "amsgrad"), True),
         (("optimizer_states", 0, "param_groups", 0, "fused"), "x"),
-        (("optimizer_states", 0, "param_groups", 0, "more"), 1),
         (("lr_schedulers", 0, "last_epoch"), "x"),
         (("lr_schedulers", 0, "base_lrs"), []),
         (("lr_schedulers", 0, "get_lr"), 1),

@@ -116,8 +116,8 @@ def _check_optimizer(optimizer: Any, state: Mapping[str, Any]) -> None:
             differs = isinstance(value, bool) and key != "fused" and there is not value
             if differs or not _is_like(value, there):
                 raise ValueError(f"it lacks the {key} of {kind}")
-        if found.keys() - own.keys() or (found.get("fused") not in (True, False, None)):
-            raise ValueError(f"it has settings that {kind} does not have")
+        if found.get("fused") not in (True, False, None):
+            raise ValueError(f"it lacks the fused of {kind}")
     parameters = dict(enumerate(one for group in optimizer.param_groups for one in group["params"]))
     states = state.get("state")
     if not isinstance(states, dict):
