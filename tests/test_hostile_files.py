@@ -116,6 +116,13 @@ def product_files():
     yield "recursive", facts_with(data={"_recursive_": False})
     yield "wide", facts_with(model={"widths": [2**30, 2**40]})
     yield "classes", facts_with(model={"num_classes": 2**40})
+    yield "fewer_classes", facts_with(model={"num_classes": 10}) | {"data": {**_of_digits(), "classes": ["0", "1"]}}
+    yield "one_name", facts_with() | {"data": {**_of_digits(), "classes": ["0"] * 10}}
+    for name, task in (("text", "rotation"), ("null", None), ("list", [1])):
+        facts = facts_with()
+        yield f"task_as_{name}", {**facts, "config": {**facts["config"], "task": task}}
+    yield "channels", facts_with(data={"in_channels": 2})
+    yield "one_as_true", facts_with(data={"in_channels": True})
     yield "deep_net", facts_with(model={"depths": [10**9, 10**9]})
     yield "large_images", facts_with(data={"image_size": 2**20})
     sizes = {"layout": {"conv1": {"shapes": {"weight": [2**40, None, None, None]}}}}

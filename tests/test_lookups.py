@@ -33,10 +33,7 @@ PLACES = {
         "import_module": "of a suite, which is one of a table",
         "getattr": "of a suite, which is one of a table",
     },
-    "callbacks/resume.py": {
-        "torch.load": "weights_only, and of a checkpoint whose checksum and names were checked",
-        "getattr": "of a list in the source",
-    },
+    "callbacks/resume.py": {"torch.load": "weights_only, and of a checkpoint whose checksum and names were checked"},
     "callbacks/budget.py": {"getattr": "of a list in the source", "setattr": "of a list in the source"},
     "pretrained.py": {"torch.load": "weights_only, of a file that the command line names"},
     "export/alone.py": {

@@ -23,6 +23,7 @@ from zoo.errors import BadInput, choices
 from zoo.files import check_no_links, locked, open_file
 from zoo.ranges import Count, takes, written
 from zoo.records import read_config, write_config
+from zoo.settings import check_saved
 from zoo.stored_config import STARTS, check_run
 
 GROUPS = ("model", "data", "task", "optim", "schedule", "compress", "callbacks", "trainer", "experiment")
@@ -124,6 +125,7 @@ def _resumed(cfg: DictConfig) -> DictConfig:
     folder = _resumed_folder(cfg)
     check_no_links(folder)
     saved = _load(folder)
+    check_saved(saved)
     check_run(OmegaConf.to_container(saved), cfg.trusted)  # type: ignore[arg-type]
     changes = [o for o in HydraConfig.get().overrides.task if not o.startswith(("resume=", "trusted="))]
     foreign = [o for o in changes if not o.startswith("trainer.")]

@@ -231,12 +231,19 @@ def fit(run: Run, trainer: lightning.Trainer, task: Task, data: ResidentData) ->
             raise BadInput(
                 f"trainer.precision={trainer.precision} does not suit this net here: {reason(error)}"
             ) from error
-        if not reason(error).startswith("Error(s) in loading state_dict"):
-            raise
-        raise BadInput(f"{run.last_checkpoint} is of another net than {run.cfg.choices.model}; train anew") from error
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
-        if run.last_checkpoint is None or callback_of(trainer, ResumeCheckpoint).has_begun:
-            raise
+        if reason(error).startswith("Error(s) in loading state_dict"):
+            net = run.cfg.choices.model
+            raise BadInput(f"{run.last_checkpoint} is of another net than {net}; train anew") from error
+        _blame_checkpoint(run, trainer, error)
+        raise
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
+        _blame_checkpoint(run, trainer, error)
+        raise
+
+
+def _blame_checkpoint(run: Run, trainer: lightning.Trainer, error: Exception) -> None:
+    """Raise BadInput where a run that was to go on has not made one step with what it has loaded."""
+    if run.last_checkpoint is not None and not callback_of(trainer, ResumeCheckpoint).has_begun:
         raise BadInput(
             f"{run.last_checkpoint} does not hold the state of this run ({reason(error)}); without it, train anew"
         ) from error

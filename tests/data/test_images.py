@@ -31,6 +31,15 @@ def test_mean_and_deviation_are_of_the_training_split_only():
     assert not torch.equal(torch.tensor(facts.mean), whole)
 
 
+def test_two_classes_of_one_name_are_refused():
+    def twice():
+        found = source()
+        return ImageSource(found.train, found.test, ["cat", "dog", "cat", "cow"])
+
+    with pytest.raises(BadInput, match="two classes have the same name"):
+        module(source=twice).load()
+
+
 def test_statistics_of_black_images_do_not_divide_by_nothing():
     mean, std = channel_statistics(torch.zeros(3, 1, 4, 4, dtype=torch.uint8))
     assert float(mean) == 0

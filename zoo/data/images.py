@@ -219,6 +219,8 @@ class ImageData(ResidentData):
         return split_hash(files) if files else None
 
     def _check(self, source: ImageSource) -> None:
+        if len(set(source.classes)) < len(source.classes):
+            raise BadInput("data.source: two classes have the same name, and could not be told apart; rename one")
         for part in (source.train, source.test):
             if part is None:
                 continue

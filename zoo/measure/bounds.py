@@ -89,11 +89,12 @@ def _flops(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], found: Any
     return 0
 
 
-def check_activations(net: nn.Module, example: Sequence[Tensor], num_samples: int = 1) -> None:
-    """Call a net as if it were on the meta device; raise ValueError where what it computes would be too much.
+def check_activations(net: nn.Module, example: Sequence[Tensor], num_samples: int = 1) -> Any:
+    """Call a net as if it were on the meta device, and return what it gives there.
 
     `example` is what it is called with for `num_samples` samples, on the meta device. The net itself is left as it is.
+    Raises ValueError where what it computes would be too much.
     """
     tensors = {name: tensor.to("meta") for name, tensor in [*net.named_parameters(), *net.named_buffers()]}
     with torch.no_grad(), Bounded(num_samples):
-        torch.func.functional_call(net, tensors, tuple(example))
+        return torch.func.functional_call(net, tensors, tuple(example))
