@@ -27,6 +27,7 @@ from zoo.export.graphs import parts
 from zoo.export.onnx import save_onnx, write_onnx
 from zoo.export.pt2 import save_pt2
 from zoo.export.reading import read_export
+from zoo.facts import facts_text
 from zoo.metadata import parse_metadata
 from zoo.nets import net_of
 from zoo.packed import save_packed
@@ -91,6 +92,11 @@ def program_files():
     yield "wide_pools", more(*square, *[pooled] * 3), tensors
     yield "place", more(["operator.getitem", last, 5]), tensors
     yield "only_in_pt2", more(["aten.zeros.default", [2, 10]]), tensors
+    yield "gives_nothing", program[:-1], tensors
+    for name, given in (("no_result", []), ("two", [last, last]), ("number", 7)):
+        yield f"gives_{name}", [*program[:-1], ["output", given]], tensors
+    yield "gives_twenty", more(["aten.cat.default", [last, last], 1]), tensors
+    yield "gives_a_sum", more(["aten.mean.dim", last, [0, 1]]), tensors
     scales = next(name for name in tensors if name.endswith("_scale"))
     yield "scales", program, {**tensors, scales: tensors[scales][:-1].clone()}
     yield "forward_reference", changed(relu, ["aten.relu.default", {"result": 10**9}]), tensors
@@ -218,7 +224,8 @@ def pt2_files(content):
     yield "whole_more", more(["torch.ops.aten.mul.Tensor", None, {"as_float": 2.0}])
     yield "long_list", more(["torch.ops.aten.pad.default", None, {"as_ints": [0] * 10**6}])
     places = ["torch.ops.aten.mul.Tensor", None, {"as_float": 1e6}], ["torch.ops.aten.to.dtype", None, INT64]
-    shapes = json.loads(records[name])["graph_module"]["graph"]["tensor_values"]
+    whole = json.loads(records[name])["graph_module"]
+    shapes = whole["graph"]["tensor_values"]
     table = {"as_tensor": {"name": next(key for key, value in shapes.items() if len(value["sizes"]) == 2)}}
     yield (
         "computed_place",
@@ -228,6 +235,25 @@ def pt2_files(content):
             ["torch.ops.aten.select.int", None, {"as_int": 2}, {"as_int": 0}],
         ),
     )
+
+    def outputs(change):
+        """Change the list of what the graph gives."""
+
+        def changed(module):
+            change(module["graph"]["outputs"])
+            change(module["signature"]["output_specs"])
+
+        return with_graph(changed)
+
+    yield "gives_nothing", outputs(lambda several: several.clear())
+    yield "gives_two", outputs(lambda several: several.append(several[0]))
+    exported = facts_with(export=FACTS["export"])
+    for key, value in (("bake", True), ("part", "encoder"), ("part", "step")):
+        told = {**exported, "export": {**exported["export"], key: value}}
+        yield f"told_{key}_{value}", {**records, f"{root}/extra/zoo": facts_text(told).encode()}
+    image = next(spec["user_input"] for spec in whole["signature"]["input_specs"] if "user_input" in spec)["arg"]
+    values = image["as_tensor"]["name"]
+    yield "takes_bytes", with_graph(lambda module: module["graph"]["tensor_values"][values].update(dtype=1))
 
 
 INT64 = {"as_scalar_type": 5}
