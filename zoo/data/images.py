@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from zoo import memory
-from zoo.data.augment import Cut, RandomCrop
+from zoo.data.augment import Cut, check_fits
 from zoo.data.decoding import ImageFiles
 from zoo.data.loader import Augmentation, BatchLoader
 from zoo.data.mix import Mix
@@ -103,10 +103,7 @@ class ImageData(ResidentData):
                     f"data.{name}={value} is no augmentation; say {{_target_: zoo.data.mix.CutMix}}, or null"
                 )
         for name, value in (augment or {}).items():
-            if isinstance(value, RandomCrop) and value.padding >= image_size:
-                raise BadInput(
-                    f"data.augment.{name}.padding: expected less than the images' {image_size} px, got {value.padding}"
-                )
+            check_fits(f"data.augment.{name}", value, image_size)
         if mix is not None and batch_size < 2:
             raise BadInput(f"data.mix wants two images and more, and data.batch_size={batch_size}")
         self.source, self.num_classes, self.in_channels, self.image_size = source, num_classes, in_channels, image_size
