@@ -401,7 +401,7 @@ def test_names_that_are_not_utf8_are_read_where_they_are_of_files_and_refused_of
 
 
 def test_a_background_must_be_a_colour(pictures):
-    for wrong in ("nocolour", "#12", "rgba(1,2,3,4)", None, 7):
+    for wrong in ("nocolour", "#12", "rgba(1,2,3,4)", None, 7, "rgb(300,0,0)", "rgb(0%,101%,0%)", "hsl(0,200%,50%)"):
         with pytest.raises(BadInput, match=r"data\.background: expected a colour"):
             folders(pictures, background=wrong)
     Image.new("RGBA", (40, 40)).save(pictures / "val/cat/00.png")

@@ -200,7 +200,8 @@ def _check_colour(name: object) -> None:
     from PIL import ImageColor
 
     try:
-        if len(ImageColor.getrgb(str(name))) == 3:
+        colour = ImageColor.getrgb(str(name))
+        if len(colour) == 3 and all(0 <= level <= 255 for level in colour):
             return
     except ValueError:
         pass
