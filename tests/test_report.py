@@ -31,6 +31,16 @@ def test_matrix_recall_and_precision_are_scikit_learns(predictions):
     assert found["loss"] == pytest.approx(sklearn.metrics.log_loss(labels, logits.double().softmax(1)))
 
 
+@pytest.mark.parametrize("num_classes", [2, 5, 6])
+def test_the_top_five_are_told_of_more_than_five_classes(num_classes, capsys):
+    """The last class is the least likely of all, so that of six it is the one that is not among five."""
+    logits, labels = torch.arange(num_classes, 0.0, -1).expand(4, -1), torch.tensor([0, 1, 1, num_classes - 1])
+    found = report.evaluate(logits, labels, list("abcdef")[:num_classes])
+    report.show_evaluation(found)
+    assert found.get("top5") == (0.75 if num_classes == 6 else None)
+    assert ("top-5 75.00%" in capsys.readouterr().out) == ("top5" in found) == (num_classes == 6)
+
+
 def test_calibration_error_is_the_gap_between_confidence_and_accuracy():
     """A hundred answers given with 80 % confidence, of which 60 are right, are off by 20 points."""
     logits = torch.tensor([[0.8, 0.2]]).log().expand(100, 2)

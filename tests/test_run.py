@@ -311,6 +311,8 @@ def test_a_metric_that_is_not_measured_is_refused_before_training(compose, key):
     run._check_metrics(compose("callbacks=early_stopping", f"{key}=val/top5"), task)
     with pytest.raises(BadInput, match=f"^{key}: expected a metric .*got 'val/acc'; did you mean val/accuracy"):
         run._check_metrics(compose("callbacks=early_stopping", f"{key}=val/acc"), task)
+    with pytest.raises(BadInput, match=f"^{key}: expected a metric .*got 'val/top5'"):
+        run._check_metrics(compose("callbacks=early_stopping", f"{key}=val/top5", "model.num_classes=5"), task)
 
 
 def test_resume_keeps_the_runs_own_config(command, toy_smoke, only_run):

@@ -35,6 +35,12 @@ def reason(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
+def counted(num: int, noun: str) -> str:
+    """Say how many there are of something: `1 file`, `1,000 files`, `2 classes`."""
+    plural = "" if num == 1 else "es" if noun.endswith("s") else "s"
+    return f"{num:,} {noun}{plural}"
+
+
 def choices(word: str, valid: Iterable[str]) -> str:
     """Name the valid words nearest to `word`, or all of them where none is near."""
     valid = sorted(set(valid))

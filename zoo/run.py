@@ -31,6 +31,7 @@ from zoo.data.images import ImageFacts
 from zoo.data.module import SPLITS, ResidentData
 from zoo.errors import BadInput, ZooError, choices, reason
 from zoo.folder import CONFIG, Run
+from zoo.measure.accuracy import TOP
 from zoo.measure.counts import count_macs_of, count_parameters
 from zoo.measure.latency import latency_ms
 from zoo.measure.throughput import TOO_FULL, fastest_batch_size, is_out_of_memory
@@ -287,6 +288,8 @@ def _check_limits(cfg: DictConfig, data: ResidentData) -> None:
 def _check_metrics(cfg: DictConfig, task: Task) -> None:
     """Refuse callbacks that watch a metric that no validation measures, before there has been one."""
     known = {"train/accuracy", *(f"val/{name}" for name in task.meter.compute())}
+    if (cfg.model.get("num_classes") or math.inf) <= TOP:
+        known.discard("val/top5")
     if "ema" in cfg.callbacks:
         known |= {"val/raw_accuracy", "val/raw_loss"}
     for name, node in cfg.callbacks.items():

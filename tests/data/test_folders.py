@@ -27,7 +27,7 @@ from zoo.data.augment import RandomResizedCrop
 from zoo.data.decoding import ImageFiles
 from zoo.data.folders import ImageFolders, image_folders
 from zoo.data.pictures import read_picture
-from zoo.errors import BadInput
+from zoo.errors import BadInput, counted
 
 SIDE = 28
 STORED = 32  # 256/224 of it
@@ -401,7 +401,7 @@ def test_names_that_are_not_utf8_are_read_where_they_are_of_files_and_refused_of
 
 
 def test_a_background_must_be_a_colour(pictures):
-    for wrong in ("nocolour", "#12", "rgba(1,2,3,4)", None, 7):
+    for wrong in ("nocolour", "#12", "rgba(1,2,3,4)", None, 7, "rgb(300,0,0)", "rgb(0%,101%,0%)", "hsl(0,200%,50%)"):
         with pytest.raises(BadInput, match=r"data\.background: expected a colour"):
             folders(pictures, background=wrong)
     Image.new("RGBA", (40, 40)).save(pictures / "val/cat/00.png")
@@ -480,12 +480,10 @@ def test_classes_are_counted_where_nobody_says_how_many(pictures):
 
 
 def test_folders_that_will_not_do_are_told(pictures, monkeypatch):
-    with pytest.raises(BadInput, match="holds no folders of images"):
-        folders(pictures / "nowhere").load()
     with pytest.raises(BadInput, match="num_classes=3 was given, but the data have 2"):
         folders(pictures, num_classes=3).load()
     (pictures / "val/dog").rename(pictures / "val/dig")
-    with pytest.raises(BadInput, match="'dig' is in one of them only"):
+    with pytest.raises(BadInput, match=r"^data\.root: .*got 'dog' in train only and 'dig' in val only$"):
         folders(pictures).load()
     (pictures / "val/dig").rename(pictures / "val/dog")
     (pictures / "meminfo").write_text("MemTotal: 9999999 kB\nMemAvailable: 10 kB\n")
@@ -497,6 +495,61 @@ def test_folders_that_will_not_do_are_told(pictures, monkeypatch):
         file.unlink()
     with pytest.raises(BadInput, match=r"data\.root: expected pictures in .*/train/cat, got none"):
         folders(pictures).load()
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("nowhere", "/nowhere, which cannot be opened (No such file or directory)"),
+        ("train/cat/00.jpg", "/00.jpg, which cannot be opened (Not a directory)"),
+        ("train", "/train, which holds 2 folders ('cat', 'dog') and 0 files; {root} has them"),
+        ("train/cat", "/cat, which holds 0 folders and 20 files; {root} has them"),
+        ("..", "/.., which holds 2 folders ('pictures', 'runs') and 0 files; {root} has them"),
+    ],
+)
+def test_a_root_beside_the_right_one_is_refused_with_what_it_holds_and_where_that_is(command, pictures, place, words):
+    root = pictures / place
+    outcome = command("train", "data=image_folder", f"data.root={root}", "trainer=smoke")
+    assert outcome.code == 2
+    assert "data.root: expected a folder with pictures in train/<class>/ and val/<class>/, got " in outcome.sentence
+    assert outcome.sentence.endswith(words.replace("{root}", str(pictures)))
+
+
+def test_a_root_of_classes_alone_or_without_a_test_is_refused_with_what_would_do(pictures, told):
+    (pictures / "train").rename(pictures.parent / "alone")
+    for name in ("eel", "fox"):
+        shutil.copytree(pictures.parent / "alone/cat", pictures.parent / "alone" / name)
+    with pytest.raises(BadInput, match=r"/alone, which holds 4 folders \('cat', 'dog', 'eel', \.\.\.\) and 0 files; "):
+        folders(pictures.parent / "alone").load()
+    data = folders(pictures.parent / "alone", train=".", test=None, num_test=10, num_classes=4)
+    assert data.load().num_samples == {"train": 62, "val": 8, "test": 10}
+    (pictures.parent / "alone").rename(pictures / "train")
+    (pictures / "val").rename(pictures / "test")
+    with pytest.raises(BadInput, match=r"\('test', 'train'\) and 0 files; data\.test names another folder, or null"):
+        folders(pictures).load()
+    assert told == []
+
+
+def test_pictures_that_are_in_no_folder_of_a_class_are_counted(pictures, told):
+    for picture in (pictures / "val/cat").iterdir():
+        shutil.move(picture, pictures / "val")
+    for name in ("cat", "dog"):
+        shutil.rmtree(pictures / "val" / name)
+    with pytest.raises(BadInput, match=r"^data\.root: expected folders of images in .*/val, got 7 files and no folder"):
+        folders(pictures).load()
+    assert told[0].endswith("left out, 7 in all: files outside the folders of classes (7).")
+
+
+def test_one_file_is_no_files(pictures):
+    for picture in sorted((pictures / "train/cat").iterdir())[1:]:
+        picture.unlink()
+    (pictures / "train/cat/00.jpg").write_bytes(b"")
+    with pytest.raises(BadInput, match="of class 'cat' that can be read, got 1 file and none that can"):
+        folders(pictures, num_validation=0).load()
+    with pytest.raises(BadInput, match="num_classes=3 was given, but the data have 2 classes"):
+        folders(pictures, num_classes=3).load()
+    assert [counted(num, "file") for num in (0, 1, 2, 1000)] == ["0 files", "1 file", "2 files", "1,000 files"]
+    assert counted(1, "class") == "1 class"
 
 
 def test_a_run_counts_the_classes_and_its_product_is_evaluated_on_files_that_moved(command, pictures, only_run):

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from zoo.data.augment import RandomCrop
+from zoo.data.augment import RandomCrop, RandomResizedCrop, RandomScaleCrop
 from zoo.data.images import ImageData, channel_statistics
 from zoo.data.mix import CutMix
 from zoo.data.sources import ImageSource, LabelledImages
@@ -94,6 +94,11 @@ def test_evaluation_batches_hold_every_sample_once_in_order():
     ("changes", "sentence"),
     [
         ({"augment": {"crop": RandomCrop(1000)}}, "augment.crop.padding: expected less"),
+        (
+            {"augment": {"cut": RandomResizedCrop(size=7)}},
+            r"^data\.augment\.cut\.size: expected data\.image_size=8 .*got 7$",
+        ),
+        ({"augment": {"cut": RandomScaleCrop((9, 9), 9)}}, r"^data\.augment\.cut\.size: .*got 9$"),
         ({"batch_size": 1000}, "larger than the 160 training images"),
         ({"num_classes": 3}, "have 4 classes"),
         ({"num_classes": 7}, "num_classes=7"),

@@ -5,6 +5,7 @@ import itertools
 import logging
 import os
 from collections import Counter, deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,14 @@ from zoo.data.decoding import Decoder, ImageFiles
 from zoo.data.images import ImageData
 from zoo.data.pictures import suffixes
 from zoo.data.sources import ImageSource, LabelledImages
-from zoo.errors import BadInput, reason
+from zoo.errors import BadInput, counted
 from zoo.ranges import Count, Index, Text
 
 MOST_PER_CORE = 8  # worker processes, which on slow disks wait more than they compute
 log = logging.getLogger("zoo")
 MARGIN = 256 / 224  # of the size to which images are decoded over that which nets see, as torchvision has it
 NUM_KINDS = 12  # of what is left out, that are named
+NUM_NAMED = 3  # folders, of those found where others are wanted
 AGAIN = "links to a folder that they are in or that was read"
 
 
@@ -53,8 +55,8 @@ class ImageFolders(ImageData):
         workers = each if num_workers is None else num_workers
         if workers > MOST_PER_CORE * each:
             raise BadInput(
-                f"data.num_workers={workers}: expected at most {MOST_PER_CORE * each}, {MOST_PER_CORE} to each of the "
-                f"{each} CPU cores of this process"
+                f"data.num_workers={workers}: expected at most {MOST_PER_CORE * each}, {MOST_PER_CORE} for each CPU "
+                f"core, of which this process has {each}"
             )
         if decoder == "cuda" and not torch.cuda.is_available():
             log.warning("data.decoder=cuda wants a CUDA device, and there is none here: worker processes decode.")
@@ -75,11 +77,15 @@ def image_folders(
 
     BadInput where a folder is absent, has a class without images, or where the two do not have the same classes.
     """
-    folders = [_listed(Path(root) / name) for name in (train, test) if name is not None]
+    names = [name for name in (train, test) if name is not None]
+    _check_layout(Path(root), names)
+    folders = [_listed(Path(root) / name) for name in names]
     classes = [list(files) for files in folders]
     if classes[0] != classes[-1]:
-        odd = sorted(set(classes[0]) ^ set(classes[-1]))[0]
-        raise BadInput(f"{train} and {test} of {root} must hold the same classes; '{odd}' is in one of them only")
+        first, second = map(set, classes)
+        alone = [(name, min(odd)) for name, odd in zip(names, (first - second, second - first), strict=True) if odd]
+        got = " and ".join(f"'{odd}' in {name} only" for name, odd in alone)
+        raise BadInput(f"data.root: expected the same classes in {train} and {test} of {root}, got {got}")
     if test is not None and _places(Path(root) / train) & _places(Path(root) / test):
         raise BadInput(f"data.test: expected other pictures than those of {train}, got {test}, which has the same ones")
     size = round(image_size * MARGIN)
@@ -94,9 +100,42 @@ def image_folders(
 
 
 def pictures_in(folder: str) -> list[str]:
-    """Return the pictures at any depth below a folder, as training finds them: none that is hidden, and each once."""
+    """Return the pictures at any depth below a folder, as training finds them, and log what was left out and why."""
     parents = {_place(one) for one in Path(folder).resolve().parents}
-    return _files(folder, parents, Counter())
+    left_out: Counter[str] = Counter()
+    files = _files(folder, parents, left_out)
+    _tell_left_out(folder, left_out)
+    return files
+
+
+def _check_layout(root: Path, names: Sequence[str]) -> None:
+    """Refuse a root that has not all of the folders `names`; say what is there, and where they are if that is near."""
+    if all(os.path.isdir(root / name) for name in names):
+        return
+    wanted = " and ".join(f"{name}/<class>/" for name in names)
+    raise BadInput(f"data.root: expected a folder with pictures in {wanted}, got {root}, {_found_in(root, names)}")
+
+
+def _found_in(root: Path, names: Sequence[str]) -> str:
+    """Say what a root holds instead of the folders `names`, and what to say if they are elsewhere."""
+    try:
+        found = _entries(str(root), Counter())
+    except OSError as error:
+        return f"which cannot be opened ({error.strerror})"
+    folders = sorted(entry.name for entry in found if entry.is_dir())
+    shown = [f"'{name}'" for name in folders[:NUM_NAMED]] + ["..."] * (len(folders) > NUM_NAMED)
+    named = f" ({', '.join(shown)})" if shown else ""
+    files = counted(len(found) - len(folders), "file")
+    holds = f"which holds {counted(len(folders), 'folder')}{named} and {files}"
+    here = Path(os.path.abspath(root))
+    for place in (*here.parents[:2], *(here / name for name in folders)):
+        if all(os.path.isdir(place / name) for name in names):
+            return f"{holds}; {place} has them"
+    if names[0] in folders:
+        return f"{holds}; data.test names another folder, or null for none"
+    if folders:
+        return f"{holds}; with data.train=. data.test=null data.num_test=... its own folders are the classes"
+    return holds
 
 
 def _listed(folder: Path) -> dict[str, list[str]]:
@@ -107,8 +146,7 @@ def _listed(folder: Path) -> dict[str, list[str]]:
         found = _entries(str(folder), left_out)
     except OSError as error:
         raise BadInput(
-            f"{folder} holds no folders of images ({reason(error)}): put the images of each class into "
-            f"{folder}/<class>/, or point data.root at a folder that has them"
+            f"data.root: expected folders of images in {folder}, which cannot be opened ({error.strerror})"
         ) from error
     classes = {}
     above |= {_place(entry.path) for entry in found if entry.is_dir() and not entry.is_symlink()}
@@ -121,18 +159,26 @@ def _listed(folder: Path) -> dict[str, list[str]]:
             raise BadInput(f"data.root: expected names of classes in UTF-8, got {os.fsencode(entry.name)!r}; rename it")
         else:
             classes[entry.name] = _files(entry.path, above - {_place(entry.path)}, left_out)
-    if left_out:
-        kinds = left_out.most_common(NUM_KINDS)
-        if rest := left_out.total() - sum(num for _, num in kinds):
-            kinds.append(("other kinds", rest))
-        named = ", ".join(f"{kind} ({num:,})" for kind, num in kinds)
-        log.warning("%s: left out, %s in all: %s.", folder, f"{left_out.total():,}", named)
+    _tell_left_out(folder, left_out)
     if not classes:
-        raise BadInput(f"{folder} holds no folders of images: put the images of each class into {folder}/<class>/")
+        raise BadInput(
+            f"data.root: expected folders of images in {folder}, got {counted(len(found), 'file')} and no folder; put "
+            f"the images of each class into {folder}/<class>/"
+        )
     for name, files in classes.items():
         if not files:
             raise BadInput(f"data.root: expected pictures in {folder / name}, got none; add some or remove the folder")
     return dict(sorted(classes.items()))
+
+
+def _tell_left_out(folder: str | Path, left_out: Counter[str]) -> None:
+    if not left_out:
+        return
+    kinds = left_out.most_common(NUM_KINDS)
+    if rest := left_out.total() - sum(num for _, num in kinds):
+        kinds.append(("other kinds", rest))
+    named = ", ".join(f"{kind} ({num:,})" for kind, num in kinds)
+    log.warning("%s: left out, %s in all: %s.", folder, f"{left_out.total():,}", named)
 
 
 def _files(folder: str, seen: set[tuple[int, int]], left_out: Counter[str]) -> list[str]:
@@ -200,7 +246,8 @@ def _check_colour(name: object) -> None:
     from PIL import ImageColor
 
     try:
-        if len(ImageColor.getrgb(str(name))) == 3:
+        colour = ImageColor.getrgb(str(name))
+        if len(colour) == 3 and all(0 <= level <= 255 for level in colour):
             return
     except ValueError:
         pass

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from zoo import memory
-from zoo.data.augment import Cut, RandomCrop
+from zoo.data.augment import Cut, check_fits
 from zoo.data.decoding import ImageFiles
 from zoo.data.loader import Augmentation, BatchLoader
 from zoo.data.mix import Mix
 from zoo.data.module import ResidentData, Split
 from zoo.data.sources import ImageSource, LabelledImages
 from zoo.data.splits import fold_sizes, split_hash, stratified_split
-from zoo.errors import BadInput
+from zoo.errors import BadInput, counted
 from zoo.ranges import Count, Index, Positive, Range
 
 Cache = Literal["auto", "device", "host", "none"]
@@ -103,10 +103,7 @@ class ImageData(ResidentData):
                     f"data.{name}={value} is no augmentation; say {{_target_: zoo.data.mix.CutMix}}, or null"
                 )
         for name, value in (augment or {}).items():
-            if isinstance(value, RandomCrop) and value.padding >= image_size:
-                raise BadInput(
-                    f"data.augment.{name}.padding: expected less than the images' {image_size} px, got {value.padding}"
-                )
+            check_fits(f"data.augment.{name}", value, image_size)
         if mix is not None and batch_size < 2:
             raise BadInput(f"data.mix wants two images and more, and data.batch_size={batch_size}")
         self.source, self.num_classes, self.in_channels, self.image_size = source, num_classes, in_channels, image_size
@@ -172,7 +169,7 @@ class ImageData(ResidentData):
                 "are free; data.cache=none reads them as they are wanted"
             )
         num = sum(map(len, self.files.values()))
-        log.info("Decoding %s images once, into %.1f GB of memory.", f"{num:,}", num_bytes / 1e9)
+        log.info("Decoding %s once, into %.1f GB of memory.", counted(num, "file"), num_bytes / 1e9)
         cached = dict(splits)
         for name, files in self.files.items():
             images, sizes, kept = files.squeezed(side) if side and name == "train" else (None, None, None)
@@ -202,8 +199,8 @@ class ImageData(ResidentData):
             for (_, name, members), able in zip(groups, pool.map(can_read, groups), strict=True):
                 if not able:
                     raise BadInput(
-                        f"data.root: expected at least one {name} that can be read, got {len(members)} files and none "
-                        "that can; mend them, add others, or leave the folder out"
+                        f"data.root: expected at least one {name} that can be read, got "
+                        f"{counted(len(members), 'file')} and none that can; mend or add some, or leave the folder out"
                     )
 
     def test_hash(self) -> str:
@@ -233,7 +230,7 @@ class ImageData(ResidentData):
             if len(source.classes) != self.num_classes or found > self.num_classes or int(part.labels.min()) < 0:
                 raise BadInput(
                     f"data.num_classes={self.num_classes} was given, but the data have "
-                    f"{max(found, len(source.classes))} classes"
+                    f"{counted(max(found, len(source.classes)), 'class')}"
                 )
 
     def _split(self, source: ImageSource) -> dict[str, LabelledImages]:
