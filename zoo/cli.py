@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 from zoo import escape, memory, ranks, settings
-from zoo.errors import BadInput, Interrupted, ZooError, choices, reason
+from zoo.errors import NOT_ON_RESUME, BadInput, Interrupted, ZooError, choices, reason
 
 # Has torch take large tensors in huge pages, since faults of small ones are a twentieth of ResNet-20's time on a CPU.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
@@ -229,7 +229,10 @@ def _config_sentence(error: Exception, configs: Path | None = None, config_name:
             f"{_quoted(key, value)}, and for a run with each -m in front"
         )
     if configs and (match := re.match(r"Could not override '([^']+)'", first_line)):
-        return _no_setting(match.group(1).split("@")[0], configs, config_name)
+        key = match.group(1).split("@")[0]
+        if any(argument.startswith("resume=") for argument in sys.argv[1:]) and not key.startswith("trainer."):
+            return f"{key} {NOT_ON_RESUME}"
+        return _no_setting(key, configs, config_name)
     if isinstance(error, ConfigCompositionException) and error.__cause__ is not None:
         first_line += f" ({reason(error.__cause__)})"
     return first_line

@@ -4,6 +4,9 @@ import difflib
 from collections.abc import Iterable
 
 
+NOT_ON_RESUME = "cannot be given with resume, which keeps the run's own config but for trainer.*"
+
+
 class ZooError(Exception):
     """Say in one sentence what went wrong and what would help; the process ends with `exit_code`."""
 

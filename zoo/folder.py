@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from zoo import escape, ranks
 from zoo.build import attribute_of, check
 from zoo.catalogue import matches, wants_of_data
-from zoo.errors import BadInput, choices
+from zoo.errors import NOT_ON_RESUME, BadInput, choices
 from zoo.files import check_no_links, locked, open_file
 from zoo.ranges import Count, takes, written
 from zoo.records import read_config, write_config
@@ -130,7 +130,7 @@ def _resumed(cfg: DictConfig) -> DictConfig:
     changes = [o for o in HydraConfig.get().overrides.task if not o.startswith(("resume=", "trusted="))]
     foreign = [o for o in changes if not o.startswith("trainer.")]
     if foreign:
-        raise BadInput(f"{foreign[0]} cannot be given with resume, which keeps the run's own config but for trainer.*")
+        raise BadInput(f"{foreign[0]} {NOT_ON_RESUME}")
     for key, value in ((o.split("=")[0], OmegaConf.select(cfg, o.split("=")[0])) for o in changes):
         OmegaConf.update(saved, key, value)
     return saved
