@@ -3,7 +3,6 @@
 import difflib
 from collections.abc import Iterable
 
-
 NOT_ON_RESUME = "cannot be given with resume, which keeps the run's own config but for trainer.*"
 
 
