@@ -42,6 +42,8 @@ def test_net_and_data_are_the_files_with_their_settings(file, capsys):
         *("data.num_validation=60", "data.augment.flip=null", "+data.mix={_target_: zoo.data.mix.CutMix}"),
     )
     cfg = settings(with_those_of_file([start, "seed=3", "optim.lr=0.1"]))
+    of_folder = settings(with_those_of_file(["init_from=.", "seed=3", "optim.lr=0.1"]))
+    assert (of_folder.model, of_folder.data) == (cfg.model, cfg.data)
     assert cfg.model._target_ == "zoo.models.resnet.ResNet"
     assert (cfg.model.depths, cfg.model.init) == ([1, 1, 1], "paper")
     assert (cfg.data.source.dataset, cfg.data.source.root) == ("FashionMNIST", "data")

@@ -52,14 +52,25 @@ def save_product(path: Path, state: Mapping[str, Tensor], facts: Mapping[str, An
         file.write(content)
 
 
+def file_of(path: str | Path) -> Path:
+    """Return a path, or the product of a run folder, or of the only run in a folder; BadInput where that is not one."""
+    path = Path(path)
+    if not path.is_dir():
+        return path
+    found = [path / PRODUCT] if (path / PRODUCT).is_file() else sorted(path.glob(f"*/{PRODUCT}"))
+    if len(found) > 1:
+        raise BadInput(f"{path}: expected a file or one run folder, got {len(found)} runs; the latest is {found[-1]}")
+    if not found:
+        raise BadInput(f"{path}: expected a file, or a run folder with a {PRODUCT}, got a folder without one")
+    return found[0]
+
+
 def read_product(path: str | Path) -> Product:
     """Read a product or a packed file onto the CPU; BadInput for one that is absent, cut short, foreign or changed.
 
-    Which of the two it is, its first bytes say. A run folder stands for the product in it.
+    Which of the two it is, its first bytes say. A folder stands for what `file_of` returns.
     """
-    path = Path(path)
-    if path.is_dir():
-        path /= PRODUCT
+    path = file_of(path)
     if not path.is_file():
         raise BadInput(f"there is no file {path}; a run leaves its model.safetensors in runs/<name>/<stamp>/")
     if path.suffix in (".onnx", ".pt2"):
