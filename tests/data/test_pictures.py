@@ -1,6 +1,7 @@
 """One picture: orientation, depth, transparency and size, held against Pillow's pixels and counted numbers."""
 
 import struct
+import warnings
 import zlib
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from PIL import Image, ImageOps
 from torchvision.io import ImageReadMode, decode_image
 
-from zoo.data.pictures import read_jpeg, read_picture, suffixes, upright
+from zoo.data.pictures import _formats, read_jpeg, read_picture, suffixes, upright
 
 RAMP = np.arange(65536, dtype=np.uint16).reshape(256, 256)
 
@@ -101,6 +102,17 @@ def test_what_is_no_exif_leaves_the_picture_as_it_is(tmp_path):
     smooth().save(tmp_path / "plain.jpg", quality=90)
     smooth().save(tmp_path / "odd.jpg", quality=90, exif=b"Exif\0\0II*\0\xff\xff\xff\xffnonsense")
     assert np.array_equal(pixels(tmp_path / "odd.jpg"), pixels(tmp_path / "plain.jpg"))
+
+
+def test_pillow_prints_no_warnings_of_its_own(tmp_path):
+    """They would be two lines with a path in its source, and without the picture's name."""
+    smooth().save(tmp_path / "a.jpg", exif=b"Exif\0\0II*\0\xff\xff\xff\xffnonsense")
+    for is_told, after in ((True, lambda: None), (False, _formats.__wrapped__)):
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            after()
+            read_picture(str(tmp_path / "a.jpg"))
+        assert any("Corrupt EXIF" in str(one.message) for one in told) == is_told
 
 
 @pytest.mark.parametrize("kind", ["png", "tiff", "pgm", "jp2"])

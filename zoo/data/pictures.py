@@ -1,6 +1,7 @@
 """One picture: from its file to (3, height, width), uint8, as a viewer shows it."""
 
 import functools
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any
@@ -34,6 +35,7 @@ TURNS = {
 def _formats() -> tuple[str, ...]:
     from PIL import Image
 
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # of damaged EXIF and large sizes, which are minded here
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
