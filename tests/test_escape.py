@@ -125,6 +125,12 @@ def test_an_error_is_one_line_without_control_characters(command):
     assert not set("\x1b\x07\u202e\u2028") & set(outcome.err)
 
 
+def test_warnings_of_commands_without_a_log_have_no_control_characters(command):
+    assert command("scripts/predict", "absent.safetensors", "a.png").code == 2
+    record = logging.LogRecord("zoo", logging.WARNING, "", 1, "%s is skipped", (ESC,), None)
+    assert logging.lastResort.format(record) == r"\x1b]0;owned\x07\x1b[31m\u202e is skipped"
+
+
 def test_a_log_has_lines_and_tabs_and_no_other_control_characters():
     record = logging.LogRecord("zoo", logging.INFO, "", 1, "left out:\n\t%s", (ESC,), None)
     assert escape.Formatter("%(message)s").format(record) == "left out:\n\t" + r"\x1b]0;owned\x07\x1b[31m\u202e"

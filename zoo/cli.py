@@ -2,6 +2,7 @@
 
 import difflib
 import itertools
+import logging
 import os
 import re
 import select
@@ -55,6 +56,8 @@ def command(
             full = before == "1"
             os.environ["HYDRA_FULL_ERROR"] = "1"  # has Hydra raise its errors, so that they can be told here
             hook, threading.excepthook = threading.excepthook, _leave_to_main
+            if logging.lastResort:  # which prints warnings where a command keeps no log
+                logging.lastResort.setFormatter(escape.Formatter())
             sigterm = signal.signal(signal.SIGTERM, _stop)  # while training, callbacks.resume has its own
             codes: list[int] = []
             results: list[Any] = []

@@ -56,7 +56,7 @@ def _of_images(
         for path, named, likely in zip(images, best.tolist(), shares.tolist(), strict=True):
             yield path, [(classes[i], share) for i, share in zip(named, likely, strict=True)]
     if unreadable:
-        raise BadInput("; ".join(map(str, unreadable)))
+        raise BadInput(f"{'; '.join(map(str, unreadable))}; JPEG, PNG and others can be")
 
 
 def files_of(inputs: Sequence[str]) -> list[str]:
@@ -83,7 +83,7 @@ def read_image(path: str, settings: dict[str, Any], facts: dict[str, Any]) -> Te
     try:
         image = files.read(0)[None]
     except Exception as error:  # bytes that are no image lead a decoder anywhere
-        raise BadInput(f"'{path}' cannot be read as an image ({reason(error)}); JPEG, PNG and others can") from error
+        raise BadInput(f"'{path}' cannot be read as an image ({reason(error)})") from error
     if settings["in_channels"] == 1:  # by ITU-R BT.601, rounded, so that what is gray stays as it is
         image = (image * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True).round()
     mean, std = (torch.tensor(facts[name])[:, None, None] for name in ("mean", "std"))

@@ -382,6 +382,17 @@ def test_what_is_left_out_is_counted_and_said(pictures, told):
         assert count in told[0]
 
 
+@pytest.mark.parametrize("cache", ["host", "none"])
+def test_names_of_several_lines_are_told_in_one(pictures, told, cache):
+    (pictures / "val/cat/two\nlines.jpg").write_bytes(b"")
+    (pictures / "val/cat/more.t\nt").write_bytes(b"")
+    pictures = pictures.rename(f"{pictures}\n")
+    whole(folders(pictures, cache=cache, num_workers=0), "test")
+    assert [line.count("\n") for line in told] == [0, 0]
+    assert r"files of kind .t\nt (1)" in told[0]
+    assert r"two\nlines.jpg is skipped, since it cannot be read (it is empty)" in told[1]
+
+
 def test_names_that_are_not_utf8_are_read_where_they_are_of_files_and_refused_of_classes(pictures, told):
     odd = os.fsencode(pictures / "train/cat") + b"/caf\xe9.jpg"
     with open(odd, "wb") as file:

@@ -1,6 +1,7 @@
 """One picture: orientation, depth, transparency and size, held against Pillow's pixels and counted numbers."""
 
 import struct
+import warnings
 import zlib
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from PIL import Image, ImageOps
 from torchvision.io import ImageReadMode, decode_image
 
-from zoo.data.pictures import read_jpeg, read_picture, suffixes, upright
+from zoo.data.pictures import _formats, read_jpeg, read_picture, suffixes, upright
 
 RAMP = np.arange(65536, dtype=np.uint16).reshape(256, 256)
 
@@ -23,24 +24,43 @@ def pixels(path) -> np.ndarray:
     return read_picture(str(path)).permute(1, 2, 0).numpy()
 
 
-def tiff(path, bits, values: bytes, width, height, sample_format=1, photometric=1, compression=1):
-    """Write one strip of grey, as a scanner would."""
-    tags = [
-        (256, width),
-        (257, height),
-        (258, bits),
-        (259, compression),
-        (262, photometric),
-        (273, 8),
-        (277, 1),
-        (278, height),
-    ]
-    tags += [(279, len(values)), (339, sample_format)]
-    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
-    start = 8 + len(values) + len(values) % 2
-    head = b"II*\0" + struct.pack("<I", start) + values + b"\0" * (len(values) % 2)
-    path.write_bytes(head + struct.pack("<H", len(tags)) + entries + b"\0" * 4)
+def with_tags(path, strips: list[bytes], tags: dict[int, list[int]]):
+    """Write a TIFF of these strips and tags."""
+    begins = [8 + sum(map(len, strips[:i])) for i in range(len(strips))]
+    tags = dict(sorted({**tags, 273: begins, 279: [len(strip) for strip in strips]}.items()))
+    start = 8 + sum(map(len, strips))
+    end = start + 2 + 12 * len(tags) + 4
+    entries = lists = b""
+    for tag, values in tags.items():
+        place = values[0] if len(values) == 1 else end + len(lists)
+        lists += struct.pack(f"<{len(values)}I", *values) if len(values) > 1 else b""
+        entries += struct.pack("<HHII", tag, 4, len(values), place)
+    head = b"II*\0" + struct.pack("<I", start) + b"".join(strips)
+    path.write_bytes(head + struct.pack("<H", len(tags)) + entries + b"\0" * 4 + lists)
     return path
+
+
+def planar(path, bits, strips: list[bytes], width, height, compression):
+    """Write red, green and blue in a plane each."""
+    tags = {
+        256: [width],
+        257: [height],
+        258: [bits] * 3,
+        259: [compression],
+        262: [2],
+        277: [3],
+        278: [height],
+        284: [2],
+    }
+    return with_tags(path, strips, tags)
+
+
+def tiff(path, bits, values: bytes, width, height, sample_format=1, photometric=1, compression=1, extra=None):
+    """Write one strip of grey, as a scanner would, with `bits` of each sample."""
+    bits = np.atleast_1d(bits).tolist()
+    tags = {256: [width], 257: [height], 258: bits, 259: [compression], 262: [photometric], 277: [len(bits)]}
+    tags |= {278: [height], 338: [extra], 339: [sample_format] * len(bits)}
+    return with_tags(path, [values], {tag: numbers for tag, numbers in tags.items() if numbers != [None]})
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -82,6 +102,17 @@ def test_what_is_no_exif_leaves_the_picture_as_it_is(tmp_path):
     smooth().save(tmp_path / "plain.jpg", quality=90)
     smooth().save(tmp_path / "odd.jpg", quality=90, exif=b"Exif\0\0II*\0\xff\xff\xff\xffnonsense")
     assert np.array_equal(pixels(tmp_path / "odd.jpg"), pixels(tmp_path / "plain.jpg"))
+
+
+def test_pillow_prints_no_warnings_of_its_own(tmp_path):
+    """They would be two lines with a path in its source, and without the picture's name."""
+    smooth().save(tmp_path / "a.jpg", exif=b"Exif\0\0II*\0\xff\xff\xff\xffnonsense")
+    for is_told, after in ((True, lambda: None), (False, _formats.__wrapped__)):
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            after()
+            read_picture(str(tmp_path / "a.jpg"))
+        assert any("Corrupt EXIF" in str(one.message) for one in told) == is_told
 
 
 @pytest.mark.parametrize("kind", ["png", "tiff", "pgm", "jp2"])
@@ -143,6 +174,30 @@ def test_samples_with_a_sign_are_refused_and_the_same_bytes_without_one_are_read
         assert np.array_equal(found[..., 0], values.view(np.uint8))
 
 
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("compression", [1, 8])
+def test_colours_in_planes_are_those_that_were_written_or_refused(tmp_path, bits, compression):
+    """Pillow takes each plane of 16 bits for one of 8, unless it is compressed (8 is zlib's)."""
+    colours = np.asarray(smooth()).astype(np.uint16)
+    planes = (colours * 257).astype("<u2") if bits == 16 else colours.astype(np.uint8)
+    parts = [np.ascontiguousarray(planes[..., i]).tobytes() for i in range(3)]
+    strips = [zlib.compress(part) if compression == 8 else part for part in parts]
+    path = planar(tmp_path / "a.tif", bits, strips, 48, 30, compression)
+    if bits == 16 and compression == 1:
+        with pytest.raises(ValueError, match="planes of 16 bits"):
+            read_picture(str(path))
+    else:
+        assert np.array_equal(pixels(path), colours)
+
+
+def test_grey_whose_alpha_is_multiplied_in_already_is_mixed_with_the_background(tmp_path):
+    """Half of the light through grey 100 of a pixel that covers a half: 100 + 255 / 2."""
+    grey = np.tile(np.array([[100, 128], [0, 0], [255, 255], [50, 255]], np.uint8), (4, 1, 1))
+    path = tiff(tmp_path / "a.tif", (8, 8), grey.tobytes(), 4, 4, extra=1)
+    found = pixels(path)[0, :, 0].astype(int)
+    assert np.abs(found - [100 + 127, 255, 255, 50]).max() <= 2
+
+
 def test_grey_of_32_bits_is_refused(tmp_path):
     with pytest.raises(ValueError, match="32 bits"):
         read_picture(str(tiff(tmp_path / "a.tif", 32, RAMP.astype("<u4").tobytes(), 256, 256)))
@@ -173,6 +228,8 @@ def test_a_tiff_that_pillow_cannot_read_is_named_as_one_with_its_kind(tmp_path, 
         (b"no picture", "it begins as no kind of picture does that can be read here"),
         (b"%PDF-1.7 and more than that", "it begins as no kind of picture does that can be read here"),
         (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "it is HEIC, which cannot be read here; save it as JPEG or PNG"),
+        (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", "it is HEIC"),
+        (b"\0\0\0\x18ftypmif1\0\0\0\0mif1avif", "it begins as AVIF does, and is damaged"),
         (b"II*\0\xff\xff\xff\0 and nothing there", "it begins as TIFF does, and is damaged"),
         (b"II+\0\x08\0\0\0\xff\xff\xff\0\0\0\0\0", "it begins as TIFF does, and is damaged"),
         (b"\x89PNG\r\n\x1a\n and nothing", "it begins as PNG does, and is damaged or of a kind"),

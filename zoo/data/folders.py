@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from zoo import ranks
+from zoo import escape, ranks
 from zoo.data.decoding import Decoder, ImageFiles
 from zoo.data.images import ImageData
 from zoo.data.pictures import suffixes
@@ -178,7 +178,7 @@ def _tell_left_out(folder: str | Path, left_out: Counter[str]) -> None:
     if rest := left_out.total() - sum(num for _, num in kinds):
         kinds.append(("other kinds", rest))
     named = ", ".join(f"{kind} ({num:,})" for kind, num in kinds)
-    log.warning("%s: left out, %s in all: %s.", folder, f"{left_out.total():,}", named)
+    log.warning("%s: left out, %s in all: %s.", escape.line(folder), f"{left_out.total():,}", escape.line(named))
 
 
 def _files(folder: str, seen: set[tuple[int, int]], left_out: Counter[str]) -> list[str]:

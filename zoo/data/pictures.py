@@ -1,6 +1,7 @@
 """One picture: from its file to (3, height, width), uint8, as a viewer shows it."""
 
 import functools
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any
@@ -18,7 +19,7 @@ HEIC = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1") 
 TELLING = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "JPEG2000", "AVIF")  # whose first bytes no other file has
 SAMPLES = {1: "without a sign", 2: "with a sign", 3: "floats", 4: "of no known kind", 5: "complex", 6: "complex"}
 MEANINGS = {0: "white is 0", 1: "black is 0", 2: "RGB", 3: "a palette", 5: "CMYK", 6: "YCbCr", 8: "CIELAB"}
-BITS, COMPRESSION, PHOTOMETRIC, SAMPLE_FORMAT = 258, 259, 262, 339  # TIFF's tags
+BITS, COMPRESSION, PHOTOMETRIC, PLANES, SAMPLE_FORMAT = 258, 259, 262, 284, 339  # TIFF's tags
 TURNS = {
     2: (False, [-1]),
     3: (False, [-2, -1]),
@@ -34,6 +35,7 @@ TURNS = {
 def _formats() -> tuple[str, ...]:
     from PIL import Image
 
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # of damaged EXIF and large sizes, which are minded here
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
@@ -99,17 +101,17 @@ def _what_it_is(file: IO[bytes]) -> str:
     from PIL import Image
 
     file.seek(0)
-    start = file.read(16)
+    start = file.read(32)
     if not start:
         return "it is empty"
+    if start[4:8] == b"ftyp" and start[8:12] in HEIC and b"avif" not in start:  # which may be mif1, too
+        return "it is HEIC, which cannot be read here; save it as JPEG or PNG"
     accepts = {name: Image.OPEN[name][1] for name in TELLING if name in Image.OPEN}
     kind = next((name for name, accept in accepts.items() if accept and accept(start)), None)
     if kind == "TIFF":
         return _which_tiff(file)
     if kind:
         return f"it begins as {kind} does, and is damaged or of a kind that cannot be read here"
-    if start[4:8] == b"ftyp" and start[8:12] in HEIC:
-        return "it is HEIC, which cannot be read here; save it as JPEG or PNG"
     return "it begins as no kind of picture does that can be read here"
 
 
@@ -151,17 +153,26 @@ def _by_pillow(picture: Any, background: str) -> Tensor:
     import numpy as np
     from PIL import Image
 
-    if 2 in getattr(picture, "tag_v2", {}).get(SAMPLE_FORMAT, ()):  # of 8 bits, Pillow would drop the sign
-        raise ValueError("its samples have a sign; those without one can be read")
+    _check_tiff(getattr(picture, "tag_v2", {}))
     picture.load()
     orientation = _orientation(picture)  # 1 after loading for TIFF, which Pillow turns
     if picture.mode == "F" or picture.mode.startswith("I"):
         picture = _in_8_bits(picture)
+    if picture.mode == "La":
+        picture = picture.convert("LA")
     if picture.has_transparency_data:
         ground = Image.new("RGBA", picture.size, background)
         picture = Image.alpha_composite(ground, picture.convert("RGBA"))
     image = torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)
     return upright(image, orientation)
+
+
+def _check_tiff(tags: Any) -> None:
+    """Refuse what Pillow reads as something else than it is, from a TIFF's tags."""
+    if 2 in tags.get(SAMPLE_FORMAT, ()):
+        raise ValueError("its samples have a sign; those without one can be read")
+    if tags.get(PLANES, 1) == 2 and tags.get(COMPRESSION, 1) == 1 and max(tags.get(BITS, (1,))) > 8:
+        raise ValueError("its colours lie in planes of 16 bits, without compression; save it with 8 bits, or as PNG")
 
 
 def _in_8_bits(picture: Any) -> Any:
