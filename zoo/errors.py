@@ -35,6 +35,11 @@ def reason(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
+def counted(num: int, what: str) -> str:
+    """Write how many there are of something that takes an s: 1 file, 2,000 files."""
+    return f"{num:,} {what}{'s' * (num != 1)}"
+
+
 def choices(word: str, valid: Iterable[str]) -> str:
     """Name the valid words nearest to `word`, or all of them where none is near."""
     valid = sorted(set(valid))

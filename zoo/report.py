@@ -16,6 +16,7 @@ from rich.text import Text
 from torch import Tensor, nn
 
 from zoo import escape
+from zoo.errors import counted
 from zoo.files import replacing, write_json, write_text
 from zoo.measure.accuracy import has_nan, is_right
 from zoo.measure.counts import count_parameters
@@ -169,7 +170,7 @@ def show_evaluation(evaluation: dict[str, Any]) -> None:
     loss, off = written(evaluation["loss"], ".4f"), written(evaluation["calibration_error"], ".2%")
     console.print(
         f"accuracy {evaluation['accuracy']:.2%}   top-5 {evaluation['top5']:.2%}   loss {loss}   "
-        f"calibration error {off}   ({evaluation['num_samples']:,} images)",
+        f"calibration error {off}   ({counted(evaluation['num_samples'], 'image')})",
         soft_wrap=True,
     )
     _say_lost(console, evaluation)
@@ -193,7 +194,7 @@ def _say_lost(console: Console, evaluation: dict[str, Any]) -> None:
 def _show_writing(console: Console, evaluation: dict[str, Any]) -> None:
     console.print(
         f"WER {evaluation['wer']:.2%}   PER {evaluation['per']:.2%}   "
-        f"({evaluation['num_samples']:,} sources, beam {evaluation['beam']})",
+        f"({counted(evaluation['num_samples'], 'source')}, beam {evaluation['beam']})",
         soft_wrap=True,
     )
     _say_lost(console, evaluation)

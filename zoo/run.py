@@ -29,7 +29,7 @@ from zoo.checkpoint import PRODUCT, Product, load_weights, provenance, read_prod
 from zoo.compress.recipe import in_integers, replay
 from zoo.data.images import ImageFacts
 from zoo.data.module import SPLITS, ResidentData
-from zoo.errors import BadInput, ZooError, choices, reason
+from zoo.errors import BadInput, ZooError, choices, counted, reason
 from zoo.folder import CONFIG, Run
 from zoo.measure.counts import count_macs_of, count_parameters
 from zoo.measure.latency import latency_ms
@@ -201,7 +201,7 @@ def fit(run: Run, trainer: lightning.Trainer, task: Task, data: ResidentData) ->
     """
     if run.cfg.data.batch_size == "auto":
         run.cfg.data.batch_size = data.batch_size = settled_batch_size(trainer, task, data)
-        log.info("Batches are of %d samples.", data.batch_size)
+        log.info("Batches are of %s.", counted(data.batch_size, "sample"))
     _check_norms(run, task, data)
     callback_of(trainer, BestProduct).facts = {
         "config": OmegaConf.to_container(run.cfg, resolve=True),

@@ -23,7 +23,7 @@ from torchvision.transforms import v2
 from zoo import memory, prediction, preflight, ranks
 from zoo.cli import tell
 from zoo.data import decoding
-from zoo.data.augment import RandomResizedCrop
+from zoo.data.augment import RandomResizedCrop, RandomScaleCrop
 from zoo.data.decoding import ImageFiles
 from zoo.data.folders import ImageFolders, image_folders
 from zoo.data.pictures import read_picture
@@ -401,7 +401,8 @@ def test_names_that_are_not_utf8_are_read_where_they_are_of_files_and_refused_of
 
 
 def test_a_background_must_be_a_colour(pictures):
-    for wrong in ("nocolour", "#12", "rgba(1,2,3,4)", None, 7):
+    of_255 = ("rgb(300,0,0)", "rgb(0%,101%,0%)", "hsl(0,200%,50%)", "hsv(0,0%,150%)")
+    for wrong in ("nocolour", "#12", "rgba(1,2,3,4)", *of_255, None, 7):
         with pytest.raises(BadInput, match=r"data\.background: expected a colour"):
             folders(pictures, background=wrong)
     Image.new("RGBA", (40, 40)).save(pictures / "val/cat/00.png")
@@ -475,17 +476,31 @@ def test_a_resumed_run_refuses_other_data_before_anything_is_trained(command, pi
     assert {name: (only_run() / name).read_bytes() for name in before} == before
 
 
+def test_what_is_decoded_is_counted_in_files_and_one_is_no_plural(pictures, caplog, monkeypatch):
+    for file in list((pictures / "val/cat").iterdir())[1:] + list((pictures / "val/dog").iterdir()):
+        file.write_bytes(b"")
+    monkeypatch.setattr(logging.getLogger("zoo"), "propagate", True)
+    with caplog.at_level("INFO", "zoo"):
+        folders(pictures, cache="host").load()
+    assert "Decoding 54 files once" in caplog.text  # of which 41 can be read
+    for file in list((pictures / "train/cat").iterdir())[1:]:
+        file.unlink()
+    next((pictures / "train/cat").iterdir()).write_bytes(b"")
+    with pytest.raises(BadInput, match=r"class 'cat' that can be read, got 1 file and none"):
+        folders(pictures, num_validation=0).load()
+
+
 def test_classes_are_counted_where_nobody_says_how_many(pictures):
     assert folders(pictures, num_classes=None).load().classes == ["cat", "dog"]
 
 
 def test_folders_that_will_not_do_are_told(pictures, monkeypatch):
-    with pytest.raises(BadInput, match="holds no folders of images"):
+    with pytest.raises(BadInput, match=r"data\.root: expected a folder with train/<class>/"):
         folders(pictures / "nowhere").load()
     with pytest.raises(BadInput, match="num_classes=3 was given, but the data have 2"):
         folders(pictures, num_classes=3).load()
     (pictures / "val/dog").rename(pictures / "val/dig")
-    with pytest.raises(BadInput, match="'dig' is in one of them only"):
+    with pytest.raises(BadInput, match="got 'dig' in val only"):
         folders(pictures).load()
     (pictures / "val/dig").rename(pictures / "val/dog")
     (pictures / "meminfo").write_text("MemTotal: 9999999 kB\nMemAvailable: 10 kB\n")
@@ -497,6 +512,54 @@ def test_folders_that_will_not_do_are_told(pictures, monkeypatch):
         file.unlink()
     with pytest.raises(BadInput, match=r"data\.root: expected pictures in .*/train/cat, got none"):
         folders(pictures).load()
+
+
+def test_a_root_at_another_depth_says_what_is_expected_what_was_found_and_where_it_is(pictures, tmp_path):
+    def sentence(root, **changes):
+        with pytest.raises(BadInput) as caught:
+            folders(root, **changes).load()
+        assert "Errno" not in str(caught.value)
+        return str(caught.value)
+
+    expected = "data.root: expected a folder with train/<class>/ and val/<class>/, got "
+    for inner, holds in (("train", "0 files and 2 folders (cat, dog)"), ("train/cat", "20 files and 0 folders")):
+        root = pictures / inner
+        assert sentence(root) == f"{expected}{root}, which holds {holds}; {pictures} has them"
+    held = f"which holds 0 files and 1 folder (pictures); {pictures} has them"
+    assert sentence(tmp_path) == f"{expected}{tmp_path}, {held}"
+    shutil.rmtree(pictures / "val")
+    assert "without val, data.test=null data.num_test=N" in sentence(pictures)
+    alone = sentence(pictures / "train")
+    assert "data.train=. data.test=null data.num_test=N" in alone
+    data = folders(pictures / "train", train=".", test=None, num_test=4)  # as that says
+    assert data.load().num_samples == {"train": 28, "val": 8, "test": 4}
+    assert "No such file" in sentence(tmp_path / "nowhere")
+    assert "Not a directory" in sentence(pictures / "train/cat/00.jpg")
+    (pictures / "val").mkdir()
+    (pictures / "val/one.jpg").write_bytes(b"")
+    assert "expected a folder for each class" in sentence(pictures)
+    assert "1 file and 0 folders" in sentence(pictures)
+
+
+def test_a_class_whose_only_picture_is_validated_on_is_told(pictures):
+    (pictures / "train/dog/00.jpg").rename(pictures / "one.jpg")
+    shutil.rmtree(pictures / "train/dog")
+    (pictures / "train/dog").mkdir()
+    (pictures / "one.jpg").rename(pictures / "train/dog/one.jpg")
+    with pytest.raises(
+        BadInput, match=r"^data\.num_validation: expected .* training picture of class 'dog' to be left"
+    ):
+        folders(pictures, num_validation=19, batch_size=1).load()
+
+
+@pytest.mark.parametrize("size", [SIDE - 1, SIDE + 1, 2 * SIDE])
+def test_a_crop_of_another_size_than_the_net_sees_is_refused(pictures, size):
+    for crop in (RandomResizedCrop(size=size), RandomScaleCrop((64, 64), size)):
+        with pytest.raises(BadInput, match=rf"data\.augment\.crop\.size: expected null or .*={SIDE}, got {size}"):
+            folders(pictures, augment={"crop": crop})
+    for right in (SIDE, None):
+        data = folders(pictures, augment={"crop": RandomResizedCrop(size=right)})
+        assert next(iter(data.loader("train", "cpu")))[0].shape == (8, 3, SIDE, SIDE)
 
 
 def test_a_run_counts_the_classes_and_its_product_is_evaluated_on_files_that_moved(command, pictures, only_run):

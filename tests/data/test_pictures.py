@@ -124,11 +124,50 @@ def test_floats_are_of_0_to_1_and_others_are_refused(tmp_path):
 
 
 def test_grey_with_a_sign_or_of_32_bits_is_refused(tmp_path):
-    signed = tiff(tmp_path / "a.tif", 16, RAMP.tobytes(), 256, 256, sample_format=2)
-    wide = tiff(tmp_path / "b.tif", 32, RAMP.astype("<u4").tobytes(), 256, 256)
-    for path in (signed, wide):
-        with pytest.raises(ValueError, match="32 bits"):
+    bytes_ = RAMP.astype(np.uint8).tobytes()
+    signed = [(8, bytes_, 2), (16, RAMP.tobytes(), 2), (32, RAMP.astype("<i4").tobytes(), 2)]
+    for bits, values, sample_format in signed:
+        path = tiff(tmp_path / "a.tif", bits, values, 256, 256, sample_format)
+        with pytest.raises(ValueError, match="its samples have a sign"):
             read_picture(str(path))
+    with pytest.raises(ValueError, match="its grey has 32 bits"):
+        read_picture(str(tiff(tmp_path / "b.tif", 32, RAMP.astype("<u4").tobytes(), 256, 256)))
+    plain = tiff(tmp_path / "c.tif", 8, bytes_, 256, 256)
+    assert np.array_equal(pixels(plain)[..., 0], RAMP.astype(np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("bits", "sample_format", "photometric", "words"),
+    [
+        (64, 3, 1, r"begins as TIFF does, has 64-bit samples \(floats\), and is damaged or of a variant"),
+        (16, 3, 1, r"TIFF does, has 16-bit samples \(floats\)"),
+        (12, 1, 0, r"TIFF does, has 12-bit samples \(without a sign, white is 0\)"),
+        (8, 4, 1, r"TIFF does, has 8-bit samples \(undefined\)"),
+    ],
+)
+def test_a_variant_of_a_known_kind_that_cannot_be_read_is_not_called_unknown(
+    tmp_path, bits, sample_format, photometric, words
+):
+    path = tiff(tmp_path / "a.tif", bits, bytes(64 * 64 * bits // 8), 64, 64, sample_format, photometric)
+    with pytest.raises(ValueError, match=words):
+        read_picture(str(path))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "it is empty"),
+        (b"a text", "none of the kinds of pictures"),
+        (b"\0\0\0\x18ftypheic" + bytes(99), "none of the kinds of pictures"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(99), "begins as PNG does, and is damaged"),
+        (b"II*\0" + bytes(99), "begins as TIFF does, .*and is damaged"),
+    ],
+)
+def test_a_file_that_is_no_picture_says_what_it_begins_as(tmp_path, content, words):
+    (tmp_path / "a.jpg").write_bytes(content)
+    for read in (read_picture, read_jpeg):
+        with pytest.raises(ValueError, match=words):
+            read(str(tmp_path / "a.jpg"))
 
 
 @pytest.mark.parametrize("kind", ["png", "webp", "tiff", "la.png", "p.png", "gif", "trns.png", "ico"])

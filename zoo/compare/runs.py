@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zoo.errors import BadInput
+from zoo.errors import BadInput, counted
 from zoo.records import read_config, read_metrics, read_result
 
 CONFIG, RESULT = "config.yaml", "result.json"
@@ -89,7 +89,7 @@ def read(paths: Sequence[Path]) -> tuple[list[Finished], list[Path]]:
         folders |= dict.fromkeys(found)
     finished = [run_of(folder) for folder in folders if (folder / RESULT).exists()]
     if not finished:
-        raise BadInput(f"none of the {len(folders)} runs has come to its {RESULT} yet")
+        raise BadInput(f"none of {counted(len(folders), 'run')} has come to its {RESULT} yet")
     return sorted(finished, key=lambda run: run.folder.name), [f for f in folders if not (f / RESULT).exists()]
 
 

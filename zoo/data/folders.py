@@ -5,6 +5,7 @@ import itertools
 import logging
 import os
 from collections import Counter, deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ from zoo.data.decoding import Decoder, ImageFiles
 from zoo.data.images import ImageData
 from zoo.data.pictures import suffixes
 from zoo.data.sources import ImageSource, LabelledImages
-from zoo.errors import BadInput, reason
+from zoo.errors import BadInput, counted
 from zoo.ranges import Count, Index, Text
 
 MOST_PER_CORE = 8  # worker processes, which on slow disks wait more than they compute
 log = logging.getLogger("zoo")
 MARGIN = 256 / 224  # of the size to which images are decoded over that which nets see, as torchvision has it
+MOST_NAMED = 5  # folders in one sentence
 NUM_KINDS = 12  # of what is left out, that are named
 AGAIN = "links to a folder that they are in or that was read"
 
@@ -75,11 +77,16 @@ def image_folders(
 
     BadInput where a folder is absent, has a class without images, or where the two do not have the same classes.
     """
-    folders = [_listed(Path(root) / name) for name in (train, test) if name is not None]
+    names = [name for name in (train, test) if name is not None]
+    if not all(os.access(Path(root) / name, os.R_OK | os.X_OK) and (Path(root) / name).is_dir() for name in names):
+        raise _other_layout(Path(root), names)
+    folders = [_listed(Path(root) / name) for name in names]
     classes = [list(files) for files in folders]
-    if classes[0] != classes[-1]:
-        odd = sorted(set(classes[0]) ^ set(classes[-1]))[0]
-        raise BadInput(f"{train} and {test} of {root} must hold the same classes; '{odd}' is in one of them only")
+    if odd := sorted(set(classes[0]) ^ set(classes[-1])):
+        where = train if odd[0] in classes[0] else test
+        raise BadInput(
+            f"data.root: expected the same classes in {train} and {test} of {root}, got '{odd[0]}' in {where} only"
+        )
     if test is not None and _places(Path(root) / train) & _places(Path(root) / test):
         raise BadInput(f"data.test: expected other pictures than those of {train}, got {test}, which has the same ones")
     size = round(image_size * MARGIN)
@@ -103,13 +110,7 @@ def _listed(folder: Path) -> dict[str, list[str]]:
     """Return the files of each class, in the order of torchvision's ImageFolder, and log what was left out and why."""
     left_out: Counter[str] = Counter()
     above = {_place(one) for one in (folder.absolute(), *folder.resolve().parents) if one.exists()}
-    try:
-        found = _entries(str(folder), left_out)
-    except OSError as error:
-        raise BadInput(
-            f"{folder} holds no folders of images ({reason(error)}): put the images of each class into "
-            f"{folder}/<class>/, or point data.root at a folder that has them"
-        ) from error
+    found = _entries(str(folder), left_out)
     classes = {}
     above |= {_place(entry.path) for entry in found if entry.is_dir() and not entry.is_symlink()}
     for entry in found:
@@ -128,11 +129,43 @@ def _listed(folder: Path) -> dict[str, list[str]]:
         named = ", ".join(f"{kind} ({num:,})" for kind, num in kinds)
         log.warning("%s: left out, %s in all: %s.", folder, f"{left_out.total():,}", named)
     if not classes:
-        raise BadInput(f"{folder} holds no folders of images: put the images of each class into {folder}/<class>/")
+        raise BadInput(f"data.root: expected a folder for each class in {folder}, got {_contents(folder)}")
     for name, files in classes.items():
         if not files:
             raise BadInput(f"data.root: expected pictures in {folder / name}, got none; add some or remove the folder")
     return dict(sorted(classes.items()))
+
+
+def _other_layout(root: Path, names: Sequence[str]) -> BadInput:
+    """Say what is where train and val of classes were expected, and where they are if that is near."""
+    wanted = " and ".join(f"{name}/<class>/" for name in names)
+    near = [*root.resolve().parents[:2], *(one for one in _folders(root))]
+    hint = "for folders of classes alone, data.train=. data.test=null data.num_test=N sets some aside to test on"
+    if found := next((one for one in near if set(names) <= {inner.name for inner in _folders(one)}), None):
+        hint = f"{found} has them"
+    elif (root / names[0]).is_dir():
+        hint = f"without {names[-1]}, data.test=null data.num_test=N sets some aside to test on"
+    return BadInput(f"data.root: expected a folder with {wanted}, got {root}, which holds {_contents(root)}; {hint}")
+
+
+def _folders(place: Path) -> list[Path]:
+    """Return the folders in a place that can be read, in order, and none where that is no folder."""
+    try:
+        return sorted(one for one in place.iterdir() if not one.name.startswith(".") and one.is_dir())
+    except OSError:
+        return []
+
+
+def _contents(place: Path) -> str:
+    """Say in some words what a folder holds, or why that is not known."""
+    try:
+        num = sum(not one.is_dir() for one in place.iterdir())
+    except OSError as error:
+        return f"nothing that can be read ({error.strerror})"
+    folders = [one.name for one in _folders(place)]
+    more = f" and {len(folders) - MOST_NAMED} more" if len(folders) > MOST_NAMED else ""
+    named = f" ({', '.join(folders[:MOST_NAMED])}{more})" if folders else ""
+    return f"{counted(num, 'file')} and {counted(len(folders), 'folder')}{named}"
 
 
 def _files(folder: str, seen: set[tuple[int, int]], left_out: Counter[str]) -> list[str]:
@@ -200,8 +233,9 @@ def _check_colour(name: object) -> None:
     from PIL import ImageColor
 
     try:
-        if len(ImageColor.getrgb(str(name))) == 3:
+        rgb = ImageColor.getrgb(str(name))
+        if len(rgb) == 3 and all(0 <= value <= 255 for value in rgb):  # others would be clipped, or be refused later
             return
     except ValueError:
         pass
-    raise BadInput(f"data.background: expected a colour such as white or '#808080', got '{name}'")
+    raise BadInput(f"data.background: expected a colour such as white, '#808080' or 'rgb(128,128,128)', got '{name}'")

@@ -18,7 +18,7 @@ from zoo.data.mix import Mix
 from zoo.data.module import ResidentData, Split
 from zoo.data.sources import ImageSource, LabelledImages
 from zoo.data.splits import fold_sizes, split_hash, stratified_split
-from zoo.errors import BadInput
+from zoo.errors import BadInput, counted
 from zoo.ranges import Count, Index, Positive, Range
 
 Cache = Literal["auto", "device", "host", "none"]
@@ -107,6 +107,10 @@ class ImageData(ResidentData):
                 raise BadInput(
                     f"data.augment.{name}.padding: expected less than the images' {image_size} px, got {value.padding}"
                 )
+            if isinstance(value, Cut) and value.size not in (None, image_size):
+                raise BadInput(
+                    f"data.augment.{name}.size: expected null or data.image_size={image_size}, got {value.size}"
+                )
         if mix is not None and batch_size < 2:
             raise BadInput(f"data.mix wants two images and more, and data.batch_size={batch_size}")
         self.source, self.num_classes, self.in_channels, self.image_size = source, num_classes, in_channels, image_size
@@ -140,7 +144,7 @@ class ImageData(ResidentData):
             )
             if self.batch_size > len(self.splits["train"]):
                 num = len(self.splits["train"])
-                raise BadInput(f"data.batch_size={self.batch_size} is larger than the {num} training images")
+                raise BadInput(f"data.batch_size={self.batch_size} is larger than the {counted(num, 'training image')}")
         return self.facts
 
     def _statistics(self, images: Tensor | ImageFiles) -> tuple[list[float], list[float]]:
@@ -172,7 +176,7 @@ class ImageData(ResidentData):
                 "are free; data.cache=none reads them as they are wanted"
             )
         num = sum(map(len, self.files.values()))
-        log.info("Decoding %s images once, into %.1f GB of memory.", f"{num:,}", num_bytes / 1e9)
+        log.info("Decoding %s once, into %.1f GB of memory.", counted(num, "file"), num_bytes / 1e9)
         cached = dict(splits)
         for name, files in self.files.items():
             images, sizes, kept = files.squeezed(side) if side and name == "train" else (None, None, None)
@@ -200,10 +204,16 @@ class ImageData(ResidentData):
 
         with ThreadPoolExecutor() as pool:
             for (_, name, members), able in zip(groups, pool.map(can_read, groups), strict=True):
+                if not len(members):
+                    raise BadInput(
+                        f"data.num_validation: expected at least one {name} to be left, got none; add pictures of it, "
+                        "validate and test on fewer, or leave the class out"
+                    )
                 if not able:
                     raise BadInput(
-                        f"data.root: expected at least one {name} that can be read, got {len(members)} files and none "
-                        "that can; mend them, add others, or leave the folder out"
+                        f"data.root: expected at least one {name} that can be read, got "
+                        f"{counted(len(members), 'file')} and none that can; mend them, add others, or leave the "
+                        "folder out"
                     )
 
     def _content_hash(self, splits: dict[str, LabelledImages]) -> str | None:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, get_args
 import lightning
 import torch
 
-from zoo.errors import BadInput
+from zoo.errors import BadInput, counted
 from zoo.ranges import Count
 
 Split = Literal["train", "val", "test"]
@@ -78,7 +78,7 @@ class ResidentData(lightning.LightningDataModule, ABC):
         what = "the same number of samples, and other contents, labels or another split"
         for part, num in now["num_samples"].items():
             if num != (were := before["num_samples"].get(part)):
-                what = f"{num:,} samples for {part} instead of {were:,}"
+                what = f"{counted(num, 'sample')} for {part} instead of {were:,}"
         for key in ("classes", "source_symbols", "target_symbols"):
             if odd := sorted(set(now.get(key, ())) ^ set(before.get(key, ()))):
                 what = f"other {key.replace('_', ' ')}, such as '{odd[0]}'"

@@ -13,6 +13,8 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000
 MOST_PIXELS = 178_956_970  # above which Pillow, too, takes a file for an attack
 MOST_TIMES = 100  # that one side may be as long as the other: resizing makes the shorter one as long as it has to be
 ORIENTATION = 0x0112  # EXIF's tag
+BITS, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339  # TIFF's
+SAMPLE_FORMATS = {1: "without a sign", 2: "with a sign", 3: "floats", 4: "undefined", 5: "complex", 6: "complex floats"}
 # What to do to see a picture upright: whether height and width change places, and which of (height, width) to reverse.
 TURNS = {
     2: (False, [-1]),
@@ -80,13 +82,46 @@ def _opened(path: str) -> Iterator[tuple[IO[bytes], Any]]:
         try:
             picture = Image.open(file, formats=_formats())
         except UnidentifiedImageError as error:
-            raise ValueError("it begins as no kind of picture does") from error
+            raise ValueError(_why_unknown(file)) from error
         width, height = picture.size
         if width * height > MOST_PIXELS:
             raise ValueError(f"{width} x {height} px are more than {MOST_PIXELS:,} in all")
         if max(width, height) > MOST_TIMES * min(width, height):
             raise ValueError(f"{width} x {height} px: one side is more than {MOST_TIMES} times the other")
         yield file, picture
+
+
+def _why_unknown(file: IO[bytes]) -> str:
+    """Say of a file that Pillow knows not how to read whether its kind is known, and of a TIFF what is in it."""
+    from PIL import Image
+
+    file.seek(0)
+    if not (first := file.read(16)):
+        return "it is empty"
+    for kind in _formats():
+        accept = Image.OPEN[kind][1]
+        if accept and accept(first) and not isinstance(accept(first), str):  # a text says what is not installed
+            what = _in_tiff(file) if kind == "TIFF" else ""
+            return f"it begins as {kind} does{what}, and is damaged or of a variant that cannot be read"
+    return "it begins as none of the kinds of pictures does that can be read"
+
+
+def _in_tiff(file: IO[bytes]) -> str:
+    """Say how a TIFF that Pillow cannot read stores its samples, as far as its tags say."""
+    from PIL import TiffImagePlugin
+
+    try:
+        file.seek(0)
+        head = file.read(8)
+        tags = TiffImagePlugin.ImageFileDirectory_v2(head + (file.read(8) if head[2] == 43 else b""))
+        file.seek(tags.next)
+        tags.load(file)
+        bits, formats = max(tags[BITS]), set(tags.get(SAMPLE_FORMAT, (1,)))
+        white = ", white is 0" if tags.get(PHOTOMETRIC) == 0 else ""
+        kinds = " and ".join(SAMPLE_FORMATS.get(one, f"of format {one}") for one in sorted(formats))
+        return f", has {bits}-bit samples ({kinds}{white})"
+    except Exception:  # what is damaged leads a reader anywhere
+        return ""
 
 
 def _content(file: IO[bytes]) -> Tensor:
@@ -106,6 +141,8 @@ def _by_pillow(picture: Any, background: str) -> Tensor:
     import numpy as np
     from PIL import Image
 
+    if 2 in getattr(picture, "tag_v2", {}).get(SAMPLE_FORMAT, ()):  # which Pillow minds in more than 8 bits alone
+        raise ValueError("its samples have a sign; 8, 12 and 16 bits without a sign can be read")
     picture.load()
     orientation = _orientation(picture)  # 1 after loading for TIFF, which Pillow turns
     if picture.mode == "F" or picture.mode.startswith("I"):
@@ -129,11 +166,11 @@ def _in_8_bits(picture: Any) -> Any:
         if not (values.min() >= 0 and values.max() <= 1):
             raise ValueError(f"its floats run from {values.min():g} to {values.max():g}; 0 to 1 can be read")
     elif tags and picture.mode == "I":
-        raise ValueError("its grey has a sign or 32 bits; 8, 12 and 16 bits without a sign can be read")
+        raise ValueError("its grey has 32 bits; 8, 12 and 16 bits without a sign can be read")
     else:
-        most = 2.0 ** tags.get(258, (16,))[0] - 1  # of all others Pillow makes 16 bits
+        most = 2.0 ** tags.get(BITS, (16,))[0] - 1  # of all others Pillow makes 16 bits
     scaled = np.rint(values * (255 / most))
-    if tags.get(262) == 0:  # white is 0, which Pillow minds in 8 bits alone
+    if tags.get(PHOTOMETRIC) == 0:  # white is 0, which Pillow minds in 8 bits alone
         scaled = 255 - scaled
     grey = Image.fromarray(scaled.astype(np.uint8))
     if "transparency" in picture.info:

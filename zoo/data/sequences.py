@@ -13,7 +13,7 @@ from torch import Tensor
 from zoo.data.module import ResidentData, Split
 from zoo.data.pairs import Pairs, Symbols, Unit, cmudict, reversed_letters, split_text, tab_separated
 from zoo.data.sequence_loader import SequenceLoader, Sequences
-from zoo.errors import BadInput
+from zoo.errors import BadInput, counted
 from zoo.ranges import Count, Range
 
 PAD, START, END = SPECIALS = range(3)
@@ -93,7 +93,7 @@ class SequenceData(ResidentData):
             )
             if self.batch_size > len(self.splits["train"]):
                 num = len(self.splits["train"])
-                raise BadInput(f"data.batch_size={self.batch_size} is larger than the {num} training pairs")
+                raise BadInput(f"data.batch_size={self.batch_size} is larger than the {counted(num, 'training pair')}")
         return self.facts
 
     def _check(self, pairs: Pairs) -> None:
