@@ -353,7 +353,7 @@ def with_value(facts, path, value):
 MAY = {
     "absent": {"best", "step", "export", "part", "sizes", "shapes", "unsaved", "conv1", "out_channels", "weight", "zoo"}
     | {"val/accuracy"},
-    "null": {"commit", "best", "step", "export", "group", "content_hash", "val/accuracy"},
+    "null": {"commit", "best", "step", "export", "group", "content_hash", "test_hash", "val/accuracy"},
     "number": {
         "step",
         "macs",
@@ -370,7 +370,7 @@ MAY = {
     | {"num_batches", "max_length", "val/accuracy", "out_channels"},
     "fraction": {"val/accuracy"},
     "negative": {"epoch", "val/accuracy"},
-    "text": {"split_hash", "commit", "importance", "scope", "format", "zoo"},
+    "text": {"split_hash", "test_hash", "content_hash", "commit", "importance", "scope", "format", "zoo"},
     "empty": {"commit", "part"},
     "list": {"program", "out_channels", "weight", "mean", "std"},
     "no list": {"recipe", "program", "float_layers", "layers", "weight", "out_channels"},

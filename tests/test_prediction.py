@@ -105,6 +105,22 @@ def test_folders_and_patterns_name_their_pictures_once_and_in_order(pictures, tm
     assert prediction.files_of(["**/*.PNG"]) == ["more/deep/3.PNG"]
 
 
+def test_what_is_left_out_of_a_folder_is_counted_and_said(command, teacher, pictures, tmp_path):
+    (tmp_path / "more/deep").mkdir(parents=True)
+    for name in ("more/0.png", "more/deep/1.png", "more/.hidden.png"):
+        shutil.copy("0.png", tmp_path / name)
+    for name in ("notes.txt", "a.heic", "b.heic", "two\nlines\x1b[2J.odd\nkind"):
+        (tmp_path / "more" / name).write_bytes(b"")
+    (tmp_path / "more/gone.png").symlink_to("nowhere")
+    outcome = command("scripts/predict", str(teacher.parent), "more", "top=1")
+    assert outcome.code == 0, outcome.err
+    assert [row[0] for row in rows(outcome.out)] == ["more/0.png", "more/deep/1.png"]
+    (line,) = outcome.err.splitlines()
+    assert line.startswith("more: left out, 6 in all: files of kind .heic (2), ")
+    for part in ("hidden entries (1)", "files of kind .txt (1)", "links that lead nowhere (1)", ".odd\\nkind (1)"):
+        assert part in line
+
+
 def test_pictures_go_through_in_batches_and_what_is_known_comes_at_once(tmp_path, monkeypatch):
     paths = [f"{i}.png" for i in range(40)]
     read, sizes = [], []

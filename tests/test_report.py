@@ -31,6 +31,14 @@ def test_matrix_recall_and_precision_are_scikit_learns(predictions):
     assert found["loss"] == pytest.approx(sklearn.metrics.log_loss(labels, logits.double().softmax(1)))
 
 
+@pytest.mark.parametrize("num_classes", [2, 5, 6])
+def test_there_is_a_top_five_of_more_than_five_classes_only(capsys, num_classes):
+    logits = torch.eye(num_classes).flip(0)
+    found = report.evaluate(logits, torch.arange(num_classes), [str(i) for i in range(num_classes)])
+    report.show_evaluation(found)
+    assert ("top5" in found, "top-5" in capsys.readouterr().out) == (num_classes > 5,) * 2
+
+
 def test_calibration_error_is_the_gap_between_confidence_and_accuracy():
     """A hundred answers given with 80 % confidence, of which 60 are right, are off by 20 points."""
     logits = torch.tensor([[0.8, 0.2]]).log().expand(100, 2)

@@ -47,12 +47,30 @@ def save_product(path: Path, state: Mapping[str, Tensor], facts: Mapping[str, An
         file.write(content)
 
 
+def file_of(path: str | Path) -> Path:
+    """Return the file that is named or, of a run's folder or the only one in a folder, the product.
+
+    BadInput where a folder has none or several.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return path
+    found = [path / PRODUCT] if (path / PRODUCT).is_file() else sorted(path.glob(f"*/{PRODUCT}"))
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise BadInput(
+            f"{path}: expected a file or the folder of one run, got {len(found)} runs; the latest is {found[-1]}"
+        )
+    raise BadInput(f"{path}: expected a file or the folder of a run that has a {PRODUCT}, got a folder without one")
+
+
 def read_product(path: str | Path) -> Product:
     """Read a product or a packed file onto the CPU; BadInput for one that is absent, cut short, foreign or changed.
 
-    Which of the two it is, its first bytes say.
+    Which of the two it is, its first bytes say; of a folder it is what `file_of` gives.
     """
-    path = Path(path)
+    path = file_of(path)
     if not path.is_file():
         raise BadInput(f"there is no file {path}; a run leaves its model.safetensors in runs/<name>/<stamp>/")
     if path.suffix in (".onnx", ".pt2"):

@@ -2,6 +2,7 @@
 
 import difflib
 import itertools
+import logging
 import os
 import re
 import select
@@ -23,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 from zoo import escape, memory, ranks, settings
-from zoo.errors import BadInput, Interrupted, ZooError, choices, reason
+from zoo.errors import BadInput, Interrupted, ZooError, choices, kept_on_resume, reason
 
 # Has torch take large tensors in huge pages, since faults of small ones are a twentieth of ResNet-20's time on a CPU.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
@@ -51,6 +52,10 @@ def command(
 
         def main() -> None:
             ranks.die_with_launcher()
+            warnings = logging.StreamHandler()  # until a run has a log of its own
+            warnings.setLevel(logging.WARNING)
+            warnings.setFormatter(escape.Formatter())
+            logging.getLogger("zoo").addHandler(warnings)
             before = os.environ.get("HYDRA_FULL_ERROR")
             full = before == "1"
             os.environ["HYDRA_FULL_ERROR"] = "1"  # has Hydra raise its errors, so that they can be told here
@@ -102,6 +107,7 @@ def command(
                     raise
                 codes.append(_say(_config_sentence(error, configs, config_name), BadInput.exit_code))
             finally:
+                logging.getLogger("zoo").removeHandler(warnings)
                 threading.excepthook = hook
                 signal.signal(signal.SIGTERM, sigterm)
                 os.environ["HYDRA_FULL_ERROR"] = before or "0"
@@ -257,6 +263,8 @@ def _quoted(key: str, value: str) -> str:
 
 def _no_setting(key: str, configs: Path, config_name: str) -> str:
     """Say that there is no setting `key`, and which were meant: near names, or those of other groups that end so."""
+    if any(a.startswith("resume=") for a in sys.argv[1:]) and not key.startswith("trainer"):
+        return str(kept_on_resume(next((a for a in sys.argv[1:] if a.lstrip("+~").split("=")[0] == key), key)))
     every = list(_leaves(OmegaConf.to_container(_compose_without(key, configs, config_name))))
     if any(name.startswith(f"{key}.") for name in every):
         return f"'{key}' has no such keys, and a mapping is merged; ~{key} '+{key}={{...}}' replaces it"

@@ -30,6 +30,14 @@ class Interrupted(ZooError):
         self.exit_code = 128 + signum
 
 
+def kept_on_resume(override: str) -> BadInput:
+    """Refuse an override of what a resumed run keeps, whether or not the command line has such a setting."""
+    return BadInput(
+        f"{override} cannot be given with resume: a run keeps its settings and its data, and only trainer.* may be "
+        "changed; with others begin a new run, by init_from=RUN/model.safetensors"
+    )
+
+
 def reason(error: BaseException) -> str:
     """Give the first line of an error's message, or its type where it has none."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)

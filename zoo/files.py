@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import stat
@@ -115,3 +116,9 @@ def check_no_links(folder: Path) -> None:
                         f"{path} is a link or a special file, and what it leads to would be changed; put an ordinary "
                         "file in its place"
                     )
+
+
+def digest_of(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes."""
+    with open(path, "rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()

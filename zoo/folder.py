@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from zoo import escape, ranks
 from zoo.build import attribute_of, check
 from zoo.catalogue import matches, wants_of_data
-from zoo.errors import BadInput, choices
+from zoo.errors import BadInput, choices, kept_on_resume
 from zoo.files import check_no_links, locked, open_file
 from zoo.ranges import Count, takes, written
 from zoo.records import read_config, write_config
@@ -128,7 +128,7 @@ def _resumed(cfg: DictConfig) -> DictConfig:
     changes = [o for o in HydraConfig.get().overrides.task if not o.startswith(("resume=", "trusted="))]
     foreign = [o for o in changes if not o.startswith("trainer.")]
     if foreign:
-        raise BadInput(f"{foreign[0]} cannot be given with resume, which keeps the run's own config but for trainer.*")
+        raise kept_on_resume(foreign[0])
     for key, value in ((o.split("=")[0], OmegaConf.select(cfg, o.split("=")[0])) for o in changes):
         OmegaConf.update(saved, key, value)
     return saved
@@ -274,6 +274,6 @@ def _logging_to(folder: Path) -> Iterator[None]:
     finally:
         logging.captureWarnings(False)
         for logger in (log, *others):
-            logger.removeHandler(to_file)
+            logger.handlers = []
         to_file.close()
         to_file.stream.close()

@@ -48,6 +48,7 @@ class Images(Record, frozen=True, kw_only=True):
     split_hash: Name
     num_samples: NumSamples
     content_hash: Name | None = None
+    test_hash: Name | None = None
 
     def __post_init__(self) -> None:
         if len(self.mean) != len(self.std):
@@ -66,6 +67,7 @@ class Sequences(Record, frozen=True, kw_only=True):
     example: Annotated[list[Size], Meta(min_length=2, max_length=2)]
     split_hash: Name
     num_samples: NumSamples
+    test_hash: Name | None = None
 
     def __post_init__(self) -> None:
         for symbols in (self.source_symbols, self.target_symbols):

@@ -127,12 +127,15 @@ def evaluate(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str
     matrix = multiclass_confusion_matrix(logits[known].argmax(1), labels[known], num_classes)
     hits, true, predicted = matrix.diag(), labels.bincount(minlength=num_classes), matrix.sum(0)
     top5 = (logits.topk(min(5, num_classes), 1).indices == labels[:, None]).any(1) & known
+    of_many = (
+        {"top5": float(top5.float().mean())} if num_classes > 5 else {}
+    )  # of five it would be 1, whatever they are
     calibration_error = multiclass_calibration_error(logits[known].softmax(1), labels[known], num_classes, n_bins=15)
     return {
         "num_samples": len(labels),
         "num_nan": int((~known).sum()),
         "accuracy": int(is_right(logits, labels).sum()) / len(labels),
-        "top5": float(top5.float().mean()),
+        **of_many,
         "loss": without_nan(float(nn.functional.cross_entropy(logits.double(), labels))),
         "calibration_error": without_nan(float(calibration_error)),
         "classes": {
@@ -168,8 +171,9 @@ def show_evaluation(evaluation: dict[str, Any]) -> None:
         _show_writing(console, evaluation)
         return
     loss, off = written(evaluation["loss"], ".4f"), written(evaluation["calibration_error"], ".2%")
+    top5 = f"   top-5 {evaluation['top5']:.2%}" if "top5" in evaluation else ""
     console.print(
-        f"accuracy {evaluation['accuracy']:.2%}   top-5 {evaluation['top5']:.2%}   loss {loss}   "
+        f"accuracy {evaluation['accuracy']:.2%}{top5}   loss {loss}   "
         f"calibration error {off}   ({counted(evaluation['num_samples'], 'image')})",
         soft_wrap=True,
     )

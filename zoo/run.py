@@ -8,7 +8,6 @@ import math
 import platform
 from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import lightning
@@ -25,7 +24,7 @@ from zoo.callbacks.loggers import TensorBoard
 from zoo.callbacks.monitor import TrainingMonitor
 from zoo.callbacks.product import BestProduct
 from zoo.callbacks.resume import AtomicCheckpointIO, ResumeCheckpoint
-from zoo.checkpoint import PRODUCT, Product, load_weights, provenance, read_product
+from zoo.checkpoint import PRODUCT, Product, file_of, load_weights, provenance, read_product
 from zoo.compress.recipe import in_integers, replay
 from zoo.data.images import ImageFacts
 from zoo.data.module import SPLITS, ResidentData
@@ -40,6 +39,7 @@ from zoo.passes import after_fit, read_recipe
 from zoo.ranges import written
 from zoo.records import write_config, write_result
 from zoo.tasks.base import Task, parameter_groups
+from zoo.tasks.metrics import ClassificationMeter
 from zoo.tasks.transfer import hold_frozen_norms
 from zoo.trainer import callback_of
 
@@ -117,7 +117,7 @@ def _teachers(run: Run) -> list[Product]:
         raise BadInput(
             f"task.teacher: expected the model.safetensors of a net trained on these data, got {written(named)}"
         )
-    files = [str(Path(file).resolve()) for one in patterns for file in sorted(glob.glob(one)) or [one]]
+    files = [str(file_of(file).resolve()) for one in patterns for file in sorted(glob.glob(one)) or [one]]
     run.cfg.task.teacher = files  # so that the run can be resumed from anywhere, with the same ones
     return [read_product(file) for file in files]
 
@@ -160,6 +160,8 @@ def build_task(run: Run, net: nn.Module) -> Task:
     wanted = built.num_outputs or run.cfg.data[name]
     if wanted < 2:
         raise BadInput(f"data.{name}: expected at least 2, got {wanted}: with one class there is nothing to tell apart")
+    if isinstance(built.meter, ClassificationMeter):
+        built.meter.num_classes = wanted
     if run.cfg.model[name] != wanted:
         raise BadInput(f"model.{name}={run.cfg.model[name]} does not fit these data and task: {wanted} does")
     return built
@@ -379,6 +381,7 @@ def measure_product(run: Run, trainer: lightning.Trainer, task: Task, data: Resi
         },
         "split_sizes": facts.num_samples,
         "split_hash": facts.split_hash,
+        "test_hash": facts.test_hash,
         "folder": str(run.folder),
         **{key: product.facts[key] for key in ("commit", "versions")},
     }
@@ -392,7 +395,17 @@ def measure_product(run: Run, trainer: lightning.Trainer, task: Task, data: Resi
     result["bytes"] = {f.name: f.stat().st_size for f in sorted(run.folder.glob("[!.]*")) if f.is_file()}
     if ranks.rank() == 0:
         write_result(run.folder / "result.json", result)
+        _tell_stale(run, product)
     return result
+
+
+def _tell_stale(run: Run, product: Product) -> None:
+    """Say which evaluations are of a product that this run, which went on, has replaced."""
+    replaced = product.path.stat().st_mtime_ns
+    older = [f for f in sorted(run.folder.glob("evaluation*.json")) if f.lstat().st_mtime_ns < replaced]
+    if run.resumed and older:
+        names = ", ".join(file.name for file in older)
+        log.warning("%s: of the product that was here before, as the checksum in it says; evaluate anew.", names)
 
 
 @contextlib.contextmanager

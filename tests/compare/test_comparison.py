@@ -215,6 +215,35 @@ def test_runs_that_were_tested_in_part_are_ranked_apart_and_last(tmp_path):
     }
 
 
+def test_runs_of_another_test_set_are_ranked_apart_and_their_titles_say_so(tmp_path):
+    """Two folders of pictures are both data=image_folder; of one, more or less may be set aside to validate on."""
+
+    def write(name, split, test=None, **more):
+        tested = {"test_hash": test} if test else {}  # which results of earlier versions lack
+        write_run(
+            tmp_path, name, 1, drawn(1, 0.9), result={"data": "image_folder", "split_hash": split, **tested}, **more
+        )
+
+    write("cats", "s1", "test_of_cats")
+    (alone,) = compared(tmp_path)
+    assert alone.title == "image_folder"
+    write("cats_more_validated", "s2", "test_of_cats")
+    write("cats_of_earlier_version", "s1")
+    write("dogs", "s3", "dogs_test")
+    write("birds_of_earlier_version", "s4")
+    for fold in range(3):
+        write(f"fold_{fold}", f"f{fold}", config=["data.folds=3", f"data.fold={fold}"])
+    found = {
+        one.title: {run.settings["name"] for group in one.groups for run in group.runs} for one in compared(tmp_path)
+    }
+    assert found == {
+        "image_folder, test set test_o": {"cats", "cats_more_validated", "cats_of_earlier_version"},
+        "image_folder, test set dogs_t": {"dogs"},
+        "image_folder, test set s4": {"birds_of_earlier_version"},
+        "image_folder, test set f0": {"fold_0", "fold_1", "fold_2"},
+    }
+
+
 def test_a_run_that_made_do_with_less_data_says_so_by_its_name(tmp_path):
     write_run(tmp_path, "a", 1, drawn(1, 0.9), config=["trainer.limit_train_batches=100"])
     write_run(tmp_path, "b", 1, drawn(2, 0.8), config=["trainer.limit_train_batches=null"])

@@ -420,6 +420,15 @@ def test_the_split_knows_its_files_wherever_they_lie_and_their_change(pictures):
     assert folders(moved).load().split_hash != before
 
 
+def test_the_test_set_is_known_whatever_is_validated_on(pictures):
+    facts = [folders(pictures, **more).load() for more in ({}, {"num_validation": 9}, {"folds": 3, "fold": 1})]
+    assert len({one.split_hash for one in facts}) == 3
+    assert len({one.test_hash for one in facts}) == 1
+    assert len({folders(pictures, num_validation=0, cache=cache).load().test_hash for cache in ("host", "none")}) == 1
+    (pictures / "val/cat/00.jpg").unlink()
+    assert folders(pictures).load().test_hash != facts[0].test_hash
+
+
 def test_contents_exchanged_under_the_same_names_and_sizes_are_found_where_files_are_read_anyway(pictures):
     before, unread = folders(pictures), folders(pictures, cache="none")
     facts, unread_facts = asdict(before.load()), asdict(unread.load())

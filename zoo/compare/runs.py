@@ -130,18 +130,40 @@ def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 def comparisons(runs: Sequence[Finished]) -> list[Comparison]:
     """Put what can be compared together: runs of one data set and, but that distillation classifies, too, one task.
 
-    Those that were tested on a part of the test set only come last, and apart from those tested on another part.
+    Those that were tested on a part of the test set only come last, and apart from those tested on another part; those
+    of another test set, by its hash, stand apart, too, and their titles say so.
     """
     kinds: dict[tuple[bool, str], list[Finished]] = defaultdict(list)
-    for run in runs:
+    hashes = _test_hashes(runs)
+    several = {data for data, num in Counter(data for data, _ in set(hashes)).items() if num > 1}
+    for run, (data, of_test) in zip(runs, hashes, strict=True):
         task = run.settings["task"]
         of_task = "" if task in ("classification", "distill", "transduction") else f", task={task}"
         part = part_tested(run.result, run.settings)
-        kinds[bool(part), f"{run.result['data']}{of_task}{part and f', {part}'}"].append(run)
+        test_set = f", test set {of_test[:6]}" if data in several else ""
+        kinds[bool(part), f"{data}{of_task}{test_set}{part and f', {part}'}"].append(run)
     return [
         Comparison(title, sorted(grouped(kind), key=lambda group: -group.accuracy))
         for (_, title), kind in sorted(kinds.items(), key=lambda item: item[0][0])
     ]
+
+
+def _test_hashes(runs: Sequence[Finished]) -> list[tuple[str, str]]:
+    """Give of each run the name of its data and what tells its test set from others of that name.
+
+    Results of earlier versions have the hash of all parts only, which is that of a test set where a later run has both.
+    A fold's is of its own training and validation, too, and stands for all folds of the same data.
+    """
+    known = {run.result["split_hash"]: run.result["test_hash"] for run in runs if "test_hash" in run.result}
+    folds: dict[str, str] = {}
+    found = []
+    for run in runs:
+        of_all = run.result["split_hash"]
+        if run.settings.get("data.folds"):
+            same = {k: v for k, v in run.settings.items() if k.startswith("data.") and k not in REPEATS}
+            of_all = folds.setdefault(json.dumps([run.result["data"], same], sort_keys=True), of_all)
+        found.append((run.result["data"], known.get(run.result["split_hash"]) or known.get(of_all, of_all)))
+    return found
 
 
 def grouped(runs: Sequence[Finished]) -> list[Group]:

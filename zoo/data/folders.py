@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from zoo import ranks
+from zoo import escape, ranks
 from zoo.data.decoding import Decoder, ImageFiles
 from zoo.data.images import ImageData
 from zoo.data.pictures import suffixes
@@ -101,9 +101,14 @@ def image_folders(
 
 
 def pictures_in(folder: str) -> list[str]:
-    """Return the pictures at any depth below a folder, as training finds them: none that is hidden, and each once."""
-    parents = {_place(one) for one in Path(folder).resolve().parents}
-    return _files(folder, parents, Counter())
+    """Return the pictures at any depth below a folder, as training finds them: none that is hidden, and each once.
+
+    What is left out is logged.
+    """
+    left_out: Counter[str] = Counter()
+    found = _files(folder, {_place(one) for one in Path(folder).resolve().parents}, left_out)
+    _tell_left_out(folder, left_out)
+    return found
 
 
 def _listed(folder: Path) -> dict[str, list[str]]:
@@ -122,12 +127,7 @@ def _listed(folder: Path) -> dict[str, list[str]]:
             raise BadInput(f"data.root: expected names of classes in UTF-8, got {os.fsencode(entry.name)!r}; rename it")
         else:
             classes[entry.name] = _files(entry.path, above - {_place(entry.path)}, left_out)
-    if left_out:
-        kinds = left_out.most_common(NUM_KINDS)
-        if rest := left_out.total() - sum(num for _, num in kinds):
-            kinds.append(("other kinds", rest))
-        named = ", ".join(f"{kind} ({num:,})" for kind, num in kinds)
-        log.warning("%s: left out, %s in all: %s.", folder, f"{left_out.total():,}", named)
+    _tell_left_out(folder, left_out)
     if not classes:
         raise BadInput(f"data.root: expected a folder for each class in {folder}, got {_contents(folder)}")
     for name, files in classes.items():
@@ -136,9 +136,21 @@ def _listed(folder: Path) -> dict[str, list[str]]:
     return dict(sorted(classes.items()))
 
 
+def _tell_left_out(folder: str | Path, left_out: Counter[str]) -> None:
+    if not left_out:
+        return
+    kinds = left_out.most_common(NUM_KINDS)
+    if rest := left_out.total() - sum(num for _, num in kinds):
+        kinds.append(("other kinds", rest))
+    named = ", ".join(f"{kind} ({num:,})" for kind, num in kinds)
+    log.warning("%s", escape.line(f"{folder}: left out, {left_out.total():,} in all: {named}."))
+
+
 def _other_layout(root: Path, names: Sequence[str]) -> BadInput:
     """Say what is where train and val of classes were expected, and where they are if that is near."""
     wanted = " and ".join(f"{name}/<class>/" for name in names)
+    if not os.access(root, os.R_OK | os.X_OK) or not root.is_dir():
+        return BadInput(f"data.root: expected a folder with {wanted}, got {root}, which holds {_contents(root)}")
     near = [*root.resolve().parents[:2], *(one for one in _folders(root))]
     hint = "for folders of classes alone, data.train=. data.test=null data.num_test=N sets some aside to test on"
     if found := next((one for one in near if set(names) <= {inner.name for inner in _folders(one)}), None):

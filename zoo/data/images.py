@@ -34,7 +34,7 @@ class ImageFacts:
     """What a product file must know of its data; mean and std are per channel, in units of a pixel's 0…255.
 
     `split_hash` is of pixels or, of images in files, of their names and sizes in bytes; where those files were all read
-    before training, `content_hash` is of what is in them.
+    before training, `content_hash` is of what is in them. `test_hash` is as `split_hash` of the test images alone.
     """
 
     classes: list[str]
@@ -43,6 +43,7 @@ class ImageFacts:
     split_hash: str
     num_samples: dict[str, int]
     content_hash: str | None = None
+    test_hash: str | None = None  # of files of earlier versions
 
 
 class ImageData(ResidentData):
@@ -139,6 +140,7 @@ class ImageData(ResidentData):
                 mean=mean,
                 std=std,
                 split_hash=split_hash(digests),
+                test_hash=split_hash(digests[-1:]),
                 num_samples={name: len(part) for name, part in self.splits.items()},
                 content_hash=self._content_hash(splits),
             )

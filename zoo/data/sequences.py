@@ -34,6 +34,7 @@ class SequenceFacts:
     example: list[int]
     split_hash: str
     num_samples: dict[str, int]
+    test_hash: str | None = None  # of the test pairs alone
 
 
 class SequenceData(ResidentData):
@@ -89,6 +90,7 @@ class SequenceData(ResidentData):
                 max_length=self.max_length,
                 example=lengths,
                 split_hash=hash_of(self.pairs),
+                test_hash=hash_of({"test": self.pairs["test"]}),
                 num_samples={name: len(part) for name, part in self.splits.items()},
             )
             if self.batch_size > len(self.splits["train"]):
