@@ -10,12 +10,12 @@ from zoo.cli import command
 @command("evaluate")
 def main(cfg: DictConfig) -> None:
     from zoo import evaluation, report
-    from zoo.files import digest_of
+    from zoo.files import sha256_of
 
     file = evaluation.read(cfg.checkpoint)
     net, data = evaluation.rebuild(file, cfg)
-    source = {"checkpoint": str(file.path), "net": file.facts["config"]["choices"]["model"], "split": cfg.split}
-    source["sha256"] = digest_of(file.path)  # since a run that goes on leaves another file in this one's place
+    source = {"checkpoint": str(file.path), "sha256": sha256_of(file.path)}
+    source |= {"net": file.facts["config"]["choices"]["model"], "split": cfg.split}
     found = source | evaluation.evaluate(net, data, cfg)
 
     report.show_evaluation(found)

@@ -1,6 +1,6 @@
 """Run `zoo.evaluation` on files as evaluate.py does, in a process that notes all that it does besides.
 
-`python hostile.py FOLDER` reads every file in FOLDER, calls each net once, and prints one line of JSON per file: the
+`python hostile.py FOLDER` reads every file in FOLDER, calls each net, and prints one line of JSON per file: the
 sentence it was refused with, or null; what was done that a file must not bring about; seconds; and MB of peak memory.
 """
 
@@ -19,6 +19,7 @@ from zoo.compress.quantize import lower  # noqa: F401  imported now, so that lat
 from zoo.errors import BadInput
 from zoo.stored_config import example_of
 
+NUMBERS = (2, 4)  # of samples, with which each net is called
 MARK = "MARK"  # in all that a hostile file would have run
 FOLDER = Path(sys.argv[1]).resolve()
 INSTALLED = [Path(p).resolve() for p in (sys.prefix, sys.base_prefix, Path(__file__).parents[1])]
@@ -60,11 +61,12 @@ def main() -> None:
         try:
             file = evaluation.read(str(path))
             net = evaluation.rebuild_net(file, settings(path))
+            for num in NUMBERS:
+                example = [torch.zeros(num, *x.shape[1:], dtype=x.dtype) for x in example_of(file.facts)]
+                with torch.no_grad():
+                    net.eval()(*example)
             if path.name == "whole.safetensors" or not path.stem.startswith("whole"):  # data take seconds to read
                 evaluation.rebuild(file, settings(path))
-            example = [torch.zeros(x.shape, dtype=x.dtype) for x in example_of(file.facts)]
-            with torch.no_grad():
-                net.eval()(*example)
         except BadInput as error:
             sentence = str(error)
         except Exception as error:

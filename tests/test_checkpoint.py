@@ -153,10 +153,19 @@ def test_weights_that_must_be_rounded_are_told_of_and_those_that_need_not_be_are
     assert net.fc.weight.equal(weights["fc.weight"].float())
 
 
-def test_weights_that_are_no_numbers_are_refused(product):
+@pytest.mark.parametrize(("number", "word"), [(torch.nan, "NaN"), (torch.inf, "infinity"), (-torch.inf, "infinity")])
+def test_weights_that_are_no_numbers_are_refused(product, number, word):
     net, path = product
     weights = {name: w.clone() for name, w in net.state_dict().items()}
-    weights["fc.weight"][3, 1] = torch.nan
+    weights["fc.weight"][3, 1] = number
     save_product(path, weights, FACTS)
-    with pytest.raises(BadInput, match=r"'fc\.weight' holds NaN"):
+    with pytest.raises(BadInput, match=rf"'fc\.weight' holds {word}"):
         load_weights(net, read_product(path))
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.uint16, torch.complex64])
+def test_numbers_that_no_net_has_are_refused(product, dtype):
+    net, path = product
+    save_product(path, {**net.state_dict(), "fc.weight": net.fc.weight.detach().to(dtype)}, FACTS)
+    with pytest.raises(BadInput, match=r"'fc\.weight' is of torch\.\w+, which no net of the zoo has"):
+        read_product(path)

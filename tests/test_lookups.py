@@ -33,10 +33,7 @@ PLACES = {
         "import_module": "of a suite, which is one of a table",
         "getattr": "of a suite, which is one of a table",
     },
-    "callbacks/resume.py": {
-        "torch.load": "weights_only, and of a checkpoint whose checksum and names were checked",
-        "getattr": "of a list in the source",
-    },
+    "callbacks/resume.py": {"torch.load": "weights_only, and of a checkpoint whose checksum and names were checked"},
     "callbacks/budget.py": {"getattr": "of a list in the source", "setattr": "of a list in the source"},
     "pretrained.py": {"torch.load": "weights_only, of a file that the command line names"},
     "export/alone.py": {
@@ -44,9 +41,7 @@ PLACES = {
         "torch.export.load": "of a file that its own parent process has just written",
         "aoti_load_package": "of a file that its own parent process has just written",
     },
-    "compress/program.py": {
-        "getattr": "fills the table of operators from names in the source; the path of a graph of ours"
-    },
+    "compress/program.py": {"getattr": "of an operator that a table in the source has; the path of a graph of ours"},
     "compress/recipe.py": {
         "getattr": "of SIZES, or of a tensor that the module has",
         "setattr": "of SIZES, or of a tensor that the module has",

@@ -21,7 +21,7 @@ from zoo.metadata import MAX_BYTES as MOST_BYTES
 from zoo.models.lenet import LeNet5, LeNet300
 from zoo.models.resnet import ResNet
 from zoo.nets import net_of
-from zoo.packed import MAGIC, VERSION, pack, save_packed
+from zoo.packed import MAGIC, VERSION, pack, read_packed, save_packed
 
 FACTS = {**SMALL, "config": {**SMALL["config"], "name": "ü", "odd": [1, None, 0.1]}}
 
@@ -156,10 +156,40 @@ def test_sizes_that_the_bytes_cannot_hold_are_refused_before_memory_is_taken(tmp
         read_product(forged(tmp_path / "x.zoo", promised(shape), bytes(4)))
 
 
+@pytest.mark.parametrize(
+    ("shape", "code", "sentence"),
+    [
+        ([2**12, 2**13], 4000, "4,000 bytes cannot hold the 33,554,432"),
+        ([2, 2**21], 10**6, "layers of 2,097,152 inputs"),
+    ],
+)
+def test_sizes_that_no_file_of_ours_has_are_refused(tmp_path, shape, code, sentence):
+    with pytest.raises(BadInput, match=sentence):
+        read_product(forged(tmp_path / "x.zoo", promised(shape), bytes(code)))
+
+
+def test_what_could_not_be_read_again_is_not_written(tmp_path, monkeypatch):
+    monkeypatch.setattr("zoo.packed.MOST_SPARE", 0)
+    with pytest.raises(BadInput, match=r"cannot be packed: .* bytes cannot hold the 4,000,000 weights"):
+        save_packed(tmp_path / "x.zoo", {"w": torch.zeros(2000, 2000)}, FACTS)
+    assert not (tmp_path / "x.zoo").exists()
+
+
+def test_weights_are_compared_with_the_net_before_they_are_decoded(tmp_path, monkeypatch):
+    """A net of one name and one shape less, and one with another shape, each of which would take memory."""
+    monkeypatch.setattr("zoo.packed.decode", lambda code, shapes: pytest.fail("it was decoded"))
+    weights = small_weights()
+    for name, changed in (("fc.bias", torch.zeros(11)), ("fc.more", torch.zeros(10)), ("fc.bias", None)):
+        forged_weights = {key: weight for key, weight in weights.items() if key != name}
+        save_packed(tmp_path / "x.zoo", forged_weights | ({} if changed is None else {name: changed}), FACTS)
+        with pytest.raises(BadInput, match=f"weights of another net: '{name}' is"):
+            read_product(tmp_path / "x.zoo")
+
+
 def test_sizes_that_do_not_fit_the_memory_are_refused(tmp_path, monkeypatch):
-    path = forged(tmp_path / "x.zoo", promised([2**17, 1000]), bytes(1000))
-    monkeypatch.setattr("zoo.memory.available_bytes", lambda: 2**29)
-    with pytest.raises(BadInput, match=r"the 131,072,000 weights it promises do not fit the 0\.5 GB of memory free"):
+    path = forged(tmp_path / "x.zoo", promised([2**14, 1000]), bytes(1000))
+    monkeypatch.setattr("zoo.memory.available_bytes", lambda: 2**26)
+    with pytest.raises(BadInput, match=r"the 16,384,000 weights it promises do not fit the 0\.1 GB of memory free"):
         read_product(path)
 
 
@@ -171,7 +201,7 @@ def test_a_text_that_is_not_ours_is_refused(tmp_path, text):
 
 def test_a_code_that_is_not_ours_is_refused(tmp_path):
     with pytest.raises(BadInput, match="no packed file that the zoo wrote"):
-        read_product(forged(tmp_path / "x.zoo", promised([3, 4]), b"\xff" * 40))
+        read_packed(forged(tmp_path / "x.zoo", promised([3, 4]), b"\xff" * 40))
 
 
 def test_a_tensor_that_cannot_be_coded_is_refused_and_the_file_left(packed):
@@ -184,7 +214,7 @@ def test_a_tensor_that_cannot_be_coded_is_refused_and_the_file_left(packed):
 def test_half_rounds_to_float16_but_not_to_infinity(tmp_path):
     weights = {"w": torch.randn(40, 30), "var": torch.tensor([1.0, 1e6]), "n": torch.tensor(3)}
     save_packed(tmp_path / "x.zoo", weights, FACTS, half=True)
-    back = read_product(tmp_path / "x.zoo").weights
+    back = read_packed(tmp_path / "x.zoo")[0]
     assert torch.equal(back["w"], weights["w"].half().float())
     assert torch.equal(back["var"], weights["var"])
     assert (back["n"], back["n"].dtype) == (3, torch.int64)
@@ -193,7 +223,7 @@ def test_half_rounds_to_float16_but_not_to_infinity(tmp_path):
 def test_bfloat16_saves_three_bits_a_number_that_is_not_shared(tmp_path):
     weights = {"w": torch.randn(4000)}
     sizes = [save_packed(tmp_path / "x.zoo", weights, FACTS, half).size_bytes for half in (True, "bfloat16")]
-    assert torch.equal(read_product(tmp_path / "x.zoo").weights["w"], weights["w"].bfloat16().float())
+    assert torch.equal(read_packed(tmp_path / "x.zoo")[0]["w"], weights["w"].bfloat16().float())
     assert sizes[0] - sizes[1] == pytest.approx(3 * 4000 / 8, rel=0.01)
 
 
@@ -265,9 +295,11 @@ def test_it_is_exported_evaluated_and_begun_from_as_a_product_is(command, toy, t
     assert (folder / "ledger.png").stat().st_size > 5000
     figures = []
     for file, written in (("model.safetensors", "evaluation.json"), ("model.zoo", "evaluation_model.zoo.json")):
-        assert command("evaluate", f"checkpoint={folder / file}", "accelerator=cpu").code == 0
+        place = folder if file == "model.safetensors" else folder / file  # a run folder stands for its product
+        assert command("evaluate", f"checkpoint={place}", "accelerator=cpu").code == 0
         figures.append(json.loads((folder / written).read_text()))
         assert figures[-1].pop("checkpoint").endswith(file)
+        assert figures[-1].pop("sha256") == hashlib.sha256((folder / file).read_bytes()).hexdigest()
     assert figures[0] == figures[1]
     done = command("train", *toy, f"init_from={folder / 'model.zoo'}", "trainer.max_epochs=1")
     assert done.code == 0, done.err

@@ -32,11 +32,13 @@ def test_matrix_recall_and_precision_are_scikit_learns(predictions):
 
 
 @pytest.mark.parametrize("num_classes", [2, 5, 6])
-def test_there_is_a_top_five_of_more_than_five_classes_only(capsys, num_classes):
-    logits = torch.eye(num_classes).flip(0)
-    found = report.evaluate(logits, torch.arange(num_classes), [str(i) for i in range(num_classes)])
+def test_the_top_five_are_told_of_more_than_five_classes(num_classes, capsys):
+    """The last class is the least likely of all, so that of six it is the one that is not among five."""
+    logits, labels = torch.arange(num_classes, 0.0, -1).expand(4, -1), torch.tensor([0, 1, 1, num_classes - 1])
+    found = report.evaluate(logits, labels, list("abcdef")[:num_classes])
     report.show_evaluation(found)
-    assert ("top5" in found, "top-5" in capsys.readouterr().out) == (num_classes > 5,) * 2
+    assert found.get("top5") == (0.75 if num_classes == 6 else None)
+    assert ("top-5 75.00%" in capsys.readouterr().out) == ("top5" in found) == (num_classes == 6)
 
 
 def test_calibration_error_is_the_gap_between_confidence_and_accuracy():

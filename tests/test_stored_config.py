@@ -7,6 +7,7 @@ from conftest import compose_run
 from omegaconf import OmegaConf
 
 from zoo.errors import BadInput
+from zoo.settings import check_saved
 from zoo.stored_config import check_run
 
 
@@ -56,6 +57,14 @@ def test_what_the_project_has_is_resumed_without_a_word(overrides):
         ),
         (("model._target_=my_package.Net",), "model", "my_package"),
         (("data.source._target_=os.mkdir",), "data.source", None),
+        (("task._target_=lightning.Trainer",), "task", "lightning"),
+        (("task._target_=zoo.models.decoding.greedy",), "task", "zoo"),
+        (("schedule._target_=torch.optim.SGD",), "schedule", "torch"),
+        (("optim._target_=torch.optim.Optimizers",), "optim", "torch"),
+        (("trainer._target_=zoo.packing.pack",), "trainer", "zoo"),
+        (("+callbacks.x={_target_: zoo.packing.pack}",), "callbacks.x", "zoo"),
+        (("+compress.before_fit.x={_target_: zoo.packing.pack}",), "compress.before_fit.x", "zoo"),
+        (("+optim.x={_target_: torch.optim.SGD}",), "optim.x", "torch"),
     ],
 )
 def test_what_leads_out_of_it_is_refused_by_its_key_and_allowed_by_name(overrides, key, trusted):
@@ -63,6 +72,35 @@ def test_what_leads_out_of_it_is_refused_by_its_key_and_allowed_by_name(override
         check_run(config(*overrides), [])
     if trusted:
         check_run(config(*overrides), [trusted])
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"compile": "text"}, "compile: expected true or false or one of"),
+        ({"tf32": 1}, "tf32: expected true or false, got 1"),
+        ({"channels_last": None}, "channels_last: expected true or false, got null"),
+        ({"preflight": "yes"}, "preflight: expected true or false"),
+        ({"init_from": 7}, "init_from: expected a text"),
+        ({"seeds": 1}, "there is no setting 'seeds' of a run; did you mean seed"),
+        ({"choice": {"_target_": "os.mkdir"}}, "there is no setting 'choice' of a run"),
+        ({"tf32": ...}, "tf32: is needed"),
+    ],
+)
+def test_a_saved_setting_is_held_against_its_range(change, sentence):
+    plain = {key: value for key, value in {**config(), **change}.items() if value is not ...}
+    with pytest.raises(BadInput, match=sentence):
+        check_saved(OmegaConf.create(plain))
+
+
+def test_runs_of_earlier_versions_lack_settings():
+    plain = config()
+    check_saved(OmegaConf.create({key: value for key, value in plain.items() if key not in ("trusted", "preflight")}))
+
+
+def test_a_setting_that_no_run_has_is_refused_before_it_begins(command):
+    done = command("train", "+notes=mine")
+    assert (done.code, "there is no setting 'notes' of a run" in done.sentence) == (2, True)
 
 
 def test_a_folder_that_calls_what_is_not_the_zoos_is_not_resumed(command, tmp_path):

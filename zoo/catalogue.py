@@ -4,11 +4,13 @@ Each config in configs/model begins with its paper and with the data its sizes w
 configs/experiment with what it is, where it comes from and what was published with it.
 """
 
+import functools
 import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
@@ -40,6 +42,35 @@ def _hydra_ready() -> AbstractContextManager[None]:
     if GlobalHydra().is_initialized():
         return nullcontext()
     return hydra.initialize_config_dir(str(CONFIGS), version_base="1.3")
+
+
+@functools.cache
+def targets() -> dict[str, frozenset[str]]:
+    """Give what the project's own configs have called, by the place in a run's config; see `place_of`."""
+    found: dict[str, set[str]] = {}
+    for file in CONFIGS.rglob("*.yaml"):
+        node: Any = OmegaConf.to_container(OmegaConf.load(file))
+        in_root = file.parent == CONFIGS or file.read_text().startswith("# @package _global_")
+        for place, target in _targets(node, "" if in_root else f"{file.parent.name}."):
+            found.setdefault(place_of(place), set()).add(target)
+    found["callbacks.*"] |= found["compress.*"]  # from where configs/compress takes its callbacks
+    return {place: frozenset(names) for place, names in found.items()}
+
+
+def _targets(node: Any, prefix: str) -> Iterator[tuple[str, str]]:
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield prefix.removesuffix("."), node["_target_"]
+        for key, part in node.items():
+            yield from _targets(part, f"{prefix}{key}.")
+
+
+def place_of(key: str) -> str:
+    """Give the place of a key of a run's config, in which names that may be any are `*`, as in `callbacks.*`."""
+    for group in ("compress.before_fit", "compress.after_fit", "compress", "callbacks"):
+        if re.fullmatch(rf"{group}\.[^.]+", key):
+            return key if key in ("compress.before_fit", "compress.after_fit") else f"{group}.*"
+    return key
 
 
 def wants_of_data(config: str) -> set[str]:

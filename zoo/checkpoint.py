@@ -23,10 +23,15 @@ from zoo.errors import BadInput
 from zoo.facts import facts_text
 from zoo.files import replacing
 from zoo.metadata import parse_metadata
-from zoo.packed import is_packed, read_packed
+from zoo.packed import is_packed, open_packed
+from zoo.shapes import check_kinds, check_numbers, check_promised, check_shapes
 
 log = logging.getLogger("zoo")
 PRODUCT = "model.safetensors"
+DTYPES = {
+    *(torch.float64, torch.float32, torch.float16, torch.bfloat16),
+    *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool),
+}
 
 
 @dataclass(frozen=True)
@@ -47,30 +52,14 @@ def save_product(path: Path, state: Mapping[str, Tensor], facts: Mapping[str, An
         file.write(content)
 
 
-def file_of(path: str | Path) -> Path:
-    """Return the file that is named or, of a run's folder or the only one in a folder, the product.
-
-    BadInput where a folder has none or several.
-    """
-    path = Path(path)
-    if not path.is_dir():
-        return path
-    found = [path / PRODUCT] if (path / PRODUCT).is_file() else sorted(path.glob(f"*/{PRODUCT}"))
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise BadInput(
-            f"{path}: expected a file or the folder of one run, got {len(found)} runs; the latest is {found[-1]}"
-        )
-    raise BadInput(f"{path}: expected a file or the folder of a run that has a {PRODUCT}, got a folder without one")
-
-
 def read_product(path: str | Path) -> Product:
     """Read a product or a packed file onto the CPU; BadInput for one that is absent, cut short, foreign or changed.
 
-    Which of the two it is, its first bytes say; of a folder it is what `file_of` gives.
+    Which of the two it is, its first bytes say. A run folder stands for the product in it.
     """
-    path = file_of(path)
+    path = Path(path)
+    if path.is_dir():
+        path /= PRODUCT
     if not path.is_file():
         raise BadInput(f"there is no file {path}; a run leaves its model.safetensors in runs/<name>/<stamp>/")
     if path.suffix in (".onnx", ".pt2"):
@@ -78,9 +67,13 @@ def read_product(path: str | Path) -> Product:
             f"{path} is an exported file, which evaluate.py and scripts/predict.py read; expected the "
             "model.safetensors or model.zoo that it was made from"
         )
-    weights, text = read_packed(path) if is_packed(path) else _read_safetensors(path)
-    facts = parse_metadata(text, path)
-    return Product(path, weights, facts)
+    if is_packed(path):
+        packed = open_packed(path)
+        facts = parse_metadata(packed.facts, path)
+        check_promised(facts, packed.shapes, str(path))
+        return Product(path, packed.weights(), facts)
+    weights, text = _read_safetensors(path)
+    return Product(path, weights, parse_metadata(text, path))
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], str]:
@@ -94,6 +87,9 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], str]:
         ) from error
     if not {"zoo", "zoo_sha256"} <= metadata.keys():
         raise BadInput(f"{path} is a safetensors file, but not one that train.py wrote; only those can be read here")
+    for name, weight in weights.items():
+        if weight.dtype not in DTYPES:
+            raise BadInput(f"{path}: '{name[:80]}' is of {weight.dtype}, which no net of the zoo has")
     if _digest(metadata["zoo"], weights) != metadata["zoo_sha256"]:
         raise BadInput(f"{path} was changed after it was written: its checksum does not match; use the original")
     return weights, metadata["zoo"]
@@ -111,7 +107,8 @@ def put_weights(net: nn.Module, weights: Mapping[str, Tensor], source: str, repl
     BadInput for weights of another net, naming their `source`.
     """
     check_numbers(weights, source)
-    left, own = check_weights(net, weights, source, replace_head), net.state_dict()
+    left, own = check_shapes(net, weights, source, replace_head), net.state_dict()
+    check_kinds(net, weights, source)
     rounded = {
         w.dtype for name, w in weights.items() if torch.promote_types(own[name].dtype, w.dtype) != own[name].dtype
     }
@@ -119,34 +116,6 @@ def put_weights(net: nn.Module, weights: Mapping[str, Tensor], source: str, repl
         log.warning("%s holds weights in %s, which are rounded here.", source, str(dtype).removeprefix("torch."))
     net.load_state_dict(own | {name: w for name, w in weights.items() if name not in left})
     return left
-
-
-def check_weights(net: nn.Module, weights: Mapping[str, Tensor], source: str, replace_head: bool = False) -> list[str]:
-    """Return the names that `put_weights` would leave as they are; BadInput for weights of another net."""
-    own = net.state_dict()
-    heads: Any = net.head_names
-    odd = sorted(own.keys() ^ weights.keys())
-    wrong = [name for name in own if name not in odd and own[name].shape != weights[name].shape]
-    left = [name for name in wrong if replace_head and name.rpartition(".")[0] in heads]
-    if odd or wrong != left:
-        name = (odd or [name for name in wrong if name not in left])[0]
-        here, there = (tuple(w[name].shape) if name in w else "nothing" for w in (own, weights))
-        raise BadInput(
-            f"{source} holds the weights of another net: '{name}' is {there} in the file and {here} in this "
-            f"{type(net).__name__}"
-        )
-    for name, weight in weights.items():
-        dtype = own[name].dtype
-        if weight.dtype != dtype and not (weight.is_floating_point() and dtype.is_floating_point):
-            raise BadInput(f"{source}: expected {dtype} of '{name}', got {weight.dtype}")
-    return left
-
-
-def check_numbers(weights: Mapping[str, Tensor], source: str) -> None:
-    """Raise BadInput for weights that are not numbers, with which every answer is wrong."""
-    for name, weight in weights.items():
-        if weight.is_floating_point() and weight.isnan().any():
-            raise BadInput(f"{source}: '{name}' holds NaN, so that its net can answer nothing; take an earlier file")
 
 
 def provenance() -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import difflib
 import itertools
-import logging
 import os
 import re
 import select
@@ -24,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 from zoo import escape, memory, ranks, settings
-from zoo.errors import BadInput, Interrupted, ZooError, choices, kept_on_resume, reason
+from zoo.errors import NOT_ON_RESUME, BadInput, Interrupted, ZooError, choices, reason
 
 # Has torch take large tensors in huge pages, since faults of small ones are a twentieth of ResNet-20's time on a CPU.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
@@ -52,10 +51,6 @@ def command(
 
         def main() -> None:
             ranks.die_with_launcher()
-            warnings = logging.StreamHandler()  # until a run has a log of its own
-            warnings.setLevel(logging.WARNING)
-            warnings.setFormatter(escape.Formatter())
-            logging.getLogger("zoo").addHandler(warnings)
             before = os.environ.get("HYDRA_FULL_ERROR")
             full = before == "1"
             os.environ["HYDRA_FULL_ERROR"] = "1"  # has Hydra raise its errors, so that they can be told here
@@ -107,7 +102,6 @@ def command(
                     raise
                 codes.append(_say(_config_sentence(error, configs, config_name), BadInput.exit_code))
             finally:
-                logging.getLogger("zoo").removeHandler(warnings)
                 threading.excepthook = hook
                 signal.signal(signal.SIGTERM, sigterm)
                 os.environ["HYDRA_FULL_ERROR"] = before or "0"
@@ -235,7 +229,10 @@ def _config_sentence(error: Exception, configs: Path | None = None, config_name:
             f"{_quoted(key, value)}, and for a run with each -m in front"
         )
     if configs and (match := re.match(r"Could not override '([^']+)'", first_line)):
-        return _no_setting(match.group(1).split("@")[0], configs, config_name)
+        key = match.group(1).split("@")[0]
+        if any(argument.startswith("resume=") for argument in sys.argv[1:]) and not key.startswith("trainer."):
+            return f"{key} {NOT_ON_RESUME}"
+        return _no_setting(key, configs, config_name)
     if isinstance(error, ConfigCompositionException) and error.__cause__ is not None:
         first_line += f" ({reason(error.__cause__)})"
     return first_line
@@ -263,8 +260,6 @@ def _quoted(key: str, value: str) -> str:
 
 def _no_setting(key: str, configs: Path, config_name: str) -> str:
     """Say that there is no setting `key`, and which were meant: near names, or those of other groups that end so."""
-    if any(a.startswith("resume=") for a in sys.argv[1:]) and not key.startswith("trainer"):
-        return str(kept_on_resume(next((a for a in sys.argv[1:] if a.lstrip("+~").split("=")[0] == key), key)))
     every = list(_leaves(OmegaConf.to_container(_compose_without(key, configs, config_name))))
     if any(name.startswith(f"{key}.") for name in every):
         return f"'{key}' has no such keys, and a mapping is merged; ~{key} '+{key}={{...}}' replaces it"

@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Iterable
 
+NOT_ON_RESUME = "cannot be given with resume, which keeps the run's own config but for trainer.*"
+
 
 class ZooError(Exception):
     """Say in one sentence what went wrong and what would help; the process ends with `exit_code`."""
@@ -30,22 +32,15 @@ class Interrupted(ZooError):
         self.exit_code = 128 + signum
 
 
-def kept_on_resume(override: str) -> BadInput:
-    """Refuse an override of what a resumed run keeps, whether or not the command line has such a setting."""
-    return BadInput(
-        f"{override} cannot be given with resume: a run keeps its settings and its data, and only trainer.* may be "
-        "changed; with others begin a new run, by init_from=RUN/model.safetensors"
-    )
-
-
 def reason(error: BaseException) -> str:
     """Give the first line of an error's message, or its type where it has none."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
-def counted(num: int, what: str) -> str:
-    """Write how many there are of something that takes an s: 1 file, 2,000 files."""
-    return f"{num:,} {what}{'s' * (num != 1)}"
+def counted(num: int, noun: str) -> str:
+    """Say how many there are of something: `1 file`, `1,000 files`, `2 classes`."""
+    plural = "" if num == 1 else "es" if noun.endswith("s") else "s"
+    return f"{num:,} {noun}{plural}"
 
 
 def choices(word: str, valid: Iterable[str]) -> str:

@@ -27,7 +27,7 @@ from zoo.export.opened import Run
 from zoo.export.pt2 import save_pt2
 from zoo.export.qdq import dynamically_quantized, quantized
 from zoo.export.reading import PARTS, Classifier, Writer, pixels
-from zoo.files import digest_of, replacing
+from zoo.files import replacing, sha256_of
 from zoo.ledger import draw_ledger, show_ledger
 from zoo.matrix import RESULT, Row, check_boards, record, show
 from zoo.nets import net_of
@@ -150,7 +150,7 @@ def export(product: Product, names: list[str], folder: Path, cfg: DictConfig) ->
     after all formats were tried, where one was refused; BadInput where a file would replace what is not its like.
     """
     _check_settings(product, names, cfg)
-    digest = digest_of(product.path)
+    digest = sha256_of(product.path)
     earlier = _earlier_rows(folder, product, names, digest, cfg)
     check_boards(folder)
     net, data = net_of(product).eval(), stored_data(product.facts, cfg)

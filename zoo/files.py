@@ -118,7 +118,7 @@ def check_no_links(folder: Path) -> None:
                     )
 
 
-def digest_of(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes."""
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal digits."""
     with open(path, "rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()

@@ -19,10 +19,11 @@ from omegaconf import DictConfig, OmegaConf
 from zoo import escape, ranks
 from zoo.build import attribute_of, check
 from zoo.catalogue import matches, wants_of_data
-from zoo.errors import BadInput, choices, kept_on_resume
+from zoo.errors import NOT_ON_RESUME, BadInput, choices
 from zoo.files import check_no_links, locked, open_file
 from zoo.ranges import Count, takes, written
 from zoo.records import read_config, write_config
+from zoo.settings import check_saved
 from zoo.stored_config import STARTS, check_run
 
 GROUPS = ("model", "data", "task", "optim", "schedule", "compress", "callbacks", "trainer", "experiment")
@@ -124,11 +125,12 @@ def _resumed(cfg: DictConfig) -> DictConfig:
     folder = _resumed_folder(cfg)
     check_no_links(folder)
     saved = _load(folder)
+    check_saved(saved)
     check_run(OmegaConf.to_container(saved), cfg.trusted)  # type: ignore[arg-type]
     changes = [o for o in HydraConfig.get().overrides.task if not o.startswith(("resume=", "trusted="))]
     foreign = [o for o in changes if not o.startswith("trainer.")]
     if foreign:
-        raise kept_on_resume(foreign[0])
+        raise BadInput(f"{foreign[0]} {NOT_ON_RESUME}")
     for key, value in ((o.split("=")[0], OmegaConf.select(cfg, o.split("=")[0])) for o in changes):
         OmegaConf.update(saved, key, value)
     return saved
@@ -274,6 +276,6 @@ def _logging_to(folder: Path) -> Iterator[None]:
     finally:
         logging.captureWarnings(False)
         for logger in (log, *others):
-            logger.handlers = []
+            logger.removeHandler(to_file)
         to_file.close()
         to_file.stream.close()

@@ -48,13 +48,14 @@ class Images(Record, frozen=True, kw_only=True):
     split_hash: Name
     num_samples: NumSamples
     content_hash: Name | None = None
-    test_hash: Name | None = None
 
     def __post_init__(self) -> None:
         if len(self.mean) != len(self.std):
             raise ValueError(f"mean has {len(self.mean)} channels and std has {len(self.std)}")
         if not all(map(math.isfinite, self.mean)) or not all(0 < one < math.inf for one in self.std):
             raise ValueError("mean and std must be finite, and std above 0")
+        if len(set(self.classes)) != len(self.classes):
+            raise ValueError("classes of one name cannot be told apart")
 
 
 class Sequences(Record, frozen=True, kw_only=True):
@@ -67,7 +68,6 @@ class Sequences(Record, frozen=True, kw_only=True):
     example: Annotated[list[Size], Meta(min_length=2, max_length=2)]
     split_hash: Name
     num_samples: NumSamples
-    test_hash: Name | None = None
 
     def __post_init__(self) -> None:
         for symbols in (self.source_symbols, self.target_symbols):
@@ -157,6 +157,8 @@ class Metadata(Record, frozen=True, kw_only=True):
         for group in ("model", "data", "choices"):
             if not isinstance(self.config.get(group), dict):
                 raise ValueError(f"config.{group} must be a mapping")
+        if not isinstance(self.config.get("task", {}), dict):
+            raise ValueError("config.task must be a mapping")
         choices = self.config["choices"]
         if not all(value is None or isinstance(value, str) for value in choices.values()):
             raise ValueError("config.choices must name an option for each group")
@@ -175,7 +177,7 @@ class Metadata(Record, frozen=True, kw_only=True):
             size, channels = settings.get("image_size"), settings.get("in_channels")
             if type(size) is not int or not 1 <= size <= 2048:
                 raise ValueError("config.data.image_size must be a whole number from 1 to 2048")
-            if channels != len(data.mean):
+            if type(channels) is not int or channels != len(data.mean):
                 raise ValueError(f"config.data.in_channels must be {len(data.mean)}, as many as mean has")
 
 

@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, get_args
 
@@ -10,8 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from zoo.build import build
-from zoo.checkpoint import Product, check_numbers, check_weights, load_weights, put_weights, read_product
-from zoo.compress.program import rebuilt
+from zoo.checkpoint import Product, load_weights, put_weights, read_product
+from zoo.compress.program import PROBLEMS, rebuilt
 from zoo.compress.quantize import fake_quantized, is_trained_in_int8, program_of
 from zoo.compress.recipe import replay
 from zoo.compress.weight_only import hold_integers
@@ -22,7 +23,8 @@ from zoo.measure.bounds import check_activations
 from zoo.measure.counts import count_parameters
 from zoo.models.init import Scheme, initialise
 from zoo.passes import before_fit, read_recipe, recipe_at_start
-from zoo.stored_config import STARTS, example_of, stored_net, stored_shape
+from zoo.shapes import check_kinds, check_numbers, shape_of
+from zoo.stored_config import STARTS, example_of, stored_net
 from zoo.tasks.transfer import freeze, matched_by_name, rows_of, told_of_rows
 
 log = logging.getLogger("zoo")
@@ -129,16 +131,15 @@ def net_of(product: Product) -> nn.Module:
         raise BadInput("the net was trained with task=rotation and names no classes; train one with init_from=THE_FILE")
     if program := program_of(recipe):
         check_numbers(product.weights, source)
-        return rebuilt(program, product.weights, source, example_of(facts))
-    shape = stored_shape(config["model"], product.weights, source).eval()
-    replay(shape, recipe)
-    hold_integers(shape, recipe)
+        (image,) = example_of(facts)
+        int8 = rebuilt(program, product.weights, source, lambda num: [image.expand(num, *image.shape[1:])])
+        _check_answer(int8, facts, source)
+        _try_out(int8, [image], source)
+        return int8
+    shape = shape_of(facts, product.weights, source)
     if not is_trained_in_int8(recipe):
-        check_weights(shape, product.weights, source)
-    try:
-        check_activations(shape, example_of(facts))
-    except (RuntimeError, TypeError, ValueError, LookupError, ArithmeticError) as error:
-        raise BadInput(f"{source} does not describe a net that can be computed: {reason(error)}") from error
+        check_kinds(shape, product.weights, source)
+    _check_answer(shape, facts, source)
     net = stored_net(config["model"])
     replay(net, recipe)
     hold_integers(net, recipe)
@@ -151,12 +152,40 @@ def net_of(product: Product) -> nn.Module:
     return net
 
 
-def _try_out(net: nn.Module, example: tuple[torch.Tensor, ...], source: str) -> None:
+def _check_answer(net: nn.Module, facts: Mapping[str, Any], source: str) -> None:
+    """Raise BadInput where a file's net cannot be computed, or gives other than the file's data have."""
+    try:
+        found = check_activations(net, example_of(facts))
+    except PROBLEMS as error:
+        raise BadInput(f"{source} does not describe a net that can be computed: {reason(error)}") from error
+    data = facts["data"]
+    if "classes" in data:
+        check_logits(found, len(data["classes"]), source)
+    else:
+        check_logits(found, len(data["target_symbols"]), source, data["max_length"])
+
+
+def check_logits(found: Any, num_classes: int, source: str, length: int | None = None) -> None:
+    """Raise BadInput unless what a net gave for one sample is a number for each class; of sequences, at each place.
+
+    `found` is what `check_activations` returns, of a net in eval mode or of a program.
+    """
+    wanted = (1, num_classes) if length is None else (1, length, num_classes)
+    if not isinstance(found, torch.Tensor) or not found.is_floating_point() or found.shape != wanted:
+        kind = str(found.dtype).removeprefix("torch.") if isinstance(found, torch.Tensor) else type(found).__name__
+        given = f"{kind} {list(found.shape)}" if isinstance(found, torch.Tensor) else kind
+        raise BadInput(
+            f"{source}: its net gives {given} for a sample, and its data name {num_classes:,} classes or symbols, "
+            f"which need floats {list(wanted)}"
+        )
+
+
+def _try_out(net: nn.Module, example: Sequence[torch.Tensor], source: str) -> None:
     """Raise BadInput where a net cannot be called, as with numbers of places from a file that it does not have."""
     was_training = net.training
     try:
         with torch.no_grad():
             net.eval()(*(torch.zeros(one.shape, dtype=one.dtype) for one in example))
-    except (RuntimeError, IndexError, TypeError, ValueError) as error:
+    except PROBLEMS as error:
         raise BadInput(f"{source} does not describe a net that can be computed: {reason(error)}") from error
     net.train(was_training)

@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from zoo import memory
-from zoo.compress.coding import MOST_PER_BYTE, Bits, decode, encode
+from zoo.compress.coding import MOST_BY_CODE, Bits, decode, encode, sides
 from zoo.errors import BadInput, reason
 from zoo.facts import deflated, facts_text, inflated
 from zoo.files import replacing
@@ -27,6 +28,10 @@ MAGIC = b"\x89ZOO"  # no text file begins so
 VERSION = 1
 DIGEST_BYTES = 16  # of SHA-256
 HEADER_BYTES = len(MAGIC) + 1
+# Weights that any file may hold, and how many more for each of its bytes. Of one weight in 10,000 left, with eight
+# values, a byte has some 4,000.
+MOST_SPARE, MOST_PER_BYTE = 1 << 24, 1 << 12
+MOST_ROWS = 1 << 20  # inputs of all layers, each of which is decoded by itself; VGG-19 has 63,000
 Half = bool | Literal["bfloat16"]
 
 
@@ -65,6 +70,7 @@ def pack(weights: Mapping[str, Tensor], facts: Mapping[str, Any]) -> tuple[bytes
     """Give the content of a packed file, and where its bytes go."""
     try:
         code, bits = encode(weights.values())
+        _check_sizes([tuple(weight.shape) for weight in weights.values()], len(code))
     except ValueError as error:
         raise BadInput(f"these weights cannot be packed: {error}") from error
     shapes = {name: list(tensor.shape) for name, tensor in weights.items()}
@@ -84,8 +90,31 @@ def is_packed(path: Path) -> bool:
     return MAGIC.startswith(start)
 
 
+@dataclass(frozen=True)
+class Opened:
+    """A packed file whose checksum is right: the shapes of its tensors, the JSON of its metadata, and coded weights."""
+
+    path: Path
+    shapes: dict[str, tuple[int, ...]]
+    facts: bytes
+    code: bytes
+
+    def weights(self) -> dict[str, Tensor]:
+        """Decode the weights; BadInput for a code that is not ours."""
+        try:
+            return dict(zip(self.shapes, decode(self.code, self.shapes.values()), strict=True))
+        except Exception as error:  # only of a file that was made so: its checksum is right
+            raise _foreign(self.path, error) from error
+
+
 def read_packed(path: Path) -> tuple[dict[str, Tensor], bytes]:
-    """Read a packed file's weights and the JSON of its metadata; BadInput for one that is cut short or changed.
+    """Read a packed file's weights and the JSON of its metadata; BadInput as `open_packed` raises it."""
+    opened = open_packed(path)
+    return opened.weights(), opened.facts
+
+
+def open_packed(path: Path) -> Opened:
+    """Read all of a packed file but its weights, which may take far more memory; BadInput for one that is damaged.
 
     Nothing in it is looked at before its checksum was found right.
     """
@@ -106,17 +135,23 @@ def read_packed(path: Path) -> tuple[dict[str, Tensor], bytes]:
         said = msgspec.json.decode(text, type=Head)
         shapes = {name: tuple(shape) for name, shape in said.shapes.items()}
         _check_sizes(shapes.values(), len(code))
-        return dict(zip(shapes, decode(code, shapes.values()), strict=True)), bytes(said.facts)
+        return Opened(path, shapes, bytes(said.facts), code)
     except Exception as error:  # only of a file that was made so: its checksum is right
-        raise BadInput(f"{path} is no packed file that the zoo wrote: {reason(error)}") from error
+        raise _foreign(path, error) from error
+
+
+def _foreign(path: Path, error: Exception) -> BadInput:
+    return BadInput(f"{path} is no packed file that the zoo wrote: {reason(error)}")
 
 
 def _check_sizes(shapes: Iterable[tuple[int, ...]], code_bytes: int) -> None:
     """Raise ValueError for shapes that so few bytes cannot hold, or that the memory cannot, before any is taken."""
     shapes = list(shapes)
     size = sum(math.prod(shape) for shape in shapes)
-    if size > MOST_PER_BYTE * (code_bytes + 4):
+    if size > min(MOST_BY_CODE * (code_bytes + 4), MOST_SPARE + MOST_PER_BYTE * code_bytes):
         raise ValueError(f"{code_bytes:,} bytes cannot hold the {size:,} weights it promises")
+    if (rows := sum(sides(shape)[0] for shape in shapes)) > MOST_ROWS:
+        raise ValueError(f"it promises layers of {rows:,} inputs, and at most {MOST_ROWS:,} may be")
     if 8 * size > (free := memory.available_bytes()):
         raise ValueError(f"the {size:,} weights it promises do not fit the {free / 1e9:,.1f} GB of memory free here")
 

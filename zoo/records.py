@@ -152,7 +152,7 @@ class Result(Record, frozen=True, kw_only=True):
     compress: dict[Name, Any] | UnsetType = UNSET
     folder: Text | UnsetType = UNSET
     split_sizes: dict[Literal["train", "val", "test"], Count] | UnsetType = UNSET
-    test_hash: Name | UnsetType = UNSET
+    test_hash: Name | UnsetType | None = UNSET
     exports: dict[Name, Cell] | UnsetType = UNSET
 
     def __post_init__(self) -> None:

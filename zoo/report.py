@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from zoo import escape
 from zoo.errors import counted
 from zoo.files import replacing, write_json, write_text
-from zoo.measure.accuracy import has_nan, is_right
+from zoo.measure.accuracy import TOP, has_nan, is_right
 from zoo.measure.counts import count_parameters
 
 if TYPE_CHECKING:
@@ -116,9 +116,10 @@ def headline(result: dict[str, Any]) -> dict[str, float]:
 def evaluate(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str, Any]:
     """Measure predictions: logits (N, C) float, labels (N,) int64.
 
-    Samples with NaN among their logits are counted in `num_nan`, are never right, and have no place in the matrix.
-    Calibration error is the expected one over 15 equal bins of confidence (Guo et al., 2017), as a fraction of 1. The
-    confusion matrix has a row for each true class and a column for each predicted one.
+    `top5` is there of more than five classes, since it would be 1 of fewer. Samples with NaN among their logits are
+    counted in `num_nan`, are never right, and have no place in the matrix. Calibration error is the expected one over
+    15 equal bins of confidence (Guo et al., 2017), as a fraction of 1. The confusion matrix has a row for each true
+    class and a column for each predicted one.
     """
     from torchmetrics.functional.classification import multiclass_calibration_error, multiclass_confusion_matrix
 
@@ -126,16 +127,12 @@ def evaluate(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str
     known = ~has_nan(logits)
     matrix = multiclass_confusion_matrix(logits[known].argmax(1), labels[known], num_classes)
     hits, true, predicted = matrix.diag(), labels.bincount(minlength=num_classes), matrix.sum(0)
-    top5 = (logits.topk(min(5, num_classes), 1).indices == labels[:, None]).any(1) & known
-    of_many = (
-        {"top5": float(top5.float().mean())} if num_classes > 5 else {}
-    )  # of five it would be 1, whatever they are
     calibration_error = multiclass_calibration_error(logits[known].softmax(1), labels[known], num_classes, n_bins=15)
     return {
         "num_samples": len(labels),
         "num_nan": int((~known).sum()),
         "accuracy": int(is_right(logits, labels).sum()) / len(labels),
-        **of_many,
+        **({"top5": _top5(logits, labels, known)} if num_classes > TOP else {}),
         "loss": without_nan(float(nn.functional.cross_entropy(logits.double(), labels))),
         "calibration_error": without_nan(float(calibration_error)),
         "classes": {
@@ -148,6 +145,11 @@ def evaluate(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str
         },
         "confusion_matrix": matrix.tolist(),
     }
+
+
+def _top5(logits: Tensor, labels: Tensor, known: Tensor) -> float:
+    hits = (logits.topk(TOP, 1).indices == labels[:, None]).any(1) & known
+    return float(hits.float().mean())
 
 
 def without_nan(value: Any) -> Any:
@@ -171,9 +173,9 @@ def show_evaluation(evaluation: dict[str, Any]) -> None:
         _show_writing(console, evaluation)
         return
     loss, off = written(evaluation["loss"], ".4f"), written(evaluation["calibration_error"], ".2%")
-    top5 = f"   top-5 {evaluation['top5']:.2%}" if "top5" in evaluation else ""
+    top5 = f"top-5 {evaluation['top5']:.2%}   " if "top5" in evaluation else ""
     console.print(
-        f"accuracy {evaluation['accuracy']:.2%}{top5}   loss {loss}   "
+        f"accuracy {evaluation['accuracy']:.2%}   {top5}loss {loss}   "
         f"calibration error {off}   ({counted(evaluation['num_samples'], 'image')})",
         soft_wrap=True,
     )

@@ -8,6 +8,7 @@ import math
 import platform
 from collections.abc import Iterator
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import lightning
@@ -24,12 +25,13 @@ from zoo.callbacks.loggers import TensorBoard
 from zoo.callbacks.monitor import TrainingMonitor
 from zoo.callbacks.product import BestProduct
 from zoo.callbacks.resume import AtomicCheckpointIO, ResumeCheckpoint
-from zoo.checkpoint import PRODUCT, Product, file_of, load_weights, provenance, read_product
+from zoo.checkpoint import PRODUCT, Product, load_weights, provenance, read_product
 from zoo.compress.recipe import in_integers, replay
 from zoo.data.images import ImageFacts
 from zoo.data.module import SPLITS, ResidentData
-from zoo.errors import BadInput, ZooError, choices, counted, reason
+from zoo.errors import BadInput, ZooError, choices, reason
 from zoo.folder import CONFIG, Run
+from zoo.measure.accuracy import TOP
 from zoo.measure.counts import count_macs_of, count_parameters
 from zoo.measure.latency import latency_ms
 from zoo.measure.throughput import TOO_FULL, fastest_batch_size, is_out_of_memory
@@ -39,7 +41,6 @@ from zoo.passes import after_fit, read_recipe
 from zoo.ranges import written
 from zoo.records import write_config, write_result
 from zoo.tasks.base import Task, parameter_groups
-from zoo.tasks.metrics import ClassificationMeter
 from zoo.tasks.transfer import hold_frozen_norms
 from zoo.trainer import callback_of
 
@@ -117,7 +118,7 @@ def _teachers(run: Run) -> list[Product]:
         raise BadInput(
             f"task.teacher: expected the model.safetensors of a net trained on these data, got {written(named)}"
         )
-    files = [str(file_of(file).resolve()) for one in patterns for file in sorted(glob.glob(one)) or [one]]
+    files = [str(Path(file).resolve()) for one in patterns for file in sorted(glob.glob(one)) or [one]]
     run.cfg.task.teacher = files  # so that the run can be resumed from anywhere, with the same ones
     return [read_product(file) for file in files]
 
@@ -160,8 +161,6 @@ def build_task(run: Run, net: nn.Module) -> Task:
     wanted = built.num_outputs or run.cfg.data[name]
     if wanted < 2:
         raise BadInput(f"data.{name}: expected at least 2, got {wanted}: with one class there is nothing to tell apart")
-    if isinstance(built.meter, ClassificationMeter):
-        built.meter.num_classes = wanted
     if run.cfg.model[name] != wanted:
         raise BadInput(f"model.{name}={run.cfg.model[name]} does not fit these data and task: {wanted} does")
     return built
@@ -203,7 +202,7 @@ def fit(run: Run, trainer: lightning.Trainer, task: Task, data: ResidentData) ->
     """
     if run.cfg.data.batch_size == "auto":
         run.cfg.data.batch_size = data.batch_size = settled_batch_size(trainer, task, data)
-        log.info("Batches are of %s.", counted(data.batch_size, "sample"))
+        log.info("Batches are of %d samples.", data.batch_size)
     _check_norms(run, task, data)
     callback_of(trainer, BestProduct).facts = {
         "config": OmegaConf.to_container(run.cfg, resolve=True),
@@ -233,12 +232,19 @@ def fit(run: Run, trainer: lightning.Trainer, task: Task, data: ResidentData) ->
             raise BadInput(
                 f"trainer.precision={trainer.precision} does not suit this net here: {reason(error)}"
             ) from error
-        if not reason(error).startswith("Error(s) in loading state_dict"):
-            raise
-        raise BadInput(f"{run.last_checkpoint} is of another net than {run.cfg.choices.model}; train anew") from error
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
-        if run.last_checkpoint is None or callback_of(trainer, ResumeCheckpoint).has_begun:
-            raise
+        if reason(error).startswith("Error(s) in loading state_dict"):
+            net = run.cfg.choices.model
+            raise BadInput(f"{run.last_checkpoint} is of another net than {net}; train anew") from error
+        _blame_checkpoint(run, trainer, error)
+        raise
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
+        _blame_checkpoint(run, trainer, error)
+        raise
+
+
+def _blame_checkpoint(run: Run, trainer: lightning.Trainer, error: Exception) -> None:
+    """Raise BadInput where a run that was to go on has not made one step with what it has loaded."""
+    if run.last_checkpoint is not None and not callback_of(trainer, ResumeCheckpoint).has_begun:
         raise BadInput(
             f"{run.last_checkpoint} does not hold the state of this run ({reason(error)}); without it, train anew"
         ) from error
@@ -282,6 +288,8 @@ def _check_limits(cfg: DictConfig, data: ResidentData) -> None:
 def _check_metrics(cfg: DictConfig, task: Task) -> None:
     """Refuse callbacks that watch a metric that no validation measures, before there has been one."""
     known = {"train/accuracy", *(f"val/{name}" for name in task.meter.compute())}
+    if (cfg.model.get("num_classes") or math.inf) <= TOP:
+        known.discard("val/top5")
     if "ema" in cfg.callbacks:
         known |= {"val/raw_accuracy", "val/raw_loss"}
     for name, node in cfg.callbacks.items():
@@ -381,7 +389,7 @@ def measure_product(run: Run, trainer: lightning.Trainer, task: Task, data: Resi
         },
         "split_sizes": facts.num_samples,
         "split_hash": facts.split_hash,
-        "test_hash": facts.test_hash,
+        "test_hash": data.test_hash(),
         "folder": str(run.folder),
         **{key: product.facts[key] for key in ("commit", "versions")},
     }
@@ -395,17 +403,7 @@ def measure_product(run: Run, trainer: lightning.Trainer, task: Task, data: Resi
     result["bytes"] = {f.name: f.stat().st_size for f in sorted(run.folder.glob("[!.]*")) if f.is_file()}
     if ranks.rank() == 0:
         write_result(run.folder / "result.json", result)
-        _tell_stale(run, product)
     return result
-
-
-def _tell_stale(run: Run, product: Product) -> None:
-    """Say which evaluations are of a product that this run, which went on, has replaced."""
-    replaced = product.path.stat().st_mtime_ns
-    older = [f for f in sorted(run.folder.glob("evaluation*.json")) if f.lstat().st_mtime_ns < replaced]
-    if run.resumed and older:
-        names = ", ".join(file.name for file in older)
-        log.warning("%s: of the product that was here before, as the checksum in it says; evaluate anew.", names)
 
 
 @contextlib.contextmanager

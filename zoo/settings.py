@@ -1,10 +1,11 @@
 """The settings of no group that each command has, by its config; what came is held against them before all else."""
 
+from collections.abc import Container
 from typing import Annotated, Any, Literal, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 
-from zoo.errors import BadInput
+from zoo.errors import BadInput, choices
 from zoo.ranges import Count, NotEmpty, PlainName, Range, Text, expected, takes
 
 Group = dict[str, Any]
@@ -112,11 +113,44 @@ OF_CONFIG: dict[str, type] = {
 }
 
 
+LATER = ("trusted", "preflight")  # settings that runs of earlier versions do not have
+
+
 def check(config_name: str, cfg: DictConfig) -> None:
-    """Raise BadInput for the first setting whose value does not fit, or that was taken out."""
-    for key, hint in get_type_hints(OF_CONFIG[config_name], include_extras=True).items():
+    """Raise BadInput for the first setting whose value does not fit, that was taken out, or that a run does not have.
+
+    A run would keep what it does not know, and be refused for it when it is to go on.
+    """
+    kind = OF_CONFIG[config_name]
+    if kind is Train:
+        _check_known(cfg, get_type_hints(Train))
+    for key, hint in get_type_hints(kind, include_extras=True).items():
         if key not in cfg and not OmegaConf.is_missing(cfg, key):
             raise BadInput(f"{key}: is needed, and ~{key} has taken it out")
-        value = OmegaConf.to_container(cfg[key], resolve=False) if OmegaConf.is_config(cfg[key]) else cfg[key]
-        if not takes(hint, value):
-            raise BadInput(expected(key, hint, value))
+        _hold(key, hint, cfg)
+
+
+def check_saved(cfg: DictConfig) -> None:
+    """Raise BadInput unless the config of a run that is to go on has the settings of one, each with a value that fits.
+
+    It says beside them which options were chosen.
+    """
+    hints = get_type_hints(Train, include_extras=True)
+    _check_known(cfg, {*hints, "choices"})
+    for key, hint in hints.items():
+        if key in cfg:
+            _hold(key, hint, cfg)
+        elif key not in LATER:
+            raise BadInput(f"{key}: is needed, and the config of this run has none; use the original")
+
+
+def _check_known(cfg: DictConfig, known: Container[str]) -> None:
+    for key in map(str, cfg):
+        if key not in known:
+            raise BadInput(f"there is no setting '{key[:80]}' of a run; {choices(key[:80], get_type_hints(Train))}")
+
+
+def _hold(key: str, hint: Any, cfg: DictConfig) -> None:
+    value = OmegaConf.to_container(cfg[key], resolve=False) if OmegaConf.is_config(cfg[key]) else cfg[key]
+    if not takes(hint, value):
+        raise BadInput(expected(key, hint, value))

@@ -6,7 +6,6 @@ its weights are refused before any memory is taken. Paths in it are never follow
 under `data_root`, and nothing is downloaded unless the person says so.
 """
 
-import functools
 import importlib
 import inspect
 import os
@@ -25,7 +24,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 import zoo.data
 import zoo.models
 from zoo.build import build
-from zoo.catalogue import CONFIGS
+from zoo.catalogue import place_of, targets
 from zoo.data.module import ResidentData
 from zoo.data.sources import ImageSource
 from zoo.errors import BadInput, reason
@@ -148,10 +147,10 @@ def _check_part(place: str, node: Any, trusted: Sequence[str]) -> None:
         check_stored(node, place)
     elif isinstance(node, Mapping):
         target = node.get("_target_")
-        if target is not None and str(target) not in _usual_targets() and not _is_trusted(str(target), trusted):
+        if "_target_" in node and not _may_be(str(target), place) and not _is_trusted(str(target), trusted):
             raise BadInput(
-                f"{place}: the run asks for '{str(target)[:80]}' to be called, which is not of the zoo; allow its "
-                f"package by trusted=[{str(target)[:80].partition('.')[0]}]"
+                f"{place}: the run asks for '{str(target)[:80]}' to be called, which the zoo never does there; allow "
+                f"its package by trusted=[{str(target)[:80].partition('.')[0]}]"
             )
         for key, part in node.items():
             if key in ("_args_", "_recursive_", "_convert_"):
@@ -162,15 +161,11 @@ def _check_part(place: str, node: Any, trusted: Sequence[str]) -> None:
             _check_part(place, part, trusted)
 
 
-@functools.cache
-def _usual_targets() -> frozenset[str]:
-    """Return what the project's own configs call, and the optimizers of torch."""
-    own = {
-        target
-        for file in CONFIGS.rglob("*.yaml")
-        for target in re.findall(r"^\s*_target_: *([\w.]+)", file.read_text(), re.MULTILINE)
-    }
-    return frozenset(own | {f"torch.optim.{name}" for name in torch.optim.__all__})
+def _may_be(target: str, place: str) -> bool:
+    """Tell whether the project's own configs call this in such a place, or whether it is an optimizer of torch."""
+    if place == "optim" and target.startswith("torch.optim."):
+        return target.removeprefix("torch.optim.") in torch.optim.__all__
+    return target in targets().get(place_of(place), ())
 
 
 def stored_net(model: Mapping[str, Any]) -> nn.Module:
@@ -188,6 +183,8 @@ def stored_shape(model: Mapping[str, Any], weights: Mapping[str, Tensor], source
     try:
         with torch.device("meta"), _at_most(len(weights) + 8):
             net = stored_net(model)
+    except BadInput as error:
+        raise BadInput(f"{source}: {error}") from error
     except (ArithmeticError, AssertionError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
         raise BadInput(f"{source}: config.model does not describe a net: {reason(error)}") from error
     size = sum(tensor.numel() for tensor in [*net.parameters(), *net.buffers()])

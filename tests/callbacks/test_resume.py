@@ -1,13 +1,20 @@
+import copy
 import random
+import shutil
 import zipfile
+from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 from stored import unseen
 
 from zoo.callbacks.resume import AtomicCheckpointIO, get_random_states, set_random_states
+from zoo.callbacks.state import check_training
 from zoo.errors import BadInput
+from zoo.tasks.muon import Muon
 
 STATE = {
     "epoch": 1,
@@ -101,6 +108,112 @@ def test_a_checkpoint_that_takes_more_memory_than_its_file_is_refused(tmp_path):
     rewritten(path, zipfile.ZIP_STORED, "data.pkl", lambda _: b"\x80\x02" + reserve)
     with pytest.raises(BadInput, match="it reserves memory"):
         read(path)
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.zeros(1).expand(2**40),
+        torch.zeros(4, 4)[:, :2],
+        torch.zeros(3, dtype=torch.complex64),
+        torch.zeros(3).to(torch.float8_e5m2),
+        torch.zeros(3).to_sparse(),
+        torch.zeros(3, device="meta"),
+    ],
+    ids=["spread", "gaps", "complex", "float8", "sparse", "meta"],
+)
+def test_a_tensor_that_is_not_what_it_says_is_refused(tmp_path, tensor):
+    torch.save({**STATE, "callbacks": {"x": {"deep": [(tensor,)]}}}, tmp_path / "last.ckpt")
+    with pytest.raises(BadInput, match=r"last\.ckpt is damaged or is no checkpoint of ours"):
+        read(tmp_path / "last.ckpt")
+
+
+def test_tensors_in_any_order_of_memory_are_read(tmp_path):
+    images = torch.zeros(2, 3, 4, 5)
+    kept = [images.to(memory_format=torch.channels_last), images.mT, images[1:], torch.zeros(()), torch.zeros(0, 3)]
+    torch.save({**STATE, "callbacks": {"x": {"kept": kept}}}, tmp_path / "last.ckpt")
+    assert len(read(tmp_path / "last.ckpt")["callbacks"]["x"]["kept"]) == len(kept)
+
+
+def of_training(kind=torch.optim.AdamW, steps=2):
+    """Give what stands for a trainer with one optimizer and schedule, and the states of both after some steps."""
+    net = torch.nn.Linear(3, 2)
+    optimizer = kind(net.parameters(), lr=0.1)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (step + 1))
+    for _ in range(steps):
+        net(torch.ones(1, 3)).sum().backward()
+        optimizer.step(lambda: net(torch.ones(1, 3)).sum())
+        schedule.step()
+    states = {"optimizer_states": [optimizer.state_dict()], "lr_schedulers": [schedule.state_dict()]}
+    configs = [SimpleNamespace(scheduler=schedule)]
+    return SimpleNamespace(optimizers=[optimizer], lr_scheduler_configs=configs, lightning_module=net), states
+
+
+@pytest.mark.parametrize(
+    "kind", ["AdamW", "SGD", "Adagrad", "RMSprop", "Rprop", "NAdam", "Adafactor", "LBFGS", "ASGD", "Muon"]
+)
+def test_the_state_of_every_kind_of_optimizer_is_taken_up(kind):
+    """Our Muon counts its steps in its groups, which have no such count before the first."""
+    kind = partial(Muon, matrices=True) if kind == "Muon" else getattr(torch.optim, kind)
+    fresh, _ = of_training(kind, steps=0)
+    check_training(fresh, of_training(kind)[1])
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("optimizer_states",), []),
+        (("lr_schedulers",), []),
+        (("optimizer_states", 0, "state"), "x"),
+        (("optimizer_states", 0, "state", 7), {}),
+        (("optimizer_states", 0, "state", 0), "x"),
+        (("optimizer_states", 0, "state", 0, "exp_avg"), torch.zeros(2)),
+        (("optimizer_states", 0, "state", 0, "exp_avg"), "x"),
+        (("optimizer_states", 0, "state", 0, "exp_avg"), torch.zeros(3, 2)),
+        (("optimizer_states", 0, "state", 0, "step"), torch.tensor(torch.nan)),
+        (("optimizer_states", 0, "param_groups"), "x"),
+        (("optimizer_states", 0, "param_groups", 0), {}),
+        (("optimizer_states", 0, "param_groups", 0, "lr"), "x"),
+        (("optimizer_states", 0, "param_groups", 0, "lr"), torch.inf),
+        (("optimizer_states", 0, "param_groups", 0, "betas"), [0.9]),
+        (("optimizer_states", 0, "param_groups", 0, "amsgrad"), True),
+        (("optimizer_states", 0, "param_groups", 0, "fused"), "x"),
+        (("lr_schedulers", 0, "last_epoch"), "x"),
+        (("lr_schedulers", 0, "base_lrs"), []),
+        (("lr_schedulers", 0, "get_lr"), 1),
+        (("lr_schedulers", 0), {}),
+    ],
+)
+def test_a_state_of_another_kind_is_refused_before_it_is_loaded(path, value):
+    trainer, states = of_training()
+    check_training(trainer, states)
+    states = copy.deepcopy(states)
+    part = states
+    for key in path[:-1]:
+        part = part[key]
+    part[path[-1]] = value
+    with pytest.raises(ValueError, match=r"(it|its) "):
+        check_training(trainer, states)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [(("optimizer_states", 0, "state", 0, "exp_avg"), torch.zeros(3)), (("random_states", 0, "torch"), torch.zeros(3))],
+    ids=["optimizer", "generator"],
+)
+def test_a_run_that_cannot_go_on_from_its_state_says_so(command, tmp_path, path, value):
+    """The first was written beside its memory by an optimizer that is one kernel, which ended the process."""
+    folder = tmp_path / "runs" / "resnet" / "earlier"
+    shutil.copytree(ROOT / "tests" / "earlier" / "run", folder)
+    state = part = torch.load(folder / "last.ckpt", weights_only=True)
+    for key in path[:-1]:
+        part = part[key]
+    part[path[-1]] = value
+    torch.save(state, folder / "last.ckpt")
+    done = command("train", f"resume={folder}", "trainer.max_epochs=3")
+    told = done.err.strip().splitlines()
+    assert (done.code, len(told)) == (2, 2)  # where it goes on, and why it does not
+    assert "last.ckpt does not hold the state of this run" in told[1]
 
 
 def test_a_checkpoint_that_would_run_code_is_refused(tmp_path):

@@ -123,6 +123,21 @@ def test_a_run_without_the_same_test_images_gets_a_dash_and_the_reason(tmp_path)
     assert notes["same"][2] == notes["same"][3]  # one comparison needs no correction
 
 
+def test_runs_of_other_test_samples_are_ranked_apart(tmp_path):
+    for seed, test_hash in enumerate(("one", "one", "two", None)):
+        result = {"test_hash": test_hash} if test_hash else {}
+        write_run(tmp_path, f"run{seed}", seed, drawn(seed, 0.8), result=result)
+    found = {
+        one.title: [run.result["seed"] for group in one.groups for run in group.runs] for one in compared(tmp_path)
+    }
+    assert found == {
+        "mnist_5k, test set one": [0, 1],
+        "mnist_5k, test set two": [2],
+        "mnist_5k, unknown test set": [3],
+    }
+    assert [one.title for one in runs.comparisons([runs.run_of(tmp_path / "run2" / "2026-01-01")])] == ["mnist_5k"]
+
+
 def test_what_is_right_of_sequences_is_read_and_ranked_by_wer(tmp_path):
     for name, share in (("a", 0.5), ("b", 0.8)):
         hits = drawn(ord(name), share)
@@ -212,35 +227,6 @@ def test_runs_that_were_tested_in_part_are_ranked_apart_and_last(tmp_path):
         "mnist_5k, tested on 100 of 1,000": ["easy"],
         "mnist_5k, tested on 90 of 1,000": ["some"],
         "mnist_5k, tested with limit_test_batches=4": ["old"],
-    }
-
-
-def test_runs_of_another_test_set_are_ranked_apart_and_their_titles_say_so(tmp_path):
-    """Two folders of pictures are both data=image_folder; of one, more or less may be set aside to validate on."""
-
-    def write(name, split, test=None, **more):
-        tested = {"test_hash": test} if test else {}  # which results of earlier versions lack
-        write_run(
-            tmp_path, name, 1, drawn(1, 0.9), result={"data": "image_folder", "split_hash": split, **tested}, **more
-        )
-
-    write("cats", "s1", "test_of_cats")
-    (alone,) = compared(tmp_path)
-    assert alone.title == "image_folder"
-    write("cats_more_validated", "s2", "test_of_cats")
-    write("cats_of_earlier_version", "s1")
-    write("dogs", "s3", "dogs_test")
-    write("birds_of_earlier_version", "s4")
-    for fold in range(3):
-        write(f"fold_{fold}", f"f{fold}", config=["data.folds=3", f"data.fold={fold}"])
-    found = {
-        one.title: {run.settings["name"] for group in one.groups for run in group.runs} for one in compared(tmp_path)
-    }
-    assert found == {
-        "image_folder, test set test_o": {"cats", "cats_more_validated", "cats_of_earlier_version"},
-        "image_folder, test set dogs_t": {"dogs"},
-        "image_folder, test set s4": {"birds_of_earlier_version"},
-        "image_folder, test set f0": {"fold_0", "fold_1", "fold_2"},
     }
 
 

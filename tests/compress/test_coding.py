@@ -11,7 +11,7 @@ import torch
 
 from zoo.compress.chances import LEAST, RAREST, TRIVIAL
 from zoo.compress.coder import ONE
-from zoo.compress.coding import MOST_PER_BYTE, decode, encode
+from zoo.compress.coding import MOST_BY_CODE, decode, encode
 
 SHAPES = [
     (),
@@ -183,10 +183,10 @@ def test_numbers_of_narrower_floats_take_no_more_than_their_own_bits(dtype, widt
 
 def test_a_weight_in_the_least_of_bits_is_what_the_bound_of_sizes_counts_on():
     least = min(-np.log2(1 - LEAST / ONE), -np.log2(1 - 2.0**-RAREST))
-    assert 8 / least < MOST_PER_BYTE
+    assert 8 / least < MOST_BY_CODE
     for weights in (torch.zeros(2**20), torch.ones(2**20), torch.tensor([1.0, 2.0]).repeat_interleave(2**19)):
         code, _ = encode([weights])
-        assert weights.numel() < MOST_PER_BYTE * len(code)
+        assert weights.numel() < MOST_BY_CODE * len(code)
 
 
 def test_the_code_is_the_same_on_every_machine_and_for_ever():

@@ -23,11 +23,11 @@ from torchvision.transforms import v2
 from zoo import memory, prediction, preflight, ranks
 from zoo.cli import tell
 from zoo.data import decoding
-from zoo.data.augment import RandomResizedCrop, RandomScaleCrop
+from zoo.data.augment import RandomResizedCrop
 from zoo.data.decoding import ImageFiles
 from zoo.data.folders import ImageFolders, image_folders
 from zoo.data.pictures import read_picture
-from zoo.errors import BadInput
+from zoo.errors import BadInput, counted
 
 SIDE = 28
 STORED = 32  # 256/224 of it
@@ -401,8 +401,7 @@ def test_names_that_are_not_utf8_are_read_where_they_are_of_files_and_refused_of
 
 
 def test_a_background_must_be_a_colour(pictures):
-    of_255 = ("rgb(300,0,0)", "rgb(0%,101%,0%)", "hsl(0,200%,50%)", "hsv(0,0%,150%)")
-    for wrong in ("nocolour", "#12", "rgba(1,2,3,4)", *of_255, None, 7):
+    for wrong in ("nocolour", "#12", "rgba(1,2,3,4)", None, 7, "rgb(300,0,0)", "rgb(0%,101%,0%)", "hsl(0,200%,50%)"):
         with pytest.raises(BadInput, match=r"data\.background: expected a colour"):
             folders(pictures, background=wrong)
     Image.new("RGBA", (40, 40)).save(pictures / "val/cat/00.png")
@@ -418,15 +417,6 @@ def test_the_split_knows_its_files_wherever_they_lie_and_their_change(pictures):
     with open(moved / "train/cat/00.jpg", "ab") as file:
         file.write(b"\0")
     assert folders(moved).load().split_hash != before
-
-
-def test_the_test_set_is_known_whatever_is_validated_on(pictures):
-    facts = [folders(pictures, **more).load() for more in ({}, {"num_validation": 9}, {"folds": 3, "fold": 1})]
-    assert len({one.split_hash for one in facts}) == 3
-    assert len({one.test_hash for one in facts}) == 1
-    assert len({folders(pictures, num_validation=0, cache=cache).load().test_hash for cache in ("host", "none")}) == 1
-    (pictures / "val/cat/00.jpg").unlink()
-    assert folders(pictures).load().test_hash != facts[0].test_hash
 
 
 def test_contents_exchanged_under_the_same_names_and_sizes_are_found_where_files_are_read_anyway(pictures):
@@ -485,31 +475,15 @@ def test_a_resumed_run_refuses_other_data_before_anything_is_trained(command, pi
     assert {name: (only_run() / name).read_bytes() for name in before} == before
 
 
-def test_what_is_decoded_is_counted_in_files_and_one_is_no_plural(pictures, caplog, monkeypatch):
-    for file in list((pictures / "val/cat").iterdir())[1:] + list((pictures / "val/dog").iterdir()):
-        file.write_bytes(b"")
-    monkeypatch.setattr(logging.getLogger("zoo"), "propagate", True)
-    with caplog.at_level("INFO", "zoo"):
-        folders(pictures, cache="host").load()
-    assert "Decoding 54 files once" in caplog.text  # of which 41 can be read
-    for file in list((pictures / "train/cat").iterdir())[1:]:
-        file.unlink()
-    next((pictures / "train/cat").iterdir()).write_bytes(b"")
-    with pytest.raises(BadInput, match=r"class 'cat' that can be read, got 1 file and none"):
-        folders(pictures, num_validation=0).load()
-
-
 def test_classes_are_counted_where_nobody_says_how_many(pictures):
     assert folders(pictures, num_classes=None).load().classes == ["cat", "dog"]
 
 
 def test_folders_that_will_not_do_are_told(pictures, monkeypatch):
-    with pytest.raises(BadInput, match=r"data\.root: expected a folder with train/<class>/"):
-        folders(pictures / "nowhere").load()
     with pytest.raises(BadInput, match="num_classes=3 was given, but the data have 2"):
         folders(pictures, num_classes=3).load()
     (pictures / "val/dog").rename(pictures / "val/dig")
-    with pytest.raises(BadInput, match="got 'dig' in val only"):
+    with pytest.raises(BadInput, match=r"^data\.root: .*got 'dog' in train only and 'dig' in val only$"):
         folders(pictures).load()
     (pictures / "val/dig").rename(pictures / "val/dog")
     (pictures / "meminfo").write_text("MemTotal: 9999999 kB\nMemAvailable: 10 kB\n")
@@ -523,52 +497,59 @@ def test_folders_that_will_not_do_are_told(pictures, monkeypatch):
         folders(pictures).load()
 
 
-def test_a_root_at_another_depth_says_what_is_expected_what_was_found_and_where_it_is(pictures, tmp_path):
-    def sentence(root, **changes):
-        with pytest.raises(BadInput) as caught:
-            folders(root, **changes).load()
-        assert "Errno" not in str(caught.value)
-        return str(caught.value)
-
-    expected = "data.root: expected a folder with train/<class>/ and val/<class>/, got "
-    for inner, holds in (("train", "0 files and 2 folders (cat, dog)"), ("train/cat", "20 files and 0 folders")):
-        root = pictures / inner
-        assert sentence(root) == f"{expected}{root}, which holds {holds}; {pictures} has them"
-    held = f"which holds 0 files and 1 folder (pictures); {pictures} has them"
-    assert sentence(tmp_path) == f"{expected}{tmp_path}, {held}"
-    shutil.rmtree(pictures / "val")
-    assert "without val, data.test=null data.num_test=N" in sentence(pictures)
-    alone = sentence(pictures / "train")
-    assert "data.train=. data.test=null data.num_test=N" in alone
-    data = folders(pictures / "train", train=".", test=None, num_test=4)  # as that says
-    assert data.load().num_samples == {"train": 28, "val": 8, "test": 4}
-    assert "No such file" in sentence(tmp_path / "nowhere")
-    assert "Not a directory" in sentence(pictures / "train/cat/00.jpg")
-    (pictures / "val").mkdir()
-    (pictures / "val/one.jpg").write_bytes(b"")
-    assert "expected a folder for each class" in sentence(pictures)
-    assert "1 file and 0 folders" in sentence(pictures)
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("nowhere", "/nowhere, which cannot be opened (No such file or directory)"),
+        ("train/cat/00.jpg", "/00.jpg, which cannot be opened (Not a directory)"),
+        ("train", "/train, which holds 2 folders ('cat', 'dog') and 0 files; {root} has them"),
+        ("train/cat", "/cat, which holds 0 folders and 20 files; {root} has them"),
+        ("..", "/.., which holds 2 folders ('pictures', 'runs') and 0 files; {root} has them"),
+    ],
+)
+def test_a_root_beside_the_right_one_is_refused_with_what_it_holds_and_where_that_is(command, pictures, place, words):
+    root = pictures / place
+    outcome = command("train", "data=image_folder", f"data.root={root}", "trainer=smoke")
+    assert outcome.code == 2
+    assert "data.root: expected a folder with pictures in train/<class>/ and val/<class>/, got " in outcome.sentence
+    assert outcome.sentence.endswith(words.replace("{root}", str(pictures)))
 
 
-def test_a_class_whose_only_picture_is_validated_on_is_told(pictures):
-    (pictures / "train/dog/00.jpg").rename(pictures / "one.jpg")
-    shutil.rmtree(pictures / "train/dog")
-    (pictures / "train/dog").mkdir()
-    (pictures / "one.jpg").rename(pictures / "train/dog/one.jpg")
-    with pytest.raises(
-        BadInput, match=r"^data\.num_validation: expected .* training picture of class 'dog' to be left"
-    ):
-        folders(pictures, num_validation=19, batch_size=1).load()
+def test_a_root_of_classes_alone_or_without_a_test_is_refused_with_what_would_do(pictures, told):
+    (pictures / "train").rename(pictures.parent / "alone")
+    for name in ("eel", "fox"):
+        shutil.copytree(pictures.parent / "alone/cat", pictures.parent / "alone" / name)
+    with pytest.raises(BadInput, match=r"/alone, which holds 4 folders \('cat', 'dog', 'eel', \.\.\.\) and 0 files; "):
+        folders(pictures.parent / "alone").load()
+    data = folders(pictures.parent / "alone", train=".", test=None, num_test=10, num_classes=4)
+    assert data.load().num_samples == {"train": 62, "val": 8, "test": 10}
+    (pictures.parent / "alone").rename(pictures / "train")
+    (pictures / "val").rename(pictures / "test")
+    with pytest.raises(BadInput, match=r"\('test', 'train'\) and 0 files; data\.test names another folder, or null"):
+        folders(pictures).load()
+    assert told == []
 
 
-@pytest.mark.parametrize("size", [SIDE - 1, SIDE + 1, 2 * SIDE])
-def test_a_crop_of_another_size_than_the_net_sees_is_refused(pictures, size):
-    for crop in (RandomResizedCrop(size=size), RandomScaleCrop((64, 64), size)):
-        with pytest.raises(BadInput, match=rf"data\.augment\.crop\.size: expected null or .*={SIDE}, got {size}"):
-            folders(pictures, augment={"crop": crop})
-    for right in (SIDE, None):
-        data = folders(pictures, augment={"crop": RandomResizedCrop(size=right)})
-        assert next(iter(data.loader("train", "cpu")))[0].shape == (8, 3, SIDE, SIDE)
+def test_pictures_that_are_in_no_folder_of_a_class_are_counted(pictures, told):
+    for picture in (pictures / "val/cat").iterdir():
+        shutil.move(picture, pictures / "val")
+    for name in ("cat", "dog"):
+        shutil.rmtree(pictures / "val" / name)
+    with pytest.raises(BadInput, match=r"^data\.root: expected folders of images in .*/val, got 7 files and no folder"):
+        folders(pictures).load()
+    assert told[0].endswith("left out, 7 in all: files outside the folders of classes (7).")
+
+
+def test_one_file_is_no_files(pictures):
+    for picture in sorted((pictures / "train/cat").iterdir())[1:]:
+        picture.unlink()
+    (pictures / "train/cat/00.jpg").write_bytes(b"")
+    with pytest.raises(BadInput, match="of class 'cat' that can be read, got 1 file and none that can"):
+        folders(pictures, num_validation=0).load()
+    with pytest.raises(BadInput, match="num_classes=3 was given, but the data have 2 classes"):
+        folders(pictures, num_classes=3).load()
+    assert [counted(num, "file") for num in (0, 1, 2, 1000)] == ["0 files", "1 file", "2 files", "1,000 files"]
+    assert counted(1, "class") == "1 class"
 
 
 def test_a_run_counts_the_classes_and_its_product_is_evaluated_on_files_that_moved(command, pictures, only_run):

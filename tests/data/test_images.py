@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from zoo.data.augment import RandomCrop
+from zoo.data.augment import RandomCrop, RandomResizedCrop, RandomScaleCrop
 from zoo.data.images import ImageData, channel_statistics
 from zoo.data.mix import CutMix
 from zoo.data.sources import ImageSource, LabelledImages
@@ -31,6 +31,15 @@ def test_mean_and_deviation_are_of_the_training_split_only():
     assert not torch.equal(torch.tensor(facts.mean), whole)
 
 
+def test_two_classes_of_one_name_are_refused():
+    def twice():
+        found = source()
+        return ImageSource(found.train, found.test, ["cat", "dog", "cat", "cow"])
+
+    with pytest.raises(BadInput, match="two classes have the same name"):
+        module(source=twice).load()
+
+
 def test_statistics_of_black_images_do_not_divide_by_nothing():
     mean, std = channel_statistics(torch.zeros(3, 1, 4, 4, dtype=torch.uint8))
     assert float(mean) == 0
@@ -46,6 +55,13 @@ def test_normalised_training_batches_have_mean_0_and_deviation_1():
 def test_the_split_is_independent_of_the_runs_seed():
     assert module(seed=1).load().split_hash == module(seed=2).load().split_hash
     assert module(split_seed=1).load().split_hash != module(split_seed=2).load().split_hash
+
+
+def test_the_test_set_is_known_however_the_rest_is_split():
+    hashes = {module(split_seed=seed, num_validation=num).test_hash() for seed, num in ((1, 40), (2, 40), (1, 20))}
+    assert len(hashes) == 1
+    lent = {module(source=lambda: source(with_test=False), num_test=20, split_seed=i).test_hash() for i in (1, 2)}
+    assert len(lent | hashes) == 3
 
 
 def test_a_set_without_test_images_lends_some_of_its_training_images():
@@ -78,6 +94,11 @@ def test_evaluation_batches_hold_every_sample_once_in_order():
     ("changes", "sentence"),
     [
         ({"augment": {"crop": RandomCrop(1000)}}, "augment.crop.padding: expected less"),
+        (
+            {"augment": {"cut": RandomResizedCrop(size=7)}},
+            r"^data\.augment\.cut\.size: expected data\.image_size=8 .*got 7$",
+        ),
+        ({"augment": {"cut": RandomScaleCrop((9, 9), 9)}}, r"^data\.augment\.cut\.size: .*got 9$"),
         ({"batch_size": 1000}, "larger than the 160 training images"),
         ({"num_classes": 3}, "have 4 classes"),
         ({"num_classes": 7}, "num_classes=7"),

@@ -7,7 +7,8 @@ import json
 import onnx
 import pytest
 import torch
-from conftest import composed
+from conftest import ROOT, composed
+from hostile_graphs import SIZES, one, with_more
 from small import BAKED, FACTS, facts_of, said_alone, tiny
 
 from zoo.errors import BadInput
@@ -139,6 +140,57 @@ def test_half_of_a_net_that_writes_is_refused_and_so_are_halves_of_two(file, tmp
     write_onnx(tmp_path / "x_encoder.onnx", model, told("encoder"))
     with pytest.raises(BadInput, match="holds another net than it says"):
         read_export(tmp_path / "x_encoder.onnx")
+
+
+def test_halves_that_do_not_fit_together_are_refused(tmp_path):
+    paths = {part: tmp_path / f"x_{part}.onnx" for part in ("encoder", "step")}
+    models = {part: onnx.load(ROOT / "tests" / "earlier" / f"transformer_{part}.onnx") for part in paths}
+    facts = {part: json.loads({one.key: one.value for one in models[part].metadata_props}["zoo"]) for part in paths}
+    for part, path in paths.items():
+        write_onnx(path, models[part], facts[part])
+    assert read_export(paths["step"]).net
+    paths["step"].rename(tmp_path / "x.onnx")
+    with pytest.raises(BadInput, match="the step of a net that writes, which its name must say"):
+        read_export(tmp_path / "x.onnx")
+    write_onnx(paths["step"], models["step"], facts["encoder"])
+    with pytest.raises(BadInput, match="the encoder of a net that writes, which its name must say"):
+        read_export(paths["step"])
+    with pytest.raises(BadInput, match="is not the step that its name says"):
+        read_export(paths["encoder"])
+    write_onnx(paths["step"], models["step"], facts["step"])
+    del models["encoder"].graph.output[-1]
+    write_onnx(paths["encoder"], models["encoder"], facts["encoder"])
+    with pytest.raises(BadInput, match="holds another net than it says"):
+        read_export(paths["encoder"])
+
+
+def test_a_graph_takes_no_more_memory_than_there_is(file, monkeypatch):
+    images = torch.randn(2000, 1, 28, 28)  # of which the first layer alone gives 25 MB
+    wanted = read_export(file).net(images)
+    monkeypatch.setattr("zoo.export.onnx.available_bytes", lambda: 2**22)
+    net = read_export(file).net
+    torch.testing.assert_close(net(images[:2]), wanted[:2])
+    with pytest.raises(BadInput, match=r"cannot be computed for \[2000, 1, 28, 28\]: .* memory"):
+        net(images)
+
+
+@pytest.mark.parametrize(("num", "fits"), [(2, True), (3, False)])
+def test_sizes_are_told_for_the_very_images_that_come(file, num, fits):
+    """For two images the result that is added has one number, and for three 2^40."""
+    model = with_more(onnx.load(file), SIZES["large_for_just_4"])
+    four = next(tensor for tensor in model.graph.initializer if tensor.name == "[4]")
+    four.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(four) - 1, "[4]"))
+    write_onnx(file, model, FACTS)
+    images = torch.randn(num, 1, 28, 28)
+    with contextlib.nullcontext() if fits else pytest.raises(BadInput, match="which no net's is"):
+        torch.testing.assert_close(read_export(file).net(images), tiny()(images), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("operator", "added"), [("Div", 0), ("Mod", 3)])
+def test_integers_may_be_divided_by_a_number_above_0(file, operator, added):
+    write_onnx(file, with_more(onnx.load(file), one(operator, "num", "[1000]")), FACTS)
+    images = torch.randn(3, 1, 28, 28)
+    torch.testing.assert_close(read_export(file).net(images), tiny()(images) + added, rtol=0, atol=1e-5)
 
 
 # As Linux shows them, cut down to what follows the first of AVX.

@@ -2,6 +2,7 @@
 
 import random
 import sqlite3
+import struct
 
 import optuna
 import pytest
@@ -106,3 +107,53 @@ def test_a_study_that_is_a_link_or_a_pipe_is_not_opened(place, tmp_path):
     with pytest.raises(BadInput, match="is a link"):
         read(place)
     optuna.logging.set_verbosity(optuna.logging.INFO)
+
+
+@pytest.mark.parametrize(
+    ("statements", "why"),
+    [
+        (
+            "ALTER TABLE trial_values RENAME TO kept; CREATE VIEW trial_values AS WITH RECURSIVE more(n) AS "
+            "(SELECT 1 UNION ALL SELECT n + 1 FROM more) SELECT n AS trial_value_id FROM more",
+            "it has a view trial_values",
+        ),
+        (
+            "CREATE TRIGGER evil AFTER UPDATE ON trials BEGIN DELETE FROM trials; END",
+            "it has a trigger evil",
+        ),
+        ("CREATE TABLE evil (a INTEGER, b AS (a * 2))", "it has a table evil"),
+        (
+            "INSERT INTO trial_user_attributes (trial_id, key, value_json) VALUES (4, 'judged2', '1'); "
+            "UPDATE trial_user_attributes SET value_json = '\"x\"' WHERE key = 'judged2'; "
+            "UPDATE trial_user_attributes SET key = 'judged' WHERE key = 'judged2'",
+            "trial 3 was judged after no epoch",
+        ),
+    ],
+    ids=["endless view", "trigger", "computed column", "judged"],
+)
+def test_a_study_that_would_compute_or_is_of_another_kind_is_refused(place, statements, why):
+    database = sqlite3.connect(place / "study.db")
+    database.executescript(statements)
+    database.close()
+    with pytest.raises(BadInput, match=rf"study\.db is damaged \({why}"):
+        read(place)
+
+
+def test_a_journal_that_names_another_file_is_refused_and_that_file_stays(place):
+    """SQLite removes the file that a journal names in its end, once it has played the journal back."""
+    victim, journal = place.parent / "victim", place / "study.db-journal"
+    victim.write_text("kept")
+    name = str(victim).encode()
+    sums = sum(name) & 0xFFFFFFFF
+    end = struct.pack(">I", 1) + name + struct.pack(">II", len(name), sums) + bytes.fromhex("d9d505f920a163d7")
+    header = bytes.fromhex("d9d505f920a163d7") + struct.pack(">IIIII", 0, 0, 0, 512, 4096)
+    journal.write_bytes(header.ljust(512, b"\0") + end)
+    with pytest.raises(BadInput, match="its journal names another file"):
+        read(place)
+    assert victim.read_text() == "kept"
+
+
+def test_a_journal_of_a_killed_search_is_played_back(place):
+    whole = read(place)
+    (place / "study.db-journal").write_bytes(b"")
+    assert read(place) == whole

@@ -20,6 +20,7 @@ NAN = float("nan")
 # The labels are the class that torch's argmax takes for NaN, so that each of the four would count as right.
 LOGITS = torch.tensor([[NAN, NAN, NAN], [9.0, NAN, 0.0], [5.0, 1.0, 0.0], [0.0, 0.0, 7.0]])
 LABELS = torch.tensor([0, 1, 0, 2])
+SIX = torch.cat([LOGITS, torch.full((4, 3), -9.0)], 1)  # classes, of which five or fewer have no top-5 accuracy
 
 
 def test_nan_is_what_torch_takes_for_the_largest():
@@ -29,8 +30,7 @@ def test_nan_is_what_torch_takes_for_the_largest():
 
 def test_the_meter_counts_them_as_wrong_and_how_many_there_are():
     meter = ClassificationMeter()
-    wide = torch.cat([LOGITS, torch.full((4, 3), -9.0)], 1)  # of six classes, so that there is a top five
-    meter.update(wide, LABELS, nn.functional.cross_entropy(wide, LABELS, reduction="none"))
+    meter.update(SIX, LABELS, nn.functional.cross_entropy(LOGITS, LABELS, reduction="none"))
     found = meter.compute()
     assert (float(found["accuracy"]), float(found["top5"])) == (0.5, 0.5)
     assert (meter.num_samples, meter.num_nan) == (4, 2)
@@ -48,10 +48,9 @@ def test_train_accuracy_and_the_log_tell_of_them(caplog, monkeypatch):
 
 
 def test_an_evaluation_is_that_of_the_others_with_these_as_mistakes():
+    assert report.evaluate(SIX, LABELS, list("abcdef"))["top5"] == 0.5
     found = report.evaluate(LOGITS, LABELS, ["a", "b", "c"])
     assert (found["accuracy"], found["num_samples"], found["num_nan"]) == (0.5, 4, 2)
-    wide = torch.cat([LOGITS, torch.full((4, 3), -9.0)], 1)
-    assert report.evaluate(wide, LABELS, list("abcdef"))["top5"] == 0.5
     assert found["confusion_matrix"] == sklearn.metrics.confusion_matrix([0, 2], [0, 2], labels=range(3)).tolist()
     assert [row["recall"] for row in found["classes"].values()] == [0.5, 0.0, 1.0]
     assert found["loss"] is None  # JSON has no NaN

@@ -63,8 +63,8 @@ def loader_suite(cfg: DictConfig) -> Suite:
     """An epoch of pictures from JPEG files, cut to 224 px and mirrored at random, by a worker process a core.
 
     The baseline is the loader of torchvision's references/classification (v2 transforms on PIL's images, as it has by
-    default); ours decodes to uint8 in the workers and does the rest a batch at once, on the device. The workers leave
-    no core for more than one thread here.
+    default); ours decodes and cuts to uint8 in the workers, and does the rest a batch at once, on the device. The
+    workers leave no core for more than one thread here.
     """
     torch.set_num_threads(1)
     folder = tempfile.TemporaryDirectory()

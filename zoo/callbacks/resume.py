@@ -7,7 +7,6 @@ import random
 import signal
 import time
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -20,6 +19,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from zoo import ranks
+from zoo.callbacks.state import check_counts, check_tensors, check_training, check_whole
 from zoo.checkpoint import PRODUCT
 from zoo.errors import BadInput, Interrupted, reason
 from zoo.files import open_file, replacing
@@ -81,6 +81,7 @@ def _checkpoint(path: Any, map_location: Any = None) -> dict[str, Any]:
     _check_archive(path)
     checkpoint: dict[str, Any] = torch.load(path, map_location=map_location or "cpu", weights_only=True)
     msgspec.convert(checkpoint, State)
+    check_tensors(checkpoint)
     return checkpoint
 
 
@@ -134,7 +135,7 @@ class ResumeCheckpoint(Checkpoint):
         self._saved = 0.0
         self._random_states: dict[str, Any] | None = None
         self._stopped_early_at: int | None = None  # the max_epochs of a run that early stopping ended
-        self._numbers: dict[str, int] = {}  # of states that Lightning deals out to as many as there are
+        self._to_check: dict[str, Any] | None = None  # once there are optimizers
         self.has_begun = False
         self._handlers: dict[int, Any] = {}
 
@@ -146,22 +147,24 @@ class ResumeCheckpoint(Checkpoint):
         while self._handlers:
             signal.signal(*self._handlers.popitem())
 
+    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if self._to_check is not None:
+            check_training(trainer, self._to_check)
+            self._to_check = None
+
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._saved = time.monotonic()
         # Not in on_fit_start: Lightning's own handler would be put around these, and end the run without an error.
         self._handlers = {s: signal.signal(s, self._notice) for s in (signal.SIGINT, signal.SIGTERM)}
         if self._random_states is not None:
             set_random_states(self._random_states)
-        for what, number in self._numbers.items():
-            if len(getattr(trainer, what)) != number:
-                raise ValueError(f"it is of {number} {what.replace('_', ' ')}")
-        self.has_begun = True
         if self._stopped_early_at == trainer.max_epochs:  # raising max_epochs is how a person says: go on
             trainer.should_stop = True
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        self.has_begun = True  # with what was loaded: a step has shown that it fits
         if trainer.is_last_batch:  # validation belongs to this epoch; on_train_epoch_end saves after it
             return
         if (batch_idx + 1) % trainer.accumulate_grad_batches:  # half-summed gradients are in no checkpoint
@@ -217,36 +220,13 @@ class ResumeCheckpoint(Checkpoint):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         check_whole(trainer, checkpoint)
-        self._numbers["optimizers"] = len(checkpoint["optimizer_states"])
-        self._numbers["lr_scheduler_configs"] = len(checkpoint["lr_schedulers"])
+        if trainer.optimizers:  # already, as with weights that are shared out, which torch compares itself
+            check_counts(trainer, checkpoint)
+        else:
+            self._to_check = checkpoint
         states = checkpoint["random_states"]  # of each process there was
         self._random_states = states[ranks.rank()] if len(states) == ranks.world_size() else None
         self._stopped_early_at = checkpoint["stopped_early_at"]
-
-
-def check_whole(trainer: lightning.Trainer, checkpoint: Mapping[str, Any]) -> None:
-    """Raise ValueError where a checkpoint lacks a state of this trainer's, which Lightning would pass over."""
-    own: Any = trainer
-    for callback in own.callbacks:
-        found = checkpoint["callbacks"].get(callback.state_key, {})
-        for key, value in callback.state_dict().items():
-            if key not in found or (isinstance(value, dict | list) and not isinstance(found[key], type(value))):
-                raise ValueError(f"it lacks the {key} of {callback.state_key}")
-    if (data := type(own.datamodule).__qualname__) not in checkpoint:
-        raise ValueError(f"it lacks the state of {data}")
-    _check_same_keys(own.fit_loop.state_dict(), checkpoint["loops"].get("fit_loop", {}))
-
-
-def _check_same_keys(own: Mapping[str, Any], found: Any) -> None:
-    """Raise ValueError unless the progress of loops is counted as this version of Lightning does."""
-    for key, value in own.items():
-        if key.endswith("state_dict"):  # of data and of optimizers, which say themselves what they lack
-            continue
-        there = found.get(key) if isinstance(found, dict) else None
-        if isinstance(value, dict):
-            _check_same_keys(value, there)
-        elif type(value) is not type(there) or (isinstance(there, int) and there < 0):
-            raise ValueError(f"it lacks the {key} of a loop")
 
 
 def get_random_states() -> dict[str, Any]:

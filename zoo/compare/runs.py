@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zoo.errors import BadInput, counted
+from zoo.errors import BadInput
 from zoo.records import read_config, read_metrics, read_result
 
 CONFIG, RESULT = "config.yaml", "result.json"
@@ -89,7 +89,7 @@ def read(paths: Sequence[Path]) -> tuple[list[Finished], list[Path]]:
         folders |= dict.fromkeys(found)
     finished = [run_of(folder) for folder in folders if (folder / RESULT).exists()]
     if not finished:
-        raise BadInput(f"none of {counted(len(folders), 'run')} has come to its {RESULT} yet")
+        raise BadInput(f"none of the {len(folders)} runs has come to its {RESULT} yet")
     return sorted(finished, key=lambda run: run.folder.name), [f for f in folders if not (f / RESULT).exists()]
 
 
@@ -130,40 +130,29 @@ def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 def comparisons(runs: Sequence[Finished]) -> list[Comparison]:
     """Put what can be compared together: runs of one data set and, but that distillation classifies, too, one task.
 
-    Those that were tested on a part of the test set only come last, and apart from those tested on another part; those
-    of another test set, by its hash, stand apart, too, and their titles say so.
+    Runs that were tested on other test samples are apart. Those tested on a part of the test set only come last.
     """
     kinds: dict[tuple[bool, str], list[Finished]] = defaultdict(list)
-    hashes = _test_hashes(runs)
-    several = {data for data, num in Counter(data for data, _ in set(hashes)).items() if num > 1}
-    for run, (data, of_test) in zip(runs, hashes, strict=True):
+    for run in runs:
         task = run.settings["task"]
         of_task = "" if task in ("classification", "distill", "transduction") else f", task={task}"
         part = part_tested(run.result, run.settings)
-        test_set = f", test set {of_test[:6]}" if data in several else ""
-        kinds[bool(part), f"{data}{of_task}{test_set}{part and f', {part}'}"].append(run)
+        kinds[bool(part), f"{run.result['data']}{of_task}{part and f', {part}'}"].append(run)
     return [
-        Comparison(title, sorted(grouped(kind), key=lambda group: -group.accuracy))
+        Comparison(f"{title}{of_set}", sorted(grouped(same), key=lambda group: -group.accuracy))
         for (_, title), kind in sorted(kinds.items(), key=lambda item: item[0][0])
+        for of_set, same in _by_test_set(kind).items()
     ]
 
 
-def _test_hashes(runs: Sequence[Finished]) -> list[tuple[str, str]]:
-    """Give of each run the name of its data and what tells its test set from others of that name.
-
-    Results of earlier versions have the hash of all parts only, which is that of a test set where a later run has both.
-    A fold's is of its own training and validation, too, and stands for all folds of the same data.
-    """
-    known = {run.result["split_hash"]: run.result["test_hash"] for run in runs if "test_hash" in run.result}
-    folds: dict[str, str] = {}
-    found = []
+def _by_test_set(runs: Sequence[Finished]) -> dict[str, list[Finished]]:
+    """Part runs by the hash of what they were tested on, and name the parts; results of earlier versions have none."""
+    parts: dict[str | None, list[Finished]] = defaultdict(list)
     for run in runs:
-        of_all = run.result["split_hash"]
-        if run.settings.get("data.folds"):
-            same = {k: v for k, v in run.settings.items() if k.startswith("data.") and k not in REPEATS}
-            of_all = folds.setdefault(json.dumps([run.result["data"], same], sort_keys=True), of_all)
-        found.append((run.result["data"], known.get(run.result["split_hash"]) or known.get(of_all, of_all)))
-    return found
+        parts[run.result.get("test_hash")].append(run)
+    if len(parts) == 1:
+        return {"": list(runs)}
+    return {f", test set {key}" if key else ", unknown test set": part for key, part in parts.items()}
 
 
 def grouped(runs: Sequence[Finished]) -> list[Group]:

@@ -16,7 +16,7 @@ from zoo.compress.coder import Array, Coder, Reader, Writer
 from zoo.measure.entropy import entropy_bits, huffman_bits
 
 DTYPES = (torch.float32, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
-MOST_PER_BYTE = 1 << 17  # weights, as no chance is above 1 - LEAST and 1 - 2^-RAREST; what claims more is refused
+MOST_BY_CODE = 1 << 17  # weights a byte, as no chance is above 1 - LEAST and 1 - 2^-RAREST; what claims more is refused
 MOST_VALUES = 4096  # in a codebook
 FARTHEST = 256  # inputs from a weight to its neighbour
 TILE = 16  # inputs that are turned to lie next to each other at a time, as many as a line of a CPU's cache holds
@@ -76,11 +76,11 @@ def decode(code: bytes, shapes: Iterable[tuple[int, ...]]) -> Iterator[Tensor]:
         yield _put_together(parts, shape)
 
 
-def _sides(shape: tuple[int, ...]) -> tuple[int, int]:
+def sides(shape: tuple[int, ...]) -> tuple[int, int]:
     """Give the numbers of inputs and outputs: a convolution's inputs are all of its window, a vector has one."""
-    sides = [side for side in shape if side != 1]
-    outputs = sides[0] if len(sides) > 1 else prod(shape)
-    return prod(sides[1:]), outputs
+    longer = [side for side in shape if side != 1]
+    outputs = longer[0] if len(longer) > 1 else prod(shape)
+    return prod(longer[1:]), outputs
 
 
 def _taken_apart(tensor: Tensor) -> Parts:
@@ -89,7 +89,7 @@ def _taken_apart(tensor: Tensor) -> Parts:
         if tensor.dtype not in DTYPES:
             raise ValueError(f"there is no code for {tensor.dtype}")
         return Parts(tensor.dtype, values=tensor.reshape(-1).to(torch.int64).numpy())
-    inputs, outputs = _sides(tuple(tensor.shape))
+    inputs, outputs = sides(tuple(tensor.shape))
     weights = tensor.float().reshape(outputs, inputs).numpy().T.copy()
     weights += 0  # makes -0, as a mask leaves it of negative weights, 0
     patterns = weights.view(np.uint32)
@@ -133,7 +133,7 @@ def _lag(signs: Array) -> int:
 def _put_together(parts: Parts, shape: tuple[int, ...]) -> Tensor:
     if parts.dtype != torch.float32:
         return torch.from_numpy(parts.values).to(parts.dtype).reshape(shape)
-    inputs, outputs = _sides(shape)
+    inputs, outputs = sides(shape)
     patterns = parts.codebook[parts.values] if parts.shared else parts.values
     weights = np.empty((outputs, inputs), np.uint32)
     done = 0
@@ -173,7 +173,7 @@ def _code(coder: Coder, shape: tuple[int, ...], parts: Parts) -> tuple[float, fl
         parts.density = number(TRIVIAL, parts.density)
     if parts.masked or signed:
         parts.lag = number(FARTHEST, parts.lag)
-        parts.signs = parts.signs if parts.signs.size else np.zeros(_sides(shape), np.int8)
+        parts.signs = parts.signs if parts.signs.size else np.zeros(sides(shape), np.int8)
         sign_bits = code_signs(coder, parts.signs, parts.lag, parts.density if parts.masked else None, signed)
     else:
         sign_bits = 0.0

@@ -4,7 +4,6 @@ An operation is its name and arguments. Of these, `{"result": 3}` is what the th
 `{"tensor": name}` a tensor, and `{"dtype": name}` a type of numbers.
 """
 
-import functools
 import operator
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,9 +17,10 @@ from zoo.measure.bounds import check_activations
 from zoo.metadata import MAX_STEPS
 
 Program = Sequence[Sequence[Any]]
-# What a program may ask for. No rule by pattern, since torch.ops.aten has operators that read and write files. The
-# first are those of nets in int8; of the others, .pt2 files of all nets are made.
-OPERATIONS = {
+# What operators raise that are called with what they cannot compute.
+PROBLEMS = (ValueError, TypeError, LookupError, ArithmeticError, RuntimeError, AssertionError)
+# What programs may ask for. No rule by pattern, since torch.ops.aten has operators that read and write files.
+INT8 = {  # nets of images in int8; none of these computes a size or a place from numbers of a picture
     "quantized_decomposed": (
         "quantize_per_tensor.default",
         "dequantize_per_tensor.default",
@@ -38,14 +38,21 @@ OPERATIONS = {
         *("squeeze.dim", "unsqueeze.default", "sym_size.int", "relu6.default", "hardtanh.default", "hardswish.default"),
         *("hardsigmoid.default", "clamp.default", "mean.dim", "chunk.default", "split.Tensor"),
         *("split_with_sizes.default", "reshape.default", "contiguous.default", "clone.default"),
+    ),
+    "operator": ("getitem",),
+}
+EXPORTED = {  # beyond these, nets of all kinds in .pt2 files
+    "aten": (
         *("__and__.Scalar", "__rshift__.Scalar", "_int_mm.default", "abs.default", "alias.default"),
         *("arange.default", "dropout.default", "embedding.default", "expand_as.default", "gather.default"),
         *("gt.Scalar", "index_put.default", "lstm.input", "ne.Scalar", "new_zeros.default", "relu_.default"),
         *("repeat_interleave.self_int", "round.default", "stack.default", "sub.Tensor", "sum.dim_IntList"),
         *("t.default", "to.dtype", "where.ScalarOther", "where.self", "zeros.default"),
     ),
-    "operator": ("getitem", "add", "mul"),  # of sizes, and with numbers, so that they grow as the batch does
+    "operator": ("add", "mul"),  # of sizes, and with numbers, so that they grow as the batch does
 }
+MAX_LIST = 1024  # of numbers or tensors, in one argument
+MANY = 64  # samples with which a program is tried, besides one
 MAX_SIZES, MAX_FACTOR = 64, 2**16  # of arithmetic on sizes
 MODES = ("constant", "reflect", "replicate", "circular", "none", "tanh")  # the texts that operators of nets take
 DTYPES = {
@@ -65,6 +72,12 @@ class QuantizedNet(fx.GraphModule):
     """Run a program in eval mode, whatever mode is asked for; it has no layers of its own to train or to hook into."""
 
     head_names = ()
+
+    def recompile(self) -> Any:
+        """Take the code of the graph, but not fx's own way to call it, which prints the code where it fails."""
+        code = super().recompile()
+        type(self).__call__ = nn.Module.__call__  # type: ignore[method-assign]
+        return code
 
 
 def written(graph: fx.GraphModule) -> tuple[list[list[Any]], dict[str, Tensor]]:
@@ -111,27 +124,35 @@ def written(graph: fx.GraphModule) -> tuple[list[list[Any]], dict[str, Tensor]]:
 
 
 def rebuilt(
-    program: Program, tensors: Mapping[str, Tensor], source: str, example: Sequence[Tensor] = ()
+    program: Program,
+    tensors: Mapping[str, Tensor],
+    source: str,
+    example: Callable[[int], Sequence[Tensor]] | None = None,
+    tables: Sequence[Mapping[str, Sequence[str]]] = (INT8,),
 ) -> QuantizedNet:
     """Build the net of a program with its tensors; BadInput, naming the `source`, where the two are not a net.
 
     The program may come from anywhere, so that nothing of its text reaches the code that torch.fx generates: operators
-    are keys of a table, their arguments are checked against their schemas, and tensors get names of ours. With an
-    `example` of what it is called with, on the meta device, it is tried there before it may take any memory.
+    are keys of `tables`, their arguments are checked against their schemas, and tensors get names of ours. With an
+    `example`, which returns what the net is called with for a number of samples, on the meta device, it is tried there
+    before it may take any memory.
     """
     # Registers quantized_decomposed, which torchao has from here, too.
     from torch.ao.quantization.fx import _decomposed  # noqa: F401
 
     try:
-        net = QuantizedNet(*_graph_of(program, tensors), "QuantizedNet").eval()
+        net = QuantizedNet(*_graph_of(program, tensors, tables), "QuantizedNet").eval()
         if example:
-            check_activations(net, example)
-    except (ValueError, TypeError, LookupError, ArithmeticError, RuntimeError, AssertionError) as error:
+            for num_samples in (2, MANY):
+                check_activations(net, example(num_samples), num_samples)
+    except PROBLEMS as error:
         raise BadInput(f"{source} does not hold a program of a net: {reason(error)}") from error
     return net
 
 
-def _graph_of(program: Program, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], fx.Graph]:
+def _graph_of(
+    program: Program, tensors: Mapping[str, Tensor], tables: Sequence[Mapping[str, Sequence[str]]]
+) -> tuple[dict[str, Tensor], fx.Graph]:
     """Return the tensors of a program under names of ours, and its graph; ValueError for what is not a program."""
     if len(program) > MAX_STEPS:
         raise ValueError(f"it has {len(program):,} steps, and at most {MAX_STEPS:,} may be")
@@ -161,14 +182,13 @@ def _graph_of(program: Program, tensors: Mapping[str, Tensor]) -> tuple[dict[str
             case ["output", part]:
                 graph.output(referred(part))
             case ["operator.add" | "operator.mul" as name, *arguments]:
-                sizes.append(len(results))
-                results.append(
-                    graph.call_function(_operator_of(name)[0], _of_sizes(name, arguments, sizes[:-1], results))
-                )
+                function, _ = _operator_of(name, tables)
+                results.append(graph.call_function(function, _of_sizes(name, arguments, sizes, results)))
+                sizes.append(len(results) - 1)
             case [str(name), *arguments]:
                 if name == "aten.sym_size.int":
                     sizes.append(len(results))
-                function, parameters = _operator_of(name)
+                function, parameters = _operator_of(name, tables)
                 keywords = arguments.pop()["keywords"] if _has_keywords(arguments) else {}
                 values, named = bind(parameters, arguments, keywords, referred)
                 results.append(graph.call_function(function, values, named))
@@ -211,7 +231,7 @@ def _value(kind: str, part: Any, referred: Callable[[Any], Any]) -> Any:
     """Return an argument of a kind, by the words of operators' schemas; ValueError where it is of another."""
     if kind.startswith("Optional["):
         return None if part is None else _value(kind[9:-1], part, referred)
-    if kind.startswith("List[") and isinstance(part, list):
+    if kind.startswith("List[") and isinstance(part, list) and len(part) <= MAX_LIST:
         return [_value(kind[5:-1], one, referred) for one in part]
     is_number = isinstance(part, int | float) and not isinstance(part, bool)
     match kind, part:
@@ -232,26 +252,16 @@ def _value(kind: str, part: Any, referred: Callable[[Any], Any]) -> Any:
     raise ValueError(f"{str(part)[:80]} is not of the kind {kind}")
 
 
-@functools.cache
-def _operators() -> dict[str, tuple[Callable[..., Any], dict[str, str]]]:
-    """Return the table of operators by name: each with its function, and the kinds of its parameters by name."""
-    table: dict[str, tuple[Callable[..., Any], dict[str, str]]] = {}
-    for room, names in OPERATIONS.items():
-        for name in names:
-            if room == "operator":
-                table[f"operator.{name}"] = (getattr(operator, name), {"a": "Tensor", "b": "int"})  # of getitem
-            else:
-                packet, _, overload = name.partition(".")
-                function = getattr(getattr(getattr(torch.ops, room), packet), overload)
-                kinds = {argument.name: str(argument.real_type) for argument in function._schema.arguments}
-                table[f"{room}.{name}"] = (function, kinds)
-    return table
-
-
-def _operator_of(name: str) -> tuple[Callable[..., Any], dict[str, str]]:
-    if name not in _operators():
-        raise ValueError(f"'{name[:80]}' is not an operator of a net")
-    return _operators()[name]
+def _operator_of(name: str, tables: Sequence[Mapping[str, Sequence[str]]]) -> tuple[Callable[..., Any], dict[str, str]]:
+    """Return an operator of a table, and the kinds of its parameters by name; ValueError where no table has it."""
+    room, _, rest = name.partition(".")
+    if not any(rest in table.get(room, ()) for table in tables):
+        raise ValueError(f"'{name[:80]}' is not an operator of such a net")
+    if room == "operator":
+        return getattr(operator, rest), {"a": "Tensor", "b": "int"}  # of getitem
+    packet, _, overload = rest.partition(".")
+    function = getattr(getattr(getattr(torch.ops, room), packet), overload)
+    return function, {argument.name: str(argument.real_type) for argument in function._schema.arguments}
 
 
 def _held(tensor: Tensor) -> Tensor:
@@ -260,9 +270,9 @@ def _held(tensor: Tensor) -> Tensor:
 
 
 def has_word(target: Any) -> bool:
-    """Return whether a program can name an operator of a traced net."""
+    """Return whether a program of an int8 net can name an operator of a traced net."""
     room, _, rest = str(target).partition(".")
-    return target is operator.getitem or rest in OPERATIONS.get(room, ())
+    return target is operator.getitem or rest in INT8.get(room, ())
 
 
 def _operation(target: Any) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from zoo.data import colour, geometry
 from zoo.data.draws import Draws
+from zoo.errors import BadInput
 from zoo.ranges import Count, Share
 
 MOST_DRAWN = 10  # rectangles, of which the first that fits into the image is cut
@@ -187,6 +188,15 @@ class RandomErasing:
             in_rows[:, None, :, None] & in_columns[:, None, None, :] & (draw[4] < self.probability)[:, None, None, None]
         )
         return torch.where(erased, draws.pixels((n, c, h, w)), images)
+
+
+def check_fits(key: str, augmentation: object, image_size: int) -> None:
+    """Refuse what would pad images by more than they have, or give images of another size than the net sees."""
+    if isinstance(augmentation, RandomCrop) and augmentation.padding >= image_size:
+        got = augmentation.padding
+        raise BadInput(f"{key}.padding: expected less than the images' {image_size} px, got {got}")
+    if isinstance(augmentation, Cut) and augmentation.size not in (None, image_size):
+        raise BadInput(f"{key}.size: expected data.image_size={image_size} or null, got {augmentation.size}")
 
 
 Range = tuple[float, float]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from zoo import escape, memory
+from zoo import memory
 from zoo.data.pictures import read_jpeg, read_picture, upright
 from zoo.data.prefetch import ahead
 from zoo.errors import BadInput, reason
@@ -363,8 +363,8 @@ def _fitted(image: Tensor, size: int) -> Tensor:
 
 
 def _printable(path: str) -> str:
-    """Write bytes of a name that are not UTF-8 as \\x.., and control characters so that they can be seen."""
-    return escape.line(os.fsencode(path).decode(errors="backslashreplace"))
+    """Write bytes of a name that are not UTF-8 as \\x.."""
+    return os.fsencode(path).decode(errors="backslashreplace")
 
 
 def _rows(digests: Iterable[bytes]) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from zoo import escape, ranks
+from zoo import ranks
 from zoo.data.decoding import Decoder, ImageFiles
 from zoo.data.images import ImageData
 from zoo.data.pictures import suffixes
@@ -22,8 +22,8 @@ from zoo.ranges import Count, Index, Text
 MOST_PER_CORE = 8  # worker processes, which on slow disks wait more than they compute
 log = logging.getLogger("zoo")
 MARGIN = 256 / 224  # of the size to which images are decoded over that which nets see, as torchvision has it
-MOST_NAMED = 5  # folders in one sentence
 NUM_KINDS = 12  # of what is left out, that are named
+NUM_NAMED = 3  # folders, of those found where others are wanted
 AGAIN = "links to a folder that they are in or that was read"
 
 
@@ -55,8 +55,8 @@ class ImageFolders(ImageData):
         workers = each if num_workers is None else num_workers
         if workers > MOST_PER_CORE * each:
             raise BadInput(
-                f"data.num_workers={workers}: expected at most {MOST_PER_CORE * each}, {MOST_PER_CORE} to each of the "
-                f"{each} CPU cores of this process"
+                f"data.num_workers={workers}: expected at most {MOST_PER_CORE * each}, {MOST_PER_CORE} for each CPU "
+                f"core, of which this process has {each}"
             )
         if decoder == "cuda" and not torch.cuda.is_available():
             log.warning("data.decoder=cuda wants a CUDA device, and there is none here: worker processes decode.")
@@ -78,15 +78,14 @@ def image_folders(
     BadInput where a folder is absent, has a class without images, or where the two do not have the same classes.
     """
     names = [name for name in (train, test) if name is not None]
-    if not all(os.access(Path(root) / name, os.R_OK | os.X_OK) and (Path(root) / name).is_dir() for name in names):
-        raise _other_layout(Path(root), names)
+    _check_layout(Path(root), names)
     folders = [_listed(Path(root) / name) for name in names]
     classes = [list(files) for files in folders]
-    if odd := sorted(set(classes[0]) ^ set(classes[-1])):
-        where = train if odd[0] in classes[0] else test
-        raise BadInput(
-            f"data.root: expected the same classes in {train} and {test} of {root}, got '{odd[0]}' in {where} only"
-        )
+    if classes[0] != classes[-1]:
+        first, second = map(set, classes)
+        alone = [(name, min(odd)) for name, odd in zip(names, (first - second, second - first), strict=True) if odd]
+        got = " and ".join(f"'{odd}' in {name} only" for name, odd in alone)
+        raise BadInput(f"data.root: expected the same classes in {train} and {test} of {root}, got {got}")
     if test is not None and _places(Path(root) / train) & _places(Path(root) / test):
         raise BadInput(f"data.test: expected other pictures than those of {train}, got {test}, which has the same ones")
     size = round(image_size * MARGIN)
@@ -101,21 +100,54 @@ def image_folders(
 
 
 def pictures_in(folder: str) -> list[str]:
-    """Return the pictures at any depth below a folder, as training finds them: none that is hidden, and each once.
-
-    What is left out is logged.
-    """
+    """Return the pictures at any depth below a folder, as training finds them, and log what was left out and why."""
+    parents = {_place(one) for one in Path(folder).resolve().parents}
     left_out: Counter[str] = Counter()
-    found = _files(folder, {_place(one) for one in Path(folder).resolve().parents}, left_out)
+    files = _files(folder, parents, left_out)
     _tell_left_out(folder, left_out)
-    return found
+    return files
+
+
+def _check_layout(root: Path, names: Sequence[str]) -> None:
+    """Refuse a root that has not all of the folders `names`; say what is there, and where they are if that is near."""
+    if all(os.path.isdir(root / name) for name in names):
+        return
+    wanted = " and ".join(f"{name}/<class>/" for name in names)
+    raise BadInput(f"data.root: expected a folder with pictures in {wanted}, got {root}, {_found_in(root, names)}")
+
+
+def _found_in(root: Path, names: Sequence[str]) -> str:
+    """Say what a root holds instead of the folders `names`, and what to say if they are elsewhere."""
+    try:
+        found = _entries(str(root), Counter())
+    except OSError as error:
+        return f"which cannot be opened ({error.strerror})"
+    folders = sorted(entry.name for entry in found if entry.is_dir())
+    shown = [f"'{name}'" for name in folders[:NUM_NAMED]] + ["..."] * (len(folders) > NUM_NAMED)
+    named = f" ({', '.join(shown)})" if shown else ""
+    files = counted(len(found) - len(folders), "file")
+    holds = f"which holds {counted(len(folders), 'folder')}{named} and {files}"
+    here = Path(os.path.abspath(root))
+    for place in (*here.parents[:2], *(here / name for name in folders)):
+        if all(os.path.isdir(place / name) for name in names):
+            return f"{holds}; {place} has them"
+    if names[0] in folders:
+        return f"{holds}; data.test names another folder, or null for none"
+    if folders:
+        return f"{holds}; with data.train=. data.test=null data.num_test=... its own folders are the classes"
+    return holds
 
 
 def _listed(folder: Path) -> dict[str, list[str]]:
     """Return the files of each class, in the order of torchvision's ImageFolder, and log what was left out and why."""
     left_out: Counter[str] = Counter()
     above = {_place(one) for one in (folder.absolute(), *folder.resolve().parents) if one.exists()}
-    found = _entries(str(folder), left_out)
+    try:
+        found = _entries(str(folder), left_out)
+    except OSError as error:
+        raise BadInput(
+            f"data.root: expected folders of images in {folder}, which cannot be opened ({error.strerror})"
+        ) from error
     classes = {}
     above |= {_place(entry.path) for entry in found if entry.is_dir() and not entry.is_symlink()}
     for entry in found:
@@ -129,7 +161,10 @@ def _listed(folder: Path) -> dict[str, list[str]]:
             classes[entry.name] = _files(entry.path, above - {_place(entry.path)}, left_out)
     _tell_left_out(folder, left_out)
     if not classes:
-        raise BadInput(f"data.root: expected a folder for each class in {folder}, got {_contents(folder)}")
+        raise BadInput(
+            f"data.root: expected folders of images in {folder}, got {counted(len(found), 'file')} and no folder; put "
+            f"the images of each class into {folder}/<class>/"
+        )
     for name, files in classes.items():
         if not files:
             raise BadInput(f"data.root: expected pictures in {folder / name}, got none; add some or remove the folder")
@@ -143,41 +178,7 @@ def _tell_left_out(folder: str | Path, left_out: Counter[str]) -> None:
     if rest := left_out.total() - sum(num for _, num in kinds):
         kinds.append(("other kinds", rest))
     named = ", ".join(f"{kind} ({num:,})" for kind, num in kinds)
-    log.warning("%s", escape.line(f"{folder}: left out, {left_out.total():,} in all: {named}."))
-
-
-def _other_layout(root: Path, names: Sequence[str]) -> BadInput:
-    """Say what is where train and val of classes were expected, and where they are if that is near."""
-    wanted = " and ".join(f"{name}/<class>/" for name in names)
-    if not os.access(root, os.R_OK | os.X_OK) or not root.is_dir():
-        return BadInput(f"data.root: expected a folder with {wanted}, got {root}, which holds {_contents(root)}")
-    near = [*root.resolve().parents[:2], *(one for one in _folders(root))]
-    hint = "for folders of classes alone, data.train=. data.test=null data.num_test=N sets some aside to test on"
-    if found := next((one for one in near if set(names) <= {inner.name for inner in _folders(one)}), None):
-        hint = f"{found} has them"
-    elif (root / names[0]).is_dir():
-        hint = f"without {names[-1]}, data.test=null data.num_test=N sets some aside to test on"
-    return BadInput(f"data.root: expected a folder with {wanted}, got {root}, which holds {_contents(root)}; {hint}")
-
-
-def _folders(place: Path) -> list[Path]:
-    """Return the folders in a place that can be read, in order, and none where that is no folder."""
-    try:
-        return sorted(one for one in place.iterdir() if not one.name.startswith(".") and one.is_dir())
-    except OSError:
-        return []
-
-
-def _contents(place: Path) -> str:
-    """Say in some words what a folder holds, or why that is not known."""
-    try:
-        num = sum(not one.is_dir() for one in place.iterdir())
-    except OSError as error:
-        return f"nothing that can be read ({error.strerror})"
-    folders = [one.name for one in _folders(place)]
-    more = f" and {len(folders) - MOST_NAMED} more" if len(folders) > MOST_NAMED else ""
-    named = f" ({', '.join(folders[:MOST_NAMED])}{more})" if folders else ""
-    return f"{counted(num, 'file')} and {counted(len(folders), 'folder')}{named}"
+    log.warning("%s: left out, %s in all: %s.", folder, f"{left_out.total():,}", named)
 
 
 def _files(folder: str, seen: set[tuple[int, int]], left_out: Counter[str]) -> list[str]:
@@ -245,9 +246,9 @@ def _check_colour(name: object) -> None:
     from PIL import ImageColor
 
     try:
-        rgb = ImageColor.getrgb(str(name))
-        if len(rgb) == 3 and all(0 <= value <= 255 for value in rgb):  # others would be clipped, or be refused later
+        colour = ImageColor.getrgb(str(name))
+        if len(colour) == 3 and all(0 <= level <= 255 for level in colour):
             return
     except ValueError:
         pass
-    raise BadInput(f"data.background: expected a colour such as white, '#808080' or 'rgb(128,128,128)', got '{name}'")
+    raise BadInput(f"data.background: expected a colour such as white or '#808080', got '{name}'")

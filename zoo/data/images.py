@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from zoo import memory
-from zoo.data.augment import Cut, RandomCrop
+from zoo.data.augment import Cut, check_fits
 from zoo.data.decoding import ImageFiles
 from zoo.data.loader import Augmentation, BatchLoader
 from zoo.data.mix import Mix
@@ -34,7 +34,7 @@ class ImageFacts:
     """What a product file must know of its data; mean and std are per channel, in units of a pixel's 0…255.
 
     `split_hash` is of pixels or, of images in files, of their names and sizes in bytes; where those files were all read
-    before training, `content_hash` is of what is in them. `test_hash` is as `split_hash` of the test images alone.
+    before training, `content_hash` is of what is in them.
     """
 
     classes: list[str]
@@ -43,7 +43,6 @@ class ImageFacts:
     split_hash: str
     num_samples: dict[str, int]
     content_hash: str | None = None
-    test_hash: str | None = None  # of files of earlier versions
 
 
 class ImageData(ResidentData):
@@ -104,14 +103,7 @@ class ImageData(ResidentData):
                     f"data.{name}={value} is no augmentation; say {{_target_: zoo.data.mix.CutMix}}, or null"
                 )
         for name, value in (augment or {}).items():
-            if isinstance(value, RandomCrop) and value.padding >= image_size:
-                raise BadInput(
-                    f"data.augment.{name}.padding: expected less than the images' {image_size} px, got {value.padding}"
-                )
-            if isinstance(value, Cut) and value.size not in (None, image_size):
-                raise BadInput(
-                    f"data.augment.{name}.size: expected null or data.image_size={image_size}, got {value.size}"
-                )
+            check_fits(f"data.augment.{name}", value, image_size)
         if mix is not None and batch_size < 2:
             raise BadInput(f"data.mix wants two images and more, and data.batch_size={batch_size}")
         self.source, self.num_classes, self.in_channels, self.image_size = source, num_classes, in_channels, image_size
@@ -140,13 +132,12 @@ class ImageData(ResidentData):
                 mean=mean,
                 std=std,
                 split_hash=split_hash(digests),
-                test_hash=split_hash(digests[-1:]),
                 num_samples={name: len(part) for name, part in self.splits.items()},
                 content_hash=self._content_hash(splits),
             )
             if self.batch_size > len(self.splits["train"]):
                 num = len(self.splits["train"])
-                raise BadInput(f"data.batch_size={self.batch_size} is larger than the {counted(num, 'training image')}")
+                raise BadInput(f"data.batch_size={self.batch_size} is larger than the {num} training images")
         return self.facts
 
     def _statistics(self, images: Tensor | ImageFiles) -> tuple[list[float], list[float]]:
@@ -206,17 +197,16 @@ class ImageData(ResidentData):
 
         with ThreadPoolExecutor() as pool:
             for (_, name, members), able in zip(groups, pool.map(can_read, groups), strict=True):
-                if not len(members):
-                    raise BadInput(
-                        f"data.num_validation: expected at least one {name} to be left, got none; add pictures of it, "
-                        "validate and test on fewer, or leave the class out"
-                    )
                 if not able:
                     raise BadInput(
                         f"data.root: expected at least one {name} that can be read, got "
-                        f"{counted(len(members), 'file')} and none that can; mend them, add others, or leave the "
-                        "folder out"
+                        f"{counted(len(members), 'file')} and none that can; mend or add some, or leave the folder out"
                     )
+
+    def test_hash(self) -> str:
+        self.load()
+        part = self.splits["test"]
+        return split_hash([(_identity(self.files.get("test", part.images)), part.labels)])
 
     def _content_hash(self, splits: dict[str, LabelledImages]) -> str | None:
         """Hash what is in files that were decoded once for all, and None of others."""
@@ -226,6 +216,8 @@ class ImageData(ResidentData):
         return split_hash(files) if files else None
 
     def _check(self, source: ImageSource) -> None:
+        if len(set(source.classes)) < len(source.classes):
+            raise BadInput("data.source: two classes have the same name, and could not be told apart; rename one")
         for part in (source.train, source.test):
             if part is None:
                 continue
@@ -238,7 +230,7 @@ class ImageData(ResidentData):
             if len(source.classes) != self.num_classes or found > self.num_classes or int(part.labels.min()) < 0:
                 raise BadInput(
                     f"data.num_classes={self.num_classes} was given, but the data have "
-                    f"{max(found, len(source.classes))} classes"
+                    f"{counted(max(found, len(source.classes)), 'class')}"
                 )
 
     def _split(self, source: ImageSource) -> dict[str, LabelledImages]:

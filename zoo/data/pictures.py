@@ -13,9 +13,12 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000
 MOST_PIXELS = 178_956_970  # above which Pillow, too, takes a file for an attack
 MOST_TIMES = 100  # that one side may be as long as the other: resizing makes the shorter one as long as it has to be
 ORIENTATION = 0x0112  # EXIF's tag
-BITS, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339  # TIFF's
-SAMPLE_FORMATS = {1: "without a sign", 2: "with a sign", 3: "floats", 4: "undefined", 5: "complex", 6: "complex floats"}
 # What to do to see a picture upright: whether height and width change places, and which of (height, width) to reverse.
+HEIC = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")  # of ISO 23008-12, as brands
+TELLING = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "JPEG2000", "AVIF")  # whose first bytes no other file has
+SAMPLES = {1: "without a sign", 2: "with a sign", 3: "floats", 4: "of no known kind", 5: "complex", 6: "complex"}
+MEANINGS = {0: "white is 0", 1: "black is 0", 2: "RGB", 3: "a palette", 5: "CMYK", 6: "YCbCr", 8: "CIELAB"}
+BITS, COMPRESSION, PHOTOMETRIC, SAMPLE_FORMAT = 258, 259, 262, 339  # TIFF's tags
 TURNS = {
     2: (False, [-1]),
     3: (False, [-2, -1]),
@@ -81,8 +84,8 @@ def _opened(path: str) -> Iterator[tuple[IO[bytes], Any]]:
     with open(path, "rb") as file:
         try:
             picture = Image.open(file, formats=_formats())
-        except UnidentifiedImageError as error:
-            raise ValueError(_why_unknown(file)) from error
+        except (UnidentifiedImageError, LookupError, TypeError, AttributeError) as error:
+            raise ValueError(_what_it_is(file)) from error
         width, height = picture.size
         if width * height > MOST_PIXELS:
             raise ValueError(f"{width} x {height} px are more than {MOST_PIXELS:,} in all")
@@ -91,37 +94,44 @@ def _opened(path: str) -> Iterator[tuple[IO[bytes], Any]]:
         yield file, picture
 
 
-def _why_unknown(file: IO[bytes]) -> str:
-    """Say of a file that Pillow knows not how to read whether its kind is known, and of a TIFF what is in it."""
+def _what_it_is(file: IO[bytes]) -> str:
+    """Say of a file that Pillow cannot open what it is, as far as its first bytes tell."""
     from PIL import Image
 
     file.seek(0)
-    if not (first := file.read(16)):
+    start = file.read(16)
+    if not start:
         return "it is empty"
-    for kind in _formats():
-        accept = Image.OPEN[kind][1]
-        if accept and accept(first) and not isinstance(accept(first), str):  # a text says what is not installed
-            what = _in_tiff(file) if kind == "TIFF" else ""
-            return f"it begins as {kind} does{what}, and is damaged or of a variant that cannot be read"
-    return "it begins as none of the kinds of pictures does that can be read"
+    accepts = {name: Image.OPEN[name][1] for name in TELLING if name in Image.OPEN}
+    kind = next((name for name, accept in accepts.items() if accept and accept(start)), None)
+    if kind == "TIFF":
+        return _which_tiff(file)
+    if kind:
+        return f"it begins as {kind} does, and is damaged or of a kind that cannot be read here"
+    if start[4:8] == b"ftyp" and start[8:12] in HEIC:
+        return "it is HEIC, which cannot be read here; save it as JPEG or PNG"
+    return "it begins as no kind of picture does that can be read here"
 
 
-def _in_tiff(file: IO[bytes]) -> str:
-    """Say how a TIFF that Pillow cannot read stores its samples, as far as its tags say."""
-    from PIL import TiffImagePlugin
+def _which_tiff(file: IO[bytes]) -> str:
+    """Name the kind of a TIFF that Pillow cannot open."""
+    from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
+    file.seek(0)
+    head = file.read(8)
     try:
-        file.seek(0)
-        head = file.read(8)
-        tags = TiffImagePlugin.ImageFileDirectory_v2(head + (file.read(8) if head[2] == 43 else b""))
+        tags = ImageFileDirectory_v2(head + file.read(8) if 43 in head[2:4] else head)
         file.seek(tags.next)
         tags.load(file)
-        bits, formats = max(tags[BITS]), set(tags.get(SAMPLE_FORMAT, (1,)))
-        white = ", white is 0" if tags.get(PHOTOMETRIC) == 0 else ""
-        kinds = " and ".join(SAMPLE_FORMATS.get(one, f"of format {one}") for one in sorted(formats))
-        return f", has {bits}-bit samples ({kinds}{white})"
-    except Exception:  # what is damaged leads a reader anywhere
-        return ""
+        bits, formats = tags.get(BITS, (1,)), set(tags.get(SAMPLE_FORMAT, (1,)))
+        samples = ", ".join(SAMPLES.get(one, f"sample format {one}") for one in sorted(formats))
+        meaning, packed = tags[PHOTOMETRIC], tags.get(COMPRESSION, 1)
+    except Exception:  # bytes that are no directory lead its reader anywhere
+        return "it begins as TIFF does, and is damaged"
+    return (
+        f"it is a TIFF of a kind that cannot be read here: {'+'.join(map(str, bits))} bits, {samples}, "
+        f"{MEANINGS.get(meaning, f'photometric {meaning}')}, compression {packed}; save it with 8 bits, or as PNG"
+    )
 
 
 def _content(file: IO[bytes]) -> Tensor:
@@ -141,8 +151,8 @@ def _by_pillow(picture: Any, background: str) -> Tensor:
     import numpy as np
     from PIL import Image
 
-    if 2 in getattr(picture, "tag_v2", {}).get(SAMPLE_FORMAT, ()):  # which Pillow minds in more than 8 bits alone
-        raise ValueError("its samples have a sign; 8, 12 and 16 bits without a sign can be read")
+    if 2 in getattr(picture, "tag_v2", {}).get(SAMPLE_FORMAT, ()):  # of 8 bits, Pillow would drop the sign
+        raise ValueError("its samples have a sign; those without one can be read")
     picture.load()
     orientation = _orientation(picture)  # 1 after loading for TIFF, which Pillow turns
     if picture.mode == "F" or picture.mode.startswith("I"):
@@ -166,7 +176,7 @@ def _in_8_bits(picture: Any) -> Any:
         if not (values.min() >= 0 and values.max() <= 1):
             raise ValueError(f"its floats run from {values.min():g} to {values.max():g}; 0 to 1 can be read")
     elif tags and picture.mode == "I":
-        raise ValueError("its grey has 32 bits; 8, 12 and 16 bits without a sign can be read")
+        raise ValueError("its grey has 32 bits; 8, 12 and 16 bits can be read")
     else:
         most = 2.0 ** tags.get(BITS, (16,))[0] - 1  # of all others Pillow makes 16 bits
     scaled = np.rint(values * (255 / most))

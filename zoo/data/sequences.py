@@ -13,7 +13,7 @@ from torch import Tensor
 from zoo.data.module import ResidentData, Split
 from zoo.data.pairs import Pairs, Symbols, Unit, cmudict, reversed_letters, split_text, tab_separated
 from zoo.data.sequence_loader import SequenceLoader, Sequences
-from zoo.errors import BadInput, counted
+from zoo.errors import BadInput
 from zoo.ranges import Count, Range
 
 PAD, START, END = SPECIALS = range(3)
@@ -34,7 +34,6 @@ class SequenceFacts:
     example: list[int]
     split_hash: str
     num_samples: dict[str, int]
-    test_hash: str | None = None  # of the test pairs alone
 
 
 class SequenceData(ResidentData):
@@ -90,13 +89,16 @@ class SequenceData(ResidentData):
                 max_length=self.max_length,
                 example=lengths,
                 split_hash=hash_of(self.pairs),
-                test_hash=hash_of({"test": self.pairs["test"]}),
                 num_samples={name: len(part) for name, part in self.splits.items()},
             )
             if self.batch_size > len(self.splits["train"]):
                 num = len(self.splits["train"])
-                raise BadInput(f"data.batch_size={self.batch_size} is larger than the {counted(num, 'training pair')}")
+                raise BadInput(f"data.batch_size={self.batch_size} is larger than the {num} training pairs")
         return self.facts
+
+    def test_hash(self) -> str:
+        self.load()
+        return hash_of({"test": self.pairs["test"]})
 
     def _check(self, pairs: Pairs) -> None:
         for name, part in self.pairs.items():

@@ -7,8 +7,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zoo.errors import counted
-
 
 def stratified_split(labels: Tensor, sizes: Sequence[int], seed: int) -> list[Tensor]:
     """Draw disjoint index sets of the given sizes and, last, the rest; each holds the classes in the set's proportions.
@@ -17,9 +15,7 @@ def stratified_split(labels: Tensor, sizes: Sequence[int], seed: int) -> list[Te
     remainders are rounded up. Raises ValueError where the sizes take all of the N samples or more.
     """
     if sum(sizes) >= len(labels) or min(sizes, default=0) < 0:
-        raise ValueError(
-            f"parts of {list(sizes)} cannot be cut from {counted(len(labels), 'sample')} and leave some to train on"
-        )
+        raise ValueError(f"parts of {list(sizes)} cannot be cut from {len(labels)} samples and leave some to train on")
     generator = np.random.RandomState(seed)
     classes = [generator.permutation(np.flatnonzero(labels.numpy() == c)) for c in range(int(labels.max()) + 1)]
     parts = []

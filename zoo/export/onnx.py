@@ -17,13 +17,26 @@ from zoo.export.alone import session_options
 from zoo.export.graphs import Part, trace
 from zoo.export.labels import labels, read_labels
 from zoo.export.onnx_bounds import check_graph
+from zoo.export.onnx_sizes import SAMPLES, Sizes
 from zoo.export.opened import Opened
 from zoo.files import replacing
+from zoo.memory import available_bytes
 
 if TYPE_CHECKING:
     import onnx
+    import onnxruntime
 
 MOST_BYTES = 2**31  # of a protocol buffer
+# What our graphs take and give, in ONNX Runtime's words.
+DTYPES = {
+    "tensor(float)": torch.float32,
+    "tensor(float16)": torch.float16,
+    "tensor(uint8)": torch.uint8,
+    "tensor(int32)": torch.int32,
+    "tensor(int64)": torch.int64,
+    "tensor(bool)": torch.bool,
+}
+LONGEST_REASON = 300
 
 
 def save_onnx(path: Path, part: Part, facts: Mapping[str, Any]) -> None:
@@ -88,27 +101,56 @@ def quiet() -> Iterator[None]:
 
 
 def open_onnx(path: Path) -> Opened:
-    """Open our .onnx file; BadInput for one that is cut short, changed or foreign."""
+    """Open our .onnx file; BadInput for one that is cut short, changed or foreign, also from what it computes with."""
     import onnxruntime
 
     content = path.read_bytes()
-    facts = read_labels(_checked(content, path), path)
-    options = session_options(torch.get_num_threads())
+    facts, sizes = _checked(content, path)
     try:
-        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(content, _options(), providers=["CPUExecutionProvider"])
     except Exception as error:  # of ONNX Runtime's own, which have no common parent
-        raise BadInput(f"{path} is not a graph that ONNX Runtime can compute ({reason(error)})") from error
+        raise BadInput(f"{path} is not a graph that ONNX Runtime can compute ({_short(error)})") from error
     takes, gives = session.get_inputs(), session.get_outputs()
+    checked: set[tuple[torch.Size, ...]] = set()
 
     def run(*inputs: Tensor) -> tuple[Tensor, ...]:
-        given = {one.name: tensor.numpy() for one, tensor in zip(takes, inputs, strict=True)}
-        return tuple(torch.from_numpy(array) for array in session.run(None, given))
+        shapes = tuple(tensor.shape for tensor in inputs)
+        try:
+            if shapes not in checked:
+                sizes.check(shapes)
+                checked.add(shapes)
+            given = {one.name: tensor.numpy() for one, tensor in zip(takes, inputs, strict=True)}
+            return tuple(torch.from_numpy(array) for array in session.run(None, given))
+        except Exception as error:  # of ONNX and ONNX Runtime, which have no common parent
+            told = ", ".join(str(list(shape)) for shape in shapes)
+            raise BadInput(f"{path} holds a graph that cannot be computed for {told[:80]}: {_short(error)}") from error
 
-    return Opened(path, facts, [one.shape for one in takes], [one.shape for one in gives], run)
+    odd = [one.type for one in (*takes, *gives) if one.type not in DTYPES]
+    if odd:
+        raise BadInput(f"{path} takes or gives {odd[0][:80]}, which no graph of a net does")
+    dtypes = [[DTYPES[one.type] for one in ends] for ends in (takes, gives)]
+    return Opened(path, facts, [one.shape for one in takes], [one.shape for one in gives], run, *dtypes)
 
 
-def _checked(content: bytes, path: Path) -> dict[str, str]:
-    """Return the metadata of a graph; BadInput before ONNX Runtime sees a file that is not as we write them."""
+def _options() -> "onnxruntime.SessionOptions":
+    """Give what a stranger's graph is opened with, which takes no more memory than there is, and logs nothing."""
+    import onnxruntime
+
+    arena = onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR
+    place = onnxruntime.OrtMemoryInfo("Cpu", arena, 0, onnxruntime.OrtMemType.DEFAULT)
+    onnxruntime.create_and_register_allocator(place, onnxruntime.OrtArenaCfg({"max_mem": available_bytes()}))
+    options = session_options(torch.get_num_threads())
+    options.add_session_config_entry("session.use_env_allocators", "1")
+    options.log_severity_level = 4  # what is fatal; of errors it tells by exceptions, too
+    return options
+
+
+def _short(error: Exception) -> str:
+    return reason(error)[:LONGEST_REASON]
+
+
+def _checked(content: bytes, path: Path) -> tuple[dict[str, Any], Sizes]:
+    """Return a graph's facts and sizes; BadInput before ONNX Runtime sees one that is not as we write them."""
     import onnx
     from google.protobuf.message import DecodeError
 
@@ -117,13 +159,14 @@ def _checked(content: bytes, path: Path) -> dict[str, str]:
     except DecodeError as error:
         raise BadInput(f"{path} is cut short or is not an .onnx file ({reason(error)}); export it again") from error
     texts = {entry.key: entry.value for entry in model.metadata_props}
-    if "zoo" not in texts:
-        return texts  # which says that it is somebody else's
     end = len(content) - len(_seal(b""))
-    if content[end:] != _seal(content[:end]):
+    if "zoo" in texts and content[end:] != _seal(content[:end]):
         raise BadInput(f"{path} was changed after it was written: its checksum does not match; copy or export it again")
+    facts = read_labels(texts, path)
     try:
-        check_graph(model)
-    except (ValueError, onnx.shape_inference.InferenceError, RuntimeError, TypeError) as error:
-        raise BadInput(f"{path} is not an .onnx file that scripts/export.py wrote: {reason(error)}") from error
-    return texts
+        check_graph(model, len(content))
+        sizes = Sizes(model)
+        sizes.check([[size.dim_value or SAMPLES for size in one.type.tensor_type.shape.dim] for one in sizes.inputs])
+    except Exception as error:  # of ONNX's, which have no common parent
+        raise BadInput(f"{path} is not an .onnx file that scripts/export.py wrote: {_short(error)}") from error
+    return facts, sizes

@@ -2,9 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
-
-from zoo.measure.bounds import MAX_NUMBERS, MAX_NUMBERS_IN_ALL, MAX_RESULTS
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import onnx
@@ -23,36 +21,45 @@ OPERATORS = frozenset(
         "Where",
     ]
 )
-# What sizes are computed with; where its results are small, it is computed here.
-FOLDED = frozenset(
-    [
-        *("Add", "Cast", "Concat", "Constant", "ConstantOfShape", "Div", "Equal", "Expand", "Gather", "Identity"),
-        *("Max", "Min", "Mod", "Mul", "Not", "Range", "ReduceMax", "Reshape", "Size", "Slice", "Squeeze", "Sub"),
-        *("Unsqueeze", "Where"),
-    ]
-)
-NUM_AS_SHAPE = 1024  # of a tensor of so few numbers, the numbers themselves may be sizes of others
+MAX_ATTRIBUTE = 2**20  # of an operator's whole numbers; of some, which say where in a shape, also below 0
+MAY_BE_NEGATIVE = frozenset(["axis", "axes", "start", "end", "value_int", "value_ints"])
+MAX_NODES = 2**13  # ViTs of the zoo have 436, and in int8 some times as many
 
 
-def check_graph(model: "onnx.ModelProto") -> None:
-    """Raise ValueError for a graph that could read files or run other graphs, or whose results would be too large.
+def check_graph(model: "onnx.ModelProto", num_bytes: int) -> None:
+    """Raise ValueError for a graph, from a file of some size, that could read files, run other graphs or mislead.
 
-    Their sizes are inferred with 2 for each size that may vary; one that cannot be inferred is refused.
+    What its results take is told by zoo.export.onnx_sizes.
     """
     import onnx
 
     graph = model.graph
     if model.functions or model.training_info or graph.sparse_initializer:
         raise ValueError("its graph has functions, training or sparse tensors")
-    if len(graph.node) > MAX_RESULTS:
+    if not graph.input or not graph.output or not all(one.type.tensor_type.shape.dim for one in graph.input):
+        raise ValueError("its graph takes nothing, or no samples, or gives nothing")
+    if len(graph.node) > MAX_NODES:
         raise ValueError(f"its graph has {len(graph.node):,} operators")
     for node in graph.node:
         if node.domain not in ("", "ai.onnx") or node.op_type not in OPERATORS:
             raise ValueError(f"its graph asks for the operator '{node.domain[:80]}:{node.op_type[:80]}'")
+        if node.op_type == "Split" and any(
+            attribute.name == "num_outputs" and attribute.i != len(node.output) for attribute in node.attribute
+        ):  # which ends the process where ONNX infers sizes
+            raise ValueError("an operator of its graph splits into another number of results than it has")
+        for attribute in node.attribute:  # of which odd ones, such as GatherND's batch_dims, end the process
+            least = -MAX_ATTRIBUTE if attribute.name in MAY_BE_NEGATIVE else 0
+            if any(not least <= number <= MAX_ATTRIBUTE for number in (attribute.i, *attribute.ints)):
+                raise ValueError(f"an operator of its graph has {attribute.name[:80]} of a size that no net's has")
     for tensor in _tensors(graph):
         if tensor.data_location != onnx.TensorProto.DEFAULT or tensor.external_data:
             raise ValueError("its graph reads numbers from another file")
-    _check_sizes(model)
+        if min(tensor.dims, default=0) < 0 or math.prod(tensor.dims) > 2 * num_bytes:  # two numbers of int4 in a byte
+            raise ValueError(f"its tensor '{tensor.name[:80]}' is larger than the file")
+    names = [one.name for one in (*graph.input, *graph.initializer)]
+    names += [name for node in graph.node for name in node.output if name]
+    if len(set(names)) < len(names):
+        raise ValueError("its graph has two results of one name")
 
 
 def _tensors(graph: "onnx.GraphProto") -> Iterator["onnx.TensorProto"]:
@@ -65,84 +72,3 @@ def _tensors(graph: "onnx.GraphProto") -> Iterator["onnx.TensorProto"]:
             if attribute.HasField("t"):
                 yield attribute.t
             yield from attribute.tensors
-
-
-def _check_sizes(model: "onnx.ModelProto") -> None:
-    light = _without_weights(model)
-    while True:
-        sizes = _inferred(light)
-        total = 0
-        for name, shape in sizes.items():
-            total += math.prod(shape)
-            if math.prod(shape) > MAX_NUMBERS or total > MAX_NUMBERS_IN_ALL:
-                raise ValueError(f"its result '{name[:80]}' would be of shape {shape}, which no net's is")
-        if not _fold_shapes(light, sizes):
-            break
-    unknown = [name for node in light.graph.node for name in node.output if name and name not in sizes]
-    if unknown:
-        raise ValueError(f"the size of its result '{unknown[0][:80]}' cannot be told before it is computed")
-
-
-def _without_weights(model: "onnx.ModelProto") -> "onnx.ModelProto":
-    """Return a graph with 2 for each size that may vary, and without large tensors, which inference would copy."""
-    import onnx
-
-    light = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
-    light.graph.name = "sizes"
-    light.graph.node.extend(model.graph.node)
-    for one in model.graph.input:
-        light.graph.input.add().CopyFrom(one)
-        for size in light.graph.input[-1].type.tensor_type.shape.dim:
-            if not size.HasField("dim_value"):
-                size.dim_value = 2
-    for one in model.graph.output:  # without its shape: what a file says of that is not what it is
-        light.graph.output.append(onnx.helper.make_tensor_value_info(one.name, one.type.tensor_type.elem_type, None))
-    for tensor in model.graph.initializer:
-        if math.prod(tensor.dims) <= NUM_AS_SHAPE:
-            light.graph.initializer.add().CopyFrom(tensor)
-        else:
-            light.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
-    return light
-
-
-def _inferred(light: "onnx.ModelProto") -> dict[str, tuple[int, ...]]:
-    """Return the shapes that can be inferred, by name."""
-    import onnx
-
-    graph = onnx.shape_inference.infer_shapes(light, check_type=True, strict_mode=True, data_prop=True).graph
-    found = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
-    for one in [*graph.input, *graph.value_info, *graph.output]:
-        sizes = one.type.tensor_type.shape.dim
-        if one.type.tensor_type.HasField("shape") and all(size.HasField("dim_value") for size in sizes):
-            found[one.name] = tuple(size.dim_value for size in sizes)
-    return found
-
-
-def _fold_shapes(light: "onnx.ModelProto", sizes: dict[str, tuple[int, ...]]) -> bool:
-    """Compute the small tensors of a graph that follow from its shapes, in place; return whether there were any."""
-    import numpy as np
-    import onnx
-    from onnx.reference import ReferenceEvaluator
-
-    values = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in light.graph.initializer}
-    opset = {entry.domain: entry.version for entry in light.opset_import}
-    left, before = [], len(values)
-    for node in light.graph.node:
-        small = all(math.prod(sizes.get(name, (NUM_AS_SHAPE + 1,))) <= NUM_AS_SHAPE for name in node.output if name)
-        if node.op_type == "Shape" and node.input[0] in sizes:
-            ends = {attribute.name: attribute.i for attribute in node.attribute}
-            values[node.output[0]] = np.array(sizes[node.input[0]][ends.get("start") : ends.get("end")], np.int64)
-        elif small and node.op_type in FOLDED and all(name in values or not name for name in node.input):
-            given = {name: values[name] for name in node.input if name}
-            computed: Any = ReferenceEvaluator(node, opsets=opset).run(None, given)
-            values |= zip(node.output, computed, strict=True)
-        else:
-            left.append(node)
-            continue
-        for name in node.output:
-            light.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(values[name]), name))
-    kept = [node.SerializeToString() for node in left]
-    del light.graph.node[:]
-    for content in kept:
-        light.graph.node.add().ParseFromString(content)
-    return len(values) > before

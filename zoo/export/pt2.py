@@ -8,7 +8,7 @@ whose operators are those of nets, and its weights become tensors. torch.export 
 import io
 import math
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ import msgspec
 import torch
 from torch import Tensor
 
-from zoo.compress.program import rebuilt
+from zoo.compress.program import EXPORTED, INT8, PROBLEMS, rebuilt
 from zoo.errors import BadInput, reason
 from zoo.export.graphs import Part, trace
 from zoo.export.labels import labels, read_labels
@@ -113,17 +113,25 @@ def open_pt2(path: Path) -> Opened:
     try:
         module = msgspec.json.decode(records.get(MODEL, b""), type=Model).graph_module
         program, tensors = _program_of(module, _payloads(records))
-        takes, gives = _shapes(module)
-        example = _example(module, takes)
-    except (msgspec.DecodeError, ValueError, TypeError, LookupError, RuntimeError) as error:
+        takes, gives, dtypes = _ends(module)
+    except (msgspec.DecodeError, *PROBLEMS) as error:
         raise BadInput(f"{path} is not a .pt2 file that scripts/export.py wrote: {reason(error)}") from error
-    net = rebuilt(program, tensors, str(path), example)
+
+    def example(num: int) -> list[Tensor]:
+        """Return inputs on the meta device, with `num` for each size that may vary."""
+        sizes = [[num if size is None else size for size in shape] for shape in takes]
+        return [torch.empty(size, dtype=dtype, device="meta") for size, dtype in zip(sizes, dtypes, strict=True)]
+
+    net = rebuilt(program, tensors, str(path), example, (INT8, EXPORTED))
 
     def run(*inputs: Tensor) -> tuple[Tensor, ...]:
-        found = net(*inputs)
+        try:
+            found = net(*inputs)
+        except PROBLEMS as error:  # such as a place that it computes from its inputs, and that is not there
+            raise BadInput(f"{path} cannot be computed: {reason(error)}; export it again") from error
         return found if isinstance(found, tuple) else (found,)
 
-    return Opened(path, facts, takes, gives, run)
+    return Opened(path, facts, takes, gives, run, dtypes)
 
 
 def _records(path: Path) -> dict[str, bytes]:
@@ -137,7 +145,11 @@ def _records(path: Path) -> dict[str, bytes]:
             if sum(info.file_size for info in infos) > len(content):
                 raise ValueError("its records are larger than the file")
             root = infos[0].filename.partition("/")[0] + "/" if infos else ""
+            if not all(info.filename.startswith(root) for info in infos):
+                raise ValueError("its records are not all in one folder")
             records = {info.filename.removeprefix(root): archive.read(info) for info in infos}  # compares checksums
+            if len(records) < len(infos):
+                raise ValueError("two of its records have one name")
     except (zipfile.BadZipFile, ValueError, RuntimeError, EOFError, NotImplementedError, OSError) as error:
         what = "was changed after it was written" if "CRC" in str(error) else "is cut short or is not a .pt2 file"
         raise BadInput(f"{path} {what} ({reason(error)}); copy or export it again") from error
@@ -238,18 +250,10 @@ def _name_of(argument: Mapping[str, Any]) -> str:
     return content if isinstance(content, str) else content["name"]
 
 
-def _shapes(module: GraphModule) -> tuple[list[list[int | None]], list[list[int | None]]]:
-    """Return the shapes that a graph takes and gives, None for a size that may vary."""
-    takes = [spec["user_input"]["arg"] for spec in module.signature.input_specs if "user_input" in spec]
+def _ends(module: GraphModule) -> tuple[list[list[int | None]], list[list[int | None]], list[torch.dtype]]:
+    """Return the shapes that a graph takes and gives, None for a size that may vary, and the types of what it takes."""
+    takes = [_name_of(spec["user_input"]["arg"]) for spec in module.signature.input_specs if "user_input" in spec]
     values = module.graph.tensor_values
-    ends = [[_name_of(one) for one in several] for several in (takes, module.graph.outputs)]
+    ends = (takes, [_name_of(one) for one in module.graph.outputs])
     takes_shapes, gives_shapes = ([[one.get("as_int") for one in values[n].sizes] for n in names] for names in ends)
-    return takes_shapes, gives_shapes
-
-
-def _example(module: GraphModule, shapes: Sequence[Sequence[int | None]]) -> list[Tensor]:
-    """Return inputs of the shapes that a graph takes, on the meta device, with 2 for each size that may vary."""
-    names = [_name_of(spec["user_input"]["arg"]) for spec in module.signature.input_specs if "user_input" in spec]
-    dtypes = [DTYPES[module.graph.tensor_values[name].dtype] for name in names]
-    sizes = [[2 if size is None else size for size in shape] for shape in shapes]
-    return [torch.empty(size, dtype=dtype, device="meta") for size, dtype in zip(sizes, dtypes, strict=True)]
+    return takes_shapes, gives_shapes, [DTYPES[values[name].dtype] for name in takes]

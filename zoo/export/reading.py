@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -63,30 +64,47 @@ def pixels(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 def read_export(path: Path) -> Exported:
     """Read an exported file, of sequences both; BadInput for what is cut short, changed or foreign, or does not fit."""
     opened = SUFFIXES[path.suffix](path)
-    facts = opened.facts
-    part = facts["export"].get("part")
+    facts, part = opened.facts, opened.facts["export"].get("part")
+    if (part in PARTS) != ("classes" not in facts["data"]):
+        raise BadInput(f"{path} says that it is {_words(part)}, and tells of data of the other kind; export it again")
     if part not in PARTS:
-        size, channels = (facts["config"]["data"][name] for name in ("image_size", "in_channels"))
-        _check(opened, [channels, size, size], [len(facts["data"]["classes"])])
-        return Exported(path, facts, Classifier(opened.run, facts, facts["export"]["bake"]))
-    other = path.with_name(path.name.replace(part, PARTS[part == "encoder"]))
-    if not other.is_file():
-        raise BadInput(f"{path} is the {part} of a net that writes, and {other.name} is not beside it")
-    both = {part: opened, PARTS[part == "encoder"]: SUFFIXES[path.suffix](other)}
+        return Exported(path, facts, _classifier(opened))
+    name = path.name.replace(part, PARTS[part == "encoder"])
+    if name == path.name:
+        raise BadInput(f"{path} is the {part} of a net that writes, which its name must say; export both again")
+    if not path.with_name(name).is_file():
+        raise BadInput(f"{path} is the {part} of a net that writes, and {name} is not beside it")
+    both = {part: opened, PARTS[part == "encoder"]: SUFFIXES[path.suffix](path.with_name(name))}
+    for half, one in both.items():
+        if one.facts["export"].get("part") != half:
+            raise BadInput(f"{one.path} is not the {half} that its name says; export both again")
     told = [{**one.facts, "export": {**one.facts["export"], "part": None}} for one in both.values()]
     if told[0] != told[1]:
-        raise BadInput(f"{path} and {other.name} are of different nets; export both again")
-    _check(both["step"], [], [len(facts["data"]["target_symbols"])])
-    length = both["encoder"].takes[0][1]
-    net = Writer(both["encoder"].run, both["step"].run, length if isinstance(length, int) else None)
-    return Exported(path, facts, net)
+        raise BadInput(f"{path} and {name} are of different nets; export both again")
+    return Exported(path, facts, _writer(both["encoder"], both["step"]))
 
 
-def _check(opened: Opened, takes: list[int], gives: list[int]) -> None:
-    """Raise BadInput where a graph's first input and output, but for the batch, are not what its file tells of."""
-    found = opened.takes[0][1:], opened.gives[0][1:]
-    if found != (takes, gives):
-        raise BadInput(
-            f"{opened.path} holds another net than it says: it takes {found[0]} and gives {found[1]}, where its "
-            f"metadata tell of {takes} and {gives}; export it again"
-        )
+def _words(part: str | None) -> str:
+    return f"the {part} of a net that writes" if part in PARTS else "a net of images"
+
+
+def _classifier(opened: Opened) -> Classifier:
+    """Return the net of images of a file; BadInput where its graph is not of the images and classes it tells of."""
+    facts = opened.facts
+    size, channels = (facts["config"]["data"][name] for name in ("image_size", "in_channels"))
+    takes = torch.uint8 if facts["export"]["bake"] else torch.float32
+    logits = [None, len(facts["data"]["classes"])]
+    run = opened.checked([([None, channels, size, size], takes)], [(logits, torch.float32)])
+    return Classifier(run, facts, facts["export"]["bake"])
+
+
+def _writer(encoder: Opened, step: Opened) -> Writer:
+    """Return the net of two files; BadInput where their graphs are not of these symbols, or not of one state."""
+    facts = encoder.facts
+    is_fixed = any(isinstance(size, int) for shape in encoder.takes for size in shape[1:])
+    length = facts["data"]["max_length"] if is_fixed else None
+    state = [([None] * len(shape), dtype) for shape, dtype in zip_longest(encoder.gives, encoder.gives_dtypes)]
+    logits = [None, len(facts["data"]["target_symbols"])]
+    begin = encoder.checked([([None, length], torch.int64)], state)
+    following = step.checked([([None], torch.int64), *state], [(logits, torch.float32), *state])
+    return Writer(begin, following, length)

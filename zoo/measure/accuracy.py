@@ -2,6 +2,8 @@
 
 from torch import Tensor
 
+TOP = 5  # classes, among the likeliest of which the right one always is where there are no more
+
 
 def is_right(logits: Tensor, labels: Tensor) -> Tensor:
     """Return of each sample whether its label has the largest of its logits (N, C), of which none may be NaN: (N,)."""

@@ -1,6 +1,8 @@
 """Bounds on what a net from a file may take, found on the meta device, before it takes any memory."""
 
 import functools
+import math
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -8,18 +10,26 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
 
 MAX_NUMBERS = 2**26  # of one result for one sample; AlexNet to ViT stay below 2^25 at 224 px
 MAX_NUMBERS_IN_ALL = 2**32
+MAX_BYTES = 2**29  # of the results that are held at once for one sample
+MAX_FLOPS = 2**40  # for one sample; VGG-19 takes 2^35 at 224 px
 MAX_RESULTS = 200_000
 
 
 class Bounded(TorchDispatchMode):
-    """Raise ValueError where a computation makes a result that is too large, or too many results."""
+    """Raise ValueError where a computation on the meta device makes too much: in one result, at once, or in all.
 
-    def __init__(self) -> None:
+    The limits are those of one sample, times `num_samples`.
+    """
+
+    def __init__(self, num_samples: int = 1) -> None:
         super().__init__()
-        self.num_results = self.num_numbers = 0
+        self.num_samples = num_samples
+        self.num_results = self.num_numbers = self.num_bytes = self.num_flops = 0
+        self.alive: set[int] = set()  # storages of results
 
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -27,16 +37,39 @@ class Bounded(TorchDispatchMode):
         kwargs = dict(kwargs or {})
         if _takes_device(func):
             kwargs["device"] = "meta"
+        given = [one for one in tree_leaves((args, kwargs)) if isinstance(one, Tensor)]
         found = func(*args, **kwargs)
-        for one in tree_leaves(found):
+        known = self.alive.union(one.untyped_storage()._cdata for one in given)
+        for one in [*given, *tree_leaves(found)]:
             if isinstance(one, Tensor):
                 self.num_results += 1
                 self.num_numbers += one.numel()
-                if one.numel() > MAX_NUMBERS:
-                    raise ValueError(f"a result would have {one.numel():,} numbers, and at most {MAX_NUMBERS:,} may be")
-        if self.num_results > MAX_RESULTS or self.num_numbers > MAX_NUMBERS_IN_ALL:
-            raise ValueError("its results would have more numbers in all than any net's")
+                if one.untyped_storage()._cdata not in known:  # no view of what is there, such as a transposed weight
+                    self._check("a result has", one.numel(), MAX_NUMBERS, "numbers")
+                    self._hold(one.untyped_storage())
+        self.num_flops += _flops(func, args, kwargs, found)
+        self._check("its results take", self.num_bytes, MAX_BYTES, "bytes at once")
+        self._check("its operators read and give", self.num_numbers, MAX_NUMBERS_IN_ALL, "numbers")
+        self._check("it takes", self.num_flops, MAX_FLOPS, "operations on numbers")
+        if self.num_results > MAX_RESULTS:
+            raise ValueError(f"its operators read and give more than {MAX_RESULTS:,} tensors")
         return found
+
+    def _check(self, what: str, number: int, limit: int, unit: str) -> None:
+        if number > limit * self.num_samples:
+            num = number // self.num_samples
+            raise ValueError(f"{what} {num:,} {unit} for one sample, and at most {limit:,} are allowed")
+
+    def _hold(self, storage: torch.UntypedStorage) -> None:
+        """Count the bytes of a storage until it is freed."""
+        key, num_bytes = storage._cdata, storage.nbytes()
+        self.alive.add(key)
+        self.num_bytes += num_bytes
+        weakref.finalize(storage, self._free, key, num_bytes).atexit = False
+
+    def _free(self, key: int, num_bytes: int) -> None:
+        self.alive.discard(key)
+        self.num_bytes -= num_bytes
 
 
 @functools.cache
@@ -44,11 +77,24 @@ def _takes_device(func: Any) -> bool:
     return any(argument.name == "device" for argument in func._schema.arguments)
 
 
-def check_activations(net: nn.Module, example: Sequence[Tensor]) -> None:
-    """Call a net as if it were on the meta device; raise ValueError where what it computes would be too much.
+def _flops(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], found: Any) -> int:
+    """Return how many operations a matrix product, a convolution or a pooling takes; of others, its numbers tell."""
+    if func._overloadpacket in flop_registry:
+        return int(flop_registry[func._overloadpacket](*args, **kwargs, out_val=found))
+    name = func._schema.name
+    if name == "aten::_int_mm":
+        return 2 * args[0].numel() * args[1].shape[1]
+    if "_pool" in name and "adaptive" not in name:
+        return math.prod(args[1]) * tree_leaves(found)[0].numel()
+    return 0
 
-    `example` is what it is called with for one sample, on the meta device. The net itself is left as it is.
+
+def check_activations(net: nn.Module, example: Sequence[Tensor], num_samples: int = 1) -> Any:
+    """Call a net as if it were on the meta device, and return what it gives there.
+
+    `example` is what it is called with for `num_samples` samples, on the meta device. The net itself is left as it is.
+    Raises ValueError where what it computes would be too much.
     """
     tensors = {name: tensor.to("meta") for name, tensor in [*net.named_parameters(), *net.named_buffers()]}
-    with torch.no_grad(), Bounded():
-        torch.func.functional_call(net, tensors, tuple(example))
+    with torch.no_grad(), Bounded(num_samples):
+        return torch.func.functional_call(net, tensors, tuple(example))

@@ -4,7 +4,6 @@ Trials are told apart from the processes that train them: a process that a kill 
 goes on, and the study neither loses nor gains one.
 """
 
-import contextlib
 import functools
 import hashlib
 import json
@@ -32,9 +31,10 @@ from rich.table import Table
 
 from zoo import escape, ranks
 from zoo.errors import BadInput, ZooError, choices, reason
-from zoo.files import check_no_links, locked, open_file
+from zoo.files import check_no_links, locked
 from zoo.folder import config_of
 from zoo.records import CHECKSUM
+from zoo.search.database import check_database
 from zoo.search.space import OWN, distributions, draw, overrides
 from zoo.search.trials import OUTPUT, TrialRun
 
@@ -175,7 +175,7 @@ def _study(
     """Open or make the study in a database, all of which is read and checked."""
     mode, is_new = cfg.callbacks.product.mode, not file.exists()
     if not is_new:
-        _check_database(file)
+        check_database(file)
     study = optuna.create_study(
         storage=_storage(file),
         study_name=str(cfg.name),
@@ -210,15 +210,6 @@ def _close(study: optuna.Study) -> None:
     backend.engine.dispose()
 
 
-def _check_database(file: Path) -> None:
-    """Raise ValueError or DatabaseError unless SQLite finds a file whole."""
-    os.close(open_file(file))
-    with contextlib.closing(sqlite3.connect(file)) as database:
-        found = [row[0] for row in database.execute("PRAGMA integrity_check(1)")]
-    if found != ["ok"]:
-        raise ValueError(str(found[:1]))
-
-
 def _check_trial(trial: FrozenTrial, number: int, space: Mapping[str, BaseDistribution]) -> None:
     """Raise ValueError unless a trial is one that this search has drawn, with the figures that it was given."""
     if trial.number != number or any(space.get(key) != kind for key, kind in trial.distributions.items()):
@@ -228,6 +219,8 @@ def _check_trial(trial: FrozenTrial, number: int, space: Mapping[str, BaseDistri
     figures = [*trial.intermediate_values.values(), *(trial.values or [])]
     if not all(map(math.isfinite, figures)) or (trial.state == TrialState.COMPLETE and len(trial.values or []) != 1):
         raise ValueError(f"trial {number} has no figures")
+    if type(trial.user_attrs.get("judged", 0)) is not int:
+        raise ValueError(f"trial {number} was judged after no epoch")
     if trial.state.is_finished() and trial.user_attrs.get(CHECKSUM, "") not in ("", _checksum(trial, trial.state)):
         raise ValueError(f"the checksum of trial {number} does not match")
 

@@ -17,11 +17,11 @@ Batch = tuple[Tensor, Tensor]
 
 
 class ImageClassification(Task):
-    """Train a net on (images, labels), and measure loss, top-1 and, of more than five classes, top-5 accuracy.
+    """Train a net on (images, labels), and measure loss, top-1 and top-5 accuracy.
 
-    Logged as `val/` and `test/` `loss`, `accuracy` and `top5`; the loss of validation and test is plain cross-entropy,
-    whatever is trained with. Where a net gives (logits, auxiliary logits) in train mode, each auxiliary loss is added
-    `aux_weight` times (Szegedy et al., 2014, section 5). All other arguments are Task's.
+    Logged as `val/` and `test/` `loss`, `accuracy` and, of more than five classes, `top5`; the loss of validation and
+    test is plain cross-entropy, whatever is trained with. Where a net gives (logits, auxiliary logits) in train mode,
+    each auxiliary loss is added `aux_weight` times (Szegedy et al., 2014, section 5). All other arguments are Task's.
     """
 
     kind = "images"

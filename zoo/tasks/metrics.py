@@ -6,19 +6,19 @@ import torch
 from torch import Tensor, nn
 
 from zoo import ranks
-from zoo.measure.accuracy import has_nan
+from zoo.measure.accuracy import TOP, has_nan
 
 
 class ClassificationMeter(nn.Module):
     """Sum loss, top-1 and top-5 hits over batches without leaving the device; a module, to move with its task.
 
-    `num_samples` and `num_nan`, those with NaN among their logits, which are never hits, are of the last `compute`. Of
-    five classes and fewer there is no top-5 accuracy, which would be 1 whatever the net says.
+    There is no `top5` where logits are of five classes or fewer.
+    `num_samples` and `num_nan`, those with NaN among their logits, which are never hits, are of the last `compute`.
     """
 
     sums: Tensor
     num_samples = num_nan = 0
-    num_classes: int | None = None  # known from the first batch on, if nobody has said it before
+    has_top5 = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,9 +35,9 @@ class ClassificationMeter(nn.Module):
     @torch.no_grad()
     def update(self, logits: Tensor, labels: Tensor, losses: Tensor) -> None:
         """Add a batch: logits (N, C), labels (N,), and the loss of each sample (N,)."""
-        self.num_classes = logits.shape[1]
+        self.has_top5 = logits.shape[1] > TOP
         lost = has_nan(logits)
-        top = (logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]) & ~lost[:, None]
+        top = (logits.topk(min(TOP, logits.shape[1]), dim=1).indices == labels[:, None]) & ~lost[:, None]
         num = top.new_tensor(len(labels), dtype=torch.long)
         batch = torch.stack([losses.sum(), top[:, 0].sum(), top.sum(), lost.sum(), num])
         self.sums += batch.to(self.sums)
@@ -47,5 +47,5 @@ class ClassificationMeter(nn.Module):
         loss, top1, top5, lost, count = ranks.total(self.sums).clone()
         self.sums.zero_()
         self.num_samples, self.num_nan = int(count), int(lost)
-        means = {"loss": loss / count, "accuracy": top1 / count}
-        return means if self.num_classes and self.num_classes <= 5 else {**means, "top5": top5 / count}
+        means = {"loss": loss / count, "accuracy": top1 / count, "top5": top5 / count}
+        return means if self.has_top5 else {name: mean for name, mean in means.items() if name != "top5"}
