@@ -52,14 +52,28 @@ def save_product(path: Path, state: Mapping[str, Tensor], facts: Mapping[str, An
         file.write(content)
 
 
+def file_of(path: str | Path) -> Path:
+    """Return the file that is named or, of a run folder or the only one in a folder, the product; BadInput for others.
+
+    A file need not be there.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return path
+    found = [path / PRODUCT] if (path / PRODUCT).is_file() else sorted(path.glob(f"*/{PRODUCT}"))
+    if not found:
+        raise BadInput(f"{path}: expected a file or a run folder, got a folder without a {PRODUCT}")
+    if len(found) > 1:
+        raise BadInput(f"{path}: expected a file or one run folder, got {len(found)}; the latest is {found[-1].parent}")
+    return found[0]
+
+
 def read_product(path: str | Path) -> Product:
     """Read a product or a packed file onto the CPU; BadInput for one that is absent, cut short, foreign or changed.
 
     Which of the two it is, its first bytes say. A run folder stands for the product in it.
     """
-    path = Path(path)
-    if path.is_dir():
-        path /= PRODUCT
+    path = file_of(path)
     if not path.is_file():
         raise BadInput(f"there is no file {path}; a run leaves its model.safetensors in runs/<name>/<stamp>/")
     if path.suffix in (".onnx", ".pt2"):

@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from zoo import report
-from zoo.checkpoint import PRODUCT, Product, read_product
+from zoo.checkpoint import PRODUCT, Product, file_of, read_product
 from zoo.compress.semi_structured import use_sparse_kernels
 from zoo.data.module import ResidentData, Split
 from zoo.data.sequences import SequenceData
@@ -20,12 +20,13 @@ from zoo.writing import transcribe
 
 
 def read(path: str) -> Product | Exported:
-    """Read a product or a packed file or, by the ending of its name, an exported one."""
-    if Path(path).suffix not in SUFFIXES:
-        return read_product(path)
-    if not Path(path).is_file():
-        raise BadInput(f"there is no file {path}; scripts/export.py leaves its files beside the checkpoint")
-    return read_export(Path(path))
+    """Read a product or a packed file or, by the ending of its name, an exported one; of a run folder the product."""
+    file = file_of(path)
+    if file.suffix not in SUFFIXES:
+        return read_product(file)
+    if not file.is_file():
+        raise BadInput(f"there is no file {file}; scripts/export.py leaves its files beside the checkpoint")
+    return read_export(file)
 
 
 def rebuild(source: Product | Exported, cfg: DictConfig) -> tuple[nn.Module, ResidentData]:

@@ -8,7 +8,6 @@ import math
 import platform
 from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import lightning
@@ -25,7 +24,7 @@ from zoo.callbacks.loggers import TensorBoard
 from zoo.callbacks.monitor import TrainingMonitor
 from zoo.callbacks.product import BestProduct
 from zoo.callbacks.resume import AtomicCheckpointIO, ResumeCheckpoint
-from zoo.checkpoint import PRODUCT, Product, load_weights, provenance, read_product
+from zoo.checkpoint import PRODUCT, Product, file_of, load_weights, provenance, read_product
 from zoo.compress.recipe import in_integers, replay
 from zoo.data.images import ImageFacts
 from zoo.data.module import SPLITS, ResidentData
@@ -118,7 +117,7 @@ def _teachers(run: Run) -> list[Product]:
         raise BadInput(
             f"task.teacher: expected the model.safetensors of a net trained on these data, got {written(named)}"
         )
-    files = [str(Path(file).resolve()) for one in patterns for file in sorted(glob.glob(one)) or [one]]
+    files = [str(file_of(file).resolve()) for one in patterns for file in sorted(glob.glob(one)) or [one]]
     run.cfg.task.teacher = files  # so that the run can be resumed from anywhere, with the same ones
     return [read_product(file) for file in files]
 
@@ -403,7 +402,17 @@ def measure_product(run: Run, trainer: lightning.Trainer, task: Task, data: Resi
     result["bytes"] = {f.name: f.stat().st_size for f in sorted(run.folder.glob("[!.]*")) if f.is_file()}
     if ranks.rank() == 0:
         write_result(run.folder / "result.json", result)
+        _tell_stale(run, product)
     return result
+
+
+def _tell_stale(run: Run, product: Product) -> None:
+    """Say which evaluations are of a product that this run, which went on, has replaced."""
+    replaced = product.path.stat().st_mtime_ns
+    older = [file for file in sorted(run.folder.glob("evaluation*.json")) if file.lstat().st_mtime_ns < replaced]
+    if run.resumed and older:
+        names = ", ".join(file.name for file in older)
+        log.warning("%s: of the product that was here before, as the checksum in it says; evaluate anew.", names)
 
 
 @contextlib.contextmanager
