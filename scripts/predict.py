@@ -1,7 +1,9 @@
 """Ask a trained net: `python scripts/predict.py FILE picture.jpg folder/ '*.png'`, or one that writes, `FILE "a text"`.
 
-FILE is a model.safetensors, a packed or an exported file; `checkpoint=FILE` says the same.
+FILE is a model.safetensors, a run folder, a packed or an exported file; `checkpoint=FILE` says the same.
 """
+
+import os
 
 from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import DictConfig
@@ -12,8 +14,10 @@ ENDINGS = (".safetensors", ".zoo", ".onnx", ".pt2")
 
 
 def _reworded(arguments: list[str]) -> list[str]:
-    """Take the first word for the checkpoint, where it is such a file, and all others for inputs."""
-    if arguments and arguments[0].endswith(ENDINGS) and "=" not in arguments[0]:
+    """Take the first word for the checkpoint, unless that is given, where it is such a file or a folder."""
+    is_given = any(argument.startswith("checkpoint=") for argument in arguments)
+    first = arguments[0] if arguments and not is_given else ""
+    if (first.endswith(ENDINGS) and "=" not in first) or os.path.isdir(first):
         arguments = [f"checkpoint={QuotedString(arguments[0], Quote.single).with_quotes()}", *arguments[1:]]
     return words_as("inputs")(arguments)
 

@@ -303,9 +303,6 @@ def test_it_is_exported_evaluated_and_begun_from_as_a_product_is(command, toy, t
     assert figures[0] == figures[1]
     done = command("train", *toy, f"init_from={folder / 'model.zoo'}", "trainer.max_epochs=1")
     assert done.code == 0, done.err
-    done = command("train", f"resume={folder}", "trainer.max_epochs=6")
-    assert done.code == 0, done.err
-    assert "evaluation.json, evaluation_model.zoo.json: of the product before" in (folder / "log.txt").read_text()
 
 
 def test_an_unknown_format_is_refused(command):

@@ -33,7 +33,7 @@ def rows(out):
 
 
 def test_an_image_file_gets_the_classes_that_its_pixels_have(command, teacher, pictures):
-    outcome = command("scripts/predict", f"checkpoint={teacher}", "0.png", "1.png", "2.png", "top=3")
+    outcome = command("scripts/predict", str(teacher.parent), "0.png", "1.png", "2.png", "top=3")
     assert outcome.code == 0, outcome.err
     product = read_product(teacher)
     facts = product.facts["data"]

@@ -5,6 +5,7 @@ import csv
 import itertools
 import json
 import math
+import os
 import resource
 import shutil
 import signal
@@ -261,8 +262,12 @@ def test_a_finished_run_can_be_trained_further_in_the_same_folder_and_its_rate_m
     """After 30 steps both milestones were behind, and of 50 steps only the first one, at half, is."""
     command("train", *toy, "schedule=step")
     first = csv_rows(only_run())
+    for name, seconds in (("evaluation.json", 0), ("evaluation_model.zoo.json", 1), ("evaluation_val.json", 2**32)):
+        (only_run() / name).write_text("{}")
+        os.utime(only_run() / name, (seconds, seconds))
     outcome = command("train", f"resume={only_run()}", "trainer.max_epochs=5")
     assert outcome.code == 0, outcome.err
+    assert "\nevaluation.json, evaluation_model.zoo.json: of the product before this one" in outcome.err
     assert "learning rate jumps from 3e-05 to 0.0003: the schedule is of 50 steps now" in outcome.err
     second = csv_rows(only_run())
     kept = [row for row in second if int(row["step"]) < 30]
@@ -270,6 +275,27 @@ def test_a_finished_run_can_be_trained_further_in_the_same_folder_and_its_rate_m
     assert max(int(r["step"]) for r in second if r["train/loss"]) == 49
     assert json.loads((only_run() / "result.json").read_text())["epochs"] == 5
     assert yaml.safe_load((only_run() / "config.yaml").read_text())["trainer"]["max_epochs"] == 5
+
+
+def test_a_run_folder_or_the_only_one_in_a_folder_stands_for_its_product(command, toy_smoke, tmp_path):
+    assert command("train", *toy_smoke).code == 0
+    (one,) = tmp_path.glob("runs/toy/*")
+    wanted = read_product(one / "model.safetensors").weights
+    for place in (one, one.parent):
+        assert all(torch.equal(weight, wanted[name]) for name, weight in read_product(place).weights.items())
+    outcome = command("train", f"init_from={one.parent}", "trainer=smoke", "name=two")  # with its net and its data
+    assert outcome.code == 0, outcome.err
+    (two,) = tmp_path.glob("runs/two/*")
+    assert yaml.safe_load((two / "config.yaml").read_text())["init_from"] == str(one / "model.safetensors")
+    facts = [json.loads((folder / "result.json").read_text()) for folder in (one, two)]
+    assert facts[0]["split_hash"] == facts[1]["split_hash"]
+    shutil.copytree(one, one.parent / "later")
+    assert f"one run folder, got 2; the latest is {one.parent / 'later'}" in sentence_of_evaluate(command, one.parent)
+    assert "a folder without a model.safetensors" in sentence_of_evaluate(command, tmp_path / "data")
+
+
+def sentence_of_evaluate(command, place) -> str:
+    return command("evaluate", f"checkpoint={place}").sentence
 
 
 def test_a_folder_with_one_run_in_it_is_resumed_and_with_two_is_not(tmp_path):

@@ -58,10 +58,10 @@ def file_of(path: str | Path) -> Path:
     if not path.is_dir():
         return path
     found = [path / PRODUCT] if (path / PRODUCT).is_file() else sorted(path.glob(f"*/{PRODUCT}"))
-    if len(found) > 1:
-        raise BadInput(f"{path}: expected a file or one run folder, got {len(found)} runs; the latest is {found[-1]}")
     if not found:
-        raise BadInput(f"{path}: expected a file, or a run folder with a {PRODUCT}, got a folder without one")
+        raise BadInput(f"{path}: expected a file or a run folder, got a folder without a {PRODUCT}")
+    if len(found) > 1:
+        raise BadInput(f"{path}: expected a file or one run folder, got {len(found)}; the latest is {found[-1].parent}")
     return found[0]
 
 

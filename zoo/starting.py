@@ -25,6 +25,12 @@ def with_those_of_file(arguments: list[str]) -> list[str]:
     file = given.get("init_from", "").strip("'\"")
     if "resume" in given or not file or not Path(file).exists():
         return arguments
+    if Path(file).is_dir():  # of a run, of which the config is to name the file
+        from zoo.checkpoint import file_of
+
+        file = str(file_of(file))
+        others = [a for a in arguments if a.partition("=")[0].lstrip("+~") != "init_from"]
+        arguments = [*others, f"init_from={_word(file)}"]
     experiment = CONFIGS / "experiment" / f"{given.get('experiment', '')}.yaml"
     said = given.keys() | (chosen_by(experiment).keys() if experiment.is_file() else set())
     groups = [group for group in GROUPS if group not in said]

@@ -124,16 +124,21 @@ def test_a_run_without_the_same_test_images_gets_a_dash_and_the_reason(tmp_path)
 
 
 def test_runs_of_other_test_samples_are_ranked_apart(tmp_path):
-    for seed, test_hash in enumerate(("one", "one", "two", None)):
-        result = {"test_hash": test_hash} if test_hash else {}
-        write_run(tmp_path, f"run{seed}", seed, drawn(seed, 0.8), result=result)
+    """Results of earlier versions have the hash of the whole split only, which may be that of a later run, too."""
+    of_folds = [(f"fold{i}", None) for i in range(2)]
+    hashes = (("all", "one"), ("less", "one"), ("other", "two"), ("all", None), ("unseen", None), *of_folds)
+    for seed, (split_hash, test_hash) in enumerate(hashes):
+        result = {"split_hash": split_hash} | ({"test_hash": test_hash} if test_hash else {})
+        config = ["data.folds=2", f"data.fold={seed - 5}"] if "fold" in split_hash else []
+        write_run(tmp_path, f"run{seed}", seed, drawn(seed, 0.8), result=result, config=config)
     found = {
-        one.title: [run.result["seed"] for group in one.groups for run in group.runs] for one in compared(tmp_path)
+        one.title: {run.result["seed"] for group in one.groups for run in group.runs} for one in compared(tmp_path)
     }
     assert found == {
-        "mnist_5k, test set one": [0, 1],
-        "mnist_5k, test set two": [2],
-        "mnist_5k, unknown test set": [3],
+        "mnist_5k, test set one": {0, 1, 3},
+        "mnist_5k, test set two": {2},
+        "mnist_5k, unknown test set of split unseen": {4},
+        "mnist_5k, unknown test set of split fold0": {5, 6},
     }
     assert [one.title for one in runs.comparisons([runs.run_of(tmp_path / "run2" / "2026-01-01")])] == ["mnist_5k"]
 

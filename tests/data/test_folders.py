@@ -486,6 +486,14 @@ def test_a_resumed_run_refuses_other_data_before_anything_is_trained(command, pi
     assert {name: (only_run() / name).read_bytes() for name in before} == before
 
 
+def test_a_class_whose_only_picture_is_validated_on_is_told(pictures):
+    for file in list((pictures / "train/dog").iterdir())[1:]:
+        file.unlink()
+    with pytest.raises(BadInput, match=r"^data\.num_validation: expected .* picture of class 'dog' to be left"):
+        folders(pictures, num_validation=19, batch_size=1).load()
+    assert folders(pictures, num_validation=2, batch_size=1).load().num_samples["train"] == 19
+
+
 def test_classes_are_counted_where_nobody_says_how_many(pictures):
     assert folders(pictures, num_classes=None).load().classes == ["cat", "dog"]
 

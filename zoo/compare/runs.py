@@ -146,13 +146,26 @@ def comparisons(runs: Sequence[Finished]) -> list[Comparison]:
 
 
 def _by_test_set(runs: Sequence[Finished]) -> dict[str, list[Finished]]:
-    """Part runs by the hash of what they were tested on, and name the parts; results of earlier versions have none."""
-    parts: dict[str | None, list[Finished]] = defaultdict(list)
+    """Part runs by the hash of what they were tested on, and name the parts.
+
+    Results of earlier versions have only the hash of the whole split, which stands for the test set of a later run that
+    has both, or for one that may be of its own; all folds of the same data have the same.
+    """
+    known = {
+        run.result["split_hash"]: f"test set {run.result['test_hash']}" for run in runs if run.result.get("test_hash")
+    }
+    folds: dict[str, str] = {}
+    parts: dict[str, list[Finished]] = defaultdict(list)
     for run in runs:
-        parts[run.result.get("test_hash")].append(run)
+        split = run.result["split_hash"]
+        if run.settings.get("data.folds"):
+            of_data = {k: v for k, v in run.settings.items() if k.startswith("data.") and k not in REPEATS}
+            split = folds.setdefault(json.dumps(of_data, sort_keys=True), split)
+        own = run.result.get("test_hash")
+        parts[f"test set {own}" if own else known.get(split, f"unknown test set of split {split}")].append(run)
     if len(parts) == 1:
         return {"": list(runs)}
-    return {f", test set {key}" if key else ", unknown test set": part for key, part in parts.items()}
+    return {f", {name}": part for name, part in parts.items()}
 
 
 def grouped(runs: Sequence[Finished]) -> list[Group]:

@@ -26,6 +26,7 @@ from zoo.ranges import Between, Count
 
 TOLERANCE = 0.05  # of a target of MACs
 LEAST_ROUNDED = 16  # channels: what is narrower is pruned one by one
+INSTEAD = "compress=prune takes single weights of any net"
 NUM_SAMPLES = 512  # for Taylor's gradients
 CUT = (nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.LayerNorm, nn.PReLU)  # layers of torch's with weights
 Name = Literal["magnitude", "batch_norm", "taylor", "lamp"]
@@ -85,7 +86,7 @@ def _check(net: nn.Module, example: tuple[Tensor, ...]) -> None:
         raise BadInput("compress=prune_channels cannot part the pairs of model.activation=maxout; any other will do")
     for name, module in net.named_modules():
         if _is_foreign(module):
-            raise BadInput(f"compress=prune_channels cannot cut '{name}', a {module}")
+            raise BadInput(f"compress=prune_channels cannot cut '{name}', a {module}; {INSTEAD}")
 
 
 def _is_foreign(module: nn.Module) -> bool:
@@ -129,7 +130,8 @@ def _check_dependencies(
             off = float("inf")
     if off > 1e-6 * float(before.abs().max()):
         raise BadInput(
-            f"compress=prune_channels cannot follow the channels of {type(net).__name__} to all layers that read them"
+            f"compress=prune_channels cannot follow the channels of {type(net).__name__} to all layers that read them, "
+            f"as where they are shuffled; {INSTEAD}"
         )
 
 

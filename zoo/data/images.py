@@ -197,6 +197,11 @@ class ImageData(ResidentData):
 
         with ThreadPoolExecutor() as pool:
             for (_, name, members), able in zip(groups, pool.map(can_read, groups), strict=True):
+                if not len(members):
+                    raise BadInput(
+                        f"data.num_validation: expected at least one {name} to be left, got none; add pictures of it, "
+                        "validate and test on fewer, or leave the class out"
+                    )
                 if not able:
                     raise BadInput(
                         f"data.root: expected at least one {name} that can be read, got "
