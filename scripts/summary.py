@@ -139,16 +139,18 @@ def main(cfg: DictConfig) -> None:
     from zoo.measure.layers import measure_layers
     from zoo.models.fully_convolutional import to_fully_convolutional
     from zoo.nets import bare_net
-    from zoo.stored_config import stored_shape
+    from zoo.shapes import shape_of
 
     recipe = []
     if cfg.checkpoint:
         product = read_product(cfg.checkpoint)
-        stored_shape(product.facts["config"]["model"], product.weights, cfg.checkpoint)
-        cfg.model, cfg.data, recipe = (
-            *(product.facts["config"][key] for key in ("model", "data")),
-            product.facts["recipe"],
-        )
+        facts, recipe = product.facts, product.facts["recipe"]
+        shape_of(facts, product.weights, cfg.checkpoint)
+        settings = {key: facts["config"]["data"].get(key) for key in ("image_size", "in_channels")}
+        cfg.model = facts["config"]["model"]
+        cfg.data = {**settings, "num_classes": len(facts["data"]["classes"])} if "classes" in facts["data"] else {}
+    if "image_size" not in cfg.data:
+        raise BadInput("scripts/summary.py is for nets of images, and these data are sequences")
     side = cfg.data.image_size
     with torch.device("meta"):
         net = bare_net(cfg.model)
@@ -161,7 +163,7 @@ def main(cfg: DictConfig) -> None:
     chosen = f"{cfg.model._target_.rpartition('.')[2]} for {cfg.data.num_classes} classes"
     try:
         layers = measure_layers(net, (cfg.data.in_channels, side, side))
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         key = "slide_over" if cfg.slide_over else "data.image_size"
         raise BadInput(f"{key}={side} px is too small for this net") from error
     print_layers(layers, f"{chosen}, {cfg.data.in_channels} × {side} × {side}", cfg.all_layers)

@@ -29,7 +29,7 @@ ARROWS = {
     "folder": GROUND | {"build", "catalogue", "settings", "stored_config"},
     "launch": GROUND | {"folder"},
     "catalogue": GROUND,
-    "compress": GROUND | {"measure", "metadata", "models"},
+    "compress": GROUND | {"measure", "memory", "metadata", "models"},
     "metadata": GROUND,
     "facts": GROUND | {"metadata"},
     "ledger": GROUND,

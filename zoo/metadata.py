@@ -18,6 +18,8 @@ from zoo.errors import BadInput, reason
 FORMAT = 3  # 1 called the scaled tanh of 1998 tanh; 2 called ImageData by another name
 MAX_BYTES = 1 << 24  # of the JSON text
 MAX_DEPTH = 16
+MAX_PARTS = 400_000  # lists and mappings of the text; ResNet-152 in int8 has fewer than 20,000
+MAX_ENTRIES = 20_000  # of lists and mappings of a config, all together
 MAX_STEPS = 10_000  # of a program; ResNet-152 in int8 has fewer than 2,000
 MAX_NUMBER = 2**40  # of any number in a config; counts of weights and multiply-accumulates may be larger
 
@@ -185,6 +187,8 @@ def parse_metadata(text: str | bytes, source: Any) -> dict[str, Any]:
     """Parse and check the JSON that a file holds, and return it as plain data; BadInput, naming the `source`."""
     if len(text) > MAX_BYTES:
         raise BadInput(f"{source}: its metadata take {len(text):,} bytes, and at most {MAX_BYTES:,} are read")
+    if _num_parts(text) > MAX_PARTS:
+        raise BadInput(f"{source}: its metadata have more than {MAX_PARTS:,} lists and mappings")
     try:
         found = json.loads(text, parse_constant=lambda name: None)  # NaN, as earlier versions wrote it
         version = found.get("format") if isinstance(found, dict) else None
@@ -199,21 +203,34 @@ def parse_metadata(text: str | bytes, source: Any) -> dict[str, Any]:
         raise BadInput(f"{source} does not hold the metadata of a net of the zoo: {reason(error)}") from error
 
 
-def check_plain(value: Any, depth: int = MAX_DEPTH) -> None:
-    """Raise ValueError unless a value is plain data: texts without interpolations, finite numbers, not too deep."""
-    if depth == 0:
-        raise ValueError(f"config is nested deeper than {MAX_DEPTH} levels")
-    if isinstance(value, Mapping):
-        _check_length(value)
-        for key, part in value.items():
-            if not isinstance(key, str) or len(key) > 256 or "${" in key:
+def _num_parts(text: str | bytes) -> int:
+    return text.count(b"[") + text.count(b"{") if isinstance(text, bytes) else text.count("[") + text.count("{")
+
+
+def check_plain(config: Any) -> None:
+    """Raise ValueError unless a config is plain data: texts without interpolations, finite numbers, not too much."""
+    num_entries = 0
+    parts = [(config, MAX_DEPTH)]
+    while parts:
+        part, depth = parts.pop()
+        if depth == 0:
+            raise ValueError(f"config is nested deeper than {MAX_DEPTH} levels")
+        if isinstance(part, Mapping):
+            if not all(isinstance(key, str) and len(key) <= 256 and "${" not in key for key in part):
                 raise ValueError("a key of config is not a short text")
-            check_plain(part, depth - 1)
-    elif isinstance(value, list):
-        _check_length(value)
-        for part in value:
-            check_plain(part, depth - 1)
-    elif isinstance(value, str):
+            parts += [(one, depth - 1) for one in part.values()]
+            num_entries += len(part)
+        elif isinstance(part, list):
+            parts += [(one, depth - 1) for one in part]
+            num_entries += len(part)
+        else:
+            _check_leaf(part)
+        if num_entries > MAX_ENTRIES:
+            raise ValueError(f"config has more than {MAX_ENTRIES:,} entries")
+
+
+def _check_leaf(value: Any) -> None:
+    if isinstance(value, str):
         if len(value) > 65_536 or "${" in value:
             raise ValueError("a text of config is too long, or is an interpolation")
     elif isinstance(value, int | float):
@@ -221,8 +238,3 @@ def check_plain(value: Any, depth: int = MAX_DEPTH) -> None:
             raise ValueError(f"a number of config is not between -{MAX_NUMBER} and {MAX_NUMBER}")
     elif value is not None:
         raise ValueError(f"config holds {type(value).__name__}")
-
-
-def _check_length(several: Mapping[Any, Any] | list[Any]) -> None:
-    if len(several) > 100_000:
-        raise ValueError("a list or mapping of config has more than 100,000 entries")

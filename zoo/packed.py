@@ -32,15 +32,19 @@ HEADER_BYTES = len(MAGIC) + 1
 # values, a byte has some 4,000.
 MOST_SPARE, MOST_PER_BYTE = 1 << 24, 1 << 12
 MOST_ROWS = 1 << 20  # inputs of all layers, each of which is decoded by itself; VGG-19 has 63,000
+MOST_TENSORS = 20_000  # ResNet-152 has 932
 Half = bool | Literal["bfloat16"]
 
 
 class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The text at the beginning of a packed file: the shapes of its tensors by name, and its metadata."""
 
-    shapes: dict[
-        Annotated[str, msgspec.Meta(max_length=512)],
-        Annotated[list[Annotated[int, msgspec.Meta(ge=0, lt=2**40)]], msgspec.Meta(max_length=8)],
+    shapes: Annotated[
+        dict[
+            Annotated[str, msgspec.Meta(max_length=512)],
+            Annotated[list[Annotated[int, msgspec.Meta(ge=0, lt=2**40)]], msgspec.Meta(max_length=8)],
+        ],
+        msgspec.Meta(max_length=MOST_TENSORS),
     ]
     facts: msgspec.Raw
 

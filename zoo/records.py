@@ -36,6 +36,7 @@ SEAL = re.compile(r"# sha256: ([0-9a-f]{64})")
 DAMAGED_SEAL = re.compile(r"[0-9a-f]{32}")  # half of it is whole, whatever bit was flipped
 COLUMN = re.compile(r"sha256:([0-9a-f]{64})")
 
+PATH = "^[^\\x00\\ud800-\\udc7f\\udd00-\\udfff]*$"  # bytes of names that are not UTF-8 are between the last two
 Text = Annotated[str, Meta(max_length=65_536)]
 Name = Annotated[str, Meta(min_length=1, max_length=512)]
 Count = Annotated[int, Meta(ge=0, lt=2**62)]
@@ -83,7 +84,7 @@ class Cell(Record, frozen=True, kw_only=True):
 class Exports(Record, frozen=True, kw_only=True):
     """exports.json: what scripts/export.py made of a checkpoint."""
 
-    checkpoint: Text
+    checkpoint: Annotated[str, Meta(max_length=4096, pattern=PATH)]
     net: Name
     data: Name
     accuracy: Share

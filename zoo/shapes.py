@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from zoo.compress.program import tensors_of
 from zoo.compress.quantize import is_trained_in_int8, program_of
 from zoo.compress.recipe import replay
 from zoo.compress.weight_only import hold_integers
@@ -33,12 +34,14 @@ def check_promised(facts: Mapping[str, Any], shapes: Mapping[str, Sequence[int]]
 
     That is before there are any: those of a program in int8 are compared as it is built.
     """
-    if program_of(facts["recipe"]):
-        return
     try:
+        if program := program_of(facts["recipe"]):
+            if set(tensors_of(program)) != shapes.keys():
+                raise ValueError("they are not those that its program reads")
+            return
         promised = {name: torch.empty(tuple(shape), device="meta") for name, shape in shapes.items()}
     except (RuntimeError, ValueError, OverflowError) as error:
-        raise BadInput(f"{source} has no shapes of tensors: {reason(error)}") from error
+        raise BadInput(f"{source} has no tensors of a net: {reason(error)}") from error
     shape_of(facts, promised, source)
 
 

@@ -33,6 +33,7 @@ STARTS = ("init", "pretrained", "freeze")  # keys of `model` about how weights s
 MAX_SETTING = 2**20  # of the numbers that a net is built by
 MAX_SPARE_NUMBERS = 2**26  # that a net may hold beside, or before it was pruned to, what its file has
 MAX_PRUNED = 1024  # times as many weights as are left
+OPTIMIZERS = frozenset(name for name in torch.optim.__all__ if isinstance(vars(torch.optim)[name], type))
 DATA_ROOT = PurePath("data")  # as configs/train.yaml has it
 
 
@@ -164,7 +165,7 @@ def _check_part(place: str, node: Any, trusted: Sequence[str]) -> None:
 def _may_be(target: str, place: str) -> bool:
     """Tell whether the project's own configs call this in such a place, or whether it is an optimizer of torch."""
     if place == "optim" and target.startswith("torch.optim."):
-        return target.removeprefix("torch.optim.") in torch.optim.__all__
+        return target.removeprefix("torch.optim.") in OPTIMIZERS
     return target in targets().get(place_of(place), ())
 
 

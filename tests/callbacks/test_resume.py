@@ -198,8 +198,14 @@ def test_a_state_of_another_kind_is_refused_before_it_is_loaded(path, value):
 
 @pytest.mark.parametrize(
     ("path", "value"),
-    [(("optimizer_states", 0, "state", 0, "exp_avg"), torch.zeros(3)), (("random_states", 0, "torch"), torch.zeros(3))],
-    ids=["optimizer", "generator"],
+    [
+        (("optimizer_states", 0, "state", 0, "exp_avg"), torch.zeros(3)),
+        (("random_states", 0, "torch"), torch.zeros(3)),
+        (("ImageData",), [1]),
+        (("ImageData", "train_loader", "position"), "x"),
+        (("loops", "fit_loop", "epoch_loop.state_dict", "_batches_that_stepped"), "x"),
+    ],
+    ids=["optimizer", "generator", "data", "position", "loop"],
 )
 def test_a_run_that_cannot_go_on_from_its_state_says_so(command, tmp_path, path, value):
     """The first was written beside its memory by an optimizer that is one kernel, which ended the process."""

@@ -48,7 +48,8 @@ def check_whole(trainer: lightning.Trainer, checkpoint: Mapping[str, Any]) -> No
         for key, value in callback.state_dict().items():
             if key not in found or not _is_kept_as(value, found[key]):
                 raise ValueError(f"it lacks the {key} of {callback.state_key}")
-    if (data := type(own.datamodule).__qualname__) not in checkpoint:
+    data = type(own.datamodule).__qualname__
+    if not _is_state_of_data(checkpoint.get(data)):
         raise ValueError(f"it lacks the state of {data}")
     _check_same_keys(own.fit_loop.state_dict(), checkpoint["loops"].get("fit_loop", {}))
     weights = checkpoint["state_dict"]
@@ -56,6 +57,16 @@ def check_whole(trainer: lightning.Trainer, checkpoint: Mapping[str, Any]) -> No
         found = weights.get(name)
         if isinstance(found, Tensor) and found.is_floating_point() != tensor.is_floating_point():
             raise ValueError(f"'{name}' is of {found.dtype}")
+
+
+def _is_state_of_data(found: Any) -> bool:
+    """Tell whether this is what ResidentData.state_dict gives: facts, and the place in an epoch in whole numbers."""
+    if not isinstance(found, dict) or not isinstance(found.get("facts"), dict | None):
+        return False
+    place = found.get("train_loader")
+    if not isinstance(place, dict) or place.keys() != {"epoch", "position"}:
+        return False
+    return all(type(one) is int and 0 <= one < 2**62 for one in place.values())
 
 
 def _is_kept_as(own: Any, found: Any) -> bool:
@@ -68,9 +79,12 @@ def _is_kept_as(own: Any, found: Any) -> bool:
 def _check_same_keys(own: Mapping[str, Any], found: Any) -> None:
     """Raise ValueError unless the progress of loops is counted as this version of Lightning does."""
     for key, value in own.items():
-        if key.endswith("state_dict"):  # of data and of optimizers, which say themselves what they lack
-            continue
         there = found.get(key) if isinstance(found, dict) else None
+        if key.endswith("state_dict"):  # of data and of optimizers, which say themselves what they lack
+            both = value.keys() & there.keys() if isinstance(there, dict) else ()
+            if not isinstance(there, dict) or not all(_is_like(value[one], there[one]) for one in both):
+                raise ValueError(f"it lacks the {key} of a loop")
+            continue
         if isinstance(value, dict):
             _check_same_keys(value, there)
         elif type(value) is not type(there) or (isinstance(there, int) and not 0 <= there < 2**62):

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from zoo import memory
 from zoo.errors import BadInput, reason
 from zoo.measure.bounds import check_activations
 from zoo.metadata import MAX_STEPS
@@ -69,15 +70,34 @@ MEMORY_FORMATS = {
 
 
 class QuantizedNet(fx.GraphModule):
-    """Run a program in eval mode, whatever mode is asked for; it has no layers of its own to train or to hook into."""
+    """Run a program in eval mode, whatever mode is asked for; it has no layers of its own to train or to hook into.
+
+    With a `source`, the file that the program came from, what it computes is checked on the meta device for each new
+    shape of inputs, before it takes any memory. BadInput where it cannot be computed.
+    """
 
     head_names = ()
+    source: str | None = None  # which copies lose, as those that are compiled
+    shapes_seen: list[list[torch.Size]]
 
     def recompile(self) -> Any:
         """Take the code of the graph, but not fx's own way to call it, which prints the code where it fails."""
         code = super().recompile()
-        type(self).__call__ = nn.Module.__call__  # type: ignore[method-assign]
+        type(self).__call__ = QuantizedNet._checked_call  # type: ignore[method-assign]
         return code
+
+    def _checked_call(self, *inputs: Any) -> Any:
+        if self.source is None or torch.compiler.is_compiling() or inputs[0].is_meta:
+            return nn.Module.__call__(self, *inputs)
+        shapes = [one.shape for one in inputs]
+        try:
+            if shapes not in self.shapes_seen:
+                check_samples(self, [torch.empty_like(one, device="meta") for one in inputs])
+                self.shapes_seen.append(shapes)
+            return nn.Module.__call__(self, *inputs)
+        except PROBLEMS as error:
+            sizes = ", ".join(str(list(one)) for one in shapes)
+            raise BadInput(f"{self.source} cannot be computed for inputs of {sizes}: {reason(error)}") from error
 
 
 def written(graph: fx.GraphModule) -> tuple[list[list[Any]], dict[str, Tensor]]:
@@ -118,7 +138,7 @@ def written(graph: fx.GraphModule) -> tuple[list[list[Any]], dict[str, Tensor]]:
             keywords = {key: plain(value) for key, value in node.kwargs.items() if value is not None}
             places[node] = {"result": len(program)}
             program.append([_operation(node.target), *arguments, *([{"keywords": keywords}] if keywords else [])])
-    read = set(_tensors(program))
+    read = set(tensors_of(program))
     tensors = {name: _tensor(graph, path).detach() for path, name in names.items() if name in read}
     return program, tensors
 
@@ -144,10 +164,50 @@ def rebuilt(
         net = QuantizedNet(*_graph_of(program, tensors, tables), "QuantizedNet").eval()
         if example:
             for num_samples in (2, MANY):
-                check_activations(net, example(num_samples), num_samples)
+                check_samples(net, example(num_samples))
+            net.source, net.shapes_seen = source, []
     except PROBLEMS as error:
         raise BadInput(f"{source} does not hold a program of a net: {reason(error)}") from error
     return net
+
+
+def check_samples(net: nn.Module, inputs: Sequence[Tensor]) -> Any:
+    """Call a net on the meta device as `check_activations` does; ValueError unless all it gives is one per sample."""
+    num_samples = len(inputs[0])
+    found = check_activations(net, inputs, max(1, num_samples), memory.available_bytes())
+    for one in found if isinstance(found, tuple) else (found,):
+        if not isinstance(one, Tensor) or one.dim() == 0 or len(one) != num_samples:
+            raise ValueError(f"it does not give one result for each of {num_samples} samples")
+    return found
+
+
+def lstm(
+    inputs: Tensor,
+    states: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    has_biases: bool,
+    num_layers: int,
+    dropout: float,
+    train: bool,
+    bidirectional: bool,
+    batch_first: bool,
+) -> Any:
+    """Compute torch.ops.aten.lstm.input; ValueError for sizes that do not fit, beside which its kernel would read."""
+    both, rows = (2 if bidirectional else 1), [4 * states[0].shape[-1]]
+    wanted = [[num_layers * both, inputs.shape[0 if batch_first else 1], states[0].shape[-1]]] * 2
+    for layer in range(min(num_layers, len(weights))):
+        columns = inputs.shape[-1] if layer == 0 else both * states[0].shape[-1]
+        wanted += [[*rows, columns], [*rows, states[0].shape[-1]], *([rows, rows] if has_biases else [])] * both
+    several = [inputs, *states, *weights]
+    is_one_kind = len({one.dtype for one in several}) == 1 and inputs.is_floating_point()
+    if inputs.dim() != 3 or [list(one.shape) for one in several[1:]] != wanted or not is_one_kind:
+        raise ValueError("the states and weights of an LSTM do not fit its inputs")
+    return torch.ops.aten.lstm.input(
+        inputs, states, weights, has_biases, num_layers, dropout, train, bidirectional, batch_first
+    )
+
+
+OURS = {"aten.lstm.input": lstm}  # in the place of operators that do not check what they are given
 
 
 def _graph_of(
@@ -156,7 +216,7 @@ def _graph_of(
     """Return the tensors of a program under names of ours, and its graph; ValueError for what is not a program."""
     if len(program) > MAX_STEPS:
         raise ValueError(f"it has {len(program):,} steps, and at most {MAX_STEPS:,} may be")
-    if set(_tensors(program)) != tensors.keys():
+    if set(tensors_of(program)) != tensors.keys():
         raise ValueError("its tensors are not those that it reads")
     graph = fx.Graph()
     results: list[fx.Node] = []
@@ -261,7 +321,8 @@ def _operator_of(name: str, tables: Sequence[Mapping[str, Sequence[str]]]) -> tu
         return getattr(operator, rest), {"a": "Tensor", "b": "int"}  # of getitem
     packet, _, overload = rest.partition(".")
     function = getattr(getattr(getattr(torch.ops, room), packet), overload)
-    return function, {argument.name: str(argument.real_type) for argument in function._schema.arguments}
+    kinds = {argument.name: str(argument.real_type) for argument in function._schema.arguments}
+    return OURS.get(name, function), kinds
 
 
 def _held(tensor: Tensor) -> Tensor:
@@ -285,16 +346,16 @@ def _has_keywords(arguments: Sequence[Any]) -> bool:
     return bool(arguments) and isinstance(arguments[-1], Mapping) and "keywords" in arguments[-1]
 
 
-def _tensors(part: Any) -> Iterable[str]:
+def tensors_of(part: Any) -> Iterable[str]:
     """Name the tensors that a part of a program reads."""
     if isinstance(part, Mapping):
         if "tensor" in part:
             yield part["tensor"]
         else:
-            yield from _tensors(list(part.values()))
+            yield from tensors_of(list(part.values()))
     elif isinstance(part, list | tuple):
         for one in part:
-            yield from _tensors(one)
+            yield from tensors_of(one)
 
 
 def _tensor(graph: fx.GraphModule, path: str) -> Tensor:

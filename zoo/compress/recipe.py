@@ -79,7 +79,7 @@ def replay(net: nn.Module, recipe: Iterable[Step]) -> None:
         for name, new in step.get("layout", {}).items():
             try:
                 _reshape(net.get_submodule(name), new)
-            except (AttributeError, KeyError, TypeError, ValueError) as error:
+            except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
                 raise BadInput(
                     f"the recipe's step {step['pass']} does not fit this net at '{name}': {error}"
                 ) from error
@@ -90,6 +90,10 @@ def _reshape(module: nn.Module, new: Mapping[str, Any]) -> None:
     for key, size in new.get("sizes", {}).items():
         if key not in SIZES or not hasattr(module, key):
             raise ValueError(f"it has no '{key}'")
+        old_size = getattr(module, key)
+        is_like = type(size) is int if isinstance(old_size, int) else len(size) == len(old_size)
+        if not is_like:
+            raise ValueError(f"{key} cannot become {size}")
         setattr(module, key, tuple(size) if isinstance(size, list) else size)
     for key, shape in new.get("shapes", {}).items():
         old = tensors[key]

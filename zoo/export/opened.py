@@ -44,6 +44,12 @@ class Opened:
             )
 
         def run(*inputs: Tensor) -> tuple[Tensor, ...]:
+            first: list[End] = [(["any", *one.shape[1:]], one.dtype) for one in inputs]
+            if not _fit(first, [*zip_longest(map(_sizes, self.takes), self.takes_dtypes)]):
+                raise BadInput(
+                    f"{self.path} takes {_words(found[0])}, and is given {_words(first)}, as by another net's half; "
+                    "export both again"
+                )
             results = self.run(*inputs)
             free = [(["any", *one.shape[1:]], one.dtype) for one in results]
             if not _fit(free, gives) or any(len(one) != len(inputs[0]) for one in results):
@@ -60,6 +66,11 @@ class Opened:
 def _fit(found: Sequence[End], told: Sequence[End]) -> bool:
     """Return whether what a graph takes or gives is what is told of it; what is not told may be any."""
     return len(found) == len(told) and all(map(_fits, found, told))
+
+
+def _sizes(shape: Sequence[Any]) -> list[int | None]:
+    """Return a shape with None for what may vary."""
+    return [size if isinstance(size, int) else None for size in shape]
 
 
 def _fits(found: End, told: End) -> bool:

@@ -125,10 +125,7 @@ def open_pt2(path: Path) -> Opened:
     net = rebuilt(program, tensors, str(path), example, (INT8, EXPORTED))
 
     def run(*inputs: Tensor) -> tuple[Tensor, ...]:
-        try:
-            found = net(*inputs)
-        except PROBLEMS as error:  # such as a place that it computes from its inputs, and that is not there
-            raise BadInput(f"{path} cannot be computed: {reason(error)}; export it again") from error
+        found = net(*inputs)
         return found if isinstance(found, tuple) else (found,)
 
     return Opened(path, facts, takes, gives, run, dtypes)

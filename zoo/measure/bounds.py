@@ -22,12 +22,12 @@ MAX_RESULTS = 200_000
 class Bounded(TorchDispatchMode):
     """Raise ValueError where a computation on the meta device makes too much: in one result, at once, or in all.
 
-    The limits are those of one sample, times `num_samples`.
+    The limits are those of one sample, times `num_samples`, and never more than `available_bytes` at once.
     """
 
-    def __init__(self, num_samples: int = 1) -> None:
+    def __init__(self, num_samples: int = 1, available_bytes: float = math.inf) -> None:
         super().__init__()
-        self.num_samples = num_samples
+        self.num_samples, self.available_bytes = num_samples, available_bytes
         self.num_results = self.num_numbers = self.num_bytes = self.num_flops = 0
         self.alive: set[int] = set()  # storages of results
 
@@ -51,6 +51,8 @@ class Bounded(TorchDispatchMode):
         self._check("its results take", self.num_bytes, MAX_BYTES, "bytes at once")
         self._check("its operators read and give", self.num_numbers, MAX_NUMBERS_IN_ALL, "numbers")
         self._check("it takes", self.num_flops, MAX_FLOPS, "operations on numbers")
+        if self.num_bytes > self.available_bytes:
+            raise ValueError(f"its results take {self.num_bytes:,} bytes at once, more than this machine has left")
         if self.num_results > MAX_RESULTS:
             raise ValueError(f"its operators read and give more than {MAX_RESULTS:,} tensors")
         return found
@@ -89,12 +91,14 @@ def _flops(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], found: Any
     return 0
 
 
-def check_activations(net: nn.Module, example: Sequence[Tensor], num_samples: int = 1) -> Any:
+def check_activations(
+    net: nn.Module, example: Sequence[Tensor], num_samples: int = 1, available_bytes: float = math.inf
+) -> Any:
     """Call a net as if it were on the meta device, and return what it gives there.
 
     `example` is what it is called with for `num_samples` samples, on the meta device. The net itself is left as it is.
-    Raises ValueError where what it computes would be too much.
+    Raises ValueError where what it computes would be too much, as `Bounded` has it.
     """
     tensors = {name: tensor.to("meta") for name, tensor in [*net.named_parameters(), *net.named_buffers()]}
-    with torch.no_grad(), Bounded(num_samples):
+    with torch.no_grad(), Bounded(num_samples, available_bytes):
         return torch.func.functional_call(net, tensors, tuple(example))
