@@ -11,7 +11,8 @@ from small import FACTS as SMALL
 
 from zoo.checkpoint import load_weights, provenance, read_product, save_product
 from zoo.errors import BadInput
-from zoo.metadata import FORMAT
+from zoo.facts import facts_text
+from zoo.metadata import FORMAT, parse_metadata
 from zoo.models.googlenet import GoogLeNet
 from zoo.models.lenet import LeNet5, LeNet300
 from zoo.models.resnet import ResNet
@@ -169,3 +170,20 @@ def test_numbers_that_no_net_has_are_refused(product, dtype):
     save_product(path, {**net.state_dict(), "fc.weight": net.fc.weight.detach().to(dtype)}, FACTS)
     with pytest.raises(BadInput, match=r"'fc\.weight' is of torch\.\w+, which no net of the zoo has"):
         read_product(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("[" * 200_000 + "]" * 200_000, "recursion|depth"), ("[[]," * 300_000, "more than 400,000 lists and mappings")],
+)
+def test_metadata_of_too_many_parts_are_refused_before_they_are_read(text, words):
+    with pytest.raises(BadInput, match=words):
+        parse_metadata(text, "a file")
+
+
+def test_a_config_of_too_many_entries_is_refused():
+    """Each was short enough by itself; twenty of 100,000 kept OmegaConf busy for minutes."""
+    data = {**FACTS["config"]["data"], "x": [[1] * 5000 for _ in range(5)]}
+    text = facts_text({**FACTS, "config": {**FACTS["config"], "data": data}})
+    with pytest.raises(BadInput, match="config has more than 20,000 entries"):
+        parse_metadata(text, "a file")

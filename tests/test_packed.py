@@ -330,3 +330,13 @@ def test_vgg_16_for_imagenet_is_packed_in_two_minutes_and_read_in_half_a_minute(
     figures = json.loads((tmp_path / "x.json").read_text())["figures"]
     assert figures["write"]["median_seconds"] < 120
     assert figures["read"]["median_seconds"] < 30
+
+
+def test_tensors_that_no_program_reads_are_refused_before_they_are_decoded(tmp_path):
+    step = {"pass": "ptq_int8", "num_batches": 1, "float_layers": [], "program": [["input"], ["output", {"result": 0}]]}
+    save_packed(tmp_path / "x.zoo", {"weight": torch.zeros(3)}, {**FACTS, "recipe": [step]})
+    with pytest.raises(BadInput, match="not those that its program reads"):
+        read_product(tmp_path / "x.zoo")
+    save_packed(tmp_path / "x.zoo", {f"w{i}": torch.zeros(0) for i in range(20_001)}, FACTS)
+    with pytest.raises(BadInput, match="length <= 20000"):
+        read_product(tmp_path / "x.zoo")

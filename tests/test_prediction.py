@@ -66,6 +66,12 @@ def test_a_text_gets_what_the_net_writes_for_it_with_falling_probabilities(comma
     assert shares == sorted(shares, reverse=True)
 
 
+def test_a_background_that_is_no_colour_is_not_blamed_on_the_picture(pictures, tmp_path):
+    settings = {"image_size": 28, "in_channels": 1, "background": {"a": 1}}
+    with pytest.raises(BadInput, match=r"^data\.background: expected a colour"):
+        prediction.read_image(str(tmp_path / "0.png"), settings, FACTS["data"])
+
+
 def test_what_cannot_be_predicted_is_refused_in_one_sentence(command, teacher, pictures, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "model.bin").write_bytes(b"damaged")

@@ -284,6 +284,15 @@ def test_yaml_that_means_more_than_it_says_is_refused_at_once(tmp_path, text, wh
     assert time.monotonic() - begun < 2
 
 
+@pytest.mark.parametrize("name", ["a\0b", "\ud800", "x" * 5000])
+def test_what_is_no_path_is_no_checkpoint_of_exports(tmp_path, name):
+    (tmp_path / "exports.json").write_text(json.dumps(EXPORTS | {"checkpoint": name}))
+    with pytest.raises(BadInput, match=r"exports\.json"):
+        records.read_exports(tmp_path / "exports.json")
+    (tmp_path / "exports.json").write_text(json.dumps(EXPORTS | {"checkpoint": "caf\udce9/model.safetensors"}))
+    assert records.read_exports(tmp_path / "exports.json")["checkpoint"] == os.fsdecode(b"caf\xe9/model.safetensors")
+
+
 def test_a_config_that_was_edited_says_so_and_what_to_do(tmp_path):
     path = tmp_path / "config.yaml"
     write_config(path)

@@ -61,6 +61,7 @@ def test_what_the_project_has_is_resumed_without_a_word(overrides):
         (("task._target_=zoo.models.decoding.greedy",), "task", "zoo"),
         (("schedule._target_=torch.optim.SGD",), "schedule", "torch"),
         (("optim._target_=torch.optim.Optimizers",), "optim", "torch"),
+        (("optim._target_=torch.optim.lr_scheduler",), "optim", "torch"),
         (("trainer._target_=zoo.packing.pack",), "trainer", "zoo"),
         (("+callbacks.x={_target_: zoo.packing.pack}",), "callbacks.x", "zoo"),
         (("+compress.before_fit.x={_target_: zoo.packing.pack}",), "compress.before_fit.x", "zoo"),

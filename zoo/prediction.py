@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.data.decoding import ImageFiles
-from zoo.data.folders import MARGIN, pictures_in
+from zoo.data.folders import MARGIN, check_colour, pictures_in
 from zoo.data.loader import centre
 from zoo.data.sequences import SequenceFacts, encode_source
 from zoo.errors import BadInput, ZooError, reason
@@ -79,7 +79,8 @@ def read_image(path: str, settings: dict[str, Any], facts: dict[str, Any]) -> Te
     """Read one image (1, C, size, size), float32, as the net's own data were: resized, cut, gray or not, normalised."""
     size = settings["image_size"]
     stored = round(size * MARGIN) if "num_workers" in settings else size
-    files = ImageFiles([path], stored, background=settings.get("background", "white"))
+    check_colour(background := settings.get("background", "white"))
+    files = ImageFiles([path], stored, background=background)
     try:
         image = files.read(0)[None]
     except Exception as error:  # bytes that are no image lead a decoder anywhere

@@ -78,8 +78,8 @@ def build_data(run: Run) -> ResidentData:
 def _check_same_data(run: Run, data: ResidentData) -> None:
     """Refuse to go on with other data than a run began with: it would validate on what it was trained on."""
     assert run.last_checkpoint is not None
-    state = AtomicCheckpointIO().load_checkpoint(run.last_checkpoint).get(type(data).__qualname__, {})
-    before, product = state.get("facts"), run.folder / PRODUCT
+    state = AtomicCheckpointIO().load_checkpoint(run.last_checkpoint).get(type(data).__qualname__)
+    before, product = state.get("facts") if isinstance(state, dict) else None, run.folder / PRODUCT
     if before is None and product.exists():  # a checkpoint of an earlier version
         before = read_product(product).facts["data"]
     if before is not None:
@@ -87,6 +87,8 @@ def _check_same_data(run: Run, data: ResidentData) -> None:
             data.check_same(before, "the run began with")
         except BadInput as error:
             raise BadInput(f"resume={run.folder}: {error}; put them back, or begin a new run") from error
+        except (AttributeError, LookupError, TypeError) as error:  # of facts that somebody else wrote
+            raise BadInput(f"{run.last_checkpoint} does not tell of the data of this run ({reason(error)})") from error
 
 
 def _normalise_as_before(run: Run, teachers: list[Product]) -> None:

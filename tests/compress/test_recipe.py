@@ -8,7 +8,7 @@ from torch import nn
 
 from zoo.compress.recipe import changes, layout, put, replay
 from zoo.errors import BadInput
-from zoo.models.lenet import LeNet300
+from zoo.models.lenet import LeNet5, LeNet300
 
 
 def narrowed(num_classes: int = 10) -> tuple[nn.Module, list]:
@@ -47,6 +47,13 @@ def test_a_frozen_weight_stays_frozen():
     assert [p.requires_grad for p in other.parameters()] == [True, True, False, True, True, True]
 
 
+def test_numbers_that_a_buffer_cannot_hold_are_refused():
+    """The connections of LeNet-5's C3 are whole numbers."""
+    step = {"pass": "prune_channels", "layout": {"features.3": {"unsaved": {"inputs": [1e300]}}}}
+    with pytest.raises(BadInput, match=r"does not fit this net at 'features\.3'"):
+        replay(LeNet5(c3="table"), [step])
+
+
 @pytest.mark.parametrize(
     ("name", "new", "problem"),
     [
@@ -57,6 +64,7 @@ def test_a_frozen_weight_stays_frozen():
         ("layers.3", {"shapes": {"weight": [60.5, None]}}, "cannot become"),
         ("layers.3", {"shapes": {"weight": [60]}}, "shorter"),
         ("layers.3", {"shapes": {"scale": [60]}}, "scale"),
+        ("layers.3", {"sizes": {"in_features": [1, 2]}}, r"in_features cannot become \[1, 2\]"),
     ],
 )
 def test_a_step_of_another_net_or_a_larger_one_is_refused(name, new, problem):

@@ -50,7 +50,7 @@ class ImageFolders(ImageData):
     ) -> None:
         if not _is_utf8(root):
             raise BadInput(f"data.root: expected a name in UTF-8, got {os.fsencode(root)!r}")
-        _check_colour(background)
+        check_colour(background)
         each = max(1, ranks.num_cores() // ranks.local_world_size())
         workers = each if num_workers is None else num_workers
         if workers > MOST_PER_CORE * each:
@@ -242,7 +242,8 @@ def _is_utf8(name: str) -> bool:
     return True
 
 
-def _check_colour(name: object) -> None:
+def check_colour(name: object) -> None:
+    """Raise BadInput for what is no opaque colour in Pillow's words."""
     from PIL import ImageColor
 
     try:
