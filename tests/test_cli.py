@@ -114,7 +114,11 @@ from zoo.errors import BadInput
         (["model.freeze=[1,2]"], "model.freeze=[1, 2]", "backbone"),
         (["model.freeze={untill: layer3}"], "untill", "{until: layer3}"),
         (["model=resnet18", "model.pretrained=true"], "data.image_size=28", "75 px"),
-        (["model=resnet18", "data=imagenet", "model.pretrained=1"], "imagenet/train", "data.root"),
+        (
+            ["model=resnet18", "data=imagenet", "model.pretrained=1"],
+            "data/imagenet, which cannot be opened",
+            "data.root",
+        ),
         (["task.head_lr=-1"], "head_lr: expected", "above 0"),
         (["task.head_lr=fast"], "task.head_lr: expected", "a number"),
         (["data.mean=[1,2]", "data.std=[1,2]"], "data.mean=[1, 2]", "a number a channel"),
