@@ -1,6 +1,7 @@
 """What a run takes from the file that it begins with."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from small import facts_of
 from zoo.checkpoint import read_product, save_product
 from zoo.errors import BadInput
 from zoo.models.lenet import LeNet5
+from zoo.nets import may_have_seen
 from zoo.starting import with_those_of_file
 
 FILE = "model.safetensors"
@@ -107,3 +109,32 @@ def test_a_key_of_a_file_is_not_a_setting_of_the_command_line(file):
     save_product(Path(FILE), product.weights, {key: value for key, value in product.facts.items() if key != "format"})
     with pytest.raises(BadInput, match="is not a name"):
         with_those_of_file([start])
+
+
+@pytest.mark.parametrize(
+    ("changes", "seen"),
+    [
+        ({}, True),
+        ({"split_hash": "one"}, False),
+        ({"root": "pictures/"}, True),
+        ({"root": os.path.abspath("pictures")}, True),
+        ({"root": "moved", "classes": ["cat", "dog"]}, True),
+        ({"root": "others", "classes": ["car", "bus"]}, False),
+        ({"_target_": "zoo.data.images.ImageData"}, False),
+    ],
+)
+def test_a_net_may_have_seen_what_another_split_of_its_data_validates_on(changes, seen):
+    settings = {"_target_": "zoo.data.folders.ImageFolders", "root": "pictures"}
+    before = {"config": {"data": settings}, "data": {"split_hash": "one", "classes": ["cat", "dog"]}}
+    facts = {"split_hash": "two", "classes": ["cat", "dog", "eel"], **changes}
+    now = settings | {key: value for key, value in changes.items() if key in settings}
+    assert may_have_seen(before, now, facts) == seen
+
+
+def test_a_data_set_is_the_same_wherever_it_lies():
+    def settings(dataset, root):
+        return {"_target_": "zoo.data.images.ImageData", "source": {"dataset": dataset, "root": root, "download": True}}
+
+    before = {"config": {"data": settings("MNIST", "data")}, "data": {"split_hash": "one", "classes": ["0"]}}
+    for dataset, seen in (("MNIST", True), ("FashionMNIST", False)):
+        assert may_have_seen(before, settings(dataset, "elsewhere"), {"split_hash": "two", "classes": ["0"]}) == seen

@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, get_args
@@ -82,10 +83,7 @@ def _start_weights(run: Run, net: nn.Module, facts: dict[str, Any]) -> None:
         source, left = str(product.path), put_weights(net, weights, str(product.path), replace_head=True)
         for sentence in told_of_rows(theirs, ours):
             log.info(sentence)
-        if (
-            _is_of_same_files(config["data"], run.cfg.data)
-            and product.facts["data"]["split_hash"] != facts["split_hash"]
-        ):
+        if may_have_seen(product.facts, OmegaConf.to_container(run.cfg.data), facts):
             log.warning("init_from was trained on another split, and may have seen samples that this run validates on.")
     elif model.pretrained:
         from zoo.pretrained import load_published
@@ -106,9 +104,22 @@ def _start_weights(run: Run, net: nn.Module, facts: dict[str, Any]) -> None:
         log.info("The head has another size there, so %s start from random values.", " and ".join(left))
 
 
-def _is_of_same_files(theirs: dict[str, Any], ours: DictConfig) -> bool:
-    """Tell whether two data configs read the same files or the same data set."""
-    return all(theirs.get(key) == ours.get(key) for key in ("_target_", "source", "root", "path"))
+def may_have_seen(before: Mapping[str, Any], settings: Any, facts: Mapping[str, Any]) -> bool:
+    """Tell whether a file's net may have been trained on what data of these settings and facts validate on.
+
+    Its split is another one, of the same data set or of the same files, which may have been moved: of folders, those
+    with the same classes are taken for the same.
+    """
+    theirs, their_facts = before["config"]["data"], before["data"]
+    if their_facts["split_hash"] == facts["split_hash"] or theirs.get("_target_") != settings.get("_target_"):
+        return False
+    if isinstance(theirs.get("source"), Mapping):
+        named = (
+            {k: v for k, v in one["source"].items() if k not in ("root", "download")} for one in (theirs, settings)
+        )
+        return next(named) == next(named)
+    places = [[os.path.abspath(str(one.get(key))) for key in ("root", "path")] for one in (theirs, settings)]
+    return places[0] == places[1] or ("root" in theirs and their_facts.get("classes") == facts.get("classes"))
 
 
 def laid_out(net: nn.Module, cfg: DictConfig) -> nn.Module:

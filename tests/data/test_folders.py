@@ -494,6 +494,67 @@ def test_a_class_whose_only_picture_is_validated_on_is_told(pictures):
     assert folders(pictures, num_validation=2, batch_size=1).load().num_samples["train"] == 19
 
 
+@pytest.mark.parametrize(
+    ("link", "to"),
+    [
+        ("train/cat/leak", "../../val"),  # a folder of training that leads to all that is tested on
+        ("train/cat/leak", "../../val/dog"),
+        ("val/dog/more", "../../train/dog"),
+        ("val/dog/one.jpg", "../../train/cat/04.jpg"),
+        ("train/cat/one.jpg", "../../val/cat/04.jpg"),
+    ],
+)
+def test_links_from_training_to_test_or_back_are_refused(pictures, link, to):
+    (pictures / link).symlink_to(to)
+    with pytest.raises(
+        BadInput, match=r"^data\.test: expected other pictures than those of train, got val, .* by a link"
+    ):
+        image_folders(str(pictures), SIDE)
+
+
+def test_links_into_one_folder_may_part_it_but_not_share_a_picture(pictures):
+    whole_set = (pictures / "train").rename(pictures / "whole")
+    shutil.rmtree(pictures / "val")
+    for i, file in enumerate(sorted(whole_set.glob("*/*"))):
+        link = pictures / ("val" if i % 4 == 0 else "train") / file.parent.name / file.name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(file)
+    source = image_folders(str(pictures), SIDE)
+    assert (len(source.train), len(source.test)) == (30, 10)
+    (pictures / "train/cat/again.jpg").symlink_to(next((pictures / "val/cat").iterdir()).readlink())
+    with pytest.raises(BadInput, match=r"by a link, such as .*/again\.jpg"):
+        image_folders(str(pictures), SIDE)
+
+
+def test_pictures_of_which_copies_are_trained_on_are_counted_and_said(pictures, told):
+    for i in range(4, 7):
+        shutil.copy(pictures / f"train/cat/{i:02}.jpg", pictures / f"val/cat/{i:02}.jpg")
+    for folder in ("train/dog", "val/dog"):  # which are alike, and cannot be read
+        (pictures / folder / "06.jpg").write_bytes(b"")
+    folders(pictures, num_validation=0).load()
+    (line,) = (text for text in told if "byte for byte" in text)
+    assert line.startswith("Found in training, too, byte for byte: 3 of 14 test pictures, such as ")
+    folders(pictures, num_validation=0, cache="none").load()  # which nobody has read whole
+    assert sum("byte for byte" in text for text in told) == 1
+
+
+def test_classes_whose_names_look_alike_are_told_apart(pictures):
+    for split, name in (("train", "caf\u00e9"), ("val", "cafe\u0301")):
+        (pictures / split / "dog").rename(pictures / split / name)
+    with pytest.raises(BadInput, match="how Unicode writes an accent; rename one"):
+        image_folders(str(pictures), SIDE)
+
+
+def test_channels_that_pictures_have_not_are_refused_by_their_key(pictures):
+    with pytest.raises(BadInput, match=r"^data\.in_channels: expected 3, as the images have, got 1$"):
+        folders(pictures, in_channels=1).load()
+
+
+def test_a_home_folder_that_no_shell_wrote_out_is_told():
+    with pytest.raises(BadInput, match=r"got ~/no such pictures, .* say \$HOME$"):
+        image_folders("~/no such pictures", SIDE)
+
+
 def test_classes_are_counted_where_nobody_says_how_many(pictures):
     assert folders(pictures, num_classes=None).load().classes == ["cat", "dog"]
 
@@ -546,7 +607,7 @@ def test_a_root_of_classes_alone_or_without_a_test_is_refused_with_what_would_do
     (pictures / "val").rename(pictures / "test")
     with pytest.raises(BadInput, match=r"\('test', 'train'\) and 0 files; data\.test names another folder, or null"):
         folders(pictures).load()
-    assert told == []
+    assert all(text.startswith("Found in training, too") for text in told)  # which copies of a folder are
 
 
 def test_pictures_that_are_in_no_folder_of_a_class_are_counted(pictures, told):

@@ -4,6 +4,7 @@ import functools
 import itertools
 import logging
 import os
+import unicodedata
 from collections import Counter, deque
 from collections.abc import Sequence
 from pathlib import Path
@@ -79,15 +80,18 @@ def image_folders(
     """
     names = [name for name in (train, test) if name is not None]
     _check_layout(Path(root), names)
-    folders = [_listed(Path(root) / name) for name in names]
+    links: list[list[str]] = [[] for _ in names]
+    folders = [_listed(Path(root) / name, found) for name, found in zip(names, links, strict=True)]
     classes = [list(files) for files in folders]
     if classes[0] != classes[-1]:
         first, second = map(set, classes)
         alone = [(name, min(odd)) for name, odd in zip(names, (first - second, second - first), strict=True) if odd]
         got = " and ".join(f"'{odd}' in {name} only" for name, odd in alone)
+        if len({unicodedata.normalize("NFC", odd).casefold() for _, odd in alone}) < len(alone):
+            got += ", which differ in capitals, or in how Unicode writes an accent; rename one"
         raise BadInput(f"data.root: expected the same classes in {train} and {test} of {root}, got {got}")
-    if test is not None and _places(Path(root) / train) & _places(Path(root) / test):
-        raise BadInput(f"data.test: expected other pictures than those of {train}, got {test}, which has the same ones")
+    if test is not None:
+        _check_apart(names, [list(itertools.chain(*files.values())) for files in folders], links)
     size = round(image_size * MARGIN)
     parts = [
         LabelledImages(
@@ -103,7 +107,7 @@ def pictures_in(folder: str) -> list[str]:
     """Return the pictures at any depth below a folder, as training finds them, and log what was left out and why."""
     parents = {_place(one) for one in Path(folder).resolve().parents}
     left_out: Counter[str] = Counter()
-    files = _files(folder, parents, left_out)
+    files = _files(folder, parents, left_out, [])
     _tell_left_out(folder, left_out)
     return files
 
@@ -121,7 +125,8 @@ def _found_in(root: Path, names: Sequence[str]) -> str:
     try:
         found = _entries(str(root), Counter())
     except OSError as error:
-        return f"which cannot be opened ({error.strerror})"
+        home = "; a shell writes out ~ at the beginning of a word only, so say $HOME" if str(root)[:1] == "~" else ""
+        return f"which cannot be opened ({error.strerror}){home}"
     folders = sorted(entry.name for entry in found if entry.is_dir())
     shown = [f"'{name}'" for name in folders[:NUM_NAMED]] + ["..."] * (len(folders) > NUM_NAMED)
     named = f" ({', '.join(shown)})" if shown else ""
@@ -138,8 +143,32 @@ def _found_in(root: Path, names: Sequence[str]) -> str:
     return holds
 
 
-def _listed(folder: Path) -> dict[str, list[str]]:
-    """Return the files of each class, in the order of torchvision's ImageFolder, and log what was left out and why."""
+def _check_apart(names: Sequence[str], pictures: Sequence[Sequence[str]], links: Sequence[Sequence[str]]) -> None:
+    """Refuse a test of pictures that are trained on, too, because a folder or a picture in one is a link to the other.
+
+    `pictures` of each are those found, and `links` those among them that are links themselves.
+    """
+    folders = [{_place(one): one for one in {os.path.dirname(path) for path in paths}} for paths in pictures]
+    targets = [{_place(link): link for link in found} for found in links]
+    homes = [{_place(os.path.dirname(os.path.realpath(link))): link for link in found} for found in links]
+    for mine, theirs in (
+        (folders[0], folders[1]),
+        (targets[0], targets[1]),
+        (homes[0], folders[1]),
+        (homes[1], folders[0]),
+    ):
+        if same := mine.keys() & theirs.keys():
+            raise BadInput(
+                f"data.test: expected other pictures than those of {names[0]}, got {names[1]}, which has the same ones "
+                f"by a link, such as {mine[same.pop()]}"
+            )
+
+
+def _listed(folder: Path, links: list[str]) -> dict[str, list[str]]:
+    """Return the files of each class, in the order of torchvision's ImageFolder, and log what was left out and why.
+
+    Those that are links are put into `links`.
+    """
     left_out: Counter[str] = Counter()
     above = {_place(one) for one in (folder.absolute(), *folder.resolve().parents) if one.exists()}
     try:
@@ -158,7 +187,7 @@ def _listed(folder: Path) -> dict[str, list[str]]:
         elif not _is_utf8(entry.name):
             raise BadInput(f"data.root: expected names of classes in UTF-8, got {os.fsencode(entry.name)!r}; rename it")
         else:
-            classes[entry.name] = _files(entry.path, above - {_place(entry.path)}, left_out)
+            classes[entry.name] = _files(entry.path, above - {_place(entry.path)}, left_out, links)
     _tell_left_out(folder, left_out)
     if not classes:
         raise BadInput(
@@ -181,8 +210,11 @@ def _tell_left_out(folder: str | Path, left_out: Counter[str]) -> None:
     log.warning("%s: left out, %s in all: %s.", escape.line(folder), f"{left_out.total():,}", escape.line(named))
 
 
-def _files(folder: str, seen: set[tuple[int, int]], left_out: Counter[str]) -> list[str]:
-    """List the pictures at any depth below a folder, but none through a link to a folder that was `seen`."""
+def _files(folder: str, seen: set[tuple[int, int]], left_out: Counter[str], links: list[str]) -> list[str]:
+    """List the pictures at any depth below a folder, but none through a link to a folder that was `seen`.
+
+    Those that are links are put into `links`, too.
+    """
     files, folders = [], deque([folder])
     while folders:
         here = folders.popleft()
@@ -201,6 +233,7 @@ def _files(folder: str, seen: set[tuple[int, int]], left_out: Counter[str]) -> l
                 (folders.append if entry.is_symlink() else folders.appendleft)(entry.path)
             elif suffix in suffixes():
                 files.append(entry.path)
+                links += [entry.path] if entry.is_symlink() else []
             else:
                 left_out[f"files of kind {suffix}" if suffix else "files without an ending"] += 1
     return sorted(files, key=os.path.split)
@@ -221,11 +254,6 @@ def _entries(folder: str, left_out: Counter[str]) -> list[os.DirEntry[str]]:
             except OSError:  # a link that leads to itself
                 left_out["links that lead nowhere"] += 1
     return kept
-
-
-def _places(folder: Path) -> set[tuple[int, int]]:
-    """Return what tells a folder and those in it from all others."""
-    return {_place(one) for one in (folder, *folder.iterdir()) if one.is_dir()}
 
 
 def _place(path: str | Path) -> tuple[int, int]:

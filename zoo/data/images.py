@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from zoo import memory
+from zoo import escape, memory
 from zoo.data.augment import Cut, check_fits
 from zoo.data.decoding import ImageFiles
 from zoo.data.loader import Augmentation, BatchLoader
@@ -214,11 +214,24 @@ class ImageData(ResidentData):
         return split_hash([(_identity(self.files.get("test", part.images)), part.labels)])
 
     def _content_hash(self, splits: dict[str, LabelledImages]) -> str | None:
-        """Hash what is in files that were decoded once for all, and None of others."""
+        """Hash what is in files that were decoded once for all, and None of others; say which are in two parts."""
         were_read = all(isinstance(part.images, Tensor) for part in self.splits.values())
-        parts = [(part.images, part.labels) for part in splits.values()] if were_read else []
-        files = [(images.contents(), labels) for images, labels in parts if isinstance(images, ImageFiles)]
-        return split_hash(files) if files else None
+        contents = {name: images.contents() for name, images in self.files.items()} if were_read else {}
+        if "train" in contents:
+            self._tell_shared(contents)
+        return split_hash([(digests, splits[name].labels) for name, digests in contents.items()]) if contents else None
+
+    def _tell_shared(self, contents: dict[str, Tensor]) -> None:
+        """Warn of pictures to validate and test on that are byte for byte trained on, too."""
+        rows = {name: [row.tobytes() for row in digests.numpy()] for name, digests in contents.items()}
+        trained = set(rows.pop("train"))
+        for name, digests in rows.items():
+            paths, unreadable = self.files[name].paths, self.files[name].unreadable
+            pairs = zip(paths, digests, strict=True)
+            shared = [path for path, digest in pairs if digest in trained and path not in unreadable]
+            if shared:
+                what = f"{len(shared):,} of {counted(len(paths), f'{name} picture')}"
+                log.warning("Found in training, too, byte for byte: %s, such as %s.", what, escape.line(shared[0]))
 
     def _check(self, source: ImageSource) -> None:
         if len(set(source.classes)) < len(source.classes):
@@ -227,9 +240,11 @@ class ImageData(ResidentData):
             if part is None:
                 continue
             shape, side = tuple(part.images.shape[1:]), source.image_size or part.images.shape[-1]
-            expected = (self.in_channels, self.image_size, self.image_size)
-            if (shape[0], side, side) != expected or shape[1] != shape[2]:
-                raise BadInput(f"the images have (channels, height, width) {shape}; the data config says {expected}")
+            for key, has, asked in (("in_channels", shape[0], self.in_channels), ("image_size", side, self.image_size)):
+                if has != asked:
+                    raise BadInput(f"data.{key}: expected {has}, as the images have, got {asked}")
+            if shape[1] != shape[2]:
+                raise BadInput(f"data.source: expected images as high as wide, got {shape[1]} x {shape[2]} px")
             found = int(part.labels.max()) + 1
             self.num_classes = self.num_classes or len(source.classes)
             if len(source.classes) != self.num_classes or found > self.num_classes or int(part.labels.min()) < 0:
