@@ -146,7 +146,9 @@ def test_a_net_of_other_images_or_classes_than_the_file_tells_of_is_refused(file
         with pytest.raises(BadInput, match="holds another net than it says"):
             read_export(changed(file, **{"extra/zoo": json.dumps(told)}))
     told = {**FACTS, "data": {**FACTS["data"], "classes": ["one"]}, "format": 3}
-    with pytest.raises(BadInput, match=r"gives \[10\], where its metadata tell of \[1, 28, 28\] and \[1\]"):
+    with pytest.raises(
+        BadInput, match=r"gives \[10\], where its metadata tell of float32 \[1, 28, 28\] and float32 \[1\]"
+    ):
         read_export(changed(file, **{"extra/zoo": json.dumps(told)}))
 
 
