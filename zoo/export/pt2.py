@@ -118,8 +118,8 @@ def open_pt2(path: Path) -> Opened:
         raise BadInput(f"{path} is not a .pt2 file that scripts/export.py wrote: {reason(error)}") from error
 
     def example(num: int) -> list[Tensor]:
-        """Return inputs on the meta device, with `num` for each size that may vary."""
-        sizes = [[num if size is None else size for size in shape] for shape in takes]
+        """Return inputs on the meta device, with `num` samples, and 2 for each other size that may vary."""
+        sizes = [[(2 if place else num) if size is None else size for place, size in enumerate(one)] for one in takes]
         return [torch.empty(size, dtype=dtype, device="meta") for size, dtype in zip(sizes, dtypes, strict=True)]
 
     net = rebuilt(program, tensors, str(path), example, (INT8, EXPORTED))
