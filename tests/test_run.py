@@ -382,8 +382,8 @@ def test_nan_stops_the_run_says_the_step_and_keeps_the_good_weights(command, toy
     config = folder / "config.yaml"
     state = torch.load(folder / "last.ckpt", weights_only=True)
     for group in state["optimizer_states"][0]["param_groups"]:
-        group["initial_lr"] = group["lr"] = 1e30
-    state["lr_schedulers"][0]["base_lrs"] = [1e30, 1e30]
+        group["initial_lr"] = group["lr"] = 1e18
+    state["lr_schedulers"][0]["base_lrs"] = [1e18, 1e18]
     torch.save(state, folder / "last.ckpt")
     last = (folder / "last.ckpt").read_bytes()
 
