@@ -163,7 +163,7 @@ def main(cfg: DictConfig) -> None:
     chosen = f"{cfg.model._target_.rpartition('.')[2]} for {cfg.data.num_classes} classes"
     try:
         layers = measure_layers(net, (cfg.data.in_channels, side, side))
-    except (RuntimeError, TypeError) as error:
+    except RuntimeError as error:
         key = "slide_over" if cfg.slide_over else "data.image_size"
         raise BadInput(f"{key}={side} px is too small for this net") from error
     print_layers(layers, f"{chosen}, {cfg.data.in_channels} × {side} × {side}", cfg.all_layers)

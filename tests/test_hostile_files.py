@@ -155,6 +155,7 @@ def product_files():
 
 def sequence_files():
     facts = facts_of(composed("transformer", "reverse"))
+    yield "program_of_images", {**facts, "recipe": [PTQ]}
     facts["config"]["data"]["num_pairs"] = 10**12
     yield "many_pairs", facts
 

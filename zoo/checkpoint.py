@@ -19,6 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from zoo.compress.program import DTYPES
 from zoo.errors import BadInput
 from zoo.facts import facts_text
 from zoo.files import replacing
@@ -28,10 +29,6 @@ from zoo.shapes import check_kinds, check_numbers, check_promised, check_shapes
 
 log = logging.getLogger("zoo")
 PRODUCT = "model.safetensors"
-DTYPES = {
-    *(torch.float64, torch.float32, torch.float16, torch.bfloat16),
-    *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool),
-}
 
 
 @dataclass(frozen=True)
@@ -99,7 +96,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], str]:
     if not {"zoo", "zoo_sha256"} <= metadata.keys():
         raise BadInput(f"{path} is a safetensors file, but not one that train.py wrote; only those can be read here")
     for name, weight in weights.items():
-        if weight.dtype not in DTYPES:
+        if weight.dtype not in DTYPES.values():
             raise BadInput(f"{path}: '{name[:80]}' is of {weight.dtype}, which no net of the zoo has")
     if _digest(metadata["zoo"], weights) != metadata["zoo_sha256"]:
         raise BadInput(f"{path} was changed after it was written: its checksum does not match; use the original")

@@ -142,15 +142,19 @@ def net_of(product: Product) -> nn.Module:
         raise BadInput("the net was trained with task=rotation and names no classes; train one with init_from=THE_FILE")
     if program := program_of(recipe):
         check_numbers(product.weights, source)
-        (image,) = example_of(facts)
-        int8 = rebuilt(program, product.weights, source, lambda num: [image.expand(num, *image.shape[1:])])
-        _check_answer(int8, facts, source)
-        _try_out(int8, [image], source)
+        example = example_of(facts)
+        int8 = rebuilt(
+            program, product.weights, source, lambda num: [one.expand(num, *one.shape[1:]) for one in example]
+        )
+        _check_logits(_try_out(int8, example, source), facts, source)
         return int8
     shape = shape_of(facts, product.weights, source)
     if not is_trained_in_int8(recipe):
         check_kinds(shape, product.weights, source)
-    _check_answer(shape, facts, source)
+    try:
+        _check_logits(check_activations(shape, example_of(facts)), facts, source)
+    except PROBLEMS as error:
+        raise BadInput(f"{source} does not describe a net that can be computed: {reason(error)}") from error
     net = stored_net(config["model"])
     replay(net, recipe)
     hold_integers(net, recipe)
@@ -163,40 +167,27 @@ def net_of(product: Product) -> nn.Module:
     return net
 
 
-def _check_answer(net: nn.Module, facts: Mapping[str, Any], source: str) -> None:
-    """Raise BadInput where a file's net cannot be computed, or gives other than the file's data have."""
-    try:
-        found = check_activations(net, example_of(facts))
-    except PROBLEMS as error:
-        raise BadInput(f"{source} does not describe a net that can be computed: {reason(error)}") from error
+def _check_logits(found: Any, facts: Mapping[str, Any], source: str) -> None:
+    """Raise BadInput unless what a file's net gave for one sample is a number for each class; of sequences, at each
+    place."""
     data = facts["data"]
-    if "classes" in data:
-        check_logits(found, len(data["classes"]), source)
-    else:
-        check_logits(found, len(data["target_symbols"]), source, data["max_length"])
-
-
-def check_logits(found: Any, num_classes: int, source: str, length: int | None = None) -> None:
-    """Raise BadInput unless what a net gave for one sample is a number for each class; of sequences, at each place.
-
-    `found` is what `check_activations` returns, of a net in eval mode or of a program.
-    """
-    wanted = (1, num_classes) if length is None else (1, length, num_classes)
-    if not isinstance(found, torch.Tensor) or not found.is_floating_point() or found.shape != wanted:
+    wanted = [1, len(data["classes"])] if "classes" in data else [1, data["max_length"], len(data["target_symbols"])]
+    if not isinstance(found, torch.Tensor) or not found.is_floating_point() or list(found.shape) != wanted:
         kind = str(found.dtype).removeprefix("torch.") if isinstance(found, torch.Tensor) else type(found).__name__
         given = f"{kind} {list(found.shape)}" if isinstance(found, torch.Tensor) else kind
         raise BadInput(
-            f"{source}: its net gives {given} for a sample, and its data name {num_classes:,} classes or symbols, "
-            f"which need floats {list(wanted)}"
+            f"{source}: its net gives {given} for a sample, and its data name {wanted[-1]:,} classes or symbols, "
+            f"which need floats {wanted}"
         )
 
 
-def _try_out(net: nn.Module, example: Sequence[torch.Tensor], source: str) -> None:
-    """Raise BadInput where a net cannot be called, as with numbers of places from a file that it does not have."""
+def _try_out(net: nn.Module, example: Sequence[torch.Tensor], source: str) -> Any:
+    """Return what a net gives for zeros; BadInput where it cannot be called, as with places that it does not have."""
     was_training = net.training
     try:
         with torch.no_grad():
-            net.eval()(*(torch.zeros(one.shape, dtype=one.dtype) for one in example))
+            found = net.eval()(*(torch.zeros(one.shape, dtype=one.dtype) for one in example))
     except PROBLEMS as error:
         raise BadInput(f"{source} does not describe a net that can be computed: {reason(error)}") from error
     net.train(was_training)
+    return found

@@ -409,7 +409,7 @@ def measure_product(run: Run, trainer: lightning.Trainer, task: Task, data: Resi
 
 
 def _warn_of_outdated(run: Run, product: Product) -> None:
-    """Name the evaluations that are of an earlier product of a resumed run, as the checksums in them say."""
+    """Name the evaluations in the folder that were written before the product, and so are of an earlier one."""
     written = product.path.stat().st_mtime_ns
     outdated = [file.name for file in sorted(run.folder.glob("evaluation*.json")) if file.stat().st_mtime_ns < written]
     if outdated:

@@ -11,7 +11,7 @@ import lightning
 import torch
 from torch import Tensor
 
-from zoo.checkpoint import DTYPES
+from zoo.compress.program import DTYPES
 
 OF_OTHER_SHAPES = (torch.optim.LBFGS, torch.optim.Adafactor)  # whose states are not of their parameters' shapes
 
@@ -19,7 +19,7 @@ OF_OTHER_SHAPES = (torch.optim.LBFGS, torch.optim.Adafactor)  # whose states are
 def check_tensors(part: Any) -> None:
     """Raise ValueError for tensors in nested mappings and lists that are not what they say: on no device, or spread."""
     if isinstance(part, Tensor):
-        if part.dtype not in DTYPES or part.layout != torch.strided or part.is_meta or part.is_quantized:
+        if part.dtype not in DTYPES.values() or part.layout != torch.strided or part.is_meta or part.is_quantized:
             raise ValueError(f"it has a tensor of {part.dtype}, {part.layout}, on {part.device}")
         if not _is_dense(part):
             raise ValueError(f"it has a tensor {str(list(part.shape))[:60]} without memory of its own for each number")

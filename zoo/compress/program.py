@@ -53,7 +53,7 @@ EXPORTED = {  # beyond these, nets of all kinds in .pt2 files
     "operator": ("add", "mul"),  # of sizes, and with numbers, so that they grow as the batch does
 }
 MAX_LIST = 1024  # of numbers or tensors, in one argument
-MANY = 64  # samples with which a program is tried, besides one
+MANY = 64  # samples with which a program is tried, besides two
 MAX_SIZES, MAX_FACTOR = 64, 2**16  # of arithmetic on sizes
 MODES = ("constant", "reflect", "replicate", "circular", "none", "tanh")  # the texts that operators of nets take
 DTYPES = {
@@ -78,7 +78,7 @@ class QuantizedNet(fx.GraphModule):
 
     head_names = ()
     source: str | None = None  # which copies lose, as those that are compiled
-    shapes_seen: list[list[torch.Size]]
+    shapes_seen: set[tuple[torch.Size, ...]]
 
     def recompile(self) -> Any:
         """Take the code of the graph, but not fx's own way to call it, which prints the code where it fails."""
@@ -89,11 +89,11 @@ class QuantizedNet(fx.GraphModule):
     def _checked_call(self, *inputs: Any) -> Any:
         if self.source is None or torch.compiler.is_compiling() or inputs[0].is_meta:
             return nn.Module.__call__(self, *inputs)
-        shapes = [one.shape for one in inputs]
+        shapes = tuple(one.shape for one in inputs)
         try:
             if shapes not in self.shapes_seen:
                 check_samples(self, [torch.empty_like(one, device="meta") for one in inputs])
-                self.shapes_seen.append(shapes)
+                self.shapes_seen.add(shapes)
             return nn.Module.__call__(self, *inputs)
         except PROBLEMS as error:
             sizes = ", ".join(str(list(one)) for one in shapes)
@@ -165,20 +165,19 @@ def rebuilt(
         if example:
             for num_samples in (2, MANY):
                 check_samples(net, example(num_samples))
-            net.source, net.shapes_seen = source, []
+            net.source, net.shapes_seen = source, set()
     except PROBLEMS as error:
         raise BadInput(f"{source} does not hold a program of a net: {reason(error)}") from error
     return net
 
 
-def check_samples(net: nn.Module, inputs: Sequence[Tensor]) -> Any:
+def check_samples(net: nn.Module, inputs: Sequence[Tensor]) -> None:
     """Call a net on the meta device as `check_activations` does; ValueError unless all it gives is one per sample."""
     num_samples = len(inputs[0])
     found = check_activations(net, inputs, max(1, num_samples), memory.available_bytes())
     for one in found if isinstance(found, tuple) else (found,):
         if not isinstance(one, Tensor) or one.dim() == 0 or len(one) != num_samples:
             raise ValueError(f"it does not give one result for each of {num_samples} samples")
-    return found
 
 
 def lstm(

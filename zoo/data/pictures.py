@@ -14,12 +14,12 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000
 MOST_PIXELS = 178_956_970  # above which Pillow, too, takes a file for an attack
 MOST_TIMES = 100  # that one side may be as long as the other: resizing makes the shorter one as long as it has to be
 ORIENTATION = 0x0112  # EXIF's tag
-# What to do to see a picture upright: whether height and width change places, and which of (height, width) to reverse.
 HEIC = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")  # of ISO 23008-12, as brands
 TELLING = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "JPEG2000", "AVIF")  # whose first bytes no other file has
 SAMPLES = {1: "without a sign", 2: "with a sign", 3: "floats", 4: "of no known kind", 5: "complex", 6: "complex"}
 MEANINGS = {0: "white is 0", 1: "black is 0", 2: "RGB", 3: "a palette", 5: "CMYK", 6: "YCbCr", 8: "CIELAB"}
 BITS, COMPRESSION, PHOTOMETRIC, PLANES, SAMPLE_FORMAT = 258, 259, 262, 284, 339  # TIFF's tags
+# What to do to see a picture upright: whether height and width change places, and which of (height, width) to reverse.
 TURNS = {
     2: (False, [-1]),
     3: (False, [-2, -1]),
