@@ -135,6 +135,11 @@ def test_a_mistake_on_the_command_line_is_one_sentence(command, tmp_path, argume
     assert would_do in outcome.sentence
 
 
+def test_a_setting_that_was_meant_is_named_once(command):
+    outcome = command("evaluate", "checkpont=model.safetensors")
+    assert outcome.sentence == "error: there is no setting 'checkpont'; did you mean checkpoint?"
+
+
 @pytest.mark.parametrize(
     ("arguments", "came", "would_do"),
     [

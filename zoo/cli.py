@@ -275,7 +275,7 @@ def _no_setting(key: str, configs: Path, config_name: str) -> str:
     first = [*groups, *(name.split(".")[0] for name in every)]
     for names in (
         [name for name in every if name.rpartition(".")[2] == leaf],
-        difflib.get_close_matches(key, [*first, *every]),
+        difflib.get_close_matches(key, list(dict.fromkeys([*first, *every]))),
         [name for name in every if difflib.get_close_matches(leaf, [name.rpartition(".")[2]])],
     ):
         if names:
