@@ -40,7 +40,8 @@ def facts_of(cfg: Any, recipe: list[Any] | tuple[()] = ()) -> dict[str, Any]:
     config["choices"] = {"model": "some", "data": "some"}
     if "image_size" in config["data"]:
         of_channel = [1.0] * config["data"]["in_channels"]
-        data = {**FACTS["data"], "mean": of_channel, "std": of_channel}
+        classes = [f"class {i}" for i in range(config["data"]["num_classes"])]
+        data = {**FACTS["data"], "classes": classes, "mean": of_channel, "std": of_channel}
     else:
         data = {name: FACTS["data"][name] for name in ("split_hash", "num_samples")}
         data |= {"source_symbols": SYMBOLS, "target_symbols": SYMBOLS, "source_unit": "character"}
