@@ -4,8 +4,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from zoo.cli import command
-from zoo.starting import with_those_of_file
+from zoo.cli.command import command
+from zoo.run.start_from_file import with_those_of_file
 
 
 def compare(results: list[dict[str, Any]]) -> None:
@@ -16,22 +16,28 @@ def compare(results: list[dict[str, Any]]) -> None:
 
 @command("train", after_sweep=compare, reword=with_those_of_file)
 def main(cfg: DictConfig) -> dict[str, Any]:
-    from zoo import folder, launch, nets, report, run  # not above: torch takes seconds to import, and --help should not
-    from zoo.trainer import build_trainer
+    from zoo.report import tables
+    from zoo.run import directory, launch
+    from zoo.run.data import build_data
+    from zoo.run.fit import fit
+    from zoo.run.model import build_model
+    from zoo.run.result import measure_product
+    from zoo.run.task import build_task, check_before  # not above: torch takes seconds to import, and --help should not
+    from zoo.run.trainer import build_trainer
 
     if launch.is_for_many(cfg):
         return launch.start(cfg)  # this very command, a process for each of trainer.devices
-    with folder.open_run(cfg) as this:  # runs/<name>/<stamp>, new or resumed, with its config and its log
-        data = run.build_data(this)
-        net = nets.build_net(this, data)
-        task = run.build_task(this, net)
+    with directory.open_run(cfg) as this:  # runs/<name>/<stamp>, new or resumed, with its config and its log
+        data = build_data(this)
+        net = build_model(this, data)
+        task = build_task(this, net)
         trainer = build_trainer(this)
-        report.announce(this.folder, this.cfg, net)
+        tables.announce(this.folder, this.cfg, net)
 
-        run.check_before(this, trainer, task, data)
-        run.fit(this, trainer, task, data)
-        result = run.measure_product(this, trainer, task, data)
-        report.show_result(result)
+        check_before(this, trainer, task, data)
+        fit(this, trainer, task, data)
+        result = measure_product(this, trainer, task, data)
+        tables.show_result(result)
         return result
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from zoo.cli import command
+from zoo.cli.command import command
 
 COLUMNS = (
     ("seconds", "median_seconds", "{:.3g}"),
@@ -46,7 +46,7 @@ def main(cfg: DictConfig) -> None:
     import torch
 
     from zoo.benchmarks import rounds
-    from zoo.checkpoint import provenance
+    from zoo.checkpoint.product_file import provenance
     from zoo.files import write_json
 
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from zoo.cli import command, words_as
+from zoo.cli.command import command, words_as
 
 
 @command("compare", reword=words_as("paths"))

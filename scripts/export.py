@@ -4,24 +4,24 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from zoo.cli import command
+from zoo.cli.command import command
 
 
 @command("export")
 def main(cfg: DictConfig) -> None:
-    from zoo import exporting
-    from zoo.build import check
-    from zoo.checkpoint import read_product
+    from zoo.checkpoint.product_file import read_product
     from zoo.errors import BadInput
+    from zoo.export import export
+    from zoo.instantiate import check
 
     names = list(cfg.format) if OmegaConf.is_list(cfg.format) else [cfg.format]
-    exporting.check_formats(names)
+    export.check_formats(names)
     if {*cfg.compress} - {"before_fit", "after_fit", "share"} or cfg.compress.before_fit:
         raise BadInput("of compress, export knows share and share_5bit; all else trains: python train.py init_from=...")
     product = read_product(cfg.checkpoint)
     if "share" in cfg.compress:
         check(OmegaConf.to_container(cfg.compress.share), "compress.share")
-    exporting.export(product, names, Path(cfg.out or product.path.parent), cfg)
+    export.export(product, names, Path(cfg.out or product.path.parent), cfg)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import os
 from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import DictConfig
 
-from zoo.cli import command, words_as
+from zoo.cli.command import command, words_as
 
 ENDINGS = (".safetensors", ".zoo", ".onnx", ".pt2")
 
@@ -24,16 +24,17 @@ def _reworded(arguments: list[str]) -> list[str]:
 
 @command("predict", reword=_reworded)
 def main(cfg: DictConfig) -> None:
-    from zoo import evaluation, prediction, report
     from zoo.errors import BadInput
+    from zoo.inference import evaluate, predict
+    from zoo.report import tables
 
     inputs = [str(one) for one in cfg.inputs]
     if not inputs:
         raise BadInput("there is nothing to predict of; name files of images, or texts for a net that writes")
-    file = evaluation.read(cfg.checkpoint)
-    net = evaluation.rebuild_net(file, cfg)
-    device = evaluation.put_on(net, cfg.accelerator)
-    report.show_predictions(prediction.predict(net, file.facts, inputs, cfg.top, device))
+    file = evaluate.read(cfg.checkpoint)
+    net = evaluate.rebuild_net(file, cfg)
+    device = evaluate.put_on(net, cfg.accelerator)
+    tables.show_predictions(predict.predict(net, file.facts, inputs, cfg.top, device))
 
 
 if __name__ == "__main__":

@@ -15,8 +15,9 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from zoo.benchmarks import tables
-from zoo.cli import command
+from zoo.benchmarks import result_tables
+from zoo.cli.command import command
+from zoo.paths import RESULT
 
 PAGES = (
     "README.md",
@@ -31,9 +32,9 @@ def keep(folder: Path) -> Path:
     """Copy a run's result.json into docs/results without paths of the machine it ran on."""
     from zoo.compare.runs import config_of, part_tested
     from zoo.errors import BadInput
-    from zoo.records import read_result, write_result
+    from zoo.records.json_files import read_result, write_result
 
-    file = folder / "result.json"
+    file = folder / RESULT
     if not file.is_file():
         raise BadInput(f"add={folder} has no result.json; only a finished run leaves one")
     result = read_result(file)
@@ -81,7 +82,7 @@ def _relative(value: Any) -> Any:
 def kept_runs(belongs: Callable[[dict[str, Any]], bool]) -> dict[str, list[dict[str, Any]]]:
     """Give the kept results that belong together, by the name of their runs."""
     from zoo import escape
-    from zoo.records import read_result
+    from zoo.records.json_files import read_result
 
     runs: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for file in sorted(RESULTS.glob("*_seed*.json")):
@@ -220,7 +221,7 @@ def pipeline_table() -> str:
 
     Times are of benchmark_pipeline_<batch>.json, as `suite=inference checkpoint=[...]` of the three wrote them.
     """
-    from zoo.records import read_result
+    from zoo.records.json_files import read_result
 
     names = ("ptq_int8_resnet20", "prune_channels_resnet20", "qat_int8_pruned_resnet20")
     files = [RESULTS / f"{name}_seed1.json" for name in names]
@@ -246,7 +247,9 @@ def pipeline_table() -> str:
             times.append(f"{1000 * row['median_seconds']:.2f} ({1 / row['ratio']:.1f}×)")
         sizes = f"{counted['macs'] / 1e6:.1f} | {tested['product_bytes']:,}"
         lines.append(f"| {what} | {100 * tested['test']['accuracy']:.2f} % | {sizes} | {' | '.join(times)} |")
-    return "\n".join([*lines, "", f"One seed. Times are medians of Inductor's code {tables.made_on(reports[0])}."])
+    return "\n".join(
+        [*lines, "", f"One seed. Times are medians of Inductor's code {result_tables.made_on(reports[0])}."]
+    )
 
 
 def draw_compression(path: Path) -> None:
@@ -254,7 +257,7 @@ def draw_compression(path: Path) -> None:
     from matplotlib.figure import Figure
 
     from zoo import escape
-    from zoo.compare.pictures import as_svg
+    from zoo.compare.comparison_plots import as_svg
     from zoo.files import replacing
 
     nets: dict[tuple[str, str], list[tuple[float, float, float]]] = defaultdict(list)
@@ -295,9 +298,12 @@ TABLES = {
     "compression": compression_table,
     "quantization": quantization_table,
     "pipeline": pipeline_table,
-    "gpu_aims": lambda: tables.aims_table(RESULTS),
-    "inference": lambda: tables.inference_table(RESULTS),
-    **{f"benchmark_{name}": functools.partial(tables.benchmark_table, RESULTS, name) for name in tables.BENCHMARKS},
+    "gpu_aims": lambda: result_tables.aims_table(RESULTS),
+    "inference": lambda: result_tables.inference_table(RESULTS),
+    **{
+        f"benchmark_{name}": functools.partial(result_tables.benchmark_table, RESULTS, name)
+        for name in result_tables.BENCHMARKS
+    },
 }
 
 

@@ -6,7 +6,7 @@ callbacks.product alone. The same command takes up a search that was stopped or 
 
 from omegaconf import DictConfig
 
-from zoo.cli import command
+from zoo.cli.command import command
 from zoo.search.space import with_space
 
 

@@ -7,26 +7,27 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from zoo.cli import command
+from zoo.cli.command import command
 
 
 @command("sensitivity")
 def main(cfg: DictConfig) -> None:
-    from zoo import evaluation, report
-    from zoo.checkpoint import read_product
+    from zoo.checkpoint.product_file import read_product
     from zoo.compress import sensitivity
     from zoo.compress.pruning import prunable
     from zoo.errors import BadInput
+    from zoo.inference import evaluate
     from zoo.measure.accuracy import is_right
+    from zoo.report import written_files
 
     product = read_product(cfg.checkpoint)
-    net, data = evaluation.rebuild(product, cfg)
+    net, data = evaluate.rebuild(product, cfg)
     if not prunable(net):
         raise BadInput(f"checkpoint={cfg.checkpoint} is quantized already; give the float net that it was made of")
-    device = evaluation.put_on(net, cfg.accelerator)
+    device = evaluate.put_on(net, cfg.accelerator)
 
     def accuracy() -> float:
-        logits, labels = evaluation.predict(net, data, cfg.split, device)
+        logits, labels = evaluate.predict(net, data, cfg.split, device)
         return float(is_right(logits, labels).float().mean())
 
     scans = (
@@ -34,7 +35,7 @@ def main(cfg: DictConfig) -> None:
         ("bits", sensitivity.BITS, sensitivity.share_one),
     )
     curves = {what: sensitivity.scan(prunable(net), accuracy, *how) for what, *how in scans}
-    report.write_sensitivity(Path(cfg.out or product.path.parent), accuracy(), curves)
+    written_files.write_sensitivity(Path(cfg.out or product.path.parent), accuracy(), curves)
 
 
 if __name__ == "__main__":

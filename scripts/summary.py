@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
-from zoo.cli import command
+from zoo.cli.command import command
 
 if TYPE_CHECKING:
     from zoo.measure.layers import Layer
@@ -80,13 +80,13 @@ def zoo_table() -> str:
 
     from zoo.catalogue import catalogue
     from zoo.measure.layers import measure_layers
-    from zoo.nets import bare_net
+    from zoo.run.model import build_bare_model
 
     figures = json.loads(TIMES.read_text())["figures"] if TIMES.exists() else {}
     rows = []
     for entry in catalogue():
         with torch.device("meta"):
-            net = bare_net(entry.cfg.model)
+            net = build_bare_model(entry.cfg.model)
         layers = measure_layers(net, entry.image_shape)
         params, macs, activations = (
             sum(getattr(layer, what) for layer in layers) for what in ("params", "macs", "activation_bytes")
@@ -134,12 +134,12 @@ def main(cfg: DictConfig) -> None:
 
     import torch
 
-    from zoo.checkpoint import read_product
+    from zoo.checkpoint.product_file import read_product
+    from zoo.checkpoint.shapes import shape_of
     from zoo.compress.recipe import replay
     from zoo.measure.layers import measure_layers
     from zoo.models.fully_convolutional import to_fully_convolutional
-    from zoo.nets import bare_net
-    from zoo.shapes import shape_of
+    from zoo.run.model import build_bare_model
 
     recipe = []
     if cfg.checkpoint:
@@ -153,7 +153,7 @@ def main(cfg: DictConfig) -> None:
         raise BadInput("scripts/summary.py is for nets of images, and these data are sequences")
     side = cfg.data.image_size
     with torch.device("meta"):
-        net = bare_net(cfg.model)
+        net = build_bare_model(cfg.model)
         replay(net, recipe)
         if cfg.slide_over:
             try:

@@ -1,4 +1,4 @@
-"""Run `zoo.evaluation` on files as evaluate.py does, in a process that notes all that it does besides.
+"""Run `zoo.inference.evaluate` on files as evaluate.py does, in a process that notes all that it does besides.
 
 `python hostile.py FOLDER` reads every file in FOLDER, calls each net, and prints one line of JSON per file: the
 sentence it was refused with, or null; what was done that a file must not bring about; seconds; and MB of peak memory.
@@ -14,10 +14,10 @@ from pathlib import Path
 import torch
 from omegaconf import OmegaConf
 
-from zoo import evaluation
-from zoo.compress.quantize import lower  # noqa: F401  imported now, so that later imports are a file's doing
+from zoo.checkpoint.stored_config import example_of
 from zoo.errors import BadInput
-from zoo.stored_config import example_of
+from zoo.inference import evaluate
+from zoo.quantize.pt2e import lower  # noqa: F401  imported now, so that later imports are a file's doing
 
 NUMBERS = (2, 4)  # of samples, with which each net is called
 MARK = "MARK"  # in all that a hostile file would have run
@@ -59,14 +59,14 @@ def main() -> None:
         done.clear()
         start, sentence = time.perf_counter(), None
         try:
-            file = evaluation.read(str(path))
-            net = evaluation.rebuild_net(file, settings(path))
+            file = evaluate.read(str(path))
+            net = evaluate.rebuild_net(file, settings(path))
             for num in NUMBERS:
                 example = [torch.zeros(num, *x.shape[1:], dtype=x.dtype) for x in example_of(file.facts)]
                 with torch.no_grad():
                     net.eval()(*example)
             if path.name == "whole.safetensors" or not path.stem.startswith("whole"):  # data take seconds to read
-                evaluation.rebuild(file, settings(path))
+                evaluate.rebuild(file, settings(path))
         except BadInput as error:
             sentence = str(error)
         except Exception as error:

@@ -3,10 +3,10 @@ import json
 import pytest
 import torch
 
-from zoo.benchmarks import SUITES, loading
+from zoo.benchmarks import SUITES, loading_suites
 from zoo.benchmarks.rounds import Suite, compare, compared, suite_of
-from zoo.compress.quantize import sums_int8_exactly
 from zoo.errors import BadInput
+from zoo.quantize.pt2e import sums_int8_exactly
 
 COMPILED = ["int8 compiled"] if sums_int8_exactly() else []  # elsewhere it is no contender
 PRUNED = [*COMPILED, "ONNX Runtime int8", "pruned: fp32 eager", "pruned: ONNX Runtime fp32"]
@@ -67,7 +67,7 @@ def test_every_suite_that_is_offered_is_there(compose):
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
 def test_a_suite_measures_what_it_says(command, data_root, tmp_path, monkeypatch, settings, baseline, others):
-    monkeypatch.setattr(loading, "NUM_PICTURES", 128)
+    monkeypatch.setattr(loading_suites, "NUM_PICTURES", 128)
     arguments = [f"data_root={data_root}", "data.num_validation=60", "rounds=1", "out=figures.json", *settings]
     outcome = command("scripts/benchmark", *arguments)
     assert outcome.code == 0, outcome.err
@@ -115,7 +115,7 @@ def test_without_cuda_the_gpu_suite_is_refused(compose):
 
 
 def test_the_gpu_suite_is_of_settings_that_there_are(compose):
-    from zoo.benchmarks.gpu import PARTS, RACES
+    from zoo.benchmarks.gpu_suite import PARTS, RACES
 
     for suite, *settings in PARTS.values():
         suite_of(compose(*settings, f"suite={suite}", "trainer=gpu", config="benchmark"))

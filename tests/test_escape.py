@@ -14,8 +14,9 @@ from rich.table import Table
 from safetensors.numpy import save_file
 from stored import CONFIG, RESULT
 
-from zoo import escape, report
-from zoo.callbacks.pictures import draw_mistakes
+from zoo import escape
+from zoo.callbacks.prediction_plots import draw_mistakes
+from zoo.report import plots, tables
 
 ESC = "\x1b]0;owned\x07\x1b[31m\u202e"
 NAME = f"<script>alert(1)</script>[/]:smile: $x_{{$ `a|b` ![x](http://y)\n# {ESC}"
@@ -52,13 +53,13 @@ def test_results_and_evaluations_with_any_names_are_printed(monkeypatch, capsys)
     evaluation = {"accuracy": 0.5, "top5": 1.0, "loss": 1.0, "calibration_error": 0.1, "num_samples": 4, "num_nan": 0}
     evaluation |= {"classes": {NAME: counts, "[b]": counts}, "confusion_matrix": [[1, 1], [1, 1]]}
     for show in (
-        lambda: report.show_result(result),
-        lambda: report.show_evaluation(evaluation),
+        lambda: tables.show_result(result),
+        lambda: tables.show_evaluation(evaluation),
     ):
         shown = printed(show, monkeypatch)
         assert not set("\x07\u202e") & set(shown)
         assert "[/]:smile:" in shown
-    report.show_predictions([(NAME, [(NAME, 0.5)])])
+    tables.show_predictions([(NAME, [(NAME, 0.5)])])
     shown = capsys.readouterr().out
     assert not set("\x07\u202e\x1b") & set(shown)
     assert shown.count(r"\x1b]0;owned") == shown.count("[/]:smile:") == 2
@@ -66,7 +67,7 @@ def test_results_and_evaluations_with_any_names_are_printed(monkeypatch, capsys)
 
 @pytest.mark.parametrize("name", [NAME, "$", "$a$ $b$", r"\$\frac{", "a_b^c"])
 def test_dollars_in_names_are_no_mathematics(name):
-    figure = report.draw_confusion([[3, 1], [1, 3]], [name, "b"])
+    figure = plots.draw_confusion([[3, 1], [1, 3]], [name, "b"])
     figure.savefig(io.BytesIO(), format="svg")
     shown = figure.axes[0].get_xticklabels()[0]
     assert shown.get_text().replace(r"\$", "$").startswith(name[:1])
@@ -159,7 +160,7 @@ def test_cells_tags_and_code():
 @pytest.mark.parametrize("name", ["猫", "кошка", "قطة", "ねこ", "🐈", "chat é"])
 def test_pictures_of_names_in_any_script_are_drawn_without_a_missing_glyph(name):
     """matplotlib warns of a glyph that its fonts lack, and warnings are errors here."""
-    figure = report.draw_confusion([[3, 1], [0, 4]], [name, "other"])
+    figure = plots.draw_confusion([[3, 1], [0, 4]], [name, "other"])
     figure.savefig(io.BytesIO(), format="png")
     shown = [one.get_text() for one in figure.axes[0].get_yticklabels()]
     assert shown[0] in (name, "".join(f"U+{ord(one):04X}" for one in name))

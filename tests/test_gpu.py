@@ -9,7 +9,7 @@ import torch
 from conftest import scalars
 
 from zoo.callbacks.resume import ResumeCheckpoint
-from zoo.trainer import resolve_precision
+from zoo.run.trainer import resolve_precision
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")]
 
@@ -48,13 +48,13 @@ def test_the_norm_of_gradients_is_free_of_fp16s_scale(command, toy, only_run, tm
     ids=["plain", "muon", "cutmix", "policy", "resized_crop"],
 )
 def test_a_training_step_forces_no_sync(compose, toy, settings):
-    from zoo.build import build
-    from zoo.nets import bare_net
+    from zoo.instantiate import build
+    from zoo.run.model import build_bare_model
     from zoo.tasks.base import parameter_groups
 
     cfg = compose(*toy, *settings)
     data = build(cfg.data, "data")
-    net = bare_net(cfg.model).cuda()
+    net = build_bare_model(cfg.model).cuda()
     given = {"net": net, "optimizer": build(cfg.optim, "optim"), "schedule": build(cfg.schedule, "schedule")}
     task = build(cfg.task, "task", **given).cuda()
     optimizer = task.optimizer(parameter_groups(net))

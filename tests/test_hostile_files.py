@@ -19,19 +19,19 @@ from hostile_graphs import ADDED, with_more, with_other_ends
 from onnx import TensorProto, helper
 from small import FACTS, facts_of, tiny
 
-from zoo.build import build
-from zoo.checkpoint import Product, read_product, save_product
-from zoo.compress.quantize import ptq, traced
+from zoo.checkpoint.load_model import load_model
+from zoo.checkpoint.product_file import Product, read_product, save_product
+from zoo.checkpoint.stored_config import stored_net
 from zoo.errors import BadInput
-from zoo.export.graphs import parts
 from zoo.export.onnx import save_onnx, write_onnx
+from zoo.export.parts import parts
 from zoo.export.pt2 import save_pt2
-from zoo.export.reading import read_export
-from zoo.facts import facts_text
-from zoo.metadata import parse_metadata
-from zoo.nets import net_of
-from zoo.packed import save_packed
-from zoo.stored_config import stored_net
+from zoo.export.read_export import read_export
+from zoo.instantiate import build
+from zoo.packed.header import facts_text
+from zoo.packed.packed_file import save_packed
+from zoo.quantize.pt2e import ptq, traced
+from zoo.records.metadata import parse_metadata
 
 CODE = "__import__('os').mkdir('MARK')"
 DATA = {"_target_": "zoo.data.images.ImageData", "source": {"_target_": "zoo.data.sources.mnist_5k", "_partial_": True}}
@@ -528,7 +528,7 @@ def test_whatever_stands_in_the_config_of_a_net_it_is_that_net_or_refused():
         config = {**FACTS["config"], "model": with_value(model, (key,), value)}
         try:
             facts = parse_metadata(json.dumps({"format": 3, **FACTS, "config": config}), "x")
-            found = net_of(Product("x", net.state_dict(), facts)).eval()(images)
+            found = load_model(Product("x", net.state_dict(), facts)).eval()(images)
         except BadInput:
             continue
         assert key in ("stochastic_depth", "preactivation", "activation", "image_size", "block"), (key, value)
@@ -564,7 +564,7 @@ def test_a_damaged_file_is_refused_or_says_the_same(tmp_path, suffix, num):
     def answer():
         if suffix in save:
             product = read_product(path)
-            return product.facts, net_of(product).eval()(images).tolist()
+            return product.facts, load_model(product).eval()(images).tolist()
         exported = read_export(path)
         return exported.facts, exported.net(images).tolist()
 

@@ -11,7 +11,7 @@ from conftest import scalars, sentence_of
 from torch import nn
 
 from zoo.callbacks.resume import ResumeCheckpoint
-from zoo.checkpoint import read_product
+from zoo.checkpoint.product_file import read_product
 from zoo.models.lenet import LeNet300
 from zoo.tasks.classification import ImageClassification
 

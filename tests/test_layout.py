@@ -1,7 +1,8 @@
-"""The rooms and the arrows between them, read from the syntax tree."""
+"""The rooms and the floors they are on, read from the syntax tree."""
 
 import ast
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -9,60 +10,20 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ZOO = ROOT / "zoo"
 
-# room: the rooms it may import beside itself. GROUND is what all but the nets stand on; those know ranges only.
-GROUND = {"errors", "escape", "files", "memory", "ranges", "ranks", "records"}
-ARROWS = {
-    "errors": set(),
-    "escape": set(),
-    "files": {"errors"},
-    "records": {"errors", "files"},
-    "ranges": {"errors"},
-    "ranks": {"errors", "files"},
-    "memory": {"ranks"},
-    "models": {"ranges"},
-    "measure": set(),
-    "data": GROUND,
-    "tasks": GROUND | {"measure"},
-    "build": GROUND,
-    "settings": GROUND,
-    "cli": GROUND | {"settings"},
-    "folder": GROUND | {"build", "catalogue", "settings", "stored_config"},
-    "launch": GROUND | {"folder"},
-    "catalogue": GROUND,
-    "compress": GROUND | {"measure", "memory", "metadata", "models"},
-    "metadata": GROUND,
-    "facts": GROUND | {"metadata"},
-    "ledger": GROUND,
-    "packed": GROUND | {"compress", "facts", "ledger"},
-    "shapes": GROUND | {"compress", "stored_config"},
-    "checkpoint": GROUND | {"compress", "facts", "measure", "metadata", "packed", "shapes"},
-    "stored_config": GROUND | {"build", "catalogue", "data", "models"},
-    "pretrained": GROUND | {"checkpoint", "tasks"},
-    "report": GROUND | {"compress", "measure"},
-    "passes": GROUND | {"build", "checkpoint", "compress", "data", "folder", "tasks"},
-    "nets": GROUND
-    | {"build", "checkpoint", "compress", "data", "folder", "measure", "models", "passes", "pretrained", "tasks"}
-    | {"shapes", "stored_config"},
-    "callbacks": GROUND | {"compress", "measure", "checkpoint", "folder", "report"},
-    "export": GROUND | {"compress", "facts", "measure", "metadata"},
-    "packing": GROUND | {"checkpoint", "compress", "ledger", "packed"},
-    "evaluation": GROUND | {"checkpoint", "compress", "data", "export", "nets", "report", "stored_config", "writing"},
-    "proof": GROUND | {"checkpoint", "data", "export", "measure", "nets", "writing"},
-    "exporting": GROUND
-    | {"checkpoint", "compress", "data", "export", "ledger", "matrix", "nets", "packed", "packing", "proof"}
-    | {"stored_config"},
-    "matrix": GROUND | {"callbacks", "proof", "report"},
-    "quantizing": GROUND | {"checkpoint", "compress", "data", "nets"},
-    "prediction": GROUND | {"checkpoint", "data", "writing"},
-    "starting": GROUND | {"catalogue", "checkpoint", "stored_config"},
-    "trainer": GROUND | {"build", "callbacks", "folder"},
-    "preflight": GROUND | {"data", "measure", "tasks"},
-    "compare": GROUND,
-    "search": GROUND | {"compare", "folder"},
-    "writing": GROUND | {"data", "models", "tasks"},
-    "run": None,  # everything
-    "benchmarks": None,
-}
+# Each room may import those of the floors below it. A single file in zoo/ is part of the ground, on which all stand.
+FLOORS = (
+    {path.stem for path in ZOO.glob("*.py")} | {"records", "cli"},
+    {"models", "measure", "optim"},
+    {"data", "report"},
+    {"tasks", "compress", "packed"},
+    {"quantize"},
+    {"checkpoint"},
+    {"callbacks"},
+    {"run"},
+    {"export", "compare"},
+    {"inference", "search", "benchmarks"},
+)
+FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 FILES = sorted(ZOO.rglob("*.py"))
 EVERYWHERE = [*FILES, *sorted(ROOT.glob("*.py")), *sorted((ROOT / "scripts").glob("*.py"))]
 
@@ -82,15 +43,36 @@ def imports(path: Path) -> set[str]:
     return names
 
 
+def rooms_imported(path: Path) -> set[str]:
+    names = {name.split(".")[1] for name in imports(path) if name.startswith("zoo.")}
+    return (names - {room_of(path)}) & FLOOR_OF.keys()
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ZOO)))
-def test_a_room_imports_only_the_rooms_below_it(path):
+def test_a_room_imports_only_rooms_of_the_floors_below_it(path):
     room = room_of(path)
-    if room == "__init__":
-        return
-    assert room in ARROWS, f"{path}: a new room needs its arrows here and in the README"
-    found = {name.split(".")[1] for name in imports(path) if name.startswith("zoo.")} - {room}
-    rooms = found & set(ARROWS)
-    assert ARROWS[room] is None or rooms <= ARROWS[room], f"{room} imports {sorted(rooms - ARROWS[room])}"
+    assert room in FLOOR_OF, f"{path}: a new room needs its floor here and in the README"
+    too_high = {
+        other
+        for other in rooms_imported(path)
+        if FLOOR_OF[other] >= FLOOR_OF[room] > 0 or FLOOR_OF[other] > FLOOR_OF[room]
+    }
+    assert not too_high, f"{room} imports {sorted(too_high)}"
+
+
+def test_the_files_of_the_ground_import_each_other_in_no_circle():
+    graph = {room: set() for room in FLOORS[0]}
+    for path in FILES:
+        if room_of(path) in FLOORS[0]:
+            graph[room_of(path)] |= rooms_imported(path)
+    assert len(list(TopologicalSorter(graph).static_order())) == len(FLOORS[0])
+
+
+def test_files_are_short_and_few_and_each_has_a_name_of_its_own():
+    assert len(list(ZOO.glob("*.py"))) <= 11
+    names = [path.stem for path in FILES if path.stem != "__init__"]
+    assert len(set(names)) == len(names)
+    assert not set(names) & set(sys.stdlib_module_names)
 
 
 @pytest.mark.parametrize("path", sorted((ZOO / "models").glob("*.py")), ids=lambda p: p.name)
@@ -103,12 +85,9 @@ def test_folders_are_one_deep():
     assert {len(path.relative_to(ZOO).parts) for path in FILES} <= {1, 2}
 
 
-def test_only_run_and_benchmarks_know_everyone_and_nothing_imports_them():
+def test_only_one_place_instantiates():
     for path in FILES:
-        if room_of(path) not in ("run", "benchmarks"):
-            assert "zoo.run" not in imports(path)
-            assert not any(name.startswith("zoo.benchmarks") for name in imports(path))
-        if room_of(path) != "build":
+        if room_of(path) != "instantiate":
             assert "hydra.utils.instantiate" not in imports(path)
 
 

@@ -13,7 +13,7 @@ ATTRIBUTES = {"getattr", "setattr", "hasattr"}
 # file: {call: reason}
 PLACES = {
     "build.py": {
-        "instantiate": "of the command line's config, and of a file's that zoo.stored_config has checked",
+        "instantiate": "of the command line's config, and of a file's that zoo.checkpoint.stored_config has checked",
         "get_object": "as instantiate",
         "getattr": "of a class that the command line's config names",
     },
@@ -55,7 +55,9 @@ PLACES = {
     "compress/quantize.py": {"getattr": "of names in the source", "setattr": "of names in the source"},
     "compress/weight_only.py": {"getattr": "of the names that torch.nn.LSTM lists"},
     "data/sequences.py": {"getattr": "of names in the source"},
-    "data/sources.py": {"getattr": "of one of four names, which the annotation lists and zoo.build holds it against"},
+    "data/sources.py": {
+        "getattr": "of one of four names, which the annotation lists and zoo.instantiate holds it against"
+    },
     "ledger.py": {"getattr": "of names in the source"},
     "measure/layers.py": {"getattr": "of names in the source"},
 }

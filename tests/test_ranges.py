@@ -7,9 +7,9 @@ import hydra
 import pytest
 from conftest import CONFIGS
 
-from zoo import settings
-from zoo.build import check
+from zoo.cli import settings
 from zoo.errors import BadInput
+from zoo.instantiate import check
 
 NAN, INF = math.nan, math.inf
 
@@ -46,33 +46,38 @@ NAN, INF = math.nan, math.inf
         ("zoo.tasks.transduction.Transduction", "label_smoothing", [1, -0.1], [0, 0.1]),
         ("zoo.tasks.distillation.Distillation", "temperature", [0, NAN], [4]),
         ("zoo.tasks.distillation.Distillation", "alpha", [1.1, -0.1], [0, 1]),
-        ("zoo.tasks.muon.Muon", "lr", [0, -1, NAN, True], [0.02]),
-        ("zoo.tasks.muon.Muon", "momentum", [1, 2, -0.1], [0, 0.95]),
-        ("zoo.tasks.muon.Muon", "weight_decay", [-1, NAN], [0]),
-        ("zoo.tasks.schedules.cosine", "final", [-1, 5, NAN], [0, 1]),
-        ("zoo.tasks.schedules.cosine", "warmup", [1, -0.1, 3, "much"], [0, 0.05]),
-        ("zoo.tasks.schedules.one_cycle", "start", [-1, 2], [0.04]),
-        ("zoo.tasks.schedules.step", "milestones", [[-1], [0.5, 2], 0.5, [NAN]], [[0.5, 0.75], []]),
-        ("zoo.tasks.schedules.step", "gamma", [-1, 0, NAN], [0.1]),
+        ("zoo.optim.muon.Muon", "lr", [0, -1, NAN, True], [0.02]),
+        ("zoo.optim.muon.Muon", "momentum", [1, 2, -0.1], [0, 0.95]),
+        ("zoo.optim.muon.Muon", "weight_decay", [-1, NAN], [0]),
+        ("zoo.optim.schedules.cosine", "final", [-1, 5, NAN], [0, 1]),
+        ("zoo.optim.schedules.cosine", "warmup", [1, -0.1, 3, "much"], [0, 0.05]),
+        ("zoo.optim.schedules.one_cycle", "start", [-1, 2], [0.04]),
+        ("zoo.optim.schedules.step", "milestones", [[-1], [0.5, 2], 0.5, [NAN]], [[0.5, 0.75], []]),
+        ("zoo.optim.schedules.step", "gamma", [-1, 0, NAN], [0.1]),
         ("zoo.callbacks.resume.ResumeCheckpoint", "every_minutes", [NAN, -1, INF], [0, 10]),
         ("zoo.callbacks.ema.WeightEMA", "decay", [0, 1, -1], [0.999]),
         ("zoo.callbacks.diagnostics.Diagnostics", "every", [0, 0.5], [100]),
         ("zoo.callbacks.product.EarlyWeights", "step", [-1], [0]),
-        ("zoo.callbacks.pruning.Pruning", "sparsity", [0, 1, -0.1, NAN, {"fc": 1}, {"fc": "much"}], [0.9, {"fc": 0}]),
-        ("zoo.callbacks.pruning.Pruning", "every", [0], [50]),
-        ("zoo.callbacks.pruning.Pruning", "begin", [-0.1, 1.1, NAN], [0]),
-        ("zoo.callbacks.sharing.WeightSharing", "bits", [0, 9, 5.0, {"fc": 9}, True], [5, {"fc": 8}]),
-        ("zoo.callbacks.sharing.WeightSharing", "rate", [-1, NAN], [0, 0.005]),
-        ("zoo.callbacks.sharing.WeightSharing", "mean_bits", [0, 9, NAN], [2.5, None]),
+        (
+            "zoo.callbacks.pruning_schedule.Pruning",
+            "sparsity",
+            [0, 1, -0.1, NAN, {"fc": 1}, {"fc": "much"}],
+            [0.9, {"fc": 0}],
+        ),
+        ("zoo.callbacks.pruning_schedule.Pruning", "every", [0], [50]),
+        ("zoo.callbacks.pruning_schedule.Pruning", "begin", [-0.1, 1.1, NAN], [0]),
+        ("zoo.callbacks.sharing_schedule.WeightSharing", "bits", [0, 9, 5.0, {"fc": 9}, True], [5, {"fc": 8}]),
+        ("zoo.callbacks.sharing_schedule.WeightSharing", "rate", [-1, NAN], [0, 0.005]),
+        ("zoo.callbacks.sharing_schedule.WeightSharing", "mean_bits", [0, 9, NAN], [2.5, None]),
         ("zoo.callbacks.budget.AccuracyBudget", "max_drop", [0, 100, NAN], [0.5]),
         ("zoo.compress.prune_channels.prune_channels", "ratio", [0, 1, NAN], [0.5]),
         ("zoo.compress.prune_channels.prune_channels", "macs", [0, 1, NAN], [0.5, None]),
         ("zoo.compress.prune_channels.prune_channels", "round_to", [0], [8]),
-        ("zoo.quantizing.ptq_int8", "num_batches", [0, 2.5, "ten"], [10]),
-        ("zoo.quantizing.ptq_int8", "max_drop", [-1, 100, NAN], [0, 0.5, None]),
-        ("zoo.quantizing.weight_only", "bits", [1, 16, "8"], [4, 8]),
-        ("zoo.quantizing.weight_only", "group", [0, -1, 2.5], [64, None]),
-        ("zoo.quantizing.weight_only", "float_layers", ["fc", 5, [5]], [[], ["fc"]]),
+        ("zoo.run.quantize_product.ptq_int8", "num_batches", [0, 2.5, "ten"], [10]),
+        ("zoo.run.quantize_product.ptq_int8", "max_drop", [-1, 100, NAN], [0, 0.5, None]),
+        ("zoo.run.quantize_product.weight_only", "bits", [1, 16, "8"], [4, 8]),
+        ("zoo.run.quantize_product.weight_only", "group", [0, -1, 2.5], [64, None]),
+        ("zoo.run.quantize_product.weight_only", "float_layers", ["fc", 5, [5]], [[], ["fc"]]),
         ("torch.optim.SGD", "momentum", [1, 2, -0.1, NAN], [0, 0.9]),
         ("torch.optim.SGD", "lr", [0, -1, NAN, INF, True, "fast", None], [0.1, 1]),
         ("torch.optim.AdamW", "betas", [[0.9], [0.9, 1], [0.9, NAN], 0.9], [[0.9, 0.95]]),
@@ -101,6 +106,6 @@ def test_what_is_out_of_a_settings_range_is_refused(target, key, wrong, right):
 
 @pytest.mark.parametrize("config", sorted(path.stem for path in CONFIGS.glob("*.yaml")))
 def test_each_setting_of_no_group_has_its_type(config):
-    """One that a config gains and zoo.settings has not would not be checked."""
+    """One that a config gains and zoo.cli.settings has not would not be checked."""
     with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
         assert {*hydra.compose(config)} == {*get_type_hints(settings.OF_CONFIG[config])}

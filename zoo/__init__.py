@@ -1,1 +1,1 @@
-"""A reference zoo of vision networks; `zoo.run` builds everything from a config."""
+"""A reference zoo of vision networks and the Transformer; `zoo.run` builds a run from its config."""

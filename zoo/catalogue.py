@@ -16,7 +16,8 @@ import hydra
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+from zoo.paths import CONFIGS
+
 HEADER = re.compile(r'# paper: (?P<authors>.*), "(?P<title>.*)", (?P<year>\d{4})\n# made for: (?P<data>data=\S+.*)\n')
 
 RECIPE = re.compile(r"# @package _global_\n# .+\n# source: (?P<source>.+)\n# published: (?P<published>.+)\n")

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from zoo import ranks
+from zoo import distributed
 
 PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 # Of versions 1 and 2: where the folders are, the files with limits, that with what is used, and what of it is a cache
@@ -25,7 +25,7 @@ def available_bytes() -> int:
     """
     shared = min([1024 * _entry(PROC / "meminfo", "MemAvailable"), *_left_by_cgroups()])
     own = _address_space() - 1024 * _entry(PROC / "self/status", "VmSize", 0)
-    least = max(0, min(shared / ranks.local_world_size(), own))
+    least = max(0, min(shared / distributed.local_world_size(), own))
     return int(min(least, sys.maxsize))
 
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from zoo import passes
 from zoo.callbacks.budget import AccuracyBudget, accuracy_of
 from zoo.errors import BadInput
 from zoo.models.lenet import LeNet300
+from zoo.optim.schedules import constant
+from zoo.run import passes
 from zoo.tasks.classification import ImageClassification
-from zoo.tasks.schedules import constant
 
 
 class Loader(list):

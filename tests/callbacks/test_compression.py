@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import scalars
 
-from zoo.checkpoint import read_product
+from zoo.checkpoint.product_file import read_product
 from zoo.data.images import ImageData
 
 OPTIMIZERS = ["adamw", "sgd optim.lr=0.02", "muon optim.lr=0.02", "rmsprop", "adamw trainer.gradient_clip_val=1"]

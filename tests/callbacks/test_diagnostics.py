@@ -12,7 +12,7 @@ from conftest import scalars, toy_images, write_idx
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from zoo.callbacks.resume import ResumeCheckpoint
-from zoo.checkpoint import read_product, save_product
+from zoo.checkpoint.product_file import read_product, save_product
 from zoo.errors import Diverged
 
 

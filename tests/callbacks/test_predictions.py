@@ -15,12 +15,12 @@ from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from tensorboard.util.tensor_util import make_ndarray
 from torch.nn.functional import one_hot
 
-from zoo.build import build
-from zoo.callbacks.pictures import draw_mistakes, principal_components
+from zoo.callbacks.prediction_plots import draw_mistakes, principal_components
 from zoo.callbacks.predictions import most_confident, smallest_type
-from zoo.checkpoint import read_product
-from zoo.evaluation import predict
-from zoo.nets import net_of
+from zoo.checkpoint.load_model import load_model
+from zoo.checkpoint.product_file import read_product
+from zoo.inference.evaluate import predict
+from zoo.instantiate import build
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def test_a_run_keeps_its_predictions_and_shows_them(command, toy, only_run, comp
     folder = only_run()
     product, result = read_product(folder / "model.safetensors"), json.loads((folder / "result.json").read_text())
     with torch.random.fork_rng():
-        net, data = net_of(product).eval(), build(compose(*toy).data, "data")
+        net, data = load_model(product).eval(), build(compose(*toy).data, "data")
     logits, labels = predict(net, data, "test", torch.device("cpu"))
     kept = load_file(folder / "predictions.safetensors")
     assert kept["labels"].dtype == kept["predicted"].dtype == torch.uint8

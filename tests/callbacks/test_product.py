@@ -5,7 +5,7 @@ from small import FACTS
 from torch import nn
 
 from zoo.callbacks.product import BestProduct
-from zoo.checkpoint import read_product
+from zoo.checkpoint.product_file import read_product
 
 
 class Trainer(SimpleNamespace):

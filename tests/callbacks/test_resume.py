@@ -14,7 +14,7 @@ from stored import unseen
 from zoo.callbacks.resume import AtomicCheckpointIO, get_random_states, set_random_states
 from zoo.callbacks.state import check_training
 from zoo.errors import BadInput
-from zoo.tasks.muon import Muon
+from zoo.optim.muon import Muon
 
 STATE = {
     "epoch": 1,

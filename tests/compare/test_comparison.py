@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from safetensors.numpy import save_file
 from stored import RESULT
 
-from zoo.compare import page, pictures, runs, statistics
+from zoo.compare import comparison_plots, page, runs, significance
 
 NUM_TEST = 1000
 
@@ -81,14 +81,14 @@ def compared(root):
 @pytest.mark.parametrize("counts", [(0, 0), (1, 0), (0, 6), (5, 5), (3, 14), (25, 40), (700, 640), (9000, 1000)])
 def test_mcnemars_p_is_that_of_scipys_binomial_test(counts):
     expected = scipy.stats.binomtest(counts[0], sum(counts)).pvalue if sum(counts) else 1.0
-    assert statistics.mcnemar(*counts) == pytest.approx(expected, rel=1e-9)
+    assert significance.mcnemar(*counts) == pytest.approx(expected, rel=1e-9)
 
 
 def test_holms_p_values_are_those_of_r():
     """p.adjust(c(.01, .02, .03, .04, .05), "holm"), and of a vector in disorder."""
-    assert statistics.holm([0.01, 0.02, 0.03, 0.04, 0.05]) == pytest.approx([0.05, 0.08, 0.09, 0.09, 0.09])
-    assert statistics.holm([0.04, 0.001, 0.6, 0.02]) == pytest.approx([0.08, 0.004, 0.6, 0.06])
-    assert statistics.holm([]) == []
+    assert significance.holm([0.01, 0.02, 0.03, 0.04, 0.05]) == pytest.approx([0.05, 0.08, 0.09, 0.09, 0.09])
+    assert significance.holm([0.04, 0.001, 0.6, 0.02]) == pytest.approx([0.08, 0.004, 0.6, 0.06])
+    assert significance.holm([]) == []
 
 
 def test_every_run_is_held_against_the_best_on_the_same_images(tmp_path):
@@ -96,7 +96,7 @@ def test_every_run_is_held_against_the_best_on_the_same_images(tmp_path):
     for name, hits in right.items():
         write_run(tmp_path, name, 1, hits)
     (comparison,) = compared(tmp_path)
-    pairs = {pair.run.result["folder"]: pair for pair in statistics.against_best(runs.read([tmp_path])[0])}
+    pairs = {pair.run.result["folder"]: pair for pair in significance.against_best(runs.read([tmp_path])[0])}
     assert len(pairs) == 2
     for name in "bc":
         pair = next(pair for folder, pair in pairs.items() if f"/{name}/" in folder)
@@ -248,14 +248,14 @@ def test_an_image_whose_logits_were_nan_is_not_right_by_its_label(tmp_path):
     confidence = np.array([0.5, np.nan, 0.9, np.nan], dtype=np.float16)
     tensors = {"labels": labels, "predicted": labels, "confidence": confidence}
     save_file(tensors, folder / "predictions.safetensors", {"split_hash": "one"})
-    hits, _ = statistics._hits(runs.run_of(folder))
+    hits, _ = significance._hits(runs.run_of(folder))
     assert hits.tolist() == [True, False, True, False]
 
 
 def test_the_front_is_what_nothing_beats():
     points = [(1, 5), (2, 4), (2, 7), (3, 7), (4, 9), (1, 3)]
     beaten = {i for i, (x, y) in enumerate(points) if any(u <= x and v >= y and (u, v) != (x, y) for u, v in points)}
-    assert set(pictures.front(points)) == set(range(len(points))) - beaten
+    assert set(comparison_plots.front(points)) == set(range(len(points))) - beaten
 
 
 def test_a_curve_has_a_point_an_epoch_and_its_band_is_numpys(tmp_path):
@@ -263,7 +263,7 @@ def test_a_curve_has_a_point_an_epoch_and_its_band_is_numpys(tmp_path):
     folders = [write_run(tmp_path, f"r{i}", i, drawn(1, 0.9), curve=v) for i, v in enumerate(values)]
     curves = [runs.curve(folder, "val/accuracy") for folder in folders]
     assert curves == [[(i + 1, value) for i, value in enumerate(several)] for several in values]
-    found = pictures.band(curves)
+    found = comparison_plots.band(curves)
     assert [epoch for epoch, _, _ in found] == [1, 2, 3]
     assert [mean for _, mean, _ in found] == pytest.approx(np.mean(values, axis=0))
     assert [spread for _, _, spread in found] == pytest.approx(np.std(values, axis=0, ddof=1))
@@ -341,7 +341,7 @@ def test_exported_files_are_listed_and_drawn_and_what_was_refused_says_why(comma
     markdown = (tmp_path / "page" / "comparison.md").read_text()
     assert "| a | zoo | fp32 | torch | – | – | – | – | – | – | – | no operator |" in markdown
     assert "![Accuracy of exported files against their cost](exports_1.svg)" in markdown
-    panels = pictures.draw_exports(comparison).axes
+    panels = comparison_plots.draw_exports(comparison).axes
     assert len(panels) == 3
     for panel, xs in zip(panels, ([240_000, 250_000], [0.1, 0.4], [6.4, 25.6]), strict=True):
         assert list(panel.lines[0].get_xdata()) == pytest.approx(xs)

@@ -18,7 +18,7 @@ from zoo.models.lenet import LeNet5, LeNet300, TableConv2d
 from zoo.models.resnet import ResNet
 from zoo.models.vgg import VGG
 from zoo.models.vit import ViT
-from zoo.nets import bare_net
+from zoo.run.model import build_bare_model
 
 IMAGE = (torch.empty(1, 1, 28, 28, device="meta"),)
 
@@ -54,7 +54,7 @@ def silence(layer: nn.Module, lost: torch.Tensor) -> None:
 def test_channels_that_nothing_listens_to_can_go_and_change_nothing(choice):
     torch.manual_seed(0)
     cfg = compose_run("data=fashion_mnist", *choice)
-    net = bare_net(cfg.model).eval()
+    net = build_bare_model(cfg.model).eval()
     for module in list(net.modules()):
         if isinstance(module, nn.BatchNorm2d):
             for tensor in (module.running_mean, module.running_var, module.weight, module.bias):

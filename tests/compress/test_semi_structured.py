@@ -7,12 +7,12 @@ from torch import nn
 
 from zoo.compress.semi_structured import mask_of, semi_structured, use_sparse_kernels
 from zoo.errors import BadInput
-from zoo.nets import bare_net
+from zoo.run.model import build_bare_model
 
 
 def half_pruned(model, data):
     cfg = composed(model, data)
-    net = bare_net(cfg.model)
+    net = build_bare_model(cfg.model)
     return net, semi_structured(net, example=tuple(x.to("meta") for x in inputs_of(cfg, 1))), inputs_of(cfg, 2)
 
 

@@ -9,10 +9,11 @@ from conftest import composed, inputs_of
 from small import facts_of
 
 from zoo.catalogue import matches
-from zoo.checkpoint import read_product, save_product
+from zoo.checkpoint.load_model import load_model
+from zoo.checkpoint.product_file import read_product, save_product
 from zoo.compress.prune_channels import prune_channels
 from zoo.measure.counts import count_macs, count_macs_of
-from zoo.nets import bare_net, net_of
+from zoo.run.model import build_bare_model
 
 MODELS = [model for model, data in matches() if data == "fashion_mnist"]
 LARGE = [model for model, data in matches() if data == "imagenet"]
@@ -22,7 +23,7 @@ def pruned(model, data, macs=0.5):
     """Give a net of random weights, pruned, with the config it is of, its step and its MACs before."""
     torch.manual_seed(0)
     cfg = composed(model, data)
-    net = bare_net(cfg.model)
+    net = build_bare_model(cfg.model)
     example = (torch.empty(1, cfg.data.in_channels, cfg.data.image_size, cfg.data.image_size, device="meta"),)
     macs_before = count_macs_of(net, example)
     return net, cfg, prune_channels(net, example=example, macs=macs), macs_before
@@ -39,7 +40,7 @@ def check(net, cfg, step, macs_before, path, share=0.5):
         assert logits.shape == (2, cfg.data.num_classes)
         assert logits.isfinite().all()
         del net
-        assert net_of(read_product(path)).eval()(images).equal(logits)
+        assert load_model(read_product(path)).eval()(images).equal(logits)
     return images, logits
 
 
@@ -64,7 +65,7 @@ def test_another_process_reads_it_back_without_torch_pruning(tmp_path, model):
     torch.save(images, tmp_path / "images.pt")
     code = (
         "import sys, torch; sys.modules['torch_pruning'] = None\n"
-        "from zoo.checkpoint import read_product; from zoo.nets import net_of\n"
+        "from zoo.checkpoint.product_file import read_product; from zoo.nets import net_of\n"
         "net = net_of(read_product('model.safetensors')).eval()\n"
         "print([float(v).hex() for v in net(torch.load('images.pt', weights_only=True)).flatten()])"
     )

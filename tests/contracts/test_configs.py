@@ -9,12 +9,12 @@ from conftest import CONFIGS, options
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-from zoo.build import build
 from zoo.catalogue import RECIPE, matches
-from zoo.folder import Run
-from zoo.nets import bare_net
-from zoo.run import build_task
-from zoo.trainer import build_trainer
+from zoo.instantiate import build
+from zoo.run.directory import Run
+from zoo.run.model import build_bare_model
+from zoo.run.task import build_task
+from zoo.run.trainer import build_trainer
 
 ALTERNATIVES = [
     f"{group}={option}" for group in ("optim", "schedule", "callbacks", "compress", "task") for option in options(group)
@@ -111,7 +111,7 @@ def test_every_experiment_on_imagenet_builds_its_net_data_task_and_trainer_in_fu
     cfg = compose(f"experiment={experiment}", "trainer.accelerator=cpu")
     run = Run(tmp_path, cfg)
     with torch.device("meta"):
-        net = bare_net(cfg.model)
+        net = build_bare_model(cfg.model)
         output = net(torch.empty(2, 3, cfg.data.image_size, cfg.data.image_size))
     assert (output[0] if isinstance(output, tuple) else output).shape == (2, 1000)
     task, data, trainer = build_task(run, net), build(cfg.data, "data"), build_trainer(run)

@@ -7,13 +7,13 @@ from conftest import composed, options
 from torch import nn
 
 from zoo.catalogue import catalogue, matches
-from zoo.export.graphs import parts
 from zoo.export.onnx import save_onnx
+from zoo.export.parts import parts
 from zoo.export.pt2 import save_pt2
-from zoo.export.reading import read_export
+from zoo.export.read_export import read_export
 from zoo.models.decoding import greedy
 from zoo.models.init import initialise
-from zoo.nets import bare_net
+from zoo.run.model import build_bare_model
 
 NATIVE = {entry.name: entry.cfg for entry in catalogue()}
 WRITERS = [model for model, data in matches() if data == "reverse"]
@@ -67,7 +67,7 @@ def logits_of_steps(net, source, target):
 def test_in_both_formats_it_is_the_net_for_1_3_and_64_samples(model, size, tmp_path):
     torch.manual_seed(0)
     cfg = config_of(model, size)
-    net, facts = bare_net(cfg.model).eval(), facts_of(cfg)
+    net, facts = build_bare_model(cfg.model).eval(), facts_of(cfg)
     initialise(net, "he")  # with some papers' initial weights logits are near 0, where nothing can differ
     for parameter in net.parameters():
         if not parameter.any():

@@ -7,7 +7,7 @@ from torch import nn
 
 from zoo.catalogue import matches
 from zoo.measure.counts import count_macs_of, count_parameters
-from zoo.nets import bare_net
+from zoo.run.model import build_bare_model
 
 MODELS, PAIRS = options("model"), matches()
 
@@ -25,7 +25,7 @@ def test_it_builds_and_gives_a_logit_a_class_or_a_token(model, data):
     cfg = composed(model, data)
     one, two = ([x.to("meta") for x in inputs_of(cfg, batch)] for batch in (1, 2))
     with torch.device("meta"):
-        net = bare_net(cfg.model).eval()
+        net = build_bare_model(cfg.model).eval()
         tokens = two[1].shape[1:] if len(two) > 1 else ()
         for batch, inputs in ((1, one), (2, two)):
             assert net(*inputs).shape == (batch, *tokens, num_outputs(cfg))
@@ -45,7 +45,7 @@ def smallest():
         cfg = composed(model, "mnist_5k" if (model, "mnist_5k") in PAIRS else "reverse")
         inputs = inputs_of(cfg, 8)
         labels = torch.arange(8) if len(inputs) == 1 else torch.cat([inputs[1][:, 1:], torch.full((8, 1), 2)], 1)
-        return bare_net(cfg.model), inputs, labels
+        return build_bare_model(cfg.model), inputs, labels
 
     return make
 

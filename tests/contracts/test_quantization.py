@@ -6,10 +6,11 @@ from conftest import composed, inputs_of
 from omegaconf import OmegaConf
 
 from zoo.catalogue import matches
-from zoo.checkpoint import read_product, save_product
-from zoo.compress.quantize import ptq, traced
-from zoo.compress.weight_only import weight_only
-from zoo.nets import bare_net, net_of
+from zoo.checkpoint.load_model import load_model
+from zoo.checkpoint.product_file import read_product, save_product
+from zoo.quantize.pt2e import ptq, traced
+from zoo.quantize.weight_only import weight_only
+from zoo.run.model import build_bare_model
 
 pytestmark = pytest.mark.slow
 PAIRS = [pair for pair in matches() if pair[1] in ("fashion_mnist", "reverse")]
@@ -19,7 +20,7 @@ def a_net(model, data):
     """Give a net of random weights, two samples that it takes, and its facts."""
     torch.manual_seed(0)
     cfg = composed(model, data)
-    return bare_net(cfg.model).eval(), inputs_of(cfg, 2), {"config": OmegaConf.to_container(cfg)}
+    return build_bare_model(cfg.model).eval(), inputs_of(cfg, 2), {"config": OmegaConf.to_container(cfg)}
 
 
 def smaller(path, net, state, facts, given):
@@ -27,7 +28,7 @@ def smaller(path, net, state, facts, given):
     save_product(path / "floats.safetensors", net.state_dict(), {**facts, "recipe": []})
     save_product(path / "integers.safetensors", state, facts)
     sizes = [(path / f"{name}.safetensors").stat().st_size for name in ("integers", "floats")]
-    return net_of(read_product(path / "integers.safetensors")).eval()(*given), sizes[0] / sizes[1]
+    return load_model(read_product(path / "integers.safetensors")).eval()(*given), sizes[0] / sizes[1]
 
 
 @pytest.mark.parametrize("model", [model for model, data in PAIRS if data == "fashion_mnist"])

@@ -11,7 +11,7 @@ from conftest import ROOT
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from zoo.catalogue import matches
-from zoo.checkpoint import read_product
+from zoo.checkpoint.product_file import read_product
 from zoo.tasks.transduction import Transduction
 
 NETS = [model for model, data in matches() if data == "reverse"]

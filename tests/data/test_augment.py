@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from zoo.data.augment import ColorJitter, RandomCrop, RandomErasing, RandomFlip, RandomResizedCrop
-from zoo.data.draws import Draws
+from zoo.data.batch_rng import Draws
 from zoo.data.policies import RandAugment, TrivialAugment
 
 

@@ -7,7 +7,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from zoo.data.augment import NUM_DRAWS, RandomFlip, RandomResizedCrop, RandomScaleCrop
-from zoo.data.draws import Draws
+from zoo.data.batch_rng import Draws
 from zoo.data.folders import ImageFolders
 
 NUM = 2000  # of torchvision's crops, which take their time

@@ -20,14 +20,16 @@ from PIL import Image
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
-from zoo import memory, prediction, preflight, ranks
-from zoo.cli import tell
-from zoo.data import decoding
+from zoo import distributed, memory
+from zoo.cli.messages import tell
+from zoo.data import image_files
 from zoo.data.augment import RandomResizedCrop
-from zoo.data.decoding import ImageFiles
 from zoo.data.folders import ImageFolders, image_folders
-from zoo.data.pictures import read_picture
+from zoo.data.image_files import ImageFiles
+from zoo.data.read_image import read_picture
 from zoo.errors import BadInput, counted
+from zoo.inference import predict
+from zoo.run import preflight
 
 SIDE = 28
 STORED = 32  # 256/224 of it
@@ -130,7 +132,7 @@ def test_a_real_dev_shm_that_is_too_small_ends_no_run(pictures):
 
 def test_a_worker_that_is_killed_ends_the_command_in_one_sentence(pictures, monkeypatch, capfd):
     files = ImageFiles(sorted(map(str, pictures.glob("*/*/*"))), SIDE, num_workers=1)
-    monkeypatch.setattr(decoding, "read_picture", lambda *_: os.kill(os.getpid(), signal.SIGKILL))  # as kernels do
+    monkeypatch.setattr(image_files, "read_picture", lambda *_: os.kill(os.getpid(), signal.SIGKILL))  # as kernels do
     began = time.monotonic()
     with pytest.raises(RuntimeError) as caught:
         list(files.batches([slice(0, 8)], torch.device("cpu")))
@@ -150,7 +152,7 @@ def test_a_lack_of_memory_skips_no_picture(pictures, monkeypatch, error):
     def fail(path, background):
         raise error
 
-    monkeypatch.setattr(decoding, "read_picture", fail)
+    monkeypatch.setattr(image_files, "read_picture", fail)
     with pytest.raises(type(error)):
         list(files.batches([slice(0, 8)], torch.device("cpu")))
     with pytest.raises(type(error)):
@@ -162,13 +164,13 @@ def test_batches_that_wait_take_half_of_the_memory_at_most(pictures, monkeypatch
     files = ImageFiles(sorted(map(str, pictures.glob("*/*/*"))), 32, num_workers=2)
     asked = {}
     monkeypatch.setattr(memory, "available_bytes", lambda: 1000 * kilobytes)
-    monkeypatch.setattr("zoo.data.decoding.DataLoader", lambda *_, **settings: asked.update(settings) or [])
+    monkeypatch.setattr("zoo.data.image_files.DataLoader", lambda *_, **settings: asked.update(settings) or [])
     list(files.batches([slice(0, 8), torch.arange(3)], torch.device("cpu")))  # 8 pictures are 25 kB
     assert (asked["num_workers"], asked["prefetch_factor"]) == (workers, ahead)
 
 
 def test_no_more_workers_are_started_than_cores_can_feed(pictures, monkeypatch):
-    monkeypatch.setattr(ranks, "num_cores", lambda: 2)
+    monkeypatch.setattr(distributed, "num_cores", lambda: 2)
     folders(pictures, num_workers=16)
     with pytest.raises(BadInput, match=r"data\.num_workers=17: expected at most 16"):
         folders(pictures, num_workers=17)
@@ -210,13 +212,13 @@ def test_of_files_decoded_on_a_device_only_those_that_are_no_jpeg_are_read_by_ot
     (pictures / "val/cat/05.jpg").write_bytes(b"no image")
     files = image_folders(str(pictures), SIDE).test.images
     wanted = [(i, None) for i in (0, 1, 3, 4, 5, 6)]  # JPEG, PNG, BMP, a cut JPEG, none, JPEG
-    raw, by_cpu = (decoding._Decoding(files, None, raw, False) for raw in (True, False))
+    raw, by_cpu = (image_files._Decoding(files, None, raw, False) for raw in (True, False))
     samples = [raw[one] for one in wanted]
     assert [one.is_raw for one in samples] == [True, False, False, True, False, True]
     read: list[str] = []
     reading = lambda path, *more: read.append(path[-6:]) or read_picture(path, *more)  # noqa: E731
-    monkeypatch.setattr(decoding, "read_picture", reading)
-    images, kept, failures = decoding._together(files._decode_on(torch.device("cpu"), samples, by_cpu))
+    monkeypatch.setattr(image_files, "read_picture", reading)
+    images, kept, failures = image_files._together(files._decode_on(torch.device("cpu"), samples, by_cpu))
     assert kept.tolist() == [0, 1, 3, 6]
     assert read == ["04.jpg"]
     assert [Path(path).name for path, _ in failures] == ["04.jpg", "05.jpg"]
@@ -231,7 +233,7 @@ def test_processes_of_one_machine_share_its_memory_and_cores(pictures, monkeypat
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     with pytest.raises(BadInput, match="memory are free"):
         folders(pictures, cache="host").load()
-    monkeypatch.setattr(ranks, "num_cores", lambda: 4)
+    monkeypatch.setattr(distributed, "num_cores", lambda: 4)
     assert folders(pictures).source().test.images.num_workers == 2
 
 
@@ -310,7 +312,7 @@ def test_pictures_of_a_phone_are_upright_in_training_evaluation_and_prediction(t
         assert images[:, :, : SIDE // 2 - 2].min() > 120
         assert images[:, 2, SIDE // 2 + 2 :].max() < 8
     for path in data.files["test"].paths:
-        image = prediction.read_image(path, {**settings, "num_workers": 0}, settings)
+        image = predict.read_image(path, {**settings, "num_workers": 0}, settings)
         assert any(torch.equal(image[0], one) for one in whole(data, "test")[0])
 
 

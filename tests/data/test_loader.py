@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from zoo.data.augment import ColorJitter, RandomCrop, RandomFlip, RandomResizedCrop
-from zoo.data.draws import Draws
+from zoo.data.batch_rng import Draws
 from zoo.data.loader import BatchLoader, centre
 from zoo.data.policies import RandAugment
 

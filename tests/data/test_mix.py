@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from zoo.data.draws import Draws
+from zoo.data.batch_rng import Draws
 from zoo.data.mix import CutMix, MixUp
 
 

@@ -4,7 +4,7 @@ from torchvision.transforms.v2 import RandAugment as TheirRandAugment
 from torchvision.transforms.v2 import TrivialAugmentWide
 from torchvision.transforms.v2 import functional as F
 
-from zoo.data.draws import Draws
+from zoo.data.batch_rng import Draws
 from zoo.data.policies import NUM_LEVELS, RandAugment, TrivialAugment, _apply
 
 

@@ -11,8 +11,8 @@ from torch import nn
 
 from zoo.errors import BadInput
 from zoo.export.aoti import save_aoti
-from zoo.export.graphs import parts
-from zoo.export.reading import read_export
+from zoo.export.parts import parts
+from zoo.export.read_export import read_export
 
 
 @pytest.mark.skipif(not shutil.which(os.environ.get("CXX", "g++")), reason="there is no C++ compiler")

@@ -12,10 +12,10 @@ from hostile_graphs import SIZES, one, with_more
 from small import BAKED, FACTS, facts_of, said_alone, tiny
 
 from zoo.errors import BadInput
-from zoo.export import alone
-from zoo.export.graphs import parts
+from zoo.export import worker
 from zoo.export.onnx import save_onnx, write_onnx
-from zoo.export.reading import pixels, read_export
+from zoo.export.parts import parts
+from zoo.export.read_export import pixels, read_export
 
 
 @pytest.fixture(scope="module")
@@ -205,7 +205,7 @@ SKYLAKE_IN_A_VM = "flags\t\t: fpu vme avx avx2 avx512f avx512bw\nvmx flags\t: vn
 )
 def test_sums_of_int8_are_taken_slowly_only_where_they_would_be_cut_off(monkeypatch, cpuinfo, has_it):
     monkeypatch.setattr("builtins.open", lambda path: io.StringIO("processor\t: 0\n" + cpuinfo))
-    options = alone.session_options(1)
+    options = worker.session_options(1)
     monkeypatch.undo()
     with pytest.raises(RuntimeError, match="does not have") if has_it else contextlib.nullcontext():
         assert options.get_session_config_entry("session.x64quantprecision") == "1"
@@ -213,4 +213,4 @@ def test_sums_of_int8_are_taken_slowly_only_where_they_would_be_cut_off(monkeypa
 
 def test_the_flags_of_this_cpu_say_what_torch_says():
     with open("/proc/cpuinfo") as lines:
-        assert alone.has_vnni(lines) or not torch.cpu._is_vnni_supported()
+        assert worker.has_vnni(lines) or not torch.cpu._is_vnni_supported()

@@ -13,9 +13,9 @@ from small import BAKED, FACTS, said_alone, tiny
 from torch import nn
 
 from zoo.errors import BadInput
-from zoo.export.graphs import parts
+from zoo.export.parts import parts
 from zoo.export.pt2 import save_pt2
-from zoo.export.reading import read_export
+from zoo.export.read_export import read_export
 
 GRAPH, WEIGHTS = "models/model.json", "data/weights/model_weights_config.json"
 SAMPLES = "data/sample_inputs/model.pt"

@@ -7,12 +7,12 @@ from torch import nn
 
 from zoo.measure.graph import follow
 from zoo.models.lenet import LeNet5
-from zoo.nets import bare_net
+from zoo.run.model import build_bare_model
 
 
 def graph_of(model, data):
     cfg = composed(model, data)
-    net = bare_net(cfg.model)
+    net = build_bare_model(cfg.model)
     inputs = inputs_of(cfg, 1)
     return net, inputs, follow(net, tuple(x.to("meta") for x in inputs))
 

@@ -9,7 +9,7 @@ from zoo.measure.layers import measure_layers
 from zoo.models.lenet import LeNet300
 from zoo.models.vgg import TABLE, VGG
 from zoo.models.vit import ViT
-from zoo.nets import bare_net
+from zoo.run.model import build_bare_model
 
 
 def test_vgg_16s_activations_are_the_sum_over_its_table():
@@ -69,7 +69,7 @@ def test_the_net_is_left_as_it_was():
 @pytest.mark.parametrize("entry", list(catalogue()), ids=lambda entry: entry.name)
 def test_layers_add_up_to_the_net_for_all_of_the_catalogue(entry):
     with torch.device("meta"):
-        net = bare_net(entry.cfg.model)
+        net = build_bare_model(entry.cfg.model)
     layers = measure_layers(net, entry.image_shape)
     only_in_training = sum(p.numel() for name, p in net.named_parameters() if name.startswith(("aux", "AuxLogits")))
     alone = sum(p.numel() for p in net.parameters(recurse=False))  # such as a class token, which no layer holds

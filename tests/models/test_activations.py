@@ -7,7 +7,7 @@ from conftest import CONFIGS, composed, inputs_of, options
 
 from zoo.catalogue import matches
 from zoo.models.activations import Activation, Maxout, ScaledTanh, activate
-from zoo.nets import bare_net
+from zoo.run.model import build_bare_model
 
 
 def one_a_class() -> list[str]:
@@ -75,9 +75,9 @@ def test_every_net_that_leaves_the_choice_free_takes_every_activation(model, nam
     with torch.device("meta"):
         if name == "maxout" and "resnet" in model:
             with pytest.raises(Exception, match="activation=maxout would halve the maps"):
-                bare_net(cfg)
+                build_bare_model(cfg)
             return
-        net = bare_net(cfg).eval()
+        net = build_bare_model(cfg).eval()
         assert len(net(*(x.to("meta") for x in inputs_of(whole, 2)))) == 2
     kinds = {type(m) for m in net.modules()}
     assert type(activate(name)) in kinds

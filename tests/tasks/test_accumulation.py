@@ -11,8 +11,8 @@ from torch import nn
 from zoo.models.decoding import greedy
 from zoo.models.lenet import LeNet300
 from zoo.models.transformer import Transformer
+from zoo.optim.schedules import constant
 from zoo.tasks.classification import ImageClassification
-from zoo.tasks.schedules import constant
 from zoo.tasks.transduction import Transduction
 
 SGD = functools.partial(torch.optim.SGD, lr=0.1, momentum=0.9)

@@ -7,10 +7,10 @@ from torch import nn
 
 from zoo.models.lenet import LeNet5
 from zoo.models.resnet import ResNet
+from zoo.optim.schedules import constant
 from zoo.tasks.base import parameter_groups
 from zoo.tasks.classification import ImageClassification
 from zoo.tasks.metrics import ClassificationMeter
-from zoo.tasks.schedules import constant
 
 
 def task(net, **changes):

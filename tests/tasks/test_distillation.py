@@ -5,12 +5,12 @@ import pytest
 import torch
 from torch import nn
 
-from zoo.checkpoint import read_product
+from zoo.checkpoint.product_file import read_product
 from zoo.data.loader import BatchLoader
 from zoo.models.lenet import LeNet5
+from zoo.optim.schedules import constant
 from zoo.tasks.classification import ImageClassification
 from zoo.tasks.distillation import Distillation
-from zoo.tasks.schedules import constant
 
 COMMON = {"optimizer": functools.partial(torch.optim.SGD, lr=0.1), "schedule": constant}
 

@@ -8,9 +8,9 @@ from torch import nn
 from zoo.errors import BadInput
 from zoo.models.lenet import LeNet5
 from zoo.models.vit import ViT
+from zoo.optim.schedules import constant
 from zoo.tasks.classification import ImageClassification
 from zoo.tasks.losses import limit_norms, loss_function, weight_penalty
-from zoo.tasks.schedules import constant
 
 
 @pytest.mark.parametrize("power", [1, 2])

@@ -8,12 +8,14 @@ import sklearn.metrics
 import torch
 from torch import nn
 
-from zoo import report
+from zoo import files
+from zoo.measure import evaluation
 from zoo.measure.accuracy import is_right
 from zoo.models.decoding import beam_search, greedy
+from zoo.optim.schedules import constant
+from zoo.report import plots, tables
 from zoo.tasks.classification import ImageClassification
 from zoo.tasks.metrics import ClassificationMeter
-from zoo.tasks.schedules import constant
 from zoo.tasks.transduction import TransductionMeter
 
 NAN = float("nan")
@@ -48,15 +50,15 @@ def test_train_accuracy_and_the_log_tell_of_them(caplog, monkeypatch):
 
 
 def test_an_evaluation_is_that_of_the_others_with_these_as_mistakes():
-    assert report.evaluate(SIX, LABELS, list("abcdef"))["top5"] == 0.5
-    found = report.evaluate(LOGITS, LABELS, ["a", "b", "c"])
+    assert evaluation.evaluate(SIX, LABELS, list("abcdef"))["top5"] == 0.5
+    found = evaluation.evaluate(LOGITS, LABELS, ["a", "b", "c"])
     assert (found["accuracy"], found["num_samples"], found["num_nan"]) == (0.5, 4, 2)
     assert found["confusion_matrix"] == sklearn.metrics.confusion_matrix([0, 2], [0, 2], labels=range(3)).tolist()
     assert [row["recall"] for row in found["classes"].values()] == [0.5, 0.0, 1.0]
     assert found["loss"] is None  # JSON has no NaN
-    title = report.draw_confusion(found["confusion_matrix"], ["a", "b", "c"], 2).axes[0].get_title(loc="left")
+    title = plots.draw_confusion(found["confusion_matrix"], ["a", "b", "c"], 2).axes[0].get_title(loc="left")
     assert "50.00%" in title
-    report.show_evaluation(found)
+    tables.show_evaluation(found)
 
 
 class Writer(nn.Module):
@@ -86,5 +88,5 @@ def test_what_is_written_with_nan_is_never_right():
 
 @pytest.mark.parametrize("value", [NAN, float("inf"), -float("inf")])
 def test_results_hold_nothing_that_json_has_not(value):
-    found = report.without_nan({"test": {"loss": value, "accuracy": 0.5}, "epoch_seconds": [value, 1.0], "name": "x"})
+    found = files.without_nan({"test": {"loss": value, "accuracy": 0.5}, "epoch_seconds": [value, 1.0], "name": "x"})
     assert found == {"test": {"loss": None, "accuracy": 0.5}, "epoch_seconds": [None, 1.0], "name": "x"}

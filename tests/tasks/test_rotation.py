@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from zoo.models.lenet import LeNet5
+from zoo.optim.schedules import constant
 from zoo.tasks.rotation import RotationPrediction, all_turns
-from zoo.tasks.schedules import constant
 
 
 def test_each_image_comes_in_four_ways_with_its_quarter_turns():

@@ -7,8 +7,8 @@ from torch import nn
 
 from zoo.models.decoding import greedy
 from zoo.models.transformer import Transformer
+from zoo.optim.schedules import constant
 from zoo.tasks.edits import edits
-from zoo.tasks.schedules import constant
 from zoo.tasks.transduction import Transduction, TransductionMeter
 
 

@@ -1,15 +1,15 @@
 import pytest
 import torch
 
-from zoo.checkpoint import put_weights
+from zoo.checkpoint.product_file import put_weights
 from zoo.errors import BadInput
 from zoo.models.googlenet import GoogLeNet
 from zoo.models.resnet import ResNet
 from zoo.models.transformer import Transformer
 from zoo.models.vit import ViT
+from zoo.optim.schedules import constant
 from zoo.tasks.base import parameter_groups
 from zoo.tasks.classification import ImageClassification
-from zoo.tasks.schedules import constant
 from zoo.tasks.transfer import freeze, matched_by_name, rows_of, told_of_rows
 
 

@@ -4,14 +4,14 @@ A suite is a function of a run's config, found by its name in SUITES; `python sc
 """
 
 SUITES = {
-    "augment": "loading.augment_suite",
-    "gpu": "gpu.gpu_suite",
-    "inference": "inference.inference_suite",
-    "loader": "loading.loader_suite",
-    "logging": "logging.logging_suite",
-    "packed": "packing.packed_suite",
-    "startup": "startup.startup_suite",
-    "step": "training.step_suite",
-    "train": "training.train_suite",
-    "zoo": "nets.zoo_suite",
+    "augment": "loading_suites.augment_suite",
+    "gpu": "gpu_suite.gpu_suite",
+    "inference": "inference_suite.inference_suite",
+    "loader": "loading_suites.loader_suite",
+    "logging": "logging_suite.logging_suite",
+    "packed": "packed_suite.packed_suite",
+    "startup": "startup_suite.startup_suite",
+    "step": "training_suites.step_suite",
+    "train": "training_suites.train_suite",
+    "zoo": "zoo_suite.zoo_suite",
 }

@@ -15,12 +15,12 @@ import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
-from zoo import escape, ranks
+from zoo import distributed, escape
 from zoo.callbacks.loggers import TensorBoard
 from zoo.errors import BadInput, Interrupted, ZooError
 from zoo.files import write_json
 from zoo.measure import health
-from zoo.measure.reading import Course, Row, read_run
+from zoo.measure.diagnosis import Course, Row, read_run
 from zoo.ranges import Count
 
 if TYPE_CHECKING:
@@ -232,7 +232,7 @@ class Diagnostics(lightning.Callback):
             error=error,
         )
         self._reading = reading = read_run(self.epochs, course)
-        if ranks.rank():
+        if distributed.rank():
             return
         log.debug("Diagnostics: %s", " ".join(reading))
         write_json(

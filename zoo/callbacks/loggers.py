@@ -10,7 +10,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.loggers.logger import Logger
 
 from zoo.files import write_text
-from zoo.records import metrics_text, read_metrics
+from zoo.paths import METRICS
+from zoo.records.metrics_file import metrics_text, read_metrics
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -78,7 +79,7 @@ class MetricsCSV(Logger):
 
     def __init__(self, folder: Path, from_step: int | None = None) -> None:
         super().__init__()
-        self.path = folder / "metrics.csv"
+        self.path = folder / METRICS
         self.rows: dict[int, dict[str, Any]] = {}
         if from_step and self.path.exists():
             self.rows = {int(row["step"]): row for row in read_metrics(self.path) if row["step"] < from_step}

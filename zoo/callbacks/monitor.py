@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from zoo import ranks
+from zoo import distributed
 from zoo.errors import Diverged
-from zoo.folder import LAST
+from zoo.paths import LAST
 
 
 class TrainingMonitor(lightning.Callback):
@@ -54,7 +54,7 @@ class TrainingMonitor(lightning.Callback):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self._losses.append(outputs["loss"])
-        self.num_images += len(batch[1]) * ranks.world_size()
+        self.num_images += len(batch[1]) * distributed.world_size()
         stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0 or trainer.is_last_batch
         if stepped and self._is_due(trainer, len(self._losses)):
             self._flush(trainer, pl_module)
@@ -93,7 +93,7 @@ class TrainingMonitor(lightning.Callback):
     def _fetched_losses(self) -> list[float]:
         """Fetch the losses since the last flush in one transfer."""
         if self._losses:
-            self._earlier += (ranks.total(torch.stack(self._losses)) / ranks.world_size()).tolist()
+            self._earlier += (distributed.total(torch.stack(self._losses)) / distributed.world_size()).tolist()
             self._losses = []
         return self._earlier
 

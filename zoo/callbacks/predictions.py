@@ -8,13 +8,14 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from zoo import ranks
+from zoo import distributed
 from zoo.callbacks.loggers import boards
-from zoo.callbacks.pictures import NUM_MISTAKES, show_embedding, show_predictions, thumbnails
+from zoo.callbacks.prediction_plots import NUM_MISTAKES, show_embedding, show_predictions, thumbnails
 from zoo.files import replacing
-from zoo.records import CHECKSUM, predictions_digest
+from zoo.paths import PREDICTIONS
+from zoo.records.predictions_file import predictions_digest
+from zoo.records.schema import CHECKSUM
 
-PREDICTIONS = "predictions.safetensors"
 NUM_EMBEDDED = 1000  # images, evenly from the whole test set
 Part = dict[str, Tensor]
 
@@ -33,7 +34,7 @@ class Predictions(lightning.Callback):
         task: Any = pl_module
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         self._facts = data.load()
-        self._is_drawn = any(ranks.of_all(bool(boards(trainer))))
+        self._is_drawn = any(distributed.of_all(bool(boards(trainer))))
         self._stride = -(-self._facts.num_samples["test"] // NUM_EMBEDDED)
         self._batches: list[Part] = []
         self._mistakes: list[Part] = []
@@ -84,12 +85,12 @@ class Predictions(lightning.Callback):
         task: Any = pl_module
         path, split_hash = Path(trainer.default_root_dir) / PREDICTIONS, self._facts.split_hash
         if task.kind == "sequences":
-            correct = in_turn(ranks.of_all(task.meter.correct))
-            if ranks.rank() == 0:
+            correct = in_turn(distributed.of_all(task.meter.correct))
+            if distributed.rank() == 0:
                 save(path, {"correct": torch.tensor([one for batch in correct for one in batch])}, split_hash)
             return
-        parts = ranks.of_all((self._batches, self._mistakes, self._embedded))
-        if ranks.rank() or not self._batches:
+        parts = distributed.of_all((self._batches, self._mistakes, self._embedded))
+        if distributed.rank() or not self._batches:
             return
         batches, mistakes, embedded = zip(*parts, strict=True)
         whole = joined(in_turn(batches))

@@ -7,8 +7,9 @@ from typing import Any, Literal
 
 import lightning
 
-from zoo import ranks
-from zoo.checkpoint import PRODUCT, save_product
+from zoo import distributed
+from zoo.checkpoint.product_file import save_product
+from zoo.paths import PRODUCT
 from zoo.ranges import Index
 
 
@@ -76,6 +77,6 @@ class EarlyWeights(lightning.Callback):
 def write_weights(trainer: lightning.Trainer, file: str, facts: Mapping[str, Any]) -> None:
     """Write the net's present weights into the run folder."""
     state = trainer.strategy.lightning_module_state_dict()  # asked of every process, which may hold a part each
-    if ranks.rank() == 0:
+    if distributed.rank() == 0:
         weights = {name.removeprefix("net."): w for name, w in state.items() if name.startswith("net.")}
         save_product(Path(trainer.default_root_dir) / file, weights, facts)

@@ -18,14 +18,13 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from zoo import ranks
+from zoo import distributed
 from zoo.callbacks.state import check_counts, check_tensors, check_training, check_whole
-from zoo.checkpoint import PRODUCT
 from zoo.errors import BadInput, Interrupted, reason
 from zoo.files import open_file, replacing
-from zoo.folder import LAST
+from zoo.paths import LAST, PRODUCT
 from zoo.ranges import NotNegative
-from zoo.records import Count
+from zoo.records.schema import Count
 
 PREVIOUS = "previous.ckpt"  # what last.ckpt was before, while a run is training
 RESERVES = b"bytearray"  # the one name that torch's own list allows and that takes more memory than the file has bytes
@@ -170,10 +169,10 @@ class ResumeCheckpoint(Checkpoint):
         if (batch_idx + 1) % trainer.accumulate_grad_batches:  # half-summed gradients are in no checkpoint
             return
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if ranks.world_size() > 1 and trainer.global_step % every:  # asking each other at every step would cost
+        if distributed.world_size() > 1 and trainer.global_step % every:  # asking each other at every step would cost
             return
         due = self._signal or time.monotonic() - self._saved > 60 * self.every_minutes
-        if any(ranks.of_all(due)):
+        if any(distributed.of_all(due)):
             self._save(trainer)
         self._stop_if_told(trainer)
 
@@ -191,7 +190,7 @@ class ResumeCheckpoint(Checkpoint):
         self._saved = time.monotonic()
 
     def _stop_if_told(self, trainer: lightning.Trainer) -> None:
-        told = [number for number in ranks.of_all(self._signal) if number]  # a signal may come to some of us only
+        told = [number for number in distributed.of_all(self._signal) if number]  # a signal may come to some of us only
         if told:
             raise Interrupted(
                 f"stopped by {signal.Signals(told[0]).name} after step {trainer.global_step}; "
@@ -202,7 +201,7 @@ class ResumeCheckpoint(Checkpoint):
     def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._restore_handlers()
         self._stop_if_told(trainer)  # in its last step
-        if ranks.rank() == 0:
+        if distributed.rank() == 0:
             (Path(trainer.default_root_dir) / PREVIOUS).unlink(missing_ok=True)
 
     def on_exception(
@@ -213,7 +212,7 @@ class ResumeCheckpoint(Checkpoint):
     def on_save_checkpoint(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        checkpoint["random_states"] = ranks.of_all(get_random_states())
+        checkpoint["random_states"] = distributed.of_all(get_random_states())
         checkpoint["stopped_early_at"] = trainer.max_epochs if trainer.should_stop else None
 
     def on_load_checkpoint(
@@ -225,7 +224,7 @@ class ResumeCheckpoint(Checkpoint):
         else:
             self._to_check = checkpoint
         states = checkpoint["random_states"]  # of each process there was
-        self._random_states = states[ranks.rank()] if len(states) == ranks.world_size() else None
+        self._random_states = states[distributed.rank()] if len(states) == distributed.world_size() else None
         self._stopped_early_at = checkpoint["stopped_early_at"]
 
 

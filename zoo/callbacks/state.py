@@ -11,7 +11,7 @@ import lightning
 import torch
 from torch import Tensor
 
-from zoo.compress.program import DTYPES
+from zoo.quantize.graph_ir import DTYPES
 
 OF_OTHER_SHAPES = (torch.optim.LBFGS, torch.optim.Adafactor)  # whose states are not of their parameters' shapes
 

@@ -10,9 +10,9 @@ import rich.table
 from rich.console import Console
 
 from zoo import escape
-from zoo.compare.pictures import MOST_DRAWN, as_svg, draw_costs, draw_curves, draw_exports
+from zoo.compare.comparison_plots import MOST_DRAWN, as_svg, draw_costs, draw_curves, draw_exports
 from zoo.compare.runs import REPEATS, Comparison, Finished, differing, grouped, mean_and_spread, part_tested, run_of
-from zoo.compare.statistics import Paired, against_best, best_of
+from zoo.compare.significance import Paired, against_best, best_of
 from zoo.files import replacing, write_text
 
 PAGE, TEXT = "comparison.html", "comparison.md"

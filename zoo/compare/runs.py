@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import BadInput
-from zoo.records import read_config, read_metrics, read_result
+from zoo.paths import CONFIG, METRICS, RESULT
+from zoo.records.config_file import read_config
+from zoo.records.json_files import read_result
+from zoo.records.metrics_file import read_metrics
 
-CONFIG, RESULT = "config.yaml", "result.json"
 REPEATS = ("seed", "data.seed", "data.fold")  # settings in which runs of the same thing may differ
 NAMES = ("name", "runs", "data_root", "resume", "experiment")  # settings that change no number
 LIMITS = ("limit_train_batches", "limit_val_batches", "overfit_batches")
@@ -209,7 +211,7 @@ def differing(several: Sequence[Settings]) -> list[str]:
 
 def curve(folder: Path, metric: str) -> list[tuple[int, float]]:
     """Give a metric of a run's metrics.csv as (epochs trained, value); of a loss while training, the epoch's mean."""
-    file = folder / "metrics.csv"
+    file = folder / METRICS
     if not file.exists():
         return []
     points, since = [], []

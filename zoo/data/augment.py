@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from zoo.data import colour, geometry
-from zoo.data.draws import Draws
+from zoo.data.batch_rng import Draws
 from zoo.errors import BadInput
 from zoo.ranges import Count, Share
 

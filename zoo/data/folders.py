@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
-from zoo import escape, ranks
-from zoo.data.decoding import Decoder, ImageFiles
+from zoo import distributed, escape
+from zoo.data.image_files import Decoder, ImageFiles
 from zoo.data.images import ImageData
-from zoo.data.pictures import suffixes
+from zoo.data.read_image import suffixes
 from zoo.data.sources import ImageSource, LabelledImages
 from zoo.errors import BadInput, counted
 from zoo.ranges import Count, Index, Text
@@ -52,7 +52,7 @@ class ImageFolders(ImageData):
         if not _is_utf8(root):
             raise BadInput(f"data.root: expected a name in UTF-8, got {os.fsencode(root)!r}")
         check_colour(background)
-        each = max(1, ranks.num_cores() // ranks.local_world_size())
+        each = max(1, distributed.num_cores() // distributed.local_world_size())
         workers = each if num_workers is None else num_workers
         if workers > MOST_PER_CORE * each:
             raise BadInput(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from zoo import escape, memory
 from zoo.data.augment import Cut, check_fits
-from zoo.data.decoding import ImageFiles
+from zoo.data.image_files import ImageFiles
 from zoo.data.loader import Augmentation, BatchLoader
 from zoo.data.mix import Mix
 from zoo.data.module import ResidentData, Split

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from zoo.data.augment import NUM_DRAWS, Cut
-from zoo.data.decoding import ImageFiles
-from zoo.data.draws import Draws
+from zoo.data.batch_rng import Draws
+from zoo.data.image_files import ImageFiles
 from zoo.data.mix import Mix
 from zoo.data.prefetch import ahead
 

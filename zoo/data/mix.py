@@ -12,7 +12,7 @@ from typing import Annotated
 
 from torch import Tensor
 
-from zoo.data.draws import Draws
+from zoo.data.batch_rng import Draws
 from zoo.ranges import Range, Share
 
 Alpha = Annotated[float, Range(0, 100, above=True)]  # beyond, Python's Beta(α, α) draws for ever

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from zoo.data import colour, geometry
-from zoo.data.draws import Draws
+from zoo.data.batch_rng import Draws
 from zoo.ranges import Count, Range
 
 NUM_LEVELS = 31

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from zoo.data.draws import Draws
+from zoo.data.batch_rng import Draws
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from zoo.data.decoding import ImageFiles
+from zoo.data.image_files import ImageFiles
 from zoo.errors import BadInput, reason
 
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import BadInput
-from zoo.export.graphs import Part, trace
-from zoo.export.labels import labels
+from zoo.export.file_metadata import labels
 from zoo.export.onnx import quiet
+from zoo.export.parts import Part, trace
 from zoo.files import replacing
 
 

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from zoo.errors import BadInput, reason
-from zoo.export.alone import session_options
-from zoo.export.graphs import Part, trace
-from zoo.export.labels import labels, read_labels
+from zoo.export.file_metadata import labels, read_labels
 from zoo.export.onnx_bounds import check_graph
 from zoo.export.onnx_sizes import SAMPLES, Sizes
-from zoo.export.opened import Opened
+from zoo.export.parts import Part, trace
+from zoo.export.runtime import Opened
+from zoo.export.worker import session_options
 from zoo.files import replacing
 from zoo.memory import available_bytes
 

@@ -1,7 +1,7 @@
 """The .pt2 file: a net as torch.export traced it, for any process that has torch.
 
 torch.export.load unpickles, looks up and evaluates what a file asks it to, so that a foreign one could do anything.
-What is read here is therefore the archive's plain data alone: its graph becomes a program of zoo.compress.program,
+What is read here is therefore the archive's plain data alone: its graph becomes a program of zoo.quantize.graph_ir,
 whose operators are those of nets, and its weights become tensors. torch.export sees nothing of it.
 """
 
@@ -16,12 +16,12 @@ import msgspec
 import torch
 from torch import Tensor
 
-from zoo.compress.program import EXPORTED, INT8, PROBLEMS, rebuilt
 from zoo.errors import BadInput, reason
-from zoo.export.graphs import Part, trace
-from zoo.export.labels import labels, read_labels
-from zoo.export.opened import Opened
+from zoo.export.file_metadata import labels, read_labels
+from zoo.export.parts import Part, trace
+from zoo.export.runtime import Opened
 from zoo.files import replacing
+from zoo.quantize.graph_ir import EXPORTED, INT8, PROBLEMS, rebuilt
 
 EXTRA, MODEL = "extra/", "models/model.json"
 WEIGHTS = ("parameter", "buffer", "tensor_constant")

@@ -29,16 +29,16 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial, Trial, TrialState
 from rich.table import Table
 
-from zoo import escape, ranks
+from zoo import distributed, escape
 from zoo.errors import BadInput, ZooError, choices, reason
 from zoo.files import check_no_links, locked
-from zoo.folder import config_of
-from zoo.records import CHECKSUM
+from zoo.paths import LOCK, STUDY
+from zoo.records.schema import CHECKSUM
+from zoo.run.directory import config_of
 from zoo.search.database import check_database
 from zoo.search.space import OWN, distributions, draw, overrides
 from zoo.search.trials import OUTPUT, TrialRun
 
-DATABASE, LOCK = "study.db", ".lock"
 DIRECTIONS: dict[str, Literal["maximize", "minimize"]] = {"max": "maximize", "min": "minimize"}
 SAMPLERS = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}
 PRUNERS: dict[str, Callable[[], optuna.pruners.BasePruner]] = {
@@ -68,7 +68,7 @@ def search(cfg: DictConfig) -> None:
         if not isinstance(first, sqlite3.OperationalError) and type(first) is not sqlite3.DatabaseError:
             raise
         raise ZooError(
-            f"{place / DATABASE}: {first}; once that is mended, the same command goes on where it was"
+            f"{place / STUDY}: {first}; once that is mended, the same command goes on where it was"
         ) from error
 
 
@@ -116,8 +116,8 @@ def _check(cfg: DictConfig) -> None:
         )
     if cfg.resume:
         raise BadInput("resume is for runs; a search goes on where it was by the command that began it")
-    if cfg.jobs > ranks.num_cores():
-        raise BadInput(f"jobs={cfg.jobs}: expected at most {ranks.num_cores()}, a trial to each CPU core")
+    if cfg.jobs > distributed.num_cores():
+        raise BadInput(f"jobs={cfg.jobs}: expected at most {distributed.num_cores()}, a trial to each CPU core")
     for key, known in (("sampler", SAMPLERS), ("pruner", PRUNERS)):
         if cfg[key] not in known:
             raise BadInput(f"{key}={cfg[key]} is no {key}; {choices(str(cfg[key]), known)}")
@@ -148,7 +148,7 @@ def _opened(
     place.mkdir(parents=True, exist_ok=True)
     check_no_links(place)
     with locked(place / LOCK, f"the search in {place}"):
-        file, product = place / DATABASE, cfg.callbacks.product
+        file, product = place / STUDY, cfg.callbacks.product
         was_there = file.exists()
         asked = {
             "overrides": fixed,
@@ -243,8 +243,9 @@ def _environment(cfg: DictConfig, slot: int) -> dict[str, str]:
     """Give the environment of a slot's trials: a GPU of their own where there are as many, and a share of the cores."""
     import torch
 
-    environment = {key: value for key, value in os.environ.items() if key != "HYDRA_FULL_ERROR"}  # set by zoo.cli
-    environment.setdefault("OMP_NUM_THREADS", str(max(1, ranks.num_cores() // cfg.jobs)))
+    # zoo.cli.command has set HYDRA_FULL_ERROR for this process alone
+    environment = {key: value for key, value in os.environ.items() if key != "HYDRA_FULL_ERROR"}
+    environment.setdefault("OMP_NUM_THREADS", str(max(1, distributed.num_cores() // cfg.jobs)))
     if cfg.trainer.accelerator != "cpu" and (num := torch.cuda.device_count()):
         visible = environment.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(num)))).split(",")
         environment["CUDA_VISIBLE_DEVICES"] = visible[slot % num]

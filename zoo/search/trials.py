@@ -11,11 +11,12 @@ from pathlib import Path
 
 from hydra.core.override_parser.types import Quote, QuotedString
 
-from zoo import ranks
+from zoo import distributed
 from zoo.compare.runs import curve
 from zoo.errors import Diverged
-from zoo.folder import CONFIG
-from zoo.records import read_config, read_result
+from zoo.paths import CONFIG, RESULT
+from zoo.records.config_file import read_config
+from zoo.records.json_files import read_result
 
 TRAIN = Path(__file__).resolve().parents[2] / "train.py"
 OUTPUT = "output.txt"
@@ -44,7 +45,7 @@ class TrialRun:
                 stderr=subprocess.STDOUT,
                 env=environment,
                 start_new_session=True,  # so that Ctrl-C comes to the search alone, which passes it on
-                preexec_fn=ranks.dying_with(os.getpid()),
+                preexec_fn=distributed.dying_with(os.getpid()),
             )
 
     @property
@@ -79,7 +80,7 @@ class TrialRun:
         """Give the validation metric of the weights that a run has kept, or None where it has come to no result."""
         if self.process.returncode or self.folder is None:
             return None
-        value = read_result(self.folder / "result.json")["validation"].get(metric.removeprefix("val/"))
+        value = read_result(self.folder / RESULT)["validation"].get(metric.removeprefix("val/"))
         return value if value is not None and math.isfinite(value) else None
 
     @property

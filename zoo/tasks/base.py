@@ -13,11 +13,11 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from zoo import ranks
+from zoo import distributed
 from zoo.errors import BadInput
+from zoo.optim.schedules import Factor
 from zoo.ranges import NotNegative, Positive
 from zoo.tasks.losses import limit_norms
-from zoo.tasks.schedules import Factor
 from zoo.tasks.transfer import hold_frozen_norms
 
 log = logging.getLogger("zoo")
@@ -122,13 +122,13 @@ class Task(lightning.LightningModule):
             super().backward(loss, *args, **kwargs)
             return
         loader: Any = self.trainer.train_dataloader
-        usual = loader.batch_size / ranks.world_size()  # keeps factors near 1, as fp16 needs
+        usual = loader.batch_size / distributed.world_size()  # keeps factors near 1, as fp16 needs
         super().backward(loss * (self._weights[-1] / usual), *args, **kwargs)
         if self._ends_step:
-            total = ranks.total(torch.as_tensor(sum(self._weights), device=loss.device))
+            total = distributed.total(torch.as_tensor(sum(self._weights), device=loss.device))
             gradients = [p.grad for p in self.parameters() if p.grad is not None]
             mine = [g.to_local() if isinstance(g, DTensor) else g for g in gradients]
-            torch._foreach_mul_(mine, num * usual * ranks.world_size() / total)
+            torch._foreach_mul_(mine, num * usual * distributed.world_size() / total)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
@@ -141,7 +141,7 @@ class Task(lightning.LightningModule):
         self.train_total += total
 
     def on_train_epoch_end(self) -> None:
-        accuracy = ranks.total(self.train_hits) / ranks.total(self.train_total)
+        accuracy = distributed.total(self.train_hits) / distributed.total(self.train_total)
         self.log("train/accuracy", accuracy, logger=False)  # Lightning would write it after last.ckpt is saved,
         for logger in self.loggers:  # and a kill in between would lose the point
             logger.log_metrics({"train/accuracy": float(accuracy)}, step=self.trainer.global_step - 1)
@@ -149,11 +149,11 @@ class Task(lightning.LightningModule):
         self.train_total.zero_()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["train_counts"] = [int(ranks.total(count)) for count in (self.train_hits, self.train_total)]
+        checkpoint["train_counts"] = [int(distributed.total(count)) for count in (self.train_hits, self.train_total)]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         for count, total in zip((self.train_hits, self.train_total), checkpoint["train_counts"], strict=True):
-            count.fill_(total if ranks.rank() == 0 else 0)
+            count.fill_(total if distributed.rank() == 0 else 0)
         checkpoint["state_dict"].pop("meter.sums", None)  # which earlier versions kept, and is zero between epochs
 
     def measure(self, batch: Any) -> Tensor | None:

@@ -7,11 +7,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from zoo.measure.accuracy import is_right
+from zoo.optim.schedules import Factor
 from zoo.ranges import BelowOne, NotNegative
 from zoo.tasks.base import Task
 from zoo.tasks.losses import LossName, loss_function, weight_penalty
 from zoo.tasks.metrics import ClassificationMeter
-from zoo.tasks.schedules import Factor
 
 Batch = tuple[Tensor, Tensor]
 

@@ -5,7 +5,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from zoo import ranks
+from zoo import distributed
 from zoo.measure.accuracy import TOP, has_nan
 
 
@@ -44,7 +44,7 @@ class ClassificationMeter(nn.Module):
 
     def compute(self) -> dict[str, Tensor]:
         """Give the means so far over all processes, as fractions of 1, and start again from nothing."""
-        loss, top1, top5, lost, count = ranks.total(self.sums).clone()
+        loss, top1, top5, lost, count = distributed.total(self.sums).clone()
         self.sums.zero_()
         self.num_samples, self.num_nan = int(count), int(lost)
         means = {"loss": loss / count, "accuracy": top1 / count, "top5": top5 / count}

@@ -7,14 +7,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from zoo import ranks
+from zoo import distributed
 from zoo.errors import BadInput
 from zoo.measure.accuracy import is_right
+from zoo.optim.schedules import Factor
 from zoo.ranges import BelowOne
 from zoo.tasks.base import Task
 from zoo.tasks.edits import edits
 from zoo.tasks.losses import weight_penalty, widened
-from zoo.tasks.schedules import Factor
 
 PAD, START = 0, 1
 Speaker = Callable[[nn.Module, Tensor], Tensor]
@@ -114,7 +114,7 @@ class TransductionMeter(nn.Module):
         wrong_ones = sum(one.errors > 0 for one in found)
         lost = sum(int((written == START).any(1).sum()) for written, _ in self.written)
         counts = [sum(one.errors for one in found), sum(one.length for one in found), wrong_ones, len(found), lost]
-        totals = ranks.total(torch.cat([self.sums, self.sums.new_tensor(counts)]))
+        totals = distributed.total(torch.cat([self.sums, self.sums.new_tensor(counts)]))
         losses, hits, tokens, errors, symbols, wrong, num, lost = totals
         self.num_samples, self.num_nan = int(num), int(lost)
         self.sums.zero_()

@@ -1,0 +1,306 @@
+"""One picture: orientation, depth, transparency and size, held against Pillow's pixels and counted numbers."""
+
+import struct
+import warnings
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageOps
+from torchvision.io import ImageReadMode, decode_image
+
+from zoo.data.read_image import _formats, read_jpeg, read_picture, suffixes, upright
+
+RAMP = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+
+
+def smooth(width=48, height=30) -> Image.Image:
+    corners = Image.fromarray(np.random.default_rng(0).integers(0, 256, (3, 4, 3), dtype=np.uint8))
+    return corners.resize((width, height), Image.Resampling.BICUBIC)
+
+
+def pixels(path) -> np.ndarray:
+    return read_picture(str(path)).permute(1, 2, 0).numpy()
+
+
+def with_tags(path, strips: list[bytes], tags: dict[int, list[int]]):
+    """Write a TIFF of these strips and tags."""
+    begins = [8 + sum(map(len, strips[:i])) for i in range(len(strips))]
+    tags = dict(sorted({**tags, 273: begins, 279: [len(strip) for strip in strips]}.items()))
+    start = 8 + sum(map(len, strips))
+    end = start + 2 + 12 * len(tags) + 4
+    entries = lists = b""
+    for tag, values in tags.items():
+        place = values[0] if len(values) == 1 else end + len(lists)
+        lists += struct.pack(f"<{len(values)}I", *values) if len(values) > 1 else b""
+        entries += struct.pack("<HHII", tag, 4, len(values), place)
+    head = b"II*\0" + struct.pack("<I", start) + b"".join(strips)
+    path.write_bytes(head + struct.pack("<H", len(tags)) + entries + b"\0" * 4 + lists)
+    return path
+
+
+def planar(path, bits, strips: list[bytes], width, height, compression):
+    """Write red, green and blue in a plane each."""
+    tags = {
+        256: [width],
+        257: [height],
+        258: [bits] * 3,
+        259: [compression],
+        262: [2],
+        277: [3],
+        278: [height],
+        284: [2],
+    }
+    return with_tags(path, strips, tags)
+
+
+def tiff(path, bits, values: bytes, width, height, sample_format=1, photometric=1, compression=1, extra=None):
+    """Write one strip of grey, as a scanner would, with `bits` of each sample."""
+    bits = np.atleast_1d(bits).tolist()
+    tags = {256: [width], 257: [height], 258: bits, 259: [compression], 262: [photometric], 277: [len(bits)]}
+    tags |= {278: [height], 338: [extra], 339: [sample_format] * len(bits)}
+    return with_tags(path, [values], {tag: numbers for tag, numbers in tags.items() if numbers != [None]})
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["jpg", "png", "webp", "tiff"])
+def test_a_picture_is_seen_upright_as_pillow_turns_it(tmp_path, kind, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    smooth().save(tmp_path / f"a.{kind}", exif=exif)
+    with Image.open(tmp_path / f"a.{kind}") as picture:
+        wanted = np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
+    found = pixels(tmp_path / f"a.{kind}")
+    assert found.shape == wanted.shape == ((48, 30, 3) if orientation > 4 else (30, 48, 3))
+    assert np.abs(found.astype(int) - wanted).mean() < 1  # JPEG decoders differ in the last bit
+
+
+def test_a_jpeg_that_a_device_is_to_decode_comes_with_its_orientation(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    smooth().save(tmp_path / "a.jpg", exif=exif)
+    content, orientation = read_jpeg(str(tmp_path / "a.jpg"))
+    assert orientation == 6
+    image = upright(decode_image(content, ImageReadMode.RGB), orientation)
+    assert torch.equal(image, read_picture(str(tmp_path / "a.jpg")))
+    smooth().save(tmp_path / "a.png")
+    assert read_jpeg(str(tmp_path / "a.png")) is None
+
+
+@pytest.mark.parametrize("kind", ["jpg", "png", "webp", "bmp", "gif"])
+def test_ordinary_pictures_have_the_very_bytes_that_torchvision_and_pillow_read(tmp_path, kind):
+    smooth().save(tmp_path / f"a.{kind}")
+    path = str(tmp_path / f"a.{kind}")
+    with Image.open(path) as picture:
+        theirs = torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)
+    assert torch.equal(read_picture(path), theirs if kind == "bmp" else decode_image(path, ImageReadMode.RGB))
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+def test_what_is_no_exif_leaves_the_picture_as_it_is(tmp_path):
+    smooth().save(tmp_path / "plain.jpg", quality=90)
+    smooth().save(tmp_path / "odd.jpg", quality=90, exif=b"Exif\0\0II*\0\xff\xff\xff\xffnonsense")
+    assert np.array_equal(pixels(tmp_path / "odd.jpg"), pixels(tmp_path / "plain.jpg"))
+
+
+def test_pillow_prints_no_warnings_of_its_own(tmp_path):
+    """They would be two lines with a path in its source, and without the picture's name."""
+    smooth().save(tmp_path / "a.jpg", exif=b"Exif\0\0II*\0\xff\xff\xff\xffnonsense")
+    for is_told, after in ((True, lambda: None), (False, _formats.__wrapped__)):
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            after()
+            read_picture(str(tmp_path / "a.jpg"))
+        assert any("Corrupt EXIF" in str(one.message) for one in told) == is_told
+
+
+@pytest.mark.parametrize("kind", ["png", "tiff", "pgm", "jp2"])
+def test_grey_of_16_bits_is_scaled_and_not_clipped(tmp_path, kind):
+    Image.fromarray(RAMP).save(tmp_path / f"a.{kind}")
+    found = pixels(tmp_path / f"a.{kind}")
+    assert found.mean() == pytest.approx(127.5, abs=0.01)  # of a ramp
+    assert np.array_equal(found[..., 0], found[..., 2])
+    assert np.abs(found[..., 0] - RAMP / 257).max() <= 0.5 + 1e-9
+
+
+def test_grey_of_16_bits_may_have_a_transparent_value(tmp_path):
+    Image.fromarray(RAMP).save(tmp_path / "a.png", transparency=0)
+    found = pixels(tmp_path / "a.png")[..., 0]
+    assert found[0, 0] == 255
+    assert found[0, 1] == 0
+
+
+def test_grey_of_12_bits_is_scaled_by_the_depth_that_the_file_declares(tmp_path):
+    values = np.arange(4096).reshape(64, 64)
+    high, low = values.reshape(-1, 2).T
+    packed = np.stack([high >> 4, (high & 15) << 4 | low >> 8, low & 255], 1).astype(np.uint8).tobytes()
+    found = pixels(tiff(tmp_path / "a.tif", 12, packed, 64, 64))
+    assert found.mean() == pytest.approx(127.5, abs=0.01)
+    assert np.abs(found[..., 0] - values * 255 / 4095).max() <= 0.5 + 1e-9
+    (tmp_path / "a.pgm").write_bytes(b"P5 64 64 4095\n" + values.astype(">u2").tobytes())
+    assert np.abs(pixels(tmp_path / "a.pgm")[..., 0] - values * 255 / 4095).max() <= 0.51
+
+
+def test_a_scan_of_16_bits_whose_white_is_0_is_no_negative(tmp_path):
+    found = pixels(tiff(tmp_path / "a.tif", 16, RAMP.tobytes(), 256, 256, photometric=0))
+    assert np.abs(found[..., 0] - (65535 - RAMP.astype(int)) / 257).max() <= 0.5 + 1e-9
+
+
+def test_colours_of_16_bits_keep_their_high_byte(tmp_path):
+    ramp = np.stack([RAMP, RAMP.T, RAMP[::-1]], -1)
+    (tmp_path / "a.ppm").write_bytes(b"P6 256 256 65535\n" + ramp.astype(">u2").tobytes())
+    assert np.abs(pixels(tmp_path / "a.ppm") - ramp / 257).max() <= 1
+
+
+def test_floats_are_of_0_to_1_and_others_are_refused(tmp_path):
+    ramp = np.linspace(0, 1, 256, dtype=np.float32).reshape(16, 16)
+    Image.fromarray(ramp).save(tmp_path / "a.tif")
+    assert np.abs(pixels(tmp_path / "a.tif")[..., 0] - ramp * 255).max() <= 0.5 + 1e-4
+    for values in (ramp * 255, ramp - 0.5, np.where(ramp > 0.5, np.nan, ramp)):
+        Image.fromarray(values.astype(np.float32)).save(tmp_path / "b.tif")
+        with pytest.raises(ValueError, match="floats run from"):
+            read_picture(str(tmp_path / "b.tif"))
+
+
+@pytest.mark.parametrize("bits", [8, 16, 32])
+def test_samples_with_a_sign_are_refused_and_the_same_bytes_without_one_are_read(tmp_path, bits):
+    """-1 is 255 without a sign: what is darkest would be seen as white."""
+    values = np.arange(-128, 128).astype(f"<i{bits // 8}").reshape(16, 16)
+    with pytest.raises(ValueError, match="have a sign"):
+        read_picture(str(tiff(tmp_path / "a.tif", bits, values.tobytes(), 16, 16, sample_format=2)))
+    if bits == 8:
+        found = pixels(tiff(tmp_path / "b.tif", bits, values.tobytes(), 16, 16))
+        assert np.array_equal(found[..., 0], values.view(np.uint8))
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("compression", [1, 8])
+def test_colours_in_planes_are_those_that_were_written_or_refused(tmp_path, bits, compression):
+    """Pillow takes each plane of 16 bits for one of 8, unless it is compressed (8 is zlib's)."""
+    colours = np.asarray(smooth()).astype(np.uint16)
+    planes = (colours * 257).astype("<u2") if bits == 16 else colours.astype(np.uint8)
+    parts = [np.ascontiguousarray(planes[..., i]).tobytes() for i in range(3)]
+    strips = [zlib.compress(part) if compression == 8 else part for part in parts]
+    path = planar(tmp_path / "a.tif", bits, strips, 48, 30, compression)
+    if bits == 16 and compression == 1:
+        with pytest.raises(ValueError, match="planes of 16 bits"):
+            read_picture(str(path))
+    else:
+        assert np.array_equal(pixels(path), colours)
+
+
+def test_grey_whose_alpha_is_multiplied_in_already_is_mixed_with_the_background(tmp_path):
+    """Half of the light through grey 100 of a pixel that covers a half: 100 + 255 / 2."""
+    grey = np.tile(np.array([[100, 128], [0, 0], [255, 255], [50, 255]], np.uint8), (4, 1, 1))
+    path = tiff(tmp_path / "a.tif", (8, 8), grey.tobytes(), 4, 4, extra=1)
+    found = pixels(path)[0, :, 0].astype(int)
+    assert np.abs(found - [100 + 127, 255, 255, 50]).max() <= 2
+
+
+def test_grey_of_32_bits_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="32 bits"):
+        read_picture(str(tiff(tmp_path / "a.tif", 32, RAMP.astype("<u4").tobytes(), 256, 256)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"bits": 16, "sample_format": 3}, "a TIFF of a kind that cannot be read here: 16 bits, floats, black is 0"),
+        ({"bits": 64, "sample_format": 3}, "64 bits, floats"),
+        ({"bits": 12, "photometric": 0}, "12 bits, without a sign, white is 0"),
+        ({"bits": 8, "photometric": 32803}, "photometric 32803"),  # of a camera's sensor
+        ({"bits": 8, "sample_format": 4}, "8 bits, of no known kind"),
+        ({"bits": 8, "compression": 50002}, "compression 50002"),
+    ],
+)
+def test_a_tiff_that_pillow_cannot_read_is_named_as_one_with_its_kind(tmp_path, changes, words):
+    with pytest.raises(ValueError, match="it is a TIFF of a kind that cannot be read here: ") as caught:
+        read_picture(str(tiff(tmp_path / "a.tif", values=bytes(64 * 8), width=8, height=8, **changes)))
+    assert words in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "it is empty"),
+        (b"no picture", "it begins as no kind of picture does that can be read here"),
+        (b"%PDF-1.7 and more than that", "it begins as no kind of picture does that can be read here"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "it is HEIC, which cannot be read here; save it as JPEG or PNG"),
+        (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", "it is HEIC"),
+        (b"\0\0\0\x18ftypmif1\0\0\0\0mif1avif", "it begins as AVIF does, and is damaged"),
+        (b"II*\0\xff\xff\xff\0 and nothing there", "it begins as TIFF does, and is damaged"),
+        (b"II+\0\x08\0\0\0\xff\xff\xff\0\0\0\0\0", "it begins as TIFF does, and is damaged"),
+        (b"\x89PNG\r\n\x1a\n and nothing", "it begins as PNG does, and is damaged or of a kind"),
+    ],
+)
+def test_what_cannot_be_opened_is_told_by_its_first_bytes(tmp_path, content, words):
+    (tmp_path / "a.jpg").write_bytes(content)
+    for read in (read_picture, read_jpeg):
+        with pytest.raises(ValueError, match=r"^it ") as caught:
+            read(str(tmp_path / "a.jpg"))
+        assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["png", "webp", "tiff", "la.png", "p.png", "gif", "trns.png", "ico"])
+def test_transparent_pixels_show_the_background(tmp_path, kind):
+    alpha = np.zeros((32, 32), dtype=np.uint8)
+    alpha[8:24, 8:24] = 255
+    black = Image.new("RGBA", (32, 32))  # a black shape on transparent black
+    black.putalpha(Image.fromarray(alpha))
+    path = tmp_path / f"a.{kind}"
+    if kind == "la.png":
+        black.convert("LA").save(path)
+    elif kind == "p.png":
+        palette = Image.fromarray(alpha // 255, "P")
+        palette.putpalette([0] * 6)
+        palette.save(path, transparency=b"\x00\xff")
+    elif kind == "trns.png":
+        Image.fromarray(np.stack([alpha // 255] * 3, -1)).save(path, transparency=(0, 0, 0))
+    elif kind == "gif":
+        picture = Image.fromarray(alpha // 255, "P")
+        picture.putpalette([0, 0, 0, 1, 1, 1])
+        picture.save(path, transparency=0)
+    elif kind == "webp":
+        black.save(path, lossless=True, exact=True)
+    else:
+        black.save(path)
+    found = pixels(path)
+    assert (found[alpha == 0] == 255).all()
+    assert (found[alpha == 255] <= 1).all()
+    assert (read_picture(str(path), "#102030").permute(1, 2, 0).numpy()[0, 0] == [16, 32, 48]).all()
+
+
+def test_half_transparent_pixels_are_mixed_with_the_background(tmp_path):
+    Image.new("RGBA", (4, 4), (200, 100, 0, 51)).save(tmp_path / "a.png")  # a fifth
+    assert np.abs(pixels(tmp_path / "a.png")[0, 0] - [244, 224, 204]).max() <= 1
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.jpg", "a.webp", "a.png", "a.tif"])
+def test_of_an_animation_the_first_frame_is_seen_whatever_its_name(tmp_path, name):
+    frames = [Image.new("RGB", (20, 10), colour) for colour in ("#ff0000", "#00ff00", "#0000ff")]
+    kind = {"gif": "GIF", "jpg": "GIF", "webp": "WEBP", "png": "PNG", "tif": "TIFF"}[name[2:]]
+    more = {"lossless": True} if kind == "WEBP" else {}
+    frames[0].save(tmp_path / name, kind, save_all=True, append_images=frames[1:], **more)
+    assert pixels(tmp_path / name).tolist() == [[[255, 0, 0]] * 20] * 10
+
+
+@pytest.mark.parametrize("size", [(1, 20_000), (20_000, 20_000), (500_000, 500_000), (101, 1)])
+def test_a_size_that_explodes_is_refused_before_anything_is_decoded(tmp_path, size):
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", *size, 8, 2, 0, 0, 0))
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", b"nothing") + chunk(b"IEND", b""))
+    for read in (read_picture, read_jpeg):
+        with pytest.raises(Exception, match=r"times the other|are more than|exceeds limit"):
+            read(str(tmp_path / "a.png"))
+
+
+def test_all_kinds_that_pillow_writes_and_that_are_listed_can_be_read(tmp_path):
+    assert {".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".gif", ".webp", ".bmp", ".tif", ".jp2"} <= suffixes()
+    assert not suffixes() & {".eps", ".ps", ".wmf", ".pdf", ".mpg", ".txt"}
+    for suffix in sorted(suffixes() - {".ico"}):
+        smooth().save(tmp_path / f"a{suffix}")
+        assert pixels(tmp_path / f"a{suffix}").shape == (30, 48, 3), suffix

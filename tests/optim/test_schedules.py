@@ -1,0 +1,55 @@
+"""Closed forms held against torch's own schedulers."""
+
+import math
+
+import pytest
+import torch
+from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
+
+from zoo.optim.schedules import constant, cosine, one_cycle, step
+
+
+def torch_curve(make, steps):
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    scheduler = make(optimizer)
+    curve = []
+    for _ in range(steps):
+        curve.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return curve
+
+
+def test_cosine_is_torchs():
+    theirs = torch_curve(lambda o: CosineAnnealingLR(o, 50, eta_min=0.1), 50)
+    ours = cosine(50, final=0.1)
+    assert [ours(i) for i in range(50)] == pytest.approx(theirs, abs=1e-9)
+
+
+@pytest.mark.parametrize("steps", [10, 100, 333])
+def test_one_cycle_is_torchs(steps):
+    theirs = torch_curve(lambda o: OneCycleLR(o, 1.0, total_steps=steps, cycle_momentum=False), steps - 1)
+    ours = one_cycle(steps)
+    assert [ours(i) for i in range(steps - 1)] == pytest.approx(theirs, abs=1e-9)
+
+
+def test_step_falls_tenfold_at_half_and_three_quarters():
+    curve = [step(100)(i) for i in (0, 49, 50, 74, 75, 99)]
+    assert curve == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+
+
+@pytest.mark.parametrize("schedule", [constant, cosine, step])
+def test_warm_up_rises_linearly_to_the_full_rate(schedule):
+    factor = schedule(100, warmup=0.1)
+    assert [factor(i) for i in range(10)] == pytest.approx([(i + 1) / 10 for i in range(10)])
+    assert factor(10) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("schedule", [constant, cosine, step, one_cycle])
+@pytest.mark.parametrize("steps", [1, 2, 3, 7])
+def test_the_shortest_runs_have_finite_rates(schedule, steps):
+    for warmup in (0.0, 0.05, 0.3, 1.0):
+        factor = schedule(steps, warmup=warmup)
+        for i in range(steps + 1):  # a LambdaLR asks once more after the last step
+            assert math.isfinite(factor(i))
+            assert 0 <= factor(i) <= 1 + 1e-9

@@ -1,0 +1,157 @@
+"""A run prunes before it trains, keeps what it did, and is taken on from there."""
+
+import json
+import re
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from conftest import compose_run
+from torch import nn
+
+from zoo.checkpoint.load_model import load_model
+from zoo.checkpoint.product_file import read_product
+from zoo.errors import BadInput
+from zoo.models.lenet import LeNet300
+from zoo.run import passes
+
+PRUNE = ["compress=prune_channels", "compress.before_fit.channels.macs=0.5"]
+
+
+@pytest.fixture
+def folders(tmp_path):
+    def find(name):
+        return sorted(path.parent for path in tmp_path.glob(f"runs/{name}/*/config.yaml"))
+
+    return find
+
+
+def test_a_run_prunes_and_the_next_one_builds_on_its_recipe(command, toy_smoke, folders, monkeypatch):
+    base = [a for a in toy_smoke if not a.startswith("name=")]
+    assert command("train", *base, *PRUNE, "name=one").code == 0
+    (one,) = folders("one")
+    result, product = json.loads((one / "result.json").read_text()), read_product(one / "model.safetensors")
+    assert result["macs"] == pytest.approx(0.5 * 416_520, rel=0.05)  # LeNet-5's
+    assert product.facts["recipe"] == json.loads((one / "recipe.json").read_text())["steps"]
+    start = f"init_from={one}/model.safetensors"
+    assert command("train", *base, *PRUNE, start, "name=two").code == 0
+    (two,) = folders("two")
+    steps = read_product(two / "model.safetensors").facts["recipe"]
+    assert len(steps) == 2
+    assert steps[:1] == product.facts["recipe"]
+    assert json.loads((two / "result.json").read_text())["macs"] == pytest.approx(0.25 * 416_520, rel=0.1)
+    monkeypatch.setitem(sys.modules, "torch_pruning", None)  # plain fine-tuning and evaluation do without it
+    assert command("train", *base, start, "name=three").code == 0
+    (three,) = folders("three")
+    assert read_product(three / "model.safetensors").facts["recipe"] == product.facts["recipe"]
+    assert command("evaluate", f"checkpoint={two}/model.safetensors").code == 0
+
+
+def test_a_resumed_run_has_the_net_it_had_and_does_not_prune_anew(command, toy, folders, monkeypatch):
+    line = [*(a for a in toy if not a.startswith("trainer.max_epochs")), *PRUNE]
+    assert command("train", *line, "trainer.max_epochs=2").code == 0
+    (whole,) = folders("toy")
+    short = [a for a in line if not a.startswith("name=")] + ["name=short", "schedule=constant"]
+    assert command("train", *short, "trainer.max_epochs=1").code == 0
+    (folder,) = folders("short")
+    before = (folder / "recipe.json").read_bytes()
+    monkeypatch.setitem(sys.modules, "torch_pruning", None)
+    assert command("train", f"resume={folder}", "trainer.max_epochs=2").code == 0
+    assert (folder / "recipe.json").read_bytes() == before == (whole / "recipe.json").read_bytes()
+    assert json.loads((folder / "result.json").read_text())["epochs"] == 2
+
+
+def test_two_processes_train_the_same_pruned_net(process, toy_smoke, folders):
+    line = [a for a in toy_smoke if not a.startswith("name=")]
+    line += [
+        *PRUNE,
+        "trainer.accelerator=cpu",
+        "callbacks.progress=null",
+        "compress.before_fit.channels.importance=taylor",
+    ]
+    for name, devices in (("alone", 1), ("two", 2)):
+        running = process("train", *line, f"name={name}", f"trainer.devices={devices}")
+        _, err = running.communicate(timeout=300)
+        assert running.returncode == 0, err
+    products = [read_product(folders(name)[0] / "model.safetensors") for name in ("alone", "two")]
+    one, two = (load_model(product).eval() for product in products)
+    assert str(one) == str(two)
+    images = torch.randn(4, 1, 28, 28)
+    assert products[1].facts["recipe"][0]["macs"] < 0.55 * 416_520
+    assert two(images).isfinite().all()
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_two_of_every_four_weights_stay_zero_while_the_net_trains_and_is_resumed(
+    command, toy_smoke, folders, optimizer
+):
+    line = [a for a in toy_smoke if not a.startswith("name=")] + ["model=vgg11", f"optim={optimizer}"]
+    assert command("train", *line, "compress=semi_structured", "name=fours", "schedule=constant").code == 0
+    (folder,) = folders("fours")
+    first = read_product(folder / "model.safetensors").weights
+    assert command("train", f"resume={folder}", "trainer.max_epochs=2").code == 0
+    product = read_product(folder / "model.safetensors")
+    assert product.facts["recipe"] == [{"pass": "semi_structured", "layers": ["classifier.0", "classifier.3"]}]
+    for name in ("classifier.0.weight", "classifier.3.weight"):
+        weight = product.weights[name]
+        assert (weight.unflatten(1, (-1, 4)) != 0).sum(2).le(2).all()
+        assert (weight == 0).equal(first[name] == 0)
+    assert float((product.weights["classifier.0.weight"] == 0).float().mean()) == pytest.approx(0.5, abs=0.01)
+
+
+QAT = [{"pass": "qat_int8", "shape": [1, 28, 28], "float_layers": []}]
+
+
+@pytest.mark.parametrize(
+    ("choice", "setting", "words"),
+    [
+        ("ptq_int8", "num_batches=0", "num_batches: expected a whole number of at least 1"),
+        ("ptq_int8", "num_batches=11", "num_batches=11: expected at most 10"),
+        ("ptq_int8", "float_layers=[conv9]", "'conv9'"),
+        ("ptq_int8", "float_layers=layers.0", "float_layers: expected a list"),
+        ("ptq_int8", "float_layers=['*']", "leaves no layer in int8"),
+        ("ptq_int8", "max_drop=-1", "max_drop: expected a number of at least 0 and below 100"),
+        ("ptq_int8", "max_drop=nan", "max_drop: expected a number of at least 0 and below 100"),
+        ("ptq_int8", "max_drop=100", "max_drop: expected a number of at least 0 and below 100"),
+        ("weight_int4", "bits=5", "bits: expected one of 4, 8"),
+        ("weight_int4", "group=0", "group: expected a whole number of at least 1"),
+        ("weight_int8", "float_layers=[conv9]", "'conv9'"),
+        ("weight_int8", "float_layers=['*']", "no layer left"),
+        ("dynamic_int8", "group=64", "dynamic=true"),
+    ],
+)
+def test_a_wrong_setting_of_what_comes_after_the_fit_is_told_before_it(choice, setting, words):
+    name = "int4" if choice == "weight_int4" else "int8"
+    cfg = compose_run("model=lenet300", f"compress={choice}", f"++compress.after_fit.{name}.{setting}")
+    with pytest.raises(BadInput, match=rf"^compress\.after_fit\.{name}[:.].*{re.escape(words)}"):
+        check(cfg, LeNet300())
+
+
+def check(cfg, net, recipe=()):
+    """Ask the passes of a config before the fit, for data of ten batches."""
+    image = (torch.empty(1, 1, 28, 28, device="meta"),)
+    data = SimpleNamespace(loader=lambda split, device: [None] * 10, example=lambda: image)
+    passes._check_after_fit(passes._built(SimpleNamespace(cfg=cfg), "after_fit"), net, data, recipe)
+
+
+def test_int8_is_asked_of_the_net_before_the_fit():
+    ptq, qat, weights = (compose_run(f"compress={name}") for name in ("ptq_int8", "qat_int8", "weight_int8"))
+    check(ptq, LeNet300())
+    check(weights, LeNet300())
+    check(qat, LeNet300(), QAT)
+    with pytest.raises(BadInput, match="convert_int8 is for a net of compress=qat_int8"):
+        check(qat, LeNet300())
+    with pytest.raises(BadInput, match="starts from floats"):
+        check(ptq, LeNet300(), QAT)
+    odd = LeNet300()
+    odd.layers.append(nn.LogSigmoid())
+    with pytest.raises(BadInput, match=r"^compress\.after_fit\.int8: int8 has no word for aten\.log_sigmoid\.default"):
+        check(ptq, odd)
+
+
+def test_nothing_is_trained_where_what_follows_would_be_refused(command, toy, only_run):
+    done = command("train", *toy, "compress=ptq_int8", "compress.after_fit.int8.num_batches=99")
+    assert (done.code, "num_batches=99: expected at most 10" in done.sentence) == (2, True)
+    assert not list(Path("runs").rglob("metrics.csv"))

@@ -1,0 +1,133 @@
+"""What a net costs once it is trained: in floats and in int8, by torch and by ONNX Runtime, on a CPU."""
+
+import copy
+import functools
+import logging
+import statistics
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
+
+from zoo.benchmarks.rounds import Contender, Suite, timed
+from zoo.checkpoint.load_model import load_model
+from zoo.checkpoint.product_file import read_product
+from zoo.checkpoint.stored_config import stored_net
+from zoo.compress.recipe import replay
+from zoo.errors import BadInput
+from zoo.export.onnx import translate
+from zoo.export.onnx_int8 import quantized
+from zoo.export.parts import Part
+from zoo.export.worker import session_options
+from zoo.instantiate import build
+from zoo.quantize.graph_ir import rebuilt
+from zoo.quantize.pt2e import lower, program_of, ptq, sums_int8_exactly, traced
+from zoo.run.model import build_bare_model
+
+if TYPE_CHECKING:
+    import onnx
+
+CALLS = 10  # of which a round takes the median, after one that warms the caches up
+log = logging.getLogger("zoo")
+Forward = Callable[[Tensor], object]
+
+
+def inference_suite(cfg: DictConfig) -> Suite:
+    """A batch through a net in eval mode: in fp32 and in int8, by torch and by ONNX Runtime, all with as many threads.
+
+    The net is that of the config, with random weights, and with compress=prune_channels what that leaves of it, too; or
+    those of the product files that `cfg.checkpoint` names: where one of these is in int8, its float contenders have
+    random weights. The baseline is fp32 by Inductor, of the first net.
+    """
+    if cfg.checkpoint:
+        paths = list(cfg.checkpoint) if OmegaConf.is_list(cfg.checkpoint) else [cfg.checkpoint]
+        nets = [_of_product(Path(path), cfg.data.batch_size) for path in paths]
+    else:
+        images, net = _noise(cfg.data, cfg.data.batch_size), build_bare_model(cfg.model)
+        nets = [("", net, _int8(net, images[:1]), images)]
+        if pruning := cfg.compress.before_fit.get("channels"):
+            pruned = copy.deepcopy(net)
+            build(pruning, "compress.before_fit.channels")(pruned, example=(images[:1].to("meta"),))
+            nets.append(("pruned: ", pruned, _int8(pruned, images[:1]), images))
+    if not (compiles_int8 := sums_int8_exactly()):
+        log.warning("int8 is not compiled: this CPU has no VNNI, without which Inductor would compute something else.")
+    contenders = {
+        title + name: contender
+        for title, net, int8, images in nets
+        for name, contender in _contenders(net, int8, images).items()
+        if compiles_int8 or name != "int8 compiled"
+    }
+    return Suite(contenders, cfg.data.batch_size)
+
+
+def _of_product(path: Path, batch_size: int) -> tuple[str, nn.Module, nn.Module, Tensor]:
+    product = read_product(path)
+    config = product.facts["config"]
+    images, net = _noise(config["data"], batch_size), load_model(product)
+    if program_of(product.facts["recipe"]):
+        net, int8 = stored_net(config["model"]), net
+        replay(net, product.facts["recipe"])
+    else:
+        int8 = _int8(net, images[:1])
+    whole = path.resolve()
+    title = whole.parent if path.stem == "model" else whole.with_suffix("")
+    return f"{'/'.join(title.parts[-2:])}: ", net, int8, images
+
+
+def _noise(data: Mapping[str, Any], batch_size: int) -> Tensor:
+    if "image_size" not in data:
+        raise BadInput("suite=inference is for nets of images, and these data are sequences")
+    shape = (batch_size, data["in_channels"], data["image_size"], data["image_size"])
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
+def _int8(net: nn.Module, image: Tensor) -> nn.Module:
+    """Quantize a net with calibration on noise, which does for the time that it takes."""
+    return rebuilt(*ptq(traced(net, (image.to("meta"),)), [(image, image)], 1), "the net")
+
+
+def _contenders(net: nn.Module, int8: nn.Module, images: Tensor) -> dict[str, Contender]:
+    net = net.eval().to(memory_format=torch.channels_last)
+    images = images.to(memory_format=torch.channels_last)
+    # First of all, since tracing a net has torch forget what it has compiled, of another net, too.
+    graph = translate(Part(net, (torch.zeros(2, *images.shape[1:]),)))
+    ready: dict[str, Callable[[], Forward]] = {
+        "fp32 compiled": lambda: _compiled(net, images),
+        "fp32 eager": lambda: net,
+        "int8 compiled": lambda: _compiled(int8, images),
+        "ONNX Runtime fp32": lambda: _onnx_runtime(graph),
+        "ONNX Runtime int8": lambda: _onnx_runtime(quantized(copy.deepcopy(graph), [images.contiguous().numpy()])),
+    }
+    return {name: _contender(make, images) for name, make in ready.items()}
+
+
+def _contender(make: Callable[[], Forward], images: Tensor) -> Contender:
+    prepared = functools.cache(make)  # when its turn comes first, which is not counted
+
+    def forward() -> float:
+        with torch.no_grad():  # and not in inference mode, for which what is compiled would be compiled anew
+            run = prepared()
+            run(images)
+            return statistics.median(timed(lambda: run(images)) for _ in range(CALLS))
+
+    return forward
+
+
+def _compiled(net: nn.Module, images: Tensor) -> nn.Module:
+    net = copy.deepcopy(net).to(memory_format=torch.channels_last)
+    lower(net, images)
+    return net
+
+
+def _onnx_runtime(model: "onnx.ModelProto") -> Forward:
+    import onnxruntime
+
+    settings = session_options(torch.get_num_threads())
+    settings.inter_op_num_threads = 1
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")  # while the others have their turn
+    session = onnxruntime.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda images: session.run(None, {name: images.contiguous().numpy()})

@@ -1,0 +1,44 @@
+"""Show how a net is built."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning
+
+from zoo.callbacks.loggers import boards
+from zoo.measure.graph import Operation, follow
+from zoo.paths import LAST
+
+
+class NetGraph(lightning.Callback):
+    """Draw the net for TensorBoard's GRAPHS tab before training, as one sample of the usual size goes through it.
+
+    Not with SummaryWriter.add_graph, which traces with TorchScript: that is deprecated, and shows its inner workings. A
+    run that goes on from a checkpoint has its graph already.
+    """
+
+    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        task: Any = pl_module
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        if stage == "fit" and boards(trainer) and not (Path(trainer.default_root_dir) / LAST).exists():
+            event = graph_event(follow(task.net, data.example()))
+            for board in boards(trainer):
+                board._get_file_writer().add_event(event)
+
+
+def graph_event(operations: list[Operation]) -> Any:
+    """Put a graph into the words of TensorFlow's, which TensorBoard reads."""
+    from tensorboard.compat.proto.attr_value_pb2 import AttrValue
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.proto.graph_pb2 import GraphDef
+    from tensorboard.compat.proto.node_def_pb2 import NodeDef
+    from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
+
+    nodes = []
+    for operation in operations:
+        shape = TensorShapeProto(dim=[TensorShapeProto.Dim(size=size) for size in operation.shape])
+        attributes = {"_output_shapes": AttrValue(list=AttrValue.ListValue(shape=[shape]))}
+        if operation.settings:
+            attributes["settings"] = AttrValue(s=operation.settings.encode())
+        nodes.append(NodeDef(name=operation.name, op=operation.kind, input=operation.inputs, attr=attributes))
+    return Event(graph_def=GraphDef(node=nodes).SerializeToString())

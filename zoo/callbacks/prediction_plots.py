@@ -1,0 +1,90 @@
+"""Draw for TensorBoard what a net says of images."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from zoo import escape
+from zoo.escape import shortened
+from zoo.measure.accuracy import has_nan
+from zoo.report.plots import draw_confusion
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+NUM_MISTAKES, COLUMNS = 25, 5
+TILE_PX, CAPTION_PX, FONT_PX = 150, 44, 14
+THUMBNAIL_PX = 32
+MOST_CURVES = 100  # classes, the first of them; a list of more is of no use to anyone
+MOST_DIMENSIONS = 100  # of the embedding, which is written as text, and which the projector cuts down as well
+
+
+def show_predictions(
+    board: "SummaryWriter", step: int, classes: Sequence[str], logits: Tensor, labels: Tensor, mistakes: dict[str, Any]
+) -> None:
+    """Draw the confusion matrix, the most confident mistakes, and precision and recall of each class."""
+    known, num = ~has_nan(logits), len(classes)
+    num_nan, logits, labels = int((~known).sum()), logits[known], labels[known]
+    shares = logits.softmax(1)
+    matrix = torch.bincount(num * labels + logits.argmax(1), minlength=num * num).view(num, num)
+    board.add_figure("test/confusion matrix", draw_confusion(matrix.tolist(), classes, num_nan), step)
+    if len(mistakes["labels"]):
+        board.add_image("test/most confident mistakes", draw_mistakes(classes, **mistakes), step, dataformats="HWC")
+    for i, name in enumerate(classes[:MOST_CURVES]):
+        board.add_pr_curve(f"test precision and recall/{escape.tag(name)}", labels == i, shares[:, i], step)
+
+
+def draw_mistakes(
+    classes: Sequence[str], images: Tensor, labels: Tensor, predicted: Tensor, confidence: Tensor
+) -> Tensor:
+    """Draw images (N, C, S, S), uint8, with what each is and what it was taken for below: (height, width, 3)."""
+    import numpy as np
+    from matplotlib.font_manager import FontProperties, findfont
+    from PIL import Image, ImageDraw, ImageFont
+    from torchvision.transforms.functional import to_pil_image
+
+    file = findfont(FontProperties())
+    rows, font = -(-len(images) // COLUMNS), ImageFont.truetype(file, FONT_PX)
+    sheet = Image.new("RGB", (COLUMNS * TILE_PX, rows * (TILE_PX + CAPTION_PX)), "white")
+    draw, side = ImageDraw.Draw(sheet), TILE_PX - 10
+    for i, (image, label, guess, sure) in enumerate(zip(images, labels, predicted, confidence.tolist(), strict=True)):
+        x, y = i % COLUMNS * TILE_PX + 5, i // COLUMNS * (TILE_PX + CAPTION_PX) + 5
+        sheet.paste(to_pil_image(image).convert("RGB").resize((side, side), Image.Resampling.NEAREST), (x, y))
+        true, taken = (shortened(escape.spelled(classes[i], file), most) for i, most in ((label, 19), (guess, 14)))
+        draw.text((x, y + side + 2), true, "black", font)
+        draw.text((x, y + side + 4 + FONT_PX), f"{sure:.0%} {taken}", "#c00000", font)
+    return torch.from_numpy(np.array(sheet))
+
+
+def thumbnails(images: Tensor) -> Tensor:
+    """Make images (N, C, S, S), uint8, as small as the projector's one sheet of them wants."""
+    if images.shape[-1] <= THUMBNAIL_PX:
+        return images
+    small = nn.functional.interpolate(images.float(), (THUMBNAIL_PX, THUMBNAIL_PX), mode="area")
+    return small.round().to(torch.uint8)
+
+
+def show_embedding(board: "SummaryWriter", classes: Sequence[str], found: dict[str, Tensor]) -> None:
+    """Write the projector's files, in place of those of an earlier test: features with class, guess and thumbnail."""
+    shutil.rmtree(Path(board.log_dir) / "00000", ignore_errors=True)  # or the writer would say that it is there
+    names = [[escape.cell(classes[i]) for i in pair] for pair in zip(found["labels"], found["predicted"], strict=True)]
+    board.add_embedding(
+        principal_components(found["features"], MOST_DIMENSIONS).double().round(decimals=4),  # fewer digits to write
+        metadata=names,
+        metadata_header=["class", "taken for"],
+        label_img=found["images"].float() / 255,
+        tag="penultimate layer",
+    )
+
+
+def principal_components(features: Tensor, most: int) -> Tensor:
+    """Give the `most` principal components of features (N, D), which keep distances best; as they are if D is less."""
+    if features.shape[1] <= most:
+        return features
+    centred = features.double() - features.double().mean(0)
+    variances, directions = torch.linalg.eigh(centred @ centred.T)  # of N × N, since D may be thousands
+    return (directions * variances.clamp_min(0).sqrt())[:, -most:].flip(1)

@@ -1,0 +1,132 @@
+"""Prune while training."""
+
+import copy
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor
+
+from zoo.callbacks.compression import Compression, keep_from_now_on, net_of, start_anew, step_at
+from zoo.checkpoint.product_file import load_weights, read_product
+from zoo.compress import pruning
+from zoo.compress.pruning import Score, by_layer, prunable, sparsity_of
+from zoo.errors import BadInput
+from zoo.ranges import BelowOne, Between, Count, Share
+
+
+class Pruning(Compression):
+    """Raise the share of zeros from `begin` to `end`, `every` so many steps, along a cubic (Zhu and Gupta, 2017).
+
+    With `begin` = `end` all is pruned at once. `sparsity` is a share of all weights together or, with `per_layer`, of
+    each layer; a mapping gives each layer its own, by name or pattern. Scores `movement` and `taylor` are added up from
+    the first step on. With `regrow`, that share of each layer's survivors changes places at each turn, less and less
+    until `regrow_until`. With `rewind`, a file of this net's early weights, the survivors go back to those after the
+    last pruning (Frankle et al., 2020). No mask is kept: what is zero before a step is zero after it.
+    """
+
+    def __init__(
+        self,
+        sparsity: Between | Mapping[str, BelowOne] = 0.9,
+        per_layer: bool = False,
+        score: Score = "magnitude",
+        begin: Share = 0.0,
+        end: Share = 0.5,
+        every: Count = 50,
+        regrow: BelowOne = 0.0,
+        regrow_until: Share = 0.75,
+        rewind: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.sparsity, self.per_layer, self.score = sparsity, per_layer, score
+        self.begin, self.end, self.every = begin, end, every
+        self.regrow, self.regrow_until, self.rewind = regrow, regrow_until, rewind
+        self.check_moments()
+        self.weights: dict[str, Tensor] = {}
+        self.sums: dict[str, Tensor] = {}  # scores so far
+
+    def moments(self) -> dict[str, float]:
+        return {"begin": self.begin, "end": self.end, **({"regrow_until": self.regrow_until} if self.regrow else {})}
+
+    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        super().on_fit_start(trainer, pl_module)
+        if self.rewind:  # now, since it is read after the last pruning only
+            product = read_product(self.rewind)
+            if "step" not in product.facts:
+                raise BadInput(
+                    "compress.prune.rewind: expected an early.safetensors, as callbacks=early_weights writes it, "
+                    f"got '{self.rewind}'"
+                )
+            load_weights(copy.deepcopy(net_of(pl_module)), product)
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        weights: dict[str, Tensor] = dict(prunable(net_of(pl_module)))
+        self.shares = by_layer(self.sparsity, weights, "compress.prune.sparsity")
+        self.weights = {name: weights[name] for name in self.shares}
+        self.sums = {name: total.to(pl_module.device) for name, total in self.sums.items()}
+
+    @torch.no_grad()
+    def before_step(self, trainer: lightning.Trainer, net: Any) -> None:
+        step = trainer.global_step
+        begin, end, until = (step_at(trainer, moment) for moment in (self.begin, self.end, self.regrow_until))
+        gradients = {name: w.grad for name, w in self.weights.items() if w.grad is not None}
+        weights = {name: self.weights[name] for name in gradients}
+        if self.score in ("movement", "taylor") and step <= end:
+            of_step = {"movement": pruning.movement, "taylor": pruning.taylor}[self.score]
+            for name, weight in weights.items():
+                score = of_step(weight, gradients[name])
+                self.sums[name] = self.sums[name] + score if name in self.sums else score
+        turn = step >= begin and (step - begin) % self.every == 0
+        if (turn and step < end) or step == end:
+            self._prune(weights, pruning.cubic((step - begin) / max(1, end - begin) if step < end else 1.0))
+        if step == end:
+            keep_from_now_on(trainer)
+        if self.rewind and step == end:
+            self._rewind(trainer, net, self.rewind)
+        spared = None
+        if self.regrow and turn and step < until:
+            share = self.regrow / 2 * (1 + math.cos(math.pi * (step - begin) / (until - begin)))
+            spared = pruning.regrow(weights, gradients, share).values()
+        self.hold(weights.values(), spared)
+
+    def _prune(self, weights: dict[str, Tensor], progress: float) -> None:
+        """Prune as much as is due; `progress` is the cubic's, from 0 to 1."""
+        if self.sums:
+            scores = self.sums
+        else:
+            by_weight = {"magnitude": pruning.magnitude, "lamp": pruning.lamp}[self.score]
+            scores = {name: by_weight(weight) for name, weight in weights.items()}
+        if self.per_layer or isinstance(self.sparsity, Mapping):
+            pruning.prune(weights, scores, {name: progress * self.shares[name] for name in weights})
+        else:
+            assert isinstance(self.sparsity, float)
+            pruning.prune(weights, scores, progress * self.sparsity)
+
+    def _rewind(self, trainer: lightning.Trainer, net: Any, file: str) -> None:
+        """Put early weights where nothing is pruned, and leave out the step in hand."""
+        zeros = {name: weight == 0 for name, weight in self.weights.items()}
+        load_weights(net, read_product(file))
+        for name, weight in self.weights.items():
+            weight.masked_fill_(zeros[name], 0)
+        for parameter in net.parameters():
+            if parameter.grad is not None:
+                parameter.grad.zero_()
+        start_anew(trainer)
+
+    def stage(self, trainer: lightning.Trainer) -> int:
+        return 2 if trainer.global_step > step_at(trainer, self.end) else 1  # retraining, pruning
+
+    def scalars(self) -> dict[str, float]:
+        return {"compress/sparsity": sparsity_of(self.weights)}
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self.sums = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"sums": self.sums}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.sums = state["sums"]

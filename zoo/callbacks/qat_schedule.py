@@ -1,0 +1,54 @@
+"""Train a net as it will be in int8."""
+
+from typing import Any
+
+import lightning
+
+from zoo.callbacks.compression import Compression, net_of, step_at
+from zoo.errors import BadInput
+from zoo.quantize.pt2e import FakeQuantizedNet
+from zoo.ranges import Share
+
+
+class QuantizationSchedule(Compression):
+    """Hold the statistics of batch norms, and the ranges that activations are rounded in, from a share of steps on.
+
+    What int8 will compute with stands still from there, and the weights settle around it (Krishnamoorthi, 2018, 3.2).
+    """
+
+    def __init__(self, freeze_norms: Share = 0.5, freeze_ranges: Share = 0.75) -> None:
+        super().__init__()
+        self.freeze_norms, self.freeze_ranges = freeze_norms, freeze_ranges
+        self.check_moments()
+        self.net: FakeQuantizedNet
+
+    def moments(self) -> dict[str, float]:
+        return {"freeze_norms": self.freeze_norms, "freeze_ranges": self.freeze_ranges}
+
+    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        super().on_fit_start(trainer, pl_module)
+        net = net_of(pl_module)
+        if not isinstance(net, FakeQuantizedNet):
+            raise BadInput("callbacks.quantize is for a net of compress=qat_int8, which this is not")
+        if str(trainer.precision).endswith("-true") and trainer.precision != "32-true":
+            raise BadInput(
+                f"compress=qat_int8 rounds what trainer.precision={trainer.precision} has rounded; bf16-mixed will do"
+            )
+        self.net = net
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        self._hold(trainer, trainer.global_step)
+
+    def before_step(self, trainer: lightning.Trainer, net: Any) -> None:
+        self._hold(trainer, trainer.global_step + 1)  # of which the forward pass is still to come
+
+    def _hold(self, trainer: lightning.Trainer, step: int) -> None:
+        self.net.norms_move = step < step_at(trainer, self.freeze_norms)
+        self.net.observes = step < step_at(trainer, self.freeze_ranges)
+
+    def stage(self, trainer: lightning.Trainer) -> int:
+        return 4
+
+    def scalars(self) -> dict[str, float]:
+        return {"compress/norms_move": float(self.net.norms_move), "compress/ranges_move": float(self.net.observes)}

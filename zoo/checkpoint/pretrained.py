@@ -1,0 +1,111 @@
+"""Published weights: torchvision's for ImageNet, downloaded by its own API or read from a file with the same keys."""
+
+import logging
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+from torchvision.models import get_model_weights, list_models
+
+from zoo.checkpoint.product_file import put_weights
+from zoo.errors import BadInput, choices, reason
+from zoo.tasks.transfer import matched_by_name, told_of_rows
+
+log = logging.getLogger("zoo")
+THEIR_NAMES = {"vit_base": "vit_b_16", "vit_base_32": "vit_b_32"}  # where ours differ
+FAMILIES = ("alexnet", "googlenet", "inception_v3", "resnet", "vgg", "vit_b")
+AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
+LEAST_PX = 75  # smaller images have another stem, in one net or another
+
+
+def load_published(
+    net: nn.Module, model: str, source: bool | str, image_size: int, classes: Sequence[str] = ()
+) -> tuple[str, list[str]]:
+    """Put published weights into the net of the config `model`; give their name and the heads' weights that stay drawn.
+
+    `source` is true for torchvision's best, the name of one of its entries, such as IMAGENET1K_V1, or a path. A head of
+    another size stays as it is, and one for 1,000 other `classes` than ImageNet's is matched by name. For grayscale the
+    first convolution's kernels are summed over the colours. Raises BadInput where there are none, where they cannot be
+    had, and where they are of another net.
+    """
+    if image_size < LEAST_PX:
+        raise BadInput(
+            f"model.pretrained={source}: published weights are for images of some 224 px, and the small nets for "
+            f"data.image_size={image_size} have another stem; take data of {LEAST_PX} px and more, or init_from"
+        )
+    entries = get_model_weights(_their_name(model))
+    if source is True or source in entries.__members__:
+        entry = entries.DEFAULT if source is True else entries[str(source)]
+        name = f"torchvision's {entry}"
+        weights = _download(entry, model)
+    else:
+        name, weights = str(source), _read(Path(str(source)), entries.__members__)
+    own = net.state_dict()
+    weights = {key: w for key, w in weights.items() if key in own or not key.startswith(AUXILIARY)}
+    for key, w in own.items():
+        if key not in weights and key.endswith("num_batches_tracked"):  # older files lack it
+            weights[key] = w
+        elif w.ndim == 4 and w.shape[1] == 1 and key in weights and weights[key].shape[1] == 3:
+            weights[key] = weights[key].sum(1, keepdim=True)
+    published: list[str] = entries.DEFAULT.meta["categories"]  # in ImageNet's order, in which folders of it are sorted
+    if len(classes) == len(published) and not all(re.fullmatch(r"n\d{8}", one) for one in classes):
+        heads: Any = net.head_names
+        theirs, ours = dict.fromkeys(heads, published), dict.fromkeys(heads, classes)
+        weights = matched_by_name(net, weights, theirs, ours)
+        for sentence in told_of_rows(theirs, ours):
+            log.info(sentence)
+    return name, put_weights(net, weights, name, replace_head=True)
+
+
+def published_normalisation(model: str, in_channels: int) -> tuple[list[float], list[float]]:
+    """Give the mean and deviation, of 0…255, that a net's published weights were trained with; averages for grayscale.
+
+    GoogLeNet's and Inception-v3's come from TensorFlow, whose inputs lay in ±1; torchvision's nets convert to that.
+    """
+    their_name = _their_name(model)
+    if their_name in ("googlenet", "inception_v3"):
+        mean, std = [0.5] * 3, [0.5] * 3
+    else:
+        transforms: Any = get_model_weights(their_name).DEFAULT.transforms()
+        mean, std = transforms.mean, transforms.std
+    if in_channels == 1:
+        mean, std = [sum(mean) / 3], [sum(std) / 3]
+    return [255 * x for x in mean], [255 * x for x in std]
+
+
+def _their_name(model: str) -> str:
+    name = THEIR_NAMES.get(model, model)
+    published = [n for n in list_models(include=[f"{family}*" for family in FAMILIES]) if n.startswith(FAMILIES)]
+    ours = {*published, *THEIR_NAMES}
+    if name not in published:
+        raise BadInput(f"model.pretrained: torchvision publishes no weights of {model}; {choices(model, ours)}")
+    return name
+
+
+def _download(entry: Any, model: str) -> dict[str, Tensor]:
+    try:
+        weights: dict[str, Tensor] = entry.get_state_dict(progress=True, check_hash=True, weights_only=True)
+        return weights
+    except Exception as error:  # no network, a full disk, a bad checksum
+        raise BadInput(
+            f"the weights of {model} could not be downloaded ({reason(error)}): fetch {entry.url} elsewhere and say "
+            "model.pretrained=FILE"
+        ) from error
+
+
+def _read(path: Path, names: Any) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise BadInput(f"model.pretrained={path} is no file; true, false, {', '.join(names)} or a path may be given")
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(weights, dict) or not all(isinstance(w, Tensor) for w in weights.values()):
+            raise ValueError("it is no state dict")
+        return weights
+    except Exception as error:  # bytes that are no weights lead the readers anywhere
+        raise BadInput(f"model.pretrained={path} holds no weights that can be read ({reason(error)[:100]})") from error

@@ -1,0 +1,84 @@
+"""What a file has of its net, held against that net on the meta device, where it takes no memory."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zoo.checkpoint.stored_config import stored_shape
+from zoo.compress.recipe import replay
+from zoo.errors import BadInput, reason
+from zoo.quantize.graph_ir import tensors_of
+from zoo.quantize.pt2e import is_trained_in_int8, program_of
+from zoo.quantize.weight_only import hold_integers
+
+RANGES = (".min_val", ".max_val")  # that fake quantizers have seen: from inf to -inf, where that is nothing yet
+
+
+def shape_of(facts: Mapping[str, Any], weights: Mapping[str, Tensor], source: str) -> nn.Module:
+    """Build the net that a file describes, in eval mode, without memory; BadInput where it is not that of its weights.
+
+    A net that trains in int8 is the one before it was prepared for that, and not compared.
+    """
+    net = stored_shape(facts["config"]["model"], weights, source).eval()
+    replay(net, facts["recipe"])
+    hold_integers(net, facts["recipe"])
+    if not is_trained_in_int8(facts["recipe"]):
+        check_shapes(net, weights, source)
+    return net
+
+
+def check_promised(facts: Mapping[str, Any], shapes: Mapping[str, Sequence[int]], source: str) -> None:
+    """Raise BadInput unless tensors of these shapes are those of the net that a file describes.
+
+    That is before there are any: those of a program in int8 are compared as it is built.
+    """
+    try:
+        if program := program_of(facts["recipe"]):
+            if set(tensors_of(program)) != shapes.keys():
+                raise ValueError("they are not those that its program reads")
+            return
+        promised = {name: torch.empty(tuple(shape), device="meta") for name, shape in shapes.items()}
+    except (RuntimeError, ValueError, OverflowError) as error:
+        raise BadInput(f"{source} has no tensors of a net: {reason(error)}") from error
+    shape_of(facts, promised, source)
+
+
+def check_shapes(net: nn.Module, weights: Mapping[str, Tensor], source: str, replace_head: bool = False) -> list[str]:
+    """Return the names of weights that belong to heads of another size; BadInput for weights of another net.
+
+    Without `replace_head`, another size of the head is another net, too.
+    """
+    own = net.state_dict()
+    heads: Any = net.head_names
+    odd = sorted(own.keys() ^ weights.keys())
+    wrong = [name for name in own if name not in odd and own[name].shape != weights[name].shape]
+    left = [name for name in wrong if replace_head and name.rpartition(".")[0] in heads]
+    if odd or wrong != left:
+        name = (odd or [name for name in wrong if name not in left])[0]
+        here, there = (tuple(w[name].shape) if name in w else "nothing" for w in (own, weights))
+        raise BadInput(
+            f"{source} holds the weights of another net: '{name}' is {there} in the file and {here} in this "
+            f"{type(net).__name__}"
+        )
+    return left
+
+
+def check_kinds(net: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
+    """Raise BadInput where weights are of other kinds of numbers than a net's."""
+    own = net.state_dict()
+    for name, weight in weights.items():
+        dtype = own[name].dtype
+        if weight.dtype != dtype and not (weight.is_floating_point() and dtype.is_floating_point):
+            raise BadInput(f"{source}: expected {dtype} of '{name}', got {weight.dtype}")
+
+
+def check_numbers(weights: Mapping[str, Tensor], source: str) -> None:
+    """Raise BadInput for weights that are not finite numbers, with which every answer is wrong."""
+    for name, weight in weights.items():
+        if not weight.is_floating_point():
+            continue
+        odd = "NaN" if weight.isnan().any() else "infinity" if weight.isinf().any() else None
+        if odd == "NaN" or (odd and not name.endswith(RANGES)):
+            raise BadInput(f"{source}: '{name}' holds {odd}, so that its net can answer nothing; take an earlier file")

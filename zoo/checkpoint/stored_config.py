@@ -1,0 +1,276 @@
+"""The config in a file: checked before anything is built from it, and then built.
+
+A file is data, whoever wrote it. Its config may name only nets of zoo.models and data sets of zoo.data, each in the
+place where such a thing belongs; every other name, a text that would be parsed again, and a net that is larger than
+its weights are refused before any memory is taken. Paths in it are never followed: data sets are looked for by name
+under `data_root`, and nothing is downloaded unless the person says so.
+"""
+
+import importlib
+import inspect
+import os
+import pkgutil
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path, PurePath
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+
+import zoo.data
+import zoo.models
+from zoo.catalogue import place_of, targets
+from zoo.data.module import ResidentData
+from zoo.data.sources import ImageSource
+from zoo.errors import BadInput, reason
+from zoo.instantiate import build
+
+STARTS = ("init", "pretrained", "freeze")  # keys of `model` about how weights start, and not about the net
+MAX_SETTING = 2**20  # of the numbers that a net is built by
+MAX_SPARE_NUMBERS = 2**26  # that a net may hold beside, or before it was pruned to, what its file has
+MAX_PRUNED = 1024  # times as many weights as are left
+OPTIMIZERS = frozenset(name for name in torch.optim.__all__ if isinstance(vars(torch.optim)[name], type))
+DATA_ROOT = PurePath("data")  # as configs/train.yaml has it
+
+
+def _is_net(member: Any) -> bool:
+    return inspect.isclass(member) and issubclass(member, nn.Module)
+
+
+def _is_data(member: Any) -> bool:
+    return inspect.isclass(member) and issubclass(member, ResidentData)
+
+
+def _is_source(member: Any) -> bool:
+    return inspect.isfunction(member) and member.__annotations__.get("return") is ImageSource
+
+
+def _is_augmentation(member: Any) -> bool:
+    return inspect.isclass(member) and any("__call__" in vars(base) for base in member.__mro__)
+
+
+# By the place in a config: what its `_target_` may be, and in which package that is defined.
+KINDS: dict[str, tuple[Any, Callable[[Any], bool]]] = {
+    "model": (zoo.models, _is_net),
+    "data": (zoo.data, _is_data),
+    "data.source": (zoo.data, _is_source),
+    "data.augment": (zoo.data, _is_augmentation),
+    "data.mix": (zoo.data, _is_augmentation),
+}
+
+
+def check_stored(node: Any, place: str) -> None:
+    """Raise BadInput unless a file's config of a `model` or of `data` calls only what belongs there."""
+    if not isinstance(node, Mapping) or "_target_" not in node:
+        raise BadInput(f"config.{place} of the file must be a mapping with a _target_, got {str(node)[:80]}")
+    _check(node, place)
+    for key in ("train", "test") if place == "data" else ():
+        if isinstance(name := node.get(key), str) and not _is_below(name):
+            raise BadInput(f"config.data.{key}={name[:80]} of the file is not the name of a folder")
+
+
+def _check(node: Any, place: str) -> None:
+    if isinstance(node, list):
+        for part in node:
+            if isinstance(part, Mapping | list):
+                raise BadInput(f"config.{place} of the file has a mapping or a list in a list")
+            _check(part, place)
+    elif isinstance(node, Mapping):
+        for key, part in node.items():
+            if not isinstance(key, str) or not re.fullmatch(r"\w+", key):
+                raise BadInput(f"config.{place} of the file has a setting {str(key)[:80]!r}, which is not a name")
+            if key == "_target_":
+                _check_target(part, place)
+            elif key.startswith("_") and (key, part) != ("_partial_", True):
+                raise BadInput(f"config.{place}.{key}={str(part)[:80]} of the file is not a setting")
+            else:
+                _check(part, place if place == "data.augment" else f"{place}.{key}")
+    elif place.startswith("model.") and type(node) in (int, float) and abs(node) > MAX_SETTING:
+        raise BadInput(f"config.{place}={node} of the file is more than any net has")
+
+
+def _check_target(target: Any, place: str) -> None:
+    """Raise BadInput unless a `_target_` is a public name that a module of the right package defines."""
+    package, fits = KINDS.get(place, (None, lambda member: False))
+    if package is not None and isinstance(target, str):
+        home, _, name = target.rpartition(".")
+        homes = {f"{package.__name__}.{module.name}" for module in pkgutil.iter_modules(package.__path__)}
+        if home in homes and not name.startswith("_"):
+            member = vars(importlib.import_module(home)).get(name)
+            if fits(member) and member.__module__ == home:
+                return
+    allowed = f"; only what {package.__name__} defines for it may be" if package is not None else ""
+    raise BadInput(f"the file asks for '{str(target)[:80]}' to be called for config.{place}{allowed}")
+
+
+def check_run(config: Mapping[str, Any], trusted: Sequence[str]) -> None:
+    """Raise BadInput unless a run folder's config calls only what the project has, and reads only what is at hand.
+
+    That is what the project's own configs name, the optimizers of torch, and files below the current folder; `trusted`
+    names more packages and places. A config is written by whoever made the folder.
+    """
+    for place, node in config.items():
+        if place not in ("model", "data") or not _is_trusted(str(_target_of(node)), trusted):
+            _check_part(place, node, trusted)
+        for key, text in _texts(node, place) if place not in ("runs", "choices") else ():
+            leads_out = text.startswith(("/", "~")) or ".." in PurePath(text).parts
+            inside = PurePath(os.path.abspath(text)).is_relative_to(os.getcwd()) and not text.startswith("~")
+            if leads_out and not inside and not any(PurePath(text).is_relative_to(one) for one in trusted):
+                raise BadInput(f"{key}: the run reads '{text}', outside of this folder; allow it by trusted=['{text}']")
+
+
+def _texts(node: Any, place: str) -> Iterator[tuple[str, str]]:
+    """Yield the texts in a config, each with its key."""
+    if isinstance(node, Mapping):
+        for key, part in node.items():
+            yield from _texts(part, f"{place}.{key}")
+    elif isinstance(node, list):
+        for part in node:
+            yield from _texts(part, place)
+    elif isinstance(node, str):
+        yield place, node
+
+
+def _target_of(node: Any) -> Any:
+    return node.get("_target_") if isinstance(node, Mapping) else None
+
+
+def _is_trusted(target: str, trusted: Sequence[str]) -> bool:
+    return any(target.startswith(f"{package}.") for package in trusted)
+
+
+def _check_part(place: str, node: Any, trusted: Sequence[str]) -> None:
+    if place in ("model", "data"):
+        check_stored(node, place)
+    elif isinstance(node, Mapping):
+        target = node.get("_target_")
+        if "_target_" in node and not _may_be(str(target), place) and not _is_trusted(str(target), trusted):
+            raise BadInput(
+                f"{place}: the run asks for '{str(target)[:80]}' to be called, which the zoo never does there; allow "
+                f"its package by trusted=[{str(target)[:80].partition('.')[0]}]"
+            )
+        for key, part in node.items():
+            if key in ("_args_", "_recursive_", "_convert_"):
+                raise BadInput(f"{place}.{key} is not a setting of a run")
+            _check_part(f"{place}.{key}", part, trusted)
+    elif isinstance(node, list):
+        for part in node:
+            _check_part(place, part, trusted)
+
+
+def _may_be(target: str, place: str) -> bool:
+    """Tell whether the project's own configs call this in such a place, or whether it is an optimizer of torch."""
+    if place == "optim" and target.startswith("torch.optim."):
+        return target.removeprefix("torch.optim.") in OPTIMIZERS
+    return target in targets().get(place_of(place), ())
+
+
+def stored_net(model: Mapping[str, Any]) -> nn.Module:
+    """Build the net that a file's config describes; BadInput as `check_stored` raises it."""
+    check_stored(model, "model")
+    net: nn.Module = build({key: value for key, value in model.items() if key not in STARTS}, "model")
+    if not hasattr(net, "head_names"):
+        raise BadInput(f"config.model of the file is {model['_target_']}, which is a part of a net, and not a net")
+    return net
+
+
+def stored_shape(model: Mapping[str, Any], weights: Mapping[str, Tensor], source: str) -> nn.Module:
+    """Build a file's net on the meta device, where it takes no memory; BadInput where it is too large for the file."""
+    numbers = sum(weight.numel() for weight in weights.values())
+    try:
+        with torch.device("meta"), _at_most(len(weights) + 8):
+            net = stored_net(model)
+    except BadInput as error:
+        raise BadInput(f"{source}: {error}") from error
+    except (ArithmeticError, AssertionError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
+        raise BadInput(f"{source}: config.model does not describe a net: {reason(error)}") from error
+    size = sum(tensor.numel() for tensor in [*net.parameters(), *net.buffers()])
+    if size > max(MAX_SPARE_NUMBERS, MAX_PRUNED * numbers):
+        raise BadInput(f"{source}: config.model describes a net of {size:,} numbers, and the file has {numbers:,}")
+    return net
+
+
+@contextmanager
+def _at_most(count: int) -> Iterator[None]:
+    """Raise ValueError as soon as more parameters than these are made."""
+    made = 0
+
+    def seen(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal made
+        made += 1
+        if made > count:
+            raise ValueError("it has more parameters than the file has tensors")
+
+    hook = register_module_parameter_registration_hook(seen)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def example_of(metadata: Mapping[str, Any]) -> tuple[Tensor, ...]:
+    """Return what a file's net is called with for one sample, on the meta device; of sequences, the longest."""
+    data = metadata["data"]
+    if "source_symbols" in data:
+        return tuple(torch.ones(1, data["max_length"], dtype=torch.int64, device="meta") for _ in range(2))
+    settings = metadata["config"]["data"]
+    return (torch.empty(1, settings["in_channels"], settings["image_size"], settings["image_size"], device="meta"),)
+
+
+def stored_data(metadata: Mapping[str, Any], cfg: DictConfig) -> ResidentData:
+    """Build the data that a file's net was trained on, with the same split; they are found under `cfg.data_root`.
+
+    BadInput where the config asks for anything but data sets of the zoo, where the person has to say the place, and
+    where what is found there are other data than those.
+    """
+    config = metadata["config"]
+    check_stored(config["data"], "data")
+    settings = {**config["data"], "eval_batch_size": cfg.batch_size}
+    if isinstance(settings.get("source"), Mapping):
+        settings["source"] = _placed(settings["source"], str(config.get("data_root")), cfg)
+    settings = _placed(settings, str(config.get("data_root")), cfg)
+    try:
+        data: ResidentData = build(settings, "data")
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise BadInput(f"config.data of the file does not describe data: {reason(error)}") from error
+    data.load()
+    data.check_same(metadata["data"], "the net was trained on")
+    return data
+
+
+def _placed(settings: Mapping[str, Any], old_root: str, cfg: DictConfig) -> dict[str, Any]:
+    """Return settings of data with the places that the command line says in place of the file's own."""
+    placed = dict(settings)
+    for key in ("root", "path"):
+        if key in placed:
+            placed[key] = _place_of(str(placed[key]), old_root, cfg.data_root)
+    if "download" in placed:
+        placed["download"] = bool(cfg.get("download"))
+    placed.pop("num_workers", None)  # of the machine that trained
+    return placed
+
+
+def _place_of(named: str, old_root: str, root: str | None) -> str:
+    """Return where data are that were at `named`, with data sets in `old_root`, and are in `root` now.
+
+    Only what was in `data`, where data sets are unless somebody says otherwise, is looked for without a word.
+    """
+    path = PurePath(named)
+    below = path.is_relative_to(old_root) and _is_below(str(path.relative_to(old_root)))
+    if not root and not (below and PurePath(old_root) == DATA_ROOT):
+        raise BadInput(
+            f"data_root: the net was trained on data in {old_root if below else named!r}; a file's paths are not "
+            "followed, so say where the data are: data_root=FOLDER"
+        )
+    if below or root is None:
+        return str(Path(root or DATA_ROOT, path.relative_to(old_root)))
+    return str(Path(root, path.name)) if Path(root, path.name).is_file() else root
+
+
+def _is_below(name: str) -> bool:
+    path = PurePath(name)
+    return not path.is_absolute() and ".." not in path.parts and "\0" not in name

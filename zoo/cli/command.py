@@ -1,0 +1,145 @@
+"""The command line: Hydra, with every mistake answered by one sentence. No torch here, so that help is quick."""
+
+import itertools
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import hydra
+from hydra.core.override_parser.types import Quote, QuotedString
+from omegaconf import DictConfig
+
+from zoo import distributed, escape
+from zoo.cli import settings
+from zoo.cli.messages import config_sentence, say, tell
+from zoo.errors import BadInput, Interrupted
+from zoo.paths import CONFIGS
+
+# Has torch take large tensors in huge pages, since faults of small ones are a twentieth of ResNet-20's time on a CPU.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+VALUED = {"-c", "--cfg", "-p", "--package", "-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir"}
+Story = Callable[[DictConfig], Any]
+
+
+def command(
+    config_name: str,
+    after_sweep: Callable[[list[Any]], None] | None = None,
+    reword: Callable[[list[str]], list[str]] = list,
+) -> Callable[[Story], Callable[[], None]]:
+    """Turn `story(cfg)` into a command that composes the checkout's configs/<config_name>.yaml.
+
+    After a sweep, `after_sweep` gets what the story gave for each of its runs that did not fail. `reword` puts into
+    Hydra's words what is none of them.
+
+    Exit codes: 0 done; 2 bad input, nothing touched; 1 a run failed; 3 its loss became NaN; 130 and 143 stopped by
+    Ctrl-C and SIGTERM; of a sweep the highest of its runs. HYDRA_FULL_ERROR=1 shows tracebacks.
+    """
+
+    def decorate(story: Story) -> Callable[[], None]:
+        def main() -> None:
+            distributed.die_with_launcher()
+            before = os.environ.get("HYDRA_FULL_ERROR")
+            full = before == "1"
+            os.environ["HYDRA_FULL_ERROR"] = "1"  # has Hydra raise its errors, so that they can be told here
+            hook, threading.excepthook = threading.excepthook, _leave_to_main
+            if logging.lastResort:  # which prints warnings where a command keeps no log
+                logging.lastResort.setFormatter(escape.Formatter())
+            sigterm = signal.signal(signal.SIGTERM, _stop)  # while training, callbacks.resume has its own
+            codes: list[int] = []
+            results: list[Any] = []
+
+            def job(cfg: DictConfig) -> None:
+                try:
+                    settings.check(config_name, cfg)
+                    results.append(story(cfg))
+                except Interrupted as error:  # ends a sweep, too
+                    sys.exit(tell(error))
+                except SystemExit as exit_:
+                    if isinstance(exit_.__context__, KeyboardInterrupt):  # Lightning's answer where no step is in hand
+                        sys.exit(say("stopped by Ctrl-C at once; what was saved before is whole", 130))
+                    if not isinstance(exit_.__context__, BrokenPipeError):  # Rich's answer
+                        raise
+                    codes.append(tell(exit_.__context__))
+                except Exception as error:  # kept from Hydra, which would print a line of its own
+                    if full:
+                        raise
+                    codes.append(tell(error))  # and the other runs of a sweep go on
+
+            try:
+                distributed.check_numbers()
+                if distributed.started_together() and {"-m", "--multirun"} & set(sys.argv[1:]):
+                    raise BadInput(
+                        "a sweep starts the processes of each run by itself: without torchrun or srun, "
+                        "python train.py -m ... trainer.devices=N"
+                    )
+                distributed.check_all_there()
+                sys.argv[1:] = _flags_first(reword(sys.argv[1:]))
+                hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)(job)()
+                if after_sweep and len(results) > 1:
+                    after_sweep(results)
+                sys.stdout.flush()
+            except BrokenPipeError as error:
+                codes.append(tell(error))
+            except KeyboardInterrupt:
+                codes.append(say("stopped by Ctrl-C; what was saved before is whole", 130))
+            except Stopped as stop:
+                codes.append(say("stopped by SIGTERM; what was saved before is whole", stop.code))
+            except (BadInput, PermissionError, NotADirectoryError, FileExistsError) as error:
+                codes.append(tell(error))
+            except Exception as error:  # raised by Hydra while it composed the config
+                if full:
+                    raise
+                codes.append(say(config_sentence(error, CONFIGS, config_name), BadInput.exit_code))
+            finally:
+                threading.excepthook = hook
+                signal.signal(signal.SIGTERM, sigterm)
+                os.environ["HYDRA_FULL_ERROR"] = before or "0"
+            if codes:
+                sys.exit(max(codes))
+
+        return main
+
+    return decorate
+
+
+def words_as(key: str) -> Callable[[list[str]], list[str]]:
+    """Give what has the words of a command line that are no settings, such as paths, stand in a list, `key=[...]`."""
+
+    def reword(arguments: list[str]) -> list[str]:
+        settings: list[str] = []
+        words: list[str] = []
+        for before, argument in itertools.pairwise(["", *arguments]):
+            is_setting = argument.startswith("-") or before.startswith("-") or "=" in argument
+            (settings if is_setting and not os.path.exists(argument) else words).append(argument)
+        quoted = ",".join(QuotedString(word, Quote.single).with_quotes() for word in words)
+        return [*settings, f"{key}=[{quoted}]"] if words else settings
+
+    return reword
+
+
+def _flags_first(arguments: list[str]) -> list[str]:
+    """Move what is no override, such as -m or --cfg job, in front of those that are, where alone Hydra reads it."""
+    pairs = list(itertools.pairwise(["", *arguments]))
+    is_flag = [argument.startswith("-") or (before in VALUED and "=" not in argument) for before, argument in pairs]
+    return [a for a, is_one in sorted(zip(arguments, is_flag, strict=True), key=lambda pair: not pair[1])]
+
+
+class Stopped(SystemExit):
+    """End the process on SIGTERM from wherever it is; no Exception, which libraries swallow."""
+
+    code: int
+
+
+def _stop(signum: int, frame: FrameType | None) -> None:
+    raise Stopped(128 + signum)
+
+
+def _leave_to_main(failed: threading.ExceptHookArgs) -> None:
+    """Keep quiet about a full disk or a folder that is gone, which a writer's thread raises in the main one as well."""
+    if not issubclass(failed.exc_type, OSError):
+        threading.__excepthook__(failed)

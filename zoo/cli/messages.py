@@ -1,0 +1,170 @@
+"""The one sentence that a person gets for a mistake, and the exit code that goes with it."""
+
+import difflib
+import os
+import re
+import select
+import shlex
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
+
+from zoo import distributed, escape, memory
+from zoo.errors import NOT_ON_RESUME, BadInput, ZooError, choices, reason
+
+
+def tell(error: Exception) -> int:
+    """Print the sentence for an error of a run, or the traceback of one that nobody foresaw, and give the exit code."""
+    if isinstance(error, ZooError):
+        return say(str(error), error.exit_code)
+    if isinstance(error, OmegaConfBaseException) and not _is_bug(error):
+        return say(config_sentence(error), BadInput.exit_code)
+    if isinstance(error, BrokenPipeError) and _nobody_reads():
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would tell it again at its end
+        return say("what read the output has closed it; what was saved before is whole", ZooError.exit_code)
+    if isinstance(error, OSError) and error.strerror:
+        where = f": {os.fsdecode(error.filename)}" if isinstance(error.filename, str | bytes) else ""
+        saved = "" if isinstance(error, FileNotFoundError) else "; what was saved before is whole"
+        return say(f"{error.strerror}{where}{saved}", ZooError.exit_code)
+    if isinstance(error, RuntimeError) and (died := re.search(r"DataLoader worker \(pid.*\) (\w.*)", str(error))):
+        how = error.__cause__ or died.group(1)
+        return say(
+            f"a process that reads pictures died ({str(how).strip().rstrip('.')}); where memory is short, set fewer "
+            "(data.num_workers) or smaller batches (data.batch_size, data.eval_batch_size); resume= and the run's "
+            "folder goes on",
+            ZooError.exit_code,
+        )
+    if memory.is_lacking(error):
+        return say(f"out of memory ({reason(error)}); what was saved before is whole", ZooError.exit_code)
+    if isinstance(error, RuntimeError) and distributed.world_size() > 1 and re.search("gloo|NCCL|by peer", str(error)):
+        lost = f"process {distributed.rank()} lost its connection to another, and so it ended ({reason(error)})"
+        return say(f"{lost}; resume= and the run's folder goes on", ZooError.exit_code, lost=True)
+    traceback.print_exception(error)
+    distributed.LastWords(f"{type(error).__name__}, as the traceback above says", ZooError.exit_code).leave()
+    return ZooError.exit_code
+
+
+def _nobody_reads() -> bool:
+    """Tell whether standard output is a pipe whose other end was closed, as `| head -1` does."""
+    poll = select.poll()
+    poll.register(sys.stdout, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+def _is_bug(error: OmegaConfBaseException) -> bool:
+    """Tell whether our code looked up a key that no config has, rather than one that a person or an old run lacks."""
+    may_lack = any(argument.startswith(("~", "resume=")) for argument in sys.argv[1:])
+    return isinstance(error, ConfigAttributeError | ConfigKeyError) and not may_lack
+
+
+def say(sentence: str, code: int, lost: bool = False) -> int:
+    """Print a sentence once: the first process what all would say, and zoo.run.launch or torchrun what one has left."""
+    sentence = escape.line(" ".join(sentence.split()))
+    has_left = distributed.LastWords(sentence, code, lost).leave()
+    is_first = distributed.rank() == 0 and not (has_left and distributed.FOLDER in os.environ)
+    if is_first or (distributed.are_connected() and not has_left):
+        print(f"error: {sentence}", file=sys.stderr)
+    return code
+
+
+def config_sentence(error: Exception, configs: Path | None = None, config_name: str = "") -> str:
+    """Say what was wrong with a group, an option, a key or a value, and which are right."""
+    first_line = reason(error)
+    if isinstance(error, MissingMandatoryValue):
+        return f"{error.full_key} is not given; say {error.full_key}=..."
+    if isinstance(error, ConfigAttributeError | ConfigKeyError) and error.full_key:
+        return f"{error.full_key}: is needed, and the config has none"
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, option = error.missing_cfg_file.rpartition("/")
+        return f"{group}={option}: there is no such {group}; {choices(option, error.options or [])}"
+    if configs and isinstance(error, ValueError):  # Hydra's word for model=5, which names neither
+        for key, _, option in (argument.partition("=") for argument in sys.argv[1:]):
+            options = [path.stem for path in (configs / key).glob("*.yaml")]
+            if options and option not in options:
+                return f"{key}={option}: there is no such {key or 'group'}; {choices(option, options)}"
+    if isinstance(error, OverrideParseException):
+        return _no_override(str(error.override))
+    if match := re.match(r"Ambiguous value for argument '(.*)'$", first_line):
+        key, _, value = match.group(1).partition("=")
+        return (
+            f"{key}: expected one value, got {value}: as a list write {shlex.quote(f'{key}=[{value}]')}, as a text "
+            f"{_quoted(key, value)}, and for a run with each -m in front"
+        )
+    if configs and (match := re.match(r"Could not override '([^']+)'", first_line)):
+        key = match.group(1).split("@")[0]
+        if any(argument.startswith("resume=") for argument in sys.argv[1:]) and not key.startswith("trainer."):
+            return f"{key} {NOT_ON_RESUME}"
+        return _no_setting(key, configs, config_name)
+    if isinstance(error, ConfigCompositionException) and error.__cause__ is not None:
+        first_line += f" ({reason(error.__cause__)})"
+    return first_line
+
+
+def _no_override(text: str) -> str:
+    """Say how to write what Hydra's grammar cannot read; values with signs of its own need quotes."""
+    key, equals, value = text.partition("=")
+    sentence = f"'{text}' cannot be read as key=value"
+    try:
+        OverridesParser.create().parse_override(f"{key}={_in_quotes(value)}")
+    except HydraException:
+        return sentence
+    return f"{sentence}; a text with such signs needs quotes: {_quoted(key, value)}" if equals else sentence
+
+
+def _in_quotes(value: str) -> str:
+    return QuotedString(value.strip("'\""), Quote.double).with_quotes()
+
+
+def _quoted(key: str, value: str) -> str:
+    """Write an override whose value is a text as a shell takes it."""
+    return shlex.quote(f"{key}={_in_quotes(value)}")
+
+
+def _no_setting(key: str, configs: Path, config_name: str) -> str:
+    """Say that there is no setting `key`, and which were meant: near names, or those of other groups that end so."""
+    every = list(_leaves(OmegaConf.to_container(_compose_without(key, configs, config_name))))
+    if any(name.startswith(f"{key}.") for name in every):
+        return f"'{key}' has no such keys, and a mapping is merged; ~{key} '+{key}={{...}}' replaces it"
+    parent = key
+    while parent := parent.rpartition(".")[0]:
+        if below := [name for name in every if name.startswith(f"{parent}.")]:
+            return f"there is no setting '{key}'; in {parent} {choices(key, below)}"
+    leaf = key.rpartition(".")[2]
+    groups = [path.name for path in configs.iterdir() if path.is_dir()]
+    first = [*groups, *(name.split(".")[0] for name in every)]
+    for names in (
+        [name for name in every if name.rpartition(".")[2] == leaf],
+        difflib.get_close_matches(key, list(dict.fromkeys([*first, *every]))),
+        [name for name in every if difflib.get_close_matches(leaf, [name.rpartition(".")[2]])],
+    ):
+        if names:
+            return f"there is no setting '{key}'; did you mean {' or '.join(names[:3])}?"
+    return f"there is no setting '{key}'; {choices(key, first)}"
+
+
+def _compose_without(key: str, configs: Path, config_name: str) -> DictConfig:
+    """Compose the config of this command line less the override of `key`."""
+    good = [a for a in sys.argv[1:] if "=" in a and not a.startswith("-") and a.split("=")[0].lstrip("+~") != key]
+    with hydra.initialize_config_dir(str(configs), version_base="1.3"):
+        try:
+            return hydra.compose(config_name, good)
+        except HydraException:
+            return hydra.compose(config_name)
+
+
+def _leaves(node: Any, prefix: str = "") -> Iterator[str]:
+    """Give every setting of a plain config as a dotted name."""
+    for name, value in node.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{name}.")
+        elif name != "_target_":
+            yield f"{prefix}{name}"

@@ -1,0 +1,286 @@
+"""Write a checkpoint in other formats, each proven before it stays, and say in a table what they came to."""
+
+import itertools
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+from torch import nn
+
+from zoo import escape
+from zoo.checkpoint.load_model import load_model
+from zoo.checkpoint.product_file import Product, save_product
+from zoo.checkpoint.stored_config import stored_data
+from zoo.compress.recipe import in_integers
+from zoo.data.module import ResidentData
+from zoo.data.sequences import SequenceData
+from zoo.errors import BadInput, ZooError, choices, reason
+from zoo.export.aoti import check_compiler, save_aoti
+from zoo.export.export_report import Row, check_boards, record, show
+from zoo.export.onnx import save_onnx, translate, write_onnx
+from zoo.export.onnx_int8 import dynamically_quantized, quantized
+from zoo.export.parts import Part, has_fixed_length, parts
+from zoo.export.pt2 import save_pt2
+from zoo.export.read_export import PARTS, Classifier, Writer, pixels
+from zoo.export.runtime import Run
+from zoo.export.verify import Answers, answers_of, hold, refusal, running
+from zoo.files import replacing, sha256_of
+from zoo.packed.packed_file import dtype_of, save_packed
+from zoo.packed.size_report import draw_ledger, show_ledger
+from zoo.paths import EXPORTS, PRODUCT, RESULT
+from zoo.quantize.pt2e import program_of
+from zoo.records.json_files import read_exports, read_result, write_sealed
+from zoo.run.pack_product import share_at_once
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be exported: a product, its net in eval mode, its data, and what the format's files shall say."""
+
+    product: Product
+    net: nn.Module
+    data: ResidentData
+    facts: dict[str, Any]
+    cfg: DictConfig
+
+    def parts(self) -> Iterator[tuple[Part, str, dict[str, Any]]]:
+        """Give each part of the net, how the name of its file ends, and what that shall say."""
+        for name, part in parts(self.net, self.facts).items():
+            facts = {**self.facts, "export": {**self.facts["export"], "part": name}}
+            yield part, f"_{name}" if name else "", facts
+
+
+def _to_safetensors(path: Path, job: Job) -> list[Path]:
+    save_product(path, job.product.weights, job.product.facts)
+    return [path]
+
+
+def _to_zoo(path: Path, job: Job) -> list[Path]:
+    ledger = save_packed(path, job.product.weights, job.product.facts, job.cfg.half)
+    name = job.product.facts["config"]["choices"]["model"]
+    show_ledger(ledger, f"{name} in {path.name}")
+    with replacing(path.with_name(f"{path.stem.replace('model', 'ledger', 1)}.png")) as file:
+        draw_ledger(ledger, name).savefig(file, format="png", dpi=150)
+    return [path]
+
+
+def _to_pt2(path: Path, job: Job) -> list[Path]:
+    return _each(path, job, save_pt2)
+
+
+def _to_aoti(path: Path, job: Job) -> list[Path]:
+    return _each(path, job, save_aoti)
+
+
+def _to_onnx(path: Path, job: Job) -> list[Path]:
+    return _each(path, job, save_onnx)
+
+
+def _to_onnx_int8(path: Path, job: Job) -> list[Path]:
+    """Find the scales of activations on training batches, augmented as they are; of sequences anew at each call."""
+
+    def save(path: Path, part: Part, facts: dict[str, Any]) -> None:
+        model = translate(part)
+        if isinstance(job.data, SequenceData):
+            write_onnx(path, dynamically_quantized(model), facts)
+        else:
+            write_onnx(path, quantized(model, _calibration(job)), facts)
+
+    return _each(path, job, save)
+
+
+def _calibration(job: Job) -> Iterator[np.ndarray]:
+    mean, std = (torch.tensor(job.facts["data"][name])[:, None, None] for name in ("mean", "std"))
+    for images, _ in itertools.islice(job.data.loader("train", "cpu"), job.cfg.calibration_batches):
+        yield (pixels(images, mean, std) if job.cfg.bake else images).numpy()
+
+
+def _each(path: Path, job: Job, save: Callable[[Path, Part, dict[str, Any]], None]) -> list[Path]:
+    written = []
+    for part, ending, facts in job.parts():
+        written.append(path.with_stem(path.stem + ending))
+        save(written[-1], part, facts)
+    return written
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format: its file's name, who writes it, in which precision and for which runtime; some claim to be smaller."""
+
+    file: str
+    write: Callable[[Path, Job], list[Path]]
+    precision: str
+    runtime: str
+    smaller: bool = False
+
+
+FORMATS = {
+    "safetensors": Format(PRODUCT, _to_safetensors, "fp32", "zoo"),
+    "zoo": Format("model.zoo", _to_zoo, "fp32", "zoo", smaller=True),
+    "pt2": Format("model.pt2", _to_pt2, "fp32", "torch"),
+    "aoti": Format("model_aoti.pt2", _to_aoti, "fp32", "aotinductor"),
+    "onnx": Format("model.onnx", _to_onnx, "fp32", "onnxruntime"),
+    "onnx_fp16": Format("model_fp16.onnx", _to_onnx, "fp16", "onnxruntime", smaller=True),
+    "onnx_int8": Format("model_int8.onnx", _to_onnx_int8, "int8", "onnxruntime", smaller=True),
+}
+
+
+def check_formats(names: list[str]) -> None:
+    """Raise BadInput for a format that there is not, or not on this machine."""
+    if not names:
+        raise BadInput(f"format: expected one format or more, got none; {choices('', FORMATS)}")
+    for name in names:
+        if name not in FORMATS:
+            raise BadInput(f"format={name} is no format to export to; {choices(str(name), FORMATS)}")
+    if "aoti" in names:
+        check_compiler()
+
+
+def export(product: Product, names: list[str], folder: Path, cfg: DictConfig) -> None:
+    """Write a product in some formats into a folder, where only files that are proven appear, and exports.json.
+
+    `cfg.compress` may have its weights share values first; what accuracy is lost is counted from before that. ZooError,
+    after all formats were tried, where one was refused; BadInput where a file would replace what is not its like.
+    """
+    _check_settings(product, names, cfg)
+    digest = sha256_of(product.path)
+    earlier = _earlier_rows(folder, product, names, digest, cfg)
+    check_boards(folder)
+    net, data = load_model(product).eval(), stored_data(product.facts, cfg)
+    before = source = answers_of(net, data)
+    if "share" in cfg.compress:
+        settings = (cfg.compress.share[key] for key in ("bits", "mean_bits", "init", "rate"))
+        product = share_at_once(product, *settings)
+        net = load_model(product).eval()
+        source = replace(answers_of(net, data), accuracy=before.accuracy)
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [_try(name, Job(product, net, data, _facts(product, name, cfg), cfg), source, folder) for name in names]
+    net_name, data_name = (product.facts["config"]["choices"][key] for key in ("model", "data"))
+    found = {"checkpoint": str(product.path), "sha256": digest, "net": net_name, "data": data_name}
+    by_format = {row["format"]: row for row in [*earlier, *(row.plain() for row in rows)]}
+    write_sealed(folder / EXPORTS, {**found, "accuracy": before.accuracy, "rows": [*by_format.values()]})
+    if folder.resolve() == product.path.resolve().parent:
+        record(folder, rows)
+    show(f"{net_name} on {data_name}, {before.accuracy:.2%} before", rows)
+    files = ", ".join([*itertools.chain(*(row.files for row in rows)), EXPORTS])
+    print(escape.line(f"Written     {files} in {folder}"))
+    refused = [
+        f"format={name} is refused, and its file removed: {row.reason}"
+        for name, row in zip(names, rows, strict=True)
+        if row.reason
+    ]
+    if refused:
+        raise ZooError("; ".join(refused))
+
+
+def _check_settings(product: Product, names: list[str], cfg: DictConfig) -> None:
+    """Raise BadInput for what the formats cannot say of the product; zoo.cli.settings has the ranges."""
+    if cfg.bake and "classes" not in product.facts["data"]:
+        raise BadInput("bake=true is for nets of images, and this one reads sequences")
+    if in_integers(product.facts["recipe"]) and "share" in cfg.compress:
+        raise BadInput("compress=share starts from floats, and this net is in integers already")
+    for name in names:
+        if program_of(product.facts["recipe"]) and FORMATS[name].precision != "fp32":
+            raise BadInput(
+                f"format={name} starts from floats, and this net is in int8 already; format=onnx keeps it so"
+            )
+
+
+def _earlier_rows(
+    folder: Path, product: Product, names: list[str], digest: str, cfg: DictConfig
+) -> list[dict[str, Any]]:
+    """Return what exports.json has of this checkpoint; BadInput where files of something else would be replaced."""
+    rows, files = [], set()
+    if (folder / EXPORTS).exists():
+        found = read_exports(folder / EXPORTS)
+        files |= {file for row in found["rows"] for file in row["files"]}
+        if found.get("sha256") == digest:
+            rows = found["rows"]
+        elif Path(found["checkpoint"]).resolve() != product.path.resolve():
+            raise BadInput(f"{folder} has exports of {found['checkpoint']}; say out=ANOTHER_FOLDER")
+    if (folder / RESULT).exists():
+        exports = read_result(folder / RESULT).get("exports", {})
+        files |= {file for row in exports.values() for file in row["files"]}
+    for name in names:
+        target = folder / _file(name, cfg)
+        for path in (target, *(target.with_stem(f"{target.stem}_{part}") for part in PARTS)):
+            if path.exists() and path.samefile(product.path):
+                if "share" in cfg.compress or (name == "zoo" and cfg.half):
+                    raise BadInput(f"format={name} would replace the checkpoint itself; say out=FOLDER")
+            elif path.exists() and path.name not in files:
+                raise BadInput(f"format={name} would replace {path}, which no export wrote; say out=FOLDER")
+    return rows
+
+
+def _ending(name: str, cfg: DictConfig) -> str:
+    """Return what tells a file from others of its format, such as `_shared_baked`."""
+    is_half = name == "zoo" and cfg.half
+    endings = {
+        "_shared": "share" in cfg.compress,
+        "_bf16": is_half and dtype_of(cfg.half) == torch.bfloat16,
+        "_fp16": is_half and dtype_of(cfg.half) == torch.float16,
+        "_baked": cfg.bake and FORMATS[name].runtime != "zoo",
+    }
+    return "".join(ending for ending, is_so in endings.items() if is_so)
+
+
+def _file(name: str, cfg: DictConfig) -> str:
+    stem, dot, suffix = FORMATS[name].file.partition(".")
+    return stem + _ending(name, cfg) + dot + suffix
+
+
+def _precision(product: Product, name: str, cfg: DictConfig) -> str:
+    if program_of(product.facts["recipe"]):
+        return "int8"
+    if name == "zoo" and cfg.half:
+        return "bf16" if dtype_of(cfg.half) == torch.bfloat16 else "fp16"
+    return FORMATS[name].precision
+
+
+def _facts(product: Product, name: str, cfg: DictConfig) -> dict[str, Any]:
+    said = {"format": name, "precision": _precision(product, name, cfg), "bake": cfg.bake}
+    return {**product.facts, "export": said}
+
+
+def _try(name: str, job: Job, source: Answers, folder: Path) -> Row:
+    """Write files aside, prove them, and only then put them, and what was drawn with them, into the folder."""
+    form = FORMATS[name]
+    precision = _precision(job.product, name, job.cfg)
+    dense = sum(weight.numel() * weight.element_size() for weight in job.product.weights.values())
+    row = Row(name + _ending(name, job.cfg), precision, form.runtime, [])
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".export.") as place:
+        try:
+            files = form.write(Path(place) / _file(name, job.cfg), job)
+        except Exception as error:  # of torch or ONNX Runtime, for what they cannot translate
+            return replace(row, reason=f"{form.runtime} has no way to say this net: {reason(_first(error))}")
+        try:
+            with running(files) as (runs, measured):
+                found = answers_of(_as_net(runs, files, job), job.data)
+            proof = hold(found, source, files, measured)
+        except ZooError as error:
+            return replace(row, reason=str(error))
+        why = refusal(proof, source, precision, dense if form.smaller else None, job.cfg.max_drop)
+        if why:
+            return replace(row, reason=why)
+        for file in Path(place).iterdir():
+            os.replace(file, folder / file.name)
+    return replace(row, proof=proof, files=[file.name for file in files])
+
+
+def _first(error: BaseException) -> BaseException:
+    """Give the error that led to another, which says more of a net than what torch makes of it."""
+    return _first(error.__cause__) if error.__cause__ else error
+
+
+def _as_net(runs: list[Run], files: list[Path], job: Job) -> nn.Module:
+    """Give what another process computes as a net that the zoo can ask."""
+    if isinstance(job.data, SequenceData):
+        padded = len(files) > 1 and has_fixed_length(job.net)
+        return Writer(runs[0], runs[1], job.facts["data"]["max_length"] if padded else None)
+    return Classifier(runs[0], job.facts, job.cfg.bake and FORMATS[job.facts["export"]["format"]].runtime != "zoo")

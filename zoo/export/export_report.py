@@ -1,0 +1,103 @@
+"""The matrix of exported files, format by precision by runtime: printed, and kept with the run they are of."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from zoo import escape
+from zoo.callbacks.loggers import TensorBoard
+from zoo.errors import BadInput
+from zoo.export.verify import Proof
+from zoo.files import check_no_links
+from zoo.paths import BOARDS, RESULT
+from zoo.records.json_files import read_result, write_result
+from zoo.report import settings_row
+
+
+@dataclass(frozen=True)
+class Row:
+    """A cell of the matrix: what a format came to in its runtime, or why it could not be."""
+
+    format: str
+    precision: str
+    runtime: str
+    files: list[str]
+    proof: Proof | None = None
+    reason: str | None = None
+
+    def plain(self) -> dict[str, Any]:
+        cell = {key: value for key, value in asdict(self).items() if key != "proof"}
+        return cell | (asdict(self.proof) if self.proof else {})
+
+
+def check_boards(run: Path) -> None:
+    """Raise BadInput where what is below a run's exports/, which `record` replaces, leads elsewhere."""
+    if (run / RESULT).exists() and (run / BOARDS).is_symlink():
+        raise BadInput(f"{run / BOARDS} is a link, and what it leads to would be changed; put a folder in its place")
+    if (run / RESULT).exists():
+        check_no_links(run / BOARDS)
+
+
+def record(run: Path, rows: Sequence[Row]) -> None:
+    """Keep rows in a run's result.json and beside its own row in TensorBoard's HParams, each in its format's place.
+
+    Nothing is kept of a product whose folder has no result.json.
+    """
+    if not (run / RESULT).exists():
+        return
+    result = read_result(run / RESULT)
+    result["exports"] = {**result.get("exports", {}), **{row.format: row.plain() for row in rows}}
+    write_result(run / RESULT, result)
+    for row in rows:
+        board = run / BOARDS / row.format
+        shutil.rmtree(board, ignore_errors=True)
+        if row.proof:
+            logger = TensorBoard(board)
+            settings = {**result.get("settings", {}), "format": row.format}
+            logger.log_hyperparams(settings_row.short_names(settings), _metrics(result, row.proof))
+            logger.experiment.close()
+
+
+def _metrics(result: dict[str, Any], proof: Proof) -> dict[str, float]:
+    """Give the HParams metrics of a run with what differs for a file; latency is another thing where a net writes."""
+    once = proof.latency_ms["1"]["p50"]
+    test, writes = {"accuracy": proof.accuracy}, "wer" in result["test"]
+    of_file = {"product_bytes": proof.size_bytes, "latency_ms": once, "test": test, "validation": {}}
+    found = settings_row.headline({**result, **of_file})
+    found = {name: value for name, value in found.items() if not (writes and name == "result/latency_ms")}
+    found |= {"export/largest_difference": proof.largest_difference, "export/peak_bytes": proof.peak_bytes}
+    for batch, times in proof.latency_ms.items():
+        found |= {f"export/latency_ms_{batch}_{which}": time for which, time in times.items()}
+    return found
+
+
+def show(title: str, rows: Sequence[Row]) -> None:
+    """Print the matrix of formats, precisions and runtimes."""
+    table = Table(title=title, title_justify="left", box=box.SIMPLE, padding=0, show_edge=False)
+    for column in ("format", "in", "runtime"):
+        table.add_column(column)
+    for column in ("kB", "right", "off by", "ms of 1", "ms of 64", "MB"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        figures = ["refused", *"–––––"]
+        if row.proof:
+            times = [f"{number(time['p50'])}/{number(time['p95'])}" for time in row.proof.latency_ms.values()]
+            size, off = number(row.proof.size_bytes / 1e3), f"{row.proof.largest_difference:.1g}"
+            figures = [size, f"{row.proof.accuracy:.2%}", off, *times, number(row.proof.peak_bytes / 1e6)]
+        table.add_row(row.format, row.precision, row.runtime, *figures)
+    console = escape.console()
+    console.print(table)
+    console.print(
+        "off by: the largest difference of a logit; ms: median/95th percentile of a batch; MB: peak memory",
+        soft_wrap=True,
+    )
+
+
+def number(value: float) -> str:
+    """Write a number with two digits and more."""
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"

@@ -1,0 +1,110 @@
+"""Exported files as nets: their own runtimes compute them, and all else of the zoo calls them as any other."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zoo.errors import BadInput
+from zoo.export.onnx import open_onnx
+from zoo.export.pt2 import open_pt2
+from zoo.export.runtime import Opened, Run
+
+SUFFIXES: dict[str, Callable[[Path], Opened]] = {".pt2": open_pt2, ".onnx": open_onnx}
+PARTS = ("encoder", "step")  # of a net of sequences, each in a file that is named after it
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An exported file that was read: what it says, and a net that its own runtime computes, on the CPU."""
+
+    path: Path
+    facts: dict[str, Any]
+    net: nn.Module
+
+
+class Classifier(nn.Module):
+    """Have a runtime compute logits (N, classes) of normalised images, also where it takes pixels."""
+
+    def __init__(self, run: Run, facts: Mapping[str, Any], bake: bool) -> None:
+        super().__init__()
+        self.run, self.bake = run, bake
+        self.mean, self.std = (torch.tensor(facts["data"][name])[:, None, None] for name in ("mean", "std"))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.run(pixels(images, self.mean, self.std) if self.bake else images)[0]
+
+
+class Writer(nn.Module):
+    """Have a runtime write, as zoo.models.decoding wants it; `length` is that of sources, where they must be padded."""
+
+    def __init__(self, encoder: Run, step: Run, length: int | None) -> None:
+        super().__init__()
+        self.encoder, self.next, self.length = encoder, step, length
+
+    def begin(self, source: Tensor) -> tuple[Tensor, ...]:
+        if self.length:
+            source = nn.functional.pad(source, (0, self.length - source.shape[1]))
+        return self.encoder(source)
+
+    def step(self, tokens: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        logits, *state_after = self.next(tokens, *state)
+        return logits, tuple(state_after)
+
+
+def pixels(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Give the pixels, uint8, that normalised images were made of."""
+    return (images * std + mean).round().clamp(0, 255).to(torch.uint8)
+
+
+def read_export(path: Path) -> Exported:
+    """Read an exported file, of sequences both; BadInput for what is cut short, changed or foreign, or does not fit."""
+    opened = SUFFIXES[path.suffix](path)
+    facts, part = opened.facts, opened.facts["export"].get("part")
+    if (part in PARTS) != ("classes" not in facts["data"]):
+        raise BadInput(f"{path} says that it is {_words(part)}, and tells of data of the other kind; export it again")
+    if part not in PARTS:
+        return Exported(path, facts, _classifier(opened))
+    name = path.name.replace(part, PARTS[part == "encoder"])
+    if name == path.name:
+        raise BadInput(f"{path} is the {part} of a net that writes, which its name must say; export both again")
+    if not path.with_name(name).is_file():
+        raise BadInput(f"{path} is the {part} of a net that writes, and {name} is not beside it")
+    both = {part: opened, PARTS[part == "encoder"]: SUFFIXES[path.suffix](path.with_name(name))}
+    for half, one in both.items():
+        if one.facts["export"].get("part") != half:
+            raise BadInput(f"{one.path} is not the {half} that its name says; export both again")
+    told = [{**one.facts, "export": {**one.facts["export"], "part": None}} for one in both.values()]
+    if told[0] != told[1]:
+        raise BadInput(f"{path} and {name} are of different nets; export both again")
+    return Exported(path, facts, _writer(both["encoder"], both["step"]))
+
+
+def _words(part: str | None) -> str:
+    return f"the {part} of a net that writes" if part in PARTS else "a net of images"
+
+
+def _classifier(opened: Opened) -> Classifier:
+    """Return the net of images of a file; BadInput where its graph is not of the images and classes it tells of."""
+    facts = opened.facts
+    size, channels = (facts["config"]["data"][name] for name in ("image_size", "in_channels"))
+    takes = torch.uint8 if facts["export"]["bake"] else torch.float32
+    logits = [None, len(facts["data"]["classes"])]
+    run = opened.checked([([None, channels, size, size], takes)], [(logits, torch.float32)])
+    return Classifier(run, facts, facts["export"]["bake"])
+
+
+def _writer(encoder: Opened, step: Opened) -> Writer:
+    """Return the net of two files; BadInput where their graphs are not of these symbols, or not of one state."""
+    facts = encoder.facts
+    is_fixed = any(isinstance(size, int) for shape in encoder.takes for size in shape[1:])
+    length = facts["data"]["max_length"] if is_fixed else None
+    state = [([None] * len(shape), dtype) for shape, dtype in zip_longest(encoder.gives, encoder.gives_dtypes)]
+    logits = [None, len(facts["data"]["target_symbols"])]
+    begin = encoder.checked([([None, length], torch.int64)], state)
+    following = step.checked([([None], torch.int64), *state], [(logits, torch.float32), *state])
+    return Writer(begin, following, length)

@@ -1,0 +1,178 @@
+"""What an exported file must show before it may stay: read by its own runtime, in a process of its own, it is the net.
+
+`python -m zoo.export.verify THREADS FILE` is that process for files that only the zoo can read.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from zoo.checkpoint.load_model import load_model
+from zoo.checkpoint.product_file import read_product
+from zoo.data.module import ResidentData
+from zoo.data.sequences import SequenceData
+from zoo.errors import ZooError
+from zoo.export import worker
+from zoo.export.parts import Encoder, Step
+from zoo.export.runtime import Run
+from zoo.measure.accuracy import is_right, points_lost
+from zoo.tasks.transcribe import transcribe
+
+# By which a logit may differ, as a share of the largest logit or, where that is below 1, of 1. In fp16 torch itself is
+# 2 % off for some images; in int8 logits differ by whole steps, and accuracy decides.
+TOLERANCES = {"fp32": 1e-4, "fp16": 5e-2, "bf16": 5e-2, "int8": float("inf")}
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a net says of the test samples: logits, batch by batch, and its accuracy, of sequences 1 - WER."""
+
+    logits: list[Tensor]
+    accuracy: float
+
+    @property
+    def largest(self) -> float:
+        return max(float(logits.abs().max()) for logits in self.logits)
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What a format's files were found to be in their own runtime.
+
+    Latencies, in ms, are of batches of 1 and 64: of images, or of one step of a net that writes.
+    """
+
+    size_bytes: int
+    accuracy: float
+    largest_difference: float
+    latency_ms: dict[str, dict[str, float]]
+    peak_bytes: int
+    modules: list[str]
+
+
+@torch.inference_mode()
+def answers_of(net: nn.Module, data: ResidentData) -> Answers:
+    """Ask a net in eval mode, on the CPU, of all test samples; one that writes, step by step along the true tokens."""
+    batches = data.loader("test", "cpu")
+    if isinstance(data, SequenceData):
+        logits = [_logits_of_steps(net, source, target) for source, target, _ in batches]
+        return Answers(logits, transcribe(net, data, "test", torch.device("cpu"))["accuracy"])
+    found = [(net(images).float(), labels) for images, labels in batches]
+    hits = torch.cat([is_right(logits, labels) for logits, labels in found])
+    return Answers([logits for logits, _ in found], float(hits.double().mean()))
+
+
+def _logits_of_steps(net: Any, source: Tensor, target: Tensor) -> Tensor:
+    state, found = net.begin(source), []
+    for tokens in target[:, :-1].unbind(1):
+        logits, state = net.step(tokens, state)
+        found.append(logits.float())
+    return torch.stack(found, 1)
+
+
+@contextmanager
+def running(paths: Sequence[Path]) -> Iterator[tuple[list[Run], dict[str, Any]]]:
+    """Give a function for each file that has a process of its own compute it, and at the end what that measured.
+
+    ZooError, with that process's reason, where it fails.
+    """
+    exported = paths[0].suffix in (".onnx", ".pt2")
+    # Without the folder of its own, where onnx.py is not the package.
+    program = ["-P", worker.__file__] if exported else ["-m", "zoo.export.verify"]
+    line = [sys.executable, *program, str(torch.get_num_threads()), *(str(path.resolve()) for path in paths)]
+    root, pipe = Path(__file__).parents[2], subprocess.PIPE
+    measured: dict[str, Any] = {}
+    with (
+        tempfile.TemporaryFile() as errors,
+        subprocess.Popen(line, stdin=pipe, stdout=pipe, stderr=errors, cwd=root) as process,
+    ):
+        assert process.stdin is not None
+        assert process.stdout is not None
+        asked, answered = process.stdin, process.stdout
+
+        def failed() -> ZooError:
+            process.wait()
+            errors.seek(0)
+            said = errors.read().decode(errors="replace").strip().splitlines() or ["it said nothing"]
+            return ZooError(f"its runtime cannot compute it: {said[-1]}")
+
+        def of_part(number: int) -> Run:
+            def run(*inputs: Tensor) -> tuple[Tensor, ...]:
+                try:
+                    worker.send(asked, [np.array(number), *(tensor.numpy() for tensor in inputs)])
+                except BrokenPipeError:
+                    raise failed() from None
+                arrays = worker.receive(answered)
+                if not arrays:
+                    raise failed()
+                return tuple(torch.from_numpy(array) for array in arrays)
+
+            return run
+
+        try:
+            yield [of_part(0), of_part(1)], measured
+            asked.close()
+            text = answered.read()
+            if process.wait():
+                raise failed()
+            measured |= json.loads(text)
+        except BaseException:
+            process.kill()
+            raise
+
+
+def hold(found: Answers, source: Answers, paths: Sequence[Path], measured: dict[str, Any]) -> Proof:
+    """Hold what files answered against what their checkpoint did; ZooError where they gave something else."""
+    difference = 0.0
+    for ours, theirs in zip(source.logits, found.logits, strict=True):
+        if ours.shape != theirs.shape or not theirs.isfinite().all():
+            raise ZooError(f"it gives {tuple(theirs.shape)} numbers, or none, where the net gives {tuple(ours.shape)}")
+        difference = max(difference, float((ours - theirs).abs().max()))
+    size_bytes = sum(path.stat().st_size for path in paths)
+    return Proof(size_bytes, found.accuracy, difference, **measured)
+
+
+def refusal(proof: Proof, source: Answers, precision: str, smaller_than: int | None, max_drop: float) -> str | None:
+    """Say in a sentence why files must not stay, or nothing.
+
+    `smaller_than` are the bytes that they claim to be below; `max_drop` are the points of accuracy that they may lose.
+    """
+    limit = TOLERANCES[precision] * max(1.0, source.largest)
+    drop = points_lost(source.accuracy, proof.accuracy)
+    if proof.largest_difference > limit:
+        return f"a logit differs from the checkpoint's by {proof.largest_difference:.2g}, where {limit:.2g} is allowed"
+    if drop > max_drop:
+        return f"it loses {drop:.2f} points of accuracy, where max_drop={max_drop:g} are allowed"
+    if smaller_than is not None and proof.size_bytes >= smaller_than:
+        return f"it takes {proof.size_bytes:,} bytes, and less than the weights' {smaller_than:,} was claimed"
+    return None
+
+
+def _serve_product(threads: int, path: str) -> None:
+    torch.set_num_threads(threads)
+    net = load_model(read_product(path)).eval()
+    nets = [Encoder(net), Step(net)] if hasattr(net, "begin") else [net]
+
+    def run_of(one: nn.Module) -> worker.Run:
+        def run(arrays: worker.Arrays) -> worker.Arrays:
+            with torch.inference_mode():
+                found = one(*map(torch.from_numpy, arrays))
+            return [tensor.numpy() for tensor in (found if isinstance(found, tuple) else (found,))]
+
+        return run
+
+    worker.serve([run_of(one) for one in nets])
+
+
+if __name__ == "__main__":
+    _serve_product(int(sys.argv[1]), sys.argv[2])

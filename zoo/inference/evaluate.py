@@ -1,0 +1,97 @@
+"""A product file in, numbers out: its net and its data built again, and a split of them measured."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor, nn
+
+from zoo.checkpoint.load_model import load_model
+from zoo.checkpoint.product_file import Product, file_of, read_product
+from zoo.checkpoint.stored_config import stored_data
+from zoo.compress.semi_structured import use_sparse_kernels
+from zoo.data.module import ResidentData, Split
+from zoo.data.sequences import SequenceData
+from zoo.errors import BadInput
+from zoo.export.read_export import SUFFIXES, Exported, read_export
+from zoo.measure import evaluation
+from zoo.paths import PRODUCT
+from zoo.tasks.transcribe import transcribe
+
+
+def read(path: str) -> Product | Exported:
+    """Read a product or a packed file or, by the ending of its name, an exported one; of a run folder, its product."""
+    file = file_of(path)
+    if file.suffix not in SUFFIXES:
+        return read_product(file)
+    if not file.is_file():
+        raise BadInput(f"there is no file {file}; scripts/export.py leaves its files beside the checkpoint")
+    return read_export(file)
+
+
+def rebuild(source: Product | Exported, cfg: DictConfig) -> tuple[nn.Module, ResidentData]:
+    """Build the net of a file with its weights, and its data with the very split it was trained on.
+
+    BadInput where the file asks for code from outside the zoo, or the data found are not the data it knows.
+    """
+    return rebuild_net(source, cfg), stored_data(source.facts, cfg)
+
+
+def rebuild_net(source: Product | Exported, cfg: DictConfig) -> nn.Module:
+    """Build the net of a file with its weights; one that was exported is computed by its own runtime, on the CPU."""
+    if isinstance(source, Product):
+        return load_model(source)
+    if cfg.accelerator not in ("auto", "cpu"):
+        raise BadInput(f"accelerator={cfg.accelerator}: exported files are computed on the CPU; auto and cpu may be")
+    cfg.accelerator = "cpu"
+    return source.net
+
+
+def evaluate(net: nn.Module, data: ResidentData, cfg: DictConfig) -> dict[str, Any]:
+    """Measure a split as cfg says: what images are taken for, or what is written for sequences; in fp32.
+
+    With `sparse` in fp16, and with CUDA's kernels for layers of which two in every four weights are zero.
+    """
+    device = put_on(net, cfg.accelerator)
+    if cfg.sparse:
+        if device.type != "cuda":
+            raise BadInput(f"sparse=true is for CUDA's kernels, and this is accelerator={device.type}")
+        if not use_sparse_kernels(net):
+            raise BadInput(
+                "sparse=true: no layer has two zeros in every four weights; compress=semi_structured does that"
+            )
+    if isinstance(data, SequenceData):
+        return transcribe(net, data, cfg.split, device, cfg.beam)
+    logits, labels = predict(net, data, cfg.split, device)
+    return evaluation.evaluate(logits, labels, data.load().classes)
+
+
+def ending_of(path: Path, cfg: DictConfig) -> str:
+    """Return what tells the files of an evaluation from others in its folder: nothing for a product's test."""
+    words = {
+        path.name: path.name != PRODUCT,
+        cfg.split: cfg.split != "test",
+        f"beam{cfg.beam}": cfg.beam != 1,
+        "sparse": cfg.sparse,
+    }
+    return "".join(f"_{word}" for word, is_so in words.items() if is_so)
+
+
+def put_on(net: nn.Module, accelerator: str) -> torch.device:
+    """Put a net on cpu, cuda or, with auto, the better of those there are, in eval mode, and say where that is."""
+    auto = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(auto if accelerator == "auto" else accelerator)
+        net.to(device).eval()
+    except (RuntimeError, AssertionError) as error:
+        raise BadInput(f"accelerator={accelerator} is not to be had here; auto, cpu and cuda may be") from error
+    return device
+
+
+def predict(net: nn.Module, data: ResidentData, split: Split, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Give the logits (N, classes) and labels (N,) of a split of images, on the CPU."""
+    with torch.inference_mode():
+        pairs = [(net(images).float().cpu(), labels.cpu()) for images, labels in data.loader(split, device)]
+    logits, labels = zip(*pairs, strict=True)
+    return torch.cat(logits), torch.cat(labels)

@@ -1,0 +1,51 @@
+"""Measure what a classifier predicted: accuracy, calibration and confusions."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from zoo.measure.accuracy import TOP, has_nan, is_right
+
+if TYPE_CHECKING:
+    pass
+from zoo.files import without_nan
+
+
+def evaluate(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str, Any]:
+    """Measure predictions: logits (N, C) float, labels (N,) int64.
+
+    `top5` is there of more than five classes, since it would be 1 of fewer. Samples with NaN among their logits are
+    counted in `num_nan`, are never right, and have no place in the matrix. Calibration error is the expected one over
+    15 equal bins of confidence (Guo et al., 2017), as a fraction of 1. The confusion matrix has a row for each true
+    class and a column for each predicted one.
+    """
+    from torchmetrics.functional.classification import multiclass_calibration_error, multiclass_confusion_matrix
+
+    num_classes = len(classes)
+    known = ~has_nan(logits)
+    matrix = multiclass_confusion_matrix(logits[known].argmax(1), labels[known], num_classes)
+    hits, true, predicted = matrix.diag(), labels.bincount(minlength=num_classes), matrix.sum(0)
+    calibration_error = multiclass_calibration_error(logits[known].softmax(1), labels[known], num_classes, n_bins=15)
+    return {
+        "num_samples": len(labels),
+        "num_nan": int((~known).sum()),
+        "accuracy": int(is_right(logits, labels).sum()) / len(labels),
+        **({"top5": _top5(logits, labels, known)} if num_classes > TOP else {}),
+        "loss": without_nan(float(nn.functional.cross_entropy(logits.double(), labels))),
+        "calibration_error": without_nan(float(calibration_error)),
+        "classes": {
+            name: {
+                "num_samples": int(true[i]),
+                "recall": float(hits[i] / true[i].clamp_min(1)),
+                "precision": float(hits[i] / predicted[i].clamp_min(1)),
+            }
+            for i, name in enumerate(classes)
+        },
+        "confusion_matrix": matrix.tolist(),
+    }
+
+
+def _top5(logits: Tensor, labels: Tensor, known: Tensor) -> float:
+    hits = (logits.topk(TOP, 1).indices == labels[:, None]).any(1) & known
+    return float(hits.float().mean())

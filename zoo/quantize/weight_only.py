@@ -1,0 +1,208 @@
+"""Keep weights as integers of 8 or 4 bits, with a scale for each channel or group of them, and read them as floats.
+
+A layer stays the module that it was: of the same names and sizes, it has integers in its state, and gives floats to
+whoever asks for its weight. So hooks, export and any device take such a net as they take others.
+"""
+
+import functools
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zoo.compress.recipe import Step
+from zoo.errors import BadInput, choices
+from zoo.models.attention import Attention
+from zoo.quantize.pt2e import chosen
+
+KINDS = (nn.Conv2d, nn.Linear, nn.LSTM, Attention)  # whose own tensors of two and more dimensions are weights
+LARGEST = {8: 127, 4: 7}  # numbers, by their bits; as far below zero as above, so that zero is one of them
+SCALE = "_scale"  # behind a weight's name
+
+
+class IntegerWeights(nn.Module):
+    """Have integers in the place of weights; in the state is `weight` as they are, and beside it `weight_scale`."""
+
+    held: dict[str, tuple[int, ...]]  # shapes of these weights, by name
+    group: int | None
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in self.__dict__.get("held", ()):
+            return super().__getattr__(name)
+        return restored(*self.numbers(name), self.held[name], self.group)
+
+    def numbers(self, name: str) -> tuple[Any, Any]:
+        """Give a weight's integers and scales as they are kept."""
+        return self._buffers[name], self._buffers[name + SCALE]
+
+    def product(self, x: Tensor, name: str, rows: slice) -> Tensor:
+        """Multiply x (..., inputs) with some rows of a weight in 8 bits, each x rounded to 127 steps of its largest."""
+        weight, scale = self.numbers(name)
+        numbers, steps = rounded(x.flatten(0, -2), 8, None)
+        summed = integer_product(numbers, weight[rows]).to(scale.dtype) * steps * scale[rows].t()
+        return summed.unflatten(0, x.shape[:-1])
+
+
+class IntegerLSTM(IntegerWeights):
+    """Give its weights in floats to a kernel that asks for all in one list."""
+
+    _flat_weights_names: list[str]
+
+    @property
+    def _flat_weights(self) -> list[Tensor]:
+        return [getattr(self, name) for name in self._flat_weights_names]
+
+    @_flat_weights.setter
+    def _flat_weights(self, weights: list[Tensor]) -> None:
+        """Leave it: torch.nn.LSTM keeps such a list of its own when it is moved."""
+
+    def flatten_parameters(self) -> None:
+        """Leave it: there is nothing to lay in one piece."""
+
+
+class DynamicLinear(IntegerWeights):
+    """Multiply in int8."""
+
+    bias: Tensor | None
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.product(x, "weight", slice(None))
+        return y if self.bias is None else y + self.bias
+
+
+class DynamicAttention(IntegerWeights):
+    """Project to queries, keys and values in int8; what these do with each other stays in floats."""
+
+    num_heads: int
+    in_proj_bias: Tensor
+
+    def project(self, x: Tensor, first: int, last: int) -> Tensor:
+        width = self.held["in_proj_weight"][0] // 3
+        rows = slice(first * width, last * width)
+        x = self.product(x, "in_proj_weight", rows) + self.in_proj_bias[rows]
+        return x.unflatten(-1, (last - first, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+
+
+def weight_only(
+    net: nn.Module, *, bits: int = 8, group: int | None = None, dynamic: bool = False, float_layers: Sequence[str] = ()
+) -> Step:
+    """Turn the weights of convolutions, linear layers, attention and LSTMs to integers, in place.
+
+    A scale is for all weights of an output channel, or for every `group` of them. With `dynamic`, linear layers round
+    their inputs as well, each sample or token by its own scale, and multiply in int8. Layers that a name or pattern of
+    `float_layers` stands for stay as they are. BadInput for a net without such layers, and settings that there are not.
+    """
+    layers = layers_to_hold(net, bits, group, dynamic, float_layers)
+    step = {"pass": "weight_only", "bits": bits, "group": group, "dynamic": dynamic, "layers": layers}
+    hold_integers(net, [step])
+    return step
+
+
+def layers_to_hold(
+    net: nn.Module, bits: int, group: int | None, dynamic: bool, float_layers: Sequence[str]
+) -> list[str]:
+    """Name the layers whose weights become integers; BadInput for a wrong setting, and where no layer is left."""
+    if type(bits) is not int or bits not in LARGEST:
+        raise BadInput(f"bits={bits} was asked for a weight; {choices(str(bits), [str(one) for one in LARGEST])}")
+    if group is not None and (type(group) is not int or group < 1):
+        raise BadInput(f"group={group} weights were asked for a scale; a whole number, or null for a channel, will do")
+    if dynamic and (bits != 8 or group is not None):
+        raise BadInput(
+            f"dynamic=true multiplies in int8, by a scale a channel: bits=8, group=null, not {bits}, {group}"
+        )
+    layers = [name for name, module in net.named_modules() if isinstance(module, KINDS)]
+    kept = chosen(float_layers, layers)
+    layers = [name for name in layers if name not in kept]
+    if not layers:
+        raise BadInput(f"{type(net).__name__} has no layer left whose weights could become integers")
+    tensors = [p for name in layers for p in net.get_submodule(name).parameters(recurse=False) if p.ndim > 1]
+    longest = max(p[0].numel() for p in tensors)
+    if group is not None and group > longest:
+        raise BadInput(f"group: expected at most {longest}, which all of a channel's weights are, or null, got {group}")
+    return layers
+
+
+def hold_integers(net: nn.Module, recipe: Iterable[Step]) -> None:
+    """Have a net hold integers where the recipe's steps say so; BadInput for a step that is for another net."""
+    for step in recipe:
+        if step["pass"] == "weight_only":
+            try:
+                for name in step["layers"]:
+                    _hold(net.get_submodule(name), step["bits"], step["group"], step["dynamic"])
+            except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
+                raise BadInput(f"the recipe's step weight_only does not fit this net: {error}") from error
+
+
+def _hold(module: nn.Module, bits: int, group: int | None, dynamic: bool) -> None:
+    if not isinstance(module, KINDS):
+        raise TypeError(f"{type(module).__name__} has no weights to hold as integers")
+    weights = {name: p.detach() for name, p in module.named_parameters(recurse=False) if p.ndim > 1}
+    held: Any = module
+    held.__class__ = _holding(held.__class__, dynamic)
+    held.group, held.held = group, {}
+    for name, weight in weights.items():
+        delattr(module, name)
+        numbers, scale = rounded(weight, bits, group)
+        held.register_buffer(name, numbers if bits == 8 else packed(numbers))
+        held.register_buffer(name + SCALE, scale)
+        held.held[name] = tuple(weight.shape)
+
+
+@functools.cache
+def _holding(kind: Any, dynamic: bool) -> type[nn.Module]:
+    """Give the class of a layer of this kind that holds integers."""
+    base = IntegerWeights
+    if issubclass(kind, nn.LSTM):
+        base = IntegerLSTM
+    elif dynamic and issubclass(kind, nn.Linear):
+        base = DynamicLinear
+    elif dynamic and issubclass(kind, Attention):
+        base = DynamicAttention
+    return type(f"Integer{kind.__name__}", (base, kind), {})
+
+
+def rounded(weight: Tensor, bits: int, group: int | None) -> tuple[Tensor, Tensor]:
+    """Give the int8 numbers nearest to a weight (channels, ...), in its shape, and the scales (channels, groups).
+
+    A group is so many weights that follow each other in a channel; the last may have fewer.
+    """
+    rows = weight.flatten(1)
+    size = rows.shape[1]
+    group = size if group is None else min(group, size)
+    groups = nn.functional.pad(rows, (0, -size % group)).unflatten(1, (-1, group))
+    scale = groups.abs().amax(2) / LARGEST[bits]
+    scale = torch.where(scale > 0, scale, 1.0).to(weight.dtype)
+    numbers = (groups / scale[..., None]).round().clamp(-LARGEST[bits], LARGEST[bits]).to(torch.int8)
+    return numbers.flatten(1)[:, :size].reshape(weight.shape), scale
+
+
+def restored(numbers: Tensor, scale: Tensor, shape: Sequence[int], group: int | None) -> Tensor:
+    """Give the weight of a shape, in the scale's type, that `rounded`, and for 4 bits `packed`, gave numbers for."""
+    if numbers.dtype == torch.uint8:
+        numbers = unpacked(numbers, math.prod(shape)).view(tuple(shape))
+    rows = numbers.flatten(1)
+    if group is not None:
+        scale = scale.repeat_interleave(group, 1)[:, : rows.shape[1]]
+    return (rows.to(scale.dtype) * scale).view(tuple(shape))
+
+
+def packed(numbers: Tensor) -> Tensor:
+    """Put two numbers of 4 bits, from -7 to 7, into each byte, the first into its lower half, as 1 to 15."""
+    halves = numbers.flatten() + 8
+    halves = nn.functional.pad(halves, (0, halves.numel() % 2)).to(torch.uint8).view(-1, 2)
+    return halves[:, 0] | halves[:, 1] << 4
+
+
+def unpacked(content: Tensor, num: int) -> Tensor:
+    """Give the first `num` numbers of 4 bits that were packed."""
+    return torch.stack([(content & 15).to(torch.int8), (content >> 4).to(torch.int8)], 1).flatten()[:num] - 8
+
+
+def integer_product(a: Tensor, b: Tensor) -> Tensor:
+    """Multiply int8 matrices (M, K) and (N, K) into (M, N), exactly on a CPU.
+
+    Elsewhere torch's kernel wants sides that are multiples of 8, so that floats do it, which hold these numbers.
+    """
+    return torch._int_mm(a, b.t()) if a.device.type == "cpu" else a.float() @ b.float().t()

@@ -1,0 +1,118 @@
+"""Read and write a run's config.yaml as plain data, with its checksum in the first line."""
+
+import hashlib
+import io
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import yaml
+from omegaconf import OmegaConf
+
+from zoo.errors import BadInput
+from zoo.files import read_file, write_text
+from zoo.records.schema import DAMAGED_SEAL, MOST_DEPTH, Config, damaged
+
+CONFIG_BYTES = 1 << 17  # at most
+SEAL = re.compile(r"# sha256: ([0-9a-f]{64})")
+
+# Where earlier versions had what a config names in `_target_`; read as if it named the new place.
+MOVED = {
+    "zoo.callbacks.attention.AttentionMaps": "zoo.callbacks.attention_maps.AttentionMaps",
+    "zoo.callbacks.graph.NetGraph": "zoo.callbacks.net_graph.NetGraph",
+    "zoo.callbacks.pruning.Pruning": "zoo.callbacks.pruning_schedule.Pruning",
+    "zoo.callbacks.quantization.QuantizationSchedule": "zoo.callbacks.qat_schedule.QuantizationSchedule",
+    "zoo.callbacks.sharing.WeightSharing": "zoo.callbacks.sharing_schedule.WeightSharing",
+    "zoo.compress.quantize.qat_int8": "zoo.quantize.pt2e.qat_int8",
+    "zoo.packing.pack": "zoo.run.pack_product.pack",
+    "zoo.quantizing.convert_int8": "zoo.run.quantize_product.convert_int8",
+    "zoo.quantizing.ptq_int8": "zoo.run.quantize_product.ptq_int8",
+    "zoo.quantizing.weight_only": "zoo.run.quantize_product.weight_only",
+    "zoo.tasks.muon.Muon": "zoo.optim.muon.Muon",
+    **{
+        f"zoo.tasks.schedules.{name}": f"zoo.optim.schedules.{name}"
+        for name in ("constant", "cosine", "step", "one_cycle")
+    },
+}
+
+
+def write_config(path: Path, text: str) -> None:
+    """Write a config.yaml, whole or not at all, with its checksum as a comment in the first line."""
+    write_text(path, f"# sha256: {hashlib.sha256(text.encode()).hexdigest()}\n{text}")
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read a config.yaml as plain data: no aliases, no tags, no interpolations, which a run's config has none of."""
+    try:
+        text = read_file(path, CONFIG_BYTES).decode()
+    except UnicodeDecodeError as error:
+        raise damaged(path, error) from error
+    body = _without_seal(path, text)
+    try:
+        _check_events(body)
+        plain: Any = OmegaConf.to_container(OmegaConf.load(io.StringIO(body)))
+        _check_settings(plain)
+        msgspec.convert(plain, Config)
+    except Exception as error:  # of YAML's and OmegaConf's many kinds
+        raise damaged(path, error) from error
+    settings: dict[str, Any] = _with_moved_targets(plain)
+    return settings
+
+
+def _with_moved_targets(node: Any) -> Any:
+    if isinstance(node, dict):
+        moved = {key: _with_moved_targets(value) for key, value in node.items()}
+        target = moved.get("_target_")
+        return moved | {"_target_": MOVED[target]} if isinstance(target, str) and target in MOVED else moved
+    return [_with_moved_targets(part) for part in node] if isinstance(node, list) else node
+
+
+def _without_seal(path: Path, text: str) -> str:
+    first, _, body = text.partition("\n")
+    seal = SEAL.fullmatch(first)
+    if seal is None:
+        if DAMAGED_SEAL.search(first):
+            raise damaged(path, "its first line is not the checksum that it was")
+        if not text.endswith("\n"):
+            raise damaged(path, "its last line has no end")
+        return text
+    if hashlib.sha256(body.encode()).hexdigest() != seal.group(1):
+        raise BadInput(
+            f"{path} was changed after the run wrote it: its checksum does not match; put the original back or, if it "
+            "was changed on purpose, delete its first line, '# sha256: ...'"
+        )
+    return body
+
+
+def _check_events(text: str) -> None:
+    """Raise ValueError for YAML that means more than it says, before anything is built from it."""
+    depth = 0
+    for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+        if getattr(event, "anchor", None) is not None:
+            raise ValueError("it has aliases")
+        if getattr(event, "tag", None) is not None and event.tag != "!":
+            raise ValueError("it has tags")
+        if isinstance(event, yaml.ScalarEvent) and ("${" in event.value or event.value == "???"):
+            raise ValueError("it has values that are not settled")
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > MOST_DEPTH:
+            raise ValueError(f"it is nested deeper than {MOST_DEPTH} levels")
+
+
+def _check_settings(value: Any) -> None:
+    if isinstance(value, Mapping):
+        if not all(isinstance(key, str) and key for key in value):
+            raise ValueError("a key is not a text")
+        value = value.values()
+    elif not isinstance(value, list):
+        if isinstance(value, float) and math.isnan(value):
+            raise ValueError("a number is NaN")
+        if type(value) is int and abs(value) >= 2**63:
+            raise ValueError("a number is beyond 64 bits")
+        return
+    for part in value:
+        _check_settings(part)

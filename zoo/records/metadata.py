@@ -1,0 +1,240 @@
+"""The metadata of a product, packed or exported file: JSON, parsed once into frozen and bounded records.
+
+Whoever wrote a file, its metadata are data. A key that is missing, unknown or of another type is refused, and so is a
+text, a list or a number beyond what any net of ours has. `config` is kept as it is, since it documents the whole
+run; the parts that objects are built from (`model` and `data`) are checked by zoo.checkpoint.stored_config before that.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from zoo.errors import BadInput, reason
+
+FORMAT = 3  # 1 called the scaled tanh of 1998 tanh; 2 called ImageData by another name
+MAX_BYTES = 1 << 24  # of the JSON text
+MAX_DEPTH = 16
+MAX_PARTS = 400_000  # lists and mappings of the text; ResNet-152 in int8 has fewer than 20,000
+MAX_ENTRIES = 20_000  # of lists and mappings of a config, all together
+MAX_STEPS = 10_000  # of a program; ResNet-152 in int8 has fewer than 2,000
+MAX_NUMBER = 2**40  # of any number in a config; counts of weights and multiply-accumulates may be larger
+
+Text = Annotated[str, Meta(max_length=4096)]
+Name = Annotated[str, Meta(min_length=1, max_length=512)]
+Names = Annotated[list[Name], Meta(max_length=100_000)]
+Count = Annotated[int, Meta(ge=0, lt=2**62)]
+Size = Annotated[int, Meta(ge=1, lt=2**31)]
+Channels = Annotated[list[float], Meta(min_length=1, max_length=4096)]
+
+
+class Record(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A frozen record that refuses keys it does not know."""
+
+
+class NumSamples(Record, frozen=True):
+    train: Count
+    val: Count
+    test: Count
+
+
+class Images(Record, frozen=True, kw_only=True):
+    """What a file says of the images that its net was trained on; mean and std are per channel, from 0 to 255."""
+
+    classes: Annotated[list[Text], Meta(min_length=1, max_length=100_000)]
+    mean: Channels
+    std: Channels
+    split_hash: Name
+    num_samples: NumSamples
+    content_hash: Name | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.mean) != len(self.std):
+            raise ValueError(f"mean has {len(self.mean)} channels and std has {len(self.std)}")
+        if not all(map(math.isfinite, self.mean)) or not all(0 < one < math.inf for one in self.std):
+            raise ValueError("mean and std must be finite, and std above 0")
+        if len(set(self.classes)) != len(self.classes):
+            raise ValueError("classes of one name cannot be told apart")
+
+
+class Sequences(Record, frozen=True, kw_only=True):
+    """What a file says of the sequences that its net was trained on; the index of a symbol is its token."""
+
+    source_symbols: Names
+    target_symbols: Names
+    source_unit: Literal["character", "word"]
+    max_length: Annotated[int, Meta(ge=1, le=4096)]
+    example: Annotated[list[Size], Meta(min_length=2, max_length=2)]
+    split_hash: Name
+    num_samples: NumSamples
+
+    def __post_init__(self) -> None:
+        for symbols in (self.source_symbols, self.target_symbols):
+            if symbols[:3] != ["<pad>", "<start>", "<end>"] or len(set(symbols)) != len(symbols):
+                raise ValueError("symbols must differ, and begin with <pad>, <start> and <end>")
+
+
+class Layout(Record, frozen=True):
+    """What a step left of one module: its sizes, the shapes of its tensors (null: unchanged), and unsaved buffers."""
+
+    sizes: dict[Name, Size | Annotated[list[Size], Meta(max_length=8)]] = {}
+    shapes: dict[Name, Annotated[list[Size | None], Meta(max_length=8)]] = {}
+    unsaved: dict[Name, list[Any]] = {}
+
+
+class PruneChannels(Record, frozen=True, kw_only=True, tag_field="pass", tag="prune_channels"):
+    importance: Name
+    scope: Name
+    round_to: Size
+    macs_before: Count
+    macs: Count
+    params_before: Count
+    params: Count
+    layout: dict[Text, Layout]
+
+
+class SemiStructured(Record, frozen=True, kw_only=True, tag_field="pass", tag="semi_structured"):
+    layers: Names
+
+
+class PtqInt8(Record, frozen=True, kw_only=True, tag_field="pass", tag="ptq_int8"):
+    num_batches: Count
+    float_layers: Names
+    program: Annotated[list[Any], Meta(max_length=MAX_STEPS)]
+
+
+class QatInt8(Record, frozen=True, kw_only=True, tag_field="pass", tag="qat_int8"):
+    shape: Annotated[list[Size], Meta(min_length=3, max_length=3)]
+    float_layers: Names
+
+
+class ConvertInt8(Record, frozen=True, kw_only=True, tag_field="pass", tag="convert_int8"):
+    program: Annotated[list[Any], Meta(max_length=MAX_STEPS)]
+
+
+class WeightOnly(Record, frozen=True, kw_only=True, tag_field="pass", tag="weight_only"):
+    bits: Literal[4, 8]
+    group: Size | None
+    dynamic: bool
+    layers: Names
+
+
+Step = PruneChannels | SemiStructured | PtqInt8 | QatInt8 | ConvertInt8 | WeightOnly
+
+
+class Best(Record, frozen=True, kw_only=True):
+    """The epoch whose weights a product holds, counted from 0, -1 for none, and its validation metrics."""
+
+    epoch: Annotated[int, Meta(ge=-1, lt=2**62)]
+    metrics: dict[Name, float | None]  # None for what was not a number
+
+
+class Export(Record, frozen=True, kw_only=True):
+    """How a file was exported; `part` is the half of a sequence net, or empty."""
+
+    format: Name
+    precision: Literal["fp32", "fp16", "bf16", "int8"]
+    bake: bool
+    part: Literal["", "encoder", "step"] = ""
+
+
+class Metadata(Record, frozen=True, kw_only=True):
+    """All that a file says about its net."""
+
+    format: int
+    config: dict[str, Any]
+    recipe: Annotated[list[Step], Meta(max_length=100)]
+    data: dict[str, Any]
+    versions: dict[Name, Name]
+    commit: Text | None
+    best: Best | None = None
+    step: Count | None = None  # of early.safetensors: after how many steps it was written
+    export: Export | None = None
+
+    def __post_init__(self) -> None:
+        check_plain(self.config)
+        for group in ("model", "data", "choices"):
+            if not isinstance(self.config.get(group), dict):
+                raise ValueError(f"config.{group} must be a mapping")
+        if not isinstance(self.config.get("task", {}), dict):
+            raise ValueError("config.task must be a mapping")
+        choices = self.config["choices"]
+        if not all(value is None or isinstance(value, str) for value in choices.values()):
+            raise ValueError("config.choices must name an option for each group")
+        if not all(isinstance(choices.get(group), str) for group in ("model", "data")):
+            raise ValueError("config.choices must name the model and the data")
+        self._check_data(msgspec.convert(self.data, type=self.kind))
+
+    @property
+    def kind(self) -> type[Images] | type[Sequences]:
+        return Sequences if "source_symbols" in self.data else Images
+
+    def _check_data(self, data: Images | Sequences) -> None:
+        """Raise ValueError where what the file says of its data contradicts the config in it."""
+        settings = self.config["data"]
+        if isinstance(data, Images):
+            size, channels = settings.get("image_size"), settings.get("in_channels")
+            if type(size) is not int or not 1 <= size <= 2048:
+                raise ValueError("config.data.image_size must be a whole number from 1 to 2048")
+            if type(channels) is not int or channels != len(data.mean):
+                raise ValueError(f"config.data.in_channels must be {len(data.mean)}, as many as mean has")
+
+
+def parse_metadata(text: str | bytes, source: Any) -> dict[str, Any]:
+    """Parse and check the JSON that a file holds, and return it as plain data; BadInput, naming the `source`."""
+    if len(text) > MAX_BYTES:
+        raise BadInput(f"{source}: its metadata take {len(text):,} bytes, and at most {MAX_BYTES:,} are read")
+    if _num_parts(text) > MAX_PARTS:
+        raise BadInput(f"{source}: its metadata have more than {MAX_PARTS:,} lists and mappings")
+    try:
+        found = json.loads(text, parse_constant=lambda name: None)  # NaN, as earlier versions wrote it
+        version = found.get("format") if isinstance(found, dict) else None
+        if type(version) is int and version != FORMAT:
+            raise BadInput(
+                f"{source} is of format {version}, and this zoo reads format {FORMAT}: read it with the version that "
+                "wrote it, or train again"
+            )
+        plain: dict[str, Any] = msgspec.to_builtins(msgspec.convert(found, type=Metadata))
+        return plain
+    except (msgspec.ValidationError, ValueError, RecursionError) as error:
+        raise BadInput(f"{source} does not hold the metadata of a net of the zoo: {reason(error)}") from error
+
+
+def _num_parts(text: str | bytes) -> int:
+    return text.count(b"[") + text.count(b"{") if isinstance(text, bytes) else text.count("[") + text.count("{")
+
+
+def check_plain(config: Any) -> None:
+    """Raise ValueError unless a config is plain data: texts without interpolations, finite numbers, not too much."""
+    num_entries = 0
+    parts = [(config, MAX_DEPTH)]
+    while parts:
+        part, depth = parts.pop()
+        if depth == 0:
+            raise ValueError(f"config is nested deeper than {MAX_DEPTH} levels")
+        if isinstance(part, Mapping):
+            if not all(isinstance(key, str) and len(key) <= 256 and "${" not in key for key in part):
+                raise ValueError("a key of config is not a short text")
+            parts += [(one, depth - 1) for one in part.values()]
+            num_entries += len(part)
+        elif isinstance(part, list):
+            parts += [(one, depth - 1) for one in part]
+            num_entries += len(part)
+        else:
+            _check_leaf(part)
+        if num_entries > MAX_ENTRIES:
+            raise ValueError(f"config has more than {MAX_ENTRIES:,} entries")
+
+
+def _check_leaf(value: Any) -> None:
+    if isinstance(value, str):
+        if len(value) > 65_536 or "${" in value:
+            raise ValueError("a text of config is too long, or is an interpolation")
+    elif isinstance(value, int | float):
+        if not (math.isfinite(value) and abs(value) <= MAX_NUMBER):
+            raise ValueError(f"a number of config is not between -{MAX_NUMBER} and {MAX_NUMBER}")
+    elif value is not None:
+        raise ValueError(f"config holds {type(value).__name__}")

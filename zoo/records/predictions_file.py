@@ -1,0 +1,63 @@
+"""Read predictions.safetensors: which test samples a product has right."""
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from zoo.files import open_file
+from zoo.records.schema import CHECKSUM, damaged
+
+PREDICTIONS_BYTES = 1 << 30  # at most
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Which samples of the test set a product has right, in their order, and the hash of the data's split."""
+
+    split_hash: str | None
+    right: np.ndarray
+
+
+def predictions_digest(tensors: Mapping[str, Any], split_hash: str | None) -> str:
+    """Return the checksum of predictions, which are tensors or arrays."""
+    digest = hashlib.sha256(str(split_hash).encode())
+    for name in sorted(tensors):
+        array = np.ascontiguousarray(tensors[name])
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(array.data)
+    return digest.hexdigest()
+
+
+def read_predictions(path: Path) -> Predictions:
+    """Read a predictions.safetensors: of images what they are and were taken for, of sequences which are right."""
+    os.close(open_file(path))
+    try:
+        if path.stat().st_size > PREDICTIONS_BYTES:
+            raise ValueError("it is too large")
+        with safe_open(path, "numpy") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no dictionary
+        if metadata.keys() - {"split_hash", CHECKSUM}:
+            raise ValueError("its metadata are not ours")
+        split_hash = metadata.get("split_hash")
+        if CHECKSUM in metadata and metadata[CHECKSUM] != predictions_digest(tensors, split_hash):
+            raise ValueError("its checksum does not match")
+        if tensors.keys() not in ({"correct"}, {"labels", "predicted", "confidence"}):
+            raise ValueError("its tensors are not ours")
+        if any(one.ndim != 1 or one.shape != next(iter(tensors.values())).shape for one in tensors.values()):
+            raise ValueError("its tensors have not one entry a sample")
+        if any(one.dtype.kind not in "biu" for name, one in tensors.items() if name != "confidence"):
+            raise ValueError("its tensors are not whole numbers")
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise damaged(path, error) from error
+    if "correct" in tensors:
+        return Predictions(split_hash, tensors["correct"].astype(bool))
+    return Predictions(
+        split_hash, (tensors["labels"] == tensors["predicted"]) & ~np.isnan(tensors["confidence"].astype(np.float32))
+    )

@@ -1,0 +1,184 @@
+"""The records that the files of a run's folder must match, whoever wrote them.
+
+What does not match its record, or not its checksum, ends in BadInput, one sentence that names the file. A key that a
+record of JSON does not know is refused; settings in a config may be any. The checksum is of everything else in the
+file: in JSON the key `checksum`, in config.yaml the comment in the first line, in metrics.csv the name of a last column
+that is empty, in predictions.safetensors a key of the metadata. Files of earlier versions have none, and are read, too.
+"""
+
+import math
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from zoo.errors import BadInput, reason
+
+CHECKSUM = "checksum"
+MOST_DEPTH = 32
+DAMAGED_SEAL = re.compile(r"[0-9a-f]{32}")  # half of it is whole, whatever bit was flipped
+PATH = "^[^\\x00\\ud800-\\udc7f\\udd00-\\udfff]*$"  # bytes of names that are not UTF-8 are between the last two
+Text = Annotated[str, Meta(max_length=65_536)]
+Name = Annotated[str, Meta(min_length=1, max_length=512)]
+Count = Annotated[int, Meta(ge=0, lt=2**62)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Amount = Annotated[float, Meta(ge=0)]
+Names = Annotated[list[Name], Meta(max_length=10_000)]
+Metrics = dict[Name, float | None]  # null where it was not a number
+
+
+class Record(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A frozen record that refuses keys it does not know."""
+
+
+class Times(Record, frozen=True, kw_only=True):
+    """Milliseconds."""
+
+    p50: Amount
+    p95: Amount
+
+
+class Cell(Record, frozen=True, kw_only=True):
+    """What a format of an exported net came to: figures, or why it was refused."""
+
+    format: Name
+    precision: Name
+    runtime: Name
+    files: Names
+    reason: Text | None
+    size_bytes: Count | UnsetType = UNSET
+    accuracy: Share | UnsetType = UNSET
+    largest_difference: Amount | UnsetType = UNSET
+    latency_ms: dict[Literal["1", "64"], Times] | UnsetType = UNSET
+    peak_bytes: Count | UnsetType = UNSET
+    modules: Names | UnsetType = UNSET
+
+    def __post_init__(self) -> None:
+        figures = (self.size_bytes, self.accuracy, self.largest_difference, self.peak_bytes, self.modules)
+        has = [figure is not UNSET for figure in (*figures, self.latency_ms)]
+        if any(has) if self.reason else not all(has):
+            raise ValueError("a format has either all its figures or a reason")
+        if self.latency_ms is not UNSET and list(self.latency_ms) != ["1", "64"]:
+            raise ValueError("latency_ms must be of 1 and of 64")
+
+
+class Exports(Record, frozen=True, kw_only=True):
+    """exports.json: what scripts/export.py made of a checkpoint."""
+
+    checkpoint: Annotated[str, Meta(max_length=4096, pattern=PATH)]
+    net: Name
+    data: Name
+    accuracy: Share
+    rows: Annotated[list[Cell], Meta(max_length=1000)]
+    sha256: Name | UnsetType = UNSET  # of the checkpoint
+
+
+class Ledger(Struct, frozen=True):
+    bytes: Count
+    ratio: Amount
+
+
+class Packed(Struct, frozen=True):
+    """What a run tells of its packed file, as far as tables are made of it."""
+
+    ledger: Ledger
+    stages: dict[Name, Amount]
+
+
+class InFloats(Struct, frozen=True):
+    """What a run tells of the net in floats of which it made one in integers."""
+
+    product_bytes: Count
+    test: Metrics
+
+    def __post_init__(self) -> None:
+        _check_shares(self.test)
+        if self.test.get("accuracy") is None:
+            raise ValueError("float.test has no accuracy")
+
+
+def _check_shares(metrics: Metrics) -> None:
+    for key, value in metrics.items():
+        most = 1 if key in ("accuracy", "top5", "token_accuracy") else math.inf
+        if value is not None and not (key.endswith("loss") or 0 <= value <= most):
+            raise ValueError(f"{key} is not a share")
+
+
+class Result(Record, frozen=True, kw_only=True):
+    """result.json: what a finished run came to."""
+
+    name: Name
+    net: Name
+    data: Name
+    params: Count
+    macs: Count
+    seed: Annotated[int, Meta(ge=0, lt=2**32)]
+    epochs: Count
+    best_epoch: Count
+    seconds: Amount
+    epoch_seconds: list[Amount]
+    images_per_second: Amount
+    device: Name
+    precision: Name
+    validation: Metrics
+    test: Metrics
+    num_samples: dict[Literal["train", "val", "test"], Count]
+    split_hash: Name
+    commit: Name | None
+    versions: dict[Name, Name]
+    bytes: dict[Name, Count]
+    settings: dict[Name, Any] | UnsetType = UNSET  # from here on, not all versions wrote it
+    processes: Count | UnsetType = UNSET
+    product_bytes: Count | UnsetType = UNSET
+    latency_ms: Amount | UnsetType = UNSET
+    compress: dict[Name, Any] | UnsetType = UNSET
+    folder: Text | UnsetType = UNSET
+    split_sizes: dict[Literal["train", "val", "test"], Count] | UnsetType = UNSET
+    test_hash: Name | UnsetType | None = UNSET
+    exports: dict[Name, Cell] | UnsetType = UNSET
+
+    def __post_init__(self) -> None:
+        if self.test.get("accuracy") is None:
+            raise ValueError("test has no accuracy")
+        _check_shares(self.validation)
+        _check_shares(self.test)
+        if self.product_bytes is UNSET and "model.safetensors" not in self.bytes:
+            raise ValueError("product_bytes is missing")
+        if any(sizes is not UNSET and "test" not in sizes for sizes in (self.num_samples, self.split_sizes)):
+            raise ValueError("num_samples does not say how many were tested")
+        for name, told in (self.compress or {}).items():
+            if name == "pack":
+                msgspec.convert(told, Packed)
+            if isinstance(told, dict) and "float" in told:
+                msgspec.convert(told["float"], InFloats)
+
+
+class Choices(Struct, frozen=True):
+    """The option that was taken of each group that comparing needs; of others, there may be any."""
+
+    model: Name
+    data: Name
+    task: Name
+
+
+class Config(Struct, frozen=True):
+    """config.yaml, as far as comparing and resuming need it."""
+
+    name: Name | int | float
+    seed: Annotated[int, Meta(ge=0, lt=2**32)]
+    model: dict[Name, Any]
+    data: dict[Name, Any]
+    choices: dict[Name, Name | None]
+
+    def __post_init__(self) -> None:
+        msgspec.convert(self.choices, Choices)
+
+
+Step = dict[Name, Any]
+
+
+def damaged(path: Path, error: BaseException | str) -> BadInput:
+    why = error if isinstance(error, str) else reason(error)[:200]
+    return BadInput(f"{path} is damaged, or no zoo wrote it ({why}); use the original")

@@ -1,0 +1,66 @@
+"""Confusion matrices and sensitivity curves, drawn with matplotlib."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from zoo import escape
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MOST_LETTERS = 30  # of a class in a picture
+MOST_CLASSES_DRAWN = 30  # more rows than this do not fit a screen
+
+
+def draw_confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], num_nan: int = 0) -> "Figure":
+    """Draw the share of each true class (row) that was taken for each class (column); numbers in per cent.
+
+    `num_nan` more samples were taken for none.
+    """
+    from matplotlib.colors import PowerNorm
+    from matplotlib.figure import Figure
+
+    counts = torch.tensor(matrix, dtype=torch.float64)
+    share = counts / counts.sum(1, keepdim=True).clamp_min(1)
+    side = min(4 + 0.45 * len(classes), 16)
+    figure = Figure(figsize=(side + 1, side), layout="constrained")
+    axes = figure.add_subplot()
+    # Mistakes are a few per cent and the diagonal most of 100: a square root makes both visible.
+    image = axes.imshow(share, cmap="Blues", norm=PowerNorm(0.5, 0, 1))
+    axes.set(xlabel="predicted class", ylabel="true class")
+    accuracy = float(counts.diag().sum() / (counts.sum() + num_nan))
+    axes.set_title(f"Confusion matrix, % of each true class (accuracy {accuracy:.2%})", loc="left")
+    figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
+    if len(classes) <= MOST_CLASSES_DRAWN:
+        names = [escape.label(escape.shortened(name, MOST_LETTERS)) for name in classes]
+        axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
+        axes.set_yticks(range(len(names)), names)
+        for i, j in (share >= 0.0005).nonzero().tolist():
+            colour = "white" if share[i, j] > 0.4 else "black"
+            axes.text(j, i, f"{100 * share[i, j]:.1f}", ha="center", va="center", color=colour, fontsize=8)
+    return figure
+
+
+def draw_sensitivity(reference: float, curves: dict[str, dict[str, list[tuple[float, float]]]]) -> "Figure":
+    """Draw accuracy against level, a panel a way to compress and a line a layer, from blue at the input to red."""
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 5), layout="constrained")
+    for axes, (what, of_layers) in zip(figure.subplots(1, len(curves), sharey=True), curves.items(), strict=True):
+        for i, (name, curve) in enumerate(of_layers.items()):
+            colour = colormaps["turbo"](0.05 + 0.9 * i / max(1, len(of_layers) - 1))
+            levels, accuracies = zip(*curve, strict=True)
+            places = range(len(levels))  # evenly, since it is the last levels that tell
+            label = escape.label(name.removesuffix(".weight"))
+            axes.plot(places, [100 * a for a in accuracies], marker="o", markersize=3, color=colour, label=label)
+        axes.axhline(100 * reference, color="black", linewidth=0.8, linestyle="--")
+        axes.set_xticks(places, [f"{level:g}" for level in levels])
+        axes.set(xlabel=f"{what} of one layer")
+        axes.grid(alpha=0.3)
+    figure.axes[0].set_ylabel("accuracy, %")
+    if len(of_layers) <= MOST_CLASSES_DRAWN:
+        figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
+    return figure

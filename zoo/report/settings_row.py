@@ -1,0 +1,49 @@
+"""The settings and figures by which runs are told apart, as the row of TensorBoard's HParams table."""
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from zoo import escape
+
+if TYPE_CHECKING:
+    pass
+
+LIMITS = ("limit_train_batches", "limit_val_batches", "limit_test_batches", "overfit_batches")  # of the trainer
+
+
+def hyperparameters(cfg: DictConfig) -> dict[str, Any]:
+    """Pick the settings that tell runs apart, as one flat row."""
+    row = {group: option for group, option in cfg.choices.items() if option is not None}
+    row |= {"seed": cfg.seed, **{f"data.{key}": cfg.data.get(key) for key in ("batch_size", "folds", "fold")}}
+    row["data.mix"] = str((cfg.data.get("mix") or {}).get("_target_", "none")).rpartition(".")[2]
+    row |= {f"trainer.{key}": cfg.trainer[key] for key in ("max_epochs", "gradient_clip_val")}
+    row |= {f"trainer.{key}": cfg.trainer.get(key) for key in LIMITS if cfg.trainer.get(key) is not None}
+    for group in ("model", "optim", "schedule", "task"):
+        row |= {f"{group}.{key}": value for key, value in cfg[group].items() if not key.startswith("_")}
+    return {key: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for key, v in row.items()}
+
+
+def short_names(settings: dict[str, Any]) -> dict[str, str | float]:
+    """Name settings as columns of TensorBoard's HParams table: `lr` for optim.lr, unless another ends in the same.
+
+    Those that are null, and those that have settings of their own, are left out.
+    """
+    last = {key: key.rpartition(".")[2] for key in settings}
+    num = Counter(last.values())
+    return {
+        last[key] if num[last[key]] == 1 else key: value if isinstance(value, int | float) else escape.line(value)
+        for key, value in settings.items()
+        if value is not None and not isinstance(value, dict)
+    }
+
+
+def headline(result: dict[str, Any]) -> dict[str, float]:
+    """Give the metrics of the HParams table, with the five that compare nets first, which are all it shows unasked."""
+    pairs = [(split, key) for key in ("accuracy", "loss") for split in ("test", "validation") if key in result[split]]
+    row = {f"{split}_{key}": result[split][key] for split, key in pairs if result[split][key] is not None}
+    sizes = {"parameters": result["params"], **{k: result[k] for k in ("macs", "product_bytes", "latency_ms")}}
+    first = {k: v for k, v in row.items() if k == "test_accuracy"} | sizes
+    row = first | row | {"images_per_second": result["images_per_second"]}
+    return {f"result/{name}": value for name, value in row.items()}

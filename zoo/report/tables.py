@@ -1,0 +1,128 @@
+"""What a person sees of a run, an evaluation or a prediction in the terminal."""
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from torch import nn
+
+from zoo import escape
+from zoo.errors import counted
+from zoo.measure.counts import count_parameters
+
+if TYPE_CHECKING:
+    pass
+
+ROWS = (
+    ("accuracy", "accuracy", ".2%"),
+    ("top-5", "top5", ".2%"),
+    ("WER", "wer", ".2%"),
+    ("PER", "per", ".2%"),
+    ("token accuracy", "token_accuracy", ".2%"),
+    ("loss", "loss", ".4f"),
+)
+WORST_SHOWN = 10
+
+
+def announce(folder: Path, cfg: DictConfig, net: nn.Module) -> None:
+    """Say what is about to be trained, and where it can be watched."""
+    params = count_parameters(net)
+    console = escape.console()
+    model, data = ((escape.line(cfg.choices[group]), "bold") for group in ("model", "data"))
+    console.print(Text.assemble(model, " on ", data, f", {params:,} parameters, seed {cfg.seed}"))
+    console.print(f"Run folder  {folder}", soft_wrap=True)
+    console.print(f"TensorBoard tensorboard --logdir {cfg.runs}   then open http://localhost:6006", soft_wrap=True)
+    console.print()
+
+
+def show_result(result: dict[str, Any]) -> None:
+    """Print the table at the end of a run."""
+    table = Table(title=f"{result['net']} on {result['data']}", title_justify="left")
+    table.add_column("")
+    for split in ("validation", "test"):
+        which = {"validation": "val", "test": "test"}[split]
+        num = result["num_samples"][which]
+        size = result.get("split_sizes", result["num_samples"])[which]
+        table.add_column(f"{split} ({num:,})" if num == size else f"{split} ({num:,} of {size:,})", justify="right")
+    for label, key, form in ROWS:
+        if key not in result["test"]:
+            continue
+        cells = [format_number(result[s][key], form) if key in result[s] else "–" for s in ("validation", "test")]
+        table.add_row(label, *cells)
+    console = escape.console()
+    sample = "pair" if "wer" in result["test"] else "image"
+    console.print()
+    console.print(table)
+    console.print(
+        f"{result['params']:,} parameters, {result['macs'] / 1e6:,.3g} M multiply-accumulates a usual {sample}; "
+        f"best epoch {result['best_epoch']} of {result['epochs']}; trained {result['seconds']:.1f} s at "
+        f"{result['images_per_second']:,.0f} {sample}s/s on {result['device']} in {result['precision']}",
+        soft_wrap=True,
+    )
+    console.print(f"Product     {result['folder']}/model.safetensors", soft_wrap=True)
+    console.print(f"Evaluate    python evaluate.py checkpoint={result['folder']}/model.safetensors", soft_wrap=True)
+
+
+def format_number(value: float | None, form: str) -> str:
+    """Write a number that may be none."""
+    return "not a number" if value is None else format(value, form)
+
+
+def show_evaluation(evaluation: dict[str, Any]) -> None:
+    """Print the summary and the table of classes, the worst recalled first, or of what was format_number worst."""
+    console = escape.console()
+    if "wer" in evaluation:
+        _show_writing(console, evaluation)
+        return
+    loss, off = format_number(evaluation["loss"], ".4f"), format_number(evaluation["calibration_error"], ".2%")
+    top5 = f"top-5 {evaluation['top5']:.2%}   " if "top5" in evaluation else ""
+    console.print(
+        f"accuracy {evaluation['accuracy']:.2%}   {top5}loss {loss}   "
+        f"calibration error {off}   ({counted(evaluation['num_samples'], 'image')})",
+        soft_wrap=True,
+    )
+    _say_lost(console, evaluation)
+    table = Table()
+    for column in ("class", "images", "recall", "precision", "most often taken for"):
+        table.add_column(column, justify="left" if column in ("class", "most often taken for") else "right")
+    names = list(evaluation["classes"])
+    for name, row in sorted(evaluation["classes"].items(), key=lambda item: item[1]["recall"]):
+        mistakes = torch.tensor(evaluation["confusion_matrix"][names.index(name)])
+        mistakes[names.index(name)] = 0
+        other = f"{names[int(mistakes.argmax())]} ({int(mistakes.max())})" if mistakes.max() > 0 else "–"
+        table.add_row(name, f"{row['num_samples']:,}", f"{row['recall']:.2%}", f"{row['precision']:.2%}", other)
+    console.print(table)
+
+
+def _say_lost(console: Console, evaluation: dict[str, Any]) -> None:
+    if num := evaluation["num_nan"]:
+        console.print(f"{num:,} of {evaluation['num_samples']:,} have NaN among their logits; they count as wrong")
+
+
+def _show_writing(console: Console, evaluation: dict[str, Any]) -> None:
+    console.print(
+        f"WER {evaluation['wer']:.2%}   PER {evaluation['per']:.2%}   "
+        f"({counted(evaluation['num_samples'], 'source')}, beam {evaluation['beam']})",
+        soft_wrap=True,
+    )
+    _say_lost(console, evaluation)
+    table = Table(title="The worst", title_justify="left")
+    for column in ("source", "edits", "written", "references"):
+        table.add_column(column, justify="right" if column == "edits" else "left")
+    for row in evaluation["worst"][:WORST_SHOWN]:
+        table.add_row(row["source"], str(row["edits"]), row["written"], "; ".join(row["references"]))
+    console.print(table)
+
+
+def show_predictions(predictions: Iterable[tuple[str, Sequence[tuple[str, float]]]]) -> None:
+    """Print what a net says of each input as soon as it is there, the likeliest first."""
+    for asked, found in predictions:
+        name = os.fsencode(asked).decode(errors="backslashreplace")  # of a file, which need not be UTF-8
+        for i, (what, probability) in enumerate(found):
+            print(escape.line(f"{' ' * len(name) if i else name}  {probability:6.1%}  {what}"), flush=True)

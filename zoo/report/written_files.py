@@ -1,0 +1,52 @@
+"""The files that an evaluation and a sensitivity scan leave behind."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.table import Table
+
+from zoo import escape
+from zoo.files import replacing, write_json, write_text
+
+if TYPE_CHECKING:
+    pass
+from zoo.report.plots import draw_confusion, draw_sensitivity
+
+
+def write_evaluation(folder: Path, evaluation: dict[str, Any], ending: str = "") -> None:
+    """Write evaluation.json, and confusion_matrix.png or worst.tsv beside it, their names with an ending."""
+    name = f"evaluation{ending}.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / name, evaluation)
+    if "wer" in evaluation:
+        other = f"worst{ending}.tsv"
+        lines = [(row["source"], str(row["edits"]), row["written"], *row["references"]) for row in evaluation["worst"]]
+        heading = ("source", "edits", "written", "references")
+        rows = ["\t".join(map(escape.cell, line)) + "\n" for line in (heading, *lines)]
+        write_text(folder / other, "".join(rows))
+    else:
+        other = f"confusion_matrix{ending}.png"
+        figure = draw_confusion(evaluation["confusion_matrix"], list(evaluation["classes"]), evaluation["num_nan"])
+        with replacing(folder / other) as content:
+            figure.savefig(content, format="png", dpi=150)
+    escape.console().print(f"Written     {folder}/{name} and {other}", soft_wrap=True)
+
+
+def write_sensitivity(folder: Path, reference: float, curves: dict[str, dict[str, list[tuple[float, float]]]]) -> None:
+    """Print and draw the accuracy that pruning and sharing leave of each layer by itself; a file for each, too."""
+    console = escape.console()
+    for what, of_layers in curves.items():
+        title = f"accuracy in % with {what} of one layer changed; {reference:.2%} with none"
+        table = Table(title=title, title_justify="left", box=box.SIMPLE, padding=(0, 0, 0, 1))
+        table.add_column("layer", overflow="fold", min_width=12)
+        for level, _ in next(iter(of_layers.values())):
+            table.add_column(f"{level:g}", justify="right", no_wrap=True)
+        for name, curve in of_layers.items():
+            table.add_row(name.removesuffix(".weight"), *(f"{100 * accuracy:.1f}" for _, accuracy in curve))
+        console.print(table)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "sensitivity.json", {"accuracy": reference, **curves})
+    with replacing(folder / "sensitivity.png") as file:
+        draw_sensitivity(reference, curves).savefig(file, format="png", dpi=150)
+    console.print(f"Written     {folder}/sensitivity.json and sensitivity.png", soft_wrap=True)

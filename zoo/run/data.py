@@ -1,0 +1,83 @@
+"""The data of a run, loaded and checked against what the run began with."""
+
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from zoo import distributed
+from zoo.callbacks.resume import AtomicCheckpointIO
+from zoo.checkpoint.product_file import Product, read_product
+from zoo.data.module import ResidentData
+from zoo.errors import BadInput, reason
+from zoo.instantiate import build
+from zoo.paths import PRODUCT
+from zoo.run.directory import Run
+from zoo.run.task import check_teacher, read_teachers
+
+
+def build_data(run: Run) -> ResidentData:
+    """Build and load the data, so that a missing or wrong set is told before anything else is done.
+
+    What only the data themselves know of the sizes that a net wants is put into the config.
+    """
+    settings = run.cfg.data
+    teachers = read_teachers(run) if "teacher" in run.cfg.task else []
+    if "mean" in settings:
+        _normalise_as_before(run, teachers)
+    wanted: Any = OmegaConf.to_container(settings, resolve=True)
+    if settings.batch_size == "auto":  # until `fit` knows it
+        wanted["batch_size"] = 2 * distributed.world_size()
+    data: ResidentData = build(wanted, "data")
+    if data.batch_size % distributed.world_size():
+        raise BadInput(
+            f"data.batch_size={data.batch_size} cannot be shared out to {distributed.world_size()} processes"
+        )
+    with distributed.first_of_machine_first():
+        facts = data.load()
+    if run.last_checkpoint:
+        _check_same_data(run, data)
+    for name, number in data.sizes().items():
+        if settings[name] is None:
+            settings[name] = number
+            if run.cfg.model.get(name, number) is None:
+                run.cfg.model[name] = number
+    for teacher in teachers:
+        check_teacher(run, teacher, facts)
+    return data
+
+
+def _check_same_data(run: Run, data: ResidentData) -> None:
+    """Refuse to go on with other data than a run began with: it would validate on what it was trained on."""
+    assert run.last_checkpoint is not None
+    state = AtomicCheckpointIO().load_checkpoint(run.last_checkpoint).get(type(data).__qualname__)
+    before, product = state.get("facts") if isinstance(state, dict) else None, run.folder / PRODUCT
+    if before is None and product.exists():  # a checkpoint of an earlier version
+        before = read_product(product).facts["data"]
+    if before is not None:
+        try:
+            data.check_same(before, "the run began with")
+        except BadInput as error:
+            raise BadInput(f"resume={run.folder}: {error}; put them back, or begin a new run") from error
+        except (AttributeError, LookupError, TypeError) as error:  # of facts that somebody else wrote
+            raise BadInput(f"{run.last_checkpoint} does not tell of the data of this run ({reason(error)})") from error
+
+
+def _normalise_as_before(run: Run, teachers: list[Product]) -> None:
+    """Have images normalised, unless the config says how, as the weights expect that a run begins with.
+
+    Those are published ones, or weights that `init_from` brings and that began so, or else the teacher's.
+    """
+    settings = run.cfg.data
+    if settings.mean is None and settings.std is None:
+        if run.cfg.model.pretrained:
+            from zoo.checkpoint.pretrained import published_normalisation
+
+            settings.mean, settings.std = published_normalisation(run.cfg.choices.model, settings.in_channels)
+        elif run.cfg.init_from:
+            theirs = read_product(run.cfg.init_from).facts["config"]["data"]
+            if theirs.get("mean") and len(theirs["mean"]) == settings.in_channels:
+                settings.mean, settings.std = theirs["mean"], theirs["std"]
+        elif teachers:
+            seen = teachers[0].facts["data"]
+            if len(seen["mean"]) == settings.in_channels:
+                settings.mean, settings.std = seen["mean"], seen["std"]

@@ -1,0 +1,285 @@
+"""A run's folder, runs/<name>/<stamp>/: opened with a config that makes sense, new or resumed, and logged into."""
+
+import contextlib
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import lightning
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from zoo import distributed, escape
+from zoo.catalogue import matches, wants_of_data
+from zoo.checkpoint.stored_config import STARTS, check_run
+from zoo.cli.settings import check_saved
+from zoo.errors import NOT_ON_RESUME, BadInput, choices
+from zoo.files import check_no_links, locked, open_file
+from zoo.instantiate import attribute_of, check
+from zoo.paths import CONFIG, LAST, LOCK
+from zoo.ranges import Count, takes, written
+from zoo.records.config_file import read_config, write_config
+
+GROUPS = ("model", "data", "task", "optim", "schedule", "compress", "callbacks", "trainer", "experiment")
+MOST_NAMED = 8  # options in one sentence
+log = logging.getLogger("zoo")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder and the config in it, every interpolation resolved."""
+
+    folder: Path
+    cfg: DictConfig
+    resumed: bool = False
+
+    @property
+    def last_checkpoint(self) -> Path | None:
+        """Where to go on, or None where nothing was saved yet."""
+        return self.folder / LAST if (self.folder / LAST).exists() else None
+
+
+@contextmanager
+def open_run(cfg: DictConfig) -> Iterator[Run]:
+    """Open a run's folder, new or to be resumed, in each of its processes, and log to log.txt in it."""
+    config_of(cfg)  # before the processes are connected, so that all of them refuse what is wrong with it
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(distributed.joined(cfg.trainer.accelerator))
+        mine = (
+            stack.enter_context(made(cfg)) if distributed.rank() == 0 and distributed.FOLDER not in os.environ else None
+        )
+        there = Path(distributed.of_first(str(mine.folder) if mine else os.environ.get(distributed.FOLDER, "")))
+        run = mine or Run(there, config_of(cfg) if cfg.resume else _load(there), resumed=bool(cfg.resume))
+        stack.enter_context(_logging_to(run.folder))
+        log.debug("config:\n%s", OmegaConf.to_yaml(run.cfg))
+        lightning.seed_everything(run.cfg.seed, workers=True, verbose=False)
+        yield run
+
+
+@contextmanager
+def made(cfg: DictConfig) -> Iterator[Run]:
+    """Make a new run folder with its config.yaml, or find the one that `resume` names.
+
+    Bad input that shows before anything was trained leaves no new folder behind.
+    """
+    settled = config_of(cfg)
+    run = Run(_resumed_folder(cfg), settled, resumed=True) if cfg.resume else _new(settled)
+    try:
+        with locked(run.folder / LOCK, str(run.folder)):
+            for litter in run.folder.glob(".*.part"):  # of a write that a kill cut short
+                litter.unlink()
+            yield run
+    except BadInput:
+        if not run.resumed and not run.last_checkpoint:
+            _remove(run.folder)
+            with contextlib.suppress(OSError):  # other runs of this name
+                run.folder.parent.rmdir()
+        raise
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder into which a logger's thread may still be writing."""
+    for _ in range(100):
+        with contextlib.suppress(OSError):
+            shutil.rmtree(folder)
+            return
+        time.sleep(0.02)
+
+
+def config_of(cfg: DictConfig) -> DictConfig:
+    """Give the config of the run that a command line asks for, checked: with `resume` it is that run's own."""
+    settled = _resumed(cfg) if cfg.resume else cfg
+    if not cfg.resume:
+        _check_fit(cfg)
+    _check(settled)
+    settled.name = str(settled.name)  # which name=7 and name=nan are none of
+    return settled
+
+
+def _new(cfg: DictConfig) -> Run:
+    chosen = HydraConfig.get().runtime.choices
+    plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    assert isinstance(plain, dict)
+    resolved = OmegaConf.create({**plain, "choices": {group: chosen.get(group) for group in GROUPS}})
+    stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    parent = Path(cfg.runs) / cfg.name
+    parent.mkdir(parents=True, exist_ok=True)
+    folder, n = parent / stamp, 1
+    while True:
+        try:
+            folder.mkdir()
+            break
+        except FileExistsError:  # another run of this name began in the same second
+            folder, n = parent / f"{stamp}-{n}", n + 1
+    write_config(folder / CONFIG, OmegaConf.to_yaml(resolved))
+    return Run(folder, resolved)
+
+
+def _resumed(cfg: DictConfig) -> DictConfig:
+    """Read a run folder's own config; of the command line only trainer.* is taken over."""
+    folder = _resumed_folder(cfg)
+    check_no_links(folder)
+    saved = _load(folder)
+    check_saved(saved)
+    check_run(OmegaConf.to_container(saved), cfg.trusted)  # type: ignore[arg-type]
+    changes = [o for o in HydraConfig.get().overrides.task if not o.startswith(("resume=", "trusted="))]
+    foreign = [o for o in changes if not o.startswith("trainer.")]
+    if foreign:
+        raise BadInput(f"{foreign[0]} {NOT_ON_RESUME}")
+    for key, value in ((o.split("=")[0], OmegaConf.select(cfg, o.split("=")[0])) for o in changes):
+        OmegaConf.update(saved, key, value)
+    return saved
+
+
+def _resumed_folder(cfg: DictConfig) -> Path:
+    """Return the run folder that `resume` names: itself, or the only one in it."""
+    folder = Path(cfg.resume)
+    if (folder / CONFIG).is_file():
+        return folder
+    inside = sorted(path.parent for path in folder.glob(f"*/{CONFIG}"))
+    if len(inside) == 1:
+        return inside[0]
+    if inside:
+        raise BadInput(f"resume: expected one run folder, got {folder} with {len(inside)}; the latest is {inside[-1]}")
+    there = [str(path.parent) for path in sorted(Path(cfg.runs).glob(f"*/*/{CONFIG}"))]
+    raise BadInput(f"resume={folder} is no run folder, since it has no {CONFIG}; {choices(str(folder), there)}")
+
+
+def _load(folder: Path) -> DictConfig:
+    saved = read_config(folder / CONFIG)
+    for group in GROUPS[:-1]:
+        if not isinstance(saved.get(group), dict):
+            raise BadInput(f"{folder / CONFIG} has no settings for {group}; use the original")
+    return OmegaConf.create(saved)
+
+
+def _check_fit(cfg: DictConfig) -> None:
+    """Refuse a model or a task that looks up what the data do not have, such as one of images with sequences."""
+    chosen = HydraConfig.get().runtime.choices
+    for group in ("model", "task"):
+        if wants_of_data(str(OmegaConf.to_container(cfg[group]))) - cfg.data.keys():
+            option, data, pairs = chosen[group], chosen["data"], matches(group)
+            fits = _some([theirs for mine, theirs in pairs if mine == option])
+            others = _some([mine for mine, theirs in pairs if theirs == data])
+            problem = f"{group}={option} does not fit data={data}"
+            raise BadInput(f"{problem}: it takes data={fits}, and data={data} takes {group}={others}")
+    kind, wanted = (attribute_of(str(cfg[group].get("_target_")), "kind") for group in ("data", "task"))
+    if kind and wanted and kind != wanted:
+        raise BadInput(
+            f"task={chosen['task']} is for {wanted}, and data={chosen['data']} has {kind}; without it, the task that "
+            "fits is taken"
+        )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names) if len(names) <= MOST_NAMED else f"{', '.join(names[:3])} or another of {len(names)}"
+
+
+def _check(cfg: DictConfig) -> None:
+    """Refuse values that no object of the run takes, and those that mean nothing together; no data are read yet."""
+
+    def demand(key: str, fits: Callable[[Any], bool], what: str) -> None:
+        value = OmegaConf.select(cfg, key)
+        if not fits(value):
+            raise BadInput(f"{key}: expected {what}, got {written(value)}")
+
+    demand(
+        "trainer.num_nodes",
+        lambda num: (
+            num is None or (type(num) is int and num * distributed.local_world_size() == distributed.world_size())
+        ),
+        "1, or the number of machines on which torchrun or srun has started this command",
+    )
+    for group in GROUPS[:-1]:
+        if group not in ("callbacks", "compress"):
+            demand(f"{group}._target_", bool, f"the class that a choice of {group} brings")
+    for stage in ("before_fit", "after_fit"):
+        demand(
+            f"compress.{stage}", OmegaConf.is_dict, "passes by name, such as configs/compress/prune_channels.yaml has"
+        )
+    for group in ("callbacks", "compress.before_fit", "compress.after_fit"):
+        for name in OmegaConf.select(cfg, group):
+            demand(f"{group}.{name}", _is_node_or_null, "a mapping with its _target_, or null to leave it out")
+    demand("trainer.precision", lambda p: p != "16-true", "16-mixed or bf16-true: fp16 alone rounds gradients to 0")
+    sizes = "a whole number of at least 1, or auto for the fastest"
+    demand("data.batch_size", lambda size: size == "auto" or takes(Count, size), sizes)
+    for group in GROUPS[:-1]:
+        check(_known(cfg, group), group)
+    if cfg.trainer.max_epochs == 0:
+        if cfg.compress.after_fit and not cfg.compress.before_fit:
+            demand("init_from", bool, "the model.safetensors of a trained net, since trainer.max_epochs=0 trains none")
+        else:
+            demand("trainer.max_epochs", bool, "a whole number of at least 1")
+    # A graph's gradients lie where its next run writes (https://github.com/pytorch/pytorch/issues/169545).
+    graphs = isinstance(cfg.compile, str)
+    demand("trainer.accumulate_grad_batches", lambda n: n == 1 or not graphs, f"1 with compile={cfg.compile}")
+    demand("trainer.accelerator", _is_here, "auto or cpu, since torch finds no such device here (trainer=cpu)")
+    for key in ("in_channels", "image_size"):
+        if key in cfg.model and key in cfg.data:
+            demand(f"model.{key}", cfg.data[key].__eq__, f"{cfg.data[key]}, as data.{key} says")
+    if "budget" in cfg.callbacks and not cfg.model.pretrained:
+        demand("init_from", bool, "the model.safetensors of a trained net, whose accuracy compress=auto keeps to")
+
+
+def _known(cfg: DictConfig, group: str) -> dict[str, Any]:
+    """Return a group as plain data, without what other modules check and what only the data themselves know."""
+    plain: Any = OmegaConf.to_container(cfg[group], resolve=True)
+    counted = {key for key in plain if group == "model" and key in cfg.data and cfg.data[key] is None}
+    elsewhere = {"model": {*STARTS, *counted}, "task": {"teacher"}}.get(group, set())
+    if plain.get("batch_size") == "auto":
+        elsewhere |= {"batch_size"}
+    return {key: value for key, value in plain.items() if key not in elsewhere}
+
+
+def _is_node_or_null(value: Any) -> bool:
+    return value is None or (OmegaConf.is_dict(value) and "_target_" in value)
+
+
+def _is_here(accelerator: str) -> bool:
+    """Tell whether this machine has such a device; `gpu` is any kind of GPU."""
+    if accelerator not in ("gpu", "cuda", "mps"):
+        return True
+    import torch
+
+    has_mps = accelerator != "cuda" and torch.backends.mps.is_available()
+    return has_mps or (accelerator != "mps" and torch.cuda.is_available())
+
+
+@contextmanager
+def _logging_to(folder: Path) -> Iterator[None]:
+    """Send our messages to the console and to log.txt, and libraries' messages and warnings to log.txt only.
+
+    Of the processes of a run only the first uses the console, and the others write to log_1.txt and so on.
+    """
+    rank = distributed.rank()
+    file = open_file(folder / (f"log_{rank}.txt" if rank else "log.txt"), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    to_file = logging.StreamHandler(os.fdopen(file, "a", encoding="utf-8"))
+    to_file.setFormatter(escape.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    to_console = logging.StreamHandler()
+    to_console.setLevel(logging.INFO)
+    to_console.setFormatter(escape.Formatter())
+    log.setLevel(logging.DEBUG)
+    log.handlers, log.propagate = [to_file] if rank else [to_console, to_file], False
+    others = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "py.warnings")]
+    for logger in others:
+        logger.handlers, logger.propagate = [to_file], False
+    logging.captureWarnings(True)
+    try:
+        yield
+    except BaseException as error:
+        logging.getLogger("zoo").handlers = [to_file]
+        log.error("%s: %s", type(error).__name__, error)
+        raise
+    finally:
+        logging.captureWarnings(False)
+        for logger in (log, *others):
+            logger.removeHandler(to_file)
+        to_file.close()
+        to_file.stream.close()

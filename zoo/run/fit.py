@@ -1,0 +1,167 @@
+"""Train a run's net: the checks before the first step, the batch size, and the fit itself."""
+
+import copy
+import logging
+import math
+from dataclasses import asdict
+from typing import Any
+
+import lightning
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from zoo import distributed, memory
+from zoo.callbacks.monitor import TrainingMonitor
+from zoo.callbacks.product import BestProduct
+from zoo.callbacks.resume import ResumeCheckpoint
+from zoo.checkpoint.product_file import provenance
+from zoo.data.module import SPLITS, ResidentData
+from zoo.errors import BadInput, ZooError, choices, reason
+from zoo.measure.accuracy import TOP
+from zoo.measure.throughput import TOO_FULL, fastest_batch_size, is_out_of_memory
+from zoo.paths import CONFIG
+from zoo.records.config_file import write_config
+from zoo.run.directory import Run
+from zoo.run.passes import read_recipe
+from zoo.run.trainer import callback_of
+from zoo.tasks.base import Task, parameter_groups
+from zoo.tasks.transfer import hold_frozen_norms
+
+log = logging.getLogger("zoo")
+
+
+def fit(run: Run, trainer: lightning.Trainer, task: Task, data: ResidentData) -> None:
+    """Train from the start or from last.ckpt, or with trainer.max_epochs=0 only validate what there is.
+
+    Leaves the best weights in model.safetensors.
+    """
+    if run.cfg.data.batch_size == "auto":
+        run.cfg.data.batch_size = data.batch_size = find_batch_size(trainer, task, data)
+        log.info("Batches are of %d samples.", data.batch_size)
+    _check_norms(run, task, data)
+    callback_of(trainer, BestProduct).facts = {
+        "config": OmegaConf.to_container(run.cfg, resolve=True),
+        "recipe": read_recipe(run),
+        "data": asdict(data.load()),
+        **provenance(),
+    }
+    callback_of(trainer, TrainingMonitor), callback_of(trainer, ResumeCheckpoint)
+    _check_limits(run.cfg, data)
+    _check_metrics(run.cfg, task)
+    if distributed.rank():
+        torch.manual_seed(run.cfg.seed + distributed.rank())  # for dropout; the first goes on as a process alone would
+    else:  # all is built, so what resume changed is sound
+        write_config(run.folder / CONFIG, OmegaConf.to_yaml(run.cfg))
+    try:
+        if trainer.max_epochs == 0:
+            trainer.validate(task, datamodule=data, verbose=False)
+            return
+        trainer.fit(task, datamodule=data, ckpt_path=run.last_checkpoint, weights_only=True)
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise ZooError(
+                f"{trainer.strategy.root_device.type} ran out of memory with data.batch_size={data.batch_size}; "
+                "data.batch_size=auto finds one that fits, and trainer.precision=bf16-mixed needs half as much"
+            ) from error
+        if "not implemented for" in reason(error):
+            raise BadInput(
+                f"trainer.precision={trainer.precision} does not suit this net here: {reason(error)}"
+            ) from error
+        if reason(error).startswith("Error(s) in loading state_dict"):
+            net = run.cfg.choices.model
+            raise BadInput(f"{run.last_checkpoint} is of another net than {net}; train anew") from error
+        _blame_checkpoint(run, trainer, error)
+        raise
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
+        _blame_checkpoint(run, trainer, error)
+        raise
+
+
+def _blame_checkpoint(run: Run, trainer: lightning.Trainer, error: Exception) -> None:
+    """Raise BadInput where a run that was to go on has not made one step with what it has loaded."""
+    if run.last_checkpoint is not None and not callback_of(trainer, ResumeCheckpoint).has_begun:
+        raise BadInput(
+            f"{run.last_checkpoint} does not hold the state of this run ({reason(error)}); without it, train anew"
+        ) from error
+
+
+def _check_norms(run: Run, task: Task, data: ResidentData) -> None:
+    """Refuse batches of one sample if a batch norm would get one value a channel, which has no deviation."""
+    together = run.cfg.trainer.sync_batchnorm and distributed.world_size() > 1
+    if together or data.batch_size // distributed.world_size() > 1 or run.cfg.trainer.max_epochs == 0:
+        return
+    ghost = copy.deepcopy(task.net).to("meta", torch.float32).train()
+    hold_frozen_norms(ghost)
+    try:
+        with torch.compiler.set_stance("force_eager"):
+            ghost(*data.example())
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise BadInput(
+            f"data.batch_size={data.batch_size}: expected at least {2 * distributed.world_size()} with "
+            f"model={run.cfg.choices.model}, in which a batch norm would get one value of each channel"
+        ) from error
+
+
+def _check_limits(cfg: DictConfig, data: ResidentData) -> None:
+    """Refuse shares of the batches that are less than one batch, and a validation after more than an epoch has."""
+    for split in SPLITS:
+        key, limit = f"trainer.limit_{split}_batches", cfg.trainer[f"limit_{split}_batches"]
+        if isinstance(limit, float) and 0 < limit * (num := len(data.loader(split, "cpu"))) < 1:
+            raise BadInput(f"{key}: expected at least {1 / num:.2g}, which is one batch of {num}, got {limit}")
+    interval, limit = cfg.trainer.get("val_check_interval"), cfg.trainer.limit_train_batches
+    if isinstance(interval, int) and cfg.trainer.get("check_val_every_n_epoch", 1) is not None:
+        num = len(data.loader("train", "cpu"))
+        num = num if limit is None else limit if isinstance(limit, int) else int(limit * num)
+        if interval > num:
+            raise BadInput(
+                f"trainer.val_check_interval: expected at most {num}, the batches of an epoch, got {interval}"
+            )
+
+
+def _check_metrics(cfg: DictConfig, task: Task) -> None:
+    """Refuse callbacks that watch a metric that no validation measures, before there has been one."""
+    known = {"train/accuracy", *(f"val/{name}" for name in task.meter.compute())}
+    if (cfg.model.get("num_classes") or math.inf) <= TOP:
+        known.discard("val/top5")
+    if "ema" in cfg.callbacks:
+        known |= {"val/raw_accuracy", "val/raw_loss"}
+    for name, node in cfg.callbacks.items():
+        for key in ("metric", "monitor"):
+            watched = node.get(key) if node else None
+            if watched is not None and watched not in known:
+                near = choices(watched, known)
+                raise BadInput(f"callbacks.{name}.{key}: expected a metric that is measured, got '{watched}'; {near}")
+
+
+def find_batch_size(trainer: lightning.Trainer, task: Task, data: ResidentData) -> int:
+    """Try out, on a copy of the task and with made-up samples, which batch is fastest; of all processes together.
+
+    An epoch is left 20 steps at least. The copy trains eagerly even where the net is to be compiled.
+    """
+    device = trainer.strategy.root_device
+    precision = trainer.precision_plugin
+    copied: Any = precision.convert_module(copy.deepcopy(task)).to(device).train()
+    optimizer = copied.optimizer(parameter_groups(copied.net, copied.head_lr))
+
+    before, tried = memory.reset_peak(), 0
+
+    def step(num_samples: int) -> None:
+        nonlocal tried
+        if device.type == "cpu" and num_samples > tried > 0:  # where a step that does not fit would end the run
+            expected = (memory.peak_bytes() - before) * num_samples / tried
+            if expected > TOO_FULL * memory.available_bytes():
+                raise torch.OutOfMemoryError(f"{num_samples} samples need {expected / 1e9:.1f} GB")
+        tried = max(tried, num_samples)
+        inputs, *wanted = data.made_up(num_samples, device)
+        with precision.forward_context():
+            loss = copied.training_step((precision.convert_input(inputs), *wanted), 0)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    largest = max(1, data.load().num_samples["train"] // 20 // distributed.world_size())
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        mine = fastest_batch_size(step, largest, device)
+    return min(distributed.of_all(mine)) * distributed.world_size()

@@ -1,0 +1,132 @@
+"""Start a run that is for several devices: the very command again, a process a device, by the engine of torchrun."""
+
+import logging
+import os
+import signal
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from zoo import distributed
+from zoo.errors import BadInput, Interrupted, ZooError
+from zoo.paths import RESULT
+from zoo.records.json_files import read_result
+from zoo.run import directory
+
+
+def is_for_many(cfg: DictConfig) -> bool:
+    """Tell whether a run asks for more devices than one, and nobody has started a process for each.
+
+    BadInput where it asks for devices that are not there: processes beyond the cores only wait for each other.
+    """
+    distributed.take_over_slurm()
+    if distributed.world_size() > 1:
+        return False
+    settled = directory.config_of(cfg)
+    _check_devices(settled)
+    return num_processes(settled) > 1
+
+
+def _check_devices(cfg: DictConfig) -> None:
+    devices, accelerator = cfg.trainer.devices, cfg.trainer.accelerator
+    if devices in (1, "auto", -1):
+        return
+    import torch
+
+    on_cards = accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available())
+    there, what = (torch.cuda.device_count(), "CUDA devices") if on_cards else (distributed.num_cores(), "CPU cores")
+    named = list(devices) if OmegaConf.is_list(devices) else list(range(devices))
+    if len(set(named)) < len(named):
+        raise BadInput(f"trainer.devices={devices}: expected each device once")
+    if (max(named) + 1 if on_cards else len(named)) > there:
+        raise BadInput(f"trainer.devices={devices}: expected no more than the {there} {what} that there are")
+
+
+def num_processes(cfg: DictConfig) -> int:
+    """Give how many devices of this machine trainer.devices asks for: a number, a list of them, -1 or auto for all."""
+    devices = cfg.trainer.devices
+    if OmegaConf.is_list(devices):
+        return len(devices)
+    if devices not in ("auto", -1):
+        return int(devices)
+    import torch
+
+    return max(1, torch.cuda.device_count()) if cfg.trainer.accelerator in ("auto", "gpu", "cuda") else 1
+
+
+def start(cfg: DictConfig) -> dict[str, Any]:
+    """Run a process for each device to its end and give the run's result.
+
+    As soon as one process fails or is killed, all others are stopped and ZooError says what happened.
+    """
+    from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    for name in logging.root.manager.loggerDict:
+        if name.startswith("torch.distributed.elastic"):  # they would tell it again, at length
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+    with directory.made(cfg) as run, tempfile.TemporaryDirectory(prefix="zoo_") as logs:
+        num = num_processes(run.cfg)
+        command = [sys.argv[0], *HydraConfig.get().overrides.task]
+        engine = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=num,
+            run_id=str(uuid.uuid4()),
+            rdzv_backend="c10d",
+            rdzv_endpoint="localhost:0",
+            max_restarts=0,
+            logs_specs=DefaultLogsSpecs(log_dir=logs),
+        )
+        goes_on = f"python train.py resume={os.path.relpath(run.folder)} goes on from what was saved"
+        try:
+            with _environment(run, num):
+                elastic_launch(engine, sys.executable)(*command)
+        except SignalException as stop:
+            told = [w.message for w in distributed.last_words(logs) if w.exit_code == 128 + stop.sigval]
+            told.append(f"stopped by {signal.Signals(stop.sigval).name}; {goes_on}")
+            raise Interrupted(told[0], int(stop.sigval)) from stop
+        except ChildFailedError as error:
+            raise _cause(error.failures, distributed.last_words(logs), num, goes_on) from error
+    return read_result(run.folder / RESULT)
+
+
+def _cause(failures: dict[int, Any], words: list[distributed.LastWords], num: int, goes_on: str) -> ZooError:
+    """Give the error that ended a run: not what it made other processes say, nor how those ended that were stopped."""
+    first, stopped = next(iter(failures)), (-signal.SIGTERM, 128 + signal.SIGTERM)
+    words = [w for w in words if w.exit_code < 128 or w.rank == first]
+    causes = [w for w in words if not w.lost]
+    ended = {rank: f.exitcode for rank, f in failures.items() if rank == first or f.exitcode not in stopped}
+    silent = [rank for rank in ended if rank not in {w.rank for w in words}]
+    if silent and (first in silent or not causes):
+        failed, code = silent[0], ended[silent[0]]
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with {code} and without a word"
+        return ZooError(f"process {failed} of {num} {how}, so that the others were stopped; {goes_on}")
+    told = (causes or words)[0]
+    error = (BadInput if told.exit_code == BadInput.exit_code else ZooError)(told.message)
+    error.exit_code = told.exit_code
+    return error
+
+
+@contextmanager
+def _environment(run: directory.Run, num: int) -> Iterator[None]:
+    """Tell the processes where their run is, which devices it has and, on a CPU, how many threads each."""
+    before = dict(os.environ)
+    os.environ[distributed.FOLDER], os.environ[distributed.LAUNCHER] = str(run.folder), str(os.getpid())
+    os.environ.pop("HYDRA_FULL_ERROR")  # which zoo.cli.command has set for this process
+    devices = run.cfg.trainer.devices
+    if OmegaConf.is_list(devices):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(str(device) for device in devices)
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, distributed.num_cores() // num)))
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)

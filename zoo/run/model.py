@@ -1,0 +1,127 @@
+"""The net of a run: built from its config, with the weights it starts from, laid out and compiled."""
+
+import inspect
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, get_args
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from zoo.checkpoint.product_file import put_weights, read_product
+from zoo.checkpoint.stored_config import STARTS
+from zoo.compress.recipe import replay
+from zoo.data.module import ResidentData
+from zoo.errors import BadInput, choices
+from zoo.instantiate import build
+from zoo.measure.counts import count_parameters
+from zoo.models.init import Scheme, initialise
+from zoo.quantize.pt2e import fake_quantized
+from zoo.run.directory import Run
+from zoo.run.passes import before_fit, read_recipe, recipe_at_start
+from zoo.tasks.transfer import freeze, matched_by_name, rows_of, told_of_rows
+
+log = logging.getLogger("zoo")
+
+
+def build_bare_model(model: DictConfig) -> nn.Module:
+    """Build the net that the config `model` describes, with initial weights as its paper has them."""
+    settings: Any = OmegaConf.to_container(model, resolve=True)
+    for name in ("num_classes", "num_source_tokens", "num_target_tokens"):
+        if name in settings and settings[name] is None:
+            raise BadInput(f"data.{name}=null, and only a training run counts them; say how many there are")
+    net: nn.Module = build({key: value for key, value in settings.items() if key not in STARTS}, "model")
+    return net
+
+
+def build_model(run: Run, data: ResidentData) -> nn.Module:
+    """Build the net with the weights it starts from; compress, freeze, lay out and compile it as the config says."""
+    torch.set_float32_matmul_precision("high" if run.cfg.tf32 else "highest")
+    torch.backends.cudnn.allow_tf32 = run.cfg.tf32
+    net = build_bare_model(run.cfg.model)
+    replay(net, recipe_at_start(run))
+    if not run.last_checkpoint:
+        _start_weights(run, net, asdict(data.load()))
+    before_fit(run, net, data)
+    if run.cfg.model.freeze is not None:
+        settings: Any = OmegaConf.to_container(run.cfg.model)
+        num_frozen = freeze(net, settings["freeze"])
+        log.info("Frozen: %s of %s parameters.", f"{num_frozen:,}", f"{count_parameters(net):,}")
+    whole = fake_quantized(net, read_recipe(run))
+    if whole is not net and (run.cfg.compile or run.cfg.model.freeze is not None):
+        key = "compile" if run.cfg.compile else "model.freeze"
+        raise BadInput(f"{key} does not go with compress=qat_int8, which trains a graph of the net; leave it out")
+    return apply_layout(whole, run.cfg)
+
+
+def _start_weights(run: Run, net: nn.Module, facts: dict[str, Any]) -> None:
+    """Draw weights by `model.init`, and take over those that `model.pretrained` or `init_from` names.
+
+    Rows of heads, and of embeddings, are matched by the names of classes and symbols.
+    """
+    model = run.cfg.model
+    if model.init not in get_args(Scheme):
+        raise BadInput(
+            f"model.init={model.init} is no way to draw weights; {choices(str(model.init), get_args(Scheme))}"
+        )
+    if model.pretrained and run.cfg.init_from:
+        raise BadInput("model.pretrained and init_from both say where weights come from; give one of them")
+    initialise(net, model.init)
+    if run.cfg.init_from:
+        product = read_product(run.cfg.init_from)
+        config = product.facts["config"]
+        theirs = rows_of(net, str(config.get("task", {}).get("_target_")), product.facts["data"])
+        ours = rows_of(net, run.cfg.task._target_, facts)
+        weights = matched_by_name(net, product.weights, theirs, ours)
+        source, left = str(product.path), put_weights(net, weights, str(product.path), replace_head=True)
+        for sentence in told_of_rows(theirs, ours):
+            log.info(sentence)
+        if may_have_seen(product.facts, OmegaConf.to_container(run.cfg.data), facts):
+            log.warning("init_from was trained on another split, and may have seen samples that this run validates on.")
+    elif model.pretrained:
+        from zoo.checkpoint.pretrained import load_published
+
+        for name in ("activation", "stride_on"):  # without parameters, so that the weights would fit all the same
+            usual = inspect.signature(type(net)).parameters.get(name)
+            if usual and name in model and model[name] != usual.default:
+                raise BadInput(f"model.{name}={model[name]}: the published weights are for {usual.default}")
+        if "image_size" not in run.cfg.data:
+            raise BadInput(f"model.pretrained={model.pretrained}: there are no published weights for sequences")
+        source, left = load_published(
+            net, run.cfg.choices.model, model.pretrained, run.cfg.data.image_size, facts["classes"]
+        )
+    else:
+        return
+    log.info("Weights taken from %s.", source)
+    if left:
+        log.info("The head has another size there, so %s start from random values.", " and ".join(left))
+
+
+def may_have_seen(before: Mapping[str, Any], settings: Any, facts: Mapping[str, Any]) -> bool:
+    """Tell whether a file's net may have been trained on what data of these settings and facts validate on.
+
+    Its split is another one, of the same data set or of the same files, which may have been moved: of folders, those
+    with the same classes are taken for the same.
+    """
+    theirs, their_facts = before["config"]["data"], before["data"]
+    if their_facts["split_hash"] == facts["split_hash"] or theirs.get("_target_") != settings.get("_target_"):
+        return False
+    if isinstance(theirs.get("source"), Mapping):
+        named = (
+            {k: v for k, v in one["source"].items() if k not in ("root", "download")} for one in (theirs, settings)
+        )
+        return next(named) == next(named)
+    places = [[os.path.abspath(str(one.get(key))) for key in ("root", "path")] for one in (theirs, settings)]
+    return places[0] == places[1] or ("root" in theirs and their_facts.get("classes") == facts.get("classes"))
+
+
+def apply_layout(net: nn.Module, cfg: DictConfig) -> nn.Module:
+    """Give a net laid out and compiled as the config says; compiled in place, which keeps the names of its weights."""
+    if cfg.channels_last:
+        net = net.to(memory_format=torch.channels_last)
+    if cfg.compile:
+        net.compile(mode=None if cfg.compile is True else cfg.compile)
+    return net

@@ -1,0 +1,52 @@
+"""The last stage of compression: a product as a packed file that is read back, with the sizes of each stage."""
+
+from collections.abc import Mapping
+from typing import Any, get_args
+
+from zoo.checkpoint.product_file import Product, read_product
+from zoo.compress.pruning import by_layer
+from zoo.compress.sharing import Init, bits_by_budget, check_settings, share
+from zoo.errors import BadInput, choices
+from zoo.files import replacing
+from zoo.packed.packed_file import Half, save_packed
+from zoo.packed.paper_sizes import huffman_bytes, pruned_bytes, shared_bytes
+from zoo.packed.size_report import draw_ledger, show_ledger
+from zoo.paths import PACKED
+
+
+def pack(product: Product, half: Half = True) -> tuple[Product, dict[str, Any]]:
+    """Write model.zoo beside a product and give what it decodes to, so that just that is tested.
+
+    Numbers that are not shared, such as biases, are rounded to float16, or as `half` says (save_packed), and so are
+    the values that are. What is told are the file's ledger, also as curves and as ledger.png, and the sizes of the
+    stages: of pruning (P), sharing (P+Q) and Huffman's code as the paper computes them, and of the file (P+Q+coding).
+    """
+    path = product.path.with_name(PACKED)
+    ledger = save_packed(path, product.weights, product.facts, half)
+    show_ledger(ledger, str(path))
+    with replacing(path.with_name("ledger.png")) as file:
+        draw_ledger(ledger, path.parent.parent.name).savefig(file, format="png", dpi=150)
+    weights = product.weights
+    stages = {
+        "dense": sum(row.dense for row in ledger.rows),
+        "P by the paper's formula": pruned_bytes(weights),
+        "P+Q by the paper's formula": shared_bytes(weights),
+        "P+Q+Huffman by the paper's formula": huffman_bytes(weights),
+        "P+Q+coding": path.stat().st_size,
+    }
+    return read_product(path), {"stages": stages, "ledger": ledger.plain(), "scalars": ledger.scalars()}
+
+
+def share_at_once(
+    product: Product, bits: int | Mapping[str, int], mean_bits: float | None, init: Init, rate: float
+) -> Product:
+    """Let the weights of a product share values, without training them, as `compress.share` says."""
+    check_settings(bits, mean_bits, rate)
+    if init not in get_args(Init):
+        raise BadInput(f"compress.share.init={init} is no way to begin; {choices(str(init), get_args(Init))}")
+    weights = {name: weight.clone() for name, weight in product.weights.items()}
+    large = {name: weight for name, weight in weights.items() if weight.ndim > 1}
+    of_each = by_layer(bits, large, "compress.share.bits") if mean_bits is None else bits_by_budget(large, mean_bits)
+    for name, num in of_each.items():
+        share(weights[name], num, init, rate)
+    return Product(product.path, weights, product.facts)

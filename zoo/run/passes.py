@@ -1,0 +1,154 @@
+"""Run the passes of a config over a net, keep the recipe of what they did, and give every process the same net."""
+
+import functools
+import inspect
+import itertools
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from zoo import distributed
+from zoo.checkpoint.product_file import Product, read_product
+from zoo.compress.recipe import PASSES, Step, in_integers, replay
+from zoo.data.module import ResidentData, Split
+from zoo.errors import BadInput
+from zoo.instantiate import build
+from zoo.paths import RECIPE
+from zoo.records.json_files import read_recipe as read_recipe_file
+from zoo.records.json_files import write_recipe
+from zoo.run.directory import Run
+from zoo.tasks.base import Task
+
+log = logging.getLogger("zoo")
+
+
+def read_recipe(run: Run) -> list[Step]:
+    """Give all that was done to a run's net, as its folder says."""
+    file = run.folder / RECIPE
+    recipe: list[Step] = [*read_recipe_file(file)] if file.exists() else []
+    if unknown := [step["pass"] for step in recipe if step["pass"] not in PASSES]:
+        raise BadInput(f"{file} has a pass that there is not: {unknown[0]}; use the original")
+    return recipe
+
+
+def recipe_at_start(run: Run) -> list[Step]:
+    """Give what was done to the net before this process gets it: by the run that goes on, or by that of `init_from`."""
+    if run.last_checkpoint:
+        return read_recipe(run)
+    recipe: list[Step] = list(read_product(run.cfg.init_from).facts["recipe"]) if run.cfg.init_from else []
+    if in_integers(recipe) or any(step["pass"] == "qat_int8" for step in recipe):
+        raise BadInput(f"init_from={run.cfg.init_from} is quantized already; give the float net that it was made of")
+    return recipe
+
+
+def before_fit(run: Run, net: nn.Module, data: ResidentData) -> None:
+    """Pass the net through `compress.before_fit`, unless the run goes on, and write the recipe into its folder.
+
+    The first process does so; the others take over its recipe and its weights. BadInput for what the passes of
+    `compress.after_fit` would refuse once all is trained.
+    """
+    after = _built(run, "after_fit")
+    for name, function in after.items():
+        if distributed.world_size() > 1 and "measure" in inspect.signature(function).parameters:
+            raise BadInput(f"compress.after_fit.{name} is for one process; give its run init_from=... and one device")
+        kind = getattr(_bare(function), "kind", data.kind)
+        if kind != data.kind:
+            raise BadInput(
+                f"compress.after_fit.{name} is for {kind}, and data={run.cfg.choices.data} has {data.kind}; "
+                "take compress=weight_int8 or dynamic_int8"
+            )
+    if run.last_checkpoint:
+        _check_after_fit(after, net, data, read_recipe(run))
+        return
+    recipe = recipe_at_start(run)
+    steps = _apply(run, net, data) if distributed.rank() == 0 else []
+    if distributed.world_size() > 1:
+        steps = distributed.of_first(steps)
+        if distributed.rank():
+            replay(net, steps)
+        for tensor in net.state_dict().values():
+            torch.distributed.broadcast(tensor, 0)
+    if distributed.rank() == 0 and (recipe or steps):
+        write_recipe(run.folder / RECIPE, [*recipe, *steps])
+    _check_after_fit(after, net, data, [*recipe, *steps])
+
+
+def _check_after_fit(
+    passes: Mapping[str, Callable[..., Any]], net: nn.Module, data: ResidentData, recipe: Sequence[Step]
+) -> None:
+    """Ask each pass that has a `check` whether it will take the net, which is in floats, with the settings it has."""
+    for name, function in passes.items():
+        if check := getattr(_bare(function), "check", None):
+            settings = getattr(function, "keywords", {})
+            batches = data.loader("train", "cpu")
+            try:
+                _call(check, net, example=data.example(), batches=batches, recipe=recipe, **settings)
+            except BadInput as error:
+                raise BadInput(f"compress.after_fit.{name}: {error}") from error
+
+
+def _bare(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function that settings are bound to."""
+    return getattr(function, "func", function)
+
+
+def _apply(run: Run, net: nn.Module, data: ResidentData) -> list[Step]:
+    """Pass the net through the passes of `compress.before_fit` in their order, and give their steps.
+
+    A pass takes the net and, by their names, what it wants of the run: `example`, what the net is called with for one
+    sample, on the meta device, and `batches`, which iterates over training batches on the CPU.
+    """
+    steps = []
+    for name, function in _built(run, "before_fit").items():
+        step: Step = _call(function, net, example=data.example(), batches=data.loader("train", "cpu"))
+        said = [f"{key}={value}" for key, value in step.items() if isinstance(value, int | float | str)]
+        log.info("compress.before_fit.%s did %s.", name, ", ".join(said))
+        steps.append(step)
+    return steps
+
+
+def after_fit(run: Run, product: Product, task: Task, data: ResidentData) -> tuple[Product, dict[str, dict[str, Any]]]:
+    """Pass a run's product through `compress.after_fit`, and give what comes of it and, by name, what each pass tells.
+
+    Such a pass takes a product and gives another, whose file every process reads, and plain data. By their names it
+    gets what those of `before_fit` get, and `measure`, which gives the metrics of a net on a split. Its attribute
+    `check` may be a function that takes the net before the fit and, by their names, `example`, `batches`, the `recipe`
+    so far and the settings of the pass, and raises BadInput.
+    """
+    told: dict[str, dict[str, Any]] = {}
+    if distributed.rank() == 0:
+        measure = functools.partial(_measured, run, task, data)
+        for name, function in _built(run, "after_fit").items():
+            batches = data.loader("train", "cpu")
+            product, told[name] = _call(function, product, example=data.example(), batches=batches, measure=measure)
+    path = distributed.of_first(str(product.path))
+    return product if distributed.rank() == 0 else read_product(path), distributed.of_first(told)
+
+
+def _built(run: Run, stage: str) -> dict[str, Callable[..., Any]]:
+    passes = run.cfg.compress[stage].items()
+    return {name: build(node, f"compress.{stage}.{name}") for name, node in passes if node is not None}
+
+
+def _call(function: Callable[..., Any], subject: Any, **given: Any) -> Any:
+    """Call a pass with what it wants of the run, by name."""
+    wanted = inspect.signature(function).parameters
+    return function(subject, **{key: value for key, value in given.items() if key in wanted})
+
+
+def _measured(run: Run, task: Task, data: ResidentData, net: nn.Module, split: Split) -> dict[str, float]:
+    """Measure a net as the task does, in fp32 and in as many batches as the trainer takes."""
+    limit, loader = run.cfg.trainer[f"limit_{split}_batches"], data.loader(split, task.device)
+    num = int(limit * len(loader)) if isinstance(limit, float) else limit
+    kept, task.net = task.net, net.to(task.device)
+    task.eval()
+    try:
+        with torch.inference_mode():
+            for batch in itertools.islice(loader, num):
+                task.measure(batch)
+    finally:
+        task.net = kept
+    return {name: float(value) for name, value in task.measured(split).items()}

@@ -1,0 +1,193 @@
+"""The last stage of quantization: a product in floats becomes one in integers, and the float one stays beside it."""
+
+import itertools
+import logging
+from collections.abc import Callable, Mapping, Sequence, Sized
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+
+from zoo.checkpoint.load_model import load_model
+from zoo.checkpoint.product_file import Product, read_product, save_product
+from zoo.compress.recipe import Step, in_integers
+from zoo.compress.sensitivity import stay_in_floats
+from zoo.data.module import Split
+from zoo.errors import BadInput
+from zoo.paths import PRODUCT
+from zoo.quantize import weight_only as weights
+from zoo.quantize.graph_ir import rebuilt
+from zoo.quantize.pt2e import Batches, FakeQuantizedNet, chosen, converted, layers_of, ptq, traced
+from zoo.ranges import Count, Range
+
+log = logging.getLogger("zoo")
+TRAINED = "trained.safetensors"  # the product as it was in floats
+Measure = Callable[[nn.Module, Split], dict[str, float]]
+
+
+def ptq_int8(
+    product: Product,
+    example: tuple[Tensor, ...],
+    batches: Batches,
+    measure: Measure,
+    num_batches: Count = 10,
+    float_layers: Sequence[str] = (),
+    max_drop: Annotated[float, Range(0, 100, below=True)] | None = None,
+) -> tuple[Product, dict[str, Any]]:
+    """Quantize a product after training, and write it in the place of the float one, which becomes trained.safetensors.
+
+    Activations are calibrated on `num_batches` training batches. Layers that a name or pattern of `float_layers` stands
+    for stay as they are, and with `max_drop` those, too, without which more points of validation accuracy are lost.
+    Told are the metrics and bytes of the float net, and what a layer costs. BadInput where no layer is left.
+    """
+    product = _in_floats(product)
+    trace = traced(load_model(product), example)
+    layers = layers_of(trace)
+    kept = _kept(trace, float_layers)
+    batches = list(itertools.islice(batches, num_batches))  # the same for each try
+    told: dict[str, Any] = {}
+    if max_drop is not None:
+
+        def measured(others: Sequence[str]) -> dict[str, float]:
+            return measure(rebuilt(*ptq(trace, batches, num_batches, [*kept, *others]), "the net"), "val")
+
+        scan = stay_in_floats([layer for layer in layers if layer not in kept], measured, max_drop)
+        kept = [layer for layer in layers if layer in kept or layer in scan.float_layers]
+        if len(kept) == len(layers):
+            raise BadInput(f"max_drop={max_drop} leaves no layer in int8; allow more, or take compress=qat_int8")
+        told = {"max_drop": max_drop, "float_layers": kept, "sensitivity": scan.costs}
+    program, tensors = ptq(trace, batches, num_batches, kept)
+    step = {"pass": "ptq_int8", "num_batches": num_batches, "float_layers": kept, "program": program}
+    product, sizes = _replaced(product, product, step, tensors, measure)
+    return product, {**sizes, **told}
+
+
+def _kept(trace: ExportedProgram, float_layers: Sequence[str]) -> list[str]:
+    layers = layers_of(trace)
+    kept = chosen(float_layers, layers)
+    if len(kept) == len(layers):
+        raise BadInput(f"float_layers={list(float_layers)} leaves no layer in int8; name fewer")
+    return kept
+
+
+def _check_ptq(
+    net: nn.Module,
+    example: tuple[Tensor, ...],
+    batches: Sized,
+    recipe: Sequence[Step],
+    num_batches: int = 10,
+    float_layers: Sequence[str] = (),
+    max_drop: float | None = None,
+) -> None:
+    """Raise BadInput for what `ptq_int8` would refuse of a net before it is trained."""
+    _check_floats(recipe)
+    if num_batches > len(batches):
+        raise BadInput(f"num_batches={num_batches}: expected at most {len(batches)}, as many as the training data have")
+    _kept(traced(net, example), float_layers)
+
+
+def _check_floats(recipe: Sequence[Step]) -> None:
+    if recipe and recipe[-1]["pass"] == "qat_int8":
+        raise BadInput("it starts from floats, and compress.before_fit has qat_int8, which convert_int8 ends")
+
+
+def _check_convert(net: nn.Module, recipe: Sequence[Step]) -> None:
+    """Raise BadInput where a net is not trained with fake quantization, which `convert_int8` is for."""
+    if not recipe or recipe[-1]["pass"] != "qat_int8":
+        raise BadInput("convert_int8 is for a net of compress=qat_int8, and compress.before_fit does not end in it")
+
+
+def _check_weight_only(
+    net: nn.Module,
+    recipe: Sequence[Step],
+    bits: int = 8,
+    group: int | None = None,
+    dynamic: bool = False,
+    float_layers: Sequence[str] = (),
+) -> None:
+    """Raise BadInput for what `weight_only` would refuse of a net before it is trained."""
+    _check_floats(recipe)
+    weights.layers_to_hold(net, bits, group, dynamic, float_layers)
+
+
+def convert_int8(product: Product, measure: Measure) -> tuple[Product, dict[str, Any]]:
+    """Turn the product of compress=qat_int8, which rounds as int8 does, into one in int8, and write it in its place.
+
+    Told are the metrics and bytes of the float net that the run began with.
+    """
+    product = _in_floats(product)
+    net = load_model(product)
+    if not isinstance(net, FakeQuantizedNet):
+        raise BadInput("compress.after_fit has convert_int8, which is for a net of compress=qat_int8")
+    program, tensors = converted(net)
+    return _replaced(product, _first_net(product), {"pass": "convert_int8", "program": program}, tensors, measure)
+
+
+def weight_only(
+    product: Product,
+    measure: Measure,
+    bits: Literal[4, 8] = 8,
+    group: Count | None = None,
+    dynamic: bool = False,
+    float_layers: Sequence[str] = (),
+) -> tuple[Product, dict[str, Any]]:
+    """Turn a product's weights to integers as zoo.quantize.weight_only does, and write it in the float one's place.
+
+    That becomes trained.safetensors. Told are its metrics and bytes.
+    """
+    product = _in_floats(product)
+    net = load_model(product)
+    step = weights.weight_only(net, bits=bits, group=group, dynamic=dynamic, float_layers=float_layers)
+    return _replaced(product, product, step, net.state_dict(), measure)
+
+
+# What zoo.run.passes looks for before training: the kind of data that a pass is for, and what it would refuse.
+setattr(ptq_int8, "kind", "images")  # noqa: B010
+for _pass, _check in ((ptq_int8, _check_ptq), (convert_int8, _check_convert), (weight_only, _check_weight_only)):
+    setattr(_pass, "check", _check)  # noqa: B010
+
+
+def _first_net(product: Product) -> Product | None:
+    """Give the product that a run began with, unless it knew other data, or is gone."""
+    first = product.facts["config"]["init_from"]
+    if first is None or not Path(first).exists():
+        return None
+    found = read_product(first)
+    return found if found.facts["data"]["split_hash"] == product.facts["data"]["split_hash"] else None
+
+
+def _in_floats(product: Product) -> Product:
+    """Give a product, or what it was in floats where a run that was resumed after its end has done this already."""
+    if not in_integers(product.facts["recipe"]):
+        return product
+    path = product.path.with_name(TRAINED)
+    if not path.exists():
+        raise BadInput(f"{product.path} is quantized already; quantize the float net that it was made of")
+    return read_product(path)
+
+
+def _replaced(
+    product: Product, in_floats: Product | None, step: Step, tensors: Mapping[str, Tensor], measure: Measure
+) -> tuple[Product, dict[str, Any]]:
+    """Write a quantized net in the place of a product, which becomes trained.safetensors, and tell of the float net."""
+    path = product.path.with_name(PRODUCT)
+    told: dict[str, Any] = {}
+    if in_floats:
+        net = load_model(in_floats)
+        size_bytes, metrics = in_floats.path.stat().st_size, {"validation": measure(net, "val")}
+        told["float"] = {"product_bytes": size_bytes, **metrics, "test": measure(net, "test")}
+    save_product(path.with_name(TRAINED), product.weights, product.facts)
+    facts = {**product.facts, "recipe": [*product.facts["recipe"], step]}
+    found = measure(load_model(Product(path, dict(tensors), facts)), "val")
+    best = {**product.facts["best"], "metrics": {f"val/{name}": value for name, value in found.items()}}
+    save_product(path, tensors, {**facts, "best": best})
+    if in_floats:
+        right = 100 * told["float"]["test"]["accuracy"]
+        sizes = told["float"]["product_bytes"], path.stat().st_size
+        log.info(
+            "In floats %.2f %% of the test were right, in %s bytes; this is %s bytes.",
+            right,
+            *map("{:,}".format, sizes),
+        )
+    return read_product(path), told

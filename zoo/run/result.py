@@ -1,0 +1,131 @@
+"""What a run came to: its product read back from the file and tested, and result.json."""
+
+import contextlib
+import logging
+import math
+import platform
+from collections.abc import Iterator
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.plugins.precision import Precision
+
+from zoo import distributed, files
+from zoo.callbacks.compression import summaries
+from zoo.callbacks.monitor import TrainingMonitor
+from zoo.checkpoint.load_model import load_model
+from zoo.checkpoint.product_file import Product, load_weights, read_product
+from zoo.compress.recipe import in_integers, replay
+from zoo.data.module import ResidentData
+from zoo.measure.counts import count_macs_of, count_parameters
+from zoo.measure.latency import latency_ms
+from zoo.paths import PRODUCT, RESULT
+from zoo.records.json_files import write_result
+from zoo.report import settings_row
+from zoo.run.directory import Run
+from zoo.run.model import apply_layout, build_bare_model
+from zoo.run.passes import after_fit
+from zoo.run.trainer import callback_of
+from zoo.tasks.base import Task
+
+log = logging.getLogger("zoo")
+
+
+def measure_product(run: Run, trainer: lightning.Trainer, task: Task, data: ResidentData) -> dict[str, Any]:
+    """Read the product back from its file, test that, and write result.json and the HParams table's row."""
+    distributed.of_first(None)  # which has written it by now
+    product, told = after_fit(run, read_product(run.folder / PRODUCT), task, data)
+    whole, precision = task.net, str(trainer.precision)
+    monitor, facts, cfg = callback_of(trainer, TrainingMonitor), data.load(), run.cfg
+    with _put_back(trainer, task):
+        is_quantized = in_integers(product.facts["recipe"])
+        if is_quantized or distributed.world_size() > 1:
+            whole = build_bare_model(run.cfg.model)  # that of training may be in parts
+            replay(whole, product.facts["recipe"])
+            task.net = apply_layout(whole, run.cfg)
+        sizes = {
+            "params": count_parameters(whole),
+            "macs": count_macs_of(whole, data.example()),
+            "product_bytes": product.path.stat().st_size,
+        }
+        if is_quantized:
+            task.net = apply_layout(load_model(product), run.cfg)
+            trainer.strategy.precision_plugin = Precision()  # sums of int8 products are exact in fp32, and not in bf16
+        else:
+            load_weights(task.net, product)
+        with trainer.precision_plugin.forward_context():
+            latency = latency_ms(task.net, data.example(), trainer.strategy.root_device)
+        # A compiled net would pass over the hook by which callbacks.predictions sees what the last layer takes.
+        eager = torch.compiler.set_stance("force_eager") if cfg.compile else contextlib.nullcontext()
+        with eager:
+            test = trainer.test(task, datamodule=data, verbose=False)[0]
+    metrics = product.facts["best"]["metrics"].items()
+    validation = {name: math.nan if value is None else value for name, value in metrics}  # as JSON has no NaN
+    num_validated = validation.pop("val/num_samples", facts.num_samples["val"] if validation else 0)
+    result = {
+        "name": cfg.name,
+        "net": cfg.choices.model,
+        "data": cfg.choices.data,
+        **sizes,
+        "latency_ms": latency,
+        "settings": settings_row.hyperparameters(cfg),
+        "seed": cfg.seed,
+        "epochs": trainer.current_epoch,
+        "best_epoch": min(product.facts["best"]["epoch"] + 1, trainer.current_epoch),  # 0 where none was trained
+        "seconds": sum(monitor.epoch_seconds),
+        "epoch_seconds": monitor.epoch_seconds,
+        "images_per_second": monitor.images_per_second,
+        "device": _device_name(trainer.strategy.root_device),
+        "processes": distributed.world_size(),
+        "precision": precision,
+        "validation": {k.removeprefix("val/"): v for k, v in validation.items()},
+        "test": {k.removeprefix("test/"): v for k, v in test.items()},
+        "compress": {**told, **summaries(trainer)},
+        "num_samples": {
+            **facts.num_samples,
+            "val": int(num_validated),
+            "test": int(trainer.callback_metrics["test/num_samples"]),
+        },
+        "split_sizes": facts.num_samples,
+        "split_hash": facts.split_hash,
+        "test_hash": data.test_hash(),
+        "folder": str(run.folder),
+        **{key: product.facts[key] for key in ("commit", "versions")},
+    }
+    result = files.without_nan(result)
+    for logger in trainer.loggers:
+        for values in told.values():
+            logger.log_metrics(values.pop("scalars", {}), step=trainer.global_step)
+        settings = {**result["settings"], "format": "safetensors"}  # exported files have rows of their own
+        logger.log_hyperparams(settings_row.short_names(settings), metrics=settings_row.headline(result))
+        logger.finalize("success")
+    result["bytes"] = {f.name: f.stat().st_size for f in sorted(run.folder.glob("[!.]*")) if f.is_file()}
+    if distributed.rank() == 0:
+        write_result(run.folder / RESULT, result)
+        _warn_of_outdated(run, product)
+    return result
+
+
+def _warn_of_outdated(run: Run, product: Product) -> None:
+    """Name the evaluations in the folder that were written before the product, and so are of an earlier one."""
+    written = product.path.stat().st_mtime_ns
+    outdated = [file.name for file in sorted(run.folder.glob("evaluation*.json")) if file.stat().st_mtime_ns < written]
+    if outdated:
+        log.warning("%s: of the product before this one; run evaluate.py again.", ", ".join(outdated))
+
+
+@contextlib.contextmanager
+def _put_back(trainer: lightning.Trainer, task: Task) -> Iterator[None]:
+    """Put back the net and the precision that were trained with, in whose place a quantized product is tested."""
+    net, precision = task.net, trainer.strategy.precision_plugin
+    try:
+        yield
+    finally:
+        task.net, trainer.strategy.precision_plugin = net, precision
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type}, {platform.machine()}, {torch.get_num_threads()} threads"

@@ -1,0 +1,87 @@
+"""The net and the data of a run that begins with a file's weights: the file's own, unless the command line says."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.override_parser.types import Quote, QuotedString
+from omegaconf import OmegaConf
+
+from zoo import distributed, escape
+from zoo.catalogue import chosen_by
+from zoo.errors import BadInput
+from zoo.paths import CONFIGS
+
+# Settings of a net and its data that are not the file's to say: how weights start, and what only the data know.
+OTHERS = ("model.init", "model.pretrained", "model.freeze", "num_classes", "num_source_tokens", "num_target_tokens")
+PLACES = ("root", "path", "download", "num_workers")  # which are the person's to say, whatever a file does
+
+GROUPS = ("model", "data")
+
+
+def with_those_of_file(arguments: list[str]) -> list[str]:
+    """Add to a command line with `init_from` the file's model= and data= and their settings, where it does not say."""
+    given = {key.lstrip("+~"): value for key, _, value in (a.partition("=") for a in arguments)}
+    file = given.get("init_from", "").strip("'\"")
+    if "resume" in given or not file or not Path(file).exists():
+        return arguments
+    if Path(file).is_dir():  # of a run, of which the config is to name the file
+        from zoo.checkpoint.product_file import file_of
+
+        file = str(file_of(file))
+        others = [a for a in arguments if a.partition("=")[0].lstrip("+~") != "init_from"]
+        arguments = [*others, f"init_from={_word(file)}"]
+    experiment = CONFIGS / "experiment" / f"{given.get('experiment', '')}.yaml"
+    said = given.keys() | (chosen_by(experiment).keys() if experiment.is_file() else set())
+    groups = [group for group in GROUPS if group not in said]
+    if not groups:
+        return arguments
+
+    from zoo.checkpoint.product_file import read_product  # here, since torch takes seconds to import
+    from zoo.checkpoint.stored_config import check_stored
+
+    config = read_product(file).facts["config"]
+    taken = []
+    for group in groups:
+        check_stored(config[group], group)
+        option = config["choices"].get(group)
+        if option not in {path.stem for path in (CONFIGS / group).glob("*.yaml")}:
+            raise BadInput(f"init_from={file}: there is no {group}={option}, which the file names; say {group}=...")
+        taken.append(f"{group}={option}")
+    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        usual = hydra.compose("train", taken)
+    theirs = {group: config[group] for group in groups}
+    for key, value in _changed(theirs, usual):
+        if key not in OTHERS and key.rpartition(".")[2] not in (*OTHERS, *PLACES) and not _is_said(key, given):
+            taken.append(f"++{key}={_word(value)}")
+    if distributed.rank() == 0:
+        print(escape.line(f"Taken from {file}: {' '.join(one.lstrip('+') for one in taken)}"))
+    return [*arguments, *taken]
+
+
+def _is_said(key: str, given: Mapping[str, str]) -> bool:
+    return any(f"{key}.".startswith(f"{one}.") or one.startswith(f"{key}.") for one in given)
+
+
+def _changed(theirs: Mapping[str, Any], usual: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Give the settings of a file that differ from the usual ones, but for those that follow others."""
+    for name, value in theirs.items():
+        if name in usual and OmegaConf.is_interpolation(usual, name):
+            continue
+        known = None if name not in usual or OmegaConf.is_missing(usual, name) else usual[name]
+        if isinstance(value, Mapping) and OmegaConf.is_dict(known):
+            yield from _changed(value, known, f"{prefix}{name}.")
+        elif name not in usual or known != value:
+            yield f"{prefix}{name}", value
+
+
+def _word(value: Any) -> str:
+    """Write a plain value in the words of a command line."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, Mapping):
+        return f"{{{','.join(f'{key}:{_word(one)}' for key, one in value.items())}}}"
+    if isinstance(value, list):
+        return f"[{','.join(map(_word, value))}]"
+    return QuotedString(value, Quote.single).with_quotes() if isinstance(value, str) else repr(value)

@@ -1,0 +1,112 @@
+"""The task of a run: what the net is trained to do, with which optimizer, schedule and teachers."""
+
+import copy
+import glob
+import logging
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.utilities.seed import isolate_rng
+from omegaconf import OmegaConf
+from torch import nn
+
+from zoo.callbacks.loggers import TensorBoard
+from zoo.checkpoint.load_model import load_model
+from zoo.checkpoint.product_file import Product, file_of, read_product
+from zoo.data.images import ImageFacts
+from zoo.data.module import ResidentData
+from zoo.errors import BadInput
+from zoo.instantiate import build, probe
+from zoo.models.stochastic_depth import StochasticDepth
+from zoo.ranges import written
+from zoo.run import preflight
+from zoo.run.directory import Run
+from zoo.run.model import apply_layout
+from zoo.tasks.base import Task
+
+log = logging.getLogger("zoo")
+
+
+def read_teachers(run: Run) -> list[Product]:
+    named = run.cfg.task.teacher
+    patterns = [named] if isinstance(named, str) else list(named) if OmegaConf.is_list(named) else []
+    if not patterns or not all(isinstance(one, str) and one for one in patterns):
+        raise BadInput(
+            f"task.teacher: expected the model.safetensors of a net trained on these data, got {written(named)}"
+        )
+    files = [str(file_of(file).resolve()) for one in patterns for file in sorted(glob.glob(one)) or [one]]
+    run.cfg.task.teacher = files  # so that the run can be resumed from anywhere, with the same ones
+    return [read_product(file) for file in files]
+
+
+def check_teacher(run: Run, teacher: Product, facts: ImageFacts) -> None:
+    """Raise BadInput unless the teacher's product file knows the very images that this run's net will see."""
+    theirs, size = teacher.facts, run.cfg.data.image_size
+    for what, found, wanted in (
+        ("classes", theirs["data"]["classes"], facts.classes),
+        ("image size", theirs["config"]["data"]["image_size"], size),
+        ("mean of images", theirs["data"]["mean"], facts.mean),
+        ("deviation of images", theirs["data"]["std"], facts.std),
+    ):
+        if found != wanted:
+            raise BadInput(
+                f"task.teacher={teacher.path} was trained with other {what} than data={run.cfg.choices.data} has"
+            )
+    if theirs["data"]["split_hash"] != facts.split_hash:
+        log.warning("The teacher was trained on another split, and may have seen images that this run validates on.")
+
+
+def build_task(run: Run, net: nn.Module) -> Task:
+    """Build the task around a net, with its optimizer and schedule.
+
+    Lightning cannot clip gradients in mixed precision for fused optimizers, and FSDP2 knows not all of them, so that
+    both take an ordinary one.
+    """
+    settings: Any = OmegaConf.to_container(run.cfg.optim, resolve=True)
+    if run.cfg.trainer.gradient_clip_val is not None or run.cfg.trainer.strategy == "fsdp2":
+        settings.pop("fused", None)
+    optimizer, schedule = build(settings, "optim"), build(run.cfg.schedule, "schedule")
+    probe("optim", optimizer, [torch.zeros(1, 1, 1, 1, requires_grad=True)])
+    probe("schedule", schedule, 100)
+    task: Any = OmegaConf.to_container(run.cfg.task, resolve=True)
+    given = {"net": net, "optimizer": optimizer, "schedule": schedule}
+    if "teacher" in task:
+        given["teacher"] = [apply_layout(load_model(read_product(file)), run.cfg) for file in task.pop("teacher")]
+    built: Task = build(task, "task", **given)
+    name = "num_classes" if "num_classes" in run.cfg.model else "num_target_tokens"
+    wanted = built.num_outputs or run.cfg.data[name]
+    if wanted < 2:
+        raise BadInput(f"data.{name}: expected at least 2, got {wanted}: with one class there is nothing to tell apart")
+    if run.cfg.model[name] != wanted:
+        raise BadInput(f"model.{name}={run.cfg.model[name]} does not fit these data and task: {wanted} does")
+    return built
+
+
+def check_before(run: Run, trainer: lightning.Trainer, task: Task, data: ResidentData) -> None:
+    """Make the checks of zoo.run.preflight where the config asks for them, and leave all else as it was.
+
+    They get a task and a net of their own, eager, in fp32 and without what regularises. BadInput where one fails.
+    """
+    if not run.cfg.get("preflight") or run.last_checkpoint:
+        return
+    plain = Run(run.folder, copy.deepcopy(run.cfg))
+    for key, off in (("label_smoothing", 0.0), ("l1", 0.0), ("l2", 0.0), ("max_norm", None), ("alpha", 0.0)):
+        if key in plain.cfg.task:
+            plain.cfg.task[key] = off
+    net = copy.deepcopy(task.net)
+    for module in net.modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd | StochasticDepth):
+            module.p = 0.0
+        elif isinstance(module, nn.RNNBase):
+            module.dropout = 0.0
+    with isolate_rng():
+        own = build_task(plain, net).to(trainer.strategy.root_device).train()
+        own.on_fit_start()
+        fresh, may_freeze = not (run.cfg.init_from or run.cfg.model.pretrained), run.cfg.model.freeze is not None
+        subject = preflight.Subject(own, data, fresh, may_freeze)
+        examples, figure = preflight.look_at_examples(subject, run.folder)
+        preflight.report([examples, *preflight.inspect(subject)])
+    for logger in trainer.loggers if figure else ():
+        if isinstance(logger, TensorBoard):
+            logger.experiment.add_figure("preflight/examples", figure, 0)
