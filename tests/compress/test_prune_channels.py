@@ -8,8 +8,9 @@ from conftest import compose_run, inputs_of
 from small import MobileNet
 from torch import nn
 
+from zoo.compress.channel_cutting import remove
 from zoo.compress.dependencies import groups_of, shadow_of
-from zoo.compress.prune_channels import prune_channels, remove
+from zoo.compress.prune_channels import prune_channels
 from zoo.compress.recipe import replay
 from zoo.errors import BadInput
 from zoo.measure.counts import count_macs

@@ -65,8 +65,9 @@ def test_another_process_reads_it_back_without_torch_pruning(tmp_path, model):
     torch.save(images, tmp_path / "images.pt")
     code = (
         "import sys, torch; sys.modules['torch_pruning'] = None\n"
-        "from zoo.checkpoint.product_file import read_product; from zoo.nets import net_of\n"
-        "net = net_of(read_product('model.safetensors')).eval()\n"
+        "from zoo.checkpoint.product_file import read_product\n"
+        "from zoo.checkpoint.load_model import load_model\n"
+        "net = load_model(read_product('model.safetensors')).eval()\n"
         "print([float(v).hex() for v in net(torch.load('images.pt', weights_only=True)).flatten()])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)

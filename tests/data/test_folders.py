@@ -22,14 +22,14 @@ from torchvision.transforms import v2
 
 from zoo import distributed, memory
 from zoo.cli.messages import tell
-from zoo.data import image_files
+from zoo.data import image_files, image_workers
 from zoo.data.augment import RandomResizedCrop
 from zoo.data.folders import ImageFolders, image_folders
 from zoo.data.image_files import ImageFiles
 from zoo.data.read_image import read_picture
 from zoo.errors import BadInput, counted
 from zoo.inference import predict
-from zoo.run import preflight
+from zoo.run import preflight_checks
 
 SIDE = 28
 STORED = 32  # 256/224 of it
@@ -212,13 +212,13 @@ def test_of_files_decoded_on_a_device_only_those_that_are_no_jpeg_are_read_by_ot
     (pictures / "val/cat/05.jpg").write_bytes(b"no image")
     files = image_folders(str(pictures), SIDE).test.images
     wanted = [(i, None) for i in (0, 1, 3, 4, 5, 6)]  # JPEG, PNG, BMP, a cut JPEG, none, JPEG
-    raw, by_cpu = (image_files._Decoding(files, None, raw, False) for raw in (True, False))
+    raw, by_cpu = (image_workers.Decoding(files, None, raw, False) for raw in (True, False))
     samples = [raw[one] for one in wanted]
     assert [one.is_raw for one in samples] == [True, False, False, True, False, True]
     read: list[str] = []
     reading = lambda path, *more: read.append(path[-6:]) or read_picture(path, *more)  # noqa: E731
     monkeypatch.setattr(image_files, "read_picture", reading)
-    images, kept, failures = image_files._together(files._decode_on(torch.device("cpu"), samples, by_cpu))
+    images, kept, failures = image_workers.stack_samples(files._decode_on(torch.device("cpu"), samples, by_cpu))
     assert kept.tolist() == [0, 1, 3, 6]
     assert read == ["04.jpg"]
     assert [Path(path).name for path, _ in failures] == ["04.jpg", "05.jpg"]
@@ -321,7 +321,7 @@ def test_preflight_finds_a_test_picture_among_whole_training_pictures_in_a_cache
     data = folders(pictures, cache="host", num_validation=0, augment={"crop": RandomResizedCrop(size=SIDE)})
     data.load()
     assert tuple(data.splits["train"].images.shape[1:]) == (3, 2 * SIDE, 2 * SIDE)
-    verdict = preflight.check_splits(preflight.Subject(None, data, True, True))
+    verdict = preflight_checks.check_splits(preflight_checks.Subject(None, data, True, True))
     assert verdict.state == "warn"
     assert "1 of 14 test images are in train, too, such as number 0 of test as number 7 of train" in verdict.sentence
 

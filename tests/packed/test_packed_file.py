@@ -74,8 +74,9 @@ def test_weights_and_facts_come_back_equal(packed):
 def test_another_process_computes_the_same_logits(packed):
     weights, path, _ = packed
     code = (
-        "import sys, torch; from zoo.checkpoint.product_file import read_product; from zoo.nets import net_of\n"
-        "net = net_of(read_product(sys.argv[1])).eval()\n"
+        "import sys, torch; from zoo.checkpoint.product_file import read_product\n"
+        "from zoo.checkpoint.load_model import load_model\n"
+        "net = load_model(read_product(sys.argv[1])).eval()\n"
         "print([float(v).hex() for v in net(torch.ones(1, 1, 28, 28))[0]])"
     )
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)

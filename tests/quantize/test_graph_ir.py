@@ -7,7 +7,8 @@ from torch import nn
 from zoo.errors import BadInput
 from zoo.memory import available_bytes
 from zoo.quantize import graph_ir
-from zoo.quantize.graph_ir import EXPORTED, INT8, lstm, rebuilt
+from zoo.quantize.graph_ir import deserialize
+from zoo.quantize.operators import EXPORTED, INT8, lstm
 
 IMAGES, LAST = {"result": 0}, 2**40
 LATE = ["aten.slice.Tensor", IMAGES, 0, 64, LAST]  # nothing of up to 64 samples, which are tried as a file is read
@@ -17,7 +18,7 @@ FIRST = ["aten.slice.Tensor", IMAGES, 0, 0, 64]
 def of_file(*steps):
     """Build a net of images of four numbers that begins with an input and ends with what its last step gives."""
     whole = [["input"], *steps, ["output", {"result": len(steps)}]]
-    return rebuilt(whole, {}, "a file", lambda num: [torch.empty(num, 4, device="meta")], (INT8, EXPORTED))
+    return deserialize(whole, {}, "a file", lambda num: [torch.empty(num, 4, device="meta")], (INT8, EXPORTED))
 
 
 def test_what_cannot_be_computed_for_more_samples_than_were_tried_is_a_sentence():

@@ -16,19 +16,9 @@ from zoo.checkpoint.product_file import Product, read_product, save_product
 from zoo.errors import BadInput, ZooError
 from zoo.models.lenet import LeNet300
 from zoo.models.resnet import ResNet
-from zoo.quantize.graph_ir import rebuilt
-from zoo.quantize.pt2e import (
-    chosen,
-    converted,
-    fake_quantized,
-    graph_of,
-    layers_of,
-    lower,
-    ptq,
-    qat_int8,
-    sums_int8_exactly,
-    traced,
-)
+from zoo.quantize.graph_ir import deserialize
+from zoo.quantize.pt2e import chosen, graph_of, layers_of, lower, ptq, sums_int8_exactly, traced
+from zoo.quantize.qat import converted, fake_quantized, qat_int8
 from zoo.run.model import build_bare_model
 from zoo.run.quantize_product import ptq_int8
 from zoo.run.result import measure_product
@@ -131,7 +121,7 @@ def test_what_mobile_nets_are_made_of_has_an_int8_form():
     assert tensors["blocks.0.depthwise.0.weight"].shape == (96, 1, 3, 3)
     assert tensors["blocks.0.depthwise.0.weight"].dtype == torch.int8
     with torch.no_grad():
-        logits, found = net(images), rebuilt(program, tensors, "the net")(images)
+        logits, found = net(images), deserialize(program, tensors, "the net")(images)
     assert float((found - logits).abs().max()) < 0.05 * float(logits.std())  # int8 has 127 steps
 
 
@@ -196,7 +186,7 @@ def test_what_cannot_be_quantized_is_refused_in_one_sentence(model, data, change
 )
 def test_a_program_that_asks_for_anything_but_a_nets_arithmetic_is_refused(program, words):
     with pytest.raises(BadInput, match=words):
-        rebuilt(program, {}, "model.safetensors")
+        deserialize(program, {}, "model.safetensors")
 
 
 def test_a_run_quantizes_tests_int8_and_tells_what_the_float_net_was(command, toy, teacher, tmp_path):
@@ -285,7 +275,7 @@ def test_what_is_converted_is_what_was_trained(draw):
         for module in trained.fake_quantizers():
             module.enable_fake_quant()
         rounded = trained(images)
-        int8 = rebuilt(*converted(trained), "the net")(images)
+        int8 = deserialize(*converted(trained), "the net")(images)
         error = (rounded - net(images)).abs().max()
         assert 0 < error < 0.2 * net(images).abs().max()
         assert (int8 - rounded).abs().max() < 0.3 * error  # a sum that another order puts over the half, at most

@@ -15,7 +15,7 @@ from zoo.checkpoint.load_model import load_model
 from zoo.checkpoint.product_file import read_product, save_product
 from zoo.errors import BadInput
 from zoo.models.attention import Attention
-from zoo.quantize.graph_ir import rebuilt
+from zoo.quantize.graph_ir import deserialize
 from zoo.quantize.pt2e import ptq, traced
 from zoo.quantize.weight_only import hold_integers, packed, restored, rounded, unpacked, weight_only
 from zoo.run.model import build_bare_model
@@ -54,7 +54,7 @@ def files(tmp_path_factory):
     program, tensors = ptq(traced(build_bare_model(cfg.model), (images[:1].to("meta"),)), [(images, None)], 1)
     step = {"pass": "ptq_int8", "num_batches": 1, "float_layers": [], "program": program}
     save_product(folder / "int8.safetensors", tensors, facts_of(cfg, [step]))
-    torch.save(((images,), rebuilt(program, tensors, "the net")(images), None), folder / "int8.pt")
+    torch.save(((images,), deserialize(program, tensors, "the net")(images), None), folder / "int8.pt")
     return folder
 
 
@@ -62,11 +62,12 @@ def test_another_process_reads_equal_nets_from_their_files_without_torchao(files
     code = (
         "import glob, sys, torch; sys.modules['torchao'] = None\n"
         "import zoo.run, zoo.inference.evaluate\n"
-        "from zoo.checkpoint.product_file import read_product; from zoo.nets import net_of\n"
+        "from zoo.checkpoint.product_file import read_product\n"
+        "from zoo.checkpoint.load_model import load_model\n"
         "torch.set_grad_enabled(False)\n"  # without which an LSTM has another kernel
         "for file in glob.glob('*.pt'):\n"
         "    given, wanted, _ = torch.load(file, weights_only=True)\n"
-        "    net = net_of(read_product(file.replace('.pt', '.safetensors'))).eval()\n"
+        "    net = load_model(read_product(file.replace('.pt', '.safetensors'))).eval()\n"
         "    print(file, net(*given).equal(wanted))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=files)

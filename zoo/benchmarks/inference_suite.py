@@ -23,7 +23,7 @@ from zoo.export.onnx_int8 import quantized
 from zoo.export.parts import Part
 from zoo.export.worker import session_options
 from zoo.instantiate import build
-from zoo.quantize.graph_ir import rebuilt
+from zoo.quantize.graph_ir import deserialize
 from zoo.quantize.pt2e import lower, program_of, ptq, sums_int8_exactly, traced
 from zoo.run.model import build_bare_model
 
@@ -86,7 +86,7 @@ def _noise(data: Mapping[str, Any], batch_size: int) -> Tensor:
 
 def _int8(net: nn.Module, image: Tensor) -> nn.Module:
     """Quantize a net with calibration on noise, which does for the time that it takes."""
-    return rebuilt(*ptq(traced(net, (image.to("meta"),)), [(image, image)], 1), "the net")
+    return deserialize(*ptq(traced(net, (image.to("meta"),)), [(image, image)], 1), "the net")
 
 
 def _contenders(net: nn.Module, int8: nn.Module, images: Tensor) -> dict[str, Contender]:

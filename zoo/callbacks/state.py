@@ -11,7 +11,7 @@ import lightning
 import torch
 from torch import Tensor
 
-from zoo.quantize.graph_ir import DTYPES
+from zoo.quantize.operators import DTYPES
 
 OF_OTHER_SHAPES = (torch.optim.LBFGS, torch.optim.Adafactor)  # whose states are not of their parameters' shapes
 

@@ -12,8 +12,10 @@ from zoo.checkpoint.stored_config import example_of, stored_net
 from zoo.compress.recipe import replay
 from zoo.errors import BadInput, reason
 from zoo.measure.bounds import check_activations
-from zoo.quantize.graph_ir import PROBLEMS, rebuilt
-from zoo.quantize.pt2e import fake_quantized, is_trained_in_int8, program_of
+from zoo.quantize.graph_ir import deserialize
+from zoo.quantize.operators import PROBLEMS
+from zoo.quantize.pt2e import program_of
+from zoo.quantize.qat import fake_quantized, is_trained_in_int8
 from zoo.quantize.weight_only import hold_integers
 
 
@@ -29,7 +31,7 @@ def load_model(product: Product) -> nn.Module:
     if program := program_of(recipe):
         check_numbers(product.weights, source)
         example = example_of(facts)
-        int8 = rebuilt(
+        int8 = deserialize(
             program, product.weights, source, lambda num: [one.expand(num, *one.shape[1:]) for one in example]
         )
         _check_logits(_try_out(int8, example, source), facts, source)

@@ -25,7 +25,7 @@ from zoo.files import replacing
 from zoo.packed.header import facts_text
 from zoo.packed.packed_file import is_packed, open_packed
 from zoo.paths import PRODUCT
-from zoo.quantize.graph_ir import DTYPES
+from zoo.quantize.operators import DTYPES
 from zoo.records.metadata import parse_metadata
 
 log = logging.getLogger("zoo")

@@ -7,28 +7,25 @@ its scales (Liu et al., "Network slimming", 2017). Taylor: the change of the los
 """
 
 import copy
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from zoo.compress.dependencies import Group, Importance, Layer, groups_of, is_depthwise, layers_of, shadow_of
-from zoo.compress.recipe import Step, changes, layout, put
+from zoo.compress.channel_cutting import CUT_LAYERS, places_lost, remove
+from zoo.compress.channel_targets import round_width, solve_for_macs, target_widths
+from zoo.compress.dependencies import Group, Importance, groups_of, is_depthwise, layers_of, shadow_of
+from zoo.compress.recipe import Step, changes, layout
 from zoo.errors import BadInput
 from zoo.measure.counts import count_macs_of, count_parameters
 from zoo.models.activations import Maxout
 from zoo.models.attention import Attention
-from zoo.models.lenet import TableConv2d, TrainablePool2d
-from zoo.models.resnet import PadShortcut
+from zoo.models.lenet import TableConv2d
 from zoo.ranges import Between, Count
 
-TOLERANCE = 0.05  # of a target of MACs
-LEAST_ROUNDED = 16  # channels: what is narrower is pruned one by one
 INSTEAD = "compress=prune takes single weights of any net"
 NUM_SAMPLES = 512  # for Taylor's gradients
-CUT = (nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.LayerNorm, nn.PReLU)  # layers of torch's with weights
 Name = Literal["magnitude", "batch_norm", "taylor", "lamp"]
 
 
@@ -60,10 +57,11 @@ def prune_channels(
     before, macs_before, params_before = layout(net), count_macs_of(net, example), count_parameters(net)
     if macs is None:
         kept = [
-            nearest(group, units, round_to) for group, units in zip(groups, ideal(groups, ratio, scope), strict=True)
+            round_width(group, units, round_to)
+            for group, units in zip(groups, target_widths(groups, ratio, scope), strict=True)
         ]
     else:
-        kept, round_to = meet(groups, layers, macs, scope, round_to)
+        kept, round_to = solve_for_macs(groups, layers, macs, scope, round_to)
     _check_dependencies(net, example, groups, kept)
     remove(net, groups, kept)
     return {
@@ -96,7 +94,7 @@ def _is_foreign(module: nn.Module) -> bool:
     if isinstance(module, nn.PReLU):
         return module.num_parameters > 1
     has_tensors = any(True for _ in (*module.parameters(recurse=False), *module.buffers(recurse=False)))
-    return has_tensors and type(module).__module__.startswith("torch.") and not isinstance(module, CUT)
+    return has_tensors and type(module).__module__.startswith("torch.") and not isinstance(module, CUT_LAYERS)
 
 
 def _check_dependencies(
@@ -119,7 +117,7 @@ def _check_dependencies(
     ]
     images = torch.randn(2, *example[0].shape[1:], dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        for (name, side), lost in _lost(groups, kept).items():
+        for (name, side), lost in places_lost(groups, kept).items():
             if side == "in":
                 _ignore(net, name, lost)
         before = net(images)
@@ -190,206 +188,3 @@ def _with_gradients(net: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) ->
         if num >= NUM_SAMPLES:
             break
     return net
-
-
-def ideal(groups: Sequence[Group], ratio: float, scope: str) -> list[float]:
-    """Give how many units of each group would stay, in fractions of one, if `ratio` of all channels went."""
-    if scope == "layer":
-        return [(1 - ratio) * len(group.score) for group in groups]
-    scores = torch.cat([group.score for group in groups])
-    channels = torch.cat([torch.full((len(group.score),), group.unit) for group in groups])
-    order = scores.argsort(stable=True)
-    gone = int((channels[order].cumsum(0) <= ratio * channels.sum()).sum())
-    stays = torch.ones(len(scores), dtype=torch.bool)
-    stays[order[:gone]] = False
-    return [float(part.sum()) for part in stays.split([len(group.score) for group in groups])]
-
-
-def grain(group: Group, round_to: int) -> int:
-    """Give in steps of how many units a group is pruned, so that its blocks stay even and its width round."""
-    wide = group.unit == 1 and group.num_channels // group.blocks >= LEAST_ROUNDED
-    return group.blocks * (round_to if wide else 1)
-
-
-def nearest(group: Group, units: float, round_to: int) -> int:
-    """Round a number of units to what may stay of the group: at least one step, and no more than there are."""
-    step = grain(group, round_to)
-    return min(max(round(units / step), 1) * step, len(group.score))
-
-
-def meet(
-    groups: Sequence[Group], layers: dict[str, Layer], share: float, scope: str, round_to: int
-) -> tuple[list[int], int]:
-    """Give how many units of each group to keep for a share of the MACs, and what their widths are rounded to."""
-    cost = cost_of(groups, layers)
-    target = share * cost([len(group.score) for group in groups])
-    best: list[int] = []
-    while round_to:
-        kept = _settle(groups, cost, target, scope, round_to)
-        if not best or abs(cost(kept) - target) < abs(cost(best) - target):
-            best = kept
-        if abs(cost(kept) - target) <= TOLERANCE * target:
-            return kept, round_to
-        round_to //= 2
-    raise BadInput(
-        f"compress.before_fit.channels.macs={share} cannot be met within 5 %; the nearest that this net allows is "
-        f"{share * cost(best) / target:.3g}"
-    )
-
-
-def _settle(
-    groups: Sequence[Group], cost: Callable[[Sequence[float]], float], target: float, scope: str, round_to: int
-) -> list[int]:
-    """Find the ratio that meets the target by halving intervals, round all widths up, and then down one after another.
-
-    The next to lose a step is the one furthest above what the ratio would leave it, and the last whichever fits best.
-    """
-    low, high = 0.0, 1.0
-    for _ in range(30):
-        middle = (low + high) / 2
-        over = cost([max(u, g.blocks) for g, u in zip(groups, ideal(groups, middle, scope), strict=True)]) > target
-        low, high = (middle, high) if over else (low, middle)
-    wanted = ideal(groups, high, scope)
-    steps = [grain(group, round_to) for group in groups]
-    kept = [min(-int(-u // s) * s or s, len(g.score)) for g, u, s in zip(groups, wanted, steps, strict=True)]
-    previous = kept
-    while cost(kept) > target:
-        previous = list(kept)
-        excess = [(k - u) / s if k > s else -1 for k, u, s in zip(kept, wanted, steps, strict=True)]
-        i = max(range(len(groups)), key=excess.__getitem__)
-        if excess[i] <= -1:
-            break
-        kept[i] = (kept[i] - 1) // steps[i] * steps[i]
-    lower = [
-        [*previous[:i], (k - 1) // step * step, *previous[i + 1 :]]
-        for i, (k, step) in enumerate(zip(previous, steps, strict=True))
-        if k > step
-    ]
-    return min([kept, previous, *lower], key=lambda units: abs(cost(units) - target))
-
-
-def cost_of(groups: Sequence[Group], layers: dict[str, Layer]) -> Callable[[Sequence[float]], float]:
-    """Give the function from the number of each group's units that stay to the MACs of the net."""
-    shares: dict[tuple[str, str], list[tuple[int, float]]] = defaultdict(list)  # of a side: groups, places a unit
-    for i, group in enumerate(groups):
-        for member in group.members:
-            shares[member.name, member.side].append((i, len(member.places) / len(group.score)))
-
-    def cost(kept: Sequence[float]) -> float:
-        total = 0.0
-        for name, layer in layers.items():
-            width = {"out": float(layer.num_out), "in": float(layer.num_in)}
-            for side in width:
-                width[side] -= sum(places * (len(groups[i].score) - kept[i]) for i, places in shares[name, side])
-            total += layer.macs * (width["out"] / layer.num_out) * (width["in"] / layer.num_in)
-            total += 2 * layer.pairs * width["out"]
-        return total
-
-    return cost
-
-
-def _lost(groups: Sequence[Group], kept: Sequence[int]) -> dict[tuple[str, str], Tensor]:
-    """Return, by name and side of layers, which places go where the `kept` most important units of groups stay."""
-    gone: dict[tuple[str, str], list[Tensor]] = defaultdict(list)
-    for group, num in zip(groups, kept, strict=True):
-        blocks = group.score.view(group.blocks, -1)
-        order = blocks.argsort(dim=1, descending=True, stable=True)
-        stays = torch.zeros_like(blocks, dtype=torch.bool).scatter(1, order[:, : num // group.blocks], True)
-        stays = stays.flatten().repeat_interleave(group.unit)
-        for member in group.members:
-            gone[member.name, member.side].append(member.places[~stays[member.channels]])
-    lost = {side: torch.cat(places) for side, places in gone.items()}
-    return {side: places for side, places in lost.items() if len(places)}
-
-
-def remove(net: nn.Module, groups: Sequence[Group], kept: Sequence[int]) -> None:
-    """Take all but the `kept` most important units of each group out of the net."""
-    for (name, side), lost in _lost(groups, kept).items():
-        where, _, leaf = name.rpartition(".")
-        owner = net.get_submodule(where)
-        if isinstance(owner, Attention) and leaf in "qkv":
-            if leaf == "q":  # the others lose the same
-                _cut_attention(owner, side, lost)
-        elif isinstance(owner, PadShortcut):
-            owner.num_new_maps -= len(lost)
-        elif isinstance(owner, TrainablePool2d):
-            _cut_each(owner, ("weight", "bias"), lost)
-        elif leaf in owner._parameters:  # such as a class token
-            cut(owner, leaf, -1, lost)
-        else:
-            _cut_layer(owner.get_submodule(leaf), side, lost)
-
-
-def cut(module: nn.Module, key: str, dim: int, lost: Tensor) -> None:
-    """Take places of one dimension out of a module's parameter or buffer."""
-    tensor = getattr(module, key)
-    stays = torch.ones(tensor.shape[dim], dtype=torch.bool)
-    stays[lost] = False
-    put(module, key, tensor.detach().index_select(dim, stays.nonzero().flatten()))
-
-
-def _cut_each(module: nn.Module, keys: Sequence[str], lost: Tensor) -> None:
-    for key in keys:
-        if getattr(module, key) is not None:
-            cut(module, key, 0, lost)
-
-
-def _cut_attention(attention: Attention, side: str, lost: Tensor) -> None:
-    if side == "in":
-        cut(attention, "in_proj_weight", 1, lost)
-        return
-    inner = len(attention.in_proj_weight) // 3
-    attention.num_heads -= len(lost) * attention.num_heads // inner
-    of_all = torch.cat([lost + i * inner for i in range(3)])
-    _cut_each(attention, ("in_proj_weight", "in_proj_bias"), of_all)
-
-
-def _cut_layer(layer: nn.Module, side: str, lost: Tensor) -> None:
-    if isinstance(layer, nn.BatchNorm2d):
-        layer.num_features -= len(lost)
-        _cut_each(layer, ("weight", "bias", "running_mean", "running_var"), lost)
-    elif isinstance(layer, nn.LayerNorm):
-        layer.normalized_shape = (layer.normalized_shape[0] - len(lost),)
-        _cut_each(layer, ("weight", "bias"), lost)
-    elif isinstance(layer, TableConv2d):
-        _cut_table(layer, side, lost)
-    elif isinstance(layer, nn.Conv2d):
-        _cut_convolution(layer, side, lost)
-    elif isinstance(layer, nn.Linear):
-        if side == "out":
-            layer.out_features -= len(lost)
-            _cut_each(layer, ("weight", "bias"), lost)
-        else:
-            layer.in_features -= len(lost)
-            cut(layer, "weight", 1, lost)
-
-
-def _cut_convolution(conv: nn.Conv2d, side: str, lost: Tensor) -> None:
-    if side == "out":
-        if is_depthwise(conv):
-            conv.in_channels -= len(lost)
-            conv.groups -= len(lost)
-        conv.out_channels -= len(lost)
-        _cut_each(conv, ("weight", "bias"), lost)
-        return
-    width = conv.in_channels // conv.groups
-    stays = torch.ones(conv.in_channels, dtype=torch.bool)
-    stays[lost] = False
-    weight = conv.weight.detach()
-    parts = [part[:, own] for part, own in zip(weight.chunk(conv.groups), stays.split(width), strict=True)]
-    put(conv, "weight", torch.cat(parts))
-    conv.in_channels -= len(lost)
-
-
-def _cut_table(conv: TableConv2d, side: str, lost: Tensor) -> None:
-    """Take maps out of a table of connections, with all connections they had."""
-    ends, size = ("outputs", "out_channels") if side == "out" else ("inputs", "in_channels")
-    stays = torch.ones(getattr(conv, size), dtype=torch.bool)
-    stays[lost] = False
-    cut_off = (~stays[getattr(conv, ends)]).nonzero().flatten()
-    _cut_each(conv, ("weight", "inputs", "outputs"), cut_off)
-    new_places = stays.cumsum(0) - 1
-    put(conv, ends, new_places[getattr(conv, ends)])
-    setattr(conv, size, int(stays.sum()))
-    if side == "out":
-        _cut_each(conv, ("bias",), lost)

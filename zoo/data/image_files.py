@@ -1,33 +1,38 @@
-"""Images in files: decoded by worker processes as they are wanted, or once for all."""
+"""Image files, decoded by worker processes batch by batch, or once for all."""
 
-import errno
 import hashlib
 import logging
 import math
 import os
-import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from zoo import escape, memory
+from zoo.data.image_workers import (
+    BatchLists,
+    Collate,
+    Crop,
+    Decoding,
+    Failure,
+    Sample,
+    resize_and_crop,
+    stack_samples,
+    why_unreadable,
+)
 from zoo.data.prefetch import ahead
-from zoo.data.read_image import read_jpeg, read_picture, upright
+from zoo.data.read_image import read_picture, upright
 from zoo.errors import BadInput, reason
 
-Decoder = Literal["cpu", "cuda"]
-Draw = list[float] | None  # a crop's numbers for one picture
-Crop = Callable[[Tensor, Draw], Tensor]  # from a whole picture (3, height, width) to (3, side, side)
-Failure = tuple[str, str]  # a file, and why it cannot be read
-MOST_TRIES = 100  # to find a picture for the place of one that cannot be read
-MOST_AHEAD = 3  # batches that a worker process decodes ahead
 log = logging.getLogger("zoo")
+Decoder = Literal["cpu", "cuda"]
+MOST_AHEAD = 3  # batches that a worker process decodes ahead
 
 
 class ImageFiles:
@@ -94,23 +99,23 @@ class ImageFiles:
         With `crop`, `draws` are its numbers (any, n) for each index in turn. With `full`, another picture takes the
         place of one that cannot be read; without, there may be fewer, or none.
         """
-        lists = _Lists(indices, len(self), draws if crop else None)
+        lists = BatchLists(indices, len(self), draws if crop else None)
         # Batches that wait take memory: at most half of what there is, and else fewer are decoded ahead, or by fewer.
         room = memory.available_bytes() // (2 * max(1, lists.largest * math.prod(self.shape[1:])))
         workers = min(self.num_workers, max(1, room))
         raw = self.decoder == "cuda" and device.type == "cuda"
         loader: Iterable[Any] = DataLoader(
-            _Decoding(self, crop, raw, full),
+            Decoding(self.paths, self.size, self.background, crop, raw, full),
             batch_sampler=lists,
             num_workers=workers,
-            collate_fn=_Collate(raw, shared=workers > 0),
+            collate_fn=Collate(raw, shared=workers > 0),
             pin_memory=device.type == "cuda" and self.decoder == "cpu",
             prefetch_factor=min(MOST_AHEAD, max(1, room // workers)) if workers else None,
         )
         batches = self._received(loader, raw)
         if raw:
-            by_cpu = _Decoding(self, crop, False, full)
-            batches = (_together(self._decode_on(device, samples, by_cpu)) for samples in batches)
+            by_cpu = Decoding(self.paths, self.size, self.background, crop, False, full)
+            batches = (stack_samples(self._decode_on(device, samples, by_cpu)) for samples in batches)
         return ahead(self._checked(batches, full), device)
 
     def _received(self, loader: Iterable[Any], raw: bool) -> Iterator[Any]:
@@ -160,14 +165,14 @@ class ImageFiles:
                 num, name = len(self.unreadable), _printable(path)
                 log.warning("%s is skipped, since it cannot be read (%s); %d so far.", name, why, num)
 
-    def _decode_on(self, device: torch.device, samples: list["_Sample"], by_cpu: "_Decoding") -> list["_Sample"]:
+    def _decode_on(self, device: torch.device, samples: list[Sample], by_cpu: Decoding) -> list[Sample]:
         """Decode the JPEG files among samples on a CUDA device, and by the CPU those that it cannot."""
         from torchvision.io import ImageReadMode, decode_jpeg
 
         def decoded(content: Any) -> Any:
             return decode_jpeg(content, mode=ImageReadMode.RGB, device=device)
 
-        def on_device(sample: _Sample, image: Tensor | None) -> _Sample:
+        def on_device(sample: Sample, image: Tensor | None) -> Sample:
             assert sample.image is not None
             try:
                 image = upright(decoded(sample.image) if image is None else image, sample.orientation)
@@ -185,14 +190,14 @@ class ImageFiles:
 
     def read(self, i: int) -> Tensor:
         """Decode one image to (3, size, size), uint8; what is no image raises anything."""
-        return _fitted(read_picture(self.paths[i], self.background), self.size)
+        return resize_and_crop(read_picture(self.paths[i], self.background), self.size)
 
     def can_read(self, i: int) -> bool:
         """Try to decode one image, and log why where that fails."""
         try:
             self.read(i)
         except Exception as error:
-            self._tell([(self.paths[i], _why_unreadable(error))])
+            self._tell([(self.paths[i], why_unreadable(error))])
             return False
         return True
 
@@ -234,7 +239,7 @@ class ImageFiles:
                 read(i)
             except Exception as error:  # bytes that are no image lead a decoder anywhere
                 kept[i] = False
-                failures.append((self.paths[i], _why_unreadable(error)))
+                failures.append((self.paths[i], why_unreadable(error)))
 
         with ThreadPoolExecutor() as pool:
             for _ in pool.map(tried, range(len(self))):
@@ -243,123 +248,12 @@ class ImageFiles:
         return kept.nonzero().flatten()
 
 
-class _Sample(NamedTuple):
-    """What a worker process gives for a file."""
-
-    number: int
-    image: Tensor | None  # or its JPEG file's bytes
-    orientation: int  # of those bytes
-    draw: Draw
-    failures: list[Failure]
-
-    @property
-    def is_raw(self) -> bool:
-        return self.image is not None and self.image.ndim == 1
-
-
-class _Lists:
-    """The (number, crop's numbers) of each batch as a list, made when it is wanted."""
-
-    def __init__(self, indices: Sequence[Tensor | slice], num: int, draws: Iterable[Tensor] | None) -> None:
-        self.indices, self.num, self.draws = indices, num, draws
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    @property
-    def largest(self) -> int:
-        """Return how many samples the largest batch has."""
-        return max((len(range(self.num)[i]) if isinstance(i, slice) else len(i) for i in self.indices), default=0)
-
-    def __iter__(self) -> Iterator[list[tuple[int, Draw]]]:
-        draws = None if self.draws is None else iter(self.draws)
-        for index in self.indices:
-            numbers = list(range(self.num)[index]) if isinstance(index, slice) else index.tolist()
-            yield list(zip(numbers, next(draws).T.tolist() if draws else [None] * len(numbers), strict=True))
-
-
-class _Decoding(Dataset[_Sample]):
-    """What a worker process does."""
-
-    def __init__(self, files: ImageFiles, crop: Crop | None, raw: bool, full: bool) -> None:
-        self.files, self.crop, self.raw, self.full = files, crop, raw, full
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, wanted: tuple[int, Draw]) -> _Sample:
-        index, draw = wanted
-        instead = random.Random(index)
-        failures: list[Failure] = []
-        for _ in range(MOST_TRIES if self.full else 1):
-            path = self.files.paths[index]
-            try:
-                if self.raw and (jpeg := read_jpeg(path)):
-                    return _Sample(index, *jpeg, draw, failures)
-                return _Sample(index, self.view(read_picture(path, self.files.background), draw), 1, draw, failures)
-            except Exception as error:  # bytes that are no image lead a decoder anywhere
-                failures.append((path, _why_unreadable(error)))
-            index = instead.randrange(len(self.files))
-        return _Sample(index, None, 1, draw, failures)
-
-    def view(self, picture: Tensor, draw: Draw) -> Tensor:
-        """Return what is to be seen of a picture (3, height, width)."""
-        return _fitted(picture, self.files.size) if self.crop is None else self.crop(picture, draw)
-
-
-def _together(samples: list[_Sample]) -> tuple[Tensor, Tensor, list[Failure]]:
-    found = [(one.number, one.image) for one in samples if one.image is not None]
-    # As they lie after decoding, channels last, which copies fastest and is what nets want.
-    images = torch.stack([image.permute(1, 2, 0) for _, image in found]) if found else torch.empty(0, 1, 1, 3)
-    index = torch.tensor([i for i, _ in found], dtype=torch.int64)
-    return images.permute(0, 3, 1, 2), index, [failure for one in samples for failure in one.failures]
-
-
-class _Collate:
-    """What a worker process sends: a batch or, of files that a device decodes, its samples.
-
-    Left to the thread that sends tensors, a lack of shared memory would lose the batch, and the run would wait for it
-    for ever: `shared` puts them there or, where there is no room, into arrays, which go through a pipe.
-    """
-
-    def __init__(self, raw: bool, shared: bool) -> None:
-        self.raw, self.shared = raw, shared
-
-    def __call__(self, samples: list[_Sample]) -> Any:
-        if self.raw:
-            return [one._replace(image=self._sent(one.image)) for one in samples]
-        images, index, failures = _together(samples)
-        return self._sent(images), index.tolist(), failures
-
-    def _sent(self, image: Any) -> Any:
-        if self.shared and image is not None:
-            try:
-                image.share_memory_()
-            except RuntimeError:
-                return image.numpy()
-        return image
-
-
 def _moved_up(images: Tensor, kept: Tensor) -> Tensor:
     """Return the images that are kept, moved where they are, since a copy might not fit."""
     if len(kept) < len(images):
         for to, place in enumerate(kept.tolist()):
             images[to] = images[place]
     return images[: len(kept)]
-
-
-def _why_unreadable(error: Exception) -> str:
-    """Return why a file cannot be read; an error that is not the file's, such as a lack of memory, is raised again."""
-    full = isinstance(error, OSError) and error.errno in (errno.ENOMEM, errno.EMFILE, errno.ENFILE)
-    if full or memory.is_lacking(error):
-        raise error
-    return reason(error)
-
-
-def _fitted(image: Tensor, size: int) -> Tensor:
-    from torchvision.transforms.v2 import functional as F
-
-    return F.center_crop(F.resize(image, [size], antialias=True), [size, size])
 
 
 def _printable(path: str) -> str:

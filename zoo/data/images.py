@@ -2,16 +2,16 @@
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
-from zoo import escape, memory
+from zoo import memory
 from zoo.data.augment import Cut, check_fits
+from zoo.data.file_checks import check_readable, warn_of_shared
 from zoo.data.image_files import ImageFiles
 from zoo.data.loader import Augmentation, BatchLoader
 from zoo.data.mix import Mix
@@ -123,7 +123,7 @@ class ImageData(ResidentData):
             self._check(source)
             splits = self._split(source)
             self.files = {name: part.images for name, part in splits.items() if isinstance(part.images, ImageFiles)}
-            self._check_files(source.classes, splits)
+            check_readable(self.files, source.classes, {name: part.labels for name, part in splits.items()})
             mean, std = self._statistics(splits["train"].images)
             digests = [(_identity(part.images), part.labels) for part in splits.values()]
             self.splits = self._cached(splits)
@@ -178,36 +178,6 @@ class ImageData(ResidentData):
             cached[name] = LabelledImages(images, splits[name].labels[kept], sizes)
         return cached
 
-    def _check_files(self, classes: Sequence[str], splits: dict[str, LabelledImages]) -> None:
-        """Refuse files of which none can be read: of a class to be trained, of all validation or of all test images."""
-        groups: list[tuple[str, str, Tensor]] = []
-        for split in self.files:
-            labels = splits[split].labels
-            if split == "train":
-                of_classes = labels.argsort(stable=True).split(labels.bincount(minlength=len(classes)).tolist())
-                names = (f"training picture of class '{name}'" for name in classes)
-                groups += [(split, name, members) for name, members in zip(names, of_classes, strict=True)]
-            elif len(labels):
-                name = "validation picture" if split == "val" else "test picture"
-                groups.append((split, name, torch.arange(len(labels))))
-
-        def can_read(group: tuple[str, str, Tensor]) -> bool:
-            split, _, members = group
-            return any(map(self.files[split].can_read, members.tolist()))
-
-        with ThreadPoolExecutor() as pool:
-            for (_, name, members), able in zip(groups, pool.map(can_read, groups), strict=True):
-                if not len(members):
-                    raise BadInput(
-                        f"data.num_validation: expected at least one {name} to be left, got none; add pictures of it, "
-                        "validate and test on fewer, or leave the class out"
-                    )
-                if not able:
-                    raise BadInput(
-                        f"data.root: expected at least one {name} that can be read, got "
-                        f"{counted(len(members), 'file')} and none that can; mend or add some, or leave the folder out"
-                    )
-
     def test_hash(self) -> str:
         self.load()
         part = self.splits["test"]
@@ -218,20 +188,8 @@ class ImageData(ResidentData):
         were_read = all(isinstance(part.images, Tensor) for part in self.splits.values())
         contents = {name: images.contents() for name, images in self.files.items()} if were_read else {}
         if "train" in contents:
-            self._tell_shared(contents)
+            warn_of_shared(self.files, contents)
         return split_hash([(digests, splits[name].labels) for name, digests in contents.items()]) if contents else None
-
-    def _tell_shared(self, contents: dict[str, Tensor]) -> None:
-        """Warn of pictures to validate and test on that are byte for byte trained on, too."""
-        rows = {name: [row.tobytes() for row in digests.numpy()] for name, digests in contents.items()}
-        trained = set(rows.pop("train"))
-        for name, digests in rows.items():
-            paths, unreadable = self.files[name].paths, self.files[name].unreadable
-            pairs = zip(paths, digests, strict=True)
-            shared = [path for path, digest in pairs if digest in trained and path not in unreadable]
-            if shared:
-                what = f"{len(shared):,} of {counted(len(paths), f'{name} picture')}"
-                log.warning("Found in training, too, byte for byte: %s, such as %s.", what, escape.line(shared[0]))
 
     def _check(self, source: ImageSource) -> None:
         if len(set(source.classes)) < len(source.classes):

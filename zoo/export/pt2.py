@@ -21,7 +21,8 @@ from zoo.export.file_metadata import labels, read_labels
 from zoo.export.parts import Part, trace
 from zoo.export.runtime import Opened
 from zoo.files import replacing
-from zoo.quantize.graph_ir import EXPORTED, INT8, PROBLEMS, rebuilt
+from zoo.quantize.graph_ir import deserialize
+from zoo.quantize.operators import EXPORTED, INT8, PROBLEMS
 
 EXTRA, MODEL = "extra/", "models/model.json"
 WEIGHTS = ("parameter", "buffer", "tensor_constant")
@@ -122,7 +123,7 @@ def open_pt2(path: Path) -> Opened:
         sizes = [[(2 if place else num) if size is None else size for place, size in enumerate(one)] for one in takes]
         return [torch.empty(size, dtype=dtype, device="meta") for size, dtype in zip(sizes, dtypes, strict=True)]
 
-    net = rebuilt(program, tensors, str(path), example, (INT8, EXPORTED))
+    net = deserialize(program, tensors, str(path), example, (INT8, EXPORTED))
 
     def run(*inputs: Tensor) -> tuple[Tensor, ...]:
         found = net(*inputs)

@@ -17,8 +17,9 @@ from zoo.data.module import Split
 from zoo.errors import BadInput
 from zoo.paths import PRODUCT
 from zoo.quantize import weight_only as weights
-from zoo.quantize.graph_ir import rebuilt
-from zoo.quantize.pt2e import Batches, FakeQuantizedNet, chosen, converted, layers_of, ptq, traced
+from zoo.quantize.graph_ir import deserialize
+from zoo.quantize.pt2e import Batches, chosen, layers_of, ptq, traced
+from zoo.quantize.qat import FakeQuantizedNet, converted
 from zoo.ranges import Count, Range
 
 log = logging.getLogger("zoo")
@@ -50,7 +51,7 @@ def ptq_int8(
     if max_drop is not None:
 
         def measured(others: Sequence[str]) -> dict[str, float]:
-            return measure(rebuilt(*ptq(trace, batches, num_batches, [*kept, *others]), "the net"), "val")
+            return measure(deserialize(*ptq(trace, batches, num_batches, [*kept, *others]), "the net"), "val")
 
         scan = stay_in_floats([layer for layer in layers if layer not in kept], measured, max_drop)
         kept = [layer for layer in layers if layer in kept or layer in scan.float_layers]

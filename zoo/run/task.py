@@ -20,7 +20,7 @@ from zoo.errors import BadInput
 from zoo.instantiate import build, probe
 from zoo.models.stochastic_depth import StochasticDepth
 from zoo.ranges import written
-from zoo.run import preflight
+from zoo.run import preflight, preflight_checks
 from zoo.run.directory import Run
 from zoo.run.model import apply_layout
 from zoo.tasks.base import Task
@@ -104,7 +104,7 @@ def check_before(run: Run, trainer: lightning.Trainer, task: Task, data: Residen
         own = build_task(plain, net).to(trainer.strategy.root_device).train()
         own.on_fit_start()
         fresh, may_freeze = not (run.cfg.init_from or run.cfg.model.pretrained), run.cfg.model.freeze is not None
-        subject = preflight.Subject(own, data, fresh, may_freeze)
+        subject = preflight_checks.Subject(own, data, fresh, may_freeze)
         examples, figure = preflight.look_at_examples(subject, run.folder)
         preflight.report([examples, *preflight.inspect(subject)])
     for logger in trainer.loggers if figure else ():

@@ -9,7 +9,6 @@ import hashlib
 import json
 import math
 import os
-import shlex
 import sqlite3
 import time
 from collections.abc import Callable, Container, Iterator, Mapping
@@ -27,17 +26,17 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial, Trial, TrialState
-from rich.table import Table
 
-from zoo import distributed, escape
+from zoo import distributed
 from zoo.errors import BadInput, ZooError, choices, reason
 from zoo.files import check_no_links, locked
 from zoo.paths import LOCK, STUDY
 from zoo.records.schema import CHECKSUM
 from zoo.run.directory import config_of
 from zoo.search.database import check_database
-from zoo.search.space import OWN, distributions, draw, overrides
-from zoo.search.trials import OUTPUT, TrialRun
+from zoo.search.space import OWN, distributions, draw
+from zoo.search.study_table import console, format_params, show_study
+from zoo.search.trials import TrialRun
 
 DIRECTIONS: dict[str, Literal["maximize", "minimize"]] = {"max": "maximize", "min": "minimize"}
 SAMPLERS = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}
@@ -47,9 +46,6 @@ PRUNERS: dict[str, Callable[[], optuna.pruners.BasePruner]] = {
     "none": optuna.pruners.NopPruner,
 }
 SECONDS_BETWEEN_LOOKS = 0.2
-MOST_SHOWN = 10
-FEWEST_FOR_IMPORTANCE = 10
-console = escape.console()
 
 
 def search(cfg: DictConfig) -> None:
@@ -62,7 +58,7 @@ def search(cfg: DictConfig) -> None:
     try:
         with _opened(place, cfg, fixed, space) as study:
             _run(study, cfg, place, fixed, space)
-            _show(study, place)
+            show_study(study, place)
     except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
         first = _first(error)
         if not isinstance(first, sqlite3.OperationalError) and type(first) is not sqlite3.DatabaseError:
@@ -299,43 +295,4 @@ class _Running:
         told = study.get_trials(deepcopy=False)[self.trial.number]
         self.trial.set_user_attr(CHECKSUM, _checksum(told, state, value))
         study.tell(self.trial, value, state)
-        console.print(f"trial {self.trial.number:3}   {shown(self.trial.params)}   {how}", soft_wrap=True)
-
-
-def shown(params: dict[str, Any]) -> str:
-    """Write parameters for a person to read."""
-    return " ".join(f"{key}={digits(value)}" for key, value in params.items())
-
-
-def digits(value: Any) -> str:
-    """Write a number with three digits, and anything else as it is."""
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def _show(study: optuna.Study, place: Path) -> None:
-    """Print the best trials of a study, and the command that trains with what was found; ZooError without any."""
-    metric = study.user_attrs["metric"]
-    trials = study.get_trials(deepcopy=False)
-    whole = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-    if not whole:
-        raise ZooError(f"no trial came to a result; see {place}/trial_*/{OUTPUT}")
-    sign = -1 if study.direction == optuna.study.StudyDirection.MAXIMIZE else 1
-    whole.sort(key=lambda trial: sign * trial.values[0])
-    counts = {state: sum(trial.state == state for trial in trials) for state in (TrialState.PRUNED, TrialState.FAIL)}
-    table = Table(title=f"The best of {len(trials)} trials", title_justify="left")
-    for column in ("trial", metric, *study.best_params):
-        table.add_column(column, justify="right")
-    for trial in whole[:MOST_SHOWN]:
-        table.add_row(str(trial.number), f"{trial.value:.4f}", *(digits(value) for value in trial.params.values()))
-    console.print(table)
-    console.print(
-        f"{len(whole)} came to their end, {counts[TrialState.PRUNED]} were pruned or diverged, "
-        f"{counts[TrialState.FAIL]} failed. They were chosen by {metric}; the test set was not looked at.",
-        soft_wrap=True,
-    )
-    if len(whole) >= FEWEST_FOR_IMPORTANCE:
-        importances = optuna.importance.get_param_importances(study)
-        console.print("Importance  " + ", ".join(f"{key} {share:.0%}" for key, share in importances.items()))
-    line = [*study.user_attrs["overrides"], *overrides(study.best_params)]
-    console.print(f"Best        python train.py {shlex.join(line)}", soft_wrap=True)
-    console.print(f"Compare     python scripts/compare.py {shlex.quote(str(place))}", soft_wrap=True)
+        console.print(f"trial {self.trial.number:3}   {format_params(self.trial.params)}   {how}", soft_wrap=True)

@@ -1,0 +1,66 @@
+"""Plots of single layers: the first filters, and the ratios of updates to weights."""
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from zoo import escape
+from zoo.measure.diagnosis import Row
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MOST_LAYERS_NAMED = 30  # in the legend of a picture
+RULE_OF_THUMB = 1e-3  # update to weight (Karpathy, CS231n)
+LEAST_FILTER_PX = 40  # side of a filter in the picture
+
+
+def first_filters(net: nn.Module) -> tuple[str, Tensor] | None:
+    """Give name and weights of the net's first convolution, if it is one of grey or colour images."""
+    for name, module in net.named_modules():
+        if isinstance(module, nn.Conv2d):
+            return (name, module.weight.detach()) if module.weight.shape[1] in (1, 3) else None
+    return None
+
+
+def draw_filters(weight: Tensor) -> Tensor:
+    """Tile filters (N, 1 or 3, k, k) as a picture (the same channels, height, width): 0 is grey, the largest white."""
+    tiles = 0.5 + weight.float() / (2 * weight.abs().amax((1, 2, 3), keepdim=True).clamp_min(1e-30))
+    zoom = -(-LEAST_FILTER_PX // weight.shape[-1])
+    tiles = nn.functional.pad(tiles.repeat_interleave(zoom, 2).repeat_interleave(zoom, 3), (2, 2, 2, 2), value=1.0)
+    columns = math.ceil(math.sqrt(len(tiles)))
+    tiles = torch.cat([tiles, tiles.new_ones(-len(tiles) % columns, *tiles.shape[1:])])
+    rows = tiles.unflatten(0, (-1, columns))  # rows × columns × C × H × W
+    return rows.permute(2, 0, 3, 1, 4).flatten(3).flatten(1, 2).cpu()
+
+
+def draw_update_ratios(rows: Sequence[Row]) -> "Figure":
+    """Draw each layer's ratio of update to weight over the epochs, and the rule of thumb."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    layers = list(dict.fromkeys(name for row in rows for name in row["update_ratio"]))
+    figure = Figure(figsize=(9, 5), layout="constrained", dpi=110)
+    axes = figure.add_subplot()
+    for i, name in enumerate(layers):
+        points = [(epoch, row["update_ratio"].get(name, math.nan)) for epoch, row in enumerate(rows, 1)]
+        axes.plot(
+            *zip(*points, strict=True), color=_colour(i / max(1, len(layers) - 1)), marker=".", label=escape.label(name)
+        )
+    axes.axhline(RULE_OF_THUMB, color="black", linestyle="--", label="rule of thumb, 0.001")
+    axes.set(yscale="log", xlabel="epoch", ylabel="update / weight (norms)")
+    axes.set_title("How much a step changes each layer, from the first (dark) to the last", loc="left")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+    if len(layers) <= MOST_LAYERS_NAMED:
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
+    return figure
+
+
+def _colour(place: float) -> Any:
+    from matplotlib import colormaps
+
+    return colormaps["viridis"](0.88 * place)

@@ -1,0 +1,110 @@
+"""How many channels each group keeps, for a share of all channels or of the multiply-accumulates."""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+import torch
+
+from zoo.compress.dependencies import Group, Layer
+from zoo.errors import BadInput
+
+TOLERANCE = 0.05  # of a target of MACs
+LEAST_ROUNDED = 16  # channels: what is narrower is pruned one by one
+
+
+def target_widths(groups: Sequence[Group], ratio: float, scope: str) -> list[float]:
+    """Give how many units of each group would stay, in fractions of one, if `ratio` of all channels went."""
+    if scope == "layer":
+        return [(1 - ratio) * len(group.score) for group in groups]
+    scores = torch.cat([group.score for group in groups])
+    channels = torch.cat([torch.full((len(group.score),), group.unit) for group in groups])
+    order = scores.argsort(stable=True)
+    gone = int((channels[order].cumsum(0) <= ratio * channels.sum()).sum())
+    stays = torch.ones(len(scores), dtype=torch.bool)
+    stays[order[:gone]] = False
+    return [float(part.sum()) for part in stays.split([len(group.score) for group in groups])]
+
+
+def granularity(group: Group, round_to: int) -> int:
+    """Give in steps of how many units a group is pruned, so that its blocks stay even and its width round."""
+    wide = group.unit == 1 and group.num_channels // group.blocks >= LEAST_ROUNDED
+    return group.blocks * (round_to if wide else 1)
+
+
+def round_width(group: Group, units: float, round_to: int) -> int:
+    """Round a number of units to what may stay of the group: at least one step, and no more than there are."""
+    step = granularity(group, round_to)
+    return min(max(round(units / step), 1) * step, len(group.score))
+
+
+def solve_for_macs(
+    groups: Sequence[Group], layers: dict[str, Layer], share: float, scope: str, round_to: int
+) -> tuple[list[int], int]:
+    """Give how many units of each group to keep for a share of the MACs, and what their widths are rounded to."""
+    cost = cost_of(groups, layers)
+    target = share * cost([len(group.score) for group in groups])
+    best: list[int] = []
+    while round_to:
+        kept = _settle(groups, cost, target, scope, round_to)
+        if not best or abs(cost(kept) - target) < abs(cost(best) - target):
+            best = kept
+        if abs(cost(kept) - target) <= TOLERANCE * target:
+            return kept, round_to
+        round_to //= 2
+    raise BadInput(
+        f"compress.before_fit.channels.macs={share} cannot be met within 5 %; the round_width that this net allows is "
+        f"{share * cost(best) / target:.3g}"
+    )
+
+
+def _settle(
+    groups: Sequence[Group], cost: Callable[[Sequence[float]], float], target: float, scope: str, round_to: int
+) -> list[int]:
+    """Find the ratio that meets the target by halving intervals, round all widths up, and then down one after another.
+
+    The next to lose a step is the one furthest above what the ratio would leave it, and the last whichever fits best.
+    """
+    low, high = 0.0, 1.0
+    for _ in range(30):
+        middle = (low + high) / 2
+        over = (
+            cost([max(u, g.blocks) for g, u in zip(groups, target_widths(groups, middle, scope), strict=True)]) > target
+        )
+        low, high = (middle, high) if over else (low, middle)
+    wanted = target_widths(groups, high, scope)
+    steps = [granularity(group, round_to) for group in groups]
+    kept = [min(-int(-u // s) * s or s, len(g.score)) for g, u, s in zip(groups, wanted, steps, strict=True)]
+    previous = kept
+    while cost(kept) > target:
+        previous = list(kept)
+        excess = [(k - u) / s if k > s else -1 for k, u, s in zip(kept, wanted, steps, strict=True)]
+        i = max(range(len(groups)), key=excess.__getitem__)
+        if excess[i] <= -1:
+            break
+        kept[i] = (kept[i] - 1) // steps[i] * steps[i]
+    lower = [
+        [*previous[:i], (k - 1) // step * step, *previous[i + 1 :]]
+        for i, (k, step) in enumerate(zip(previous, steps, strict=True))
+        if k > step
+    ]
+    return min([kept, previous, *lower], key=lambda units: abs(cost(units) - target))
+
+
+def cost_of(groups: Sequence[Group], layers: dict[str, Layer]) -> Callable[[Sequence[float]], float]:
+    """Give the function from the number of each group's units that stay to the MACs of the net."""
+    shares: dict[tuple[str, str], list[tuple[int, float]]] = defaultdict(list)  # of a side: groups, places a unit
+    for i, group in enumerate(groups):
+        for member in group.members:
+            shares[member.name, member.side].append((i, len(member.places) / len(group.score)))
+
+    def cost(kept: Sequence[float]) -> float:
+        total = 0.0
+        for name, layer in layers.items():
+            width = {"out": float(layer.num_out), "in": float(layer.num_in)}
+            for side in width:
+                width[side] -= sum(places * (len(groups[i].score) - kept[i]) for i, places in shares[name, side])
+            total += layer.macs * (width["out"] / layer.num_out) * (width["in"] / layer.num_in)
+            total += 2 * layer.pairs * width["out"]
+        return total
+
+    return cost

@@ -1,0 +1,58 @@
+"""Checks of image files before training: which can be read, and which are in two splits."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+from torch import Tensor
+
+from zoo import escape
+from zoo.data.image_files import ImageFiles
+from zoo.errors import BadInput, counted
+
+log = logging.getLogger("zoo")
+
+
+def check_readable(files: Mapping[str, ImageFiles], classes: Sequence[str], labels_of: Mapping[str, Tensor]) -> None:
+    """Refuse files of which none can be read: of a class to be trained, of all validation or of all test images."""
+    groups: list[tuple[str, str, Tensor]] = []
+    for split in files:
+        labels = labels_of[split]
+        if split == "train":
+            of_classes = labels.argsort(stable=True).split(labels.bincount(minlength=len(classes)).tolist())
+            names = (f"training picture of class '{name}'" for name in classes)
+            groups += [(split, name, members) for name, members in zip(names, of_classes, strict=True)]
+        elif len(labels):
+            name = "validation picture" if split == "val" else "test picture"
+            groups.append((split, name, torch.arange(len(labels))))
+
+    def can_read(group: tuple[str, str, Tensor]) -> bool:
+        split, _, members = group
+        return any(map(files[split].can_read, members.tolist()))
+
+    with ThreadPoolExecutor() as pool:
+        for (_, name, members), able in zip(groups, pool.map(can_read, groups), strict=True):
+            if not len(members):
+                raise BadInput(
+                    f"data.num_validation: expected at least one {name} to be left, got none; add pictures of it, "
+                    "validate and test on fewer, or leave the class out"
+                )
+            if not able:
+                raise BadInput(
+                    f"data.root: expected at least one {name} that can be read, got "
+                    f"{counted(len(members), 'file')} and none that can; mend or add some, or leave the folder out"
+                )
+
+
+def warn_of_shared(files: Mapping[str, ImageFiles], contents: Mapping[str, Tensor]) -> None:
+    """Warn of pictures to validate and test on that are byte for byte trained on, too."""
+    rows = {name: [row.tobytes() for row in digests.numpy()] for name, digests in contents.items()}
+    trained = set(rows.pop("train"))
+    for name, digests in rows.items():
+        paths, unreadable = files[name].paths, files[name].unreadable
+        pairs = zip(paths, digests, strict=True)
+        shared = [path for path, digest in pairs if digest in trained and path not in unreadable]
+        if shared:
+            what = f"{len(shared):,} of {counted(len(paths), f'{name} picture')}"
+            log.warning("Found in training, too, byte for byte: %s, such as %s.", what, escape.line(shared[0]))
