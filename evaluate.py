@@ -1,4 +1,8 @@
-"""Evaluate a trained net: `python evaluate.py checkpoint=runs/<name>/<stamp>/model.safetensors`."""
+"""Evaluate a trained network on its test data.
+
+python evaluate.py checkpoint=runs/first/<stamp>/model.safetensors
+python evaluate.py checkpoint=model.onnx split=val out=here
+"""
 
 from pathlib import Path
 

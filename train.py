@@ -1,4 +1,9 @@
-"""Train a net: `python train.py model=lenet5 data=mnist_5k`; `python train.py --help` lists every choice."""
+"""Train a network.
+
+python train.py                                                LeNet-5 on 5,000 real MNIST digits, no download
+python train.py experiment=resnet20_fashion_mnist              a recipe with all its settings
+python train.py model=vgg11_bn data=image_folder data.root=photos optim.lr=0.01 trainer.max_epochs=20
+"""
 
 from typing import Any
 

@@ -1,7 +1,10 @@
-"""Measure what training costs beside its arithmetic: `python scripts/benchmark.py suite=train`.
+"""Benchmark the zoo: training, inference, loading, startup.
 
-The contenders of a suite (zoo/benchmarks) run in turn, round after round, and are compared round by round, so that a
-machine whose speed drifts slows all of them alike. Printed are medians over the rounds and ratios to the baseline.
+  python scripts/benchmark.py suite=train
+  python scripts/benchmark.py suite=inference model=resnet18 out=inference.json
+
+The contenders of a suite run in turn, round after round, so that a machine whose speed drifts slows all of them alike.
+Printed are medians over the rounds and ratios to the first contender, the baseline.
 """
 
 from typing import Any

@@ -1,6 +1,9 @@
-"""Compare runs: `python scripts/compare.py runs/a runs/b/<stamp> out=folder`; without paths all below runs/.
+"""Compare runs: tables, curves and significance tests.
 
-Runs that differ in seed or fold only stand in one row, with mean and spread.
+  python scripts/compare.py                                      all runs below runs/
+  python scripts/compare.py runs/a runs/b/<stamp> out=folder     writes an HTML page and Markdown, too
+
+Runs that differ in seed or fold only share one row, with mean and spread.
 """
 
 from pathlib import Path

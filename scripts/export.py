@@ -1,4 +1,8 @@
-"""Write a net in other formats: `python scripts/export.py checkpoint=<run>/model.safetensors format=[zoo,pt2,onnx]`."""
+"""Export a trained network to other formats, and verify each file.
+
+python scripts/export.py checkpoint=runs/first/<stamp>/model.safetensors format=[zoo,pt2,onnx]
+python scripts/export.py checkpoint=model.safetensors format=onnx_int8
+"""
 
 from pathlib import Path
 

@@ -1,6 +1,9 @@
-"""Ask a trained net: `python scripts/predict.py FILE picture.jpg folder/ '*.png'`, or one that writes, `FILE "a text"`.
+"""Predict new inputs with a trained network.
 
-FILE is a model.safetensors, a run folder, a packed or an exported file; `checkpoint=FILE` says the same.
+  python scripts/predict.py FILE picture.jpg folder/ '*.png'
+  python scripts/predict.py FILE "a text"                        of a network that reads sequences
+
+FILE is a model.safetensors, a run folder, a packed or an exported file; checkpoint=FILE says the same.
 """
 
 import os

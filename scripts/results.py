@@ -1,7 +1,9 @@
-"""Write tables from result files: `python scripts/results.py add=runs/<name>/<stamp>` keeps one more.
+"""Write the tables of README.md and docs/ from result files.
 
-Result files are kept in docs/results/<name>_seed<seed>.json; `python scripts/results.py` alone rewrites the tables of
-README.md and of docs/, among them that of all recipes, which comes from configs/experiment, and docs/compression.svg.
+  python scripts/results.py add=runs/<name>/<stamp>              keep one more result
+  python scripts/results.py                                      rewrite the tables and docs/compression.svg
+
+Result files are docs/results/<name>_seed<seed>.json. The table of all recipes comes from configs/experiment.
 """
 
 import functools
@@ -17,14 +19,12 @@ from omegaconf import DictConfig
 
 from zoo.benchmarks import result_tables
 from zoo.cli.command import command
-from zoo.paths import RESULT
+from zoo.paths import CHECKOUT, RESULT, RESULTS
 
 PAGES = (
     "README.md",
     *(f"docs/{name}.md" for name in ("ten_minutes", "recipes", "speed", "compression", "packed_file", "quantization")),
 )
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "docs" / "results"
 IMAGES, SEQUENCES = "fashion_mnist", "cmudict"  # the data that the tables are of
 
 
@@ -325,10 +325,10 @@ def main(cfg: DictConfig) -> None:
     if cfg.add:
         print(f"Kept {os.path.relpath(keep(Path(cfg.add)))}")
     for name in PAGES:
-        write_tables(ROOT / name)
+        write_tables(CHECKOUT / name)
         print(f"Written {name}")
     if compressed_runs():
-        draw_compression(ROOT / "docs" / "compression.svg")
+        draw_compression(CHECKOUT / "docs" / "compression.svg")
 
 
 if __name__ == "__main__":

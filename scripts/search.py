@@ -1,7 +1,9 @@
-"""Search for settings: `python scripts/search.py 'optim.lr=tag(log, interval(1e-4, 1e-1))' trials=20`.
+"""Search for good settings with Optuna, one process per trial.
 
-Any override may be a sweep, in the words of Hydra's -m. Settings are chosen by the validation metric of
-callbacks.product alone. The same command takes up a search that was stopped or killed.
+  python scripts/search.py 'optim.lr=tag(log, interval(1e-4, 1e-1))' trials=20
+
+Any override may be a sweep, in the syntax of Hydra's -m. Settings are chosen by the validation metric of
+callbacks.product. The same command continues a search that was stopped or killed.
 """
 
 from omegaconf import DictConfig

@@ -1,6 +1,8 @@
-"""Show what each layer's pruning and sharing costs: `python scripts/sensitivity.py checkpoint=.../model.safetensors`.
+"""Show what pruning and sharing each layer would cost in accuracy.
 
-One layer at a time is changed, without retraining; sensitivity.json and a picture lie beside the checkpoint afterwards.
+  python scripts/sensitivity.py checkpoint=runs/first/<stamp>/model.safetensors
+
+One layer at a time is changed, without retraining. Writes sensitivity.json and a plot beside the checkpoint.
 """
 
 from pathlib import Path

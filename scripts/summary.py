@@ -1,25 +1,26 @@
-"""Show what a net is made of: `python scripts/summary.py model=vgg16 data=imagenet`, or checkpoint=model.safetensors.
+"""Show the layers of a network: shapes, parameters, multiply-accumulates, receptive fields.
 
-With zoo=true write docs/zoo.md.
+  python scripts/summary.py model=vgg16 data=imagenet
+  python scripts/summary.py checkpoint=model.safetensors
+  python scripts/summary.py zoo=true                             writes docs/zoo.md
 
-The table of all nets takes inference times from docs/results/benchmark_zoo.json, which
+The table of all networks takes inference times from docs/results/benchmark_zoo.json, which
 `python scripts/benchmark.py suite=zoo out=docs/results/benchmark_zoo.json` measures.
 """
 
 import json
 import textwrap
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
 from zoo.cli.command import command
+from zoo.paths import CHECKOUT, IS_INSTALLED, RESULTS
 
 if TYPE_CHECKING:
     from zoo.measure.layers import Layer
 
-ROOT = Path(__file__).resolve().parents[1]
-TIMES = ROOT / "docs" / "results" / "benchmark_zoo.json"
+TIMES = RESULTS / "benchmark_zoo.json"
 
 ABOUT_THE_ZOO = """# The nets of the zoo
 
@@ -127,8 +128,10 @@ def main(cfg: DictConfig) -> None:
     from zoo.files import write_text
 
     if cfg.zoo:
+        if IS_INSTALLED:
+            raise BadInput("zoo=true writes docs/zoo.md, which only a checkout has")
         about = ABOUT_THE_ZOO.format(times=textwrap.fill(how_times_were_taken(), 120))
-        write_text(ROOT / "docs" / "zoo.md", f"{about}\n\n{zoo_table()}\n")
+        write_text(CHECKOUT / "docs" / "zoo.md", f"{about}\n\n{zoo_table()}\n")
         print("Written docs/zoo.md")
         return
 

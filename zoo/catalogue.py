@@ -52,7 +52,7 @@ def targets() -> dict[str, frozenset[str]]:
     for file in CONFIGS.rglob("*.yaml"):
         node: Any = OmegaConf.to_container(OmegaConf.load(file))
         in_root = file.parent == CONFIGS or file.read_text().startswith("# @package _global_")
-        for place, target in _targets(node, "" if in_root else f"{file.parent.name}."):
+        for place, target in _targets(node, "" if in_root else f"{file.relative_to(CONFIGS).parts[0]}."):
             found.setdefault(place_of(place), set()).add(target)
     found["callbacks.*"] |= found["compress.*"]  # from where configs/compress takes its callbacks
     return {place: frozenset(names) for place, names in found.items()}

@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from zoo.paths import as_typed
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -112,7 +114,7 @@ def _kind() -> Callable[..., "Console"]:
 
     class Plain(Console):
         def render_str(self, text: str, **settings: Any) -> Any:
-            return super().render_str(line(text), **settings)
+            return super().render_str(as_typed(line(text)), **settings)
 
     return Plain
 
@@ -121,4 +123,4 @@ class Formatter(logging.Formatter):
     """Format messages of a log without control characters."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return text(super().format(record))
+        return as_typed(text(super().format(record)))

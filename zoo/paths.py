@@ -1,8 +1,19 @@
-"""Where things are: the configs, and the names of the files in a run's folder, runs/<name>/<stamp>/."""
+"""Where things are: the configs, the commands, and the names of the files in a run's folder, runs/<name>/<stamp>/.
 
+In a checkout, configs/, train.py, evaluate.py, scripts/ and docs/results/ are beside the package; in an installed
+package they are within it, as configs/, commands/ and results/.
+"""
+
+import os
+import re
 from pathlib import Path
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+PACKAGE = Path(__file__).resolve().parent
+CHECKOUT = PACKAGE.parent
+IS_INSTALLED = (PACKAGE / "commands").is_dir()
+CONFIGS = PACKAGE / "configs" if IS_INSTALLED else CHECKOUT / "configs"
+RESULTS = PACKAGE / "results" if IS_INSTALLED else CHECKOUT / "docs" / "results"
+STARTED_BY_ZOO = "ZOO_COMMAND"  # in the environment of `zoo train` and of the processes that it starts
 
 CONFIG = "config.yaml"  # all settings of the run, resolved
 LAST = "last.ckpt"  # Lightning's checkpoint, for resuming only
@@ -17,3 +28,17 @@ BOARDS = "exports"  # TensorBoard takes each folder in exports/ for a run
 PREFLIGHT = "preflight.png"
 STUDY = "study.db"  # of a search, in runs/<name>/
 LOCK = ".lock"
+
+
+def commands() -> dict[str, Path]:
+    """Return the file of each command by its name: train, evaluate, export and so on."""
+    if IS_INSTALLED:
+        files = sorted((PACKAGE / "commands").glob("*.py"))
+    else:
+        files = [CHECKOUT / "train.py", CHECKOUT / "evaluate.py", *sorted((CHECKOUT / "scripts").glob("*.py"))]
+    return {file.stem: file for file in files}
+
+
+def as_typed(text: str) -> str:
+    """Return a text with its command lines as this person types them: `zoo train` in place of `python train.py`."""
+    return re.sub(r"\bpython (?:scripts/)?(\w+)\.py", r"zoo \1", text) if STARTED_BY_ZOO in os.environ else text

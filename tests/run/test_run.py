@@ -453,6 +453,23 @@ def test_with_ema_the_product_holds_the_averaged_weights_that_were_validated(com
         assert not torch.equal(kept, live[name])
 
 
+def test_callbacks_are_combined_by_name_and_keep_those_that_every_run_has(command, toy_smoke, only_run):
+    outcome = command("train", *toy_smoke, "callbacks=[ema,early_stopping]")
+    assert outcome.code == 0, outcome.err
+    config = yaml.safe_load((only_run() / "config.yaml").read_text())
+    always = {"progress", "monitor", "product", "resume", "graph", "predictions"}
+    assert config["callbacks"].keys() == always | {"ema", "early_stopping"}
+    assert config["choices"]["callbacks"] == "ema+early_stopping"
+
+
+@pytest.mark.parametrize("callbacks", ["emma", "[diagnostics,emma]"])
+def test_a_callback_that_there_is_not_is_told_with_what_was_meant(command, callbacks):
+    outcome = command("train", f"callbacks={callbacks}")
+    assert outcome.code == 2
+    assert "callbacks=emma" in outcome.sentence
+    assert "ema" in outcome.sentence.partition("did you mean")[2]
+
+
 def test_with_ema_the_raw_weights_are_validated_beside_the_average(command, compose, toy, only_run):
     """Against a pass by hand over the weights that training ended with; several batches, the last a short one."""
     line = [*toy, "+data.eval_batch_size=25"]

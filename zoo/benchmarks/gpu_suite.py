@@ -13,9 +13,9 @@ from omegaconf import DictConfig
 
 from zoo.benchmarks.rounds import measured
 from zoo.errors import BadInput, ZooError, choices, reason
+from zoo.paths import commands
 from zoo.records.json_files import read_result
 
-ROOT = Path(__file__).resolve().parents[2]
 # What is timed: a suite and its settings
 PARTS = {
     "ResNet-50 at 224 px": (
@@ -82,8 +82,14 @@ def _part(title: str, data_root: str) -> dict[str, dict[str, Any]]:
 def _race(title: str, data_root: str) -> dict[str, dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         line = [*RACES[title], "trainer=gpu"]
-        command = [sys.executable, "train.py", *line, f"runs={folder}", f"data_root={Path(data_root).resolve()}"]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        command = [
+            sys.executable,
+            str(commands()["train"]),
+            *line,
+            f"runs={folder}",
+            f"data_root={Path(data_root).resolve()}",
+        ]
+        done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             raise ZooError(done.stderr[-300:])
         (file,) = Path(folder).glob("*/*/result.json")

@@ -3,7 +3,6 @@
 import subprocess
 import sys
 import tempfile
-from pathlib import Path
 from typing import Any
 
 import lightning
@@ -11,8 +10,8 @@ from omegaconf import DictConfig
 
 from zoo.benchmarks.rounds import Suite, timed
 from zoo.errors import ZooError
+from zoo.paths import commands
 
-ROOT = Path(__file__).resolve().parents[2]
 REACHED = 77  # the exit code of a process that came to its first step
 
 
@@ -32,17 +31,18 @@ def startup_suite(cfg: DictConfig) -> Suite:
         with tempfile.TemporaryDirectory() as folder:
             where = [f"runs={folder}"] if code == REACHED else []
             command = [sys.executable, *line, *where]
-            seconds = timed(lambda: done.append(subprocess.run(command, cwd=ROOT, capture_output=True, text=True)))
+            seconds = timed(lambda: done.append(subprocess.run(command, capture_output=True, text=True)))
         if done[-1].returncode != code:
             raise ZooError(f"{' '.join(command)} ended with {done[-1].returncode}: {done[-1].stderr[-300:]}")
         return seconds
 
+    train = str(commands()["train"])
     done: list[subprocess.CompletedProcess[str]] = []
     clock = f"+callbacks.clock={{_target_: {__name__}.{LeaveAfterStep.__name__}}}"
     return Suite(
         {
             "import torch, torchvision, lightning": lambda: process(0, "-c", "import torch, torchvision, lightning"),
-            "train.py trainer=smoke, first step": lambda: process(REACHED, "train.py", "trainer=smoke", clock),
-            "train.py --help": lambda: process(0, "train.py", "--help"),
+            "train.py trainer=smoke, first step": lambda: process(REACHED, train, "trainer=smoke", clock),
+            "train.py --help": lambda: process(0, train, "--help"),
         }
     )

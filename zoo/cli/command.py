@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 
 from zoo import distributed, escape
 from zoo.cli import settings
+from zoo.cli.help import help_text, wants_help
 from zoo.cli.messages import config_sentence, say, tell
 from zoo.errors import BadInput, Interrupted
 from zoo.paths import CONFIGS
@@ -43,6 +44,9 @@ def command(
     def decorate(story: Story) -> Callable[[], None]:
         def main() -> None:
             distributed.die_with_launcher()
+            if wants_help(sys.argv[1:]):
+                print(help_text(config_name, story.__globals__["__doc__"]))
+                return
             before = os.environ.get("HYDRA_FULL_ERROR")
             full = before == "1"
             os.environ["HYDRA_FULL_ERROR"] = "1"  # has Hydra raise its errors, so that they can be told here

@@ -20,6 +20,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandat
 
 from zoo import distributed, escape, memory
 from zoo.errors import NOT_ON_RESUME, BadInput, ZooError, choices, reason
+from zoo.paths import CONFIGS, as_typed
 
 
 def tell(error: Exception) -> int:
@@ -68,7 +69,7 @@ def _is_bug(error: OmegaConfBaseException) -> bool:
 
 def say(sentence: str, code: int, lost: bool = False) -> int:
     """Print a sentence once: the first process what all would say, and zoo.run.launch or torchrun what one has left."""
-    sentence = escape.line(" ".join(sentence.split()))
+    sentence = as_typed(escape.line(" ".join(sentence.split())))
     has_left = distributed.LastWords(sentence, code, lost).leave()
     is_first = distributed.rank() == 0 and not (has_left and distributed.FOLDER in os.environ)
     if is_first or (distributed.are_connected() and not has_left):
@@ -85,7 +86,8 @@ def config_sentence(error: Exception, configs: Path | None = None, config_name: 
         return f"{error.full_key}: is needed, and the config has none"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, option = error.missing_cfg_file.rpartition("/")
-        return f"{group}={option}: there is no such {group}; {choices(option, error.options or [])}"
+        options = error.options or [path.stem for path in (CONFIGS / group).glob("*.yaml")]  # none of a list's
+        return f"{group}={option}: there is no such {group}; {choices(option, options)}"
     if configs and isinstance(error, ValueError):  # Hydra's word for model=5, which names neither
         for key, _, option in (argument.partition("=") for argument in sys.argv[1:]):
             options = [path.stem for path in (configs / key).glob("*.yaml")]

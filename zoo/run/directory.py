@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -17,13 +18,13 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from zoo import distributed, escape
-from zoo.catalogue import matches, wants_of_data
+from zoo.catalogue import chosen_by, matches, wants_of_data
 from zoo.checkpoint.stored_config import STARTS, check_run
 from zoo.cli.settings import check_saved
 from zoo.errors import NOT_ON_RESUME, BadInput, choices
 from zoo.files import check_no_links, locked, open_file
 from zoo.instantiate import attribute_of, check
-from zoo.paths import CONFIG, LAST, LOCK
+from zoo.paths import CONFIG, CONFIGS, LAST, LOCK
 from zoo.ranges import Count, takes, written
 from zoo.records.config_file import read_config, write_config
 
@@ -104,7 +105,7 @@ def config_of(cfg: DictConfig) -> DictConfig:
 
 
 def _new(cfg: DictConfig) -> Run:
-    chosen = HydraConfig.get().runtime.choices
+    chosen = _chosen()
     plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     assert isinstance(plain, dict)
     resolved = OmegaConf.create({**plain, "choices": {group: chosen.get(group) for group in GROUPS}})
@@ -120,6 +121,18 @@ def _new(cfg: DictConfig) -> Run:
             folder, n = parent / f"{stamp}-{n}", n + 1
     write_config(folder / CONFIG, OmegaConf.to_yaml(resolved))
     return Run(folder, resolved)
+
+
+def _chosen() -> dict[str, str | None]:
+    """Return the option of each group; several, as in callbacks=[ema,diagnostics], are joined by a plus sign."""
+    chosen = dict(HydraConfig.get().runtime.choices)
+    if experiment := chosen.get("experiment"):  # Hydra leaves lists out
+        chosen = {**chosen_by(CONFIGS / "experiment" / f"{experiment}.yaml"), **chosen}
+    for override in HydraConfig.get().overrides.task:
+        group, _, options = override.partition("=")
+        if group in GROUPS and options.startswith("["):
+            chosen[group] = options
+    return {group: option and "+".join(re.findall(r"[\w.-]+", str(option))) for group, option in chosen.items()}
 
 
 def _resumed(cfg: DictConfig) -> DictConfig:

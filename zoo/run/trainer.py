@@ -91,4 +91,6 @@ def callback_of(trainer: lightning.Trainer, kind: type[SomeCallback]) -> SomeCal
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, kind):
             return callback
-    raise BadInput(f"the callbacks lack a {kind.__name__}, which every run needs; see configs/callbacks/default.yaml")
+    raise BadInput(
+        f"the callbacks lack a {kind.__name__}, which every run needs; see configs/callbacks/base/standard.yaml"
+    )

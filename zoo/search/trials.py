@@ -14,11 +14,10 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from zoo import distributed
 from zoo.compare.runs import curve
 from zoo.errors import Diverged
-from zoo.paths import CONFIG, RESULT
+from zoo.paths import CONFIG, RESULT, commands
 from zoo.records.config_file import read_config
 from zoo.records.json_files import read_result
 
-TRAIN = Path(__file__).resolve().parents[2] / "train.py"
 OUTPUT = "output.txt"
 SECONDS_TO_STOP = 120  # for the step or the validation in hand
 
@@ -39,7 +38,7 @@ class TrialRun:
             line = [*overrides, f"name={place.name}", f"runs={_quoted(place.parent)}"]
         with open(place / OUTPUT, "ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, str(TRAIN), *line],
+                [sys.executable, str(commands()["train"]), *line],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -1,0 +1,28 @@
+"""The command `zoo`: `zoo train ...` runs what `python train.py ...` runs in a checkout, from any folder."""
+
+import ast
+import os
+import runpy
+import sys
+
+from zoo.errors import choices
+from zoo.paths import STARTED_BY_ZOO, commands
+
+
+def main() -> None:
+    """Run the command that the first argument names; without one, list them."""
+    files = commands()
+    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if name in ("-h", "--help"):
+        print("Train, evaluate, compress and export the networks of the zoo: zoo COMMAND [OPTIONS]\n")
+        for command, file in files.items():
+            first_line = (ast.get_docstring(ast.parse(file.read_text())) or "").splitlines()[0]
+            print(f"  {command:12} {first_line}")
+        print("\nzoo COMMAND --help lists what a command takes.")
+        return
+    if name not in files:
+        print(f"error: zoo {name}: there is no such command; {choices(name, files)}", file=sys.stderr)
+        sys.exit(2)
+    os.environ[STARTED_BY_ZOO] = "1"
+    sys.argv = [str(files[name]), *sys.argv[2:]]
+    runpy.run_path(sys.argv[0], run_name="__main__")
