@@ -21,13 +21,14 @@ def compare(results: list[dict[str, Any]]) -> None:
 
 @command("train", after_sweep=compare, reword=with_those_of_file)
 def main(cfg: DictConfig) -> dict[str, Any]:
+    # Not above: torch takes seconds to import, and --help should not.
     from zoo.report import tables
     from zoo.run import directory, launch
     from zoo.run.data import build_data
     from zoo.run.fit import fit
     from zoo.run.model import build_model
     from zoo.run.result import measure_product
-    from zoo.run.task import build_task, check_before  # not above: torch takes seconds to import, and --help should not
+    from zoo.run.task import build_task, check_before
     from zoo.run.trainer import build_trainer
 
     if launch.is_for_many(cfg):

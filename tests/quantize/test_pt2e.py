@@ -10,7 +10,6 @@ from conftest import composed, inputs_of, scalars
 from small import FACTS, MobileNet, facts_of
 from torch import nn
 
-from zoo import run
 from zoo.checkpoint.load_model import load_model
 from zoo.checkpoint.product_file import Product, read_product, save_product
 from zoo.errors import BadInput, ZooError
@@ -309,7 +308,7 @@ def test_a_run_trains_with_fake_quantization_and_tests_int8(command, toy, teache
         seen.append([one is other for one, other in zip(before, (task.net, trainer.precision_plugin), strict=True)])
         return result
 
-    monkeypatch.setattr(run, "measure_product", watched)
+    monkeypatch.setattr("zoo.run.result.measure_product", watched)
     line = [a for a in toy if not a.startswith(("name=", "optim.lr"))]
     line += [f"init_from={teacher}", "compress=qat_int8", "optim.lr=1e-4", "trainer.precision=bf16-mixed"]
     assert command("train", *line, "name=qat").code == 0

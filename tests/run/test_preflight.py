@@ -10,7 +10,7 @@ from conftest import scalars, toy_images, write_idx
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from zoo.checkpoint.product_file import read_product, save_product
-from zoo.run import preflight
+from zoo.run import preflight_checks
 
 
 def verdicts(folder):
@@ -71,7 +71,7 @@ def test_a_run_with_preflight_is_the_run_without_bit_for_bit(command, short, onl
     ids=["unnormalised", "signal of 20 sigmoids", "20 sigmoids learn nothing", "frozen"],
 )
 def test_a_fault_that_a_run_survives_is_named(command, short, only_run, monkeypatch, arguments, check, words):
-    monkeypatch.setattr(preflight, "MOST_SECONDS", math.inf)  # whatever else this machine does
+    monkeypatch.setattr(preflight_checks, "MOST_SECONDS", math.inf)  # whatever else this machine does
     outcome = command("train", *short, *arguments)
     assert outcome.code == 0, outcome.err
     state, sentence = verdicts(only_run())[check]

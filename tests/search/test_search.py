@@ -135,7 +135,7 @@ DOUBLE = f"CONFIG, RESULT = {CONFIG!r}, {RESULT!r}\n{DOUBLE}"
 def quick(command, tmp_path, monkeypatch):
     """Search with a trainer of milliseconds in place of train.py; gives the trials."""
     (tmp_path / "double.py").write_text(DOUBLE)
-    monkeypatch.setattr(trials, "TRAIN", tmp_path / "double.py")
+    monkeypatch.setattr(trials, "commands", lambda: {"train": tmp_path / "double.py"})
     monkeypatch.setattr(study, "SECONDS_BETWEEN_LOOKS", 0.02)
 
     def search(*arguments, name="found", code=0):
