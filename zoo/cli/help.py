@@ -25,7 +25,7 @@ NOT_A_COMMENT = ("@package", "paper:", "made for:", "source:", "published:")
 def help_text(config_name: str, about: str) -> str:
     """Return the help of a command: `about` is the docstring of its script, the rest comes from its configs."""
     config = (CONFIGS / f"{config_name}.yaml").read_text()
-    parts = [as_typed(about.strip())]
+    parts = [as_typed(re.sub(r"^(?=python )", "  ", about.strip(), flags=re.MULTILINE))]
     if "- model: " in config or "- train\n" in config:
         parts += ["Options (GROUP=OPTION)", *_groups((CONFIGS / "train.yaml").read_text())]
         parts += [
