@@ -30,7 +30,8 @@ from zoo.export.read_export import read_export
 from zoo.instantiate import build
 from zoo.packed.header import facts_text
 from zoo.packed.packed_file import save_packed
-from zoo.quantize.pt2e import ptq, traced
+from zoo.quantize.pt2e import traced
+from zoo.quantize.ptq_int8 import ptq
 from zoo.records.metadata import parse_metadata
 
 CODE = "__import__('os').mkdir('MARK')"

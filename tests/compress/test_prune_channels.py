@@ -9,6 +9,7 @@ from small import MobileNet
 from torch import nn
 
 from zoo.compress.channel_cutting import remove
+from zoo.compress.context import Context
 from zoo.compress.dependencies import groups_of, shadow_of
 from zoo.compress.prune_channels import prune_channels
 from zoo.compress.recipe import replay
@@ -89,7 +90,7 @@ def test_the_units_of_largest_weights_stay():
     large = torch.randperm(300)[:150]
     net.layers[1].weight.data[large] *= 10
     wanted = net.layers[1].weight[large.sort().values].detach()
-    prune_channels(net, example=IMAGE, ratio=0.5, round_to=1)
+    prune_channels(net, Context(IMAGE), ratio=0.5, round_to=1)
     assert net.layers[1].weight.equal(wanted)
 
 
@@ -97,7 +98,7 @@ def test_batch_norm_importance_keeps_the_largest_scales():
     net = VGG(11, batch_norm=True, in_channels=1, num_classes=10, image_size=28)
     scales = torch.rand(64) - 0.5
     net.features[1].weight.data = scales.clone()
-    prune_channels(net, example=IMAGE, ratio=0.5, importance="batch_norm")
+    prune_channels(net, Context(IMAGE), ratio=0.5, importance="batch_norm")
     assert net.features[1].weight.equal(scales[scales.abs() >= scales.abs().sort().values[32]])
 
 
@@ -109,7 +110,7 @@ def test_taylor_importance_lets_units_go_that_the_loss_does_not_feel():
     felt = [i for i in range(300) if i not in set(deaf.tolist())]
     wanted = net.layers[1].weight[felt].detach()
     batch = (torch.randn(64, 1, 28, 28), torch.randint(10, (64,)))
-    prune_channels(net, example=IMAGE, batches=[batch], ratio=0.5, importance="taylor", round_to=1)
+    prune_channels(net, Context(IMAGE, [batch]), ratio=0.5, importance="taylor", round_to=1)
     assert net.layers[1].weight.equal(wanted)
     assert all(p.grad is None for p in net.parameters())
 
@@ -118,19 +119,19 @@ def test_lamp_across_all_layers_takes_most_from_a_layer_that_few_units_carry():
     net = LeNet300()
     net.layers[1].weight.data[150:] *= 1e-3  # by its definition these count less than any of 100 that are alike
     net.layers[3].weight.data[:, 150:] *= 1e-3
-    prune_channels(net, example=IMAGE, ratio=150 / 400, importance="lamp", scope="global", round_to=1)
+    prune_channels(net, Context(IMAGE), ratio=150 / 400, importance="lamp", scope="global", round_to=1)
     assert (net.layers[1].out_features, net.layers[3].out_features) == (150, 100)
 
 
 def test_widths_become_multiples_of_eight_and_narrow_layers_do_not():
     net = ResNet("basic", [1, 1], [12, 40], 1, 10, 28)
-    prune_channels(net, example=IMAGE, ratio=0.3)
+    prune_channels(net, Context(IMAGE), ratio=0.3)
     assert (net.layer1[0].conv1.out_channels, net.layer2[0].conv1.out_channels) == (8, 32)  # of 8.4 and 28
 
 
 def test_heads_go_whole_and_the_stream_of_tokens_narrows_with_them():
     net = ViT(96, 2, 6, in_channels=1, num_classes=10, image_size=28)
-    prune_channels(net, example=IMAGE, ratio=0.5)
+    prune_channels(net, Context(IMAGE), ratio=0.5)
     attention = net.encoder.layers[0].self_attention
     assert isinstance(attention, Attention)
     assert attention.num_heads == 3
@@ -143,7 +144,7 @@ def test_heads_go_whole_and_the_stream_of_tokens_narrows_with_them():
 
 def test_zero_padding_shortcuts_lose_maps_of_both_sides():
     net = ResNet("basic", [1, 1], [16, 32], 1, 10, 28, shortcut="pad")
-    prune_channels(net, example=IMAGE, ratio=0.5)
+    prune_channels(net, Context(IMAGE), ratio=0.5)
     assert (net.conv1.out_channels, net.layer2[0].downsample.num_new_maps, net.fc.in_features) == (8, 8, 16)
 
 
@@ -152,7 +153,7 @@ def test_inverted_residuals_lose_channels_of_their_expansions_and_not_of_their_s
     net = MobileNet(gated)
     dense = count_macs(net, (1, 28, 28))
     images = torch.randn(2, 1, 28, 28)
-    step = prune_channels(net, example=IMAGE, macs=0.5)
+    step = prune_channels(net, Context(IMAGE), macs=0.5)
     assert count_macs(net, (1, 28, 28)) == step["macs"] == pytest.approx(0.5 * dense, rel=0.05)
     for block, width, stream in zip(net.blocks, (96, 144, 144, 192), (24, 24, 32, 32), strict=True):
         (depthwise, norm, _), project = block.depthwise, block.project[0]
@@ -174,7 +175,7 @@ def test_a_depthwise_convolution_keeps_the_filters_of_the_channels_that_stay():
     large = torch.randperm(96)[:48].sort().values
     block.expand[0].weight.data[large] *= 10
     wanted = block.depthwise[0].weight[large].detach()
-    prune_channels(net, example=IMAGE, ratio=0.5)
+    prune_channels(net, Context(IMAGE), ratio=0.5)
     assert block.depthwise[0].weight.equal(wanted)
 
 
@@ -183,7 +184,7 @@ def test_a_depthwise_convolution_keeps_the_filters_of_the_channels_that_stay():
 def test_the_macs_asked_for_are_met_within_five_per_cent(share, scope):
     net = ResNet("basic", [3, 3, 3], [16, 32, 64], 1, 10, 28, shortcut="pad")
     dense = count_macs(net, (1, 28, 28))
-    step = prune_channels(net, example=IMAGE, macs=share, scope=scope)
+    step = prune_channels(net, Context(IMAGE), macs=share, scope=scope)
     assert count_macs(net, (1, 28, 28)) == step["macs"] == pytest.approx(share * dense, rel=0.05)
 
 
@@ -209,7 +210,7 @@ def test_what_cannot_be_pruned_so_is_refused_and_left_as_it_was(make, knobs, sen
     net = make()
     before = str(net)
     with pytest.raises(BadInput, match=sentence) as caught:
-        prune_channels(net, example=IMAGE, **knobs)
+        prune_channels(net, Context(IMAGE), **knobs)
     assert ("compress=prune takes single weights" in str(caught.value)) == (
         "cannot" in sentence or "groups" in sentence
     )

@@ -5,6 +5,7 @@ import torch
 from conftest import composed, inputs_of
 from torch import nn
 
+from zoo.compress.context import Context
 from zoo.compress.semi_structured import mask_of, semi_structured, use_sparse_kernels
 from zoo.errors import BadInput
 from zoo.run.model import build_bare_model
@@ -13,7 +14,7 @@ from zoo.run.model import build_bare_model
 def half_pruned(model, data):
     cfg = composed(model, data)
     net = build_bare_model(cfg.model)
-    return net, semi_structured(net, example=tuple(x.to("meta") for x in inputs_of(cfg, 1))), inputs_of(cfg, 2)
+    return net, semi_structured(net, Context(tuple(x.to("meta") for x in inputs_of(cfg, 1)))), inputs_of(cfg, 2)
 
 
 def test_the_two_largest_of_each_four_stay():

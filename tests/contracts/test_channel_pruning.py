@@ -11,6 +11,7 @@ from small import facts_of
 from zoo.catalogue import matches
 from zoo.checkpoint.load_model import load_model
 from zoo.checkpoint.product_file import read_product, save_product
+from zoo.compress.context import Context
 from zoo.compress.prune_channels import prune_channels
 from zoo.measure.counts import count_macs, count_macs_of
 from zoo.run.model import build_bare_model
@@ -26,7 +27,7 @@ def pruned(model, data, macs=0.5):
     net = build_bare_model(cfg.model)
     example = (torch.empty(1, cfg.data.in_channels, cfg.data.image_size, cfg.data.image_size, device="meta"),)
     macs_before = count_macs_of(net, example)
-    return net, cfg, prune_channels(net, example=example, macs=macs), macs_before
+    return net, cfg, prune_channels(net, Context(example), macs=macs), macs_before
 
 
 def check(net, cfg, step, macs_before, path, share=0.5):

@@ -8,7 +8,8 @@ from omegaconf import OmegaConf
 from zoo.catalogue import matches
 from zoo.checkpoint.load_model import load_model
 from zoo.checkpoint.product_file import read_product, save_product
-from zoo.quantize.pt2e import ptq, traced
+from zoo.quantize.pt2e import traced
+from zoo.quantize.ptq_int8 import ptq
 from zoo.quantize.weight_only import weight_only
 from zoo.run.model import build_bare_model
 

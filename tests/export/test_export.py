@@ -19,6 +19,7 @@ from torch import nn
 
 from zoo.checkpoint.load_model import load_model
 from zoo.checkpoint.product_file import read_product, save_product
+from zoo.compress.context import Context
 from zoo.errors import BadInput
 from zoo.export import export, export_report, onnx
 from zoo.export.read_export import Exported
@@ -102,7 +103,8 @@ def test_a_product_in_int8_stays_in_int8_with_the_same_scales(command, teacher):
     torch.manual_seed(0)
     product = read_product(teacher)
     batches = [(torch.randn(8, 1, 28, 28), torch.zeros(8))]
-    ptq_int8(product, (torch.randn(1, 1, 28, 28),), batches, lambda net, split: {"accuracy": 1.0}, num_batches=1)
+    context = Context((torch.randn(1, 1, 28, 28),), batches, measure=lambda net, split: {"accuracy": 1.0})
+    ptq_int8(product, context, num_batches=1)
     done = command("scripts/export", f"checkpoint={teacher}", "format=[pt2,onnx]")
     assert done.code == 0, done.err
     rows = json.loads(teacher.with_name("exports.json").read_text())["rows"]

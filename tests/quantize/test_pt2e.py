@@ -12,12 +12,15 @@ from torch import nn
 
 from zoo.checkpoint.load_model import load_model
 from zoo.checkpoint.product_file import Product, read_product, save_product
+from zoo.compress.context import Context
 from zoo.errors import BadInput, ZooError
 from zoo.models.lenet import LeNet300
 from zoo.models.resnet import ResNet
+from zoo.quantize.convert_int8 import converted
 from zoo.quantize.graph_ir import deserialize
-from zoo.quantize.pt2e import chosen, graph_of, layers_of, lower, ptq, sums_int8_exactly, traced
-from zoo.quantize.qat import converted, fake_quantized, qat_int8
+from zoo.quantize.pt2e import chosen, graph_of, layers_of, lower, sums_int8_exactly, traced
+from zoo.quantize.ptq_int8 import ptq
+from zoo.quantize.qat_int8 import fake_quantized, qat_int8
 from zoo.run.model import build_bare_model
 from zoo.run.quantize_product import ptq_int8
 from zoo.run.result import measure_product
@@ -221,7 +224,7 @@ def test_a_run_quantizes_tests_int8_and_tells_what_the_float_net_was(command, to
 def in_training(net):
     """Give the net that trains with fake quantization, and images."""
     images = torch.randn(16, 1, 28, 28)
-    return fake_quantized(net, [qat_int8(net, example=(images[:1].to("meta"),))]), images
+    return fake_quantized(net, [qat_int8(net, Context((images[:1].to("meta"),)))]), images
 
 
 def test_a_layer_that_int8_ruins_stays_in_floats_and_no_other(tmp_path):
@@ -243,9 +246,8 @@ def test_a_layer_that_int8_ruins_stays_in_floats_and_no_other(tmp_path):
     facts = {**FACTS, "config": config, "best": {"epoch": 0, "metrics": {}}}
     path = tmp_path / "model.safetensors"
     save_product(path, net.state_dict(), facts)
-    product, told = ptq_int8(
-        read_product(path), (images[:1].to("meta"),), [(images, labels)], measure, num_batches=1, max_drop=2
-    )
+    context = Context((images[:1].to("meta"),), [(images, labels)], measure=measure)
+    product, told = ptq_int8(read_product(path), context, num_batches=1, max_drop=2)
     assert told["float_layers"] == product.facts["recipe"][0]["float_layers"] == ["layers.1"]
     assert told["sensitivity"]["layers.1"] > 10 > 2 > max(told["sensitivity"][f"layers.{i}"] for i in (3, 5))
     assert measure(load_model(product), "val")["accuracy"] >= 0.98

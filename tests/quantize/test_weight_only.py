@@ -16,7 +16,8 @@ from zoo.checkpoint.product_file import read_product, save_product
 from zoo.errors import BadInput
 from zoo.models.attention import Attention
 from zoo.quantize.graph_ir import deserialize
-from zoo.quantize.pt2e import ptq, traced
+from zoo.quantize.pt2e import traced
+from zoo.quantize.ptq_int8 import ptq
 from zoo.quantize.weight_only import hold_integers, packed, restored, rounded, unpacked, weight_only
 from zoo.run.model import build_bare_model
 

@@ -24,7 +24,8 @@ from zoo.export.parts import Part
 from zoo.export.worker import session_options
 from zoo.instantiate import build
 from zoo.quantize.graph_ir import deserialize
-from zoo.quantize.pt2e import lower, program_of, ptq, sums_int8_exactly, traced
+from zoo.quantize.pt2e import lower, program_of, sums_int8_exactly, traced
+from zoo.quantize.ptq_int8 import ptq
 from zoo.run.model import build_bare_model
 
 if TYPE_CHECKING:

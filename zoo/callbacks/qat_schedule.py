@@ -6,7 +6,7 @@ import lightning
 
 from zoo.callbacks.compression import Compression, net_of, step_at
 from zoo.errors import BadInput
-from zoo.quantize.qat import FakeQuantizedNet
+from zoo.quantize.qat_int8 import FakeQuantizedNet
 from zoo.ranges import Share
 
 

@@ -15,7 +15,7 @@ from zoo.measure.bounds import check_activations
 from zoo.quantize.graph_ir import deserialize
 from zoo.quantize.operators import PROBLEMS
 from zoo.quantize.pt2e import program_of
-from zoo.quantize.qat import fake_quantized, is_trained_in_int8
+from zoo.quantize.qat_int8 import fake_quantized, is_trained_in_int8
 from zoo.quantize.weight_only import hold_integers
 
 

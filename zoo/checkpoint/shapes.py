@@ -11,7 +11,7 @@ from zoo.compress.recipe import replay
 from zoo.errors import BadInput, reason
 from zoo.quantize.graph_ir import tensors_of
 from zoo.quantize.pt2e import program_of
-from zoo.quantize.qat import is_trained_in_int8
+from zoo.quantize.qat_int8 import is_trained_in_int8
 from zoo.quantize.weight_only import hold_integers
 
 RANGES = (".min_val", ".max_val")  # that fake quantizers have seen: from inf to -inf, where that is nothing yet

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from zoo.compress.channel_cutting import CUT_LAYERS, places_lost, remove
 from zoo.compress.channel_targets import round_width, solve_for_macs, target_widths
+from zoo.compress.context import Context
 from zoo.compress.dependencies import Group, Importance, groups_of, is_depthwise, layers_of, shadow_of
 from zoo.compress.recipe import Step, changes, layout
 from zoo.errors import BadInput
@@ -22,37 +23,52 @@ from zoo.measure.counts import count_macs_of, count_parameters
 from zoo.models.activations import Maxout
 from zoo.models.attention import Attention
 from zoo.models.lenet import TableConv2d
-from zoo.ranges import Between, Count
+from zoo.ranges import Between
+from zoo.ranges import Count as Positive
+from zoo.records.steps import Count, Layout, Name, Record, Size, Text
 
 INSTEAD = "compress=prune takes single weights of any net"
 NUM_SAMPLES = 512  # for Taylor's gradients
-Name = Literal["magnitude", "batch_norm", "taylor", "lamp"]
+ImportanceName = Literal["magnitude", "batch_norm", "taylor", "lamp"]
+
+
+class StepRecord(Record, frozen=True, kw_only=True):
+    importance: Name
+    scope: Name
+    round_to: Size
+    macs_before: Count
+    macs: Count
+    params_before: Count
+    params: Count
+    layout: dict[Text, Layout]
 
 
 def prune_channels(
     net: nn.Module,
+    context: Context,
     *,
-    example: tuple[Tensor, ...],
-    batches: Iterable[tuple[Tensor, Tensor]] = (),
     ratio: Between = 0.5,
     macs: Between | None = None,
-    importance: Name = "magnitude",
+    importance: ImportanceName = "magnitude",
     scope: Literal["layer", "global"] = "layer",
-    round_to: Count = 8,
+    round_to: Positive = 8,
 ) -> Step:
     """Prune `ratio` of all channels or, with `macs`, as many as leave that share of multiply-accumulates within 5 %.
 
     With scope `layer` all groups lose the same share; with `global` the least important channels go, wherever they are.
     Widths of 16 and more become multiples of `round_to`, or of its half, and so on, where `macs` is not to be met else.
-    Inputs, classes and at least one channel or head of each group stay. `example` is what the net is called with for
-    one sample, on the meta device; `batches` of images and labels are for importance `taylor`. BadInput for a net or a
-    target that does not allow it.
+    Inputs, classes and at least one channel or head of each group stay. Importance `taylor` takes batches of images and
+    labels from the context. BadInput for a net or a target that does not allow it.
     """
+    example = context.example
     _check(net, example)
     shadow = shadow_of(net)
     layers = layers_of(shadow, example)
     groups = groups_of(
-        _with_gradients(net, batches) if importance == "taylor" else net, shadow, example, _scorer(net, importance)
+        _with_gradients(net, context.batches) if importance == "taylor" else net,
+        shadow,
+        example,
+        _scorer(net, importance),
     )
     before, macs_before, params_before = layout(net), count_macs_of(net, example), count_parameters(net)
     if macs is None:
@@ -151,7 +167,7 @@ def _ignore(net: nn.Module, name: str, lost: Tensor) -> None:
         layer.weight[:, lost] = 0
 
 
-def _scorer(net: nn.Module, importance: Name) -> Importance:
+def _scorer(net: nn.Module, importance: ImportanceName) -> Importance:
     from torch_pruning import importance as known
 
     if importance == "taylor":

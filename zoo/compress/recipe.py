@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.errors import BadInput
+from zoo.records.steps import module_of
 
 Step = Mapping[str, Any]
 # What a step may change of a module beside the shapes of its tensors.
@@ -21,15 +22,7 @@ SIZES = (
     "num_heads",
     "num_new_maps",
 )
-PASSES = (
-    "prune_channels",
-    "semi_structured",
-    "ptq_int8",
-    "qat_int8",
-    "convert_int8",
-    "weight_only",
-)  # of which a product file may tell
-IN_INTEGERS = ("ptq_int8", "convert_int8", "weight_only")  # of these, what leaves a net that cannot be trained
+IN_INTEGERS = ("ptq_int8", "convert_int8", "weight_only")  # passes of which what leaves a net that cannot be trained
 
 
 def in_integers(recipe: Iterable[Step]) -> bool:
@@ -73,6 +66,8 @@ def changes(before: Mapping[str, Any], net: nn.Module) -> dict[str, dict[str, An
 def replay(net: nn.Module, recipe: Iterable[Step]) -> None:
     """Give the net the shapes that the recipe's steps left, with weights of zeros where they are new.
 
+    A pass that changes more than sizes has a function `replay(net, step)` of its own in its module.
+
     BadInput for a step that names what the net does not have, or would make it larger, as only another file's would.
     """
     for step in recipe:
@@ -83,6 +78,8 @@ def replay(net: nn.Module, recipe: Iterable[Step]) -> None:
                 raise BadInput(
                     f"the recipe's step {step['pass']} does not fit this net at '{name}': {error}"
                 ) from error
+        if own := getattr(module_of(step["pass"]), "replay", None):
+            own(net, step)
 
 
 def _reshape(module: nn.Module, new: Mapping[str, Any]) -> None:

@@ -8,20 +8,26 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from zoo.compress.context import Context
 from zoo.compress.recipe import Step
 from zoo.errors import BadInput
+from zoo.records.steps import Names, Record
 
 SIDE = 16  # what both sides of a matrix must be a multiple of for the kernels
 
 
-def semi_structured(net: nn.Module, *, example: tuple[Tensor, ...]) -> Step:
+class StepRecord(Record, frozen=True):
+    layers: Names
+
+
+def semi_structured(net: nn.Module, context: Context) -> Step:
     """Keep of every four weights that follow each other along a linear layer's inputs the two largest.
 
     That is done to all layers whose shapes the kernels take and that run in eval mode; attention's queries, keys and
-    values, which are one matrix cut in three, stay dense. `example` is what the net is called with, on the meta device.
+    values, which are one matrix cut in three, stay dense.
     BadInput for a net without such a layer.
     """
-    names = _fitting(net, example)
+    names = _fitting(net, context.example)
     if not names:
         raise BadInput(
             f"compress=semi_structured is for linear layers whose sides are multiples of {SIDE}, and "

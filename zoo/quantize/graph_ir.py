@@ -15,7 +15,7 @@ from zoo import memory
 from zoo.errors import BadInput, reason
 from zoo.measure.bounds import check_activations
 from zoo.quantize.operators import INT8, PROBLEMS, bind, has_keywords, name_of_operator, operator_of
-from zoo.records.metadata import MAX_STEPS
+from zoo.records.steps import MAX_STEPS
 
 Program = Sequence[Sequence[Any]]
 MANY = 64  # samples with which a program is tried, besides two

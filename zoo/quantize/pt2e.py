@@ -8,7 +8,6 @@ import contextlib
 import copy
 import dataclasses
 import fnmatch
-import itertools
 import logging
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,7 +19,7 @@ from torch.export import ExportedProgram
 
 from zoo.compress.recipe import Step
 from zoo.errors import BadInput, ZooError, choices
-from zoo.quantize.graph_ir import Program, QuantizedNet, layer_of, serialize
+from zoo.quantize.graph_ir import Program, QuantizedNet, layer_of
 from zoo.quantize.operators import has_word
 
 Batches = Iterable[tuple[Tensor, Tensor]]
@@ -81,26 +80,6 @@ def chosen(patterns: Sequence[str], layers: Sequence[str]) -> list[str]:
     return [layer for layer in layers if any(fnmatch.fnmatch(layer, pattern) for pattern in patterns)]
 
 
-def ptq(
-    trace: ExportedProgram, batches: Batches, num_batches: int, float_layers: Sequence[str] = ()
-) -> tuple[Program, dict[str, Tensor]]:
-    """Quantize a traced net after training, and give it as a program with its tensors.
-
-    Activations are calibrated by histograms over `num_batches` batches of images and labels. BadInput where there are
-    fewer, or of other images than the net takes.
-    """
-    with quiet_torchao():
-        from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
-
-        prepared = prepare_pt2e(graph_of(trace), make_quantizer(float_layers, is_qat=False))
-        wanted = trace.graph_signature.user_inputs[0]
-        shape = next(node.meta["val"].shape[1:] for node in trace.graph.nodes if node.name == wanted)
-        with torch.no_grad():
-            for images in _calibration(batches, num_batches, tuple(shape)):
-                prepared(images)
-        return serialize(convert_pt2e(prepared))
-
-
 def graph_of(trace: ExportedProgram) -> fx.GraphModule:
     """Give a traced net as a module, without what Inductor gets wrong in int8.
 
@@ -124,17 +103,6 @@ def graph_of(trace: ExportedProgram) -> fx.GraphModule:
                 node.args = (padded, *node.args[1:])
     graph.recompile()
     return graph
-
-
-def _calibration(batches: Batches, num_batches: int, shape: tuple[int, ...]) -> Iterator[Tensor]:
-    num = 0
-    for images, *_ in itertools.islice(batches, num_batches):
-        if tuple(images.shape[1:]) != shape:
-            raise BadInput(f"calibration images are {tuple(images.shape[1:])}, and the net takes {shape}")
-        num += 1
-        yield images
-    if num < num_batches:
-        raise BadInput(f"num_batches={num_batches} was asked for calibration, and the training data have only {num}")
 
 
 def make_quantizer(float_layers: Sequence[str], is_qat: bool) -> Any:

@@ -7,7 +7,7 @@ whoever asks for its weight. So hooks, export and any device take such a net as 
 import functools
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +16,18 @@ from zoo.compress.recipe import Step
 from zoo.errors import BadInput, choices
 from zoo.models.attention import Attention
 from zoo.quantize.pt2e import chosen
+from zoo.records.steps import Names, Record, Size
 
 KINDS = (nn.Conv2d, nn.Linear, nn.LSTM, Attention)  # whose own tensors of two and more dimensions are weights
 LARGEST = {8: 127, 4: 7}  # numbers, by their bits; as far below zero as above, so that zero is one of them
 SCALE = "_scale"  # behind a weight's name
+
+
+class StepRecord(Record, frozen=True, kw_only=True):
+    bits: Literal[4, 8]
+    group: Size | None
+    dynamic: bool
+    layers: Names
 
 
 class IntegerWeights(nn.Module):

@@ -26,7 +26,7 @@ MOVED = {
     "zoo.callbacks.pruning.Pruning": "zoo.callbacks.pruning_schedule.Pruning",
     "zoo.callbacks.quantization.QuantizationSchedule": "zoo.callbacks.qat_schedule.QuantizationSchedule",
     "zoo.callbacks.sharing.WeightSharing": "zoo.callbacks.sharing_schedule.WeightSharing",
-    "zoo.compress.quantize.qat_int8": "zoo.quantize.qat.qat_int8",
+    "zoo.compress.quantize.qat_int8": "zoo.quantize.qat_int8.qat_int8",
     "zoo.packing.pack": "zoo.run.pack_product.pack",
     "zoo.quantizing.convert_int8": "zoo.run.quantize_product.convert_int8",
     "zoo.quantizing.ptq_int8": "zoo.run.quantize_product.ptq_int8",

@@ -11,28 +11,19 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta
 
 from zoo.errors import BadInput, reason
+from zoo.records.steps import Count, Name, Names, Record, Size, Text, check_step
 
 FORMAT = 3  # 1 called the scaled tanh of 1998 tanh; 2 called ImageData by another name
 MAX_BYTES = 1 << 24  # of the JSON text
 MAX_DEPTH = 16
 MAX_PARTS = 400_000  # lists and mappings of the text; ResNet-152 in int8 has fewer than 20,000
 MAX_ENTRIES = 20_000  # of lists and mappings of a config, all together
-MAX_STEPS = 10_000  # of a program; ResNet-152 in int8 has fewer than 2,000
 MAX_NUMBER = 2**40  # of any number in a config; counts of weights and multiply-accumulates may be larger
 
-Text = Annotated[str, Meta(max_length=4096)]
-Name = Annotated[str, Meta(min_length=1, max_length=512)]
-Names = Annotated[list[Name], Meta(max_length=100_000)]
-Count = Annotated[int, Meta(ge=0, lt=2**62)]
-Size = Annotated[int, Meta(ge=1, lt=2**31)]
 Channels = Annotated[list[float], Meta(min_length=1, max_length=4096)]
-
-
-class Record(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A frozen record that refuses keys it does not know."""
 
 
 class NumSamples(Record, frozen=True):
@@ -77,54 +68,6 @@ class Sequences(Record, frozen=True, kw_only=True):
                 raise ValueError("symbols must differ, and begin with <pad>, <start> and <end>")
 
 
-class Layout(Record, frozen=True):
-    """What a step left of one module: its sizes, the shapes of its tensors (null: unchanged), and unsaved buffers."""
-
-    sizes: dict[Name, Size | Annotated[list[Size], Meta(max_length=8)]] = {}
-    shapes: dict[Name, Annotated[list[Size | None], Meta(max_length=8)]] = {}
-    unsaved: dict[Name, list[Any]] = {}
-
-
-class PruneChannels(Record, frozen=True, kw_only=True, tag_field="pass", tag="prune_channels"):
-    importance: Name
-    scope: Name
-    round_to: Size
-    macs_before: Count
-    macs: Count
-    params_before: Count
-    params: Count
-    layout: dict[Text, Layout]
-
-
-class SemiStructured(Record, frozen=True, kw_only=True, tag_field="pass", tag="semi_structured"):
-    layers: Names
-
-
-class PtqInt8(Record, frozen=True, kw_only=True, tag_field="pass", tag="ptq_int8"):
-    num_batches: Count
-    float_layers: Names
-    program: Annotated[list[Any], Meta(max_length=MAX_STEPS)]
-
-
-class QatInt8(Record, frozen=True, kw_only=True, tag_field="pass", tag="qat_int8"):
-    shape: Annotated[list[Size], Meta(min_length=3, max_length=3)]
-    float_layers: Names
-
-
-class ConvertInt8(Record, frozen=True, kw_only=True, tag_field="pass", tag="convert_int8"):
-    program: Annotated[list[Any], Meta(max_length=MAX_STEPS)]
-
-
-class WeightOnly(Record, frozen=True, kw_only=True, tag_field="pass", tag="weight_only"):
-    bits: Literal[4, 8]
-    group: Size | None
-    dynamic: bool
-    layers: Names
-
-
-Step = PruneChannels | SemiStructured | PtqInt8 | QatInt8 | ConvertInt8 | WeightOnly
-
-
 class Best(Record, frozen=True, kw_only=True):
     """The epoch whose weights a product holds, counted from 0, -1 for none, and its validation metrics."""
 
@@ -146,7 +89,7 @@ class Metadata(Record, frozen=True, kw_only=True):
 
     format: int
     config: dict[str, Any]
-    recipe: Annotated[list[Step], Meta(max_length=100)]
+    recipe: Annotated[list[dict[str, Any]], Meta(max_length=100)]
     data: dict[str, Any]
     versions: dict[Name, Name]
     commit: Text | None
@@ -155,6 +98,8 @@ class Metadata(Record, frozen=True, kw_only=True):
     export: Export | None = None
 
     def __post_init__(self) -> None:
+        for step in self.recipe:
+            check_step(step)
         check_plain(self.config)
         for group in ("model", "data", "choices"):
             if not isinstance(self.config.get(group), dict):

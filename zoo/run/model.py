@@ -19,7 +19,7 @@ from zoo.errors import BadInput, choices
 from zoo.instantiate import build
 from zoo.measure.counts import count_parameters
 from zoo.models.init import Scheme, initialise
-from zoo.quantize.qat import fake_quantized
+from zoo.quantize.qat_int8 import fake_quantized
 from zoo.run.directory import Run
 from zoo.run.passes import before_fit, read_recipe, recipe_at_start
 from zoo.tasks.transfer import freeze, matched_by_name, rows_of, told_of_rows

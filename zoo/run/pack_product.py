@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, get_args
 
 from zoo.checkpoint.product_file import Product, read_product
+from zoo.compress.context import Context
 from zoo.compress.pruning import by_layer
 from zoo.compress.sharing import Init, bits_by_budget, check_settings, share
 from zoo.errors import BadInput, choices
@@ -14,7 +15,7 @@ from zoo.packed.size_report import draw_ledger, show_ledger
 from zoo.paths import PACKED
 
 
-def pack(product: Product, half: Half = True) -> tuple[Product, dict[str, Any]]:
+def pack(product: Product, context: Context, half: Half = True) -> tuple[Product, dict[str, Any]]:
     """Write model.zoo beside a product and give what it decodes to, so that just that is tested.
 
     Numbers that are not shared, such as biases, are rounded to float16, or as `half` says (save_packed), and so are

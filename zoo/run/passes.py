@@ -1,7 +1,6 @@
 """Run the passes of a config over a net, keep the recipe of what they did, and give every process the same net."""
 
 import functools
-import inspect
 import itertools
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -12,13 +11,15 @@ from torch import nn
 
 from zoo import distributed
 from zoo.checkpoint.product_file import Product, read_product
-from zoo.compress.recipe import PASSES, Step, in_integers, replay
+from zoo.compress.context import Context
+from zoo.compress.recipe import Step, in_integers, replay
 from zoo.data.module import ResidentData, Split
-from zoo.errors import BadInput
+from zoo.errors import BadInput, reason
 from zoo.instantiate import build
 from zoo.paths import RECIPE
 from zoo.records.json_files import read_recipe as read_recipe_file
 from zoo.records.json_files import write_recipe
+from zoo.records.steps import check_step
 from zoo.run.directory import Run
 from zoo.tasks.base import Task
 
@@ -29,8 +30,11 @@ def read_recipe(run: Run) -> list[Step]:
     """Give all that was done to a run's net, as its folder says."""
     file = run.folder / RECIPE
     recipe: list[Step] = [*read_recipe_file(file)] if file.exists() else []
-    if unknown := [step["pass"] for step in recipe if step["pass"] not in PASSES]:
-        raise BadInput(f"{file} has a pass that there is not: {unknown[0]}; use the original")
+    try:
+        for step in recipe:
+            check_step(step)
+    except ValueError as error:
+        raise BadInput(f"{file}: {reason(error)}; use the original") from error
     return recipe
 
 
@@ -52,10 +56,10 @@ def before_fit(run: Run, net: nn.Module, data: ResidentData) -> None:
     """
     after = _built(run, "after_fit")
     for name, function in after.items():
-        if distributed.world_size() > 1 and "measure" in inspect.signature(function).parameters:
+        if distributed.world_size() > 1 and getattr(_bare(function), "one_process", False):
             raise BadInput(f"compress.after_fit.{name} is for one process; give its run init_from=... and one device")
-        kind = getattr(_bare(function), "kind", data.kind)
-        if kind != data.kind:
+        kind = getattr(_bare(function), "kind", None)
+        if kind not in (None, data.kind):
             raise BadInput(
                 f"compress.after_fit.{name} is for {kind}, and data={run.cfg.choices.data} has {data.kind}; "
                 "take compress=weight_int8 or dynamic_int8"
@@ -83,9 +87,8 @@ def _check_after_fit(
     for name, function in passes.items():
         if check := getattr(_bare(function), "check", None):
             settings = getattr(function, "keywords", {})
-            batches = data.loader("train", "cpu")
             try:
-                _call(check, net, example=data.example(), batches=batches, recipe=recipe, **settings)
+                check(net, Context(data.example(), data.loader("train", "cpu"), recipe), **settings)
             except BadInput as error:
                 raise BadInput(f"compress.after_fit.{name}: {error}") from error
 
@@ -98,12 +101,11 @@ def _bare(function: Callable[..., Any]) -> Callable[..., Any]:
 def _apply(run: Run, net: nn.Module, data: ResidentData) -> list[Step]:
     """Pass the net through the passes of `compress.before_fit` in their order, and give their steps.
 
-    A pass takes the net and, by their names, what it wants of the run: `example`, what the net is called with for one
-    sample, on the meta device, and `batches`, which iterates over training batches on the CPU.
+    A pass takes the net, a `Context` and its own settings by keyword, changes the net in place and returns its step.
     """
-    steps = []
+    steps: list[Step] = []
     for name, function in _built(run, "before_fit").items():
-        step: Step = _call(function, net, example=data.example(), batches=data.loader("train", "cpu"))
+        step: Step = function(net, Context(data.example(), data.loader("train", "cpu"), steps))
         said = [f"{key}={value}" for key, value in step.items() if isinstance(value, int | float | str)]
         log.info("compress.before_fit.%s did %s.", name, ", ".join(said))
         steps.append(step)
@@ -113,17 +115,17 @@ def _apply(run: Run, net: nn.Module, data: ResidentData) -> list[Step]:
 def after_fit(run: Run, product: Product, task: Task, data: ResidentData) -> tuple[Product, dict[str, dict[str, Any]]]:
     """Pass a run's product through `compress.after_fit`, and give what comes of it and, by name, what each pass tells.
 
-    Such a pass takes a product and gives another, whose file every process reads, and plain data. By their names it
-    gets what those of `before_fit` get, and `measure`, which gives the metrics of a net on a split. Its attribute
-    `check` may be a function that takes the net before the fit and, by their names, `example`, `batches`, the `recipe`
-    so far and the settings of the pass, and raises BadInput.
+    Such a pass takes a product, a `Context` with `measure` and its own settings by keyword, and returns another
+    product, whose file every process reads, and plain data for result.json. zoo.run.pass_kinds has what it may say of
+    itself.
     """
     told: dict[str, dict[str, Any]] = {}
     if distributed.rank() == 0:
         measure = functools.partial(_measured, run, task, data)
         for name, function in _built(run, "after_fit").items():
-            batches = data.loader("train", "cpu")
-            product, told[name] = _call(function, product, example=data.example(), batches=batches, measure=measure)
+            recipe = product.facts["recipe"]
+            context = Context(data.example(), data.loader("train", "cpu"), recipe, measure)
+            product, told[name] = function(product, context)
     path = distributed.of_first(str(product.path))
     return product if distributed.rank() == 0 else read_product(path), distributed.of_first(told)
 
@@ -131,12 +133,6 @@ def after_fit(run: Run, product: Product, task: Task, data: ResidentData) -> tup
 def _built(run: Run, stage: str) -> dict[str, Callable[..., Any]]:
     passes = run.cfg.compress[stage].items()
     return {name: build(node, f"compress.{stage}.{name}") for name, node in passes if node is not None}
-
-
-def _call(function: Callable[..., Any], subject: Any, **given: Any) -> Any:
-    """Call a pass with what it wants of the run, by name."""
-    wanted = inspect.signature(function).parameters
-    return function(subject, **{key: value for key, value in given.items() if key in wanted})
 
 
 def _measured(run: Run, task: Task, data: ResidentData, net: nn.Module, split: Split) -> dict[str, float]:

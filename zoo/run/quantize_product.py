@@ -2,7 +2,7 @@
 
 import itertools
 import logging
-from collections.abc import Callable, Mapping, Sequence, Sized
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,27 +11,75 @@ from torch.export import ExportedProgram
 
 from zoo.checkpoint.load_model import load_model
 from zoo.checkpoint.product_file import Product, read_product, save_product
+from zoo.compress.context import Context, Measure
 from zoo.compress.recipe import Step, in_integers
 from zoo.compress.sensitivity import stay_in_floats
-from zoo.data.module import Split
 from zoo.errors import BadInput
 from zoo.paths import PRODUCT
 from zoo.quantize import weight_only as weights
+from zoo.quantize.convert_int8 import converted
 from zoo.quantize.graph_ir import deserialize
-from zoo.quantize.pt2e import Batches, chosen, layers_of, ptq, traced
-from zoo.quantize.qat import FakeQuantizedNet, converted
+from zoo.quantize.pt2e import chosen, layers_of, traced
+from zoo.quantize.ptq_int8 import ptq
+from zoo.quantize.qat_int8 import FakeQuantizedNet
 from zoo.ranges import Count, Range
+from zoo.run.pass_kinds import after_fit_pass
 
 log = logging.getLogger("zoo")
 TRAINED = "trained.safetensors"  # the product as it was in floats
-Measure = Callable[[nn.Module, Split], dict[str, float]]
 
 
+def _kept(trace: ExportedProgram, float_layers: Sequence[str]) -> list[str]:
+    layers = layers_of(trace)
+    kept = chosen(float_layers, layers)
+    if len(kept) == len(layers):
+        raise BadInput(f"float_layers={list(float_layers)} leaves no layer in int8; name fewer")
+    return kept
+
+
+def _check_ptq(
+    net: nn.Module,
+    context: Context,
+    num_batches: int = 10,
+    float_layers: Sequence[str] = (),
+    max_drop: float | None = None,
+) -> None:
+    """Raise BadInput for what `ptq_int8` would refuse of a net before it is trained."""
+    _check_floats(context.recipe)
+    there = len(context.batches)  # type: ignore[arg-type]
+    if num_batches > there:
+        raise BadInput(f"num_batches={num_batches}: expected at most {there}, as many as the training data have")
+    _kept(traced(net, context.example), float_layers)
+
+
+def _check_floats(recipe: Sequence[Step]) -> None:
+    if recipe and recipe[-1]["pass"] == "qat_int8":
+        raise BadInput("it starts from floats, and compress.before_fit has qat_int8, which convert_int8 ends")
+
+
+def _check_convert(net: nn.Module, context: Context) -> None:
+    """Raise BadInput where a net is not trained with fake quantization, which `convert_int8` is for."""
+    if not context.recipe or context.recipe[-1]["pass"] != "qat_int8":
+        raise BadInput("convert_int8 is for a net of compress=qat_int8, and compress.before_fit does not end in it")
+
+
+def _check_weight_only(
+    net: nn.Module,
+    context: Context,
+    bits: int = 8,
+    group: int | None = None,
+    dynamic: bool = False,
+    float_layers: Sequence[str] = (),
+) -> None:
+    """Raise BadInput for what `weight_only` would refuse of a net before it is trained."""
+    _check_floats(context.recipe)
+    weights.layers_to_hold(net, bits, group, dynamic, float_layers)
+
+
+@after_fit_pass(check=_check_ptq, kind="images")
 def ptq_int8(
     product: Product,
-    example: tuple[Tensor, ...],
-    batches: Batches,
-    measure: Measure,
+    context: Context,
     num_batches: Count = 10,
     float_layers: Sequence[str] = (),
     max_drop: Annotated[float, Range(0, 100, below=True)] | None = None,
@@ -42,11 +90,11 @@ def ptq_int8(
     for stay as they are, and with `max_drop` those, too, without which more points of validation accuracy are lost.
     Told are the metrics and bytes of the float net, and what a layer costs. BadInput where no layer is left.
     """
-    product = _in_floats(product)
-    trace = traced(load_model(product), example)
+    product, measure = _in_floats(product), _measure_of(context)
+    trace = traced(load_model(product), context.example)
     layers = layers_of(trace)
     kept = _kept(trace, float_layers)
-    batches = list(itertools.islice(batches, num_batches))  # the same for each try
+    batches = list(itertools.islice(context.batches, num_batches))  # the same for each try
     told: dict[str, Any] = {}
     if max_drop is not None:
 
@@ -64,55 +112,8 @@ def ptq_int8(
     return product, {**sizes, **told}
 
 
-def _kept(trace: ExportedProgram, float_layers: Sequence[str]) -> list[str]:
-    layers = layers_of(trace)
-    kept = chosen(float_layers, layers)
-    if len(kept) == len(layers):
-        raise BadInput(f"float_layers={list(float_layers)} leaves no layer in int8; name fewer")
-    return kept
-
-
-def _check_ptq(
-    net: nn.Module,
-    example: tuple[Tensor, ...],
-    batches: Sized,
-    recipe: Sequence[Step],
-    num_batches: int = 10,
-    float_layers: Sequence[str] = (),
-    max_drop: float | None = None,
-) -> None:
-    """Raise BadInput for what `ptq_int8` would refuse of a net before it is trained."""
-    _check_floats(recipe)
-    if num_batches > len(batches):
-        raise BadInput(f"num_batches={num_batches}: expected at most {len(batches)}, as many as the training data have")
-    _kept(traced(net, example), float_layers)
-
-
-def _check_floats(recipe: Sequence[Step]) -> None:
-    if recipe and recipe[-1]["pass"] == "qat_int8":
-        raise BadInput("it starts from floats, and compress.before_fit has qat_int8, which convert_int8 ends")
-
-
-def _check_convert(net: nn.Module, recipe: Sequence[Step]) -> None:
-    """Raise BadInput where a net is not trained with fake quantization, which `convert_int8` is for."""
-    if not recipe or recipe[-1]["pass"] != "qat_int8":
-        raise BadInput("convert_int8 is for a net of compress=qat_int8, and compress.before_fit does not end in it")
-
-
-def _check_weight_only(
-    net: nn.Module,
-    recipe: Sequence[Step],
-    bits: int = 8,
-    group: int | None = None,
-    dynamic: bool = False,
-    float_layers: Sequence[str] = (),
-) -> None:
-    """Raise BadInput for what `weight_only` would refuse of a net before it is trained."""
-    _check_floats(recipe)
-    weights.layers_to_hold(net, bits, group, dynamic, float_layers)
-
-
-def convert_int8(product: Product, measure: Measure) -> tuple[Product, dict[str, Any]]:
+@after_fit_pass(check=_check_convert)
+def convert_int8(product: Product, context: Context) -> tuple[Product, dict[str, Any]]:
     """Turn the product of compress=qat_int8, which rounds as int8 does, into one in int8, and write it in its place.
 
     Told are the metrics and bytes of the float net that the run began with.
@@ -122,12 +123,14 @@ def convert_int8(product: Product, measure: Measure) -> tuple[Product, dict[str,
     if not isinstance(net, FakeQuantizedNet):
         raise BadInput("compress.after_fit has convert_int8, which is for a net of compress=qat_int8")
     program, tensors = converted(net)
-    return _replaced(product, _first_net(product), {"pass": "convert_int8", "program": program}, tensors, measure)
+    step = {"pass": "convert_int8", "program": program}
+    return _replaced(product, _first_net(product), step, tensors, _measure_of(context))
 
 
+@after_fit_pass(check=_check_weight_only)
 def weight_only(
     product: Product,
-    measure: Measure,
+    context: Context,
     bits: Literal[4, 8] = 8,
     group: Count | None = None,
     dynamic: bool = False,
@@ -140,13 +143,12 @@ def weight_only(
     product = _in_floats(product)
     net = load_model(product)
     step = weights.weight_only(net, bits=bits, group=group, dynamic=dynamic, float_layers=float_layers)
-    return _replaced(product, product, step, net.state_dict(), measure)
+    return _replaced(product, product, step, net.state_dict(), _measure_of(context))
 
 
-# What zoo.run.passes looks for before training: the kind of data that a pass is for, and what it would refuse.
-setattr(ptq_int8, "kind", "images")  # noqa: B010
-for _pass, _check in ((ptq_int8, _check_ptq), (convert_int8, _check_convert), (weight_only, _check_weight_only)):
-    setattr(_pass, "check", _check)  # noqa: B010
+def _measure_of(context: Context) -> Measure:
+    assert context.measure is not None  # it is after the fit
+    return context.measure
 
 
 def _first_net(product: Product) -> Product | None:

@@ -1,4 +1,4 @@
-"""Train a net with fake quantization, by torchao's PT2E, and convert it to int8."""
+"""Train a net with fake quantization, by torchao's PT2E."""
 
 import contextlib
 import copy
@@ -6,16 +6,23 @@ import functools
 import itertools
 import types
 from collections.abc import Iterator, Sequence
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import torch
+from msgspec import Meta
 from torch import Tensor, fx, nn
 
+from zoo.compress.context import Context
 from zoo.compress.recipe import Step
-from zoo.quantize.graph_ir import Program, serialize
 from zoo.quantize.pt2e import chosen, graph_of, layers_of, make_quantizer, quiet_torchao, traced
+from zoo.records.steps import Names, Record, Size
 
 PATTERN_EPS = 1e-5  # of the batch norms that torchao puts in the place of those it folds
+
+
+class StepRecord(Record, frozen=True, kw_only=True):
+    shape: Annotated[list[Size], Meta(min_length=3, max_length=3)]
+    float_layers: Names
 
 
 class FakeQuantizedNet(nn.Module):
@@ -58,10 +65,10 @@ class FakeQuantizedNet(nn.Module):
         return [module for module in self.graph.modules() if hasattr(module, "fake_quant_enabled")]
 
 
-def qat_int8(net: nn.Module, *, example: tuple[Tensor, ...], float_layers: Sequence[str] = ()) -> Step:
+def qat_int8(net: nn.Module, context: Context, *, float_layers: Sequence[str] = ()) -> Step:
     """Have a net trained with fake quantization, but for layers that a name or pattern of `float_layers` stands for."""
-    kept = chosen(float_layers, layers_of(traced(net, example)))
-    return {"pass": "qat_int8", "shape": list(example[0].shape[1:]), "float_layers": kept}
+    kept = chosen(float_layers, layers_of(traced(net, context.example)))
+    return {"pass": "qat_int8", "shape": list(context.example[0].shape[1:]), "float_layers": kept}
 
 
 def is_trained_in_int8(recipe: Sequence[Step]) -> bool:
@@ -84,7 +91,7 @@ def fake_quantized(net: nn.Module, recipe: Sequence[Step]) -> nn.Module:
             module.eps = PATTERN_EPS
     heads: Any = net.head_names
     trace = traced(net, (torch.empty(1, *step["shape"], device="meta"),))
-    with quiet_torchao(), _looking_for_ours_only():
+    with quiet_torchao(), only_conv2d_patterns():
         from torchao.quantization.pt2e.quantize_pt2e import prepare_qat_pt2e
 
         graph = prepare_qat_pt2e(graph_of(trace), make_quantizer(step["float_layers"], is_qat=True))
@@ -117,20 +124,8 @@ def _name_once(graph: fx.GraphModule) -> None:
     graph.recompile()
 
 
-def converted(net: FakeQuantizedNet) -> tuple[Program, dict[str, Tensor]]:
-    """Give what a net was trained to be in int8 as a program with its tensors, rounded just as it was in training."""
-    net = copy.deepcopy(net).cpu().eval()
-    net._enter((False, False, False))
-    for module in net.fake_quantizers():  # or convert would compute other scales of weights, by half a per cent
-        module.calculate_qparams = functools.partial(_qparams, module)
-    with quiet_torchao(), _looking_for_ours_only():
-        from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
-
-        return serialize(convert_pt2e(net.graph))
-
-
 @contextlib.contextmanager
-def _looking_for_ours_only() -> Iterator[None]:
+def only_conv2d_patterns() -> Iterator[None]:
     """Have torchao look for batch norms behind 2-d convolutions only, with a scale for each output channel.
 
     It traces an example of all that might be there, and twice again where there is CUDA: 20 s instead of 2.
@@ -154,7 +149,3 @@ def _looking_for_ours_only() -> Iterator[None]:
     finally:
         for name, helper in theirs.items():
             setattr(qat_utils, name, helper)
-
-
-def _qparams(module: Any) -> tuple[Tensor, Tensor]:
-    return module.scale, module.zero_point
