@@ -21,10 +21,13 @@ def main(cfg: DictConfig) -> None:
     net, data = evaluate.rebuild(file, cfg)
     source = {"checkpoint": str(file.path), "sha256": sha256_of(file.path)}
     source |= {"net": file.facts["config"]["choices"]["model"], "split": cfg.split}
+    folder, ending = Path(cfg.out or file.path.parent), evaluate.ending_of(file.path, cfg)
+    if cfg.out:
+        written_files.check_free(folder, source, ending)
     found = source | evaluate.evaluate(net, data, cfg)
 
     tables.show_evaluation(found)
-    written_files.write_evaluation(Path(cfg.out or file.path.parent), found, evaluate.ending_of(file.path, cfg))
+    written_files.write_evaluation(folder, found, ending)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ Result files are docs/results/<name>_seed<seed>.json. The table of all recipes c
 import functools
 import json
 import os
+import re
 import statistics
 from collections import defaultdict
 from collections.abc import Callable
@@ -31,7 +32,8 @@ IMAGES, SEQUENCES = "fashion_mnist", "cmudict"  # the data that the tables are o
 def keep(folder: Path) -> Path:
     """Copy a run's result.json into docs/results without paths of the machine it ran on."""
     from zoo.compare.runs import config_of, part_tested
-    from zoo.errors import BadInput
+    from zoo.errors import BadInput, reason
+    from zoo.ranges import PlainName
     from zoo.records.json_files import read_result, write_result
 
     file = folder / RESULT
@@ -56,9 +58,18 @@ def keep(folder: Path) -> Path:
     for other in kept_runs(lambda kept: kept["name"] == result["name"]).get(result["name"], []):
         if differs := [key for key in ("net", "data") if other[key] != result[key]] + _differences(other, result):
             raise BadInput(f"add={folder}: {result['name']} is kept already, with another {differs[0]}; name it apart")
+    if not PlainName().holds(result["name"]):
+        raise BadInput(f"add={folder}: name: expected {PlainName()}, got {result['name'][:80]!r}")
     target = RESULTS / f"{result['name']}_seed{result['seed']}.json"
     RESULTS.mkdir(parents=True, exist_ok=True)
+    before = target.read_bytes() if target.exists() else None
     write_result(target, result)
+    try:
+        for name in ("accuracy", "ten_minutes", "sequences", "compression", "quantization", "pipeline"):
+            TABLES[name]()
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        target.unlink() if before is None else target.write_bytes(before)
+        raise BadInput(f"add={folder}: no table can be made of its result.json ({reason(error)})") from error
     return target
 
 
@@ -79,6 +90,21 @@ def _relative(value: Any) -> Any:
     return os.path.basename(value) if isinstance(value, str) and os.path.isabs(value) else value
 
 
+def _in_cell(value: Any) -> Any:
+    """Escape a setting for a cell of a table, unless it is a number or a word."""
+    from zoo import escape
+
+    if isinstance(value, list):
+        return [_in_cell(one) for one in value]
+    if (
+        value is None
+        or isinstance(value, int | float)
+        or (isinstance(value, str) and re.fullmatch(r"[\w./+-]*", value))
+    ):
+        return value
+    return escape.markdown(value if isinstance(value, str) else str(value))
+
+
 def kept_runs(belongs: Callable[[dict[str, Any]], bool]) -> dict[str, list[dict[str, Any]]]:
     """Give the kept results that belong together, by the name of their runs."""
     from zoo import escape
@@ -87,9 +113,9 @@ def kept_runs(belongs: Callable[[dict[str, Any]], bool]) -> dict[str, list[dict[
     runs: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for file in sorted(RESULTS.glob("*_seed*.json")):
         result = read_result(file)
-        result |= {key: escape.code(result[key]) for key in ("name", "net", "data", "device", "precision", "commit")}
-        settings = result.get("settings", {}).items()
-        result["settings"] = {key: escape.code(one) if isinstance(one, str) else one for key, one in settings}
+        result |= {key: escape.code(result[key]) for key in ("name", "commit")}  # which stand between backticks
+        result |= {key: escape.markdown(result[key]) for key in ("net", "data", "device", "precision")}
+        result["settings"] = {key: _in_cell(value) for key, value in result.get("settings", {}).items()}
         if belongs(result):
             runs[result["name"]].append(result)
     return runs
@@ -309,11 +335,9 @@ TABLES = {
 
 def write_tables(file: Path) -> None:
     """Replace what stands between <!-- table:NAME --> and <!-- end --> by the table of that name."""
-    import re
-
     from zoo.files import write_text
 
-    def table(match: "re.Match[str]") -> str:
+    def table(match: re.Match[str]) -> str:
         return f"{match.group(1)}\n{TABLES[match.group(2)]()}\n<!-- end -->"
 
     text = file.read_text()

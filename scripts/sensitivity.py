@@ -26,6 +26,8 @@ def main(cfg: DictConfig) -> None:
     net, data = evaluate.rebuild(product, cfg)
     if not prunable(net):
         raise BadInput(f"checkpoint={cfg.checkpoint} is quantized already; give the float net that it was made of")
+    if "classes" not in product.facts["data"]:
+        raise BadInput(f"checkpoint={cfg.checkpoint} reads sequences; the scan is for nets of images")
     device = evaluate.put_on(net, cfg.accelerator)
 
     def accuracy() -> float:

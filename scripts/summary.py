@@ -20,6 +20,7 @@ from zoo.paths import CHECKOUT, IS_INSTALLED, RESULTS
 if TYPE_CHECKING:
     from zoo.measure.layers import Layer
 
+WIDE = 100  # columns of a terminal; what is narrower gets less of the receptive field
 TIMES = RESULTS / "benchmark_zoo.json"
 
 ABOUT_THE_ZOO = """# The nets of the zoo
@@ -47,8 +48,10 @@ def print_layers(layers: "list[Layer]", title: str, all_layers: bool) -> None:
 
     table = Table(title=title)
     for column in ("layer", "kind", "window"):
-        table.add_column(column, overflow="fold")
-    for column in ("output", "parameters", "MACs", "sees px", "stride", "offset"):
+        table.add_column(column, no_wrap=True)
+    console = escape.console()
+    fields = ("sees px", "stride", "offset") if console.width >= WIDE else ("sees px",)
+    for column in ("output", "parameters", "MACs", *fields):
         table.add_column(column, justify="right", no_wrap=True)
     shape: tuple[int, ...] = ()
     for layer in layers:
@@ -60,18 +63,19 @@ def print_layers(layers: "list[Layer]", title: str, all_layers: bool) -> None:
                 seen = (size, f"{height.stride}", f"{height.offset:g}")
             numbers = (f"{n:,}" if n else "" for n in (layer.params, layer.macs))
             output = "×".join(str(side) for side in layer.output)
-            table.add_row(layer.name, layer.kind, layer.window, output, *numbers, *seen)
+            table.add_row(layer.name, layer.kind, layer.window, output, *numbers, *seen[: len(fields)])
         shape = layer.output
     table.add_section()
     sums = (sum(layer.params for layer in layers), sum(layer.macs for layer in layers))
     table.add_row("all", "", "", "", *(f"{n:,}" for n in sums), style="bold")
-    console = escape.console()
+    console.width = max(console.width, console.measure(table).maximum)
     console.print(table)
     memory = sum(layer.activation_bytes for layer in layers)
     console.print(
-        f"Activations take {memory / 1e6:,.1f} MB an image in fp32, the weights {4 * sums[0] / 1e6:,.1f} MB. An output "
-        "sees so many px of the image, its neighbour as many a stride further on; the offset is how far the middle of "
-        "what the first one sees lies from the middle of the first px."
+        f"Activations take {memory / 1e6:,.1f} MB per image in fp32, the weights {4 * sums[0] / 1e6:,.1f} MB. "
+        "An output sees so many px of the image, and its neighbour as many, a stride further on; the offset is the "
+        "distance from the middle of the first px to the middle of what the first output sees.",
+        soft_wrap=True,
     )
 
 

@@ -71,6 +71,33 @@ def test_what_no_table_is_of_is_not_kept(script, finished, changes, sentence):
     assert not list(script.RESULTS.glob("*"))
 
 
+@pytest.mark.parametrize("name", ["/tmp/elsewhere", "../elsewhere", "a/b", "a\n", ".a"])
+def test_a_name_that_is_no_plain_name_is_no_path_either(script, finished, name):
+    with pytest.raises(BadInput, match="name: expected the name of a folder"):
+        script.keep(finished(name=name))
+    assert not list(script.RESULTS.glob("*"))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"compress": {"pack": {"ledger": {"bytes": 1, "ratio": 1}, "stages": {}}}},
+        {"compress": {"int8": {"float": {"product_bytes": 0, "test": {"accuracy": 0.5}}}}, "product_bytes": 0},
+        {"compress": {"int8": {"float": {"product_bytes": 9, "test": {"accuracy": 0.5}}}}, "settings": {}},
+    ],
+)
+def test_a_result_that_no_table_can_be_made_of_is_not_kept(script, finished, changes):
+    with pytest.raises(BadInput, match="no table can be made of its result"):
+        script.keep(finished(**changes))
+    assert not list(script.RESULTS.glob("*"))
+
+
+def test_names_in_a_result_are_no_markup(script, finished):
+    script.keep(finished(device="<img src=x> [a](http://evil) <!-- end -->", net="a|b", precision="<b>"))
+    table = script.accuracy_table()
+    assert not any(mark in table for mark in ("<img", "[a](", "<!--", "<b>"))
+
+
 def test_seeds_of_one_name_have_the_same_settings(script, finished):
     script.keep(finished())
     script.keep(finished(seed=4))

@@ -78,7 +78,7 @@ def open_file(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> int:
 def read_file(path: str | os.PathLike[str], most_bytes: int) -> bytes:
     """Return the content of an ordinary file; BadInput where it is larger than any file of its kind."""
     with open(open_file(path), "rb") as file:
-        content = file.read(most_bytes + 1)
+        content = file.read(most_bytes + 1) or b""  # None of some that are no ordinary files
     if len(content) > most_bytes:
         raise BadInput(f"{path} is larger than the {most_bytes:,} bytes that such a file may have; use the original")
     return content

@@ -65,6 +65,8 @@ Between = Annotated[float, Range(0, 1, above=True, below=True)]
 Text = Annotated[str, NotEmpty()]
 
 # What libraries take and do not say in their annotations: of all that is defined below a module, by parameter.
+
+MOST_DEVICES = 4096  # of one machine
 OF_LIBRARIES: dict[str, dict[str, Any]] = {
     "torch.optim": {
         "lr": Positive,
@@ -84,9 +86,12 @@ OF_LIBRARIES: dict[str, dict[str, Any]] = {
         "min_epochs": Index | None,
         "max_steps": Literal[-1] | Count,
         "min_steps": Index | None,
-        "accelerator": Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"],
+        "accelerator": Literal["auto", "cpu", "gpu", "cuda", "mps"],
+        "profiler": Literal["simple", "advanced", "pytorch"] | None,
         "strategy": Literal["auto", "ddp", "fsdp2"],
-        "devices": Literal["auto", -1] | Count | Annotated[list[Index], NotEmpty()],
+        "devices": Literal["auto", -1]
+        | Annotated[int, Range(1, MOST_DEVICES)]
+        | Annotated[list[Annotated[int, Range(0, MOST_DEVICES)]], NotEmpty()],
         "num_nodes": Count,
         # Not 16-true: fp16 alone rounds small gradients to 0.
         "precision": Literal["auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "64-true"],

@@ -170,7 +170,12 @@ def test_the_state_of_every_kind_of_optimizer_is_taken_up(kind):
         (("optimizer_states", 0, "state", 0, "exp_avg"), torch.zeros(2)),
         (("optimizer_states", 0, "state", 0, "exp_avg"), "x"),
         (("optimizer_states", 0, "state", 0, "exp_avg"), torch.zeros(3, 2)),
+        (("optimizer_states", 0, "state", 0, "exp_avg"), torch.tensor([7.0])),  # which the kernel would read on from
+        (("optimizer_states", 0, "state", 0, "exp_avg_sq"), torch.tensor(7.0)),
         (("optimizer_states", 0, "state", 0, "step"), torch.tensor(torch.nan)),
+        (("optimizer_states", 0, "param_groups", 0, "params"), [1, 0]),  # whose states would go to each other
+        (("optimizer_states", 0, "param_groups", 0, "params"), [0, 0]),
+        (("optimizer_states", 0, "param_groups", 0, "params"), ["a", None]),
         (("optimizer_states", 0, "param_groups"), "x"),
         (("optimizer_states", 0, "param_groups", 0), {}),
         (("optimizer_states", 0, "param_groups", 0, "lr"), "x"),
@@ -200,12 +205,15 @@ def test_a_state_of_another_kind_is_refused_before_it_is_loaded(path, value):
     ("path", "value"),
     [
         (("optimizer_states", 0, "state", 0, "exp_avg"), torch.zeros(3)),
+        (("optimizer_states", 0, "state", 0, "exp_avg"), torch.tensor([7.0])),
         (("random_states", 0, "torch"), torch.zeros(3)),
+        (("random_states", 0, "numpy", "state", "pos"), 2**31 - 1),
+        (("random_states", 0, "numpy", "state", "pos"), -1),
         (("ImageData",), [1]),
         (("ImageData", "train_loader", "position"), "x"),
         (("loops", "fit_loop", "epoch_loop.state_dict", "_batches_that_stepped"), "x"),
     ],
-    ids=["optimizer", "generator", "data", "position", "loop"],
+    ids=["optimizer", "one number", "generator", "NumPy", "below 0", "data", "position", "loop"],
 )
 def test_a_run_that_cannot_go_on_from_its_state_says_so(command, tmp_path, path, value):
     """The first was written beside its memory by an optimizer that is one kernel, which ended the process."""

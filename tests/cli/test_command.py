@@ -104,7 +104,7 @@ from zoo.instantiate import build
         (["model=5"], "model=5", "lenet5"),
         (["model"], "model", "key=value"),
         (["trainer.max_epochs=[1"], "trainer.max_epochs=[1", "key=value"),
-        (["~callbacks.product"], "BestProduct", "configs/callbacks/default.yaml"),
+        (["~callbacks.product"], "BestProduct", "configs/callbacks/base/standard.yaml"),
         (["model.init=xavier"], "model.init=xavier", "glorot"),
         (["model.activation=rellu"], "model.activation: expected", "relu"),
         (["model=resnet20", "model.activation=maxout"], "maxout", "any other"),
@@ -150,6 +150,8 @@ def test_a_setting_that_was_meant_is_named_once(command):
         (["checkpoint=x", "split=foo"], "split: expected", "test, val"),
         (["checkpoint=x", "accelerator=meta"], "accelerator: expected", "auto, cpu"),
         (["checkpoint=x", "out=5"], "out: expected", "null"),
+        (["checkpoint=x", "trainer=gpu"], "no setting 'trainer'", "choose from"),
+        (["checkpoint=x", "model=lenet5"], "no setting 'model'", "choose from"),
     ],
 )
 def test_so_is_one_in_an_evaluation(command, arguments, came, would_do):

@@ -143,6 +143,20 @@ def test_runs_of_other_test_samples_are_ranked_apart(tmp_path):
     assert [one.title for one in runs.comparisons([runs.run_of(tmp_path / "run2" / "2026-01-01")])] == ["mnist_5k"]
 
 
+def test_runs_whose_test_files_have_the_same_names_and_other_contents_are_ranked_apart(tmp_path):
+    for seed, content in enumerate(["black", "white", "black", None]):
+        result = {"split_hash": "all", "test_hash": "one"} | ({"test_content_hash": content} if content else {})
+        write_run(tmp_path, f"run{seed}", seed, drawn(seed, 0.8), result=result)
+    found = {one.title: {r.result["seed"] for group in one.groups for r in group.runs} for one in compared(tmp_path)}
+    assert found == {
+        "mnist_5k, test set one, files black": {0, 2},
+        "mnist_5k, test set one, files white": {1},
+        "mnist_5k, test set one, files not compared": {3},
+    }
+    same = [runs.run_of(tmp_path / f"run{seed}" / "2026-01-01") for seed in (0, 2, 3)]
+    assert [one.title for one in runs.comparisons(same)] == ["mnist_5k"]
+
+
 def test_what_is_right_of_sequences_is_read_and_ranked_by_wer(tmp_path):
     for name, share in (("a", 0.5), ("b", 0.8)):
         hits = drawn(ord(name), share)
@@ -376,3 +390,27 @@ def test_nothing_is_compared_with_itself(tmp_path):
     assert page.paired(comparison) is None
     assert page.differences(comparison) is None
     assert math.isclose(comparison.groups[0].accuracy, drawn(1, 0.9).mean())
+
+
+def test_numbers_that_no_net_gives_are_left_out_of_pictures_and_end_nothing(tmp_path, command):
+    """A metric may be NaN in one of several seeds, as one that diverged leaves it, and formats and settings many."""
+    cell = {"format": "a", "precision": "fp32", "runtime": "zoo", "files": [], "reason": None, "size_bytes": 1}
+    cell |= {"accuracy": 0.5, "largest_difference": 0.0, "peak_bytes": 1, "modules": []}
+    cell |= {"latency_ms": {"1": {"p50": 1.0, "p95": 1.0}, "64": {"p50": 1.0, "p95": 1.0}}}
+    exports = {f"format{i}": {**cell, "format": f"format{i}"} for i in range(20)}
+    for seed, value in enumerate(["nan", "inf", "1e308", "-1e308"]):
+        config = [f"+data.made_up_{i}={seed}" for i in range(50)] if seed > 1 else []
+        result = {"exports": exports, "product_bytes": 0, "macs": 0, "latency_ms": 0.0}
+        folder = write_run(
+            tmp_path, f"run{seed // 2}", seed, drawn(seed, 0.8), result=result, config=config, stamp=str(seed)
+        )
+        lines = [f"{step},{epoch},{value if epoch else 0.5}" for step, epoch in ((1, 0), (2, 1), (3, 1))]
+        (folder / "metrics.csv").write_text("\n".join(["step,epoch,val/accuracy", *lines, ""]))
+    assert command("scripts/compare", str(tmp_path), f"out={tmp_path}/out").code == 0
+    text = (tmp_path / "out/comparison.html").read_text()
+    assert "nan" not in text.partition("Differences")[0]
+
+
+def test_a_sign_test_of_a_million_disagreements_takes_no_time_and_is_scipys(tmp_path):
+    assert significance.mcnemar(500_000, 500_000) == 1
+    assert significance.mcnemar(501_500, 498_500) == pytest.approx(0.0027, abs=3e-4)  # three standard deviations

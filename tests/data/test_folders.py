@@ -132,7 +132,7 @@ def test_a_real_dev_shm_that_is_too_small_ends_no_run(pictures):
 
 def test_a_worker_that_is_killed_ends_the_command_in_one_sentence(pictures, monkeypatch, capfd):
     files = ImageFiles(sorted(map(str, pictures.glob("*/*/*"))), SIDE, num_workers=1)
-    monkeypatch.setattr(image_files, "read_picture", lambda *_: os.kill(os.getpid(), signal.SIGKILL))  # as kernels do
+    monkeypatch.setattr(image_workers, "read_picture", lambda *_: os.kill(os.getpid(), signal.SIGKILL))  # as kernels do
     began = time.monotonic()
     with pytest.raises(RuntimeError) as caught:
         list(files.batches([slice(0, 8)], torch.device("cpu")))
@@ -152,7 +152,8 @@ def test_a_lack_of_memory_skips_no_picture(pictures, monkeypatch, error):
     def fail(path, background):
         raise error
 
-    monkeypatch.setattr(image_files, "read_picture", fail)
+    for module in (image_files, image_workers):
+        monkeypatch.setattr(module, "read_picture", fail)
     with pytest.raises(type(error)):
         list(files.batches([slice(0, 8)], torch.device("cpu")))
     with pytest.raises(type(error)):
@@ -212,12 +213,12 @@ def test_of_files_decoded_on_a_device_only_those_that_are_no_jpeg_are_read_by_ot
     (pictures / "val/cat/05.jpg").write_bytes(b"no image")
     files = image_folders(str(pictures), SIDE).test.images
     wanted = [(i, None) for i in (0, 1, 3, 4, 5, 6)]  # JPEG, PNG, BMP, a cut JPEG, none, JPEG
-    raw, by_cpu = (image_workers.Decoding(files, None, raw, False) for raw in (True, False))
+    raw, by_cpu = (image_workers.Decoding(files.paths, files.size, "white", None, raw, False) for raw in (True, False))
     samples = [raw[one] for one in wanted]
     assert [one.is_raw for one in samples] == [True, False, False, True, False, True]
     read: list[str] = []
     reading = lambda path, *more: read.append(path[-6:]) or read_picture(path, *more)  # noqa: E731
-    monkeypatch.setattr(image_files, "read_picture", reading)
+    monkeypatch.setattr(image_workers, "read_picture", reading)
     images, kept, failures = image_workers.stack_samples(files._decode_on(torch.device("cpu"), samples, by_cpu))
     assert kept.tolist() == [0, 1, 3, 6]
     assert read == ["04.jpg"]
@@ -450,6 +451,19 @@ def test_contents_exchanged_under_the_same_names_and_sizes_are_found_where_files
     assert unread_facts["content_hash"] is None
 
 
+def test_the_test_set_is_told_by_what_is_in_its_files_and_by_those_that_can_be_read(pictures):
+    before, unread = folders(pictures), folders(pictures, cache="none")
+    assert before.test_hash() == unread.test_hash()
+    assert unread.test_content_hash() is None
+    content = (pictures / "val/cat/00.jpg").read_bytes()
+    (pictures / "val/cat/00.jpg").write_bytes(content[:-2] + b"\xff\xd9" + b"")  # the same picture, byte for byte
+    assert folders(pictures).test_content_hash() == before.test_content_hash()
+    (pictures / "val/cat/00.jpg").write_bytes(b"\0" * len(content))  # of the same size, and no picture
+    damaged = folders(pictures)
+    assert damaged.test_hash() != before.test_hash()
+    assert damaged.test_content_hash() != before.test_content_hash()
+
+
 def test_pictures_that_were_added_are_counted_and_classes_named(pictures):
     facts = asdict(folders(pictures).load())
     for i in range(10):
@@ -562,7 +576,7 @@ def test_classes_are_counted_where_nobody_says_how_many(pictures):
 
 
 def test_folders_that_will_not_do_are_told(pictures, monkeypatch):
-    with pytest.raises(BadInput, match="num_classes=3 was given, but the data have 2"):
+    with pytest.raises(BadInput, match="num_classes=3 does not fit: the data have 2"):
         folders(pictures, num_classes=3).load()
     (pictures / "val/dog").rename(pictures / "val/dig")
     with pytest.raises(BadInput, match=r"^data\.root: .*got 'dog' in train only and 'dig' in val only$"):
@@ -628,7 +642,7 @@ def test_one_file_is_no_files(pictures):
     (pictures / "train/cat/00.jpg").write_bytes(b"")
     with pytest.raises(BadInput, match="of class 'cat' that can be read, got 1 file and none that can"):
         folders(pictures, num_validation=0).load()
-    with pytest.raises(BadInput, match="num_classes=3 was given, but the data have 2 classes"):
+    with pytest.raises(BadInput, match="num_classes=3 does not fit: the data have 2 classes"):
         folders(pictures, num_classes=3).load()
     assert [counted(num, "file") for num in (0, 1, 2, 1000)] == ["0 files", "1 file", "2 files", "1,000 files"]
     assert counted(1, "class") == "1 class"

@@ -272,6 +272,34 @@ def test_transparent_pixels_show_the_background(tmp_path, kind):
     assert (read_picture(str(path), "#102030").permute(1, 2, 0).numpy()[0, 0] == [16, 32, 48]).all()
 
 
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_a_transparent_grey_of_a_png_is_the_background_whatever_its_depth(tmp_path, bits):
+    """Two pixels, of which the file says that the second grey is transparent; one byte per pixel at most is enough."""
+
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 1, bits, 0, 0, 0, 0))
+    row = bytes([0, 0, 1]) if bits == 8 else bytes([0, 1 << (8 - 2 * bits)])  # greys 0 and 1
+    body = chunk(b"tRNS", struct.pack(">H", 1)) + chunk(b"IDAT", zlib.compress(row)) + chunk(b"IEND", b"")
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + head + body)
+    assert pixels(tmp_path / "a.png").tolist() == [[[0, 0, 0], [255, 255, 255]]]
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+def test_compressed_floats_in_big_endian_order_and_a_bigtiff_of_that_order_are_refused_by_name(tmp_path):
+    values = zlib.compress(np.ones(16, ">f4").tobytes())
+    tags = {256: 4, 257: 4, 258: 32, 259: 8, 262: 1, 273: 8, 277: 1, 278: 4, 279: len(values), 339: 3}
+    entries = b"".join(struct.pack(">HHII", tag, 4, 1, number) for tag, number in tags.items())
+    head = b"MM\0*" + struct.pack(">I", 8 + len(values)) + values
+    (tmp_path / "a.tif").write_bytes(head + struct.pack(">H", len(tags)) + entries + b"\0" * 4)
+    with pytest.raises(ValueError, match="big-endian"):
+        pixels(tmp_path / "a.tif")
+    (tmp_path / "b.tif").write_bytes(b"MM\0+\0\x08\0\0" + struct.pack(">Q", 16) + b"\0" * 32)
+    with pytest.raises(ValueError, match="BigTIFF in big-endian order"):
+        pixels(tmp_path / "b.tif")
+
+
 def test_half_transparent_pixels_are_mixed_with_the_background(tmp_path):
     Image.new("RGBA", (4, 4), (200, 100, 0, 51)).save(tmp_path / "a.png")  # a fifth
     assert np.abs(pixels(tmp_path / "a.png")[0, 0] - [244, 224, 204]).max() <= 1

@@ -112,6 +112,17 @@ def test_folders_and_patterns_name_their_pictures_once_and_in_order(pictures, tm
     assert predict.files_of(["**/*.PNG"]) == ["more/deep/3.PNG"]
 
 
+def test_a_pattern_leaves_out_what_is_no_file_and_names_a_picture_once_however_links_lead_to_it(
+    pictures, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "more").mkdir()
+    shutil.copy("0.png", "more/3.png")
+    (tmp_path / "more/loop").symlink_to(tmp_path / "more")
+    os.mkfifo(tmp_path / "more/pipe.png")
+    assert predict.files_of(["more/**/*.png"]) == ["more/3.png"]
+
+
 def test_what_folders_leave_out_is_counted_and_said_as_training_says_it(pictures, tmp_path, monkeypatch, caplog):
     monkeypatch.chdir(tmp_path)
     for name in ("more/3.png", "more/deep/4.PNG", "more/a.heic", "more/deep/b.HEIC", "more/notes.txt", "more/.5.png"):

@@ -49,11 +49,14 @@ def test_calibration_error_is_the_gap_between_confidence_and_accuracy():
     assert evaluation.evaluate(logits, labels, ["a", "b"])["calibration_error"] == pytest.approx(0.2, abs=1e-6)
 
 
-def test_a_class_without_samples_divides_by_nothing(tmp_path):
+def test_a_class_without_samples_has_no_recall_and_comes_last(tmp_path, capsys):
     found = evaluation.evaluate(torch.eye(3)[:2], torch.tensor([0, 1]), ["a", "b", "c"])
-    assert found["classes"]["c"] == {"num_samples": 0, "recall": 0.0, "precision": 0.0}
+    assert found["classes"]["c"] == {"num_samples": 0, "recall": None, "precision": None}
     written_files.write_evaluation(tmp_path, found)
     assert json.loads((tmp_path / "evaluation.json").read_text()) == found
+    tables.show_evaluation(found)
+    *_, last = (line for line in capsys.readouterr().out.splitlines() if "│" in line)
+    assert [cell.strip() for cell in last.split("│")[1:-1]] == ["c", "0", "–", "–", "–"]
 
 
 def test_the_picture_has_true_classes_in_rows_and_a_number_in_each_filled_cell():

@@ -26,7 +26,7 @@ from torch import nn
 
 from zoo import memory
 from zoo.callbacks.resume import ResumeCheckpoint
-from zoo.checkpoint.product_file import read_product
+from zoo.checkpoint.product_file import read_product, save_product
 from zoo.errors import BadInput
 from zoo.instantiate import build
 from zoo.models.inception_v3 import InceptionV3
@@ -114,6 +114,18 @@ def test_the_product_knows_its_net_its_data_and_its_makers(command, toy_smoke, o
     assert "val/accuracy" in facts["best"]["metrics"]
 
 
+def test_an_evaluation_of_another_checkpoint_is_not_replaced(command, teacher, tmp_path):
+    assert command("evaluate", f"checkpoint={teacher}", "out=here").code == 0
+    before = (tmp_path / "here/evaluation.json").read_bytes()
+    (tmp_path / "other").mkdir()
+    product = read_product(teacher)
+    save_product(tmp_path / "other/model.safetensors", {k: 2 * v for k, v in product.weights.items()}, product.facts)
+    refused = command("evaluate", "checkpoint=other/model.safetensors", "out=here")
+    assert (refused.code, "another checkpoint" in refused.sentence) == (2, True)
+    assert (tmp_path / "here/evaluation.json").read_bytes() == before
+    assert command("evaluate", f"checkpoint={teacher}", "out=here").code == 0  # the same again
+
+
 def test_evaluate_needs_nothing_but_the_file_and_repeats_the_runs_numbers(command, toy, only_run, tmp_path):
     command("train", *toy)
     folder = only_run()
@@ -193,7 +205,7 @@ def test_an_automatic_batch_size_is_settled_before_anything_is_drawn(command, to
     (folder,) = tmp_path.glob("runs/auto/*")
     size = yaml.safe_load((folder / "config.yaml").read_text())["data"]["batch_size"]
     assert size in (16, 32)  # 640 images, 20 steps
-    assert f"Batches are of {size} samples." in (folder / "log.txt").read_text()
+    assert f"data.batch_size=auto: batches of {size} samples." in (folder / "log.txt").read_text()
     assert command("train", f"data.batch_size={size}", *line, "name=given").code == 0
     (given,) = tmp_path.glob("runs/given/*")
     ours, theirs = (read_product(f / "model.safetensors").weights for f in (folder, given))

@@ -146,7 +146,7 @@ def _gone(what: str, trainer: lightning.Trainer) -> str:
     lr = trainer.optimizers[0].param_groups[0]["lr"]
     is_fp16 = trainer.precision == "16-mixed"
     was_saved = (Path(trainer.default_root_dir) / LAST).exists()
-    kept = "the weights from before are kept" if was_saved else "there are none from before to be kept"
+    kept = "the weights that were saved before are kept" if was_saved else "no weights had been saved before"
     return (
         f"the {what}, with a learning rate of {lr:.3g}; {kept}. "
         f"A lower optim.lr or trainer.gradient_clip_val=1 may help"

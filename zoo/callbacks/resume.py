@@ -26,6 +26,7 @@ from zoo.paths import LAST, PRODUCT
 from zoo.ranges import NotNegative
 from zoo.records.schema import Count
 
+NUMPY_WORDS = 624  # of the state of a Mersenne Twister
 PREVIOUS = "previous.ckpt"  # what last.ckpt was before, while a run is training
 RESERVES = b"bytearray"  # the one name that torch's own list allows and that takes more memory than the file has bytes
 
@@ -240,7 +241,9 @@ def get_random_states() -> dict[str, Any]:
 def set_random_states(states: dict[str, Any]) -> None:
     """Put back what `get_random_states` collected."""
     random.setstate(states["python"])
-    key = np.array(states["numpy"]["state"]["key"], dtype=np.uint32)
+    key, place = np.array(states["numpy"]["state"]["key"], dtype=np.uint32), states["numpy"]["state"]["pos"]
+    if key.shape != (NUMPY_WORDS,) or type(place) is not int or not 0 <= place <= NUMPY_WORDS:
+        raise ValueError("the state of NumPy's generator is none")  # NumPy itself would read beside it
     np.random.set_state({**states["numpy"], "state": {**states["numpy"]["state"], "key": key}})  # noqa: NPY002
     torch.set_rng_state(states["torch"])
     if len(states["cuda"]) == torch.cuda.device_count():

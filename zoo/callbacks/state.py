@@ -13,6 +13,7 @@ from torch import Tensor
 
 from zoo.quantize.operators import DTYPES
 
+ONE_NUMBER = ("step", "eta", "mu", "mu_product")  # in the states of torch's optimizers, whatever the parameter
 OF_OTHER_SHAPES = (torch.optim.LBFGS, torch.optim.Adafactor)  # whose states are not of their parameters' shapes
 
 
@@ -123,7 +124,10 @@ def _check_optimizer(optimizer: Any, state: Mapping[str, Any]) -> None:
     groups = state.get("param_groups")
     if not isinstance(groups, list) or len(groups) != len(optimizer.param_groups):
         raise ValueError(f"it lacks the parameters of {kind}")
-    for own, found in zip(optimizer.param_groups, groups, strict=True):
+    numbered = optimizer.state_dict()["param_groups"]  # torch deals states out in the order of these numbers
+    for own, found, numbers in zip(optimizer.param_groups, groups, numbered, strict=True):
+        if not isinstance(found, dict) or found.get("params") != numbers["params"]:
+            raise ValueError(f"it lacks the params of {kind}")
         settings = {key: value for key, value in own.items() if key != "params"}
         for key, value in settings.items():
             there = found.get(key) if isinstance(found, dict) else None
@@ -141,14 +145,18 @@ def _check_optimizer(optimizer: Any, state: Mapping[str, Any]) -> None:
             raise ValueError(f"it has a state of {kind} for no parameter")
         if not isinstance(optimizer, OF_OTHER_SHAPES):
             for key, value in values.items():
-                if not _is_state(value, parameters[number]):
+                if not _is_state(key, value, parameters[number]):
                     raise ValueError(f"the {key} of {kind} is not that of its parameter")
 
 
-def _is_state(value: Any, parameter: Tensor) -> bool:
-    """Tell whether a value may belong to a parameter: a number, or as many as it has."""
+def _is_state(key: str, value: Any, parameter: Tensor) -> bool:
+    """Tell whether a value may belong to a parameter: as many numbers as it has or, of counts and the like, one.
+
+    The kernels of torch's optimizers read as many numbers as the parameter has, wherever the tensor ends.
+    """
     if isinstance(value, Tensor):
-        return value.shape == parameter.shape or (value.numel() == 1 and bool(value.isfinite().all()))
+        is_one = key in ONE_NUMBER and value.numel() == 1 and bool(value.isfinite().all())
+        return is_one or value.shape == parameter.shape
     return value is None or (isinstance(value, int | float) and math.isfinite(value))
 
 

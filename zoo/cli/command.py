@@ -120,6 +120,8 @@ def words_as(key: str) -> Callable[[list[str]], list[str]]:
         for before, argument in itertools.pairwise(["", *arguments]):
             is_setting = argument.startswith("-") or before.startswith("-") or "=" in argument
             (settings if is_setting and not os.path.exists(argument) else words).append(argument)
+        if words and any(setting.startswith(f"{key}=") for setting in settings):
+            raise BadInput(f"{key}: expected it once, got {key}=... and the words {' '.join(words[:3])}")
         quoted = ",".join(QuotedString(word, Quote.single).with_quotes() for word in words)
         return [*settings, f"{key}=[{quoted}]"] if words else settings
 

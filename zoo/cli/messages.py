@@ -141,8 +141,9 @@ def _no_setting(key: str, configs: Path, config_name: str) -> str:
         if below := [name for name in every if name.startswith(f"{parent}.")]:
             return f"there is no setting '{key}'; in {parent} {choices(key, below)}"
     leaf = key.rpartition(".")[2]
-    groups = [path.name for path in configs.iterdir() if path.is_dir()]
-    first = [*groups, *(name.split(".")[0] for name in every)]
+    tops = list(dict.fromkeys(name.split(".")[0] for name in every))
+    groups = [path.name for path in configs.iterdir() if path.is_dir() and (path.name in tops or "model" in tops)]
+    first = [name for name in (*groups, *tops) if name != key]
     for names in (
         [name for name in every if name.rpartition(".")[2] == leaf],
         difflib.get_close_matches(key, list(dict.fromkeys([*first, *every]))),

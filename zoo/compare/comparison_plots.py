@@ -1,6 +1,8 @@
 """What a comparison looks like: curves with bands over seeds, and accuracy against what it costs."""
 
 import io
+import itertools
+import math
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -34,7 +36,8 @@ def band(curves: Sequence[Points]) -> list[tuple[float, float, float]]:
     at: dict[float, list[float]] = defaultdict(list)
     for points in curves:
         for epoch, value in points:
-            at[epoch].append(value)
+            if math.isfinite(value):
+                at[epoch].append(value)
     whole = sorted((epoch, values) for epoch, values in at.items() if len(values) == len(curves))
     return [(e, statistics.fmean(v), statistics.stdev(v) if len(v) > 1 else 0.0) for e, v in whole]
 
@@ -76,6 +79,7 @@ def draw_costs(comparison: Comparison) -> "Figure":
         "latency, ms": [group.mean("latency_ms") for group in groups],
     }
     known = {what: xs for what, xs in costs.items() if all(x is not None and x > 0 for x in xs)}
+    known = known or {"parameters": [max(1, group.runs[0].result["params"]) for group in groups]}
     sign = -1 if comparison.metric == "wer" else 1
     ys = [100 * statistics.fmean(run.result["test"][comparison.metric] for run in group.runs) for group in groups]
     figure = Figure(figsize=(1 + 4 * len(known), 4.4), layout="constrained")
@@ -120,11 +124,13 @@ def draw_exports(comparison: Comparison) -> "Figure":
         axes.plot([xs[i] for i in best], [ys[i] for i in best], color="0.6", drawstyle="steps-post", zorder=0)
         for x, y, (rank, cell) in zip(xs, ys, found, strict=True):
             colour = f"C{rank}" if rank < MOST_DRAWN else "0.8"
-            axes.scatter(x, y, color=colour, marker=MARKERS[formats.index(cell["format"])], zorder=2, alpha=0.8)
+            axes.scatter(
+                x, y, color=colour, marker=MARKERS[formats.index(cell["format"]) % len(MARKERS)], zorder=2, alpha=0.8
+            )
         _of_costs(axes, what, xs, comparison)
     for rank in dict.fromkeys(rank for rank, _ in found if rank < MOST_DRAWN):
         figure.axes[0].scatter([], [], color=f"C{rank}", label=_numbered(rank, comparison.groups[rank]))
-    for name, marker in zip(formats, MARKERS, strict=False):
+    for name, marker in zip(formats, itertools.cycle(MARKERS), strict=False):
         figure.axes[0].add_line(Line2D([], [], color="0.3", marker=marker, linestyle="", label=escape.label(name)))
     _legend(figure)
     return figure

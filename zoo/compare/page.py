@@ -18,6 +18,7 @@ from zoo.files import replacing, write_text
 PAGE, TEXT = "comparison.html", "comparison.md"
 RANKING, EXPORTS, DIFFERENCES = "Ranking", "Exported files", "Differences in settings"
 MOST_COLUMNS = 7  # of settings that fit a terminal
+MOST_CELLS = 20_000  # of the table of settings
 CSS = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff; max-width: 76rem; margin: 2rem auto;
        padding: 0 1rem; }
@@ -112,10 +113,14 @@ def differences(comparison: Comparison) -> Table | None:
     if not keys:
         return None
     columns = ["setting", *(group.label for group in groups)]
-    rows = [[key, *(_value(one.get(key, "–")) for one in settings)] for key in keys]
-    if len(groups) > max(len(keys), MOST_COLUMNS - 1):
+    shown = keys[: max(1, MOST_CELLS // len(groups))]
+    rows = [[key, *(_value(one.get(key, "–")) for one in settings)] for key in shown]
+    about = "A dash stands where there is no such setting."
+    if len(shown) < len(keys):
+        about += f" {len(keys) - len(shown):,} more settings differ, and are left out."
+    if len(groups) > max(len(shown), MOST_COLUMNS - 1):
         columns, *rows = (list(cells) for cells in zip(*[["run", *columns[1:]], *rows], strict=True))
-    return Table(DIFFERENCES, "A dash stands where there is no such setting.", columns, rows, columns)
+    return Table(DIFFERENCES, about, columns, rows, columns)
 
 
 def exported(comparison: Comparison) -> Table | None:

@@ -1,6 +1,7 @@
 """Runs as they are compared: read from their folders, and put together where they differ in seed or fold only."""
 
 import json
+import os
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +16,8 @@ from zoo.records.json_files import read_result
 from zoo.records.metrics_file import read_metrics
 
 REPEATS = ("seed", "data.seed", "data.fold")  # settings in which runs of the same thing may differ
+MOST_NAMED = 8  # settings in the label of a run
+LARGEST = 1e30  # of a metric in a curve
 NAMES = ("name", "runs", "data_root", "resume", "experiment")  # settings that change no number
 LIMITS = ("limit_train_batches", "limit_val_batches", "overfit_batches")
 Settings = dict[str, Any]
@@ -61,7 +64,7 @@ class Group:
     def name_of(self, run: Finished) -> str:
         """Name one of the runs, by its seed and fold where there are others."""
         differ = [key for key in differing([run.settings for run in self.runs]) if key in ("seed", "data.fold")]
-        return " ".join([self.label, *(f"{key}={run.settings[key]}" for key in differ)])
+        return " ".join([self.label, *(f"{key}={run.settings.get(key)}" for key in differ)])
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,8 @@ class Comparison:
     @property
     def metric(self) -> str:
         """Name the test metric that is shown: the share of wrong words of sequences, and accuracy else."""
-        return "wer" if all("wer" in run.result["test"] for group in self.groups for run in group.runs) else "accuracy"
+        rates = [run.result["test"].get("wer") for group in self.groups for run in group.runs]
+        return "accuracy" if None in rates else "wer"
 
     @property
     def metric_name(self) -> str:
@@ -85,7 +89,7 @@ def read(paths: Sequence[Path]) -> tuple[list[Finished], list[Path]]:
     """Read the runs at and below some paths: those with a result, oldest first, and the folders of those without."""
     folders: dict[Path, None] = {}
     for path in paths:
-        found = [file.parent for file in sorted(path.rglob(CONFIG))]
+        found = sorted(Path(folder) for folder, _, files in os.walk(path) if CONFIG in files)
         if not found:
             raise BadInput(f"{path} has no run in or below it; a run folder has a {CONFIG}")
         folders |= dict.fromkeys(found)
@@ -165,9 +169,20 @@ def _by_test_set(runs: Sequence[Finished]) -> dict[str, list[Finished]]:
             split = folds.setdefault(json.dumps(of_data, sort_keys=True), split)
         own = run.result.get("test_hash")
         parts[f"test set {own}" if own else known.get(split, f"unknown test set of split {split}")].append(run)
+    parts = {name: part for title, of_title in parts.items() for name, part in _by_content(title, of_title).items()}
     if len(parts) == 1:
         return {"": list(runs)}
     return {f", {name}": part for name, part in parts.items()}
+
+
+def _by_content(title: str, runs: Sequence[Finished]) -> dict[str, list[Finished]]:
+    """Part runs whose test files have the same names and sizes by what is in the files, where several things are."""
+    contents: dict[str | None, list[Finished]] = defaultdict(list)
+    for run in runs:
+        contents[run.result.get("test_content_hash")].append(run)
+    if len(contents.keys() - {None}) < 2:
+        return {title: list(runs)}
+    return {f"{title}, files {content or 'not compared'}": part for content, part in contents.items()}
 
 
 def grouped(runs: Sequence[Finished]) -> list[Group]:
@@ -199,7 +214,9 @@ def _differences(runs: Sequence[Finished]) -> list[str]:
     """Say of each run in a few words what sets it apart: of another model or optimizer, only which."""
     differ = differing([run.settings for run in runs])
     keys = [key for key in differ if not any(key.startswith(f"{other}.") for other in differ)]
-    return [" ".join(f"{key}={run.settings.get(key)}" for key in keys if key not in REPEATS) for run in runs]
+    named = [key for key in keys if key not in REPEATS]
+    more = f" and {len(named) - MOST_NAMED:,} more" if len(named) > MOST_NAMED else ""
+    return [" ".join(f"{key}={run.settings.get(key)}" for key in named[:MOST_NAMED]) + more for run in runs]
 
 
 def differing(several: Sequence[Settings]) -> list[str]:
@@ -217,7 +234,7 @@ def curve(folder: Path, metric: str) -> list[tuple[int, float]]:
     points, since = [], []
     for row in read_metrics(file):
         if metric in row:
-            since.append(row[metric])
+            since.append(min(max(row[metric], -LARGEST), LARGEST))  # of what nets give, nothing is so large
         if "epoch" in row and since:
             points.append((int(row["epoch"]) + 1, statistics.fmean(since)))
             since = []

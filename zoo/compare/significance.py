@@ -29,12 +29,10 @@ def mcnemar(only_one: int, only_other: int) -> float:
 
     It is the probability of counts at least as unequal, were every disagreement a fair coin's; 1 where there is none.
     """
+    from scipy.stats import binomtest
+
     num = only_one + only_other
-    ways, tail = 1, 0
-    for k in range(min(only_one, only_other) + 1):
-        tail += ways
-        ways = ways * (num - k) // (k + 1)
-    return min(1.0, 2 * tail / 2**num)
+    return float(binomtest(only_one, num).pvalue) if num else 1.0
 
 
 def holm(ps: Sequence[float]) -> list[float]:

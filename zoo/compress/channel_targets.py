@@ -52,7 +52,7 @@ def solve_for_macs(
             return kept, round_to
         round_to //= 2
     raise BadInput(
-        f"compress.before_fit.channels.macs={share} cannot be met within 5 %; the round_width that this net allows is "
+        f"compress.before_fit.channels.macs={share} cannot be met within 5 %; the nearest that this net allows is "
         f"{share * cost(best) / target:.3g}"
     )
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from zoo import memory
+from zoo import distributed, memory
 from zoo.data.augment import Cut, check_fits
 from zoo.data.file_checks import check_readable, warn_of_shared
 from zoo.data.image_files import ImageFiles
@@ -180,8 +180,25 @@ class ImageData(ResidentData):
 
     def test_hash(self) -> str:
         self.load()
-        part = self.splits["test"]
-        return split_hash([(_identity(self.files.get("test", part.images)), part.labels)])
+        part, files = self.splits["test"], self.files.get("test")
+        if files is None:
+            return split_hash([(_identity(part.images), part.labels)])
+        readable = self._readable(files)
+        labels = part.labels if isinstance(part.images, Tensor) else part.labels[readable]
+        return split_hash([(files.fingerprint()[readable], labels)])
+
+    def test_content_hash(self) -> str | None:
+        self.load()
+        part, files = self.splits["test"], self.files.get("test")
+        if files is None or not isinstance(part.images, Tensor):
+            return None
+        return split_hash([(files.contents()[self._readable(files)], part.labels)])
+
+    @staticmethod
+    def _readable(files: ImageFiles) -> Tensor:
+        """Mark the files that no process failed to read so far."""
+        unreadable = set().union(*distributed.of_all(files.unreadable))
+        return torch.tensor([path not in unreadable for path in files.paths], dtype=torch.bool)
 
     def _content_hash(self, splits: dict[str, LabelledImages]) -> str | None:
         """Hash what is in files that were decoded once for all, and None of others; say which are in two parts."""
@@ -207,7 +224,7 @@ class ImageData(ResidentData):
             self.num_classes = self.num_classes or len(source.classes)
             if len(source.classes) != self.num_classes or found > self.num_classes or int(part.labels.min()) < 0:
                 raise BadInput(
-                    f"data.num_classes={self.num_classes} was given, but the data have "
+                    f"data.num_classes={self.num_classes} does not fit: the data have "
                     f"{counted(max(found, len(source.classes)), 'class')}"
                 )
 

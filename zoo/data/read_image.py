@@ -121,6 +121,8 @@ def _which_tiff(file: IO[bytes]) -> str:
 
     file.seek(0)
     head = file.read(8)
+    if head[:4] == b"MM\0+":
+        return "it is a BigTIFF in big-endian order, which cannot be read here; save it as an ordinary TIFF, or as PNG"
     try:
         tags = ImageFileDirectory_v2(head + file.read(8) if 43 in head[2:4] else head)
         file.seek(tags.next)
@@ -154,6 +156,7 @@ def _by_pillow(picture: Any, background: str) -> Tensor:
     from PIL import Image
 
     _check_tiff(getattr(picture, "tag_v2", {}))
+    _scale_transparency(picture)
     picture.load()
     orientation = _orientation(picture)  # 1 after loading for TIFF, which Pillow turns
     if picture.mode == "F" or picture.mode.startswith("I"):
@@ -167,8 +170,17 @@ def _by_pillow(picture: Any, background: str) -> Tensor:
     return upright(image, orientation)
 
 
+def _scale_transparency(picture: Any) -> None:
+    """Scale the transparent grey of a PNG of 2 or 4 bits to 8, as Pillow does with its pixels alone."""
+    raw = str(picture.tile[0][3]) if picture.format == "PNG" and picture.tile else ""
+    if raw in ("L;2", "L;4") and isinstance(picture.info.get("transparency"), int):
+        picture.info["transparency"] *= 255 // (2 ** int(raw[-1]) - 1)
+
+
 def _check_tiff(tags: Any) -> None:
     """Refuse what Pillow reads as something else than it is, from a TIFF's tags."""
+    if getattr(tags, "prefix", b"") == b"MM" and 3 in tags.get(SAMPLE_FORMAT, ()) and tags.get(COMPRESSION, 1) != 1:
+        raise ValueError("its floats are compressed and in big-endian order; save it with 8 bits, or as PNG")
     if 2 in tags.get(SAMPLE_FORMAT, ()):
         raise ValueError("its samples have a sign; those without one can be read")
     if tags.get(PLANES, 1) == 2 and tags.get(COMPRESSION, 1) == 1 and max(tags.get(BITS, (1,))) > 8:

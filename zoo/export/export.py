@@ -35,7 +35,7 @@ from zoo.packed.packed_file import dtype_of, save_packed
 from zoo.packed.size_report import draw_ledger, show_ledger
 from zoo.paths import EXPORTS, PRODUCT, RESULT
 from zoo.quantize.pt2e import program_of
-from zoo.records.json_files import read_exports, read_result, write_sealed
+from zoo.records.json_files import read_exports, read_result, write_exports
 from zoo.run.pack_product import share_at_once
 
 
@@ -164,7 +164,7 @@ def export(product: Product, names: list[str], folder: Path, cfg: DictConfig) ->
     net_name, data_name = (product.facts["config"]["choices"][key] for key in ("model", "data"))
     found = {"checkpoint": str(product.path), "sha256": digest, "net": net_name, "data": data_name}
     by_format = {row["format"]: row for row in [*earlier, *(row.plain() for row in rows)]}
-    write_sealed(folder / EXPORTS, {**found, "accuracy": before.accuracy, "rows": [*by_format.values()]})
+    write_exports(folder / EXPORTS, {**found, "accuracy": before.accuracy, "rows": [*by_format.values()]})
     if folder.resolve() == product.path.resolve().parent:
         record(folder, rows)
     show(f"{net_name} on {data_name}, {before.accuracy:.2%} before", rows)
@@ -202,7 +202,7 @@ def _earlier_rows(
         files |= {file for row in found["rows"] for file in row["files"]}
         if found.get("sha256") == digest:
             rows = found["rows"]
-        elif Path(found["checkpoint"]).resolve() != product.path.resolve():
+        elif os.path.realpath(found["checkpoint"]) != os.path.realpath(product.path):
             raise BadInput(f"{folder} has exports of {found['checkpoint']}; say out=ANOTHER_FOLDER")
     if (folder / RESULT).exists():
         exports = read_result(folder / RESULT).get("exports", {})

@@ -16,6 +16,7 @@ from zoo.errors import BadInput, ZooError, reason
 from zoo.tasks.transcribe import write_for
 
 BATCH = 16  # pictures at once
+MOST_TOLD = 5  # files that cannot be read
 Prediction = tuple[str, list[tuple[str, float]]]
 
 
@@ -56,7 +57,8 @@ def _of_images(
         for path, named, likely in zip(images, best.tolist(), shares.tolist(), strict=True):
             yield path, [(classes[i], share) for i, share in zip(named, likely, strict=True)]
     if unreadable:
-        raise BadInput(f"{'; '.join(map(str, unreadable))}; JPEG, PNG and others can be")
+        more = f"; and {len(unreadable) - MOST_TOLD:,} more" if len(unreadable) > MOST_TOLD else ""
+        raise BadInput(f"{'; '.join(map(str, unreadable[:MOST_TOLD]))}{more}; JPEG, PNG and others can be")
 
 
 def files_of(inputs: Sequence[str]) -> list[str]:
@@ -66,13 +68,19 @@ def files_of(inputs: Sequence[str]) -> list[str]:
     """
     files: dict[str, None] = {}
     for one in inputs:
-        found = [one] if os.path.exists(one) else sorted(glob.glob(one, recursive=True))
+        found = [one] if os.path.exists(one) else _matches(one)
         there = [file for path in found for file in (pictures_in(path) if os.path.isdir(path) else [path])]
         if not there:
             what = "no picture in the folder" if found else "no such file"
             raise BadInput(f"'{one}': {what}; expected files that can be read as images, folders of them, or patterns")
         files |= dict.fromkeys(there)
     return list(files)
+
+
+def _matches(pattern: str) -> list[str]:
+    """Return the files and folders that a pattern matches; one that links lead to in several ways once."""
+    found = {os.path.realpath(path): path for path in sorted(glob.glob(pattern, recursive=True), reverse=True)}
+    return sorted(path for path in found.values() if os.path.isfile(path) or os.path.isdir(path))
 
 
 def read_image(path: str, settings: dict[str, Any], facts: dict[str, Any]) -> Tensor:
@@ -84,7 +92,8 @@ def read_image(path: str, settings: dict[str, Any], facts: dict[str, Any]) -> Te
     try:
         image = files.read(0)[None]
     except Exception as error:  # bytes that are no image lead a decoder anywhere
-        raise BadInput(f"'{path}' cannot be read as an image ({reason(error)})") from error
+        why = error.strerror if isinstance(error, OSError) and error.strerror else reason(error)
+        raise BadInput(f"'{path}' cannot be read as an image ({why})") from error
     if settings["in_channels"] == 1:  # by ITU-R BT.601, rounded, so that what is gray stays as it is
         image = (image * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True).round()
     mean, std = (torch.tensor(facts[name])[:, None, None] for name in ("mean", "std"))

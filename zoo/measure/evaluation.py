@@ -1,15 +1,12 @@
 """Measure what a classifier predicted: accuracy, calibration and confusions."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 
-from zoo.measure.accuracy import TOP, has_nan, is_right
-
-if TYPE_CHECKING:
-    pass
 from zoo.files import without_nan
+from zoo.measure.accuracy import TOP, has_nan, is_right
 
 
 def evaluate(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str, Any]:
@@ -18,7 +15,8 @@ def evaluate(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str
     `top5` is there of more than five classes, since it would be 1 of fewer. Samples with NaN among their logits are
     counted in `num_nan`, are never right, and have no place in the matrix. Calibration error is the expected one over
     15 equal bins of confidence (Guo et al., 2017), as a fraction of 1. The confusion matrix has a row for each true
-    class and a column for each predicted one.
+    class and a column for each predicted one. Recall of a class without samples is None, and so is precision of one
+    that was never predicted.
     """
     from torchmetrics.functional.classification import multiclass_calibration_error, multiclass_confusion_matrix
 
@@ -37,8 +35,8 @@ def evaluate(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str
         "classes": {
             name: {
                 "num_samples": int(true[i]),
-                "recall": float(hits[i] / true[i].clamp_min(1)),
-                "precision": float(hits[i] / predicted[i].clamp_min(1)),
+                "recall": float(hits[i] / true[i]) if true[i] else None,
+                "precision": float(hits[i] / predicted[i]) if predicted[i] else None,
             }
             for i, name in enumerate(classes)
         },

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from zoo.errors import BadInput
+from zoo.errors import BadInput, reason
 from zoo.files import read_file, write_json
 from zoo.records.schema import CHECKSUM, MOST_DEPTH, Exports, Name, Record, Result, Step, Text, damaged
 
@@ -51,6 +51,15 @@ def write_result(path: Path, result: Mapping[str, Any]) -> None:
     """Write a result.json; ValidationError, for a bug of ours, where `read_result` would refuse it."""
     msgspec.convert(json.loads(json.dumps(result, allow_nan=False)), Result)
     write_sealed(path, result)
+
+
+def write_exports(path: Path, exports: Mapping[str, Any]) -> None:
+    """Write an exports.json; BadInput where `read_exports` would refuse it, as for names that no net has."""
+    try:
+        msgspec.convert(json.loads(json.dumps(exports, allow_nan=False)), Exports)
+    except msgspec.ValidationError as error:
+        raise BadInput(f"{path.name} cannot be written of this checkpoint ({reason(error)})") from error
+    write_sealed(path, exports)
 
 
 def write_recipe(path: Path, steps: Iterable[Mapping[str, Any]]) -> None:

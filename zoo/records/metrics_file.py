@@ -11,7 +11,7 @@ from typing import Any
 from zoo.files import read_file
 from zoo.records.schema import DAMAGED_SEAL, damaged
 
-METRICS_BYTES = 1 << 28  # at most
+METRICS_BYTES = 1 << 25  # at most; a run of 100,000 logged steps and 30 metrics has less
 MOST_COLUMNS = 4096
 COLUMN = re.compile(r"sha256:([0-9a-f]{64})")
 Row = dict[str, float]

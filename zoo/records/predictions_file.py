@@ -54,7 +54,7 @@ def read_predictions(path: Path) -> Predictions:
             raise ValueError("its tensors have not one entry a sample")
         if any(one.dtype.kind not in "biu" for name, one in tensors.items() if name != "confidence"):
             raise ValueError("its tensors are not whole numbers")
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+    except (SafetensorError, AttributeError, OSError, ValueError, KeyError, TypeError) as error:
         raise damaged(path, error) from error
     if "correct" in tensors:
         return Predictions(split_hash, tensors["correct"].astype(bool))

@@ -6,7 +6,6 @@ file: in JSON the key `checksum`, in config.yaml the comment in the first line, 
 that is empty, in predictions.safetensors a key of the metadata. Files of earlier versions have none, and are read, too.
 """
 
-import math
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -24,7 +23,7 @@ Text = Annotated[str, Meta(max_length=65_536)]
 Name = Annotated[str, Meta(min_length=1, max_length=512)]
 Count = Annotated[int, Meta(ge=0, lt=2**62)]
 Share = Annotated[float, Meta(ge=0, le=1)]
-Amount = Annotated[float, Meta(ge=0)]
+Amount = Annotated[float, Meta(ge=0, le=1e15)]
 Names = Annotated[list[Name], Meta(max_length=10_000)]
 Metrics = dict[Name, float | None]  # null where it was not a number
 
@@ -101,7 +100,7 @@ class InFloats(Struct, frozen=True):
 
 def _check_shares(metrics: Metrics) -> None:
     for key, value in metrics.items():
-        most = 1 if key in ("accuracy", "top5", "token_accuracy") else math.inf
+        most = 1 if key in ("accuracy", "top5", "token_accuracy") else 1e15
         if value is not None and not (key.endswith("loss") or 0 <= value <= most):
             raise ValueError(f"{key} is not a share")
 
@@ -137,6 +136,7 @@ class Result(Record, frozen=True, kw_only=True):
     folder: Text | UnsetType = UNSET
     split_sizes: dict[Literal["train", "val", "test"], Count] | UnsetType = UNSET
     test_hash: Name | UnsetType | None = UNSET
+    test_content_hash: Name | UnsetType | None = UNSET
     exports: dict[Name, Cell] | UnsetType = UNSET
 
     def __post_init__(self) -> None:

@@ -33,7 +33,9 @@ def short_names(settings: dict[str, Any]) -> dict[str, str | float]:
     last = {key: key.rpartition(".")[2] for key in settings}
     num = Counter(last.values())
     return {
-        last[key] if num[last[key]] == 1 else key: value if isinstance(value, int | float) else escape.line(value)
+        escape.line(last[key] if num[last[key]] == 1 else key): value
+        if isinstance(value, int | float)
+        else escape.line(value)
         for key, value in settings.items()
         if value is not None and not isinstance(value, dict)
     }

@@ -1,5 +1,6 @@
 """What a person sees of a run, an evaluation or a prediction in the terminal."""
 
+import math
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -69,13 +70,13 @@ def show_result(result: dict[str, Any]) -> None:
     console.print(f"Evaluate    python evaluate.py checkpoint={result['folder']}/model.safetensors", soft_wrap=True)
 
 
-def format_number(value: float | None, form: str) -> str:
+def format_number(value: float | None, form: str, instead: str = "not a number") -> str:
     """Write a number that may be none."""
-    return "not a number" if value is None else format(value, form)
+    return instead if value is None else format(value, form)
 
 
 def show_evaluation(evaluation: dict[str, Any]) -> None:
-    """Print the summary and the table of classes, the worst recalled first, or of what was format_number worst."""
+    """Print the summary and the table of classes, the worst recalled first, or of what was written worst."""
     console = escape.console()
     if "wer" in evaluation:
         _show_writing(console, evaluation)
@@ -92,11 +93,15 @@ def show_evaluation(evaluation: dict[str, Any]) -> None:
     for column in ("class", "images", "recall", "precision", "most often taken for"):
         table.add_column(column, justify="left" if column in ("class", "most often taken for") else "right")
     names = list(evaluation["classes"])
-    for name, row in sorted(evaluation["classes"].items(), key=lambda item: item[1]["recall"]):
+    by_recall = sorted(
+        evaluation["classes"].items(), key=lambda item: math.inf if (r := item[1]["recall"]) is None else r
+    )
+    for name, row in by_recall:
         mistakes = torch.tensor(evaluation["confusion_matrix"][names.index(name)])
         mistakes[names.index(name)] = 0
         other = f"{names[int(mistakes.argmax())]} ({int(mistakes.max())})" if mistakes.max() > 0 else "–"
-        table.add_row(name, f"{row['num_samples']:,}", f"{row['recall']:.2%}", f"{row['precision']:.2%}", other)
+        shares = (format_number(row[key], ".2%", "–") for key in ("recall", "precision"))
+        table.add_row(name, f"{row['num_samples']:,}", *shares, other)
     console.print(table)
 
 

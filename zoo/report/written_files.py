@@ -1,17 +1,36 @@
 """The files that an evaluation and a sensitivity scan leave behind."""
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich import box
 from rich.table import Table
 
 from zoo import escape
-from zoo.files import replacing, write_json, write_text
-
-if TYPE_CHECKING:
-    pass
+from zoo.errors import BadInput
+from zoo.files import read_file, replacing, write_json, write_text
 from zoo.report.plots import draw_confusion, draw_sensitivity
+
+MOST_BYTES = 1 << 28  # of an evaluation.json
+
+
+def check_free(folder: Path, source: Mapping[str, Any], ending: str = "") -> None:
+    """Raise BadInput where a folder has the evaluation of another checkpoint, which would be replaced.
+
+    `source` has the path of the checkpoint, as `checkpoint`, and its `sha256`; one of the two must be the same.
+    """
+    file = folder / f"evaluation{ending}.json"
+    if not file.exists():
+        return
+    try:
+        before = json.loads(read_file(file, MOST_BYTES))
+        is_same = any(before[key] == source[key] for key in ("checkpoint", "sha256"))
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise BadInput(f"{file} was not written by an evaluation; say out=ANOTHER_FOLDER") from error
+    if not is_same:
+        raise BadInput(f"{file} is the evaluation of another checkpoint; say out=ANOTHER_FOLDER")
 
 
 def write_evaluation(folder: Path, evaluation: dict[str, Any], ending: str = "") -> None:

@@ -75,7 +75,8 @@ def _normalise_as_before(run: Run, teachers: list[Product]) -> None:
             settings.mean, settings.std = published_normalisation(run.cfg.choices.model, settings.in_channels)
         elif run.cfg.init_from:
             theirs = read_product(run.cfg.init_from).facts["config"]["data"]
-            if theirs.get("mean") and len(theirs["mean"]) == settings.in_channels:
+            both = [theirs.get(key) for key in ("mean", "std")]
+            if all(isinstance(one, list) and len(one) == settings.in_channels for one in both):
                 settings.mean, settings.std = theirs["mean"], theirs["std"]
         elif teachers:
             seen = teachers[0].facts["data"]

@@ -220,6 +220,7 @@ def _check(cfg: DictConfig) -> None:
     for group in ("callbacks", "compress.before_fit", "compress.after_fit"):
         for name in OmegaConf.select(cfg, group):
             demand(f"{group}.{name}", _is_node_or_null, "a mapping with its _target_, or null to leave it out")
+    demand("trainer._partial_", lambda partial: not partial, "it left out: a trainer is built at once")
     demand("trainer.precision", lambda p: p != "16-true", "16-mixed or bf16-true: fp16 alone rounds gradients to 0")
     sizes = "a whole number of at least 1, or auto for the fastest"
     demand("data.batch_size", lambda size: size == "auto" or takes(Count, size), sizes)

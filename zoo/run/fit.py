@@ -28,6 +28,7 @@ from zoo.tasks.base import Task, parameter_groups
 from zoo.tasks.transfer import hold_frozen_norms
 
 log = logging.getLogger("zoo")
+LEAST_STEPS, LEAST_BATCH = 20, 16  # of an epoch with data.batch_size=auto
 
 
 def fit(run: Run, trainer: lightning.Trainer, task: Task, data: ResidentData) -> None:
@@ -37,7 +38,7 @@ def fit(run: Run, trainer: lightning.Trainer, task: Task, data: ResidentData) ->
     """
     if run.cfg.data.batch_size == "auto":
         run.cfg.data.batch_size = data.batch_size = find_batch_size(trainer, task, data)
-        log.info("Batches are of %d samples.", data.batch_size)
+        log.info("data.batch_size=auto: batches of %d samples.", data.batch_size)
     _check_norms(run, task, data)
     callback_of(trainer, BestProduct).facts = {
         "config": OmegaConf.to_container(run.cfg, resolve=True),
@@ -138,7 +139,8 @@ def _check_metrics(cfg: DictConfig, task: Task) -> None:
 def find_batch_size(trainer: lightning.Trainer, task: Task, data: ResidentData) -> int:
     """Try out, on a copy of the task and with made-up samples, which batch is fastest; of all processes together.
 
-    An epoch is left 20 steps at least. The copy trains eagerly even where the net is to be compiled.
+    An epoch keeps at least 20 steps, unless its batches would be smaller than 16. The copy trains eagerly even where
+    the net is to be compiled.
     """
     device = trainer.strategy.root_device
     precision = trainer.precision_plugin
@@ -161,7 +163,8 @@ def find_batch_size(trainer: lightning.Trainer, task: Task, data: ResidentData) 
         optimizer.step()
         optimizer.zero_grad()
 
-    largest = max(1, data.load().num_samples["train"] // 20 // distributed.world_size())
+    num = data.load().num_samples["train"]
+    largest = max(1, max(num // LEAST_STEPS, min(num, LEAST_BATCH)) // distributed.world_size())
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         mine = fastest_batch_size(step, largest, device)
     return min(distributed.of_all(mine)) * distributed.world_size()

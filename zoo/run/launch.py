@@ -41,10 +41,11 @@ def _check_devices(cfg: DictConfig) -> None:
 
     on_cards = accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available())
     there, what = (torch.cuda.device_count(), "CUDA devices") if on_cards else (distributed.num_cores(), "CPU cores")
-    named = list(devices) if OmegaConf.is_list(devices) else list(range(devices))
+    named = list(devices) if OmegaConf.is_list(devices) else []
     if len(set(named)) < len(named):
         raise BadInput(f"trainer.devices={devices}: expected each device once")
-    if (max(named) + 1 if on_cards else len(named)) > there:
+    largest = max([*named, len(named) - 1]) + 1 if named else devices
+    if largest > there:
         raise BadInput(f"trainer.devices={devices}: expected no more than the {there} {what} that there are")
 
 

@@ -11,6 +11,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from zoo import memory
 from zoo.checkpoint.product_file import put_weights, read_product
 from zoo.checkpoint.stored_config import STARTS
 from zoo.compress.recipe import replay
@@ -41,6 +42,8 @@ def build_model(run: Run, data: ResidentData) -> nn.Module:
     """Build the net with the weights it starts from; compress, freeze, lay out and compile it as the config says."""
     torch.set_float32_matmul_precision("high" if run.cfg.tf32 else "highest")
     torch.backends.cudnn.allow_tf32 = run.cfg.tf32
+    if run.resumed:
+        _check_memory(run.cfg.model)
     net = build_bare_model(run.cfg.model)
     replay(net, recipe_at_start(run))
     if not run.last_checkpoint:
@@ -55,6 +58,14 @@ def build_model(run: Run, data: ResidentData) -> nn.Module:
         key = "compile" if run.cfg.compile else "model.freeze"
         raise BadInput(f"{key} does not go with compress=qat_int8, which trains a graph of the net; leave it out")
     return apply_layout(whole, run.cfg)
+
+
+def _check_memory(model: DictConfig) -> None:
+    """Refuse a net whose weights the memory does not hold; built on the meta device, it takes none to find out."""
+    with torch.device("meta"):
+        num_bytes = sum(p.numel() * p.element_size() for p in build_bare_model(model).parameters())
+    if num_bytes > memory.available_bytes():
+        raise BadInput(f"model: its weights take {num_bytes / 1e9:,.1f} GB, more memory than there is left")
 
 
 def _start_weights(run: Run, net: nn.Module, facts: dict[str, Any]) -> None:

@@ -124,7 +124,7 @@ def after_fit(run: Run, product: Product, task: Task, data: ResidentData) -> tup
         measure = functools.partial(_measured, run, task, data)
         for name, function in _built(run, "after_fit").items():
             recipe = product.facts["recipe"]
-            context = Context(data.example(), data.loader("train", "cpu"), recipe, measure)
+            context = Context(data.example(), data.loader("train", "cpu"), recipe, measure, run.cfg.init_from)
             product, told[name] = function(product, context)
     path = distributed.of_first(str(product.path))
     return product if distributed.rank() == 0 else read_product(path), distributed.of_first(told)

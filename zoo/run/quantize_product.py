@@ -124,7 +124,7 @@ def convert_int8(product: Product, context: Context) -> tuple[Product, dict[str,
         raise BadInput("compress.after_fit has convert_int8, which is for a net of compress=qat_int8")
     program, tensors = converted(net)
     step = {"pass": "convert_int8", "program": program}
-    return _replaced(product, _first_net(product), step, tensors, _measure_of(context))
+    return _replaced(product, _first_net(product, context.init_from), step, tensors, _measure_of(context))
 
 
 @after_fit_pass(check=_check_weight_only)
@@ -151,9 +151,8 @@ def _measure_of(context: Context) -> Measure:
     return context.measure
 
 
-def _first_net(product: Product) -> Product | None:
-    """Give the product that a run began with, unless it knew other data, or is gone."""
-    first = product.facts["config"]["init_from"]
+def _first_net(product: Product, first: str | None) -> Product | None:
+    """Return the product that a run began with, unless it knew other data, or is gone."""
     if first is None or not Path(first).exists():
         return None
     found = read_product(first)

@@ -10,6 +10,7 @@ from typing import Any
 import lightning
 import torch
 from lightning.pytorch.plugins.precision import Precision
+from msgspec import ValidationError
 
 from zoo import distributed, files
 from zoo.callbacks.compression import summaries
@@ -18,6 +19,7 @@ from zoo.checkpoint.load_model import load_model
 from zoo.checkpoint.product_file import Product, load_weights, read_product
 from zoo.compress.recipe import in_integers, replay
 from zoo.data.module import ResidentData
+from zoo.errors import BadInput, reason
 from zoo.measure.counts import count_macs_of, count_parameters
 from zoo.measure.latency import latency_ms
 from zoo.paths import PRODUCT, RESULT
@@ -35,7 +37,9 @@ log = logging.getLogger("zoo")
 def measure_product(run: Run, trainer: lightning.Trainer, task: Task, data: ResidentData) -> dict[str, Any]:
     """Read the product back from its file, test that, and write result.json and the HParams table's row."""
     distributed.of_first(None)  # which has written it by now
-    product, told = after_fit(run, read_product(run.folder / PRODUCT), task, data)
+    product = read_product(run.folder / PRODUCT)
+    _check_best(product)
+    product, told = after_fit(run, product, task, data)
     whole, precision = task.net, str(trainer.precision)
     monitor, facts, cfg = callback_of(trainer, TrainingMonitor), data.load(), run.cfg
     with _put_back(trainer, task):
@@ -90,6 +94,7 @@ def measure_product(run: Run, trainer: lightning.Trainer, task: Task, data: Resi
         "split_sizes": facts.num_samples,
         "split_hash": facts.split_hash,
         "test_hash": data.test_hash(),
+        "test_content_hash": data.test_content_hash(),
         "folder": str(run.folder),
         **{key: product.facts[key] for key in ("commit", "versions")},
     }
@@ -102,9 +107,24 @@ def measure_product(run: Run, trainer: lightning.Trainer, task: Task, data: Resi
         logger.finalize("success")
     result["bytes"] = {f.name: f.stat().st_size for f in sorted(run.folder.glob("[!.]*")) if f.is_file()}
     if distributed.rank() == 0:
-        write_result(run.folder / RESULT, result)
+        try:
+            write_result(run.folder / RESULT, result)
+        except ValidationError as error:
+            if not run.resumed:
+                raise
+            raise BadInput(f"{run.folder} has files of another run ({reason(error)})") from error
         _warn_of_outdated(run, product)
     return result
+
+
+def _check_best(product: Product) -> None:
+    """Refuse a product, as somebody else may have put there, that does not say of which epoch it is and how good."""
+    best = product.facts.get("best")
+    known = best["metrics"] if best else {}
+    num, shares = known.get("val/num_samples", 0), [known.get(f"val/{key}") for key in ("accuracy", "top5")]
+    is_sound = isinstance(num, int | float) and 0 <= num < 2**53
+    if not best or not is_sound or not all(share is None or 0 <= share <= 1 for share in shares):
+        raise BadInput(f"{product.path} does not say what the best epoch of this run came to; put the run's own back")
 
 
 def _warn_of_outdated(run: Run, product: Product) -> None:

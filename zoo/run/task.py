@@ -37,7 +37,11 @@ def read_teachers(run: Run) -> list[Product]:
         )
     files = [str(file_of(file).resolve()) for one in patterns for file in sorted(glob.glob(one)) or [one]]
     run.cfg.task.teacher = files  # so that the run can be resumed from anywhere, with the same ones
-    return [read_product(file) for file in files]
+    teachers = [read_product(file) for file in files]
+    for teacher in teachers:
+        if "classes" not in teacher.facts["data"]:
+            raise BadInput(f"task.teacher={teacher.path} reads sequences; a teacher names classes of images")
+    return teachers
 
 
 def check_teacher(run: Run, teacher: Product, facts: ImageFacts) -> None:

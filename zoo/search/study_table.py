@@ -24,7 +24,7 @@ def format_params(params: dict[str, Any]) -> str:
 
 
 def format_value(value: Any) -> str:
-    """Write a number with three format_value, and anything else as it is."""
+    """Write a number with three digits, and anything else as it is."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
