@@ -68,7 +68,7 @@ def _targets(node: Any, prefix: str) -> Iterator[tuple[str, str]]:
 
 def place_of(key: str) -> str:
     """Give the place of a key of a run's config, in which names that may be any are `*`, as in `callbacks.*`."""
-    for group in ("compress.before_fit", "compress.after_fit", "compress", "callbacks"):
+    for group in ("compress.before_fit", "compress.after_fit", "compress", "callbacks", "task.metrics"):
         if re.fullmatch(rf"{group}\.[^.]+", key):
             return key if key in ("compress.before_fit", "compress.after_fit") else f"{group}.*"
     return key

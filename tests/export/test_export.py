@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -21,7 +22,8 @@ from zoo.checkpoint.load_model import load_model
 from zoo.checkpoint.product_file import read_product, save_product
 from zoo.compress.context import Context
 from zoo.errors import BadInput
-from zoo.export import export, export_report, onnx
+from zoo.export import export, export_report, format_onnx, onnx
+from zoo.export.export_format import TOLERANCES
 from zoo.export.read_export import Exported
 from zoo.export.verify import Answers, Proof, refusal
 from zoo.inference.evaluate import rebuild
@@ -144,14 +146,14 @@ def test_a_file_that_disagrees_is_refused_and_leaves_no_file(command, teacher, o
 
 
 def test_a_file_that_its_runtime_cannot_compute_is_refused(command, teacher, only_run, monkeypatch):
-    monkeypatch.setattr(export, "save_onnx", lambda path, *_: path.write_bytes(b"no graph"))
+    monkeypatch.setattr(format_onnx, "save_onnx", lambda path, *_: path.write_bytes(b"no graph"))
     done = command("scripts/export", f"checkpoint={teacher}", "format=onnx")
     assert (done.code, list(only_run().rglob("*.onnx"))) == (1, [])
     assert "its runtime cannot compute it" in done.sentence
 
 
 def test_a_file_that_is_larger_where_smaller_was_claimed_is_refused(command, teacher, only_run, monkeypatch):
-    monkeypatch.setitem(export.FORMATS, "onnx", replace(export.FORMATS["onnx"], smaller=True))
+    monkeypatch.setattr(format_onnx.Format, "smaller", True)
     done = command("scripts/export", f"checkpoint={teacher}", "format=onnx")
     assert (done.code, list(only_run().rglob("*.onnx"))) == (1, [])
     assert re.search("it takes [0-9,]+ bytes, and less than the weights' 246,824 was claimed", done.sentence)
@@ -161,7 +163,7 @@ def test_what_torch_cannot_translate_is_refused_with_its_reason(command, teacher
     def fails(path, *_):
         raise RuntimeError("a long story") from KeyError("there is no such operator")
 
-    monkeypatch.setattr(export, "save_onnx", fails)
+    monkeypatch.setattr(format_onnx, "save_onnx", fails)
     done = command("scripts/export", f"checkpoint={teacher}", "format=[onnx]")
     assert done.code == 1
     assert done.sentence.endswith("onnxruntime has no way to say this net: 'there is no such operator'")
@@ -172,18 +174,19 @@ def test_logits_may_differ_by_a_share_of_the_largest(precision, off, allowed):
     for largest, limit in ((0.5, allowed), (30.0, 30 * allowed)):
         source = Answers([torch.tensor([[largest, 0.0]])], 0.9)
         proof = Proof(100, 0.9, off * max(1, largest), {}, 0, [])
-        assert f"{limit:.2g} is allowed" in refusal(proof, source, precision, None, 0.5)
-        assert refusal(replace(proof, largest_difference=0.9 * limit), source, precision, None, 0.5) is None
+        assert f"{limit:.2g} is allowed" in refusal(proof, source, TOLERANCES[precision], None, 0.5)
+        assert refusal(replace(proof, largest_difference=0.9 * limit), source, TOLERANCES[precision], None, 0.5) is None
 
 
 def test_accuracy_may_fall_by_as_many_points_as_are_allowed():
     source = Answers([torch.tensor([[1.0, 0.0]])], 0.9)
     proof = Proof(100, 0.8951, 3.0, {}, 0, [])
-    assert refusal(proof, source, "int8", 101, 0.5) is None
+    assert refusal(proof, source, math.inf, 101, 0.5) is None
     half = Answers(source.logits, 0.915)  # which is 0.5000000000000004 points above
-    assert refusal(replace(proof, accuracy=0.91), half, "int8", None, 0.5) is None
+    assert refusal(replace(proof, accuracy=0.91), half, math.inf, None, 0.5) is None
     assert (
-        refusal(proof, source, "int8", None, 0.4) == "it loses 0.49 points of accuracy, where max_drop=0.4 are allowed"
+        refusal(proof, source, math.inf, None, 0.4)
+        == "it loses 0.49 points of accuracy, where max_drop=0.4 are allowed"
     )
 
 
@@ -192,7 +195,7 @@ def in_process(monkeypatch):
     """Compute packed files in this process, which takes no seconds, where a test is of something else."""
 
     @contextmanager
-    def running(paths):
+    def running(paths, runs_alone):
         net = load_model(read_product(paths[0])).eval()
         once = {"p50": 1.0, "p95": 1.0}
         yield (

@@ -19,7 +19,7 @@ class WeightEMA(lightning.Callback):
 
     The decay grows as (1 + steps) / (10 + steps) up to `decay`, so that a young average forgets the random start. The
     raw weights are validated, too, which costs one more pass over the validation data each time, and logged as
-    `val/raw_accuracy` and `val/raw_loss`; the task's `meter` is what measures them.
+    `val/raw_accuracy`, `val/raw_loss` and so on; the task's `meter` is what measures them.
     """
 
     def __init__(self, decay: Between = 0.999) -> None:
@@ -80,7 +80,7 @@ class WeightEMA(lightning.Callback):
                 strategy.validation_step(batch, i)
         self._swap(pl_module)
         metrics, task.meter = task.meter.compute(), of_average
-        pl_module.log_dict({f"val/raw_{name}": metrics[name] for name in ("accuracy", "loss")})
+        pl_module.log_dict({f"val/raw_{name}": value for name, value in metrics.items()})
 
     def state_dict(self) -> dict[str, Any]:
         return {"average": self.average}

@@ -7,12 +7,17 @@ import lightning
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.profilers import Profiler
 
+from zoo.ranges import Index
+
 
 class ProgressBar(RichProgressBar):
     """Lightning's bar without its version number; shows validation metrics only, since a training loss costs a sync.
 
     Lightning's own collects its metrics at every step, to draw them at every `refresh_rate`-th.
     """
+
+    def __init__(self, refresh_rate: Index = 1, leave: bool = False) -> None:
+        super().__init__(refresh_rate, leave)
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int

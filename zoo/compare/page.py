@@ -46,13 +46,16 @@ class Table:
 
 def ranking(comparison: Comparison) -> Table:
     """Rank groups by their mean test accuracy."""
-    columns = ("", "run", "runs", f"test {comparison.metric_name}", "params", "MMACs", "kB", "latency ms", "seconds")
+    more = comparison.more_metrics
+    names = (f"test {comparison.metric_name}", *(f"test {name.replace('_', ' ')}" for name in more))
+    columns = ("", "run", "runs", *names, "params", "MMACs", "kB", "latency ms", "seconds")
     rows = []
     for rank, group in enumerate(comparison.groups):
         size = sum(run.size_bytes for run in group.runs) / len(group.runs)
         macs, latency, seconds = (group.mean(key) for key in ("macs", "latency_ms", "seconds"))
         figures = (
             mean_and_spread([run.result for run in group.runs], "test", comparison.metric),
+            *(number(group.mean_of_test(name)) for name in more),
             f"{group.runs[0].result['params']:,}",
             number(macs and macs / 1e6),
             number(size / 1e3),

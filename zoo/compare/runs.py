@@ -16,6 +16,7 @@ from zoo.records.json_files import read_result
 from zoo.records.metrics_file import read_metrics
 
 REPEATS = ("seed", "data.seed", "data.fold")  # settings in which runs of the same thing may differ
+OWN_METRICS = ("accuracy", "loss", "top5", "token_accuracy", "wer", "per", "num_samples")
 MOST_NAMED = 8  # settings in the label of a run
 LARGEST = 1e30  # of a metric in a curve
 NAMES = ("name", "runs", "data_root", "resume", "experiment")  # settings that change no number
@@ -61,6 +62,11 @@ class Group:
         values = [run.result.get(key) for run in self.runs]
         return None if None in values else statistics.fmean(values)  # type: ignore[arg-type]
 
+    def mean_of_test(self, metric: str) -> float | None:
+        """Give the mean of a test metric, or None where one of the runs lacks it."""
+        values = [run.result["test"].get(metric) for run in self.runs]
+        return None if None in values else statistics.fmean(values)
+
     def name_of(self, run: Finished) -> str:
         """Name one of the runs, by its seed and fold where there are others."""
         differ = [key for key in differing([run.settings for run in self.runs]) if key in ("seed", "data.fold")]
@@ -79,6 +85,12 @@ class Comparison:
         """Name the test metric that is shown: the share of wrong words of sequences, and accuracy else."""
         rates = [run.result["test"].get("wer") for group in self.groups for run in group.runs]
         return "accuracy" if None in rates else "wer"
+
+    @property
+    def more_metrics(self) -> list[str]:
+        """Name the test metrics that are not the zoo's own, as task.metrics adds them."""
+        names = dict.fromkeys(name for group in self.groups for run in group.runs for name in run.result["test"])
+        return [name for name in names if name not in OWN_METRICS]
 
     @property
     def metric_name(self) -> str:

@@ -3,143 +3,41 @@
 import itertools
 import os
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from omegaconf import DictConfig
 from torch import nn
 
 from zoo import escape
 from zoo.checkpoint.load_model import load_model
-from zoo.checkpoint.product_file import Product, save_product
+from zoo.checkpoint.product_file import Product
 from zoo.checkpoint.stored_config import stored_data
 from zoo.compress.recipe import in_integers
-from zoo.data.module import ResidentData
 from zoo.data.sequences import SequenceData
 from zoo.errors import BadInput, ZooError, choices, reason
-from zoo.export.aoti import check_compiler, save_aoti
+from zoo.export.export_format import Job, format_names, format_of
 from zoo.export.export_report import Row, check_boards, record, show
-from zoo.export.onnx import save_onnx, translate, write_onnx
-from zoo.export.onnx_int8 import dynamically_quantized, quantized
-from zoo.export.parts import Part, has_fixed_length, parts
-from zoo.export.pt2 import save_pt2
-from zoo.export.read_export import PARTS, Classifier, Writer, pixels
+from zoo.export.parts import has_fixed_length
+from zoo.export.read_export import PARTS, Classifier, Writer
 from zoo.export.runtime import Run
 from zoo.export.verify import Answers, answers_of, hold, refusal, running
-from zoo.files import replacing, sha256_of
-from zoo.packed.packed_file import dtype_of, save_packed
-from zoo.packed.size_report import draw_ledger, show_ledger
-from zoo.paths import EXPORTS, PRODUCT, RESULT
+from zoo.files import sha256_of
+from zoo.packed.packed_file import dtype_of
+from zoo.paths import EXPORTS, RESULT
 from zoo.quantize.pt2e import program_of
 from zoo.records.json_files import read_exports, read_result, write_exports
 from zoo.run.pack_product import share_at_once
 
 
-@dataclass(frozen=True)
-class Job:
-    """What is to be exported: a product, its net in eval mode, its data, and what the format's files shall say."""
-
-    product: Product
-    net: nn.Module
-    data: ResidentData
-    facts: dict[str, Any]
-    cfg: DictConfig
-
-    def parts(self) -> Iterator[tuple[Part, str, dict[str, Any]]]:
-        """Give each part of the net, how the name of its file ends, and what that shall say."""
-        for name, part in parts(self.net, self.facts).items():
-            facts = {**self.facts, "export": {**self.facts["export"], "part": name}}
-            yield part, f"_{name}" if name else "", facts
-
-
-def _to_safetensors(path: Path, job: Job) -> list[Path]:
-    save_product(path, job.product.weights, job.product.facts)
-    return [path]
-
-
-def _to_zoo(path: Path, job: Job) -> list[Path]:
-    ledger = save_packed(path, job.product.weights, job.product.facts, job.cfg.half)
-    name = job.product.facts["config"]["choices"]["model"]
-    show_ledger(ledger, f"{name} in {path.name}")
-    with replacing(path.with_name(f"{path.stem.replace('model', 'ledger', 1)}.png")) as file:
-        draw_ledger(ledger, name).savefig(file, format="png", dpi=150)
-    return [path]
-
-
-def _to_pt2(path: Path, job: Job) -> list[Path]:
-    return _each(path, job, save_pt2)
-
-
-def _to_aoti(path: Path, job: Job) -> list[Path]:
-    return _each(path, job, save_aoti)
-
-
-def _to_onnx(path: Path, job: Job) -> list[Path]:
-    return _each(path, job, save_onnx)
-
-
-def _to_onnx_int8(path: Path, job: Job) -> list[Path]:
-    """Find the scales of activations on training batches, augmented as they are; of sequences anew at each call."""
-
-    def save(path: Path, part: Part, facts: dict[str, Any]) -> None:
-        model = translate(part)
-        if isinstance(job.data, SequenceData):
-            write_onnx(path, dynamically_quantized(model), facts)
-        else:
-            write_onnx(path, quantized(model, _calibration(job)), facts)
-
-    return _each(path, job, save)
-
-
-def _calibration(job: Job) -> Iterator[np.ndarray]:
-    mean, std = (torch.tensor(job.facts["data"][name])[:, None, None] for name in ("mean", "std"))
-    for images, _ in itertools.islice(job.data.loader("train", "cpu"), job.cfg.calibration_batches):
-        yield (pixels(images, mean, std) if job.cfg.bake else images).numpy()
-
-
-def _each(path: Path, job: Job, save: Callable[[Path, Part, dict[str, Any]], None]) -> list[Path]:
-    written = []
-    for part, ending, facts in job.parts():
-        written.append(path.with_stem(path.stem + ending))
-        save(written[-1], part, facts)
-    return written
-
-
-@dataclass(frozen=True)
-class Format:
-    """A format: its file's name, who writes it, in which precision and for which runtime; some claim to be smaller."""
-
-    file: str
-    write: Callable[[Path, Job], list[Path]]
-    precision: str
-    runtime: str
-    smaller: bool = False
-
-
-FORMATS = {
-    "safetensors": Format(PRODUCT, _to_safetensors, "fp32", "zoo"),
-    "zoo": Format("model.zoo", _to_zoo, "fp32", "zoo", smaller=True),
-    "pt2": Format("model.pt2", _to_pt2, "fp32", "torch"),
-    "aoti": Format("model_aoti.pt2", _to_aoti, "fp32", "aotinductor"),
-    "onnx": Format("model.onnx", _to_onnx, "fp32", "onnxruntime"),
-    "onnx_fp16": Format("model_fp16.onnx", _to_onnx, "fp16", "onnxruntime", smaller=True),
-    "onnx_int8": Format("model_int8.onnx", _to_onnx_int8, "int8", "onnxruntime", smaller=True),
-}
-
-
 def check_formats(names: list[str]) -> None:
     """Raise BadInput for a format that there is not, or not on this machine."""
     if not names:
-        raise BadInput(f"format: expected one format or more, got none; {choices('', FORMATS)}")
+        raise BadInput(f"format: expected one format or more, got none; {choices('', format_names())}")
     for name in names:
-        if name not in FORMATS:
-            raise BadInput(f"format={name} is no format to export to; {choices(str(name), FORMATS)}")
-    if "aoti" in names:
-        check_compiler()
+        format_of(name).check()
 
 
 def export(product: Product, names: list[str], folder: Path, cfg: DictConfig) -> None:
@@ -186,7 +84,7 @@ def _check_settings(product: Product, names: list[str], cfg: DictConfig) -> None
     if in_integers(product.facts["recipe"]) and "share" in cfg.compress:
         raise BadInput("compress=share starts from floats, and this net is in integers already")
     for name in names:
-        if program_of(product.facts["recipe"]) and FORMATS[name].precision != "fp32":
+        if program_of(product.facts["recipe"]) and format_of(name).precision != "fp32":
             raise BadInput(
                 f"format={name} starts from floats, and this net is in int8 already; format=onnx keeps it so"
             )
@@ -225,13 +123,13 @@ def _ending(name: str, cfg: DictConfig) -> str:
         "_shared": "share" in cfg.compress,
         "_bf16": is_half and dtype_of(cfg.half) == torch.bfloat16,
         "_fp16": is_half and dtype_of(cfg.half) == torch.float16,
-        "_baked": cfg.bake and FORMATS[name].runtime != "zoo",
+        "_baked": cfg.bake and format_of(name).runtime != "zoo",
     }
     return "".join(ending for ending, is_so in endings.items() if is_so)
 
 
 def _file(name: str, cfg: DictConfig) -> str:
-    stem, dot, suffix = FORMATS[name].file.partition(".")
+    stem, dot, suffix = format_of(name).file.partition(".")
     return stem + _ending(name, cfg) + dot + suffix
 
 
@@ -240,7 +138,7 @@ def _precision(product: Product, name: str, cfg: DictConfig) -> str:
         return "int8"
     if name == "zoo" and cfg.half:
         return "bf16" if dtype_of(cfg.half) == torch.bfloat16 else "fp16"
-    return FORMATS[name].precision
+    return format_of(name).precision
 
 
 def _facts(product: Product, name: str, cfg: DictConfig) -> dict[str, Any]:
@@ -250,7 +148,7 @@ def _facts(product: Product, name: str, cfg: DictConfig) -> dict[str, Any]:
 
 def _try(name: str, job: Job, source: Answers, folder: Path) -> Row:
     """Write files aside, prove them, and only then put them, and what was drawn with them, into the folder."""
-    form = FORMATS[name]
+    form = format_of(name)
     precision = _precision(job.product, name, job.cfg)
     dense = sum(weight.numel() * weight.element_size() for weight in job.product.weights.values())
     row = Row(name + _ending(name, job.cfg), precision, form.runtime, [])
@@ -260,12 +158,13 @@ def _try(name: str, job: Job, source: Answers, folder: Path) -> Row:
         except Exception as error:  # of torch or ONNX Runtime, for what they cannot translate
             return replace(row, reason=f"{form.runtime} has no way to say this net: {reason(_first(error))}")
         try:
-            with running(files) as (runs, measured):
+            with running(files, form.runs_alone) as (runs, measured):
                 found = answers_of(_as_net(runs, files, job), job.data)
             proof = hold(found, source, files, measured)
         except ZooError as error:
             return replace(row, reason=str(error))
-        why = refusal(proof, source, precision, dense if form.smaller else None, job.cfg.max_drop)
+        limits = form.tolerance(precision), dense if form.smaller else None, job.cfg.max_drop
+        why = refusal(proof, source, *limits)
         if why:
             return replace(row, reason=why)
         for file in Path(place).iterdir():
@@ -283,4 +182,4 @@ def _as_net(runs: list[Run], files: list[Path], job: Job) -> nn.Module:
     if isinstance(job.data, SequenceData):
         padded = len(files) > 1 and has_fixed_length(job.net)
         return Writer(runs[0], runs[1], job.facts["data"]["max_length"] if padded else None)
-    return Classifier(runs[0], job.facts, job.cfg.bake and FORMATS[job.facts["export"]["format"]].runtime != "zoo")
+    return Classifier(runs[0], job.facts, job.cfg.bake and format_of(job.facts["export"]["format"]).runtime != "zoo")

@@ -1,6 +1,6 @@
 """Exported files as nets: their own runtimes compute them, and all else of the zoo calls them as any other."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -10,11 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from zoo.errors import BadInput
-from zoo.export.onnx import open_onnx
-from zoo.export.pt2 import open_pt2
+from zoo.export.export_format import openers
 from zoo.export.runtime import Opened, Run
 
-SUFFIXES: dict[str, Callable[[Path], Opened]] = {".pt2": open_pt2, ".onnx": open_onnx}
 PARTS = ("encoder", "step")  # of a net of sequences, each in a file that is named after it
 
 
@@ -63,7 +61,7 @@ def pixels(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
 def read_export(path: Path) -> Exported:
     """Read an exported file, of sequences both; BadInput for what is cut short, changed or foreign, or does not fit."""
-    opened = SUFFIXES[path.suffix](path)
+    opened = openers()[path.suffix](path)
     facts, part = opened.facts, opened.facts["export"].get("part")
     if (part in PARTS) != ("classes" not in facts["data"]):
         raise BadInput(f"{path} says that it is {_words(part)}, and tells of data of the other kind; export it again")
@@ -74,7 +72,7 @@ def read_export(path: Path) -> Exported:
         raise BadInput(f"{path} is the {part} of a net that writes, which its name must say; export both again")
     if not path.with_name(name).is_file():
         raise BadInput(f"{path} is the {part} of a net that writes, and {name} is not beside it")
-    both = {part: opened, PARTS[part == "encoder"]: SUFFIXES[path.suffix](path.with_name(name))}
+    both = {part: opened, PARTS[part == "encoder"]: openers()[path.suffix](path.with_name(name))}
     for half, one in both.items():
         if one.facts["export"].get("part") != half:
             raise BadInput(f"{one.path} is not the {half} that its name says; export both again")

@@ -23,14 +23,15 @@ from zoo.data.module import ResidentData
 from zoo.data.sequences import SequenceData
 from zoo.errors import ZooError
 from zoo.export import worker
+from zoo.export.export_format import openers
 from zoo.export.parts import Encoder, Step
+from zoo.export.read_export import read_export
 from zoo.export.runtime import Run
 from zoo.measure.accuracy import is_right, points_lost
 from zoo.tasks.transcribe import transcribe
 
 # By which a logit may differ, as a share of the largest logit or, where that is below 1, of 1. In fp16 torch itself is
 # 2 % off for some images; in int8 logits differ by whole steps, and accuracy decides.
-TOLERANCES = {"fp32": 1e-4, "fp16": 5e-2, "bf16": 5e-2, "int8": float("inf")}
 
 
 @dataclass(frozen=True)
@@ -81,14 +82,15 @@ def _logits_of_steps(net: Any, source: Tensor, target: Tensor) -> Tensor:
 
 
 @contextmanager
-def running(paths: Sequence[Path]) -> Iterator[tuple[list[Run], dict[str, Any]]]:
+def running(paths: Sequence[Path], runs_alone: bool) -> Iterator[tuple[list[Run], dict[str, Any]]]:
     """Give a function for each file that has a process of its own compute it, and at the end what that measured.
+
+    It is worker.py without the zoo, where the files run alone, or else the zoo.
 
     ZooError, with that process's reason, where it fails.
     """
-    exported = paths[0].suffix in (".onnx", ".pt2")
     # Without the folder of its own, where onnx.py is not the package.
-    program = ["-P", worker.__file__] if exported else ["-m", "zoo.export.verify"]
+    program = ["-P", worker.__file__] if runs_alone else ["-m", "zoo.export.verify"]
     line = [sys.executable, *program, str(torch.get_num_threads()), *(str(path.resolve()) for path in paths)]
     root, pipe = Path(__file__).parents[2], subprocess.PIPE
     measured: dict[str, Any] = {}
@@ -142,12 +144,13 @@ def hold(found: Answers, source: Answers, paths: Sequence[Path], measured: dict[
     return Proof(size_bytes, found.accuracy, difference, **measured)
 
 
-def refusal(proof: Proof, source: Answers, precision: str, smaller_than: int | None, max_drop: float) -> str | None:
+def refusal(proof: Proof, source: Answers, tolerance: float, smaller_than: int | None, max_drop: float) -> str | None:
     """Say in a sentence why files must not stay, or nothing.
 
-    `smaller_than` are the bytes that they claim to be below; `max_drop` are the points of accuracy that they may lose.
+    `tolerance` of a logit is relative to the largest, `smaller_than` are the bytes that they claim to be below, and
+    `max_drop` are the points of accuracy that they may lose.
     """
-    limit = TOLERANCES[precision] * max(1.0, source.largest)
+    limit = tolerance * max(1.0, source.largest)
     drop = points_lost(source.accuracy, proof.accuracy)
     if proof.largest_difference > limit:
         return f"a logit differs from the checkpoint's by {proof.largest_difference:.2g}, where {limit:.2g} is allowed"
@@ -158,9 +161,11 @@ def refusal(proof: Proof, source: Answers, precision: str, smaller_than: int | N
     return None
 
 
-def _serve_product(threads: int, path: str) -> None:
+def _serve(threads: int, path: str) -> None:
+    """Compute a file that the zoo reads, for the process that has started this one."""
     torch.set_num_threads(threads)
-    net = load_model(read_product(path)).eval()
+    suffix = Path(path).suffix
+    net = read_export(Path(path)).net if suffix in openers() else load_model(read_product(path)).eval()
     nets = [Encoder(net), Step(net)] if hasattr(net, "begin") else [net]
 
     def run_of(one: nn.Module) -> worker.Run:
@@ -175,4 +180,4 @@ def _serve_product(threads: int, path: str) -> None:
 
 
 if __name__ == "__main__":
-    _serve_product(int(sys.argv[1]), sys.argv[2])
+    _serve(int(sys.argv[1]), sys.argv[2])

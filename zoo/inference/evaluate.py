@@ -14,7 +14,8 @@ from zoo.compress.semi_structured import use_sparse_kernels
 from zoo.data.module import ResidentData, Split
 from zoo.data.sequences import SequenceData
 from zoo.errors import BadInput
-from zoo.export.read_export import SUFFIXES, Exported, read_export
+from zoo.export.export_format import openers
+from zoo.export.read_export import Exported, read_export
 from zoo.measure import evaluation
 from zoo.paths import PRODUCT
 from zoo.tasks.transcribe import transcribe
@@ -23,7 +24,7 @@ from zoo.tasks.transcribe import transcribe
 def read(path: str) -> Product | Exported:
     """Read a product or a packed file or, by the ending of its name, an exported one; of a run folder, its product."""
     file = file_of(path)
-    if file.suffix not in SUFFIXES:
+    if file.suffix not in openers():
         return read_product(file)
     if not file.is_file():
         raise BadInput(f"there is no file {file}; scripts/export.py leaves its files beside the checkpoint")

@@ -28,6 +28,9 @@ Names = Annotated[list[Name], Meta(max_length=10_000)]
 Metrics = dict[Name, float | None]  # null where it was not a number
 
 
+SHARES = {"accuracy": (0, 1), "top5": (0, 1), "token_accuracy": (0, 1), "wer": (0, 1e15), "per": (0, 1e15)}
+
+
 class Record(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A frozen record that refuses keys it does not know."""
 
@@ -100,8 +103,8 @@ class InFloats(Struct, frozen=True):
 
 def _check_shares(metrics: Metrics) -> None:
     for key, value in metrics.items():
-        most = 1 if key in ("accuracy", "top5", "token_accuracy") else 1e15
-        if value is not None and not (key.endswith("loss") or 0 <= value <= most):
+        least, most = SHARES.get(key.removeprefix("raw_"), (-1e15, 1e15))
+        if value is not None and not (key.endswith("loss") or least <= value <= most):
             raise ValueError(f"{key} is not a share")
 
 

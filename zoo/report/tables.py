@@ -51,7 +51,9 @@ def show_result(result: dict[str, Any]) -> None:
         num = result["num_samples"][which]
         size = result.get("split_sizes", result["num_samples"])[which]
         table.add_column(f"{split} ({num:,})" if num == size else f"{split} ({num:,} of {size:,})", justify="right")
-    for label, key, form in ROWS:
+    known = {key for _, key, _ in ROWS}
+    others = [(key.replace("_", " "), key, ".4f") for key in result["test"] if key not in known | {"num_samples"}]
+    for label, key, form in (*ROWS, *others):
         if key not in result["test"]:
             continue
         cells = [format_number(result[s][key], form) if key in result[s] else "–" for s in ("validation", "test")]

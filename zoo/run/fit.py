@@ -123,11 +123,11 @@ def _check_limits(cfg: DictConfig, data: ResidentData) -> None:
 
 def _check_metrics(cfg: DictConfig, task: Task) -> None:
     """Refuse callbacks that watch a metric that no validation measures, before there has been one."""
-    known = {"train/accuracy", *(f"val/{name}" for name in task.meter.compute())}
+    known = {"train/accuracy", *(f"val/{name}" for name in task.meter.names)}
     if (cfg.model.get("num_classes") or math.inf) <= TOP:
         known.discard("val/top5")
     if "ema" in cfg.callbacks:
-        known |= {"val/raw_accuracy", "val/raw_loss"}
+        known |= {f"val/raw_{name}" for name in task.meter.names}
     for name, node in cfg.callbacks.items():
         for key in ("metric", "monitor"):
             watched = node.get(key) if node else None

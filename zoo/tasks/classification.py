@@ -1,11 +1,13 @@
 """Teach a net to name what is in an image."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torchmetrics import Metric
 
+from zoo.errors import BadInput
 from zoo.measure.accuracy import is_right
 from zoo.optim.schedules import Factor
 from zoo.ranges import BelowOne, NotNegative
@@ -21,7 +23,8 @@ class ImageClassification(Task):
 
     Logged as `val/` and `test/` `loss`, `accuracy` and, of more than five classes, `top5`; the loss of validation and
     test is plain cross-entropy, whatever is trained with. Where a net gives (logits, auxiliary logits) in train mode,
-    each auxiliary loss is added `aux_weight` times (Szegedy et al., 2014, section 5). All other arguments are Task's.
+    each auxiliary loss is added `aux_weight` times (Szegedy et al., 2014, section 5). `metrics` are more of
+    torchmetrics', by name, which are measured and logged as well. All other arguments are Task's.
     """
 
     kind = "images"
@@ -34,12 +37,17 @@ class ImageClassification(Task):
         loss: LossName = "cross_entropy",
         label_smoothing: BelowOne = 0.0,
         aux_weight: NotNegative = 0.3,
+        metrics: Mapping[str, Metric] | None = None,
         **settings: Any,
     ) -> None:
         super().__init__(net, optimizer, schedule, **settings)
         self.loss = loss_function(loss, label_smoothing)
         self.aux_weight = aux_weight
-        self.meter = ClassificationMeter()
+        if odd := sorted({*(metrics or {})} & {*ClassificationMeter().names, "num_samples"}):
+            raise BadInput(f"task.metrics.{odd[0]}: the task measures this by itself; give it another name")
+        if odd := [name for name, metric in (metrics or {}).items() if not isinstance(metric, Metric)]:
+            raise BadInput(f"task.metrics.{odd[0]}: expected a metric of torchmetrics, such as MulticlassF1Score")
+        self.meter = ClassificationMeter(metrics)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.net(images)

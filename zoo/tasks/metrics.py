@@ -1,9 +1,11 @@
 """Sums on the device that become means once an epoch."""
 
+from collections.abc import Mapping
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torchmetrics import Metric
 
 from zoo import distributed
 from zoo.measure.accuracy import TOP, has_nan
@@ -14,14 +16,16 @@ class ClassificationMeter(nn.Module):
 
     There is no `top5` where logits are of five classes or fewer.
     `num_samples` and `num_nan`, those with NaN among their logits, which are never hits, are of the last `compute`.
+    `more` are torchmetrics' metrics by name, each updated with logits (N, C) and labels (N,), and one number each.
     """
 
     sums: Tensor
     num_samples = num_nan = 0
     has_top5 = True
 
-    def __init__(self) -> None:
+    def __init__(self, more: Mapping[str, Metric] | None = None) -> None:
         super().__init__()
+        self.more: Any = nn.ModuleDict(dict(more or {}))
         self.register_buffer(
             "sums", torch.zeros(5, dtype=torch.float64), persistent=False
         )  # loss, top-1, top-5, NaN, samples
@@ -41,6 +45,13 @@ class ClassificationMeter(nn.Module):
         num = top.new_tensor(len(labels), dtype=torch.long)
         batch = torch.stack([losses.sum(), top[:, 0].sum(), top.sum(), lost.sum(), num])
         self.sums += batch.to(self.sums)
+        for metric in self.more.values():
+            metric.update(logits, labels)
+
+    @property
+    def names(self) -> list[str]:
+        """Return what may be measured, before anything is."""
+        return ["loss", "accuracy", "top5", *self.more]
 
     def compute(self) -> dict[str, Tensor]:
         """Give the means so far over all processes, as fractions of 1, and start again from nothing."""
@@ -48,4 +59,7 @@ class ClassificationMeter(nn.Module):
         self.sums.zero_()
         self.num_samples, self.num_nan = int(count), int(lost)
         means = {"loss": loss / count, "accuracy": top1 / count, "top5": top5 / count}
+        for name, metric in self.more.items():
+            means[name] = metric.compute()  # over all processes, too
+            metric.reset()
         return means if self.has_top5 else {name: mean for name, mean in means.items() if name != "top5"}

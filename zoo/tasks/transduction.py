@@ -100,6 +100,11 @@ class TransductionMeter(nn.Module):
         self.sums += torch.stack([losses, hits, tokens]).to(self.sums)
         self.written.append((written, references))
 
+    @property
+    def names(self) -> list[str]:
+        """Return what is measured, before anything is."""
+        return ["loss", "token_accuracy", "accuracy", "wer", "per"]
+
     def compute(self) -> dict[str, Tensor]:
         """Give the means so far over all processes, as fractions of 1, and start again from nothing."""
         batches = [

@@ -1,0 +1,16 @@
+"""The AOTInductor package, which torch computes; it is code, and so the zoo does not read it back."""
+
+from pathlib import Path
+
+from zoo.export.aoti import check_compiler, save_aoti
+from zoo.export.export_format import ExportFormat, Job
+
+
+class Format(ExportFormat):
+    file, runtime, runs_alone = "model_aoti.pt2", "aotinductor", True
+
+    def check(self) -> None:
+        check_compiler()
+
+    def write(self, path: Path, job: Job) -> list[Path]:
+        return job.write_parts(path, save_aoti)

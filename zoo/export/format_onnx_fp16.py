@@ -1,0 +1,7 @@
+"""The .onnx file with numbers of 16 bits."""
+
+from zoo.export import format_onnx
+
+
+class Format(format_onnx.Format):
+    file, precision, smaller = "model_fp16.onnx", "fp16", True
