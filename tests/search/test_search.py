@@ -241,7 +241,7 @@ def test_a_study_is_as_long_as_it_was_asked_to_be_and_can_be_prolonged(quick):
 
 def test_trials_at_once_have_a_gpu_each_and_share_the_cores(quick, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(study.ranks, "num_cores", lambda: 8)
+    monkeypatch.setattr(study.distributed, "num_cores", lambda: 8)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     found, _ = quick("trials=4", "jobs=2", "pruner=none")

@@ -16,6 +16,7 @@ from zoo.benchmarks.rounds import Contender, Suite, timed
 from zoo.checkpoint.load_model import load_model
 from zoo.checkpoint.product_file import read_product
 from zoo.checkpoint.stored_config import stored_net
+from zoo.compress.context import Context
 from zoo.compress.recipe import replay
 from zoo.errors import BadInput
 from zoo.export.onnx import translate
@@ -51,7 +52,7 @@ def inference_suite(cfg: DictConfig) -> Suite:
         nets = [("", net, _int8(net, images[:1]), images)]
         if pruning := cfg.compress.before_fit.get("channels"):
             pruned = copy.deepcopy(net)
-            build(pruning, "compress.before_fit.channels")(pruned, example=(images[:1].to("meta"),))
+            build(pruning, "compress.before_fit.channels")(pruned, Context((images[:1].to("meta"),)))
             nets.append(("pruned: ", pruned, _int8(pruned, images[:1]), images))
     if not (compiles_int8 := sums_int8_exactly()):
         log.warning("int8 is not compiled: this CPU has no VNNI, without which Inductor would compute something else.")

@@ -16,6 +16,7 @@ from zoo.records.json_files import read_result
 from zoo.records.metrics_file import read_metrics
 
 REPEATS = ("seed", "data.seed", "data.fold")  # settings in which runs of the same thing may differ
+NAMING = ("classification", "distill", "transduction", "ImageClassification", "Distillation", "Transduction")
 OWN_METRICS = ("accuracy", "loss", "top5", "token_accuracy", "wer", "per", "num_samples")
 MOST_NAMED = 8  # settings in the label of a run
 LARGEST = 1e30  # of a metric in a curve
@@ -152,8 +153,8 @@ def comparisons(runs: Sequence[Finished]) -> list[Comparison]:
     """
     kinds: dict[tuple[bool, str], list[Finished]] = defaultdict(list)
     for run in runs:
-        task = run.settings["task"]
-        of_task = "" if task in ("classification", "distill", "transduction") else f", task={task}"
+        task, kind = run.settings["task"], str(run.settings.get("task._target_")).rpartition(".")[2]
+        of_task = "" if task in NAMING or kind in NAMING else f", task={task}"
         part = part_tested(run.result, run.settings)
         kinds[bool(part), f"{run.result['data']}{of_task}{part and f', {part}'}"].append(run)
     return [
