@@ -106,7 +106,7 @@ def _in_cell(value: Any) -> Any:
 
 
 def kept_runs(belongs: Callable[[dict[str, Any]], bool]) -> dict[str, list[dict[str, Any]]]:
-    """Give the kept results that belong together, by the name of their runs."""
+    """Return the kept results that belong together, by the name of their runs."""
     from zoo import escape
     from zoo.records.json_files import read_result
 
@@ -126,12 +126,12 @@ def mean_accuracy(results: list[dict[str, Any]]) -> float:
 
 
 def made_by(result: dict[str, Any]) -> str:
-    """Give two cells of a table: on what, and by which commit, a run was made."""
+    """Return two cells of a table: on what, and by which commit, a run was made."""
     return f"{result['device']}, {result['precision']} | `{result['commit']}`"
 
 
 def accuracy_table(of_families: bool = False) -> str:
-    """Give one row a run name: test accuracy as mean, and spread over seeds where there are several.
+    """Return one row a run name: test accuracy as mean, and spread over seeds where there are several.
 
     The runs of experiment=ten_minutes_* are a table of their own, best first.
     """
@@ -156,7 +156,7 @@ def accuracy_table(of_families: bool = False) -> str:
 
 
 def sequence_table() -> str:
-    """Give one row a run name of those that write sequences: test error rates as mean, and spread over seeds."""
+    """Return one row a run name of those that write sequences: test error rates as mean, and spread over seeds."""
     from zoo.compare.runs import mean_and_spread
 
     lines = [
@@ -173,18 +173,18 @@ def sequence_table() -> str:
 
 
 def compressed_runs() -> dict[str, list[dict[str, Any]]]:
-    """Give the kept results of packed files, by the name of their runs."""
+    """Return the kept results of packed files, by the name of their runs."""
     return kept_runs(lambda result: "pack" in result.get("compress", {}))
 
 
 def dense_runs(net: str, data: str) -> list[dict[str, Any]]:
-    """Give the results of the net that compressed ones are held against."""
+    """Return the results of the net that compressed ones are held against."""
     name = f"{net}_{data}"
     return kept_runs(lambda result: result["name"] == name)[name]
 
 
 def compression_table() -> str:
-    """Give one row a run name of packed files: their bytes stage by stage, and the accuracy of what they decode to.
+    """Return one row a run name of packed files: their bytes stage by stage, and the accuracy of what they decode to.
 
     Of several seeds, means.
     """
@@ -213,13 +213,13 @@ def compression_table() -> str:
 
 
 def in_integers(result: dict[str, Any]) -> dict[str, Any] | None:
-    """Give what a run told of the float net that it made one in integers of, or None for another run."""
+    """Return what a run told of the float net that it made one in integers of, or None for another run."""
     told = result.get("compress", {}).values()
     return next((of["float"] for of in told if isinstance(of, dict) and "float" in of), None)
 
 
 def quantization_table() -> str:
-    """Give one row a run name of nets in integers: their accuracy and bytes beside those of the float nets they were.
+    """Return one row a run name of nets in integers: their accuracy and bytes beside those of the float nets they were.
 
     Of several seeds, means.
     """
@@ -243,7 +243,7 @@ def quantization_table() -> str:
 
 
 def pipeline_table() -> str:
-    """Give ResNet-20 as it was trained, with fewer channels, and those in int8: accuracy, arithmetic, bytes and speed.
+    """Return ResNet-20 as trained, with fewer channels, and both in int8: accuracy, arithmetic, bytes and speed.
 
     Times are of benchmark_pipeline_<batch>.json, as `suite=inference checkpoint=[...]` of the three wrote them.
     """
@@ -306,7 +306,7 @@ def draw_compression(path: Path) -> None:
 
 
 def recipe_table() -> str:
-    """Give one row a recipe of configs/experiment."""
+    """Return one row a recipe of configs/experiment."""
     from zoo.catalogue import recipes
 
     lines = ["| recipe | net | data | epochs | published accuracy | source |", "|---|---|---|---:|---|---|"]

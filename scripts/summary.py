@@ -80,7 +80,7 @@ def print_layers(layers: "list[Layer]", title: str, all_layers: bool) -> None:
 
 
 def zoo_table() -> str:
-    """Give the table of all nets, oldest first, and of one year the one with fewest MACs first."""
+    """Return the table of all nets, oldest first, and of one year the one with fewest MACs first."""
     import torch
 
     from zoo.catalogue import catalogue

@@ -30,7 +30,7 @@ CONFIGS = ROOT / "configs"
 
 
 def options(group: str) -> list[str]:
-    """Give the choices of a config group, found by globbing, so that a new file is tested without an edit."""
+    """Return the choices of a config group, found by globbing, so that a new file is tested without an edit."""
     return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
 
 
@@ -46,7 +46,7 @@ class Outcome:
 
 
 def sentence_of(err: str) -> str:
-    """Give the one line of an error, which is all that stderr may hold."""
+    """Return the one line of an error, which is all that stderr may hold."""
     lines = err.strip().splitlines()
     assert len(lines) == 1, err
     assert lines[0].startswith("error: "), err
@@ -101,7 +101,7 @@ def composed(model: str, data: str) -> DictConfig:
 
 
 def inputs_of(cfg: DictConfig, batch: int) -> tuple[torch.Tensor, ...]:
-    """Give noise of the data's shape: images, or sources of 2 to 8 tokens and targets of up to 8 with their start."""
+    """Return noise of the data's shape: images, or sources of 2 to 8 tokens and targets of up to 8 with their start."""
     if "image_size" in cfg.data:
         return (torch.randn(batch, cfg.data.in_channels, cfg.data.image_size, cfg.data.image_size),)
     source = torch.randint(3, cfg.data.num_source_tokens, (batch, 8))
@@ -257,7 +257,7 @@ def teacher(command, toy, only_run) -> Path:
 
 @pytest.fixture
 def only_run(tmp_path) -> Callable[[], Path]:
-    """Give the one run folder that there is."""
+    """Return the one run folder that there is."""
 
     def find() -> Path:
         (folder,) = (path.parent for path in tmp_path.glob("runs/*/*/config.yaml"))

@@ -35,7 +35,7 @@ class Entry:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """Give (channels, height, width)."""
+        """Return (channels, height, width)."""
         return self.cfg.data.in_channels, self.cfg.data.image_size, self.cfg.data.image_size
 
 
@@ -47,7 +47,7 @@ def _hydra_ready() -> AbstractContextManager[None]:
 
 @functools.cache
 def targets() -> dict[str, frozenset[str]]:
-    """Give what the project's own configs have called, by the place in a run's config; see `place_of`."""
+    """Return what the project's own configs have called, by the place in a run's config; see `place_of`."""
     found: dict[str, set[str]] = {}
     for file in CONFIGS.rglob("*.yaml"):
         node: Any = OmegaConf.to_container(OmegaConf.load(file))
@@ -67,7 +67,7 @@ def _targets(node: Any, prefix: str) -> Iterator[tuple[str, str]]:
 
 
 def place_of(key: str) -> str:
-    """Give the place of a key of a run's config, in which names that may be any are `*`, as in `callbacks.*`."""
+    """Return the place of a key of a run's config, in which names that may be any are `*`, as in `callbacks.*`."""
     for group in ("compress.before_fit", "compress.after_fit", "compress", "callbacks", "task.metrics"):
         if re.fullmatch(rf"{group}\.[^.]+", key):
             return key if key in ("compress.before_fit", "compress.after_fit") else f"{group}.*"
@@ -80,7 +80,7 @@ def wants_of_data(config: str) -> set[str]:
 
 
 def matches(group: str = "model") -> list[tuple[str, str]]:
-    """Give every pair of an option of a group, model or task, and of data that have all that it looks up in them."""
+    """Return every pair of an option of a group, model or task, and of data that have all that it looks up in them."""
     with _hydra_ready():
         sets = {
             file.stem: hydra.compose("train", [f"data={file.stem}", "name=zoo"]).data.keys()
@@ -91,7 +91,7 @@ def matches(group: str = "model") -> list[tuple[str, str]]:
 
 
 def catalogue() -> Iterator[Entry]:
-    """Give every net of images in configs/model; ValueError for a config without its two lines."""
+    """Yield every net of images in configs/model; ValueError for a config without its two lines."""
     with _hydra_ready():
         for file in sorted((CONFIGS / "model").glob("*.yaml")):
             header = HEADER.match(file.read_text())
@@ -117,7 +117,7 @@ class Recipe:
 
 
 def chosen_by(experiment: Path) -> dict[str, str]:
-    """Give the option that an experiment, or another that it begins with, has of each group it names."""
+    """Return the option that an experiment, or another that it begins with, has of each group it names."""
     chosen: dict[str, str] = {}
     for line in OmegaConf.load(experiment).defaults:
         if isinstance(line, str):
@@ -128,7 +128,7 @@ def chosen_by(experiment: Path) -> dict[str, str]:
 
 
 def recipes() -> list[Recipe]:
-    """Give those of configs/experiment that say where they come from and what was published, by data set and name."""
+    """Return those of configs/experiment that say where they come from and what was published, by data set and name."""
     found = []
     for file in sorted((CONFIGS / "experiment").glob("*.yaml")):
         if header := RECIPE.match(file.read_text()):

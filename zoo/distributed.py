@@ -39,17 +39,17 @@ OF_SLURM: tuple[str, ...] = (
 
 
 def rank() -> int:
-    """Give this process's number among those of its run; that of 0 writes the files and talks."""
+    """Return this process's number among those of its run; that of 0 writes the files and talks."""
     return int(os.environ.get("RANK", "0"))
 
 
 def world_size() -> int:
-    """Give the number of processes of this run, on all machines."""
+    """Return the number of processes of this run, on all machines."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def local_world_size() -> int:
-    """Give the number of processes of this run on this machine."""
+    """Return the number of processes of this run on this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
@@ -81,7 +81,7 @@ def check_all_there() -> None:
 
 
 def started_together() -> bool:
-    """Tell whether torchrun or SLURM has started this process as one of several."""
+    """Return whether torchrun or SLURM has started this process as one of several."""
     return world_size() > 1 or _is_task_of_slurm()
 
 
@@ -90,7 +90,7 @@ def _is_task_of_slurm() -> bool:
 
 
 def num_cores() -> int:
-    """Give the number of CPU cores that this process may use."""
+    """Return the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -132,7 +132,7 @@ class LastWords:
 
 
 def last_words(logs: str) -> list[LastWords]:
-    """Give what processes left below the engine's folder of logs, the earliest first."""
+    """Return what processes left below the engine's folder of logs, the earliest first."""
     words = [LastWords(**json.loads(path.read_text())) for path in Path(logs).rglob("error.json")]
     return sorted(words, key=lambda one: one.timestamp)
 
@@ -190,13 +190,13 @@ def _meet(store: Any) -> None:
 
 
 def are_connected() -> bool:
-    """Tell whether the processes of this run have met: before, all of them do and refuse the same."""
+    """Return whether the processes of this run have met: before, all of them do and refuse the same."""
     torch = sys.modules.get("torch")
     return torch is not None and torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
 def of_first(value: T) -> T:
-    """Give what the first process gave, in each of them."""
+    """Return what the first process gave, in each of them."""
     if world_size() == 1:
         return value
     import torch
@@ -207,7 +207,7 @@ def of_first(value: T) -> T:
 
 
 def of_all(value: T) -> list[T]:
-    """Give what each process gave, in each of them, in their order."""
+    """Return what each process gave, in each of them, in their order."""
     if world_size() == 1:
         return [value]
     import torch
@@ -218,7 +218,7 @@ def of_all(value: T) -> list[T]:
 
 
 def total(tensor: Any) -> Any:
-    """Give a tensor's sum over all processes."""
+    """Return a tensor's sum over all processes."""
     if world_size() > 1:
         import torch
 

@@ -33,7 +33,7 @@ class Interrupted(ZooError):
 
 
 def reason(error: BaseException) -> str:
-    """Give the first line of an error's message, or its type where it has none."""
+    """Return the first line of an error's message, or its type where it has none."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 

@@ -44,7 +44,7 @@ def _told(where: str, error: BaseException) -> BaseException:
 
 
 def attribute_of(target: str, name: str) -> Any:
-    """Give an attribute of what a `_target_` names, or None where there is none; `build` tells a wrong target."""
+    """Return an attribute of what a `_target_` names, or None where there is none; `build` tells a wrong target."""
     with contextlib.suppress(Exception):
         return getattr(get_object(target), name, None)
     return None

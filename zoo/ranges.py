@@ -118,7 +118,7 @@ OF_LIBRARIES: dict[str, dict[str, Any]] = {
 
 
 def takes(hint: Any, value: Any) -> bool:
-    """Tell whether a plain value fits an annotation; NaN and infinity never do.
+    """Return whether a plain value fits an annotation; NaN and infinity never do.
 
     Annotations that no plain value could contradict, such as a Callable, always fit.
     """
@@ -166,7 +166,7 @@ def words(hint: Any, value: Any) -> str:
 
 
 def _is_plain(hint: Any) -> bool:
-    """Tell whether a value on a command line could be meant by an option of a union."""
+    """Return whether a value on a command line could be meant by an option of a union."""
     return get_origin(hint) is not None or hint in (int, float, bool, str, type(None))
 
 

@@ -136,7 +136,7 @@ def test_tensors_in_any_order_of_memory_are_read(tmp_path):
 
 
 def of_training(kind=torch.optim.AdamW, steps=2):
-    """Give what stands for a trainer with one optimizer and schedule, and the states of both after some steps."""
+    """Return what stands for a trainer with one optimizer and schedule, and the states of both after some steps."""
     net = torch.nn.Linear(3, 2)
     optimizer = kind(net.parameters(), lr=0.1)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (step + 1))

@@ -326,7 +326,7 @@ def test_the_command_writes_a_page_that_needs_no_other_file(command, six, tmp_pa
 
 
 def cell(name, size_bytes, accuracy, ms, why=None):
-    """Give what exporting leaves in a result of a format."""
+    """Return what exporting leaves in a result of a format."""
     figures = {
         "size_bytes": size_bytes,
         "accuracy": accuracy,

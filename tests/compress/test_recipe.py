@@ -12,7 +12,7 @@ from zoo.models.lenet import LeNet5, LeNet300
 
 
 def narrowed(num_classes: int = 10) -> tuple[nn.Module, list]:
-    """Give a LeNet-300-100 of whose second layer 60 units are left, and the recipe that says so, as a file has it."""
+    """Return a LeNet-300-100 of whose second layer 60 units are left, and the recipe that says so, as a file has it."""
     net = LeNet300(num_classes=num_classes)
     before = layout(net)
     net.layers[3].out_features = net.layers[5].in_features = 60

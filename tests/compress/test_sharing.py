@@ -66,7 +66,7 @@ def test_survivors_share_few_values_near_their_own_and_zeros_stay(weight, init):
 
 
 def bits_and_decibels(before, after):
-    """Give the entropy of the values that were chosen, and the signal over the error."""
+    """Return the entropy of the values that were chosen, and the signal over the error."""
     counts = after.unique(return_counts=True)[1].double()
     shares = counts / counts.sum()
     return -float((shares * shares.log2()).sum()), 10 * math.log10(

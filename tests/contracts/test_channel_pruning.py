@@ -21,7 +21,7 @@ LARGE = [model for model, data in matches() if data == "imagenet"]
 
 
 def pruned(model, data, macs=0.5):
-    """Give a net of random weights, pruned, with the config it is of, its step and its MACs before."""
+    """Return a net of random weights, pruned, with the config it is of, its step and its MACs before."""
     torch.manual_seed(0)
     cfg = composed(model, data)
     net = build_bare_model(cfg.model)

@@ -73,7 +73,7 @@ def slow_if_twin(experiment: str) -> Any:
 
 
 def smaller(experiment: str) -> list[str]:
-    """Give what lets an experiment run on a few toy images; ImageNet's in 64 px, but for one that keeps its 224."""
+    """Return what lets an experiment run on a few toy images; ImageNet's in 64 px, but for one that keeps its 224."""
     if "cmudict" in experiment:
         return ["data.batch_size=16"]
     if experiment not in LARGE:
@@ -84,7 +84,7 @@ def smaller(experiment: str) -> list[str]:
 
 
 def is_missing(recipe: DictConfig, key: str) -> bool:
-    """Say whether a recipe leaves a key for a person to give."""
+    """Return whether a recipe leaves a key for a person to give."""
     group, _, name = key.rpartition(".")
     node = recipe.get(group) if group else recipe
     return node is not None and OmegaConf.is_missing(node, name)

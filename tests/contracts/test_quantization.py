@@ -18,14 +18,14 @@ PAIRS = [pair for pair in matches() if pair[1] in ("fashion_mnist", "reverse")]
 
 
 def a_net(model, data):
-    """Give a net of random weights, two samples that it takes, and its facts."""
+    """Return a net of random weights, two samples that it takes, and its facts."""
     torch.manual_seed(0)
     cfg = composed(model, data)
     return build_bare_model(cfg.model).eval(), inputs_of(cfg, 2), {"config": OmegaConf.to_container(cfg)}
 
 
 def smaller(path, net, state, facts, given):
-    """Give what the net that is read back says of the given samples, and its file's share of the float net's bytes."""
+    """Return what the net that is read back says of the samples, and its file's share of the float net's bytes."""
     save_product(path / "floats.safetensors", net.state_dict(), {**facts, "recipe": []})
     save_product(path / "integers.safetensors", state, facts)
     sizes = [(path / f"{name}.safetensors").stat().st_size for name in ("integers", "floats")]

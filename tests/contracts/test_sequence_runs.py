@@ -18,7 +18,7 @@ NETS = [model for model, data in matches() if data == "reverse"]
 
 
 def toy(model, **more):
-    """Give the arguments of a run of seconds, in two epochs of 5 steps."""
+    """Return the arguments of a run of seconds, in two epochs of 5 steps."""
     settings = {"data": "reverse", "data.num_pairs": 500, "model.width": 16, "trainer": "cpu", "trainer.max_epochs": 2}
     settings |= {"trainer.log_every_n_steps": 3, "name": "toy", "model": model, **more}
     return [f"{key}={value}" for key, value in settings.items()]

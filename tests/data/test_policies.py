@@ -13,7 +13,7 @@ def picture(channels=3, side=20):
 
 
 def close(image, candidates):
-    """Tell whether an image is one of the candidates, but for what falls between two pixels or is rounded."""
+    """Return whether an image is one of the candidates, but for what falls between two pixels or is rounded."""
     return ((candidates.int() - image.int()).abs() > 1).float().mean((1, 2, 3)).min() < 0.03
 
 

@@ -128,7 +128,7 @@ class Averages(torch.overrides.TorchFunctionMode):
 
 
 def probed(net, layer, px):
-    """Give first and last row, and first and last column, of the px that reach the middle of a layer's output."""
+    """Return first and last row, and first and last column, of the px that reach the middle of a layer's output."""
     for parameter in net.parameters():
         if parameter.ndim == 4:
             nn.init.constant_(parameter, 1 / parameter[0].numel())  # all paths count, none cancels another

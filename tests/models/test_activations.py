@@ -11,7 +11,7 @@ from zoo.run.model import build_bare_model
 
 
 def one_a_class() -> list[str]:
-    """Give the first model config of each class of nets."""
+    """Return the first model config of each class of nets."""
     first = {}
     for model in options("model"):
         first.setdefault((CONFIGS / "model" / f"{model}.yaml").read_text().split("_target_:")[1].split()[0], model)

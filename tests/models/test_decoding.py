@@ -32,7 +32,7 @@ def net(request):
 
 
 def score(net, source, written):
-    """Give the log-probability of what was written (with its END), all at once and without a cache."""
+    """Return the log-probability of what was written (with its END), all at once and without a cache."""
     target = torch.tensor([[START, *written]])
     logits = net(source[None], target[:, :-1])[0]
     logits[:, [PAD, START]] = float("-inf")

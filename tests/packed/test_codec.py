@@ -44,7 +44,7 @@ def round_trip(*tensors):
 
 
 def same(one, other):
-    """Tell whether two tensors are equal to the last bit."""
+    """Return whether two tensors are equal to the last bit."""
     if one.dtype != other.dtype or one.shape != other.shape:
         return False
     return one.numpy().tobytes() == other.numpy().tobytes()

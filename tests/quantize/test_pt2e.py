@@ -38,12 +38,12 @@ def example_of(cfg):
 
 
 def noise(cfg, num=8):
-    """Give two batches of noise with labels."""
+    """Return two batches of noise with labels."""
     return [(*inputs_of(cfg, num), torch.zeros(num, dtype=torch.long)) for _ in range(2)]
 
 
 def quantized(model, float_layers=(), data="mnist_5k", batches=None, num_batches=2):
-    """Give a net of random weights, its int8 one as a product, and two images."""
+    """Return a net of random weights, its int8 one as a product, and two images."""
     net, cfg = float_net(model, data)
     trace = traced(net, example_of(cfg))
     batches = batches or noise(cfg)
@@ -53,7 +53,7 @@ def quantized(model, float_layers=(), data="mnist_5k", batches=None, num_batches
 
 
 def with_statistics(net):
-    """Give a net in eval mode whose batch norms have statistics that are not 0 and 1."""
+    """Return a net in eval mode whose batch norms have statistics that are not 0 and 1."""
     for norm in (module for module in net.modules() if isinstance(module, nn.BatchNorm2d)):
         norm.running_mean.uniform_(-0.1, 0.1)
         norm.running_var.uniform_(0.3, 1.2)
@@ -72,7 +72,7 @@ def googlenet():
 
 
 def tiny_int8(float_layers=()):
-    """Give a tiny net, its int8 one as a product, and images."""
+    """Return a tiny net, its int8 one as a product, and images."""
     net, images = tiny(), torch.randn(8, 1, 28, 28)
     trace = traced(net, (images[:1].to("meta"),))
     program, tensors = ptq(trace, [(images, None)], 1, chosen(float_layers, layers_of(trace)))
@@ -222,7 +222,7 @@ def test_a_run_quantizes_tests_int8_and_tells_what_the_float_net_was(command, to
 
 
 def in_training(net):
-    """Give the net that trains with fake quantization, and images."""
+    """Return the net that trains with fake quantization, and images."""
     images = torch.randn(16, 1, 28, 28)
     return fake_quantized(net, [qat_int8(net, Context((images[:1].to("meta"),)))]), images
 

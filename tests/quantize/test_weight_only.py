@@ -37,7 +37,7 @@ RATIOS = {
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """Give a folder with a product of each net in floats and in integers, and with what the nets of integers said."""
+    """Return a folder with a product of each net in floats and in integers, and with what the nets of integers said."""
     folder = tmp_path_factory.mktemp("files")
     torch.manual_seed(0)
     for model, data, kind in RATIOS:

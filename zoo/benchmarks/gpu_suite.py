@@ -56,7 +56,7 @@ RACES = {
 
 
 def gpu_suite(cfg: DictConfig) -> Iterator[dict[str, dict[str, Any]]]:
-    """Give the figures of PARTS, each a suite's, and of RACES: training seconds and test accuracy of a recipe.
+    """Yield the figures of PARTS, each a suite's, and of RACES: training seconds and test accuracy of a recipe.
 
     Of all, or of those that `cfg.only` names. A part that fails is told of in its place, and does not end the others.
     """

@@ -19,7 +19,7 @@ def made_on(report: dict[str, Any]) -> str:
 
 
 def benchmark_table(results: Path, name: str) -> str:
-    """Give the figures that `scripts/benchmark.py ... out=benchmark_<name>.json` in a folder wrote."""
+    """Return the figures that `scripts/benchmark.py ... out=benchmark_<name>.json` in a folder wrote."""
     file = results / f"benchmark_{name}.json"
     if not file.exists():
         return "Not measured yet."
@@ -43,7 +43,7 @@ def benchmark_table(results: Path, name: str) -> str:
 
 
 def inference_table(results: Path) -> str:
-    """Give a row a net of benchmark_inference_<net>.json: how many times as fast as fp32 by Inductor the others are."""
+    """Return one row per benchmark_inference_<net>.json: the speed relative to fp32 compiled by Inductor."""
     pruned = ("pruned: fp32 compiled", "pruned: int8 compiled")
     others = ("int8 compiled", "ONNX Runtime fp32", "ONNX Runtime int8", *pruned)
     lines = [
@@ -61,7 +61,7 @@ def inference_table(results: Path) -> str:
 
 
 def aims_table(results: Path) -> str:
-    """Give what one H100 is to show, and what benchmark_gpu.json says that it did."""
+    """Return what one H100 is to show, and what benchmark_gpu.json says that it did."""
     figures = json.loads((results / "benchmark_gpu.json").read_text())["figures"]
     epoch = "epoch of LeNet-5: "
 

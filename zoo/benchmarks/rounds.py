@@ -83,7 +83,7 @@ def compare(suite: Suite, rounds: int) -> dict[str, dict[str, Any]]:
 
 
 def timed(work: Callable[[], object]) -> float:
-    """Give the seconds that a call takes."""
+    """Return the seconds that a call takes."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start

@@ -38,7 +38,7 @@ class Compression(lightning.Callback):
         raise NotImplementedError
 
     def summary(self) -> dict[str, Any]:
-        """Give what a run's result is to tell."""
+        """Return what a run's result is to tell."""
         return {}
 
     def before_step(self, trainer: lightning.Trainer, net: Any) -> None:
@@ -93,19 +93,19 @@ class Compression(lightning.Callback):
 
 
 def summaries(trainer: lightning.Trainer) -> dict[str, Any]:
-    """Give what a run's result is to tell of its compression while it trained."""
+    """Return what a run's result is to tell of its compression while it trained."""
     callbacks = [c for c in trainer.callbacks if isinstance(c, Compression)]  # type: ignore[attr-defined]
     return {name: value for callback in callbacks for name, value in callback.summary().items()}
 
 
 def net_of(task: lightning.LightningModule) -> nn.Module:
-    """Give a task's net."""
+    """Return a task's net."""
     assert isinstance(task.net, nn.Module)
     return task.net
 
 
 def step_at(trainer: lightning.Trainer, moment: float) -> int:
-    """Give the optimizer's step, from 0, that a share of all steps is; for 1 the last."""
+    """Return the optimizer's step, from 0, that a share of all steps is; for 1 the last."""
     total = int(trainer.estimated_stepping_batches)
     return min(round(moment * total), total - 1)
 

@@ -97,7 +97,7 @@ class Diagnostics(lightning.Callback):
         return {**watch.figures(), **health.gradient_figures(layers, gradients, num)}
 
     def _up_to_date(self, task: Any) -> Any:
-        """Give the copy of the task with the weights and norm statistics that it has now."""
+        """Return the copy of the task with the weights and norm statistics that it has now."""
         if self._twin is None:
             self._twin = copy.deepcopy(task).train()
         with torch.no_grad():
@@ -144,7 +144,7 @@ class Diagnostics(lightning.Callback):
                 board.add_image(f"filters/{filters[0]}", draw_filters(filters[1]), step)
 
     def _validated(self, trainer: lightning.Trainer, task: Any) -> dict[str, Tensor]:
-        """Give the share of units that never fire on the first validation samples."""
+        """Return the share of units that never fire on the first validation samples."""
         twin, seen = self._up_to_date(task).eval(), 0
         plugin = trainer.precision_plugin
         batches = islice(trainer.val_dataloaders or (), int(sum(trainer.num_val_batches)))
@@ -252,7 +252,7 @@ class Diagnostics(lightning.Callback):
 
 
 def _by_layer(figures: Mapping[str, list[float]], figure: str) -> dict[str, float]:
-    """Give one figure of each layer, where it is a number."""
+    """Return one figure of each layer, where it is a number."""
     prefix = f"{figure}/"
     return {k.removeprefix(prefix): v[0] for k, v in figures.items() if k.startswith(prefix) and math.isfinite(v[0])}
 
@@ -276,7 +276,7 @@ def _folded(watched: Sequence[Mapping[str, list[float]]]) -> Row:
 
 
 def _guessing(trainer: lightning.Trainer, task: Any) -> tuple[float | None, int]:
-    """Give the accuracy of always naming the commonest class of the validation images, and how many these are."""
+    """Return the accuracy of always naming the commonest class of the validation images, and how many these are."""
     if task.kind != "images":
         return None, 0
     data: Any = trainer.datamodule  # type: ignore[attr-defined]

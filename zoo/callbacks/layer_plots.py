@@ -19,7 +19,7 @@ LEAST_FILTER_PX = 40  # side of a filter in the picture
 
 
 def first_filters(net: nn.Module) -> tuple[str, Tensor] | None:
-    """Give name and weights of the net's first convolution, if it is one of grey or colour images."""
+    """Return name and weights of the net's first convolution, if it is one of grey or colour images."""
     for name, module in net.named_modules():
         if isinstance(module, nn.Conv2d):
             return (name, module.weight.detach()) if module.weight.shape[1] in (1, 3) else None

@@ -26,7 +26,7 @@ MAIN_COLUMNS = ("batch_size", "data", "format", "lr", "max_epochs", "model", "op
 
 
 def boards(trainer: lightning.Trainer) -> "list[SummaryWriter]":
-    """Give what writes for TensorBoard: nothing in a run without it, and in all processes but the first."""
+    """Return what writes for TensorBoard: nothing in a run without it, and in all processes but the first."""
     return [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoard)]
 
 

@@ -63,7 +63,7 @@ class TrainingMonitor(lightning.Callback):
             self._so_far, self._started = 0.0, None
 
     def _is_due(self, trainer: lightning.Trainer, num_losses: int) -> bool:
-        """Tell whether a step that ends with so many losses on the device is one to log."""
+        """Return whether a step that ends with so many losses on the device is one to log."""
         enough: int = trainer.accumulate_grad_batches * trainer.log_every_n_steps  # type: ignore[attr-defined]
         return trainer.is_last_batch or len(self._earlier) + num_losses >= enough
 
@@ -82,7 +82,7 @@ class TrainingMonitor(lightning.Callback):
             logger.log_metrics(metrics, step=trainer.global_step - 1)
 
     def _checked_losses(self, trainer: lightning.Trainer) -> list[float]:
-        """Give the losses since the last flush; Diverged where one of them is not finite."""
+        """Return the losses since the last flush; Diverged where one of them is not finite."""
         losses = self._fetched_losses()
         for i, loss in enumerate(losses):
             if not math.isfinite(loss):
@@ -129,7 +129,7 @@ class TrainingMonitor(lightning.Callback):
 
 
 def gradient_norm(trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> Tensor:
-    """Give the norm of all gradients together, on the device, as the optimizer is about to see it.
+    """Return the norm of all gradients together, on the device, as the optimizer is about to see it.
 
     Those of parts of weights are added up over the processes, and fp16's scale, where a fused optimizer takes it off
     by itself, is taken off here.

@@ -82,7 +82,7 @@ def show_embedding(board: "SummaryWriter", classes: Sequence[str], found: dict[s
 
 
 def principal_components(features: Tensor, most: int) -> Tensor:
-    """Give the `most` principal components of features (N, D), which keep distances best; as they are if D is less."""
+    """Return the first `most` principal components of features (N, D), or the features themselves if D is less."""
     if features.shape[1] <= most:
         return features
     centred = features.double() - features.double().mean(0)

@@ -130,5 +130,5 @@ def most_confident(parts: list[Part]) -> Part:
 
 
 def smallest_type(num_classes: int) -> torch.dtype:
-    """Give the smallest type that holds every label."""
+    """Return the smallest type that holds every label."""
     return torch.uint8 if num_classes <= 2**8 else torch.int16 if num_classes <= 2**15 else torch.int32

@@ -61,7 +61,7 @@ def check_whole(trainer: lightning.Trainer, checkpoint: Mapping[str, Any]) -> No
 
 
 def _is_state_of_data(found: Any) -> bool:
-    """Tell whether this is what ResidentData.state_dict gives: facts, and the place in an epoch in whole numbers."""
+    """Return whether this is what ResidentData.state_dict gives: facts, and the place in an epoch in whole numbers."""
     if not isinstance(found, dict) or not isinstance(found.get("facts"), dict | None):
         return False
     place = found.get("train_loader")
@@ -71,7 +71,7 @@ def _is_state_of_data(found: Any) -> bool:
 
 
 def _is_kept_as(own: Any, found: Any) -> bool:
-    """Tell whether a callback's value is of the kind that it begins with, of which null may become anything."""
+    """Return whether a callback's value is of the kind that it begins with, of which null may become anything."""
     if isinstance(own, dict | list):
         return isinstance(found, type(own))
     return own is None or _is_like(own, found)
@@ -150,7 +150,7 @@ def _check_optimizer(optimizer: Any, state: Mapping[str, Any]) -> None:
 
 
 def _is_state(key: str, value: Any, parameter: Tensor) -> bool:
-    """Tell whether a value may belong to a parameter: as many numbers as it has or, of counts and the like, one.
+    """Return whether a value may belong to a parameter: as many numbers as it has or, of counts and the like, one.
 
     The kernels of torch's optimizers read as many numbers as the parameter has, wherever the tensor ends.
     """
@@ -161,7 +161,7 @@ def _is_state(key: str, value: Any, parameter: Tensor) -> bool:
 
 
 def _is_like(own: Any, found: Any) -> bool:
-    """Tell whether a value could be a later one of the same thing."""
+    """Return whether a value could be a later one of the same thing."""
     if isinstance(own, Tensor):
         return isinstance(found, Tensor) and own.shape == found.shape
     if isinstance(own, bool) or own is None:

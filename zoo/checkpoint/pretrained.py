@@ -62,7 +62,7 @@ def load_published(
 
 
 def published_normalisation(model: str, in_channels: int) -> tuple[list[float], list[float]]:
-    """Give the mean and deviation, of 0…255, that a net's published weights were trained with; averages for grayscale.
+    """Return the mean and deviation (0…255) that a net's published weights were trained with; averages for grayscale.
 
     GoogLeNet's and Inception-v3's come from TensorFlow, whose inputs lay in ±1; torchvision's nets convert to that.
     """

@@ -136,7 +136,7 @@ def provenance() -> dict[str, Any]:
 
 
 def _git_commit() -> str | None:
-    """Give the checkout's commit, with -dirty where files differ from it, or None outside of git."""
+    """Return the checkout's commit, with -dirty where files differ from it, or None outside of git."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

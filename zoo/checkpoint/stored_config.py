@@ -163,7 +163,7 @@ def _check_part(place: str, node: Any, trusted: Sequence[str]) -> None:
 
 
 def _may_be(target: str, place: str) -> bool:
-    """Tell whether the project's own configs call this in such a place, or whether it is an optimizer of torch."""
+    """Return whether the project's own configs call this in such a place, or whether it is an optimizer of torch."""
     if place == "optim" and target.startswith("torch.optim."):
         return target.removeprefix("torch.optim.") in OPTIMIZERS
     return target in targets().get(place_of(place), ())

@@ -112,7 +112,7 @@ def command(
 
 
 def words_as(key: str) -> Callable[[list[str]], list[str]]:
-    """Give what has the words of a command line that are no settings, such as paths, stand in a list, `key=[...]`."""
+    """Return what has the words of a command line that are no settings, such as paths, stand in a list, `key=[...]`."""
 
     def reword(arguments: list[str]) -> list[str]:
         settings: list[str] = []

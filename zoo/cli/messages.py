@@ -55,14 +55,14 @@ def tell(error: Exception) -> int:
 
 
 def _nobody_reads() -> bool:
-    """Tell whether standard output is a pipe whose other end was closed, as `| head -1` does."""
+    """Return whether standard output is a pipe whose other end was closed, as `| head -1` does."""
     poll = select.poll()
     poll.register(sys.stdout, 0)
     return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def _is_bug(error: OmegaConfBaseException) -> bool:
-    """Tell whether our code looked up a key that no config has, rather than one that a person or an old run lacks."""
+    """Return whether our code looked up a key that no config has, rather than one that a person or an old run lacks."""
     may_lack = any(argument.startswith(("~", "resume=")) for argument in sys.argv[1:])
     return isinstance(error, ConfigAttributeError | ConfigKeyError) and not may_lack
 
@@ -165,7 +165,7 @@ def _compose_without(key: str, configs: Path, config_name: str) -> DictConfig:
 
 
 def _leaves(node: Any, prefix: str = "") -> Iterator[str]:
-    """Give every setting of a plain config as a dotted name."""
+    """Yield every setting of a plain config as a dotted name."""
     for name, value in node.items():
         if isinstance(value, dict):
             yield from _leaves(value, f"{prefix}{name}.")

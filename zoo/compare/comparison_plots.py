@@ -32,7 +32,7 @@ def front(points: Points) -> list[int]:
 
 
 def band(curves: Sequence[Points]) -> list[tuple[float, float, float]]:
-    """Give (epoch, mean, spread) at the epochs that all curves have; the spread of one curve is 0."""
+    """Return (epoch, mean, spread) at the epochs that all curves have; the spread of one curve is 0."""
     at: dict[float, list[float]] = defaultdict(list)
     for points in curves:
         for epoch, value in points:
@@ -164,7 +164,7 @@ def _legend(figure: "Figure") -> None:
 
 
 def as_svg(figure: "Figure") -> bytes:
-    """Give a figure as SVG, the same bytes for the same figure."""
+    """Return a figure as SVG, the same bytes for the same figure."""
     import matplotlib
 
     file = io.BytesIO()

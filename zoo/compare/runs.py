@@ -43,7 +43,7 @@ class Finished:
 
     @property
     def exports(self) -> list[dict[str, Any]]:
-        """Give the cells of the matrix that scripts/export.py made of the run's product, in the order of its making."""
+        """Return the rows that scripts/export.py added for the run's product, in their order."""
         return list(self.result.get("exports", {}).values())
 
 
@@ -59,12 +59,12 @@ class Group:
         return statistics.fmean(run.accuracy for run in self.runs)
 
     def mean(self, key: str) -> float | None:
-        """Give the mean of a number in the results, or None where one of them lacks it."""
+        """Return the mean of a number in the results, or None where one of them lacks it."""
         values = [run.result.get(key) for run in self.runs]
         return None if None in values else statistics.fmean(values)  # type: ignore[arg-type]
 
     def mean_of_test(self, metric: str) -> float | None:
-        """Give the mean of a test metric, or None where one of the runs lacks it."""
+        """Return the mean of a test metric, or None where one of the runs lacks it."""
         values = [run.result["test"].get(metric) for run in self.runs]
         return None if None in values else statistics.fmean(values)
 
@@ -240,7 +240,7 @@ def differing(several: Sequence[Settings]) -> list[str]:
 
 
 def curve(folder: Path, metric: str) -> list[tuple[int, float]]:
-    """Give a metric of a run's metrics.csv as (epochs trained, value); of a loss while training, the epoch's mean."""
+    """Return a metric of a run's metrics.csv as (epochs trained, value); of a loss while training, the epoch's mean."""
     file = folder / METRICS
     if not file.exists():
         return []

@@ -25,7 +25,7 @@ class Paired:
 
 
 def mcnemar(only_one: int, only_other: int) -> float:
-    """Give the exact two-sided p-value that two nets are equally good, which disagree on so many samples (1947).
+    """Return the exact two-sided p-value that two nets are equally good, which disagree on so many samples (1947).
 
     It is the probability of counts at least as unequal, were every disagreement a fair coin's; 1 where there is none.
     """
@@ -45,7 +45,7 @@ def holm(ps: Sequence[float]) -> list[float]:
 
 
 def best_of(runs: Sequence[Finished]) -> Finished:
-    """Give the run of the highest test accuracy, of equal ones the smallest."""
+    """Return the run of the highest test accuracy, of equal ones the smallest."""
     return max(runs, key=lambda run: (run.accuracy, -run.result["params"]))
 
 
@@ -73,7 +73,7 @@ def against_best(runs: Sequence[Finished]) -> list[Paired]:
 
 
 def _hits(run: Finished) -> tuple[np.ndarray, tuple[str | None, int]]:
-    """Give which test samples a run has right, and what tells the test set; ValueError says why that is not known."""
+    """Return which test samples a run has right, and what tells the test set; ValueError says why that is not known."""
     try:
         found = read_predictions(run.folder / PREDICTIONS)
     except FileNotFoundError as error:

@@ -13,7 +13,7 @@ LEAST_ROUNDED = 16  # channels: what is narrower is pruned one by one
 
 
 def target_widths(groups: Sequence[Group], ratio: float, scope: str) -> list[float]:
-    """Give how many units of each group would stay, in fractions of one, if `ratio` of all channels went."""
+    """Return how many units of each group would stay, in fractions of one, if `ratio` of all channels went."""
     if scope == "layer":
         return [(1 - ratio) * len(group.score) for group in groups]
     scores = torch.cat([group.score for group in groups])
@@ -26,7 +26,7 @@ def target_widths(groups: Sequence[Group], ratio: float, scope: str) -> list[flo
 
 
 def granularity(group: Group, round_to: int) -> int:
-    """Give in steps of how many units a group is pruned, so that its blocks stay even and its width round."""
+    """Return in steps of how many units a group is pruned, so that its blocks stay even and its width round."""
     wide = group.unit == 1 and group.num_channels // group.blocks >= LEAST_ROUNDED
     return group.blocks * (round_to if wide else 1)
 
@@ -40,7 +40,7 @@ def round_width(group: Group, units: float, round_to: int) -> int:
 def solve_for_macs(
     groups: Sequence[Group], layers: dict[str, Layer], share: float, scope: str, round_to: int
 ) -> tuple[list[int], int]:
-    """Give how many units of each group to keep for a share of the MACs, and what their widths are rounded to."""
+    """Return how many units of each group to keep for a share of the MACs, and what their widths are rounded to."""
     cost = cost_of(groups, layers)
     target = share * cost([len(group.score) for group in groups])
     best: list[int] = []
@@ -91,7 +91,7 @@ def _settle(
 
 
 def cost_of(groups: Sequence[Group], layers: dict[str, Layer]) -> Callable[[Sequence[float]], float]:
-    """Give the function from the number of each group's units that stay to the MACs of the net."""
+    """Return the function from the number of each group's units that stay to the MACs of the net."""
     shares: dict[tuple[str, str], list[tuple[int, float]]] = defaultdict(list)  # of a side: groups, places a unit
     for i, group in enumerate(groups):
         for member in group.members:

@@ -163,7 +163,7 @@ def layers_of(shadow: nn.Module, example: tuple[Tensor, ...]) -> dict[str, Layer
 
 
 def groups_of(net: nn.Module, shadow: nn.Module, example: tuple[Tensor, ...], importance: Importance) -> list[Group]:
-    """Give the groups of all channels that may go, scored; the net's input and its heads' outputs stay."""
+    """Return the groups of all channels that may go, scored; the net's input and its heads' outputs stay."""
     import torch_pruning
 
     def in_train_mode(model: nn.Module, inputs: tuple[Tensor, ...]) -> Any:

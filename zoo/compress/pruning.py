@@ -15,12 +15,12 @@ Setting = TypeVar("Setting")
 
 
 def prunable(net: nn.Module) -> dict[str, nn.Parameter]:
-    """Give the weights that may be pruned or shared: trained, of two dimensions and more, so no bias and no norm."""
+    """Return the weights that may be pruned or shared: trained, of two dimensions and more, so no bias and no norm."""
     return {name: p for name, p in net.named_parameters() if p.ndim > 1 and p.requires_grad}
 
 
 def by_layer(setting: Setting | Mapping[str, Setting], weights: Mapping[str, Tensor], where: str) -> dict[str, Setting]:
-    """Give each weight its setting: the one for all, or that of the first pattern that its layer's name matches.
+    """Return each weight its setting: the one for all, or that of the first pattern that its layer's name matches.
 
     A layer that no pattern matches is in no answer. BadInput for a pattern without a layer.
     """
@@ -38,7 +38,7 @@ def by_layer(setting: Setting | Mapping[str, Setting], weights: Mapping[str, Ten
 
 
 def cubic(progress: float) -> float:
-    """Give the share of the final sparsity at a share of the way (Zhu and Gupta, 2017, "To prune, or not to prune")."""
+    """Return the share of the final sparsity after a share of the steps (Zhu and Gupta, "To prune, or not to prune", 2017)."""
     return 1 - (1 - progress) ** 3
 
 
@@ -118,6 +118,6 @@ def regrow(weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor], share
 
 
 def sparsity_of(weights: Mapping[str, Tensor]) -> float:
-    """Give the share of zeros among all weights."""
+    """Return the share of zeros among all weights."""
     total = sum(weight.numel() for weight in weights.values())
     return 1 - sum(int(weight.count_nonzero()) for weight in weights.values()) / max(1, total)

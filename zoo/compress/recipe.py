@@ -26,7 +26,7 @@ IN_INTEGERS = ("ptq_int8", "convert_int8", "weight_only")  # passes of which wha
 
 
 def in_integers(recipe: Iterable[Step]) -> bool:
-    """Tell whether a recipe leaves a net whose weights are integers."""
+    """Return whether a recipe leaves a net whose weights are integers."""
     return any(step["pass"] in IN_INTEGERS for step in recipe)
 
 

@@ -77,6 +77,6 @@ def use_sparse_kernels(net: nn.Module) -> int:
 
 
 def half_empty(net: nn.Module) -> list[nn.Linear]:
-    """Give the linear layers of whose weights two in every four are zero."""
+    """Return the linear layers of whose weights two in every four are zero."""
     layers = [m for m in net.modules() if isinstance(m, nn.Linear) and m.in_features % 4 == 0]
     return [layer for layer in layers if (layer.weight.unflatten(1, (-1, 4)) != 0).sum(2).max() <= 2]

@@ -85,7 +85,7 @@ def share_one(weight: Tensor, bits: float) -> None:
 
 
 def farthest(curve: Curve, least: float, mildest: float) -> float:
-    """Give the last level of a curve before its accuracy falls below `least`; `mildest` where all are below."""
+    """Return the last level of a curve before its accuracy falls below `least`; `mildest` where all are below."""
     reached = mildest
     for level, accuracy in curve:
         if accuracy < least:

@@ -95,7 +95,7 @@ def share(weight: Tensor, bits: int, init: Init = "linear", rate: float = 0.0, s
 
 
 def borders(means: Tensor, costs: Tensor | None = None) -> Tensor:
-    """Give the numbers from which on the next of sorted means is the cheaper one, if `costs` add to squared distances.
+    """Return the numbers above which the next of the sorted means is cheaper, with `costs` added to squared distances.
 
     Where two of them cross, nothing lies between.
     """
@@ -106,7 +106,7 @@ def borders(means: Tensor, costs: Tensor | None = None) -> Tensor:
 
 
 def nearest(values: Tensor, means: Tensor) -> Tensor:
-    """Give the index of the nearest of sorted means for each value."""
+    """Return the index of the nearest of sorted means for each value."""
     return torch.searchsorted(borders(means), values.contiguous())
 
 
@@ -191,7 +191,7 @@ def kmeans_exactly(values: Tensor, num: int) -> Tensor:
 
 
 def squared_error(values: Tensor, means: Tensor) -> float:
-    """Give the sum of squared distances of numbers to their nearest mean."""
+    """Return the sum of squared distances of numbers to their nearest mean."""
     return float((values - means[nearest(values, means)]).square().sum())
 
 

@@ -203,7 +203,7 @@ Range = tuple[float, float]
 
 
 def _rectangles(draw: Tensor, side: int, other: int, area: Range, aspect: Range) -> tuple[Tensor, ...]:
-    """Give start and length along one side of an image, then along the other, of a rectangle each, in whole px.
+    """Return start and length along one side of an image, then along the other, of a rectangle each, in whole px.
 
     `draw` is uniform, four numbers a rectangle: its share of the area, the logarithm of its aspect, the length along
     the first side over that along the other, and its two places. What does not fit is cut to the image.

@@ -31,7 +31,7 @@ class Draws:
 
     @property
     def host(self) -> "Draws":
-        """Give the streams on the CPU, at their start."""
+        """Return the streams on the CPU, at their start."""
         return Draws(self.seed ^ APART, "cpu", self.rank, self.world_size)
 
     def crops(self, rows: int, num: int) -> Tensor:
@@ -43,16 +43,16 @@ class Draws:
         return random.Random(self.seed)
 
     def uniform(self, rows: int, num: int) -> Tensor:
-        """Give (rows, num) numbers from [0, 1), a column for each of this process's `num` images."""
+        """Return (rows, num) numbers from [0, 1), a column for each of this process's `num` images."""
         return self._own(torch.rand(rows, num * self.world_size, generator=self._numbers, device=self.device))
 
     def integers(self, end: int, rows: int, num: int) -> Tensor:
-        """Give (rows, num) whole numbers from 0 to end - 1, a column for each of this process's `num` images."""
+        """Return (rows, num) whole numbers from 0 to end - 1, a column for each of this process's `num` images."""
         shape = (rows, num * self.world_size)
         return self._own(torch.randint(end, shape, generator=self._numbers, device=self.device))
 
     def pixels(self, shape: tuple[int, ...]) -> Tensor:
-        """Give uint8 noise of any shape."""
+        """Return uint8 noise of any shape."""
         if self._fresh:
             self._pixels.manual_seed((self.seed ^ 2 * APART) + self.rank)
             self._fresh = False
@@ -62,7 +62,7 @@ class Draws:
         return words.view(torch.uint8)[:num].view(shape)
 
     def permutation(self, num: int) -> Tensor:
-        """Give the numbers 0 to num - 1 in random order, the same in every process."""
+        """Return the numbers 0 to num - 1 in random order, the same in every process."""
         return torch.randperm(num, generator=self._numbers, device=self.device)
 
     def _own(self, numbers: Tensor) -> Tensor:

@@ -79,7 +79,7 @@ def antialiased_crops(images: Tensor, rectangles: Tensor, size: int) -> Tensor:
 
 
 def _positions(size: int, start: Tensor, length: Tensor) -> Tensor:
-    """Give where the centres of `size` pixels lie when they share out start … start + length; the ends are kept in."""
+    """Return the centres of `size` pixels that divide start … start + length; clamped to the ends."""
     centres = (torch.arange(size, device=start.device) + 0.5) * (length / size)[:, None] - 0.5
     return start[:, None] + torch.minimum(centres.clamp_min(0), length[:, None] - 1)
 

@@ -250,7 +250,7 @@ class ImageData(ResidentData):
         return {"train": part(train), "val": part(val), "test": source.test or part(test)}
 
     def loader(self, split: Split, device: torch.device | str) -> BatchLoader:
-        """Give the batches of a split on a device; only training batches are shuffled and augmented."""
+        """Return the batches of a split on a device; only training batches are shuffled and augmented."""
         facts = self.load()
         images, labels = self.splits[split].images, self.splits[split].labels
         training, device = split == "train", torch.device(device)
@@ -296,7 +296,7 @@ def _identity(images: Tensor | ImageFiles) -> Tensor:
 
 
 def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Give each channel's mean and standard deviation over (N, C, H, W) uint8 images, exactly, from histograms."""
+    """Return each channel's mean and standard deviation over (N, C, H, W) uint8 images, exactly, from histograms."""
     levels = torch.arange(256, dtype=torch.float64)
     moments = []
     for channel in range(images.shape[1]):

@@ -110,22 +110,22 @@ class BatchLoader:
 
     @property
     def _epoch(self) -> int:
-        """Give the first epoch that had the batches of this one."""
+        """Return the first epoch that had the batches of this one."""
         return self.epoch % self.distinct_epochs if self.distinct_epochs else self.epoch
 
     def number_of(self, images: Tensor) -> int | None:
-        """Give the number of the batch handed out last, if these are its images and will come again; None if not."""
+        """Return the number of the batch handed out last, if these are its images and will come again; None if not."""
         return self._last[1] if self._last is not None and self._last[0] is images else None
 
     def _order(self) -> Sequence[int]:
-        """Give the numbers of the batches in the order in which they come, the same in every process."""
+        """Return the numbers of the batches in the order in which they come, the same in every process."""
         batches = range(len(self))
         if not self.shuffle or not self.distinct_epochs:
             return batches
         return random.Random(self.seed * 1_000_003 + self.epoch).sample(batches, len(batches))
 
     def _indices(self) -> Sequence[Index]:
-        """Give what each of this process's batches is made of.
+        """Return what each of this process's batches is made of.
 
         Batches that are not shuffled are as equal as can be, so that every process has as many, and none is padded.
         """
@@ -140,7 +140,7 @@ class BatchLoader:
         return [slice(bounds[i], bounds[i + 1]) for i in range(self.rank, parts, self.world_size)]
 
     def _fetch(self, indices: Sequence[Index], batches: Sequence[int]) -> Iterator[tuple[Tensor, Index]]:
-        """Give images (n, C, S, S), uint8 on the device, and which of all they are, for each index of a batch."""
+        """Return images (n, C, S, S), uint8 on the device, and which of all they are, for each index of a batch."""
         num = self.batch_size // self.world_size  # of each shuffled batch; no others are cropped
         seeds = (self._seed(1 + batch) for batch in batches)
         draws = (Draws(seed, "cpu", self.rank, self.world_size).crops(NUM_DRAWS, num) for seed in seeds)
@@ -183,7 +183,7 @@ class BatchLoader:
 
 
 def normalised(images: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
-    """Give images (N, C, S, S) less the mean and times the scale, both (C, 1, 1), as float32 of the same layout."""
+    """Return images (N, C, S, S) less the mean and times the scale, both (C, 1, 1), as float32 of the same layout."""
     images = images.to(torch.float32)
     if images.is_contiguous():
         return images.sub_(mean).mul_(scale)

@@ -34,19 +34,19 @@ class ResidentData(lightning.LightningDataModule, ABC):
 
     @abstractmethod
     def loader(self, split: Split, device: torch.device | str) -> Any:
-        """Give the batches of a split on a device."""
+        """Return the batches of a split on a device."""
 
     @abstractmethod
     def example(self) -> tuple[torch.Tensor, ...]:
-        """Give what a net is called with for one sample of the usual size, on the meta device."""
+        """Return what a net is called with for one sample of the usual size, on the meta device."""
 
     @abstractmethod
     def made_up(self, num: int, device: torch.device) -> tuple[torch.Tensor, ...]:
-        """Give a training batch of noise, of samples of the usual size."""
+        """Return a training batch of noise, of samples of the usual size."""
 
     @abstractmethod
     def sizes(self) -> dict[str, int]:
-        """Give the settings, null in the config where only the data know them, that a net is built by."""
+        """Return the settings, null in the config where only the data know them, that a net is built by."""
 
     def _device(self) -> torch.device:
         return self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")

@@ -71,7 +71,7 @@ def _operations(
 
 
 def _apply(images: Tensor, operations: list[Operation], host: Draws, magnitude: int | None) -> Tensor:
-    """Give each image one of the operations, with the sign and, unless it is given, the magnitude drawn too."""
+    """Return each image one of the operations, with the sign and, unless it is given, the magnitude drawn too."""
     chosen = host.integers(len(operations), 1, len(images))[0]
     drawn = host.integers(NUM_LEVELS, 1, len(images))[0]
     level = (drawn if magnitude is None else torch.full_like(drawn, magnitude)) / (NUM_LEVELS - 1)

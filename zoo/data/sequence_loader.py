@@ -84,7 +84,7 @@ class SequenceLoader:
             yield batch if data.references is None else (*batch, data.references[index])
 
     def _indices(self) -> list[Tensor]:
-        """Give which pairs are in each of this process's batches."""
+        """Return which pairs are in each of this process's batches."""
         num, lengths = len(self.sequences), self.sequences.lengths
         if not self.shuffle:
             parts = len(self) * self.world_size

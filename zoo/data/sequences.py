@@ -109,7 +109,7 @@ class SequenceData(ResidentData):
             raise BadInput(f"data.max_length={self.max_length} was given, but the data have sequences of {longest}")
 
     def loader(self, split: Split, device: torch.device | str) -> SequenceLoader:
-        """Give the batches of a split on a device; only training batches are shuffled, and others have references."""
+        """Return the batches of a split on a device; only training batches are shuffled, and others have references."""
         self.load()
         training = split == "train"
         return SequenceLoader(
@@ -136,7 +136,7 @@ class SequenceData(ResidentData):
         return [facts.source_symbols[token] for token in source[0].tolist()], [*written, "end"]
 
     def usual_sources(self, num: int) -> list[str]:
-        """Give validation sources of middle length."""
+        """Return validation sources of middle length."""
         sources = list(self.pairs["val"])
         join = "" if self.source_unit == "character" else " "
         return [join.join(source) for source in sources[len(sources) // 2 :][:num]]
@@ -199,7 +199,7 @@ def hash_of(parts: Mapping[str, Pairs]) -> str:
 
 
 def alphabet(sequences: Iterable[Symbols]) -> list[str]:
-    """Give the tokens' names: those of padding, start and end, and then all symbols there are, sorted."""
+    """Return the tokens' names: those of padding, start and end, and then all symbols there are, sorted."""
     return NAMES_OF_SPECIALS + sorted({symbol for sequence in sequences for symbol in sequence})
 
 
@@ -223,7 +223,7 @@ def encode_pairs(
 
 
 def encode_source(text: str, facts: SequenceFacts) -> Tensor:
-    """Give a text's tokens (1, S), with capitals as small letters where only those are known.
+    """Return a text's tokens (1, S), with capitals as small letters where only those are known.
 
     Raises BadInput for a symbol that the data did not have, and for none or too many of them.
     """
@@ -238,7 +238,7 @@ def encode_source(text: str, facts: SequenceFacts) -> Tensor:
 
 
 def decode_tokens(tokens: Iterable[int], symbols: Sequence[str]) -> Symbols:
-    """Give the symbols of tokens up to the first that pads or ends."""
+    """Return the symbols of tokens up to the first that pads or ends."""
     found = []
     for token in tokens:
         if token in (PAD, END):
@@ -248,13 +248,13 @@ def decode_tokens(tokens: Iterable[int], symbols: Sequence[str]) -> Symbols:
 
 
 def padded(rows: Sequence[Sequence[int]]) -> Tensor:
-    """Give rows of tokens as one tensor (N, the longest)."""
+    """Return rows of tokens as one tensor (N, the longest)."""
     longest = max(map(len, rows))
     return torch.tensor([[*row, *[PAD] * (longest - len(row))] for row in rows])
 
 
 def padded_twice(rows: Sequence[Sequence[Sequence[int]]]) -> Tensor:
-    """Give references as one tensor (N, the most of them, the longest); those that a row lacks are all padding."""
+    """Return references as one tensor (N, the most of them, the longest); those that a row lacks are all padding."""
     most = max(map(len, rows))
     flat = padded([one for row in rows for one in [*row, *[[]] * (most - len(row))]])
     return flat.view(len(rows), most, -1)

@@ -173,12 +173,12 @@ def _try(name: str, job: Job, source: Answers, folder: Path) -> Row:
 
 
 def _first(error: BaseException) -> BaseException:
-    """Give the error that led to another, which says more of a net than what torch makes of it."""
+    """Return the error that led to another, which says more of a net than what torch makes of it."""
     return _first(error.__cause__) if error.__cause__ else error
 
 
 def _as_net(runs: list[Run], files: list[Path], job: Job) -> nn.Module:
-    """Give what another process computes as a net that the zoo can ask."""
+    """Return what another process computes as a net that the zoo can ask."""
     if isinstance(job.data, SequenceData):
         padded = len(files) > 1 and has_fixed_length(job.net)
         return Writer(runs[0], runs[1], job.facts["data"]["max_length"] if padded else None)

@@ -50,7 +50,7 @@ class Job:
         return written
 
     def _parts(self) -> Iterator[tuple[Part, str, dict[str, Any]]]:
-        """Give each part of the net, how the name of its file ends, and what that shall say."""
+        """Yield each part of the net, how the name of its file ends, and what that shall say."""
         for name, part in parts(self.net, self.facts).items():
             facts = {**self.facts, "export": {**self.facts["export"], "part": name}}
             yield part, f"_{name}" if name else "", facts

@@ -64,7 +64,7 @@ def record(run: Path, rows: Sequence[Row]) -> None:
 
 
 def _metrics(result: dict[str, Any], proof: Proof) -> dict[str, float]:
-    """Give the HParams metrics of a run with what differs for a file; latency is another thing where a net writes."""
+    """Return the HParams metrics of a run with what differs for a file; latency is another thing where a net writes."""
     once = proof.latency_ms["1"]["p50"]
     test, writes = {"accuracy": proof.accuracy}, "wer" in result["test"]
     of_file = {"product_bytes": proof.size_bytes, "latency_ms": once, "test": test, "validation": {}}

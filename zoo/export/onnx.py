@@ -45,7 +45,7 @@ def save_onnx(path: Path, part: Part, facts: Mapping[str, Any]) -> None:
 
 
 def translate(part: Part) -> "onnx.ModelProto":
-    """Give a net's part as a graph of ONNX, without a word of where it came from."""
+    """Return a net's part as a graph of ONNX, without a word of where it came from."""
     with quiet():
         program = torch.onnx.export(
             trace(part), dynamo=True, input_names=part.takes, output_names=part.gives, verbose=False
@@ -76,7 +76,7 @@ def write_onnx(path: Path, model: "onnx.ModelProto", facts: Mapping[str, Any]) -
 
 
 def _seal(content: bytes) -> bytes:
-    """Give a checksum of a graph as one more entry of its metadata, which may stand behind it; ONNX has none itself."""
+    """Return the checksum of a graph as one more entry of its metadata, since ONNX itself has none."""
     from onnx import ModelProto
 
     seal = ModelProto()
@@ -133,7 +133,7 @@ def open_onnx(path: Path) -> Opened:
 
 
 def _options() -> "onnxruntime.SessionOptions":
-    """Give what a stranger's graph is opened with, which takes no more memory than there is, and logs nothing."""
+    """Return what a stranger's graph is opened with, which takes no more memory than there is, and logs nothing."""
     import onnxruntime
 
     arena = onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR

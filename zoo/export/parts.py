@@ -85,7 +85,7 @@ class Half(nn.Module):
 
 
 def parts(net: nn.Module, facts: Mapping[str, Any]) -> dict[str, Part]:
-    """Give the parts of a net, by name, in the precision that `facts` tell of: of images one, of sequences two."""
+    """Return the parts of a net, by name, in the precision that `facts` tell of: of images one, of sequences two."""
     if "classes" not in facts["data"]:
         return _parts_of_writer(net, facts["data"]["max_length"], facts["export"]["precision"] == "fp16")
     return {"": _part_of_images(net, facts)}
@@ -100,7 +100,7 @@ def _part_of_images(net: nn.Module, facts: Mapping[str, Any]) -> Part:
 
 
 def _parts_of_writer(net: nn.Module, max_length: int, half: bool) -> dict[str, Part]:
-    """Give encoder and step of a net of sequences, for sources and targets of up to `max_length` tokens.
+    """Return encoder and step of a net of sequences, for sources and targets of up to `max_length` tokens.
 
     Which sizes of a state vary is found out by trying. torch.export knows LSTMs of one length only.
     """
@@ -139,7 +139,7 @@ def has_fixed_length(net: nn.Module) -> bool:
 
 
 def trace(part: Part) -> ExportedProgram:
-    """Give a part's graph, without the weights that it does not read and without a word of where it came from."""
+    """Return a part's graph, without the weights that it does not read and without a word of where it came from."""
     first = next(iter(inspect.signature(part.net.forward).parameters.values()))
     vary: Any = {first.name: part.vary} if first.kind is inspect.Parameter.VAR_POSITIONAL else part.vary
     # Strict, since otherwise len(x) would hold the graph to two samples.

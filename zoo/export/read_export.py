@@ -55,7 +55,7 @@ class Writer(nn.Module):
 
 
 def pixels(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Give the pixels, uint8, that normalised images were made of."""
+    """Return the pixels, uint8, that normalised images were made of."""
     return (images * std + mean).round().clamp(0, 255).to(torch.uint8)
 
 

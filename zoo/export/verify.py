@@ -83,7 +83,7 @@ def _logits_of_steps(net: Any, source: Tensor, target: Tensor) -> Tensor:
 
 @contextmanager
 def running(paths: Sequence[Path], runs_alone: bool) -> Iterator[tuple[list[Run], dict[str, Any]]]:
-    """Give a function for each file that has a process of its own compute it, and at the end what that measured.
+    """Yield a function for each file that has a process of its own compute it, and at the end what that measured.
 
     It is worker.py without the zoo, where the files run alone, or else the zoo.
 

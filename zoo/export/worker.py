@@ -39,7 +39,7 @@ def onnx_runtime(path: str, threads: int) -> Run:
 
 
 def session_options(threads: int) -> "onnxruntime.SessionOptions":
-    """Give what a session of ONNX Runtime is opened with, wherever the zoo opens one."""
+    """Return what a session of ONNX Runtime is opened with, wherever the zoo opens one."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -92,7 +92,7 @@ def serve(runs: list[Run]) -> None:
 
 
 def time_ms(run: Run, arrays: Arrays) -> dict[str, float]:
-    """Give the median and the 95th percentile of the time that a batch takes."""
+    """Return the median and the 95th percentile of the time that a batch takes."""
     seconds: list[float] = []
     for call in range(WARM_UP + MOST_CALLS):
         start = time.perf_counter()

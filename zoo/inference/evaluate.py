@@ -91,7 +91,7 @@ def put_on(net: nn.Module, accelerator: str) -> torch.device:
 
 
 def predict(net: nn.Module, data: ResidentData, split: Split, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Give the logits (N, classes) and labels (N,) of a split of images, on the CPU."""
+    """Return the logits (N, classes) and labels (N,) of a split of images, on the CPU."""
     with torch.inference_mode():
         pairs = [(net(images).float().cpu(), labels.cpu()) for images, labels in data.loader(split, device)]
     logits, labels = zip(*pairs, strict=True)

@@ -125,7 +125,7 @@ def _of_accuracies(course: Course) -> list[str]:
 
 
 def _figures(rows: Sequence[Row], course: Course) -> dict[str, dict[str, float]]:
-    """Give the figures to be held against LIMITS, of layers that are trained where it is about training."""
+    """Return the figures to be held against LIMITS, of layers that are trained where it is about training."""
     if not rows:
         return {}
     found = {"largest_update": _largest(rows, "largest_update", course)}
@@ -139,7 +139,7 @@ def _figures(rows: Sequence[Row], course: Course) -> dict[str, dict[str, float]]
 
 
 def _largest(rows: Sequence[Row], figure: str, course: Course) -> dict[str, float]:
-    """Give a figure's largest value over the epochs, of each layer that is trained."""
+    """Return a figure's largest value over the epochs, of each layer that is trained."""
     largest: dict[str, float] = {}
     for row in rows:
         for name, value in row.get(figure, {}).items():

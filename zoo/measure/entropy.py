@@ -7,13 +7,13 @@ from numpy.typing import NDArray
 
 
 def entropy_bits(counts: NDArray[np.int64]) -> float:
-    """Give the bits below which no code of independent symbols can go, for all of them together (Shannon, 1948)."""
+    """Return the bits below which no code of independent symbols can go, for all of them together (Shannon, 1948)."""
     seen = counts[counts > 0].astype(np.float64)
     return float((seen * np.log2(seen.sum() / seen).clip(0)).sum())
 
 
 def huffman_bits(counts: NDArray[np.int64]) -> int:
-    """Give the bits that Huffman's code takes for all symbols, its table not counted; never under one a symbol."""
+    """Return the bits that Huffman's code takes for all symbols, its table not counted; never under one a symbol."""
     heap = [int(count) for count in counts if count]
     if len(heap) == 1:
         return heap[0]

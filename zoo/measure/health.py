@@ -17,7 +17,7 @@ SATURATED_SIGMOID = (1 + SATURATED_TANH) / 2  # the same point, since tanh(x) = 
 
 
 def weight_layers(net: nn.Module) -> dict[str, list[nn.Parameter]]:
-    """Give the modules that hold matrices or filters, by name, with these; a shared one is its first holder's."""
+    """Return the modules that hold matrices or filters, by name, with these; a shared one is its first holder's."""
     layers: dict[str, list[nn.Parameter]] = {}
     seen: set[int] = set()
     for name, module in net.named_modules():
@@ -92,7 +92,7 @@ class LayerWatch(TorchFunctionMode):
             self.saturated[name] = ((values > limit) | (values < low)).float().mean()
 
     def figures(self) -> dict[str, Tensor]:
-        """Give what was noted, as `figure/layer`; `signal` is the share of an output's size that the input decides."""
+        """Return the figures noted, as `figure/layer`; `signal` is the share of an output that depends on the input."""
         found = {f"activations/{name}": counts for name, counts in self.outputs.items()}
         found |= {f"signal/{name}": spread / self.size[name].clamp_min(1e-30) for name, spread in self.spread.items()}
         found |= {f"dead_units/{name}": 1 - fired.float().mean() for name, fired in self.fired.items()}
@@ -115,13 +115,13 @@ def histogram(values: Tensor) -> Tensor:
 
 
 def update_ratio(before: Sequence[Tensor], after: Sequence[Tensor]) -> Tensor:
-    """Give by what share of its size a step changed a layer: the norm of the change to that of the weights before."""
+    """Return by what share of its size a step changed a layer: the norm of the change to that of the weights before."""
     change = [new.detach() - old for new, old in zip(after, before, strict=True)]
     return get_total_norm(change) / get_total_norm(before)
 
 
 def largest_singular_value(weight: Tensor) -> Tensor:
-    """Give the largest singular value of a weight as a matrix of one row an output.
+    """Return the largest singular value of a weight as a matrix of one row an output.
 
     Exactly where the matrix has up to EXACT_UP_TO rows or columns; else by NUM_ITERATIONS of the power method, which
     comes from below. Waits for the device.
@@ -153,7 +153,7 @@ def gradient_noise(pieces: Sequence[Iterable[Tensor]], num_samples: int) -> tupl
 def gradient_figures(
     layers: Mapping[str, Sequence[nn.Parameter]], gradients: Sequence[Sequence[Tensor]], num_samples: int
 ) -> dict[str, Tensor]:
-    """Give what gradients of the layers' weights show, as `figure/layer`; each of several pieces has a list of them.
+    """Return what gradients of the layers' weights show, as `figure/layer`; each of several pieces has a list of them.
 
     `gradients`, a histogram of their mean, `gradient_size`, its norm, and where there are several pieces `noise`, the
     two of `gradient_noise`.

@@ -18,7 +18,7 @@ def output_size(
 
 
 def same_padding(size: int, kernel: int, stride: int = 1, dilation: int = 1) -> tuple[int, int]:
-    """Give the padding before and after with which the output has ceil(size / stride) places, as TensorFlow's SAME.
+    """Return the padding before and after with which the output has ceil(size / stride) places, as TensorFlow's SAME.
 
     An odd px goes to the end; for stride 1 and odd kernels both are dilation · (kernel - 1) / 2.
     """

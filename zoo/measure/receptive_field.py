@@ -28,7 +28,7 @@ class Field:
         return self.start + (self.size - 1) / 2
 
     def window(self, kernel: int, stride: int = 1, padding: int = 0, dilation: int = 1) -> "Field":
-        """Give the field of a convolution or pooling over this map."""
+        """Return the field of a convolution or pooling over this map."""
         return Field(
             self.start - padding * self.stride,
             self.size + dilation * (kernel - 1) * self.stride,
@@ -36,7 +36,7 @@ class Field:
         )
 
     def joined(self, other: "Field") -> "Field":
-        """Give the field of what sees both maps, such as a sum or a concatenation: the span of the two."""
+        """Return the field of what sees both maps, such as a sum or a concatenation: the span of the two."""
         start = min(self.start, other.start)
         end = max(self.start + self.size, other.start + other.size)
         return Field(start, end - start, max(self.stride, other.stride))
@@ -59,7 +59,7 @@ class ReceptiveFields(TorchDispatchMode):
         self._mixed: set[int] = set()  # tensors whose every value sees the same, and that are maps no more
 
     def of(self, tensor: Tensor) -> Fields | None:
-        """Give a tensor's receptive field, or None for one that does not depend on the image."""
+        """Return a tensor's receptive field, or None for one that does not depend on the image."""
         return self._known[id(tensor)][1] if id(tensor) in self._known else None
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
@@ -73,7 +73,7 @@ class ReceptiveFields(TorchDispatchMode):
         return out
 
     def _together(self, inputs: list[Tensor], result: Tensor) -> Fields:
-        """Give what is seen by a result whose places are those of its inputs, or that mixes them."""
+        """Return what is seen by a result whose places are those of its inputs, or that mixes them."""
         mixes = any(id(t) in self._mixed or t.shape[-2:] != result.shape[-2:] for t in inputs)
         fields = [self._known[id(t)][1] for t in inputs]
         if mixes:
@@ -88,7 +88,7 @@ class ReceptiveFields(TorchDispatchMode):
 
 
 def _slid(function: Any, args: Sequence[Any], here: Fields, image: Tensor, result: Tensor) -> Fields | None:
-    """Give the field of a function that moves a window over a map, and None for any other."""
+    """Return the field of a function that moves a window over a map, and None for any other."""
     aten = torch.ops.aten
     if function is aten.convolution:
         return _slide(here, args[1].shape[-2:], *args[3:6])
@@ -145,6 +145,6 @@ def _adaptive(here: Fields, sizes: Sequence[int], places: Sequence[int]) -> Fiel
 
 
 def _span(here: Fields, places: Sequence[int]) -> Fields:
-    """Give the field of what sees all places of a map."""
+    """Return the field of what sees all places of a map."""
     height, width = (Field(f.start, f.size + (n - 1) * f.stride, f.stride) for f, n in zip(here, places, strict=True))
     return height, width

@@ -12,7 +12,7 @@ LEAST_SECONDS = 0.2  # that a size is timed
 
 
 def fastest_batch_size(step: Callable[[int], object], largest: int, device: torch.device, smallest: int = 16) -> int:
-    """Give the smallest of the sizes `smallest`, twice that, and so on to `largest` that is about as fast as any.
+    """Return the smallest of the sizes `smallest`, twice that, and so on to `largest` that is about as fast as any.
 
     `step(n)` trains on n samples. Sizes are tried until two in a row bring no more samples a second, or until one does
     not fit: out of memory is survived. Where even the smallest does not fit, halves of it are tried, and the last
@@ -43,7 +43,7 @@ def fastest_batch_size(step: Callable[[int], object], largest: int, device: torc
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Tell whether an error is CUDA's, or a CPU's, of memory that could not be had."""
+    """Return whether an error is CUDA's, or a CPU's, of memory that could not be had."""
     return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)  # the words of a CPU
 
 

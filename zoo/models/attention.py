@@ -31,19 +31,19 @@ class Attention(nn.Module):
         return self.attend(q, k, v, mask, causal)
 
     def project(self, x: Tensor, first: int, last: int) -> Tensor:
-        """Give of queries, keys and values those from `first` to before `last`: each N × heads × tokens × d."""
+        """Return of queries, keys and values those from `first` to before `last`: each N × heads × tokens × d."""
         width = len(self.in_proj_weight) // 3  # of all heads: x's own, unless some were pruned
         rows = slice(first * width, last * width)
         x = nn.functional.linear(x, self.in_proj_weight[rows], self.in_proj_bias[rows])
         return x.unflatten(-1, (last - first, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
-        """Give what the values hold for the queries (N, tokens, width), from heads as `project` gives them."""
+        """Return what the values hold for the queries (N, tokens, width), from heads as `project` gives them."""
         x = nn.functional.scaled_dot_product_attention(q, k, v, mask, is_causal=causal)
         return self.out_proj(x.transpose(1, 2).flatten(2))
 
     def weights(self, x: Tensor, memory: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Give how much each token takes from each of the memory: N × heads × tokens × its tokens, rows of sum 1."""
+        """Return how much each token takes from each of the memory: N × heads × tokens × its tokens, rows of sum 1."""
         (q,), (k,) = self.project(x, 0, 1), self.project(memory, 1, 2)
         scores = q @ k.transpose(2, 3) / q.shape[-1] ** 0.5
         return (scores if mask is None else scores.masked_fill(~mask, float("-inf"))).softmax(-1)

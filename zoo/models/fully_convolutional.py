@@ -12,7 +12,7 @@ from torch import nn
 
 
 def to_fully_convolutional(net: nn.Module, image_shape: tuple[int, int, int]) -> nn.Sequential:
-    """Give a net of the same weights, from (N, C, H, W) to (N, num_classes, h, w), for LeNet-5, AlexNet and VGG.
+    """Return a net of the same weights, from (N, C, H, W) to (N, num_classes, h, w), for LeNet-5, AlexNet and VGG.
 
     At `image_shape` (C, H, W), the one the net was built for, h = w = 1, and the scores are the net's own. On a larger
     image each place of the map is what the head gives for that window of the features: the same as cropping where the

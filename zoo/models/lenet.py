@@ -44,7 +44,7 @@ class TableConv2d(nn.Conv2d):
         self.weight = nn.Parameter(self.weight.detach()[outputs, inputs])  # (connections, k, k)
 
     def dense(self, weight: Tensor) -> Tensor:
-        """Give the kernel (outputs, inputs, k, k) that has weights (connections, k, k) in their places, and zeros."""
+        """Return the kernel (outputs, inputs, k, k) that has weights (connections, k, k) in their places, and zeros."""
         shape = self.out_channels, self.in_channels, *self.kernel_size
         return weight.new_zeros(shape).index_put((self.outputs, self.inputs), weight)
 
@@ -183,7 +183,7 @@ def draw_as_in_1998(net: nn.Module) -> None:
 
 
 def _side_after_features(image_size: int, padding: int) -> int:
-    """Give the side in px of the maps after two rounds of a 5×5 convolution and 2×2 pooling."""
+    """Return the side in px of the maps after two rounds of a 5×5 convolution and 2×2 pooling."""
     side = ((image_size + 2 * padding - 4) // 2 - 4) // 2
     if side < 1:
         raise ValueError(f"image_size={image_size} leaves nothing after two 5×5 convolutions; 16 px and more will do")

@@ -21,7 +21,7 @@ class BothWays(nn.Module):
         self.backwards = nn.LSTM(inputs, width, batch_first=True)
 
     def forward(self, x: Tensor, turned: Tensor) -> tuple[Tensor, Tensor]:
-        """Give also the two outputs beside each other before the second is turned round again."""
+        """Return also the two outputs beside each other before the second is turned round again."""
         ahead, _ = self.forwards(x)
         back, _ = self.backwards(_taken(x, turned))
         return torch.cat([ahead, _taken(back, turned)], 2), torch.cat([ahead, back], 2)
@@ -75,7 +75,7 @@ class LSTMSeq2Seq(nn.Module):
                     nn.init.ones_(parameter[quarter : 2 * quarter])
 
     def encode(self, source: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Give the memory (N, S, width), its mask (N, 1, S), and the decoder's first state (N, 2 · depth, width)."""
+        """Return the memory (N, S, width), its mask (N, 1, S), and the decoder's first state (N, 2 · depth, width)."""
         mask = source != PAD
         lengths = mask.sum(1, keepdim=True)
         places = torch.arange(source.shape[1], device=source.device).expand_as(source)
@@ -88,7 +88,7 @@ class LSTMSeq2Seq(nn.Module):
         return x, mask[:, None], self.bridge(last).tanh().unflatten(1, (-1, x.shape[2]))
 
     def write(self, target: Tensor, first: Tensor, memory: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Give the logits of what follows each token, and the state after them."""
+        """Return the logits of what follows each token, and the state after them."""
         h, c = first.transpose(0, 1).contiguous().chunk(2)  # each depth × N × width
         x, (h, c) = self.decoder(self.dropout(self.target_embedding(target)), (h, c))  # N × T × width
         x = self.dropout(x)
@@ -110,7 +110,7 @@ class LSTMSeq2Seq(nn.Module):
         return logits[:, 0], (memory, mask, first)
 
     def alignments(self, source: Tensor, target: Tensor) -> Tensor:
-        """Give what each token of the target takes from each of the source: N × 1 layer × 1 head × T × S."""
+        """Return what each token of the target takes from each of the source: N × 1 layer × 1 head × T × S."""
         memory, mask, first = self.encode(source)
         h, c = first.transpose(0, 1).contiguous().chunk(2)
         x, _ = self.decoder(self.target_embedding(target), (h, c))

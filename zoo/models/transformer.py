@@ -152,7 +152,7 @@ class Transformer(nn.Module):
         return self.dropout(x + self.positions[start : start + tokens.shape[1]])
 
     def encode(self, source: Tensor) -> tuple[Tensor, Tensor]:
-        """Give the memory (N, S, width) of source tokens, and the mask (N, 1, 1, S) that hides its padding."""
+        """Return the memory (N, S, width) of source tokens, and the mask (N, 1, 1, S) that hides its padding."""
         mask = (source != PAD)[:, None, None]
         embedding = self.target_embedding if self.share == "all" else self.source_embedding
         return self.encoder(self.embed(source, embedding), mask), mask
@@ -169,7 +169,7 @@ class Transformer(nn.Module):
         return [layer for layer in self.decoder.layers if isinstance(layer, DecoderLayer)]
 
     def begin(self, source: Tensor) -> State:
-        """Give the mask and, of each layer, keys and values of no tokens yet, and those of the source."""
+        """Return the mask and, of each layer, keys and values of no tokens yet, and those of the source."""
         memory, mask = self.encode(source)
         state = [mask]
         for layer in self._decoder_layers():
@@ -186,7 +186,7 @@ class Transformer(nn.Module):
         return self.logits(self.decoder.norm(x))[:, 0], (mask, *kept)
 
     def alignments(self, source: Tensor, target: Tensor) -> Tensor:
-        """Give what each token of the target takes from each of the source: N × layers × heads × T × S."""
+        """Return what each token of the target takes from each of the source: N × layers × heads × T × S."""
         seen: list[Tensor] = []
         hooks = [
             layer.multihead_attn.register_forward_pre_hook(lambda part, args: seen.append(part.weights(*args)))
@@ -202,7 +202,7 @@ class Transformer(nn.Module):
 
 
 def sinusoids(length: int, width: int) -> Tensor:
-    """Give each place its sines and cosines, in turn, of wavelengths from 2π to 20,000π (section 3.5)."""
+    """Return each place its sines and cosines, in turn, of wavelengths from 2π to 20,000π (section 3.5)."""
     places = torch.arange(length, dtype=torch.float64)[:, None]
     angles = places / 10_000 ** (torch.arange(0, width, 2, dtype=torch.float64) / width)
     return torch.stack([angles.sin(), angles.cos()], 2).flatten(1).float()

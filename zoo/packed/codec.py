@@ -77,7 +77,7 @@ def decode(code: bytes, shapes: Iterable[tuple[int, ...]]) -> Iterator[Tensor]:
 
 
 def sides(shape: tuple[int, ...]) -> tuple[int, int]:
-    """Give the numbers of inputs and outputs: a convolution's inputs are all of its window, a vector has one."""
+    """Return the numbers of inputs and outputs: a convolution's inputs are all of its window, a vector has one."""
     longer = [side for side in shape if side != 1]
     outputs = longer[0] if len(longer) > 1 else prod(shape)
     return prod(longer[1:]), outputs

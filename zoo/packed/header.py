@@ -20,7 +20,7 @@ def deflated(text: str) -> bytes:
 
 
 def inflated(content: bytes) -> tuple[str, bytes]:
-    """Give the text that `deflated` made of the beginning, and what comes behind it; ValueError for anything else."""
+    """Return the text that `deflated` made of the beginning, and what comes behind it; ValueError for anything else."""
     coder = zlib.decompressobj(-zlib.MAX_WBITS, COMMON)
     try:
         text = coder.decompress(content, MAX_BYTES)

@@ -62,7 +62,7 @@ def save_packed(path: Path, weights: Mapping[str, Tensor], facts: Mapping[str, A
 
 
 def dtype_of(half: Half) -> torch.dtype:
-    """Give the type that floats are rounded to; BadInput where `half` is none of its choices."""
+    """Return the type that floats are rounded to; BadInput where `half` is none of its choices."""
     dtypes = {False: torch.float32, True: torch.float16, "bfloat16": torch.bfloat16}
     if not isinstance(half, bool | str) or half not in dtypes:
         raise BadInput(f"half={half} must be true, for float16, or false, or bfloat16")
@@ -70,7 +70,7 @@ def dtype_of(half: Half) -> torch.dtype:
 
 
 def pack(weights: Mapping[str, Tensor], facts: Mapping[str, Any]) -> tuple[bytes, Ledger]:
-    """Give the content of a packed file, and where its bytes go."""
+    """Return the content of a packed file, and where its bytes go."""
     try:
         code, bits = encode(weights.values())
         _check_sizes([tuple(weight.shape) for weight in weights.values()], len(code))

@@ -12,7 +12,7 @@ GAP_BITS = {4: 8}  # of the distance from one survivor to the next in filters of
 
 
 def pruned_bytes(weights: Mapping[str, Tensor]) -> int:
-    """Give the size of pruned weights: each survivor takes 32 bits and its distance from the one before (table 4, P).
+    """Return the size of pruned weights: each survivor takes 32 bits and its distance from the one before (table 4, P).
 
     Where a distance does not fit its bits, a zero stands between. Biases and all else take 32 bits a number.
     """
@@ -20,7 +20,7 @@ def pruned_bytes(weights: Mapping[str, Tensor]) -> int:
 
 
 def shared_bytes(weights: Mapping[str, Tensor]) -> int:
-    """Give the size of pruned weights whose survivors are indices into a codebook of 32-bit values (P+Q)."""
+    """Return the size of pruned weights whose survivors are indices into a codebook of 32-bit values (P+Q)."""
     bits = 0
     for weight in weights.values():
         if weight.ndim > 1:
@@ -33,7 +33,7 @@ def shared_bytes(weights: Mapping[str, Tensor]) -> int:
 
 
 def huffman_bytes(weights: Mapping[str, Tensor]) -> int:
-    """Give the size of shared weights with indices and distances in Huffman's code, its tables not counted (P+Q+H)."""
+    """Return the size of shared weights with indices and distances Huffman-coded, without the code tables (P+Q+H)."""
     bits = 0
     for weight in weights.values():
         if weight.ndim > 1:
@@ -59,7 +59,7 @@ def _gap_bits(weight: Tensor) -> int:
 
 
 def _gaps(weight: Tensor) -> Tensor:
-    """Give how many zeros stand before each survivor."""
+    """Return how many zeros stand before each survivor."""
     positions = weight.flatten().nonzero().flatten()
     return positions.diff(prepend=positions.new_tensor([-1])) - 1
 

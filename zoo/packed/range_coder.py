@@ -50,7 +50,7 @@ class Writer:
         return 32 * words + 64 - float(np.log2(float(width)))
 
     def code(self) -> bytes:
-        """Give all that was written, less zeros at the end of its last word, which a reader fills up again."""
+        """Return all that was written, less zeros at the end of its last word, which a reader fills up again."""
         words = self._coder.get_compressed().astype(">u4").tobytes()
         return words[:-3] + words[-3:].rstrip(b"\0")
 

@@ -59,7 +59,7 @@ class Ledger:
         return sum(row.dense for row in self.rows) / self.size_bytes
 
     def plain(self) -> dict[str, Any]:
-        """Give it as plain data for result.json."""
+        """Return it as plain data for result.json."""
         return {
             "bytes": self.size_bytes,
             "ratio": self.ratio,
@@ -68,14 +68,14 @@ class Ledger:
         }
 
     def by_layer(self) -> list[Row]:
-        """Give a row a layer, which is what holds tensors such as its weight and its bias."""
+        """Return a row a layer, which is what holds tensors such as its weight and its bias."""
         layers: dict[str, list[Row]] = {}
         for row in self.rows:
             layers.setdefault(row.name.rpartition(".")[0] or row.name, []).append(row)
         return [_sum(name, rows) for name, rows in layers.items()]
 
     def scalars(self) -> dict[str, float]:
-        """Give what TensorBoard shows as curves."""
+        """Return what TensorBoard shows as curves."""
         layers = {f"packed/{row.name}_bytes": float(row.coded) for row in self.by_layer()}
         return {"packed/bytes": float(self.size_bytes), "packed/ratio": self.ratio, **layers}
 

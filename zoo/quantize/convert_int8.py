@@ -18,7 +18,7 @@ class StepRecord(Record, frozen=True, kw_only=True):
 
 
 def converted(net: FakeQuantizedNet) -> tuple[Program, dict[str, Tensor]]:
-    """Give what a net was trained to be in int8 as a program with its tensors, rounded just as it was in training."""
+    """Return what a net was trained to be in int8 as a program with its tensors, rounded just as it was in training."""
     net = copy.deepcopy(net).cpu().eval()
     net._enter((False, False, False))
     for module in net.fake_quantizers():  # or convert would compute other scales of weights, by half a per cent

@@ -54,7 +54,7 @@ class QuantizedNet(fx.GraphModule):
 
 
 def serialize(graph: fx.GraphModule) -> tuple[list[list[Any]], dict[str, Tensor]]:
-    """Give a graph in eval mode as a program, and its tensors, named after the layers that read them.
+    """Return a graph in eval mode as a program, and its tensors, named after the layers that read them.
 
     What no operation reads is left out, and so is dropout. ValueError for what a program has no word for.
     """
@@ -198,7 +198,7 @@ def _of_sizes(name: str, arguments: Sequence[Any], sizes: Sequence[int], results
 
 
 def _held(tensor: Tensor) -> Tensor:
-    """Give a tensor as a net holds it: numbers that are no integers are parameters, and are trained no more."""
+    """Return a tensor as a net holds it: numbers that are no integers are parameters, and are trained no more."""
     return nn.Parameter(tensor, requires_grad=False) if tensor.is_floating_point() else tensor
 
 
@@ -235,7 +235,7 @@ def _name_of(node: fx.Node) -> str:
 
 
 def layer_of(node: fx.Node) -> str | None:
-    """Give the name of the module that an operation of an exported net comes from, or None."""
+    """Return the name of the module that an operation of an exported net comes from, or None."""
     stack = list(node.meta.get("nn_module_stack", {}).values())
     return stack[-1][0].removeprefix("L['self'].") if stack and stack[-1][0] else None
 

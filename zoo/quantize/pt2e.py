@@ -28,7 +28,7 @@ QUANTIZED = (torch.ops.aten.conv2d.default, torch.ops.aten.linear.default)  # la
 
 
 def program_of(recipe: Iterable[Step]) -> Program | None:
-    """Give the program of the net that a recipe leaves, or None where it is no int8 net."""
+    """Return the program of the net that a recipe leaves, or None where it is no int8 net."""
     programs = [step["program"] for step in recipe if "program" in step]
     return programs[-1] if programs else None
 
@@ -71,7 +71,7 @@ def layers_of(trace: ExportedProgram) -> list[str]:
 
 
 def chosen(patterns: Sequence[str], layers: Sequence[str]) -> list[str]:
-    """Give the layers that names or patterns stand for; BadInput for one that stands for none."""
+    """Return the layers that names or patterns stand for; BadInput for one that stands for none."""
     if isinstance(patterns, str) or not all(isinstance(pattern, str) for pattern in patterns):
         raise BadInput(f"float_layers: expected a list of names or patterns, got {patterns}")
     for pattern in patterns:
@@ -81,7 +81,7 @@ def chosen(patterns: Sequence[str], layers: Sequence[str]) -> list[str]:
 
 
 def graph_of(trace: ExportedProgram) -> fx.GraphModule:
-    """Give a traced net as a module, without what Inductor gets wrong in int8.
+    """Return a traced net as a module, without what Inductor gets wrong in int8.
 
     Of a max pooling whose input and output are int8 it forgets that it rounds its output's size up (torch 2.14), so
     that such a one is made to pool what it needs of copies of the last row and column, which changes no maximum.
@@ -106,7 +106,7 @@ def graph_of(trace: ExportedProgram) -> fx.GraphModule:
 
 
 def make_quantizer(float_layers: Sequence[str], is_qat: bool) -> Any:
-    """Give the quantizer, whose scales may be as small as they are: its own are 2^-12 at least, more than some weights.
+    """Return the quantizer, with scales as small as needed: its default minimum of 2^-12 is larger than some weights'.
 
     Fake quantization takes no notice of that bound, so that a trained net would not be the one that is converted.
     """
@@ -148,7 +148,7 @@ def lower(net: nn.Module, images: Tensor) -> None:
 
 
 def sums_int8_exactly() -> bool:
-    """Say whether this CPU has VNNI, without which two products of int8 are added in 16 bits, and cut off there."""
+    """Return whether this CPU has VNNI, without which two products of int8 are added in 16 bits, and cut off there."""
     return torch.cpu._is_vnni_supported()
 
 

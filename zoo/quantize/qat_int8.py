@@ -72,12 +72,12 @@ def qat_int8(net: nn.Module, context: Context, *, float_layers: Sequence[str] = 
 
 
 def is_trained_in_int8(recipe: Sequence[Step]) -> bool:
-    """Tell whether a recipe leaves a net that trains with fake quantization."""
+    """Return whether a recipe leaves a net that trains with fake quantization."""
     return bool(recipe) and recipe[-1]["pass"] == "qat_int8"
 
 
 def fake_quantized(net: nn.Module, recipe: Sequence[Step]) -> nn.Module:
-    """Give the net that trains where a recipe's last step is `qat_int8`, or else the net itself.
+    """Return the net that trains where a recipe's last step is `qat_int8`, or else the net itself.
 
     Auxiliary heads are left out, and training skips no branch of it.
     """

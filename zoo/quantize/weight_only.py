@@ -42,7 +42,7 @@ class IntegerWeights(nn.Module):
         return restored(*self.numbers(name), self.held[name], self.group)
 
     def numbers(self, name: str) -> tuple[Any, Any]:
-        """Give a weight's integers and scales as they are kept."""
+        """Return a weight's integers and scales as they are kept."""
         return self._buffers[name], self._buffers[name + SCALE]
 
     def product(self, x: Tensor, name: str, rows: slice) -> Tensor:
@@ -160,7 +160,7 @@ def _hold(module: nn.Module, bits: int, group: int | None, dynamic: bool) -> Non
 
 @functools.cache
 def _holding(kind: Any, dynamic: bool) -> type[nn.Module]:
-    """Give the class of a layer of this kind that holds integers."""
+    """Return the class of a layer of this kind that holds integers."""
     base = IntegerWeights
     if issubclass(kind, nn.LSTM):
         base = IntegerLSTM
@@ -172,7 +172,7 @@ def _holding(kind: Any, dynamic: bool) -> type[nn.Module]:
 
 
 def rounded(weight: Tensor, bits: int, group: int | None) -> tuple[Tensor, Tensor]:
-    """Give the int8 numbers nearest to a weight (channels, ...), in its shape, and the scales (channels, groups).
+    """Return the int8 numbers nearest to a weight (channels, ...), in its shape, and the scales (channels, groups).
 
     A group is so many weights that follow each other in a channel; the last may have fewer.
     """
@@ -187,7 +187,7 @@ def rounded(weight: Tensor, bits: int, group: int | None) -> tuple[Tensor, Tenso
 
 
 def restored(numbers: Tensor, scale: Tensor, shape: Sequence[int], group: int | None) -> Tensor:
-    """Give the weight of a shape, in the scale's type, that `rounded`, and for 4 bits `packed`, gave numbers for."""
+    """Return the weight of a shape, in the scale's type, that `rounded`, and for 4 bits `packed`, gave numbers for."""
     if numbers.dtype == torch.uint8:
         numbers = unpacked(numbers, math.prod(shape)).view(tuple(shape))
     rows = numbers.flatten(1)
@@ -204,7 +204,7 @@ def packed(numbers: Tensor) -> Tensor:
 
 
 def unpacked(content: Tensor, num: int) -> Tensor:
-    """Give the first `num` numbers of 4 bits that were packed."""
+    """Return the first `num` numbers of 4 bits that were packed."""
     return torch.stack([(content & 15).to(torch.int8), (content >> 4).to(torch.int8)], 1).flatten()[:num] - 8
 
 

@@ -42,7 +42,7 @@ def short_names(settings: dict[str, Any]) -> dict[str, str | float]:
 
 
 def headline(result: dict[str, Any]) -> dict[str, float]:
-    """Give the metrics of the HParams table, with the five that compare nets first, which are all it shows unasked."""
+    """Return the metrics of the HParams table; the first five are those that it shows by default."""
     keys = ["accuracy", "loss", *(key for key in result["test"] if key not in ("accuracy", "loss", "num_samples"))]
     pairs = [(split, key) for key in keys for split in ("test", "validation") if key in result[split]]
     row = {f"{split}_{key}": result[split][key] for split, key in pairs if result[split][key] is not None}

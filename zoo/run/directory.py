@@ -95,7 +95,7 @@ def _remove(folder: Path) -> None:
 
 
 def config_of(cfg: DictConfig) -> DictConfig:
-    """Give the config of the run that a command line asks for, checked: with `resume` it is that run's own."""
+    """Return the config of the run that a command line asks for, checked: with `resume` it is that run's own."""
     settled = _resumed(cfg) if cfg.resume else cfg
     if not cfg.resume:
         _check_fit(cfg)
@@ -257,7 +257,7 @@ def _is_node_or_null(value: Any) -> bool:
 
 
 def _is_here(accelerator: str) -> bool:
-    """Tell whether this machine has such a device; `gpu` is any kind of GPU."""
+    """Return whether this machine has such a device; `gpu` is any kind of GPU."""
     if accelerator not in ("gpu", "cuda", "mps"):
         return True
     import torch

@@ -21,7 +21,7 @@ from zoo.run import directory
 
 
 def is_for_many(cfg: DictConfig) -> bool:
-    """Tell whether a run asks for more devices than one, and nobody has started a process for each.
+    """Return whether a run asks for more devices than one, and nobody has started a process for each.
 
     BadInput where it asks for devices that are not there: processes beyond the cores only wait for each other.
     """
@@ -50,7 +50,7 @@ def _check_devices(cfg: DictConfig) -> None:
 
 
 def num_processes(cfg: DictConfig) -> int:
-    """Give how many devices of this machine trainer.devices asks for: a number, a list of them, -1 or auto for all."""
+    """Return how many devices of this machine trainer.devices names: a number, a list, or -1 or auto for all."""
     devices = cfg.trainer.devices
     if OmegaConf.is_list(devices):
         return len(devices)
@@ -100,7 +100,7 @@ def start(cfg: DictConfig) -> dict[str, Any]:
 
 
 def _cause(failures: dict[int, Any], words: list[distributed.LastWords], num: int, goes_on: str) -> ZooError:
-    """Give the error that ended a run: not what it made other processes say, nor how those ended that were stopped."""
+    """Return the error that ended a run, not those that it caused in other processes."""
     first, stopped = next(iter(failures)), (-signal.SIGTERM, 128 + signal.SIGTERM)
     words = [w for w in words if w.exit_code < 128 or w.rank == first]
     causes = [w for w in words if not w.lost]

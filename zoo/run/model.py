@@ -112,7 +112,7 @@ def _start_weights(run: Run, net: nn.Module, facts: dict[str, Any]) -> None:
 
 
 def may_have_seen(before: Mapping[str, Any], settings: Any, facts: Mapping[str, Any]) -> bool:
-    """Tell whether a file's net may have been trained on what data of these settings and facts validate on.
+    """Return whether a file's net may have been trained on what data of these settings and facts validate on.
 
     Its split is another one, of the same data set or of the same files, which may have been moved: of folders, those
     with the same classes are taken for the same.
@@ -130,7 +130,7 @@ def may_have_seen(before: Mapping[str, Any], settings: Any, facts: Mapping[str, 
 
 
 def apply_layout(net: nn.Module, cfg: DictConfig) -> nn.Module:
-    """Give a net laid out and compiled as the config says; compiled in place, which keeps the names of its weights."""
+    """Apply the memory format and compile the net as the config says; in place, which keeps the names of its weights."""
     if cfg.channels_last:
         net = net.to(memory_format=torch.channels_last)
     if cfg.compile:

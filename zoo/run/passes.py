@@ -27,7 +27,7 @@ log = logging.getLogger("zoo")
 
 
 def read_recipe(run: Run) -> list[Step]:
-    """Give all that was done to a run's net, as its folder says."""
+    """Return all that was done to a run's net, as its folder says."""
     file = run.folder / RECIPE
     recipe: list[Step] = [*read_recipe_file(file)] if file.exists() else []
     try:
@@ -39,7 +39,7 @@ def read_recipe(run: Run) -> list[Step]:
 
 
 def recipe_at_start(run: Run) -> list[Step]:
-    """Give what was done to the net before this process gets it: by the run that goes on, or by that of `init_from`."""
+    """Return what was done to the net so far: by the run that is resumed, or by the run of `init_from`."""
     if run.last_checkpoint:
         return read_recipe(run)
     recipe: list[Step] = list(read_product(run.cfg.init_from).facts["recipe"]) if run.cfg.init_from else []

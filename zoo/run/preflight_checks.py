@@ -55,7 +55,7 @@ class Subject:
     may_freeze: bool  # whether the config asks for frozen weights
 
     def samples(self, num: int) -> tuple[Tensor, ...]:
-        """Give training samples as they are, without augmentation."""
+        """Return training samples as they are, without augmentation."""
         plain: Any = copy.copy(self.data)
         plain.augmentations, plain.mix, plain.batch_size = (), None, min(num, self.data.load().num_samples["train"])
         return next(iter(plain.loader("train", self.task.device)))
@@ -286,7 +286,7 @@ def _loss(task: Task, batch: tuple[Tensor, ...]) -> Tensor:
 
 
 def num_classes(data: ResidentData) -> int:
-    """Give the number of classes, or of tokens that may be written."""
+    """Return the number of classes, or of tokens that may be written."""
     sizes = data.sizes()
     return sizes["num_target_tokens"] if "num_target_tokens" in sizes else sizes["num_classes"]
 

@@ -160,7 +160,7 @@ def _first_net(product: Product, first: str | None) -> Product | None:
 
 
 def _in_floats(product: Product) -> Product:
-    """Give a product, or what it was in floats where a run that was resumed after its end has done this already."""
+    """Return a product, or what it was in floats where a run that was resumed after its end has done this already."""
     if not in_integers(product.facts["recipe"]):
         return product
     path = product.path.with_name(TRAINED)

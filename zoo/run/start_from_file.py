@@ -65,7 +65,7 @@ def _is_said(key: str, given: Mapping[str, str]) -> bool:
 
 
 def _changed(theirs: Mapping[str, Any], usual: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Give the settings of a file that differ from the usual ones, but for those that follow others."""
+    """Yield the settings of a file that differ from the usual ones, but for those that follow others."""
     for name, value in theirs.items():
         if name in usual and OmegaConf.is_interpolation(usual, name):
             continue

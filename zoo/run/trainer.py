@@ -51,7 +51,7 @@ def build_trainer(run: Run) -> lightning.Trainer:
 
 
 def _of_many(settings: dict[str, Any]) -> dict[str, Any]:
-    """Give the trainer's settings for one of several processes, which are as many as whoever started them says."""
+    """Return the trainer's settings for one of several processes, which are as many as whoever started them says."""
     here = distributed.local_world_size()
     if settings["devices"] not in (1, -1, "auto", here) and not isinstance(settings["devices"], list):
         raise BadInput(f"trainer.devices={settings['devices']}, but {here} processes were started on this machine")

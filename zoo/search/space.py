@@ -46,7 +46,7 @@ def _parsed(argument: str) -> Override | None:
 
 
 def _values(override: Override) -> list[str]:
-    """Give a sweep's values as they are written in overrides, of an interval its ends."""
+    """Return a sweep's values as they are written in overrides, of an interval its ends."""
     sweep = override.value()
     if isinstance(sweep, IntervalSweep):
         return [str(sweep.start), str(sweep.end)]
@@ -60,7 +60,7 @@ def _values(override: Override) -> list[str]:
 
 
 def distributions(space: Sequence[str]) -> dict[str, BaseDistribution]:
-    """Give what Optuna is to draw for each key; choices are drawn as they are written.
+    """Return what Optuna is to draw for each key; choices are drawn as they are written.
 
     The end of an interval may be drawn, and that of a range, as in Python, not. `tag(log, ...)` draws logarithms.
     """

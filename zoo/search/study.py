@@ -236,7 +236,7 @@ def _storage(path: Path) -> optuna.storages.RDBStorage:
 
 
 def _environment(cfg: DictConfig, slot: int) -> dict[str, str]:
-    """Give the environment of a slot's trials: a GPU of their own where there are as many, and a share of the cores."""
+    """Return the environment of a slot's trials: one GPU each if there are enough, and a share of the cores."""
     import torch
 
     # zoo.cli.command has set HYDRA_FULL_ERROR for this process alone

@@ -59,7 +59,7 @@ class TrialRun:
         return epochs
 
     def epochs(self, metric: str) -> list[tuple[int, float]]:
-        """Give the validations so far as (epoch, value)."""
+        """Return the validations so far as (epoch, value)."""
         return [] if self.folder is None else curve(self.folder, metric)
 
     def stop(self) -> None:
@@ -76,7 +76,7 @@ class TrialRun:
             self.process.wait()
 
     def value(self, metric: str) -> float | None:
-        """Give the validation metric of the weights that a run has kept, or None where it has come to no result."""
+        """Return the validation metric of the weights that a run has kept, or None where it has come to no result."""
         if self.process.returncode or self.folder is None:
             return None
         value = read_result(self.folder / RESULT)["validation"].get(metric.removeprefix("val/"))

@@ -64,7 +64,7 @@ class ImageClassification(Task):
         return loss + weight_penalty(self.weights, self.l1, self.l2)
 
     def label_loss(self, logits: Tensor, labels: Tensor, images: Tensor) -> Tensor:
-        """Give the loss of the net's main logits; other tasks may ask more of them."""
+        """Return the loss of the net's main logits; other tasks may ask more of them."""
         return self.loss(logits, labels)
 
     def measure(self, batch: Batch) -> Tensor | None:

@@ -48,7 +48,7 @@ class Distillation(ImageClassification):
         return (1 - self.alpha) * hard + self.alpha * self.temperature**2 * divergence
 
     def _wanted(self, images: Tensor) -> Tensor:
-        """Give the logarithms of the teachers' probabilities, kept or asked for: (N, classes)."""
+        """Return the logarithms of the teachers' probabilities, kept or asked for: (N, classes)."""
         loader: Any = self._trainer and self._trainer.train_dataloader
         number = loader.number_of(images) if hasattr(loader, "number_of") else None
         if number in self._told:

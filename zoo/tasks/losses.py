@@ -13,7 +13,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def loss_function(name: LossName, label_smoothing: float = 0.0) -> Loss:
-    """Give the mean loss of logits (N, C) and labels: classes (N,), or for cross-entropy also their shares (N, C).
+    """Return the mean loss of logits (N, C) and labels: classes (N,), or for cross-entropy also their shares (N, C).
 
     The hinge losses are the multiclass SVM's with a margin of 1 (Weston and Watkins, 1999): the mean over all classes
     of max(0, 1 - logit of the true one + logit of the other), or of its square. ValueError where smoothing is asked of
@@ -36,12 +36,12 @@ def loss_function(name: LossName, label_smoothing: float = 0.0) -> Loss:
 
 
 def widened(logits: Tensor) -> Tensor:
-    """Give logits in fp32 where they are narrower, as mixed precision does for losses."""
+    """Return logits in fp32 where they are narrower, as mixed precision does for losses."""
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
 def weight_penalty(weights: Iterable[Tensor], l1: float, l2: float) -> Tensor | float:
-    """Give l1 · Σ|w| + l2/2 · Σw² over all weights, to be added to a loss; biases and norms are for the caller to omit.
+    """Return l1 · Σ|w| + l2/2 · Σw² over all weights, to be added to a loss; the caller leaves out biases and norms.
 
     Under plain SGD, `l2` is what torch calls weight_decay; under Adam it is not (Loshchilov and Hutter, 2017).
     """

@@ -54,7 +54,7 @@ class ClassificationMeter(nn.Module):
         return ["loss", "accuracy", "top5", *self.more]
 
     def compute(self) -> dict[str, Tensor]:
-        """Give the means so far over all processes, as fractions of 1, and start again from nothing."""
+        """Return the means so far over all processes, as fractions of 1, and start again from nothing."""
         loss, top1, top5, lost, count = distributed.total(self.sums).clone()
         self.sums.zero_()
         self.num_samples, self.num_nan = int(count), int(lost)

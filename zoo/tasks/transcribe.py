@@ -52,7 +52,7 @@ def transcribe(net: nn.Module, data: SequenceData, split: str, device: torch.dev
 def write_for(
     net: nn.Module, text: str, facts: SequenceFacts, device: torch.device, beam: int
 ) -> list[tuple[str, float]]:
-    """Give the `beam` likeliest sequences for a text, each with its probability, best first."""
+    """Return the `beam` likeliest sequences for a text, each with its probability, best first."""
     tokens, scores = beam_search(net, encode_source(text, facts).to(device), beam, facts.max_length)
     return [
         (" ".join(decode_tokens(one, facts.target_symbols)), score)
@@ -63,5 +63,5 @@ def write_for(
 
 @torch.inference_mode()
 def best_of(net: nn.Module, source: Tensor, max_length: int, beam: int) -> Tensor:
-    """Give the likeliest sequence that a search of this width finds: tokens (N, length)."""
+    """Return the likeliest sequence that a search of this width finds: tokens (N, length)."""
     return greedy(net, source, max_length) if beam == 1 else beam_search(net, source, beam, max_length)[0][:, 0]

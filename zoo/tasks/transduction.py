@@ -106,7 +106,7 @@ class TransductionMeter(nn.Module):
         return ["loss", "token_accuracy", "accuracy", "wer", "per"]
 
     def compute(self) -> dict[str, Tensor]:
-        """Give the means so far over all processes, as fractions of 1, and start again from nothing."""
+        """Return the means so far over all processes, as fractions of 1, and start again from nothing."""
         batches = [
             [
                 edits(without_padding(one), [without_padding(r) for r in several if r[0] != PAD])
