@@ -45,7 +45,7 @@ def main(cfg: DictConfig) -> None:
     import logging
     import warnings
 
-    import lightning  # noqa: F401  sets its loggers' levels, which are set anew below
+    import lightning  # noqa: F401  sets its loggers' levels, which are set again below
     import torch
 
     from zoo.benchmarks import rounds

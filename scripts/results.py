@@ -131,7 +131,7 @@ def made_by(result: dict[str, Any]) -> str:
 
 
 def accuracy_table(of_families: bool = False) -> str:
-    """Return one row a run name: test accuracy as mean, and spread over seeds where there are several.
+    """Return one row per run name: test accuracy as mean, and spread over seeds where there are several.
 
     The runs of experiment=ten_minutes_* are a table of their own, best first.
     """
@@ -156,7 +156,7 @@ def accuracy_table(of_families: bool = False) -> str:
 
 
 def sequence_table() -> str:
-    """Return one row a run name of those that write sequences: test error rates as mean, and spread over seeds."""
+    """Return one row per run name of those that write sequences: test error rates as mean, and spread over seeds."""
     from zoo.compare.runs import mean_and_spread
 
     lines = [
@@ -184,7 +184,7 @@ def dense_runs(net: str, data: str) -> list[dict[str, Any]]:
 
 
 def compression_table() -> str:
-    """Return one row a run name of packed files: their bytes stage by stage, and the accuracy of what they decode to.
+    """Return one row per run name of packed files: their bytes stage by stage, and the accuracy of what they decode to.
 
     Of several seeds, means.
     """
@@ -219,7 +219,7 @@ def in_integers(result: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def quantization_table() -> str:
-    """Return one row a run name of nets in integers: their accuracy and bytes beside those of the float nets they were.
+    """Return one row per run name of int8 nets: their accuracy and bytes, and those of the float nets.
 
     Of several seeds, means.
     """
@@ -306,7 +306,7 @@ def draw_compression(path: Path) -> None:
 
 
 def recipe_table() -> str:
-    """Return one row a recipe of configs/experiment."""
+    """Return one row per recipe of configs/experiment."""
     from zoo.catalogue import recipes
 
     lines = ["| recipe | net | data | epochs | published accuracy | source |", "|---|---|---|---:|---|---|"]

@@ -2,7 +2,7 @@
 
   python scripts/sensitivity.py checkpoint=runs/first/<stamp>/model.safetensors
 
-One layer at a time is changed, without retraining. Writes sensitivity.json and a plot beside the checkpoint.
+One layer at a time is changed, without retraining. Writes sensitivity.json and a plot next to the checkpoint.
 """
 
 from pathlib import Path

@@ -41,7 +41,7 @@ HEAD_OF_TABLE = (
 
 
 def print_layers(layers: "list[Layer]", title: str, all_layers: bool) -> None:
-    """Print one row a layer, and the sums; without `all_layers` not those that hold nothing and keep the shape."""
+    """Print one row per layer, and the sums; without `all_layers` not those that hold nothing and keep the shape."""
     from rich.table import Table
 
     from zoo import escape

@@ -1,6 +1,6 @@
 """Where things are: the configs, the commands, and the names of the files in a run's folder, runs/<name>/<stamp>/.
 
-In a checkout, configs/, train.py, evaluate.py, scripts/ and docs/results/ are beside the package; in an installed
+In a checkout, configs/, train.py, evaluate.py, scripts/ and docs/results/ are next to the package; in an installed
 package they are within it, as configs/, commands/ and results/.
 """
 

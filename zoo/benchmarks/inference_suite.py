@@ -110,7 +110,7 @@ def _contender(make: Callable[[], Forward], images: Tensor) -> Contender:
     prepared = functools.cache(make)  # when its turn comes first, which is not counted
 
     def forward() -> float:
-        with torch.no_grad():  # and not in inference mode, for which what is compiled would be compiled anew
+        with torch.no_grad():  # and not in inference mode, for which what is compiled would be compiled again
             run = prepared()
             run(images)
             return statistics.median(timed(lambda: run(images)) for _ in range(CALLS))

@@ -75,7 +75,7 @@ class TensorBoard(TensorBoardLogger):
 
 
 class MetricsCSV(Logger):
-    """Keep one row a step in metrics.csv, whole or not at all; of a resumed run drop those from `from_step` on."""
+    """Keep one row per step in metrics.csv, whole or not at all; of a resumed run drop those from `from_step` on."""
 
     def __init__(self, folder: Path, from_step: int | None = None) -> None:
         super().__init__()

@@ -68,7 +68,7 @@ class TrainingMonitor(lightning.Callback):
         return trainer.is_last_batch or len(self._earlier) + num_losses >= enough
 
     def _flush(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Log the mean loss since the last flush, once it is known to be finite, and what stands beside it."""
+        """Log the mean loss since the last flush, once it is known to be finite, and what was logged with it."""
         losses = self._checked_losses(trainer)
         self._earlier = []
         mean = sum(losses) / len(losses) * trainer.accumulate_grad_batches  # Lightning has divided each by their number

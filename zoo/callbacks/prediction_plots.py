@@ -61,7 +61,7 @@ def draw_mistakes(
 
 
 def thumbnails(images: Tensor) -> Tensor:
-    """Make images (N, C, S, S), uint8, as small as the projector's one sheet of them wants."""
+    """Make images (N, C, S, S), uint8, as small as the projector's one sheet of them needs."""
     if images.shape[-1] <= THUMBNAIL_PX:
         return images
     small = nn.functional.interpolate(images.float(), (THUMBNAIL_PX, THUMBNAIL_PX), mode="area")

@@ -243,7 +243,7 @@ def set_random_states(states: dict[str, Any]) -> None:
     random.setstate(states["python"])
     key, place = np.array(states["numpy"]["state"]["key"], dtype=np.uint32), states["numpy"]["state"]["pos"]
     if key.shape != (NUMPY_WORDS,) or type(place) is not int or not 0 <= place <= NUMPY_WORDS:
-        raise ValueError("the state of NumPy's generator is none")  # NumPy itself would read beside it
+        raise ValueError("the state of NumPy's generator is none")  # NumPy itself would read next to it
     np.random.set_state({**states["numpy"], "state": {**states["numpy"]["state"], "key": key}})  # noqa: NPY002
     torch.set_rng_state(states["torch"])
     if len(states["cuda"]) == torch.cuda.device_count():

@@ -21,7 +21,7 @@ class WeightSharing(Compression):
     `bits` is of all layers, or a mapping of layer names, which may be patterns, to a number each; or else `mean_bits`
     is what a survivor may take on average, shared out so that weights change least. `rate` is the price of a bit once
     coded, in variances of the layer's survivors: 0.005 leaves fewer bits, and the error nearly as it was. A value's
-    gradient is the sum of its members', and the optimizer begins anew, so that members move alike (Han et al., 2015,
+    gradient is the sum of its members', and the optimizer begins again, so that members move alike (Han et al., 2015,
     section 3). No codebook is kept: what is equal before a step is equal after it. `before` is what was validated last
     before that moment.
     """

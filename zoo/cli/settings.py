@@ -133,7 +133,7 @@ def check(config_name: str, cfg: DictConfig) -> None:
 def check_saved(cfg: DictConfig) -> None:
     """Raise BadInput unless the config of a run that is to go on has the settings of one, each with a value that fits.
 
-    It says beside them which options were chosen.
+    It says next to them which options were chosen.
     """
     hints = get_type_hints(Train, include_extras=True)
     _check_known(cfg, {*hints, "choices"})

@@ -203,7 +203,7 @@ def _left_out(unfinished: Sequence[Path]) -> str:
 
 
 def write(out: Path, comparisons: Sequence[Comparison], unfinished: Sequence[Path]) -> None:
-    """Write comparison.html, which holds its pictures, and comparison.md with pictures beside it."""
+    """Write comparison.html, which holds its pictures, and comparison.md with pictures next to it."""
     out.mkdir(parents=True, exist_ok=True)
     page, text = ["<h1>Comparison of runs</h1>"], ["# Comparison of runs"]
     for i, comparison in enumerate(comparisons):

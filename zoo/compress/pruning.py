@@ -38,7 +38,7 @@ def by_layer(setting: Setting | Mapping[str, Setting], weights: Mapping[str, Ten
 
 
 def cubic(progress: float) -> float:
-    """Return the share of the final sparsity after a share of the steps (Zhu and Gupta, "To prune, or not to prune", 2017)."""
+    """Return the share of the final sparsity after a share of the steps (Zhu and Gupta, 2017)."""
     return 1 - (1 - progress) ** 3
 
 

@@ -24,7 +24,7 @@ class Draws:
         self.start(seed)
 
     def start(self, seed: int) -> None:
-        """Start all streams anew."""
+        """Start all streams again."""
         self.seed = seed
         self._numbers.manual_seed(seed)
         self._fresh = True

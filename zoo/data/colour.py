@@ -1,6 +1,6 @@
 """Changes of pixels' values, a batch at once, each image by an amount of its own.
 
-Each takes uint8 images (N, C, H, W) with 1 or 3 channels, and where there is something to choose a number an image
+Each takes uint8 images (N, C, H, W) with 1 or 3 channels, and where there is something to choose one number per image
 (N,), float, on the same device; each gives new images, equal to what torchvision's `transforms.v2.functional` of the
 same name gives.
 """

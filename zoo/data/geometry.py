@@ -1,7 +1,7 @@
 """Changes of pixels' places, a batch at once, each image by an amount of its own.
 
-Each takes uint8 images (N, C, H, W) and a number an image (N,), float, on the same device, and gives new images of the
-same size. What comes from outside is black. The nearest pixel is taken, as torchvision's policies do.
+Each takes uint8 images (N, C, H, W) and one number per image (N,), float, on the same device, and returns new images
+of the same size. What comes from outside is black. The nearest pixel is taken, as torchvision's policies do.
 """
 
 import torch

@@ -1,7 +1,7 @@
 """Pairs of images made into one, on whatever device the batch lives; labels become shares of classes.
 
 Each is called with normalised images (N, C, H, W), the shares of their classes (N, classes) and the batch's draws, and
-gives both anew. An image's partner is its neighbour in the batch (in this process's share of it), which is shuffled
+gives both again. An image's partner is its neighbour in the batch (in this process's share of it), which is shuffled
 already; the share of each is drawn once a batch, as the authors' own code does, and on the host, so that nothing waits
 for the device.
 """

@@ -33,7 +33,7 @@ class SequenceLoader:
     """Iterate over (sources, targets) or, where there are references, (sources, targets, references).
 
     A shuffled epoch puts neighbours in length into a batch, in an order of batches and with neighbours that are drawn
-    anew, and leaves out what does not fill a batch. As BatchLoader, it draws by (seed, epoch) only, its state is two
+    again, and leaves out what does not fill a batch. As BatchLoader, it draws by (seed, epoch) only, its state is two
     integers, and every one of `world_size` processes has an equal share of each shuffled batch.
     """
 

@@ -206,7 +206,7 @@ def alphabet(sequences: Iterable[Symbols]) -> list[str]:
 def encode_pairs(
     pairs: Pairs, source_symbols: Sequence[str], target_symbols: Sequence[str], with_references: bool
 ) -> Sequences:
-    """Turn pairs into tokens: of one row a source with its references, or without them one row a reference."""
+    """Turn pairs into tokens: of one row per source with its references, or without them one row per reference."""
     sources, targets = ({symbol: token for token, symbol in enumerate(s)} for s in (source_symbols, target_symbols))
     rows = [
         ([sources[symbol] for symbol in read], [[targets[symbol] for symbol in one] for one in references])

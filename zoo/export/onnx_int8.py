@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def quantized(model: "onnx.ModelProto", batches: Iterable[np.ndarray]) -> "onnx.ModelProto":
-    """Return a graph of float32 with weights in int8, a scale a channel, and activations in uint8, a scale a tensor.
+    """Return a graph of float32 with int8 weights, one scale per channel, and uint8 activations, one per tensor.
 
     The scales of activations are moving averages of what they reach at both ends, over batches of what the graph takes.
     What ONNX Runtime computes as one is joined first, which makes a ViT a fifth faster. The graph that was given is of
@@ -49,7 +49,7 @@ def quantized(model: "onnx.ModelProto", batches: Iterable[np.ndarray]) -> "onnx.
 
 
 def dynamically_quantized(model: "onnx.ModelProto") -> "onnx.ModelProto":
-    """Return a graph of float32 with the matrices of linear layers in int8, a scale a channel.
+    """Return a graph of float32 with the matrices of linear layers in int8, one scale per channel.
 
     Activations are quantized by what they are at each call. The graph that was given is of no use afterwards.
     """

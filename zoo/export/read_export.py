@@ -38,7 +38,7 @@ class Classifier(nn.Module):
 
 
 class Writer(nn.Module):
-    """Have a runtime write, as zoo.models.decoding wants it; `length` is that of sources, where they must be padded."""
+    """Have a runtime write, as zoo.models.decoding needs it; `length` is that of sources, where they must be padded."""
 
     def __init__(self, encoder: Run, step: Run, length: int | None) -> None:
         super().__init__()

@@ -13,7 +13,7 @@ ENOUGH_SECONDS = 0.3
 
 
 def latency_ms(net: nn.Module, inputs: tuple[Tensor, ...], device: torch.device) -> float:
-    """Return the median time in ms of a call of the net in eval mode on a device, uncompiled, with inputs of these shapes.
+    """Return the median time in ms of a call of the net in eval mode, uncompiled, with inputs of these shapes.
 
     The values of the inputs do not matter, so that they may lie on the meta device. A copy of the net is called, and
     waited for each time.

@@ -1,4 +1,4 @@
-"""Draw a net's initial weights anew, by a scheme other than its own paper's."""
+"""Draw a net's initial weights again, by a scheme other than its own paper's."""
 
 from typing import Literal
 

@@ -127,7 +127,7 @@ def _within(chances: Array) -> Array:
 
 
 def code_symbols(coder: Coder, size: int, num: int, given: Array, step: int = 2) -> Array:
-    """Code symbols as likely as they came before, counted anew after ever longer stretches."""
+    """Code symbols as likely as they came before, counted again after ever longer stretches."""
     symbols = np.zeros(num, np.int64)
     counts = np.ones(size, np.int64)
     done = 0 if size > 1 else num

@@ -43,7 +43,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Ledger:
-    """All bytes of a packed file: a row a tensor, and the rest by name."""
+    """All bytes of a packed file: one row per tensor, and the rest by name."""
 
     rows: list[Row]
     rest: dict[str, int]
@@ -68,7 +68,7 @@ class Ledger:
         }
 
     def by_layer(self) -> list[Row]:
-        """Return a row a layer, which is what holds tensors such as its weight and its bias."""
+        """Return one row per layer, which is what holds tensors such as its weight and its bias."""
         layers: dict[str, list[Row]] = {}
         for row in self.rows:
             layers.setdefault(row.name.rpartition(".")[0] or row.name, []).append(row)
@@ -86,7 +86,7 @@ def _sum(name: str, rows: Iterable[Row]) -> Row:
 
 
 def show_ledger(ledger: Ledger, title: str) -> None:
-    """Print a row a layer, in bytes, and the sums, with the entropy of independent weights and Huffman's code.
+    """Print one row per layer, in bytes, and the sums, with the entropy of independent weights and Huffman's code.
 
     `of it` is how much of that entropy a layer takes: small ones more than 100 %.
     """

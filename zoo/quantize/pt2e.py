@@ -131,7 +131,7 @@ def lower(net: nn.Module, images: Tensor) -> None:
     """Compile a net in eval mode for a CPU, in place, for images of this shape and under torch.no_grad(), and call it.
 
     Inductor freezes the weights, which lets it fuse int8 layers with what is around them: without, they are slower than
-    floats. Other shapes, and inference mode, would have it compile anew and freeze nothing. ZooError for a net in int8
+    floats. Other shapes, and inference mode, would have it compile again and freeze nothing. ZooError for a net in int8
     where the CPU would compute something else.
     """
     import torch._inductor.config

@@ -31,7 +31,7 @@ class StepRecord(Record, frozen=True, kw_only=True):
 
 
 class IntegerWeights(nn.Module):
-    """Have integers in the place of weights; in the state is `weight` as they are, and beside it `weight_scale`."""
+    """Have integers in the place of weights; in the state is `weight` as they are, and next to it `weight_scale`."""
 
     held: dict[str, tuple[int, ...]]  # shapes of these weights, by name
     group: int | None
@@ -211,6 +211,6 @@ def unpacked(content: Tensor, num: int) -> Tensor:
 def integer_product(a: Tensor, b: Tensor) -> Tensor:
     """Multiply int8 matrices (M, K) and (N, K) into (M, N), exactly on a CPU.
 
-    Elsewhere torch's kernel wants sides that are multiples of 8, so that floats do it, which hold these numbers.
+    Elsewhere torch's kernel needs sides that are multiples of 8, so that floats do it, which hold these numbers.
     """
     return torch._int_mm(a, b.t()) if a.device.type == "cpu" else a.float() @ b.float().t()

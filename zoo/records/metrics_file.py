@@ -18,7 +18,7 @@ Row = dict[str, float]
 
 
 def metrics_text(rows: Sequence[Mapping[str, float]]) -> str:
-    """Return the text of a metrics.csv: a column a metric, an empty cell where a step has none, and the checksum."""
+    """Return the text of a metrics.csv: one column per metric, empty where a step has none, and the checksum."""
     names = dict.fromkeys(name for row in rows for name in row)
     text = io.StringIO(newline="")
     writer = csv.writer(text)
@@ -31,7 +31,7 @@ def metrics_text(rows: Sequence[Mapping[str, float]]) -> str:
 
 
 def read_metrics(path: Path) -> list[Row]:
-    """Read a metrics.csv: a row a step, without the cells that are empty.
+    """Read a metrics.csv: one row per step, without the cells that are empty.
 
     A number may be inf or nan, as the norm of gradients in fp16 is now and then.
     """

@@ -44,7 +44,7 @@ def draw_confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], num_
 
 
 def draw_sensitivity(reference: float, curves: dict[str, dict[str, list[tuple[float, float]]]]) -> "Figure":
-    """Draw accuracy against level, a panel a way to compress and a line a layer, from blue at the input to red."""
+    """Draw accuracy against level: one panel per method, one line per layer, from blue at the input to red."""
     from matplotlib import colormaps
     from matplotlib.figure import Figure
 

@@ -34,7 +34,7 @@ def check_free(folder: Path, source: Mapping[str, Any], ending: str = "") -> Non
 
 
 def write_evaluation(folder: Path, evaluation: dict[str, Any], ending: str = "") -> None:
-    """Write evaluation.json, and confusion_matrix.png or worst.tsv beside it, their names with an ending."""
+    """Write evaluation.json, and confusion_matrix.png or worst.tsv next to it, their names with an ending."""
     name = f"evaluation{ending}.json"
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / name, evaluation)

@@ -18,7 +18,7 @@ from zoo.run.task import check_teacher, read_teachers
 def build_data(run: Run) -> ResidentData:
     """Build and load the data, so that a missing or wrong set is told before anything else is done.
 
-    What only the data themselves know of the sizes that a net wants is put into the config.
+    What only the data themselves know of the sizes that a net needs is put into the config.
     """
     settings = run.cfg.data
     teachers = read_teachers(run) if "teacher" in run.cfg.task else []

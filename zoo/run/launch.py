@@ -1,4 +1,4 @@
-"""Start a run that is for several devices: the very command again, a process a device, by the engine of torchrun."""
+"""Start a run on several devices: the same command again, one process per device, by the engine of torchrun."""
 
 import logging
 import os

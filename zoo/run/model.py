@@ -130,7 +130,7 @@ def may_have_seen(before: Mapping[str, Any], settings: Any, facts: Mapping[str, 
 
 
 def apply_layout(net: nn.Module, cfg: DictConfig) -> nn.Module:
-    """Apply the memory format and compile the net as the config says; in place, which keeps the names of its weights."""
+    """Apply the memory format and compile as the config says; in place, which keeps the names of weights."""
     if cfg.channels_last:
         net = net.to(memory_format=torch.channels_last)
     if cfg.compile:

@@ -16,7 +16,7 @@ from zoo.paths import PACKED
 
 
 def pack(product: Product, context: Context, half: Half = True) -> tuple[Product, dict[str, Any]]:
-    """Write model.zoo beside a product and give what it decodes to, so that just that is tested.
+    """Write model.zoo next to a product and give what it decodes to, so that just that is tested.
 
     Numbers that are not shared, such as biases, are rounded to float16, or as `half` says (save_packed), and so are
     the values that are. What is told are the file's ledger, also as curves and as ledger.png, and the sizes of the

@@ -1,4 +1,4 @@
-"""The last stage of quantization: a product in floats becomes one in integers, and the float one stays beside it."""
+"""The last stage of quantization: a product in floats becomes one in integers, and the float one stays next to it."""
 
 import itertools
 import logging
