@@ -163,7 +163,7 @@ time.sleep(100)
 """
 CHILD = """
 import os, time
-from zoo.cli import command
+from zoo.cli.command import command
 story = command("train")(lambda cfg: None)
 try: story()
 finally:
