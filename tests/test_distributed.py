@@ -156,8 +156,8 @@ PARENT = """
 import subprocess, sys, time
 from pathlib import Path
 from omegaconf import OmegaConf
-from zoo import folder, launch
-with launch._environment(folder.Run(Path("unused"), OmegaConf.create({"trainer": {"devices": 2}})), 2):
+from zoo.run import directory, launch
+with launch._environment(directory.Run(Path("unused"), OmegaConf.create({"trainer": {"devices": 2}})), 2):
     subprocess.Popen([sys.executable, "-c", sys.argv[1]])
 time.sleep(100)
 """

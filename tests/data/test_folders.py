@@ -111,7 +111,7 @@ def test_batches_come_through_pipes_where_shared_memory_is_full(pictures, monkey
 MOUNTED = """
 import sys, torch
 from pathlib import Path
-from zoo.data.decoding import ImageFiles
+from zoo.data.image_files import ImageFiles
 
 files = ImageFiles(sorted(map(str, Path(sys.argv[1]).glob("*/*/*"))), 300, num_workers=2)
 parts = [slice(i, i + 9) for i in range(0, 54, 9)]  # of 2.4 MB each
