@@ -1,6 +1,7 @@
 """The command `zoo`: `zoo train ...` runs what `python train.py ...` runs in a checkout, from any folder."""
 
 import ast
+import contextlib
 import os
 import runpy
 import sys
@@ -14,11 +15,12 @@ def main() -> None:
     files = commands()
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if name in ("-h", "--help"):
-        print("Train, evaluate, compress and export the networks of the zoo: zoo COMMAND [OPTIONS]\n")
+        lines = ["Train, evaluate, compress and export the networks of the zoo: zoo COMMAND [OPTIONS]", ""]
         for command, file in files.items():
             first_line = (ast.get_docstring(ast.parse(file.read_text())) or "").splitlines()[0]
-            print(f"  {command:12} {first_line}")
-        print("\nzoo COMMAND --help lists what a command takes.")
+            lines.append(f"  {command:12} {first_line}")
+        with contextlib.suppress(BrokenPipeError):  # of a reader that has read enough
+            print("\n".join([*lines, "", "zoo COMMAND --help lists what a command takes."]))
         return
     if name not in files:
         print(f"error: zoo {name}: there is no such command; {choices(name, files)}", file=sys.stderr)
