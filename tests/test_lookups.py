@@ -12,54 +12,62 @@ ATTRIBUTES = {"getattr", "setattr", "hasattr"}
 
 # file: {call: reason}
 PLACES = {
-    "build.py": {
+    "instantiate.py": {
         "instantiate": "of the command line's config, and of a file's that zoo.checkpoint.stored_config has checked",
         "get_object": "as instantiate",
         "getattr": "of a class that the command line's config names",
     },
-    "stored_config.py": {"import_module": "of a module that zoo.models or zoo.data has, by its name in their folders"},
-    "records.py": {
-        "yaml.parse": "reads events, to refuse aliases and tags before anything is built",
-        "OmegaConf.load": "of a config.yaml that has passed that, by a safe loader and without interpolations",
-    },
-    "folder.py": {"OmegaConf.create": "of a mapping: the composed config, or one that zoo.records has read"},
     "catalogue.py": {"OmegaConf.load": "of the project's own configs"},
-    "benchmarks/logging.py": {
+    "benchmarks/logging_suite.py": {
         "OmegaConf.create": "of the composed config",
         "OmegaConf.load": "of the project's own configs",
     },
-    "benchmarks/training.py": {"OmegaConf.create": "of a literal"},
+    "benchmarks/training_suites.py": {"OmegaConf.create": "of a literal"},
     "benchmarks/rounds.py": {
         "import_module": "of a suite, which is one of a table",
         "getattr": "of a suite, which is one of a table",
     },
-    "callbacks/resume.py": {"torch.load": "weights_only, and of a checkpoint whose checksum and names were checked"},
     "callbacks/budget.py": {"getattr": "of a list in the source", "setattr": "of a list in the source"},
-    "pretrained.py": {"torch.load": "weights_only, of a file that the command line names"},
-    "export/alone.py": {
-        "np.load": "allow_pickle=False, of what its own parent process sends",
-        "torch.export.load": "of a file that its own parent process has just written",
-        "aoti_load_package": "of a file that its own parent process has just written",
+    "callbacks/resume.py": {"torch.load": "weights_only, and of a checkpoint whose checksum and names were checked"},
+    "checkpoint/pretrained.py": {"torch.load": "weights_only, of a file that the command line names"},
+    "checkpoint/stored_config.py": {
+        "import_module": "of a module that zoo.models or zoo.data has, by its name in their folders"
     },
-    "compress/program.py": {"getattr": "of an operator that a table in the source has; the path of a graph of ours"},
+    "compress/channel_cutting.py": {
+        "getattr": "of names that torch gives, or in the source",
+        "setattr": "of names that torch gives, or in the source",
+    },
+    "compress/dependencies.py": {"setattr": "of names that torch gives"},
+    "compress/prune_channels.py": {"setattr": "of names that torch gives"},
     "compress/recipe.py": {
         "getattr": "of SIZES, or of a tensor that the module has",
         "setattr": "of SIZES, or of a tensor that the module has",
         "hasattr": "of SIZES",
     },
-    "compress/dependencies.py": {"setattr": "of names that torch gives"},
-    "compress/prune_channels.py": {
-        "getattr": "of names that torch gives, or in the source",
-        "setattr": "of names that torch gives, or in the source",
-    },
-    "compress/quantize.py": {"getattr": "of names in the source", "setattr": "of names in the source"},
-    "compress/weight_only.py": {"getattr": "of the names that torch.nn.LSTM lists"},
     "data/sequences.py": {"getattr": "of names in the source"},
     "data/sources.py": {
         "getattr": "of one of four names, which the annotation lists and zoo.instantiate holds it against"
     },
-    "ledger.py": {"getattr": "of names in the source"},
+    "export/export_format.py": {"import_module": "of a format that zoo/export has, by its name in the folder"},
+    "export/worker.py": {
+        "np.load": "allow_pickle=False, of what its own parent process sends",
+        "torch.export.load": "of a file that its own parent process has just written",
+        "aoti_load_package": "of a file that its own parent process has just written",
+    },
     "measure/layers.py": {"getattr": "of names in the source"},
+    "packed/size_report.py": {"getattr": "of names in the source"},
+    "quantize/graph_ir.py": {"getattr": "of the path of a tensor in a graph of ours"},
+    "quantize/operators.py": {"getattr": "of an operator that a table in the source has"},
+    "quantize/pt2e.py": {"getattr": "of names in the source"},
+    "quantize/qat_int8.py": {"getattr": "of names in the source", "setattr": "of names in the source"},
+    "quantize/weight_only.py": {"getattr": "of the names that torch.nn.LSTM lists"},
+    "records/config_file.py": {
+        "yaml.parse": "reads events, to refuse aliases and tags before anything is built",
+        "OmegaConf.load": "of a config.yaml that has passed that, by a safe loader and without interpolations",
+    },
+    "records/steps.py": {"import_module": "of a pass that zoo/compress or zoo/quantize has, by its name in the folder"},
+    "run/directory.py": {"OmegaConf.create": "of a mapping: the composed config, or one that zoo.records has read"},
+    "run/pass_kinds.py": {"setattr": "of names in the source"},
 }
 
 
