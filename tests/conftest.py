@@ -19,6 +19,7 @@ import torch
 import torchvision
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
+from slow import slow_tests
 from torch import nn
 
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -26,6 +27,17 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)
 
 ROOT = Path(__file__).parent.parent
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m 'not slow' is applied
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of tests/slow.txt."""
+    listed = slow_tests()
+    for item in items:
+        if item.nodeid in listed:
+            item.add_marker("slow")
+
+
 CONFIGS = ROOT / "configs"
 
 
