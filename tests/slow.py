@@ -2,8 +2,8 @@
 
     pytest -m 'not gpu' -vv --durations=0 > log; python tests/slow.py log
 
-writes tests/slow.txt and the table of docs/testing.md. Slow are tests of more than a second, but for the fastest of each
-function, unless even that takes more than six: each fact stays in the default run on a small net.
+writes tests/slow.txt and the table of docs/testing.md. Slow are tests of more than a second, but for the fastest of
+each function, unless even that takes more than six: each fact stays in the default run on a small net.
 """
 
 import re

@@ -20,6 +20,8 @@ import torch
 import yaml
 from conftest import scalars
 from omegaconf import OmegaConf
+from safetensors import safe_open
+from sklearn.metrics import f1_score
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch import nn
@@ -480,6 +482,28 @@ def test_a_callback_that_there_is_not_is_told_with_what_was_meant(command, callb
     assert outcome.code == 2
     assert "callbacks=emma" in outcome.sentence
     assert "ema" in outcome.sentence.partition("did you mean")[2]
+
+
+def test_a_metric_named_in_the_config_is_measured_logged_and_kept_and_is_scikit_learns(command, toy, only_run):
+    node = "{_target_: torchmetrics.classification.MulticlassF1Score, num_classes: 10}"
+    outcome = command("train", *toy, f"+task.metrics.f1={node}", "callbacks.product.metric=val/f1", "callbacks=ema")
+    assert outcome.code == 0, outcome.err
+    result = json.loads((only_run() / "result.json").read_text())
+    with safe_open(only_run() / "predictions.safetensors", "numpy") as file:
+        labels, predicted = (file.get_tensor(name) for name in ("labels", "predicted"))
+    wanted = f1_score(labels, predicted, average="macro", labels=sorted({*labels, *predicted}))
+    assert result["test"]["f1"] == pytest.approx(wanted, abs=1e-6)
+    assert "f1" in outcome.out
+    tags = scalars(only_run()).keys()
+    assert {"val/f1", "val/raw_f1", "test/f1", "result/test_f1"} <= tags
+
+
+@pytest.mark.parametrize("name", ["accuracy", "top5", "num_samples"])
+def test_a_metric_that_the_task_measures_already_needs_another_name(command, name):
+    node = "{_target_: torchmetrics.classification.MulticlassF1Score, num_classes: 10}"
+    outcome = command("train", f"+task.metrics.{name}={node}")
+    assert outcome.code == 2
+    assert f"task.metrics.{name}" in outcome.sentence
 
 
 def test_with_ema_the_raw_weights_are_validated_beside_the_average(command, compose, toy, only_run):
