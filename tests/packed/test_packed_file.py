@@ -308,7 +308,9 @@ def test_it_is_exported_evaluated_and_begun_from_as_a_product_is(command, toy, t
 
 def test_an_unknown_format_is_refused(command):
     done = command("scripts/export", "checkpoint=x", "format=zo")
-    assert (done.code, done.sentence) == (2, "error: format=zo is no format to export to; did you mean zoo?")
+    assert done.code == 2
+    assert "format=zo " in done.sentence
+    assert done.sentence.endswith("did you mean zoo?")
 
 
 def test_weights_of_another_net_are_refused(tmp_path):
