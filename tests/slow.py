@@ -2,8 +2,8 @@
 
     pytest -m 'not gpu' -vv --durations=0 > log; python tests/slow.py log
 
-writes tests/slow.txt and the table of docs/testing.md. Slow are tests of more than a second, but for the fastest of
-each function, unless even that takes more than six: each fact stays in the default run on a small net.
+writes tests/slow.txt and the table of docs/testing.md. Slow are tests of more than 0.7 s, but for the fastest of
+each function, unless even that takes more than 5 s: each fact stays in the default run on a small net.
 """
 
 import re
@@ -13,7 +13,7 @@ from pathlib import Path
 
 LIST = Path(__file__).with_name("slow.txt")
 PAGE = LIST.parents[1] / "docs" / "testing.md"
-SECONDS, SECONDS_OF_FASTEST = 1.0, 6.0
+SECONDS, SECONDS_OF_FASTEST = 0.7, 5.0
 
 
 def slow_tests() -> set[str]:
