@@ -3,7 +3,7 @@
     pytest -m 'not gpu' -vv --durations=0 > log; python tests/slow.py log
 
 writes tests/slow.txt and the table of docs/testing.md. Slow are tests of more than 0.7 s, but for the fastest of
-each function, unless even that takes more than 5 s: each fact stays in the default run on a small net.
+each function, unless even that takes more than 5 s: so most facts stay in the default run, on a small net.
 """
 
 import re
