@@ -32,7 +32,10 @@ def check_database(file: Path) -> None:
                 raise ValueError("its journal names another file")
     with contextlib.closing(sqlite3.connect(file)) as database:
         database.execute("PRAGMA trusted_schema=OFF")
+        database.text_factory = lambda text: text.decode(errors="replace")
         for kind, name, text in database.execute("SELECT type, name, sql FROM sqlite_master"):
+            if "\ufffd" in f"{kind}{name}{text}":
+                raise ValueError("its schema is not text")
             if kind not in ("table", "index") or COMPUTED.search(str(text)):
                 raise ValueError(f"it has a {kind} {str(name)[:40]}, which no study has")
         found = [row[0] for row in database.execute("PRAGMA integrity_check(1)")]
