@@ -132,7 +132,7 @@ def wrong(path, part, facts):
 
 
 def test_a_file_that_disagrees_is_refused_and_leaves_no_file(command, teacher, only_run, monkeypatch):
-    monkeypatch.setattr(export, "save_onnx", wrong)
+    monkeypatch.setattr(format_onnx, "save_onnx", wrong)
     done = command("scripts/export", f"checkpoint={teacher}", "format=[onnx,onnx_int8]", "max_drop=100")
     assert done.code == 1
     assert done.sentence.startswith("error: format=onnx is refused, and its file removed: a logit differs from the")
