@@ -15,7 +15,7 @@ GROUPS = {
     "task": "what it is trained to do",
     "optim": "the optimizer",
     "schedule": "the learning rate over the run",
-    "callbacks": "what runs beside training; several as callbacks=[ema,diagnostics]",
+    "callbacks": "what runs during training; several as callbacks=[ema,diagnostics]",
     "compress": "pruning, sharing, quantization, packing",
     "trainer": "devices, precision, number of epochs",
 }
@@ -27,7 +27,7 @@ def help_text(config_name: str, about: str) -> str:
     config = (CONFIGS / f"{config_name}.yaml").read_text()
     parts = [as_typed(re.sub(r"^(?=python )", "  ", about.strip(), flags=re.MULTILINE))]
     if "- model: " in config or "- train\n" in config:
-        parts += ["Options (GROUP=OPTION)", *_groups((CONFIGS / "train.yaml").read_text())]
+        parts += ["Options (GROUP=OPTION)", *_groups(config + (CONFIGS / "train.yaml").read_text())]
         parts += [
             "Experiments (experiment=NAME), with the test accuracy or word error rate they reached here",
             *_experiments(),
@@ -40,7 +40,7 @@ def help_text(config_name: str, about: str) -> str:
 def _groups(config: str) -> Iterator[str]:
     width = min(shutil.get_terminal_size().columns, 100)
     for group, about in GROUPS.items():
-        chosen = re.search(rf"- {group}: (\w+)", config)
+        chosen = re.search(rf"- (?:override )?{group}: (\w+)", config)
         options = sorted(file.stem for file in (CONFIGS / group).glob("*.yaml"))
         text = textwrap.fill(" ".join(options), width, initial_indent=" " * 4, subsequent_indent=" " * 4)
         yield f"  {group:10} {about} [{chosen[1] if chosen else options[0]}]\n{text}"

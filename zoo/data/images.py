@@ -115,6 +115,7 @@ class ImageData(ResidentData):
         self.cache, self.split_seed = cache, split_seed
         self.splits: dict[str, LabelledImages] = {}
         self.files: dict[str, ImageFiles] = {}  # that the splits were read from
+        self.contents: dict[str, Tensor] = {}  # digests of those that were decoded once for all
 
     def load(self) -> ImageFacts:
         """Read, check and split the data once; later calls return the same facts."""
@@ -189,10 +190,10 @@ class ImageData(ResidentData):
 
     def test_content_hash(self) -> str | None:
         self.load()
-        part, files = self.splits["test"], self.files.get("test")
-        if files is None or not isinstance(part.images, Tensor):
+        if "test" not in self.contents:
             return None
-        return split_hash([(files.contents()[self._readable(files)], part.labels)])
+        readable = self._readable(self.files["test"])
+        return split_hash([(self.contents["test"][readable], self.splits["test"].labels)])
 
     @staticmethod
     def _readable(files: ImageFiles) -> Tensor:
@@ -203,10 +204,11 @@ class ImageData(ResidentData):
     def _content_hash(self, splits: dict[str, LabelledImages]) -> str | None:
         """Hash what is in files that were decoded once for all, and None of others; say which are in two parts."""
         were_read = all(isinstance(part.images, Tensor) for part in self.splits.values())
-        contents = {name: images.contents() for name, images in self.files.items()} if were_read else {}
-        if "train" in contents:
-            warn_of_shared(self.files, contents)
-        return split_hash([(digests, splits[name].labels) for name, digests in contents.items()]) if contents else None
+        self.contents = {name: images.contents() for name, images in self.files.items()} if were_read else {}
+        if "train" in self.contents:
+            warn_of_shared(self.files, self.contents)
+        digests = [(rows, splits[name].labels) for name, rows in self.contents.items()]
+        return split_hash(digests) if digests else None
 
     def _check(self, source: ImageSource) -> None:
         if len(set(source.classes)) < len(source.classes):

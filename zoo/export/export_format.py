@@ -1,14 +1,6 @@
-"""What an export format is: one class, in a module zoo/export/format_NAME.py, that is found by this name.
+"""What an export format is: a class `Format` in a module zoo/export/format_NAME.py, found by this name.
 
-class Format(ExportFormat):
-    file, runtime = "model.xyz", "xyz"
-
-    def write(self, path, job):
-        return job.write_parts(path, save_xyz)
-
-    @staticmethod
-    def open(path):
-        return open_xyz(path)
+docs/extending.md shows one.
 """
 
 import functools

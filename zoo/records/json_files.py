@@ -41,25 +41,25 @@ def read_recipe(path: Path) -> list[Step]:
     return recipe
 
 
-def write_sealed(path: Path, record: Mapping[str, Any]) -> None:
-    """Write JSON with its checksum, whole or not at all."""
+def write_sealed(path: Path, record: Mapping[str, Any], kind: type[Record] | None = None) -> None:
+    """Write JSON with its checksum, whole or not at all; ValidationError unless it matches its record."""
     plain = json.loads(json.dumps(record, allow_nan=False))  # as it will be read, with keys that are texts
+    if kind:
+        msgspec.convert(plain, kind)
     write_json(path, {**plain, CHECKSUM: _digest(plain)})
 
 
 def write_result(path: Path, result: Mapping[str, Any]) -> None:
     """Write a result.json; ValidationError, for a bug of ours, where `read_result` would refuse it."""
-    msgspec.convert(json.loads(json.dumps(result, allow_nan=False)), Result)
-    write_sealed(path, result)
+    write_sealed(path, result, Result)
 
 
 def write_exports(path: Path, exports: Mapping[str, Any]) -> None:
     """Write an exports.json; BadInput where `read_exports` would refuse it, as for names that no net has."""
     try:
-        msgspec.convert(json.loads(json.dumps(exports, allow_nan=False)), Exports)
+        write_sealed(path, exports, Exports)
     except msgspec.ValidationError as error:
         raise BadInput(f"{path.name} cannot be written of this checkpoint ({reason(error)})") from error
-    write_sealed(path, exports)
 
 
 def write_recipe(path: Path, steps: Iterable[Mapping[str, Any]]) -> None:

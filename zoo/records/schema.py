@@ -14,20 +14,17 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from zoo.errors import BadInput, reason
+from zoo.records.steps import Count, Name
 
 CHECKSUM = "checksum"
 MOST_DEPTH = 32
 DAMAGED_SEAL = re.compile(r"[0-9a-f]{32}")  # half of it is whole, whatever bit was flipped
 PATH = "^[^\\x00\\ud800-\\udc7f\\udd00-\\udfff]*$"  # bytes of names that are not UTF-8 are between the last two
 Text = Annotated[str, Meta(max_length=65_536)]
-Name = Annotated[str, Meta(min_length=1, max_length=512)]
-Count = Annotated[int, Meta(ge=0, lt=2**62)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Amount = Annotated[float, Meta(ge=0, le=1e15)]
 Names = Annotated[list[Name], Meta(max_length=10_000)]
 Metrics = dict[Name, float | None]  # null where it was not a number
-
-
 SHARES = {"accuracy": (0, 1), "top5": (0, 1), "token_accuracy": (0, 1), "wer": (0, 1e15), "per": (0, 1e15)}
 
 

@@ -68,7 +68,7 @@ def before_fit(run: Run, net: nn.Module, data: ResidentData) -> None:
         _check_after_fit(after, net, data, read_recipe(run))
         return
     recipe = recipe_at_start(run)
-    steps = _apply(run, net, data) if distributed.rank() == 0 else []
+    steps = _apply(run, net, data, recipe) if distributed.rank() == 0 else []
     if distributed.world_size() > 1:
         steps = distributed.of_first(steps)
         if distributed.rank():
@@ -98,14 +98,14 @@ def _bare(function: Callable[..., Any]) -> Callable[..., Any]:
     return getattr(function, "func", function)
 
 
-def _apply(run: Run, net: nn.Module, data: ResidentData) -> list[Step]:
+def _apply(run: Run, net: nn.Module, data: ResidentData, recipe: Sequence[Step]) -> list[Step]:
     """Pass the net through the passes of `compress.before_fit` in their order, and give their steps.
 
     A pass takes the net, a `Context` and its own settings by keyword, changes the net in place and returns its step.
     """
     steps: list[Step] = []
     for name, function in _built(run, "before_fit").items():
-        step: Step = function(net, Context(data.example(), data.loader("train", "cpu"), steps))
+        step: Step = function(net, Context(data.example(), data.loader("train", "cpu"), [*recipe, *steps]))
         said = [f"{key}={value}" for key, value in step.items() if isinstance(value, int | float | str)]
         log.info("compress.before_fit.%s did %s.", name, ", ".join(said))
         steps.append(step)
