@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from zoo.data.augment import RandomCrop, RandomResizedCrop, RandomScaleCrop
-from zoo.data.images import ImageData, channel_statistics
+from zoo.data.image_statistics import channel_statistics
+from zoo.data.images import ImageData
 from zoo.data.mix import CutMix
 from zoo.data.sources import ImageSource, LabelledImages
 from zoo.errors import BadInput

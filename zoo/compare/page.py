@@ -11,6 +11,7 @@ from rich.console import Console
 
 from zoo import escape
 from zoo.compare.comparison_plots import MOST_DRAWN, as_svg, draw_costs, draw_curves, draw_exports
+from zoo.compare.page_style import CSS
 from zoo.compare.runs import REPEATS, Comparison, Finished, differing, grouped, mean_and_spread, part_tested, run_of
 from zoo.compare.significance import Paired, against_best, best_of
 from zoo.files import replacing, write_text
@@ -19,18 +20,6 @@ PAGE, TEXT = "comparison.html", "comparison.md"
 RANKING, EXPORTS, DIFFERENCES = "Ranking", "Exported files", "Differences in settings"
 MOST_COLUMNS = 7  # of settings that fit a terminal
 MOST_CELLS = 20_000  # of the table of settings
-CSS = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff; max-width: 76rem; margin: 2rem auto;
-       padding: 0 1rem; }
-h1 { font-size: 1.6rem; } h2 { font-size: 1.3rem; margin-top: 2.5rem; border-bottom: 1px solid #ddd; }
-h3 { font-size: 1rem; margin: 1.8rem 0 .3rem; }
-p { max-width: 60rem; margin: .3rem 0; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .9rem; margin: .5rem 0; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .7rem; text-align: right; border-bottom: 1px solid #e4e4e4; white-space: nowrap; }
-th { border-bottom: 2px solid #999; } th.text, td.text { text-align: left; }
-img { max-width: 100%; }
-"""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from zoo import distributed, memory
 from zoo.data.augment import Cut, check_fits
 from zoo.data.file_checks import check_readable, warn_of_shared
 from zoo.data.image_files import ImageFiles
+from zoo.data.image_statistics import channel_statistics
 from zoo.data.loader import Augmentation, BatchLoader
 from zoo.data.mix import Mix
 from zoo.data.module import ResidentData, Split
@@ -295,16 +296,3 @@ class ImageData(ResidentData):
 
 def _identity(images: Tensor | ImageFiles) -> Tensor:
     return images.fingerprint() if isinstance(images, ImageFiles) else images
-
-
-def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Return each channel's mean and standard deviation over (N, C, H, W) uint8 images, exactly, from histograms."""
-    levels = torch.arange(256, dtype=torch.float64)
-    moments = []
-    for channel in range(images.shape[1]):
-        counts = torch.bincount(images[:, channel].flatten(), minlength=256).double()
-        mean = (counts * levels).sum() / counts.sum()
-        variance = (counts * (levels - mean) ** 2).sum() / counts.sum()
-        moments.append((mean, variance.sqrt().clamp_min(1e-3)))
-    means, deviations = zip(*moments, strict=True)
-    return torch.stack(means).float(), torch.stack(deviations).float()
