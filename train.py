@@ -25,7 +25,7 @@ def main(cfg: DictConfig) -> dict[str, Any]:
     from zoo.report import tables
     from zoo.run import directory, launch
     from zoo.run.data import build_data
-    from zoo.run.fit import fit
+    from zoo.run.fit import fit, with_batch_size
     from zoo.run.model import build_model
     from zoo.run.result import measure_product
     from zoo.run.task import build_task, check_before
@@ -33,16 +33,17 @@ def main(cfg: DictConfig) -> dict[str, Any]:
 
     if launch.is_for_many(cfg):
         return launch.start(cfg)  # this very command, a process for each of trainer.devices
-    with directory.open_run(cfg) as this:  # runs/<name>/<stamp>, new or resumed, with its config and its log
-        data = build_data(this)
-        net = build_model(this, data)
-        task = build_task(this, net)
-        trainer = build_trainer(this)
-        tables.announce(this.folder, this.cfg, net)
+    with directory.open_run(cfg) as opened:  # runs/<name>/<stamp>, new or resumed, with its config and its log
+        run, data = build_data(opened)
+        net = build_model(run, data)
+        task = build_task(run, net)
+        trainer = build_trainer(run)
+        tables.announce(run.folder, run.cfg, net)
 
-        check_before(this, trainer, task, data)
-        fit(this, trainer, task, data)
-        result = measure_product(this, trainer, task, data)
+        check_before(run, trainer, task, data)
+        run = with_batch_size(run, trainer, task, data)
+        fit(run, trainer, task, data)
+        result = measure_product(run, trainer, task, data)
         tables.show_result(result)
         return result
 

@@ -35,7 +35,7 @@ def main(cfg: DictConfig) -> None:
     if not inputs:
         raise BadInput("there is nothing to predict of; name files of images, or texts for a net that writes")
     file = evaluate.read(cfg.checkpoint)
-    net = evaluate.rebuild_net(file, cfg)
+    net = evaluate.rebuild_net(file)
     device = evaluate.put_on(net, cfg.accelerator)
     tables.show_predictions(predict.predict(net, file.facts, inputs, cfg.top, device))
 

@@ -31,9 +31,7 @@ IMAGES, SEQUENCES = "fashion_mnist", "cmudict"  # the data that the tables are o
 
 def keep(folder: Path) -> Path:
     """Copy a run's result.json into docs/results without paths of the machine it ran on."""
-    from zoo.compare.runs import config_of, part_tested
     from zoo.errors import BadInput, reason
-    from zoo.ranges import PlainName
     from zoo.records.json_files import read_result, write_result
 
     file = folder / RESULT
@@ -43,6 +41,26 @@ def keep(folder: Path) -> Path:
     result.pop("folder", None)
     for key, value in result.setdefault("settings", {}).items():
         result["settings"][key] = [_relative(one) for one in value] if isinstance(value, list) else _relative(value)
+    _check_kept(folder, result)
+    target = RESULTS / f"{result['name']}_seed{result['seed']}.json"
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    before = target.read_bytes() if target.exists() else None
+    write_result(target, result)
+    try:
+        for name in ("accuracy", "ten_minutes", "sequences", "compression", "quantization", "pipeline"):
+            TABLES[name]()
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        target.unlink() if before is None else target.write_bytes(before)
+        raise BadInput(f"add={folder}: no table can be made of its result.json ({reason(error)})") from error
+    return target
+
+
+def _check_kept(folder: Path, result: dict[str, Any]) -> None:
+    """Raise BadInput for a result that the tables cannot compare with the others."""
+    from zoo.compare.runs import config_of, part_tested
+    from zoo.errors import BadInput
+    from zoo.ranges import PlainName
+
     if result["settings"].get("task") == "rotation":
         raise BadInput(f"add={folder} guessed rotations; the tables are of nets that name classes")
     if result["settings"].get("data.folds"):
@@ -60,17 +78,6 @@ def keep(folder: Path) -> Path:
             raise BadInput(f"add={folder}: {result['name']} is kept already, with another {differs[0]}; name it apart")
     if not PlainName().holds(result["name"]):
         raise BadInput(f"add={folder}: name: expected {PlainName()}, got {result['name'][:80]!r}")
-    target = RESULTS / f"{result['name']}_seed{result['seed']}.json"
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    before = target.read_bytes() if target.exists() else None
-    write_result(target, result)
-    try:
-        for name in ("accuracy", "ten_minutes", "sequences", "compression", "quantization", "pipeline"):
-            TABLES[name]()
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        target.unlink() if before is None else target.write_bytes(before)
-        raise BadInput(f"add={folder}: no table can be made of its result.json ({reason(error)})") from error
-    return target
 
 
 def _differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:

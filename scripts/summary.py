@@ -18,6 +18,7 @@ from zoo.cli.command import command
 from zoo.paths import CHECKOUT, IS_INSTALLED, RESULTS
 
 if TYPE_CHECKING:
+    from zoo.compress.recipe import Step
     from zoo.measure.layers import Layer
 
 WIDE = 100  # columns of a terminal; what is narrower gets less of the receptive field
@@ -126,6 +127,23 @@ def how_times_were_taken() -> str:
     )
 
 
+def _of_checkpoint(path: str) -> tuple[DictConfig, DictConfig, "list[Step]"]:
+    """Return the config of a product file's net, the sizes of its data, and what was done to the net."""
+    from omegaconf import OmegaConf
+
+    from zoo.checkpoint.product_file import read_product
+    from zoo.checkpoint.shapes import shape_of
+
+    product = read_product(path)
+    facts = product.facts
+    shape_of(facts, product.weights, path)
+    sizes = {}
+    if "classes" in facts["data"]:
+        sizes = {key: facts["config"]["data"].get(key) for key in ("image_size", "in_channels")}
+        sizes["num_classes"] = len(facts["data"]["classes"])
+    return OmegaConf.create(facts["config"]["model"]), OmegaConf.create(sizes), facts["recipe"]
+
+
 @command("summary")
 def main(cfg: DictConfig) -> None:
     from zoo.errors import BadInput
@@ -141,39 +159,30 @@ def main(cfg: DictConfig) -> None:
 
     import torch
 
-    from zoo.checkpoint.product_file import read_product
-    from zoo.checkpoint.shapes import shape_of
     from zoo.compress.recipe import replay
     from zoo.measure.layers import measure_layers
     from zoo.models.fully_convolutional import to_fully_convolutional
     from zoo.run.model import build_bare_model
 
-    recipe = []
-    if cfg.checkpoint:
-        product = read_product(cfg.checkpoint)
-        facts, recipe = product.facts, product.facts["recipe"]
-        shape_of(facts, product.weights, cfg.checkpoint)
-        settings = {key: facts["config"]["data"].get(key) for key in ("image_size", "in_channels")}
-        cfg.model = facts["config"]["model"]
-        cfg.data = {**settings, "num_classes": len(facts["data"]["classes"])} if "classes" in facts["data"] else {}
-    if "image_size" not in cfg.data:
+    model, data, recipe = _of_checkpoint(cfg.checkpoint) if cfg.checkpoint else (cfg.model, cfg.data, [])
+    if "image_size" not in data:
         raise BadInput("scripts/summary.py is for nets of images, and these data are sequences")
-    side = cfg.data.image_size
+    side = data.image_size
     with torch.device("meta"):
-        net = build_bare_model(cfg.model)
+        net = build_bare_model(model)
         replay(net, recipe)
         if cfg.slide_over:
             try:
-                net, side = to_fully_convolutional(net, (cfg.data.in_channels, side, side)), cfg.slide_over
+                net, side = to_fully_convolutional(net, (data.in_channels, side, side)), cfg.slide_over
             except ValueError as error:
                 raise BadInput(f"slide_over={cfg.slide_over}: {error}") from error
-    chosen = f"{cfg.model._target_.rpartition('.')[2]} for {cfg.data.num_classes} classes"
     try:
-        layers = measure_layers(net, (cfg.data.in_channels, side, side))
+        layers = measure_layers(net, (data.in_channels, side, side))
     except RuntimeError as error:
         key = "slide_over" if cfg.slide_over else "data.image_size"
         raise BadInput(f"{key}={side} px is too small for this net") from error
-    print_layers(layers, f"{chosen}, {cfg.data.in_channels} × {side} × {side}", cfg.all_layers)
+    title = f"{type(net).__name__} for {data.num_classes} classes, {data.in_channels} × {side} × {side}"
+    print_layers(layers, title, cfg.all_layers)
 
 
 if __name__ == "__main__":

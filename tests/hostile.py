@@ -60,7 +60,7 @@ def main() -> None:
         start, sentence = time.perf_counter(), None
         try:
             file = evaluate.read(str(path))
-            net = evaluate.rebuild_net(file, settings(path))
+            net = evaluate.rebuild_net(file)
             for num in NUMBERS:
                 example = [torch.zeros(num, *x.shape[1:], dtype=x.dtype) for x in example_of(file.facts)]
                 with torch.no_grad():

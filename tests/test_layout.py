@@ -76,6 +76,25 @@ def test_files_are_short_and_few_and_each_has_a_name_of_its_own():
     assert not set(names) & set(sys.stdlib_module_names)
 
 
+# Functions above 40 lines, each with the reason why it is one.
+LONG_FUNCTIONS = {
+    "measure_layers": "two hooks and the loop that registers them share the state of one forward pass",
+    "running": "a process, its pipes and what reads them end together, whatever fails",
+    "prune_channels": "settings with their meanings, and a record with every number of the step",
+    "check_settings": "a list of demands in the order in which they are reported",
+    "_code": "the inner loop of the range coder, where a call costs as much as the work",
+    "__init__": "the settings of a Transformer, each checked and stored",
+    "kmeans_exactly": "one dynamic program, 30 of whose lines share six arrays",
+}
+
+
+def test_functions_are_short():
+    nodes = (node for path in EVERYWHERE for node in ast.walk(ast.parse(path.read_text())))
+    long = [n.name for n in nodes if isinstance(n, ast.FunctionDef) and n.end_lineno - n.lineno >= 40]
+    assert sorted(long) == sorted(LONG_FUNCTIONS)
+    assert len(long) <= 8
+
+
 @pytest.mark.parametrize("path", sorted((ZOO / "models").glob("*.py")), ids=lambda p: p.name)
 def test_a_net_knows_torch_and_the_ranges_of_its_settings_and_nothing_else(path):
     assert {name.split(".")[0] for name in imports(path)} <= {"torch", "zoo", *sys.stdlib_module_names}

@@ -43,10 +43,14 @@ def counted(num: int, noun: str) -> str:
     return f"{num:,} {noun}{plural}"
 
 
+def nearest(word: str, valid: Iterable[str]) -> list[str]:
+    """Return up to three of the valid words that are close to `word`, as after a typo."""
+    return difflib.get_close_matches(word, sorted(set(valid)), n=3, cutoff=0.6)
+
+
 def choices(word: str, valid: Iterable[str]) -> str:
     """Name the valid words nearest to `word`, or all of them where none is near."""
     valid = sorted(set(valid))
-    near = difflib.get_close_matches(word, valid, n=3, cutoff=0.6)
-    if near:
+    if near := nearest(word, valid):
         return f"did you mean {' or '.join(near)}?"
     return f"choose from {', '.join(valid)}" if valid else "there is nothing to choose from"

@@ -3,9 +3,12 @@
 import contextlib
 import functools
 import inspect
+import os
+import sys
 import traceback
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextvars import ContextVar
 from typing import Any
 
 from hydra.errors import InstantiationException
@@ -14,6 +17,33 @@ from omegaconf import DictConfig, OmegaConf
 
 from zoo.errors import BadInput, ZooError, choices, reason
 from zoo.ranges import OF_LIBRARIES, expected, takes
+
+_trusted: ContextVar[tuple[str, ...]] = ContextVar("trusted", default=())
+
+
+@contextlib.contextmanager
+def trusting(packages: Iterable[str]) -> Iterator[None]:
+    """Allow files to name classes of these packages in the block, where they are found in the current folder, too."""
+    named = tuple(packages)
+    places = [os.getcwd()] if named and os.getcwd() not in sys.path else []
+    sys.path += places
+    token = _trusted.set(named)
+    try:
+        yield
+    finally:
+        _trusted.reset(token)
+        for place in places:
+            sys.path.remove(place)
+
+
+def trusted_packages() -> tuple[str, ...]:
+    """Return the packages that the user has said to trust."""
+    return _trusted.get()
+
+
+def is_trusted(target: str) -> bool:
+    """Return whether a `_target_` is in one of the packages that the user has said to trust."""
+    return any(target.startswith(f"{package}.") for package in trusted_packages())
 
 
 def build(node: DictConfig | Mapping[str, Any], where: str, **given: Any) -> Any:

@@ -41,9 +41,10 @@ def peak_bytes() -> int:
     return int(1024 * _entry(PROC / "self/status", "VmHWM", 0))
 
 
-def is_lacking(error: BaseException) -> bool:
-    """Return whether an error says that memory could not be had, in Python's words or in those of torch on a CPU."""
-    return isinstance(error, MemoryError) or "allocate memory" in str(error)
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an allocation failed: of Python, or of torch, which on a CPU has only words for it."""
+    is_of_gpu = type(error).__name__ == "OutOfMemoryError"  # by name, since this module does not import torch
+    return isinstance(error, MemoryError) or is_of_gpu or "allocate memory" in str(error)
 
 
 def _address_space() -> float:

@@ -7,7 +7,7 @@ import types
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from zoo.errors import choices
+from zoo.errors import choices, nearest
 
 
 @dataclass(frozen=True)
@@ -151,8 +151,8 @@ def words(hint: Any, value: Any) -> str:
         return " ".join([*([] if named else [words(inner[0], value)]), *map(str, inner[1:])])
     if origin is Literal:
         texts = [written(one) for one in inner if not isinstance(one, str)] + [o for o in inner if isinstance(o, str)]
-        near = choices(str(value), texts)
-        return f"{'one of ' if len(texts) > 1 else ''}{', '.join(texts)}{f' ({near})' if 'mean' in near else ''}"
+        near = f" ({choices(str(value), texts)})" if nearest(str(value), texts) else ""
+        return f"{'one of ' if len(texts) > 1 else ''}{', '.join(texts)}{near}"
     if origin in (Union, types.UnionType):
         return " or ".join(dict.fromkeys(words(one, value) for one in inner if _is_plain(one)))
     if origin in (dict, collections.abc.Mapping):

@@ -129,7 +129,7 @@ def test_a_learning_rate_of_100_is_named_where_adam_survives_it(command, watched
 
 
 def test_a_net_of_20_sigmoids_is_named_for_its_dead_signal_and_its_vanished_gradient(command, watched, only_run):
-    line = ["model=lenet300", "model._target_=faults.Deep", "model.activation=sigmoid"]
+    line = ["model=lenet300", "model._target_=faults.Deep", "trusted=[faults]", "model.activation=sigmoid"]
     assert command("train", *watched, *line).code == 0
     assert "the output is all but the same for every input" in reading(only_run())
     assert re.search(r"layers\.\d+: the gradient has vanished.*shortcuts", reading(only_run()))

@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from zoo.checkpoint.stored_config import check_run
 from zoo.cli.settings import check_saved
 from zoo.errors import BadInput
+from zoo.instantiate import trusting
 
 
 def config(*overrides):
@@ -55,7 +56,7 @@ def test_what_the_project_has_is_resumed_without_a_word(overrides):
             "callbacks.x",
             "lightning",
         ),
-        (("model._target_=my_package.Net",), "model", "my_package"),
+        (("model._target_=my_package.Net",), "model", None),
         (("data.source._target_=os.mkdir",), "data.source", None),
         (("task._target_=lightning.Trainer",), "task", "lightning"),
         (("task._target_=zoo.models.decoding.greedy",), "task", "zoo"),
@@ -72,7 +73,8 @@ def test_what_leads_out_of_it_is_refused_by_its_key_and_allowed_by_name(override
     with pytest.raises(BadInput, match=key.replace(".", r"\.")):
         check_run(config(*overrides), [])
     if trusted:
-        check_run(config(*overrides), [trusted])
+        with trusting([trusted]):
+            check_run(config(*overrides), [trusted])
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,6 @@ import torch
 from conftest import ROOT, toy_run
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch import nn
 
 from zoo.checkpoint.load_model import load_model
 from zoo.checkpoint.product_file import read_product, save_product
@@ -24,9 +23,9 @@ from zoo.compress.context import Context
 from zoo.errors import BadInput
 from zoo.export import export, export_report, format_onnx, onnx
 from zoo.export.export_format import TOLERANCES
-from zoo.export.read_export import Exported
+from zoo.export.read_export import OnCpu
 from zoo.export.verify import Answers, Proof, refusal
-from zoo.inference.evaluate import rebuild
+from zoo.inference.evaluate import put_on
 from zoo.packed.packed_file import save_packed
 from zoo.run.quantize_product import TRAINED, ptq_int8
 
@@ -346,7 +345,7 @@ def test_a_file_that_is_absent_or_foreign_is_one_sentence(command, tmp_path, nam
 
 def test_exported_files_are_computed_on_the_cpu_and_no_other_is_promised():
     with pytest.raises(BadInput, match="computed on the CPU"):
-        rebuild(Exported(Path("model.onnx"), {}, nn.Identity()), OmegaConf.create({"accelerator": "cuda"}))
+        put_on(OnCpu(), "cuda")
 
 
 def test_nothing_is_compiled_where_there_is_no_compiler(command, tmp_path, monkeypatch):

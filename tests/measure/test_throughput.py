@@ -1,8 +1,9 @@
 import pytest
 import torch
 
+from zoo import memory
 from zoo.measure import throughput
-from zoo.measure.throughput import fastest_batch_size, is_out_of_memory
+from zoo.measure.throughput import fastest_batch_size
 
 CPU = torch.device("cpu")
 
@@ -58,4 +59,4 @@ def test_other_errors_and_a_net_that_fits_nowhere_are_raised(monkeypatch):
 def test_what_a_cpu_says_where_memory_is_out_is_known():
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**60)
-    assert is_out_of_memory(caught.value)
+    assert memory.is_out_of_memory(caught.value)

@@ -60,13 +60,21 @@ def test_a_run_with_preflight_is_the_run_without_bit_for_bit(command, short, onl
     ("arguments", "check", "words"),
     [
         (["data.mean=[0]", "data.std=[1.01]"], "inputs", "not normalised"),
-        (["model=lenet300", "model._target_=faults.Deep", "model.activation=sigmoid"], "signal", "dies at layers"),
         (
-            ["model=lenet300", "model._target_=faults.Deep", "model.activation=sigmoid"],
+            ["model=lenet300", "model._target_=faults.Deep", "trusted=[faults]", "model.activation=sigmoid"],
+            "signal",
+            "dies at layers",
+        ),
+        (
+            ["model=lenet300", "model._target_=faults.Deep", "trusted=[faults]", "model.activation=sigmoid"],
             "overfitting",
             "cannot be learnt",
         ),
-        (["model._target_=faults.FirstFrozen"], "gradients", "features.0.weight, features.0.bias frozen"),
+        (
+            ["model._target_=faults.FirstFrozen", "trusted=[faults]"],
+            "gradients",
+            "features.0.weight, features.0.bias frozen",
+        ),
     ],
     ids=["unnormalised", "signal of 20 sigmoids", "20 sigmoids learn nothing", "frozen"],
 )
@@ -89,8 +97,8 @@ def test_what_is_frozen_by_the_config_is_said_and_no_alarm(command, short, only_
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["model._target_=faults.OneMore"], "11 outputs and the data have 10 classes"),
-        (["model._target_=faults.WrongBackward"], "is off by 50"),
+        (["model._target_=faults.OneMore", "trusted=[faults]"], "11 outputs and the data have 10 classes"),
+        (["model._target_=faults.WrongBackward", "trusted=[faults]"], "is off by 50"),
     ],
 )
 def test_a_fault_that_spoils_a_run_ends_it_before_it_begins(command, short, tmp_path, arguments, words):

@@ -178,7 +178,7 @@ def test_a_file_that_asks_for_foreign_code_is_refused(command, toy_smoke, only_r
         save_product(tmp_path / "evil.safetensors", LeNet5(image_size=28).state_dict(), evil)
         outcome = command("evaluate", f"checkpoint={tmp_path}/evil.safetensors")
         assert outcome.code == 2
-        assert f"config.{group}" in outcome.sentence or "config is too long, or is an interpolation" in outcome.sentence
+        assert f"{group}." in outcome.sentence or "config is too long, or is an interpolation" in outcome.sentence
     assert not (tmp_path / "owned").exists()
 
 

@@ -71,24 +71,7 @@ def loader_suite(cfg: DictConfig) -> Suite:
     _draw_pictures(Path(folder.name), NUM_PICTURES)
     device = torch.device("cuda" if cfg.trainer.accelerator == "gpu" else "cpu")
     workers, batch_size = distributed.num_cores(), 64
-    theirs = v2.Compose(
-        [
-            v2.RandomResizedCrop(224, antialias=True),
-            v2.RandomHorizontalFlip(),
-            v2.PILToTensor(),
-            v2.ToDtype(torch.float, scale=True),
-            v2.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-            v2.ToPureTensor(),
-        ]
-    )
-    reference = DataLoader(
-        torchvision.datasets.ImageFolder(f"{folder.name}/train", theirs),
-        batch_size,
-        shuffle=True,
-        num_workers=workers,
-        pin_memory=device.type == "cuda",
-        drop_last=True,
-    )
+    reference = _reference_loader(f"{folder.name}/train", batch_size, workers, device)
     ours = ImageFolders(
         root=folder.name,
         num_classes=None,
@@ -110,6 +93,28 @@ def loader_suite(cfg: DictConfig) -> Suite:
 
     contenders = {"torchvision's reference": reference_epoch, "ours": lambda: timed(lambda: exhaust(loader))}
     return Suite(contenders, len(loader) * batch_size)
+
+
+def _reference_loader(root: str, batch_size: int, workers: int, device: torch.device) -> DataLoader:
+    """Return the loader of torchvision's references/classification."""
+    steps = v2.Compose(
+        [
+            v2.RandomResizedCrop(224, antialias=True),
+            v2.RandomHorizontalFlip(),
+            v2.PILToTensor(),
+            v2.ToDtype(torch.float, scale=True),
+            v2.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+            v2.ToPureTensor(),
+        ]
+    )
+    return DataLoader(
+        torchvision.datasets.ImageFolder(root, steps),
+        batch_size,
+        shuffle=True,
+        num_workers=workers,
+        pin_memory=device.type == "cuda",
+        drop_last=True,
+    )
 
 
 def _draw_pictures(root: Path, num: int) -> None:

@@ -13,7 +13,8 @@ from zoo.benchmarks.rounds import Contender, Suite
 from zoo.callbacks.monitor import TrainingMonitor
 from zoo.instantiate import build
 from zoo.paths import CONFIGS
-from zoo.run.directory import GROUPS, Run
+from zoo.run.config_checks import GROUPS
+from zoo.run.directory import Run
 from zoo.run.fit import fit
 from zoo.run.model import build_model
 from zoo.run.result import measure_product

@@ -1,6 +1,5 @@
 """What training costs beside its arithmetic, and what the arithmetic costs by how a net is laid out."""
 
-import copy
 import functools
 import itertools
 import tempfile
@@ -68,8 +67,7 @@ def train_suite(cfg: DictConfig) -> Suite:
     contenders: dict[str, Contender] = {"hand-written loop": hand_written, "train.py": functools.partial(train_py, cfg)}
     if device.type == "cuda":
         # its second epoch, since the first one compiles
-        graphed = copy.deepcopy(cfg)
-        graphed.compile, graphed.trainer.max_epochs = "reduce-overhead", 2
+        graphed: Any = OmegaConf.merge(cfg, {"compile": "reduce-overhead", "trainer": {"max_epochs": 2}})
         contenders["train.py with CUDA graphs"] = functools.partial(train_py, graphed)
     if cfg.data.source.get("dataset") == "FashionMNIST":
         contenders |= _as_tutorials_have_it(cfg, data)
@@ -152,27 +150,7 @@ def step_suite(cfg: DictConfig) -> Suite:
     images = torch.randn(cfg.data.batch_size, *shape, generator=draw).to(device)
     labels = torch.randint(cfg.model.num_classes, (cfg.data.batch_size,), generator=draw).to(device)
 
-    def contender(build_net: Callable[[], nn.Module]) -> Contender:
-        @functools.cache  # when its turn comes first, and compiled once
-        def prepared() -> tuple[nn.Module, torch.optim.Optimizer]:
-            net = build_net().to(device).train()
-            return net, torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
-
-        def steps() -> float:
-            net, optimizer = prepared()
-            _wait_for(device)
-            start = time.perf_counter()
-            for _ in range(STEPS):
-                with precision.forward_context():
-                    output = net(images)
-                    loss = nn.functional.cross_entropy(output[0] if isinstance(output, tuple) else output, labels)
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-            _wait_for(device)
-            return time.perf_counter() - start
-
-        return steps
+    contender = functools.partial(_steps, images, labels, precision.forward_context)
 
     def ours(**layout: Any) -> Contender:
         settings = OmegaConf.create({"channels_last": False, "compile": False, **layout})
@@ -191,6 +169,31 @@ def step_suite(cfg: DictConfig) -> Suite:
         contenders["compiled with CUDA graphs"] = ours(channels_last=True, compile="reduce-overhead")
     macs = count_macs_of(build_bare_model(cfg.model), (torch.empty(1, *shape, device="meta"),))
     return Suite(contenders, STEPS * cfg.data.batch_size, macs)
+
+
+def _steps(images: Tensor, labels: Tensor, context: Callable[[], Any], build_net: Callable[[], nn.Module]) -> Contender:
+    """Return a function that makes training steps with a net, and returns the seconds that they took."""
+
+    @functools.cache  # when its turn comes first, and compiled once
+    def prepared() -> tuple[nn.Module, torch.optim.Optimizer]:
+        net = build_net().to(images.device).train()
+        return net, torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
+
+    def steps() -> float:
+        net, optimizer = prepared()
+        _wait_for(images.device)
+        start = time.perf_counter()
+        for _ in range(STEPS):
+            with context():
+                output = net(images)
+                loss = nn.functional.cross_entropy(output[0] if isinstance(output, tuple) else output, labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        _wait_for(images.device)
+        return time.perf_counter() - start
+
+    return steps
 
 
 def _wait_for(device: torch.device) -> None:

@@ -27,7 +27,7 @@ from zoo.catalogue import place_of, targets
 from zoo.data.module import ResidentData
 from zoo.data.sources import ImageSource
 from zoo.errors import BadInput, reason
-from zoo.instantiate import build
+from zoo.instantiate import build, is_trusted
 
 STARTS = ("init", "pretrained", "freeze")  # keys of `model` about how weights start, and not about the net
 MAX_SETTING = 2**20  # of the numbers that a net is built by
@@ -64,47 +64,75 @@ KINDS: dict[str, tuple[Any, Callable[[Any], bool]]] = {
 
 
 def check_stored(node: Any, place: str) -> None:
-    """Raise BadInput unless a file's config of a `model` or of `data` calls only what belongs there."""
+    """Raise BadInput unless a config of a `model` or of `data` calls only what belongs there."""
     if not isinstance(node, Mapping) or "_target_" not in node:
-        raise BadInput(f"config.{place} of the file must be a mapping with a _target_, got {str(node)[:80]}")
+        raise BadInput(
+            f"{place}._target_: expected the class that a choice of {place} brings, got {place}={str(node)[:80]}"
+        )
     _check(node, place)
     for key in ("train", "test") if place == "data" else ():
         if isinstance(name := node.get(key), str) and not _is_below(name):
-            raise BadInput(f"config.data.{key}={name[:80]} of the file is not the name of a folder")
+            raise BadInput(f"data.{key}: expected the name of a folder in data.root, got {name[:80]!r}")
+
+
+def check_new(config: Mapping[str, Any]) -> None:
+    """Raise BadInput unless the files that a new run writes can be read again: its net, data and task are known."""
+    for place in ("model", "data"):
+        check_stored(config[place], place)
+    target = str(config["task"].get("_target_"))
+    if not target.startswith("zoo.tasks.") and not is_trusted(target):
+        raise BadInput(f"task._target_: expected one of zoo.tasks, got '{target[:80]}'; {_if_trusted(target)}")
+
+
+def _if_trusted(target: str) -> str:
+    return f"if you trust its author, allow it by trusted=[{target[:80].partition('.')[0]}]"
 
 
 def _check(node: Any, place: str) -> None:
     if isinstance(node, list):
         for part in node:
             if isinstance(part, Mapping | list):
-                raise BadInput(f"config.{place} of the file has a mapping or a list in a list")
+                raise BadInput(f"{place} has a mapping or a list in a list")
             _check(part, place)
     elif isinstance(node, Mapping):
         for key, part in node.items():
             if not isinstance(key, str) or not re.fullmatch(r"\w+", key):
-                raise BadInput(f"config.{place} of the file has a setting {str(key)[:80]!r}, which is not a name")
+                raise BadInput(f"{place} has a setting {str(key)[:80]!r}, which is not a name")
             if key == "_target_":
                 _check_target(part, place)
             elif key.startswith("_") and (key, part) != ("_partial_", True):
-                raise BadInput(f"config.{place}.{key}={str(part)[:80]} of the file is not a setting")
+                raise BadInput(f"{place}.{key}={str(part)[:80]} is not a setting")
             else:
                 _check(part, place if place == "data.augment" else f"{place}.{key}")
     elif place.startswith("model.") and type(node) in (int, float) and abs(node) > MAX_SETTING:
-        raise BadInput(f"config.{place}={node} of the file is more than any net has")
+        raise BadInput(f"{place}={node} is more than any net has")
 
 
 def _check_target(target: Any, place: str) -> None:
-    """Raise BadInput unless a `_target_` is a public name that a module of the right package defines."""
-    package, fits = KINDS.get(place, (None, lambda member: False))
-    if package is not None and isinstance(target, str):
-        home, _, name = target.rpartition(".")
-        homes = {f"{package.__name__}.{module.name}" for module in pkgutil.iter_modules(package.__path__)}
-        if home in homes and not name.startswith("_"):
+    """Raise BadInput unless a `_target_` is a public name of the right kind that a module of the right package defines.
+
+    That is a package of the zoo, or one that the user trusts.
+    """
+    if place not in KINDS or not isinstance(target, str):
+        raise BadInput(f"{place} is not called, got _target_={str(target)[:80]!r}")
+    package, fits = KINDS[place]
+    home, _, name = target.rpartition(".")
+    if is_trusted(target):
+        try:
             member = vars(importlib.import_module(home)).get(name)
-            if fits(member) and member.__module__ == home:
-                return
-    allowed = f"; only what {package.__name__} defines for it may be" if package is not None else ""
-    raise BadInput(f"the file asks for '{str(target)[:80]}' to be called for config.{place}{allowed}")
+        except ImportError as error:
+            raise BadInput(f"{place}._target_={target[:80]} cannot be imported ({reason(error)})") from error
+        if fits(member):
+            return
+        raise BadInput(f"{place}._target_={target[:80]} is not of the kind that belongs there")
+    homes = {f"{package.__name__}.{module.name}" for module in pkgutil.iter_modules(package.__path__)}
+    if home in homes and not name.startswith("_"):
+        member = vars(importlib.import_module(home)).get(name)
+        if fits(member) and member.__module__ == home:
+            return
+    raise BadInput(
+        f"{place}._target_: expected what {package.__name__} defines for it, got '{target[:80]}'; {_if_trusted(target)}"
+    )
 
 
 def check_run(config: Mapping[str, Any], trusted: Sequence[str]) -> None:
@@ -114,8 +142,7 @@ def check_run(config: Mapping[str, Any], trusted: Sequence[str]) -> None:
     names more packages and places. A config is written by whoever made the folder.
     """
     for place, node in config.items():
-        if place not in ("model", "data") or not _is_trusted(str(_target_of(node)), trusted):
-            _check_part(place, node, trusted)
+        _check_part(place, node)
         for key, text in _texts(node, place) if place not in ("runs", "choices") else ():
             leads_out = text.startswith(("/", "~")) or ".." in PurePath(text).parts
             inside = PurePath(os.path.abspath(text)).is_relative_to(os.getcwd()) and not text.startswith("~")
@@ -135,31 +162,22 @@ def _texts(node: Any, place: str) -> Iterator[tuple[str, str]]:
         yield place, node
 
 
-def _target_of(node: Any) -> Any:
-    return node.get("_target_") if isinstance(node, Mapping) else None
-
-
-def _is_trusted(target: str, trusted: Sequence[str]) -> bool:
-    return any(target.startswith(f"{package}.") for package in trusted)
-
-
-def _check_part(place: str, node: Any, trusted: Sequence[str]) -> None:
+def _check_part(place: str, node: Any) -> None:
     if place in ("model", "data"):
         check_stored(node, place)
     elif isinstance(node, Mapping):
         target = node.get("_target_")
-        if "_target_" in node and not _may_be(str(target), place) and not _is_trusted(str(target), trusted):
+        if "_target_" in node and not _may_be(str(target), place) and not is_trusted(str(target)):
             raise BadInput(
-                f"{place}: the run asks for '{str(target)[:80]}' to be called, which the zoo never does there; allow "
-                f"its package by trusted=[{str(target)[:80].partition('.')[0]}]"
+                f"{place}: the run calls '{str(target)[:80]}', as the zoo never does there; {_if_trusted(str(target))}"
             )
         for key, part in node.items():
             if key in ("_args_", "_recursive_", "_convert_"):
                 raise BadInput(f"{place}.{key} is not a setting of a run")
-            _check_part(f"{place}.{key}", part, trusted)
+            _check_part(f"{place}.{key}", part)
     elif isinstance(node, list):
         for part in node:
-            _check_part(place, part, trusted)
+            _check_part(place, part)
 
 
 def _may_be(target: str, place: str) -> bool:
@@ -174,7 +192,7 @@ def stored_net(model: Mapping[str, Any]) -> nn.Module:
     check_stored(model, "model")
     net: nn.Module = build({key: value for key, value in model.items() if key not in STARTS}, "model")
     if not hasattr(net, "head_names"):
-        raise BadInput(f"config.model of the file is {model['_target_']}, which is a part of a net, and not a net")
+        raise BadInput(f"model: {model['_target_']} has no head_names, the names of its output layers, as nets have")
     return net
 
 
@@ -187,10 +205,10 @@ def stored_shape(model: Mapping[str, Any], weights: Mapping[str, Tensor], source
     except BadInput as error:
         raise BadInput(f"{source}: {error}") from error
     except (ArithmeticError, AssertionError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
-        raise BadInput(f"{source}: config.model does not describe a net: {reason(error)}") from error
+        raise BadInput(f"{source}: model does not describe a net: {reason(error)}") from error
     size = sum(tensor.numel() for tensor in [*net.parameters(), *net.buffers()])
     if size > max(MAX_SPARE_NUMBERS, MAX_PRUNED * numbers):
-        raise BadInput(f"{source}: config.model describes a net of {size:,} numbers, and the file has {numbers:,}")
+        raise BadInput(f"{source}: model describes a net of {size:,} numbers, and the file has {numbers:,}")
     return net
 
 
@@ -236,7 +254,7 @@ def stored_data(metadata: Mapping[str, Any], cfg: DictConfig) -> ResidentData:
     try:
         data: ResidentData = build(settings, "data")
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        raise BadInput(f"config.data of the file does not describe data: {reason(error)}") from error
+        raise BadInput(f"data does not describe data: {reason(error)}") from error
     data.load()
     data.check_same(metadata["data"], "the net was trained on")
     return data

@@ -1,12 +1,13 @@
 """The command line: Hydra, with every mistake answered by one sentence. No torch here, so that help is quick."""
 
+import contextlib
 import itertools
 import logging
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -19,6 +20,7 @@ from zoo.cli import settings
 from zoo.cli.help import help_text, wants_help
 from zoo.cli.messages import config_sentence, say, tell
 from zoo.errors import BadInput, Interrupted
+from zoo.instantiate import trusting
 from zoo.paths import CONFIGS
 
 # Has torch take large tensors in huge pages, since faults of small ones are a twentieth of ResNet-20's time on a CPU.
@@ -32,10 +34,10 @@ def command(
     after_sweep: Callable[[list[Any]], None] | None = None,
     reword: Callable[[list[str]], list[str]] = list,
 ) -> Callable[[Story], Callable[[], None]]:
-    """Turn `story(cfg)` into a command that composes the checkout's configs/<config_name>.yaml.
+    """Turn `story(cfg)` into a command that composes configs/<config_name>.yaml.
 
-    After a sweep, `after_sweep` gets what the story gave for each of its runs that did not fail. `reword` puts into
-    Hydra's words what is none of them.
+    After a sweep, `after_sweep` gets the return values of those of its runs that did not fail. `reword` turns
+    arguments that are not overrides into overrides.
 
     Exit codes: 0 done; 2 bad input, nothing touched; 1 a run failed; 3 its loss became NaN; 130 and 143 stopped by
     Ctrl-C and SIGTERM; of a sweep the highest of its runs. HYDRA_FULL_ERROR=1 shows tracebacks.
@@ -47,68 +49,91 @@ def command(
             if wants_help(sys.argv[1:]):
                 print(help_text(config_name, story.__globals__["__doc__"]))
                 return
-            before = os.environ.get("HYDRA_FULL_ERROR")
-            full = before == "1"
-            os.environ["HYDRA_FULL_ERROR"] = "1"  # has Hydra raise its errors, so that they can be told here
-            hook, threading.excepthook = threading.excepthook, _leave_to_main
-            if logging.lastResort:  # which prints warnings where a command keeps no log
-                logging.lastResort.setFormatter(escape.Formatter())
-            sigterm = signal.signal(signal.SIGTERM, _stop)  # while training, callbacks.resume has its own
-            codes: list[int] = []
-            results: list[Any] = []
-
-            def job(cfg: DictConfig) -> None:
-                try:
-                    settings.check(config_name, cfg)
-                    results.append(story(cfg))
-                except Interrupted as error:  # ends a sweep, too
-                    sys.exit(tell(error))
-                except SystemExit as exit_:
-                    if isinstance(exit_.__context__, KeyboardInterrupt):  # Lightning's answer where no step is in hand
-                        sys.exit(say("stopped by Ctrl-C at once; what was saved before is whole", 130))
-                    if not isinstance(exit_.__context__, BrokenPipeError):  # Rich's answer
-                        raise
-                    codes.append(tell(exit_.__context__))
-                except Exception as error:  # kept from Hydra, which would print a line of its own
-                    if full:
-                        raise
-                    codes.append(tell(error))  # and the other runs of a sweep go on
-
-            try:
-                distributed.check_numbers()
-                if distributed.started_together() and {"-m", "--multirun"} & set(sys.argv[1:]):
-                    raise BadInput(
-                        "a sweep starts the processes of each run by itself: without torchrun or srun, "
-                        "python train.py -m ... trainer.devices=N"
-                    )
-                distributed.check_all_there()
-                sys.argv[1:] = _flags_first(reword(sys.argv[1:]))
-                hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)(job)()
-                if after_sweep and len(results) > 1:
-                    after_sweep(results)
-                sys.stdout.flush()
-            except BrokenPipeError as error:
-                codes.append(tell(error))
-            except KeyboardInterrupt:
-                codes.append(say("stopped by Ctrl-C; what was saved before is whole", 130))
-            except Stopped as stop:
-                codes.append(say("stopped by SIGTERM; what was saved before is whole", stop.code))
-            except (BadInput, PermissionError, NotADirectoryError, FileExistsError) as error:
-                codes.append(tell(error))
-            except Exception as error:  # raised by Hydra while it composed the config
-                if full:
-                    raise
-                codes.append(say(config_sentence(error, CONFIGS, config_name), BadInput.exit_code))
-            finally:
-                threading.excepthook = hook
-                signal.signal(signal.SIGTERM, sigterm)
-                os.environ["HYDRA_FULL_ERROR"] = before or "0"
-            if codes:
-                sys.exit(max(codes))
+            with _process_settings() as full:
+                invocation = _Invocation(config_name, story, full)
+                invocation.run(reword, after_sweep)
+            if invocation.codes:
+                sys.exit(max(invocation.codes))
 
         return main
 
     return decorate
+
+
+class _Invocation:
+    """One call of a command: its runs' return values, and the exit codes of those that failed."""
+
+    def __init__(self, config_name: str, story: Story, full: bool) -> None:
+        self.config_name, self.story, self.full = config_name, story, full
+        self.codes: list[int] = []
+        self.results: list[Any] = []
+
+    def run(self, reword: Callable[[list[str]], list[str]], after_sweep: Callable[[list[Any]], None] | None) -> None:
+        try:
+            _check_processes()
+            sys.argv[1:] = _flags_first(reword(sys.argv[1:]))
+            hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=self.config_name)(self.job)()
+            if after_sweep and len(self.results) > 1:
+                after_sweep(self.results)
+            sys.stdout.flush()
+        except BrokenPipeError as error:
+            self.codes.append(tell(error))
+        except KeyboardInterrupt:
+            self.codes.append(say("stopped by Ctrl-C; what was saved before is whole", 130))
+        except Stopped as stop:
+            self.codes.append(say("stopped by SIGTERM; what was saved before is whole", stop.code))
+        except (BadInput, PermissionError, NotADirectoryError, FileExistsError) as error:
+            self.codes.append(tell(error))
+        except Exception as error:  # raised by Hydra while it composed the config
+            if self.full:
+                raise
+            self.codes.append(say(config_sentence(error, CONFIGS, self.config_name), BadInput.exit_code))
+
+    def job(self, cfg: DictConfig) -> None:
+        """One run, of several in a sweep, of which the others go on if it fails."""
+        try:
+            settings.check(self.config_name, cfg)
+            with trusting(cfg.get("trusted") or ()):
+                self.results.append(self.story(cfg))
+        except Interrupted as error:  # ends a sweep, too
+            sys.exit(tell(error))
+        except SystemExit as exit_:
+            if isinstance(exit_.__context__, KeyboardInterrupt):  # Lightning's answer outside of a step
+                sys.exit(say("stopped by Ctrl-C at once; what was saved before is whole", 130))
+            if not isinstance(exit_.__context__, BrokenPipeError):  # Rich's answer
+                raise
+            self.codes.append(tell(exit_.__context__))
+        except Exception as error:  # kept from Hydra, which would print a line of its own
+            if self.full:
+                raise
+            self.codes.append(tell(error))
+
+
+@contextlib.contextmanager
+def _process_settings() -> Iterator[bool]:
+    """Take over errors and SIGTERM from Hydra and Python; yield whether the user asked for tracebacks."""
+    before = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # has Hydra raise its errors, so that they can be reported here
+    hook, threading.excepthook = threading.excepthook, _leave_to_main
+    if logging.lastResort:  # which prints warnings where a command keeps no log
+        logging.lastResort.setFormatter(escape.Formatter())
+    sigterm = signal.signal(signal.SIGTERM, _stop)  # while training, callbacks.resume has its own
+    try:
+        yield before == "1"
+    finally:
+        threading.excepthook = hook
+        signal.signal(signal.SIGTERM, sigterm)
+        os.environ["HYDRA_FULL_ERROR"] = before or "0"
+
+
+def _check_processes() -> None:
+    distributed.check_numbers()
+    if distributed.started_together() and {"-m", "--multirun"} & set(sys.argv[1:]):
+        raise BadInput(
+            "a sweep starts the processes of each run itself: without torchrun or srun, "
+            "python train.py -m ... trainer.devices=N"
+        )
+    distributed.check_all_there()
 
 
 def words_as(key: str) -> Callable[[list[str]], list[str]]:

@@ -44,7 +44,7 @@ def tell(error: Exception) -> int:
             "folder goes on",
             ZooError.exit_code,
         )
-    if memory.is_lacking(error):
+    if memory.is_out_of_memory(error):
         return say(f"out of memory ({reason(error)}); what was saved before is whole", ZooError.exit_code)
     if isinstance(error, RuntimeError) and distributed.world_size() > 1 and re.search("gloo|NCCL|by peer", str(error)):
         lost = f"process {distributed.rank()} lost its connection to another, and so it ended ({reason(error)})"

@@ -67,6 +67,7 @@ class Evaluate:
     data_root: Text | None
     download: bool
     out: Text | None
+    trusted: list[Text]
 
 
 class Export:
@@ -81,6 +82,7 @@ class Export:
     data_root: Text | None
     download: bool
     out: Text | None
+    trusted: list[Text]
 
 
 class Predict:
@@ -88,6 +90,7 @@ class Predict:
     inputs: list[Any]
     top: Count
     accelerator: Literal["auto", "cpu", "cuda", "mps"]
+    trusted: list[Text]
 
 
 class Compare:

@@ -122,7 +122,7 @@ class Collate:
 def why_unreadable(error: Exception) -> str:
     """Return why a file cannot be read; an error that is not the file's, such as a lack of memory, is raised again."""
     full = isinstance(error, OSError) and error.errno in (errno.ENOMEM, errno.EMFILE, errno.ENFILE)
-    if full or memory.is_lacking(error):
+    if full or memory.is_out_of_memory(error):
         raise error
     return reason(error)
 

@@ -86,25 +86,11 @@ class ImageData(ResidentData):
         split_seed: int = 0,
     ) -> None:
         super().__init__(batch_size, eval_batch_size, seed)
-        for name, values in (("mean", mean), ("std", std)):
-            if (mean is None) != (std is None) or (values is not None and len(values) != in_channels):
-                raise BadInput(
-                    f"data.{name}={values} does not fit: give mean and std, a number a channel each, or none"
-                )
-        if mean is not None and std is not None and (min(std) <= 0 or max(mean + std) <= 1):
-            raise BadInput(
-                f"data.mean={mean} data.std={std} do not fit: they are in units of 0…255, and std is above 0"
-            )
+        _check_normalisation(mean, std, in_channels)
         if not 0 <= fold < (folds or 1):
             count = f"there are {folds} of them" if folds else "data.folds says how many there are, and is null"
             raise BadInput(f"data.fold={fold} is no fold: {count}, counted from 0")
-        for name, value in {"mix": mix, **{f"augment.{key}": value for key, value in (augment or {}).items()}}.items():
-            if value is not None and not callable(value):
-                raise BadInput(
-                    f"data.{name}={value} is no augmentation; say {{_target_: zoo.data.mix.CutMix}}, or null"
-                )
-        for name, value in (augment or {}).items():
-            check_fits(f"data.augment.{name}", value, image_size)
+        _check_augmentations(augment or {}, mix, image_size)
         if mix is not None and batch_size < 2:
             raise BadInput(f"data.mix wants two images and more, and data.batch_size={batch_size}")
         self.source, self.num_classes, self.in_channels, self.image_size = source, num_classes, in_channels, image_size
@@ -292,6 +278,22 @@ class ImageData(ResidentData):
 
     def example(self) -> tuple[Tensor, ...]:
         return (torch.empty(1, self.in_channels, self.image_size, self.image_size, device="meta"),)
+
+
+def _check_normalisation(mean: list[float] | None, std: list[float] | None, in_channels: int) -> None:
+    for name, values in (("mean", mean), ("std", std)):
+        if (mean is None) != (std is None) or (values is not None and len(values) != in_channels):
+            raise BadInput(f"data.{name}={values} does not fit: give mean and std, a number a channel each, or none")
+    if mean is not None and std is not None and (min(std) <= 0 or max(mean + std) <= 1):
+        raise BadInput(f"data.mean={mean} data.std={std} do not fit: they are in units of 0…255, and std is above 0")
+
+
+def _check_augmentations(augment: Mapping[str, Augmentation | None], mix: Mix | None, image_size: int) -> None:
+    for name, value in {"mix": mix, **{f"augment.{key}": value for key, value in augment.items()}}.items():
+        if value is not None and not callable(value):
+            raise BadInput(f"data.{name}={value} is no augmentation; say {{_target_: zoo.data.mix.CutMix}}, or null")
+    for name, value in augment.items():
+        check_fits(f"data.augment.{name}", value, image_size)
 
 
 def _identity(images: Tensor | ImageFiles) -> Tensor:

@@ -5,6 +5,7 @@ What is read here is therefore the archive's plain data alone: its graph becomes
 whose operators are those of nets, and its weights become tensors. torch.export sees nothing of it.
 """
 
+import functools
 import io
 import math
 import zipfile
@@ -149,8 +150,9 @@ def _records(path: Path) -> dict[str, bytes]:
             if len(records) < len(infos):
                 raise ValueError("two of its records have one name")
     except (zipfile.BadZipFile, ValueError, RuntimeError, EOFError, NotImplementedError, OSError) as error:
-        what = "was changed after it was written" if "CRC" in str(error) else "is cut short or is not a .pt2 file"
-        raise BadInput(f"{path} {what} ({reason(error)}); copy or export it again") from error
+        raise BadInput(
+            f"{path} is cut short or is not a .pt2 file, or it was changed ({reason(error)}); copy or export it again"
+        ) from error
     if any(name.startswith("data/aotinductor/") for name in records):
         raise BadInput(f"{path} holds compiled code, which is not run unseen; use the .pt2 of format=pt2 here")
     return records
@@ -179,48 +181,8 @@ def _number(size: Mapping[str, Any]) -> int:
 
 def _program_of(module: GraphModule, payloads: Mapping[str, Tensor]) -> tuple[list[list[Any]], dict[str, Tensor]]:
     """Return a graph as a program, and the tensors that it reads."""
-    places: dict[str, dict[str, Any]] = {}
-    tensors: dict[str, Tensor] = {}
-    program: list[list[Any]] = []
-    for spec in module.signature.input_specs:
-        ((kind, said),) = spec.items()
-        if kind == "user_input":
-            places[_name_of(said["arg"])] = {"result": len(program)}
-            program.append(["input"])
-        elif kind in WEIGHTS:
-            name = said[f"{kind}_name"]
-            tensors[name] = payloads[name]
-            places[said["arg"]["name"]] = {"tensor": name}
-        else:
-            raise ValueError(f"its graph takes a {kind[:80]}")
-
-    def value(argument: Mapping[str, Any]) -> Any:
-        ((kind, content),) = argument.items()
-        match kind:
-            case "as_none":
-                return None
-            case "as_tensor":
-                return places[content["name"]]
-            case "as_tensors":
-                return [places[one["name"]] for one in content]
-            case "as_optional_tensors":
-                return [value(one) for one in content]
-            case "as_sym_int" | "as_sym_float" | "as_sym_bool":
-                return value(content)
-            case "as_sym_ints":
-                return [value(one) for one in content]
-            case "as_name":
-                return places[content]
-            case "as_int" | "as_bool" | "as_string" | "as_ints" | "as_floats" | "as_bools":
-                return content
-            case "as_float":
-                return float(content)  # infinity is a text there
-            case "as_scalar_type":
-                return {"dtype": str(DTYPES[content]).removeprefix("torch.")}
-            case "as_memory_format":
-                return {"memory_format": MEMORY_FORMATS[content]}
-        raise ValueError(f"its graph has an argument of the kind '{kind[:80]}'")
-
+    places, tensors, program = _inputs_of(module, payloads)
+    value = functools.partial(_value, places)
     for node in module.graph.nodes:
         target = node.target.removeprefix("torch.ops.").removeprefix("_")
         if target == CHECK:
@@ -238,6 +200,54 @@ def _program_of(module: GraphModule, payloads: Mapping[str, Tensor]) -> tuple[li
             program.append(["operator.getitem", made, index])
     program.append(["output", [value(one) for one in module.graph.outputs]])
     return program, tensors
+
+
+def _inputs_of(
+    module: GraphModule, payloads: Mapping[str, Tensor]
+) -> tuple[dict[str, dict[str, Any]], dict[str, Tensor], list[list[Any]]]:
+    """Return where a program has what its graph takes, the tensors among that, and the program's first steps."""
+    places: dict[str, dict[str, Any]] = {}
+    tensors: dict[str, Tensor] = {}
+    program: list[list[Any]] = []
+    for spec in module.signature.input_specs:
+        ((kind, said),) = spec.items()
+        if kind == "user_input":
+            places[_name_of(said["arg"])] = {"result": len(program)}
+            program.append(["input"])
+        elif kind in WEIGHTS:
+            name = said[f"{kind}_name"]
+            tensors[name] = payloads[name]
+            places[said["arg"]["name"]] = {"tensor": name}
+        else:
+            raise ValueError(f"its graph takes a {kind[:80]}")
+    return places, tensors, program
+
+
+def _value(places: Mapping[str, dict[str, Any]], argument: Mapping[str, Any]) -> Any:
+    """Return an argument of a graph as a program has it."""
+    ((kind, content),) = argument.items()
+    match kind:
+        case "as_none":
+            return None
+        case "as_tensor":
+            return places[content["name"]]
+        case "as_tensors":
+            return [places[one["name"]] for one in content]
+        case "as_optional_tensors" | "as_sym_ints":
+            return [_value(places, one) for one in content]
+        case "as_sym_int" | "as_sym_float" | "as_sym_bool":
+            return _value(places, content)
+        case "as_name":
+            return places[content]
+        case "as_int" | "as_bool" | "as_string" | "as_ints" | "as_floats" | "as_bools":
+            return content
+        case "as_float":
+            return float(content)  # infinity is a text there
+        case "as_scalar_type":
+            return {"dtype": str(DTYPES[content]).removeprefix("torch.")}
+        case "as_memory_format":
+            return {"memory_format": MEMORY_FORMATS[content]}
+    raise ValueError(f"its graph has an argument of the kind '{kind[:80]}'")
 
 
 def _name_of(argument: Mapping[str, Any]) -> str:

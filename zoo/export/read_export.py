@@ -25,7 +25,11 @@ class Exported:
     net: nn.Module
 
 
-class Classifier(nn.Module):
+class OnCpu(nn.Module):
+    """A net that a runtime computes, on the CPU only."""
+
+
+class Classifier(OnCpu):
     """Have a runtime compute logits (N, classes) of normalised images, also where it takes pixels."""
 
     def __init__(self, run: Run, facts: Mapping[str, Any], bake: bool) -> None:
@@ -37,7 +41,7 @@ class Classifier(nn.Module):
         return self.run(pixels(images, self.mean, self.std) if self.bake else images)[0]
 
 
-class Writer(nn.Module):
+class Writer(OnCpu):
     """Have a runtime write, as zoo.models.decoding needs it; `length` is that of sources, where they must be padded."""
 
     def __init__(self, encoder: Run, step: Run, length: int | None) -> None:

@@ -1,9 +1,11 @@
 """What an exported file must show before it may stay: read by its own runtime, in a process of its own, it is the net.
 
-`python -m zoo.export.verify THREADS FILE` is that process for files that only the zoo can read.
+`python -m zoo.export.verify THREADS FILE [PACKAGE ...]` is that process for files that only the zoo can read, which may
+name classes of these packages.
 """
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -27,6 +29,7 @@ from zoo.export.export_format import openers
 from zoo.export.parts import Encoder, Step
 from zoo.export.read_export import read_export
 from zoo.export.runtime import Run
+from zoo.instantiate import trusted_packages, trusting
 from zoo.measure.accuracy import is_right, points_lost
 from zoo.tasks.transcribe import transcribe
 
@@ -92,11 +95,14 @@ def running(paths: Sequence[Path], runs_alone: bool) -> Iterator[tuple[list[Run]
     # Without the folder of its own, where onnx.py is not the package.
     program = ["-P", worker.__file__] if runs_alone else ["-m", "zoo.export.verify"]
     line = [sys.executable, *program, str(torch.get_num_threads()), *(str(path.resolve()) for path in paths)]
-    root, pipe = Path(__file__).parents[2], subprocess.PIPE
+    root, pipe, environment = Path(__file__).parents[2], subprocess.PIPE, dict(os.environ)
+    if not runs_alone and trusted_packages():
+        line += trusted_packages()
+        environment["PYTHONPATH"] = os.pathsep.join(sys.path)
     measured: dict[str, Any] = {}
     with (
         tempfile.TemporaryFile() as errors,
-        subprocess.Popen(line, stdin=pipe, stdout=pipe, stderr=errors, cwd=root) as process,
+        subprocess.Popen(line, stdin=pipe, stdout=pipe, stderr=errors, cwd=root, env=environment) as process,
     ):
         assert process.stdin is not None
         assert process.stdout is not None
@@ -180,4 +186,5 @@ def _serve(threads: int, path: str) -> None:
 
 
 if __name__ == "__main__":
-    _serve(int(sys.argv[1]), sys.argv[2])
+    with trusting(sys.argv[3:]):
+        _serve(int(sys.argv[1]), sys.argv[2])

@@ -15,7 +15,7 @@ from zoo.data.module import ResidentData, Split
 from zoo.data.sequences import SequenceData
 from zoo.errors import BadInput
 from zoo.export.export_format import openers
-from zoo.export.read_export import Exported, read_export
+from zoo.export.read_export import Exported, OnCpu, read_export
 from zoo.measure import evaluation
 from zoo.paths import PRODUCT
 from zoo.tasks.transcribe import transcribe
@@ -36,17 +36,12 @@ def rebuild(source: Product | Exported, cfg: DictConfig) -> tuple[nn.Module, Res
 
     BadInput where the file asks for code from outside the zoo, or the data found are not the data it knows.
     """
-    return rebuild_net(source, cfg), stored_data(source.facts, cfg)
+    return rebuild_net(source), stored_data(source.facts, cfg)
 
 
-def rebuild_net(source: Product | Exported, cfg: DictConfig) -> nn.Module:
-    """Build the net of a file with its weights; one that was exported is computed by its own runtime, on the CPU."""
-    if isinstance(source, Product):
-        return load_model(source)
-    if cfg.accelerator not in ("auto", "cpu"):
-        raise BadInput(f"accelerator={cfg.accelerator}: exported files are computed on the CPU; auto and cpu may be")
-    cfg.accelerator = "cpu"
-    return source.net
+def rebuild_net(source: Product | Exported) -> nn.Module:
+    """Build the net of a file with its weights; one that was exported is computed by its own runtime."""
+    return load_model(source) if isinstance(source, Product) else source.net
 
 
 def evaluate(net: nn.Module, data: ResidentData, cfg: DictConfig) -> dict[str, Any]:
@@ -81,7 +76,9 @@ def ending_of(path: Path, cfg: DictConfig) -> str:
 
 def put_on(net: nn.Module, accelerator: str) -> torch.device:
     """Put a net on cpu, cuda or, with auto, the better of those there are, in eval mode, and say where that is."""
-    auto = "cuda" if torch.cuda.is_available() else "cpu"
+    auto = "cuda" if torch.cuda.is_available() and not isinstance(net, OnCpu) else "cpu"
+    if isinstance(net, OnCpu) and accelerator not in ("auto", "cpu"):
+        raise BadInput(f"accelerator={accelerator}: exported files are computed on the CPU; use auto or cpu")
     try:
         device = torch.device(auto if accelerator == "auto" else accelerator)
         net.to(device).eval()

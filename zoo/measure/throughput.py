@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import torch
 
+from zoo import memory
+
 ENOUGH = 1.05  # times as many samples a second that a doubled batch must bring
 TOO_FULL = 0.8  # of the memory, beyond which a run, which holds more than a trial, might not fit
 LEAST_SECONDS = 0.2  # that a size is timed
@@ -24,7 +26,7 @@ def fastest_batch_size(step: Callable[[int], object], largest: int, device: torc
         try:
             rates[size] = _samples_per_second(step, size, device)
         except RuntimeError as error:
-            if not is_out_of_memory(error) or (size == 1 and not rates):
+            if not memory.is_out_of_memory(error) or (size == 1 and not rates):
                 raise
             if rates:
                 break
@@ -40,11 +42,6 @@ def fastest_batch_size(step: Callable[[int], object], largest: int, device: torc
         size *= 2
     best = max(rates.values())
     return min(n for n, rate in rates.items() if rate * ENOUGH >= best)
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Return whether an error is CUDA's, or a CPU's, of memory that could not be had."""
-    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)  # the words of a CPU
 
 
 def _samples_per_second(step: Callable[[int], object], size: int, device: torch.device) -> float:

@@ -4,6 +4,7 @@ An operation is its name and arguments. Of these, `{"result": 3}` is what the th
 `{"tensor": name}` a tensor, and `{"dtype": name}` a type of numbers.
 """
 
+import functools
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -62,17 +63,6 @@ def serialize(graph: fx.GraphModule) -> tuple[list[list[Any]], dict[str, Tensor]
     places: dict[fx.Node, Any] = {}
     program: list[list[Any]] = []
 
-    def plain(value: Any) -> Any:
-        if isinstance(value, fx.Node):
-            return places[value]
-        if isinstance(value, list | tuple):
-            return [plain(part) for part in value]
-        if isinstance(value, torch.dtype):
-            return {"dtype": str(value).removeprefix("torch.")}
-        if value is None or isinstance(value, bool | int | float | str):
-            return value
-        raise ValueError(f"a program has no word for {value!r}")
-
     for node in graph.graph.nodes:
         if node.op == "placeholder":
             places[node] = {"result": len(program)}
@@ -87,13 +77,25 @@ def serialize(graph: fx.GraphModule) -> tuple[list[list[Any]], dict[str, Tensor]
         elif node.target is torch.ops.aten.dropout.default:
             places[node] = places[node.args[0]]
         else:
-            arguments = [plain(value) for value in node.args]
-            keywords = {key: plain(value) for key, value in node.kwargs.items() if value is not None}
+            arguments = [_plain(value, places) for value in node.args]
+            keywords = {key: _plain(value, places) for key, value in node.kwargs.items() if value is not None}
             places[node] = {"result": len(program)}
             program.append([name_of_operator(node.target), *arguments, *([{"keywords": keywords}] if keywords else [])])
     read = set(tensors_of(program))
     tensors = {name: _tensor(graph, path).detach() for path, name in names.items() if name in read}
     return program, tensors
+
+
+def _plain(value: Any, places: Mapping[fx.Node, Any]) -> Any:
+    if isinstance(value, fx.Node):
+        return places[value]
+    if isinstance(value, list | tuple):
+        return [_plain(part, places) for part in value]
+    if isinstance(value, torch.dtype):
+        return {"dtype": str(value).removeprefix("torch.")}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise ValueError(f"a program cannot contain {value!r}")
 
 
 def deserialize(
@@ -147,15 +149,7 @@ def _graph_of(
     places = {name: f"tensor_{number}" for number, name in enumerate(tensors)}
     nodes = {name: graph.get_attr(place) for name, place in places.items()}
 
-    def referred(part: Mapping[str, Any]) -> fx.Node:
-        """Return what `{"result": number}` and `{"tensor": name}` stand for."""
-        match part:
-            case {"tensor": str(name), **rest} if not rest and name in nodes:
-                return nodes[name]
-            case {"result": int(number), **rest} if not rest and 0 <= number < len(results):
-                return results[number]
-        raise ValueError(f"{str(part)[:80]} is neither a tensor nor an earlier result")
-
+    referred = functools.partial(_referred, nodes, results)
     for step in program:
         match step:
             case ["input"]:
@@ -179,6 +173,16 @@ def _graph_of(
                 raise ValueError("a step is not a list that begins with the name of an operator")
     graph.lint()
     return {places[name]: _held(tensor) for name, tensor in tensors.items()}, graph
+
+
+def _referred(nodes: Mapping[str, fx.Node], results: Sequence[fx.Node], part: Mapping[str, Any]) -> fx.Node:
+    """Return what `{"result": number}` or `{"tensor": name}` stands for."""
+    match part:
+        case {"tensor": str(name), **rest} if not rest and name in nodes:
+            return nodes[name]
+        case {"result": int(number), **rest} if not rest and 0 <= number < len(results):
+            return results[number]
+    raise ValueError(f"{str(part)[:80]} is neither a tensor nor an earlier result")
 
 
 def _of_sizes(name: str, arguments: Sequence[Any], sizes: Sequence[int], results: Sequence[fx.Node]) -> tuple[Any, ...]:

@@ -15,19 +15,22 @@ from zoo.run.directory import Run
 from zoo.run.task import check_teacher, read_teachers
 
 
-def build_data(run: Run) -> ResidentData:
-    """Build and load the data, so that a missing or wrong set is told before anything else is done.
+def build_data(run: Run) -> tuple[Run, ResidentData]:
+    """Build and load the data, so that a missing or wrong set is reported before anything else is done.
 
-    What only the data themselves know of the sizes that a net needs is put into the config.
+    Returned with them is the run with what was left to them filled in: the sizes that a net is built by, mean and std.
     """
-    settings = run.cfg.data
-    teachers = read_teachers(run) if "teacher" in run.cfg.task else []
-    if "mean" in settings:
-        _normalise_as_before(run, teachers)
-    wanted: Any = OmegaConf.to_container(settings, resolve=True)
-    if settings.batch_size == "auto":  # until `fit` knows it
-        wanted["batch_size"] = 2 * distributed.world_size()
-    data: ResidentData = build(wanted, "data")
+    teachers: list[Product] = []
+    if "teacher" in run.cfg.task:
+        teachers = read_teachers(run.cfg.task.teacher)
+        # As whole paths, so that the run can be resumed from another folder.
+        run = run.with_values(task={"teacher": [str(teacher.path) for teacher in teachers]})
+    if "mean" in run.cfg.data and run.cfg.data.mean is None and run.cfg.data.std is None:
+        run = run.with_values(data=_known_normalisation(run, teachers))
+    settings: Any = OmegaConf.to_container(run.cfg.data, resolve=True)
+    if settings["batch_size"] == "auto":  # until `with_batch_size` has found it
+        settings["batch_size"] = 2 * distributed.world_size()
+    data: ResidentData = build(settings, "data")
     if data.batch_size % distributed.world_size():
         raise BadInput(
             f"data.batch_size={data.batch_size} cannot be shared out to {distributed.world_size()} processes"
@@ -36,14 +39,12 @@ def build_data(run: Run) -> ResidentData:
         facts = data.load()
     if run.last_checkpoint:
         _check_same_data(run, data)
-    for name, number in data.sizes().items():
-        if settings[name] is None:
-            settings[name] = number
-            if run.cfg.model.get(name, number) is None:
-                run.cfg.model[name] = number
+    sizes = {name: number for name, number in data.sizes().items() if run.cfg.data[name] is None}
+    of_net = {name: number for name, number in sizes.items() if run.cfg.model.get(name, number) is None}
+    run = run.with_values(data=sizes, model=of_net)
     for teacher in teachers:
         check_teacher(run, teacher, facts)
-    return data
+    return run, data
 
 
 def _check_same_data(run: Run, data: ResidentData) -> None:
@@ -62,23 +63,21 @@ def _check_same_data(run: Run, data: ResidentData) -> None:
             raise BadInput(f"{run.last_checkpoint} does not tell of the data of this run ({reason(error)})") from error
 
 
-def _normalise_as_before(run: Run, teachers: list[Product]) -> None:
-    """Have images normalised, unless the config says how, as the weights expect that a run begins with.
+def _known_normalisation(run: Run, teachers: list[Product]) -> dict[str, Any]:
+    """Return the mean and std that the weights expect which a run begins with, where there are any.
 
-    Those are published ones, or weights that `init_from` brings and that began so, or else the teacher's.
+    Those are published weights, or those of `init_from` if it was given mean and std, or else the teacher's.
     """
-    settings = run.cfg.data
-    if settings.mean is None and settings.std is None:
-        if run.cfg.model.pretrained:
-            from zoo.checkpoint.pretrained import published_normalisation
+    channels = run.cfg.data.in_channels
+    if run.cfg.model.pretrained:
+        from zoo.checkpoint.pretrained import published_normalisation
 
-            settings.mean, settings.std = published_normalisation(run.cfg.choices.model, settings.in_channels)
-        elif run.cfg.init_from:
-            theirs = read_product(run.cfg.init_from).facts["config"]["data"]
-            both = [theirs.get(key) for key in ("mean", "std")]
-            if all(isinstance(one, list) and len(one) == settings.in_channels for one in both):
-                settings.mean, settings.std = theirs["mean"], theirs["std"]
-        elif teachers:
-            seen = teachers[0].facts["data"]
-            if len(seen["mean"]) == settings.in_channels:
-                settings.mean, settings.std = seen["mean"], seen["std"]
+        mean, std = published_normalisation(run.cfg.choices.model, channels)
+        return {"mean": mean, "std": std}
+    known = {}
+    if run.cfg.init_from:
+        known = read_product(run.cfg.init_from).facts["config"]["data"]
+    elif teachers:
+        known = teachers[0].facts["data"]
+    both = {key: known.get(key) for key in ("mean", "std")}
+    return both if all(isinstance(one, list) and len(one) == channels for one in both.values()) else {}

@@ -6,9 +6,9 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,28 +18,33 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from zoo import distributed, escape
-from zoo.catalogue import chosen_by, matches, wants_of_data
-from zoo.checkpoint.stored_config import STARTS, check_run
+from zoo.catalogue import chosen_by
+from zoo.checkpoint.stored_config import check_new, check_run
 from zoo.cli.settings import check_saved
 from zoo.errors import NOT_ON_RESUME, BadInput, choices
 from zoo.files import check_no_links, locked, open_file
-from zoo.instantiate import attribute_of, check
 from zoo.paths import CONFIG, CONFIGS, LAST, LOCK
-from zoo.ranges import Count, takes, written
 from zoo.records.config_file import read_config, write_config
+from zoo.run.config_checks import GROUPS, check_fit, check_settings
 
-GROUPS = ("model", "data", "task", "optim", "schedule", "compress", "callbacks", "trainer", "experiment")
-MOST_NAMED = 8  # options in one sentence
 log = logging.getLogger("zoo")
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder and the config in it, every interpolation resolved."""
+    """A run folder and the config in it, every interpolation resolved; the config is read-only."""
 
     folder: Path
     cfg: DictConfig
     resumed: bool = False
+
+    def __post_init__(self) -> None:
+        OmegaConf.set_readonly(self.cfg, True)
+
+    def with_values(self, **groups: Mapping[str, Any]) -> "Run":
+        """Return this run with settings that were null or auto, such as the number of classes, filled in."""
+        cfg: Any = OmegaConf.merge(self.cfg, groups)
+        return replace(self, cfg=cfg)
 
     @property
     def last_checkpoint(self) -> Path | None:
@@ -98,10 +103,12 @@ def config_of(cfg: DictConfig) -> DictConfig:
     """Return the config of the run that a command line asks for, checked: with `resume` it is that run's own."""
     settled = _resumed(cfg) if cfg.resume else cfg
     if not cfg.resume:
-        _check_fit(cfg)
-    _check(settled)
-    settled.name = str(settled.name)  # which name=7 and name=nan are none of
-    return settled
+        check_fit(cfg)
+        plain: Any = OmegaConf.to_container(cfg, resolve=True)
+        check_new(plain)
+    check_settings(settled)
+    named: Any = OmegaConf.merge(settled, {"name": str(settled.name)})  # name=7 and name=nan are numbers
+    return named
 
 
 def _new(cfg: DictConfig) -> Run:
@@ -171,99 +178,6 @@ def _load(folder: Path) -> DictConfig:
         if not isinstance(saved.get(group), dict):
             raise BadInput(f"{folder / CONFIG} has no settings for {group}; use the original")
     return OmegaConf.create(saved)
-
-
-def _check_fit(cfg: DictConfig) -> None:
-    """Refuse a model or a task that looks up what the data do not have, such as one of images with sequences."""
-    chosen = HydraConfig.get().runtime.choices
-    for group in ("model", "task"):
-        if wants_of_data(str(OmegaConf.to_container(cfg[group]))) - cfg.data.keys():
-            option, data, pairs = chosen[group], chosen["data"], matches(group)
-            fits = _some([theirs for mine, theirs in pairs if mine == option])
-            others = _some([mine for mine, theirs in pairs if theirs == data])
-            problem = f"{group}={option} does not fit data={data}"
-            raise BadInput(f"{problem}: it takes data={fits}, and data={data} takes {group}={others}")
-    kind, wanted = (attribute_of(str(cfg[group].get("_target_")), "kind") for group in ("data", "task"))
-    if kind and wanted and kind != wanted:
-        raise BadInput(
-            f"task={chosen['task']} is for {wanted}, and data={chosen['data']} has {kind}; without it, the task that "
-            "fits is taken"
-        )
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names) if len(names) <= MOST_NAMED else f"{', '.join(names[:3])} or another of {len(names)}"
-
-
-def _check(cfg: DictConfig) -> None:
-    """Refuse values that no object of the run takes, and those that mean nothing together; no data are read yet."""
-
-    def demand(key: str, fits: Callable[[Any], bool], what: str) -> None:
-        value = OmegaConf.select(cfg, key)
-        if not fits(value):
-            raise BadInput(f"{key}: expected {what}, got {written(value)}")
-
-    demand(
-        "trainer.num_nodes",
-        lambda num: (
-            num is None or (type(num) is int and num * distributed.local_world_size() == distributed.world_size())
-        ),
-        "1, or the number of machines on which torchrun or srun has started this command",
-    )
-    for group in GROUPS[:-1]:
-        if group not in ("callbacks", "compress"):
-            demand(f"{group}._target_", bool, f"the class that a choice of {group} brings")
-    for stage in ("before_fit", "after_fit"):
-        demand(
-            f"compress.{stage}", OmegaConf.is_dict, "passes by name, such as configs/compress/prune_channels.yaml has"
-        )
-    for group in ("callbacks", "compress.before_fit", "compress.after_fit"):
-        for name in OmegaConf.select(cfg, group):
-            demand(f"{group}.{name}", _is_node_or_null, "a mapping with its _target_, or null to leave it out")
-    demand("trainer._partial_", lambda partial: not partial, "it left out: a trainer is built at once")
-    demand("trainer.precision", lambda p: p != "16-true", "16-mixed or bf16-true: fp16 alone rounds gradients to 0")
-    sizes = "a whole number of at least 1, or auto for the fastest"
-    demand("data.batch_size", lambda size: size == "auto" or takes(Count, size), sizes)
-    for group in GROUPS[:-1]:
-        check(_known(cfg, group), group)
-    if cfg.trainer.max_epochs == 0:
-        if cfg.compress.after_fit and not cfg.compress.before_fit:
-            demand("init_from", bool, "the model.safetensors of a trained net, since trainer.max_epochs=0 trains none")
-        else:
-            demand("trainer.max_epochs", bool, "a whole number of at least 1")
-    # A graph's gradients lie where its next run writes (https://github.com/pytorch/pytorch/issues/169545).
-    graphs = isinstance(cfg.compile, str)
-    demand("trainer.accumulate_grad_batches", lambda n: n == 1 or not graphs, f"1 with compile={cfg.compile}")
-    demand("trainer.accelerator", _is_here, "auto or cpu, since torch finds no such device here (trainer=cpu)")
-    for key in ("in_channels", "image_size"):
-        if key in cfg.model and key in cfg.data:
-            demand(f"model.{key}", cfg.data[key].__eq__, f"{cfg.data[key]}, as data.{key} says")
-    if "budget" in cfg.callbacks and not cfg.model.pretrained:
-        demand("init_from", bool, "the model.safetensors of a trained net, whose accuracy compress=auto keeps to")
-
-
-def _known(cfg: DictConfig, group: str) -> dict[str, Any]:
-    """Return a group as plain data, without what other modules check and what only the data themselves know."""
-    plain: Any = OmegaConf.to_container(cfg[group], resolve=True)
-    counted = {key for key in plain if group == "model" and key in cfg.data and cfg.data[key] is None}
-    elsewhere = {"model": {*STARTS, *counted}, "task": {"teacher"}}.get(group, set())
-    if plain.get("batch_size") == "auto":
-        elsewhere |= {"batch_size"}
-    return {key: value for key, value in plain.items() if key not in elsewhere}
-
-
-def _is_node_or_null(value: Any) -> bool:
-    return value is None or (OmegaConf.is_dict(value) and "_target_" in value)
-
-
-def _is_here(accelerator: str) -> bool:
-    """Return whether this machine has such a device; `gpu` is any kind of GPU."""
-    if accelerator not in ("gpu", "cuda", "mps"):
-        return True
-    import torch
-
-    has_mps = accelerator != "cuda" and torch.backends.mps.is_available()
-    return has_mps or (accelerator != "mps" and torch.cuda.is_available())
 
 
 @contextmanager

@@ -1,14 +1,17 @@
 """Train a run's net: the checks before the first step, the batch size, and the fit itself."""
 
+import contextlib
 import copy
 import logging
 import math
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
 import lightning
 import torch
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
 from zoo import distributed, memory
 from zoo.callbacks.monitor import TrainingMonitor
@@ -18,7 +21,7 @@ from zoo.checkpoint.product_file import provenance
 from zoo.data.module import SPLITS, ResidentData
 from zoo.errors import BadInput, ZooError, choices, reason
 from zoo.measure.accuracy import TOP
-from zoo.measure.throughput import TOO_FULL, fastest_batch_size, is_out_of_memory
+from zoo.measure.throughput import TOO_FULL, fastest_batch_size
 from zoo.paths import CONFIG
 from zoo.records.config_file import write_config
 from zoo.run.directory import Run
@@ -36,9 +39,6 @@ def fit(run: Run, trainer: lightning.Trainer, task: Task, data: ResidentData) ->
 
     Leaves the best weights in model.safetensors.
     """
-    if run.cfg.data.batch_size == "auto":
-        run.cfg.data.batch_size = data.batch_size = find_batch_size(trainer, task, data)
-        log.info("data.batch_size=auto: batches of %d samples.", data.batch_size)
     _check_norms(run, task, data)
     callback_of(trainer, BestProduct).facts = {
         "config": OmegaConf.to_container(run.cfg, resolve=True),
@@ -53,24 +53,35 @@ def fit(run: Run, trainer: lightning.Trainer, task: Task, data: ResidentData) ->
         torch.manual_seed(run.cfg.seed + distributed.rank())  # for dropout; the first goes on as a process alone would
     else:  # all is built, so what resume changed is sound
         write_config(run.folder / CONFIG, OmegaConf.to_yaml(run.cfg))
-    try:
+    with _explained(run, trainer, data):
         if trainer.max_epochs == 0:
             trainer.validate(task, datamodule=data, verbose=False)
-            return
-        trainer.fit(task, datamodule=data, ckpt_path=run.last_checkpoint, weights_only=True)
+        else:
+            trainer.fit(task, datamodule=data, ckpt_path=run.last_checkpoint, weights_only=True)
+
+
+def with_batch_size(run: Run, trainer: lightning.Trainer, task: Task, data: ResidentData) -> Run:
+    """Return the run with the batch size that data.batch_size=auto stands for, which the data take over."""
+    if run.cfg.data.batch_size != "auto":
+        return run
+    data.batch_size = find_batch_size(trainer, task, data)
+    log.info("data.batch_size=auto: batches of %d samples.", data.batch_size)
+    return run.with_values(data={"batch_size": data.batch_size})
+
+
+@contextlib.contextmanager
+def _explained(run: Run, trainer: lightning.Trainer, data: ResidentData) -> Iterator[None]:
+    """Turn errors of training that settings or a checkpoint are to blame for into ZooError."""
+    try:
+        yield
+    except NotImplementedError as error:  # torch has no kernel
+        raise BadInput(f"trainer.precision={trainer.precision} does not suit this net here: {reason(error)}") from error
     except RuntimeError as error:
-        if is_out_of_memory(error):
+        if memory.is_out_of_memory(error):
             raise ZooError(
                 f"{trainer.strategy.root_device.type} ran out of memory with data.batch_size={data.batch_size}; "
                 "data.batch_size=auto finds one that fits, and trainer.precision=bf16-mixed needs half as much"
             ) from error
-        if "not implemented for" in reason(error):
-            raise BadInput(
-                f"trainer.precision={trainer.precision} does not suit this net here: {reason(error)}"
-            ) from error
-        if reason(error).startswith("Error(s) in loading state_dict"):
-            net = run.cfg.choices.model
-            raise BadInput(f"{run.last_checkpoint} is of another net than {net}; train anew") from error
         _blame_checkpoint(run, trainer, error)
         raise
     except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
@@ -93,16 +104,19 @@ def _check_norms(run: Run, task: Task, data: ResidentData) -> None:
         return
     ghost = copy.deepcopy(task.net).to("meta", torch.float32).train()
     hold_frozen_norms(ghost)
-    try:
-        with torch.compiler.set_stance("force_eager"):
-            ghost(*data.example())
-    except ValueError as error:
-        if "more than 1 value per channel" not in str(error):
-            raise
-        raise BadInput(
-            f"data.batch_size={data.batch_size}: expected at least {2 * distributed.world_size()} with "
-            f"model={run.cfg.choices.model}, in which a batch norm would get one value of each channel"
-        ) from error
+
+    def check(norm: nn.Module, inputs: tuple[torch.Tensor]) -> None:
+        if norm.training and inputs[0].numel() == inputs[0].shape[1]:
+            raise BadInput(
+                f"data.batch_size={data.batch_size}: expected at least {2 * distributed.world_size()} with "
+                f"model={run.cfg.choices.model}, in which a batch norm would get one value of each channel"
+            )
+
+    for module in ghost.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
+            module.register_forward_pre_hook(check)
+    with torch.compiler.set_stance("force_eager"):
+        ghost(*data.example())
 
 
 def _check_limits(cfg: DictConfig, data: ResidentData) -> None:

@@ -45,6 +45,8 @@ def build_model(run: Run, data: ResidentData) -> nn.Module:
     if run.resumed:
         _check_memory(run.cfg.model)
     net = build_bare_model(run.cfg.model)
+    if not hasattr(net, "head_names"):
+        raise BadInput(f"model: {type(net).__name__} has no head_names, the names of its output layers, as nets have")
     replay(net, recipe_at_start(run))
     if not run.last_checkpoint:
         _start_weights(run, net, asdict(data.load()))
@@ -93,22 +95,26 @@ def _start_weights(run: Run, net: nn.Module, facts: dict[str, Any]) -> None:
         if may_have_seen(product.facts, OmegaConf.to_container(run.cfg.data), facts):
             log.warning("init_from was trained on another split, and may have seen samples that this run validates on.")
     elif model.pretrained:
-        from zoo.checkpoint.pretrained import load_published
-
-        for name in ("activation", "stride_on"):  # without parameters, so that the weights would fit all the same
-            usual = inspect.signature(type(net)).parameters.get(name)
-            if usual and name in model and model[name] != usual.default:
-                raise BadInput(f"model.{name}={model[name]}: the published weights are for {usual.default}")
-        if "image_size" not in run.cfg.data:
-            raise BadInput(f"model.pretrained={model.pretrained}: there are no published weights for sequences")
-        source, left = load_published(
-            net, run.cfg.choices.model, model.pretrained, run.cfg.data.image_size, facts["classes"]
-        )
+        source, left = _published(run, net, facts)
     else:
         return
     log.info("Weights taken from %s.", source)
     if left:
         log.info("The head has another size there, so %s start from random values.", " and ".join(left))
+
+
+def _published(run: Run, net: nn.Module, facts: dict[str, Any]) -> tuple[str, list[str]]:
+    """Load torchvision's weights; return where they are from, and the names of those that do not fit the head."""
+    from zoo.checkpoint.pretrained import load_published
+
+    model = run.cfg.model
+    for name in ("activation", "stride_on"):  # without parameters, so that the weights would fit all the same
+        usual = inspect.signature(type(net)).parameters.get(name)
+        if usual and name in model and model[name] != usual.default:
+            raise BadInput(f"model.{name}={model[name]}: the published weights are for {usual.default}")
+    if "image_size" not in run.cfg.data:
+        raise BadInput(f"model.pretrained={model.pretrained}: there are no published weights for sequences")
+    return load_published(net, run.cfg.choices.model, model.pretrained, run.cfg.data.image_size, facts["classes"])
 
 
 def may_have_seen(before: Mapping[str, Any], settings: Any, facts: Mapping[str, Any]) -> bool:

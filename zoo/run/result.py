@@ -40,8 +40,38 @@ def measure_product(run: Run, trainer: lightning.Trainer, task: Task, data: Resi
     product = read_product(run.folder / PRODUCT)
     _check_best(product)
     product, told = after_fit(run, product, task, data)
-    whole, precision = task.net, str(trainer.precision)
-    monitor, facts, cfg = callback_of(trainer, TrainingMonitor), data.load(), run.cfg
+    measured = _tested(run, product, trainer, task, data)
+    result = files.without_nan(
+        {
+            "name": run.cfg.name,
+            "net": run.cfg.choices.model,
+            "data": run.cfg.choices.data,
+            **measured,
+            "settings": settings_row.hyperparameters(run.cfg),
+            "seed": run.cfg.seed,
+            **_of_training(product, trainer),
+            **_of_data(product, trainer, data),
+            "compress": {**told, **summaries(trainer)},
+            "folder": str(run.folder),
+            **{key: product.facts[key] for key in ("commit", "versions")},
+        }
+    )
+    for logger in trainer.loggers:
+        for values in told.values():
+            logger.log_metrics(values.pop("scalars", {}), step=trainer.global_step)
+        settings = {**result["settings"], "format": "safetensors"}  # exported files have rows of their own
+        logger.log_hyperparams(settings_row.short_names(settings), metrics=settings_row.headline(result))
+        logger.finalize("success")
+    result["bytes"] = {f.name: f.stat().st_size for f in sorted(run.folder.glob("[!.]*")) if f.is_file()}
+    if distributed.rank() == 0:
+        _write(run, result)
+        _warn_of_outdated(run, product)
+    return result
+
+
+def _tested(run: Run, product: Product, trainer: lightning.Trainer, task: Task, data: ResidentData) -> dict[str, Any]:
+    """Return the size, the latency and the test metrics of the net that the product file holds."""
+    whole = task.net
     with _put_back(trainer, task):
         is_quantized = in_integers(product.facts["recipe"])
         if is_quantized or distributed.world_size() > 1:
@@ -61,20 +91,16 @@ def measure_product(run: Run, trainer: lightning.Trainer, task: Task, data: Resi
         with trainer.precision_plugin.forward_context():
             latency = latency_ms(task.net, data.example(), trainer.strategy.root_device)
         # A compiled net would pass over the hook by which callbacks.predictions sees what the last layer takes.
-        eager = torch.compiler.set_stance("force_eager") if cfg.compile else contextlib.nullcontext()
+        eager = torch.compiler.set_stance("force_eager") if run.cfg.compile else contextlib.nullcontext()
         with eager:
             test = trainer.test(task, datamodule=data, verbose=False)[0]
-    metrics = product.facts["best"]["metrics"].items()
-    validation = {name: math.nan if value is None else value for name, value in metrics}  # as JSON has no NaN
-    num_validated = validation.pop("val/num_samples", facts.num_samples["val"] if validation else 0)
-    result = {
-        "name": cfg.name,
-        "net": cfg.choices.model,
-        "data": cfg.choices.data,
-        **sizes,
-        "latency_ms": latency,
-        "settings": settings_row.hyperparameters(cfg),
-        "seed": cfg.seed,
+    return {**sizes, "latency_ms": latency, "test": {k.removeprefix("test/"): v for k, v in test.items()}}
+
+
+def _of_training(product: Product, trainer: lightning.Trainer) -> dict[str, Any]:
+    """Return how long, how fast and on what a run was trained."""
+    monitor = callback_of(trainer, TrainingMonitor)
+    return {
         "epochs": trainer.current_epoch,
         "best_epoch": min(product.facts["best"]["epoch"] + 1, trainer.current_epoch),  # 0 where none was trained
         "seconds": sum(monitor.epoch_seconds),
@@ -82,39 +108,33 @@ def measure_product(run: Run, trainer: lightning.Trainer, task: Task, data: Resi
         "images_per_second": monitor.images_per_second,
         "device": _device_name(trainer.strategy.root_device),
         "processes": distributed.world_size(),
-        "precision": precision,
+        "precision": str(trainer.precision),
+    }
+
+
+def _of_data(product: Product, trainer: lightning.Trainer, data: ResidentData) -> dict[str, Any]:
+    """Return the validation metrics of the best epoch, and which samples, and how many, were measured."""
+    facts, metrics = data.load(), product.facts["best"]["metrics"].items()
+    validation = {name: math.nan if value is None else value for name, value in metrics}  # as JSON has no NaN
+    num_validated = validation.pop("val/num_samples", facts.num_samples["val"] if validation else 0)
+    num_tested = int(trainer.callback_metrics["test/num_samples"])
+    return {
         "validation": {k.removeprefix("val/"): v for k, v in validation.items()},
-        "test": {k.removeprefix("test/"): v for k, v in test.items()},
-        "compress": {**told, **summaries(trainer)},
-        "num_samples": {
-            **facts.num_samples,
-            "val": int(num_validated),
-            "test": int(trainer.callback_metrics["test/num_samples"]),
-        },
+        "num_samples": {**facts.num_samples, "val": int(num_validated), "test": num_tested},
         "split_sizes": facts.num_samples,
         "split_hash": facts.split_hash,
         "test_hash": data.test_hash(),
         "test_content_hash": data.test_content_hash(),
-        "folder": str(run.folder),
-        **{key: product.facts[key] for key in ("commit", "versions")},
     }
-    result = files.without_nan(result)
-    for logger in trainer.loggers:
-        for values in told.values():
-            logger.log_metrics(values.pop("scalars", {}), step=trainer.global_step)
-        settings = {**result["settings"], "format": "safetensors"}  # exported files have rows of their own
-        logger.log_hyperparams(settings_row.short_names(settings), metrics=settings_row.headline(result))
-        logger.finalize("success")
-    result["bytes"] = {f.name: f.stat().st_size for f in sorted(run.folder.glob("[!.]*")) if f.is_file()}
-    if distributed.rank() == 0:
-        try:
-            write_result(run.folder / RESULT, result)
-        except ValidationError as error:
-            if not run.resumed:
-                raise
-            raise BadInput(f"{run.folder} has files of another run ({reason(error)})") from error
-        _warn_of_outdated(run, product)
-    return result
+
+
+def _write(run: Run, result: dict[str, Any]) -> None:
+    try:
+        write_result(run.folder / RESULT, result)
+    except ValidationError as error:
+        if not run.resumed:
+            raise
+        raise BadInput(f"{run.folder} has files of another run ({reason(error)})") from error
 
 
 def _check_best(product: Product) -> None:

@@ -1,5 +1,6 @@
 """The net and the data of a run that begins with a file's weights: the file's own, unless the command line says."""
 
+import itertools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from omegaconf import OmegaConf
 from zoo import distributed, escape
 from zoo.catalogue import chosen_by
 from zoo.errors import BadInput
+from zoo.instantiate import trusting
 from zoo.paths import CONFIGS
 
 # Settings of a net and its data that are not the file's to say: how weights start, and what only the data know.
@@ -26,12 +28,19 @@ def with_those_of_file(arguments: list[str]) -> list[str]:
     file = given.get("init_from", "").strip("'\"")
     if "resume" in given or not file or not Path(file).exists():
         return arguments
+    packages = OmegaConf.from_dotlist([f"trusted={given.get('trusted', '[]')}"]).trusted
+    with trusting(packages if OmegaConf.is_list(packages) else ()):
+        return _completed(arguments, given, file)
+
+
+def _completed(arguments: list[str], given: Mapping[str, str], file: str) -> list[str]:
     if Path(file).is_dir():  # of a run, of which the config is to name the file
         from zoo.checkpoint.product_file import file_of
 
         file = str(file_of(file))
         others = [a for a in arguments if a.partition("=")[0].lstrip("+~") != "init_from"]
         arguments = [*others, f"init_from={_word(file)}"]
+    places = [CONFIGS, *_config_dirs(arguments)]
     experiment = CONFIGS / "experiment" / f"{given.get('experiment', '')}.yaml"
     said = given.keys() | (chosen_by(experiment).keys() if experiment.is_file() else set())
     groups = [group for group in GROUPS if group not in said]
@@ -46,11 +55,11 @@ def with_those_of_file(arguments: list[str]) -> list[str]:
     for group in groups:
         check_stored(config[group], group)
         option = config["choices"].get(group)
-        if option not in {path.stem for path in (CONFIGS / group).glob("*.yaml")}:
+        if option not in {path.stem for place in places for path in (place / group).glob("*.yaml")}:
             raise BadInput(f"init_from={file}: there is no {group}={option}, which the file names; say {group}=...")
         taken.append(f"{group}={option}")
     with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        usual = hydra.compose("train", taken)
+        usual = hydra.compose("train", [*taken, f"hydra.searchpath={_word([f'file://{one}' for one in places[1:]])}"])
     theirs = {group: config[group] for group in groups}
     for key, value in _changed(theirs, usual):
         if key not in OTHERS and key.rpartition(".")[2] not in (*OTHERS, *PLACES) and not _is_said(key, given):
@@ -58,6 +67,13 @@ def with_those_of_file(arguments: list[str]) -> list[str]:
     if distributed.rank() == 0:
         print(escape.line(f"Taken from {file}: {' '.join(one.lstrip('+') for one in taken)}"))
     return [*arguments, *taken]
+
+
+def _config_dirs(arguments: list[str]) -> list[Path]:
+    """Return the folder of --config-dir, in a list, if there is one."""
+    named = [a.partition("=")[2] for a in arguments if a.startswith("--config-dir=")]
+    named += [a for before, a in itertools.pairwise(arguments) if before in ("--config-dir", "-cd")]
+    return [Path(one).absolute() for one in named]
 
 
 def _is_said(key: str, given: Mapping[str, str]) -> bool:

@@ -28,15 +28,14 @@ from zoo.tasks.base import Task
 log = logging.getLogger("zoo")
 
 
-def read_teachers(run: Run) -> list[Product]:
-    named = run.cfg.task.teacher
+def read_teachers(named: Any) -> list[Product]:
+    """Read the product files that `task.teacher` names, by a path, a pattern, or a list of them."""
     patterns = [named] if isinstance(named, str) else list(named) if OmegaConf.is_list(named) else []
     if not patterns or not all(isinstance(one, str) and one for one in patterns):
         raise BadInput(
             f"task.teacher: expected the model.safetensors of a net trained on these data, got {written(named)}"
         )
     files = [str(file_of(file).resolve()) for one in patterns for file in sorted(glob.glob(one)) or [one]]
-    run.cfg.task.teacher = files  # so that the run can be resumed from anywhere, with the same ones
     teachers = [read_product(file) for file in files]
     for teacher in teachers:
         if "classes" not in teacher.facts["data"]:
@@ -94,10 +93,8 @@ def check_before(run: Run, trainer: lightning.Trainer, task: Task, data: Residen
     """
     if not run.cfg.get("preflight") or run.last_checkpoint:
         return
-    plain = Run(run.folder, copy.deepcopy(run.cfg))
-    for key, off in (("label_smoothing", 0.0), ("l1", 0.0), ("l2", 0.0), ("max_norm", None), ("alpha", 0.0)):
-        if key in plain.cfg.task:
-            plain.cfg.task[key] = off
+    off = {key: value for key, value in type(task).unregularised.items() if key in run.cfg.task}
+    plain = run.with_values(task=off)
     net = copy.deepcopy(task.net)
     for module in net.modules():
         if isinstance(module, nn.modules.dropout._DropoutNd | StochasticDepth):

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self
 
 import lightning
@@ -37,6 +37,7 @@ class Task(lightning.LightningModule):
     meter: (
         Any  # a module with update(...), compute(), which gives means and starts again, and then num_samples, num_nan
     )
+    unregularised: ClassVar[Mapping[str, Any]] = {"l1": 0.0, "l2": 0.0, "max_norm": None}  # settings of a plain loss
     num_outputs: int | None = None  # of the net, where that is not the number of classes
 
     def __init__(
@@ -155,6 +156,18 @@ class Task(lightning.LightningModule):
         for count, total in zip((self.train_hits, self.train_total), checkpoint["train_counts"], strict=True):
             count.fill_(total if distributed.rank() == 0 else 0)
         checkpoint["state_dict"].pop("meter.sums", None)  # which earlier versions kept, and is zero between epochs
+        self._check_same_net(checkpoint["state_dict"])
+
+    def _check_same_net(self, saved: Mapping[str, Any]) -> None:
+        """Refuse a checkpoint whose tensors have other names or shapes than this task's."""
+        ours = {name: tuple(tensor.shape) for name, tensor in self.state_dict().items()}
+        theirs = {name: tuple(tensor.shape) for name, tensor in saved.items()}
+        if different := sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)):
+            first = different[0]
+            raise BadInput(
+                f"resume={self.trainer.default_root_dir}: last.ckpt is of another net than the run's: {first[:80]} is "
+                f"{theirs.get(first, 'missing')} there and {ours.get(first, 'missing')} here; train again from scratch"
+            )
 
     def measure(self, batch: Any) -> Tensor | None:
         """Measure a batch of validation or test, and give the logits, if they are of the data's own classes."""

@@ -1,7 +1,7 @@
 """Teach a net to name what is in an image."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -28,6 +28,8 @@ class ImageClassification(Task):
     """
 
     kind = "images"
+
+    unregularised: ClassVar[Mapping[str, Any]] = {**Task.unregularised, "label_smoothing": 0.0}
 
     def __init__(
         self,

@@ -1,8 +1,8 @@
 """Teach a net what others know."""
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,8 @@ class Distillation(ImageClassification):
     they are asked once, and what they said is kept on the device: 4 bytes a class, image and distinct epoch (Shen and
     Xing, "A fast knowledge distillation framework", 2022). All other arguments are ImageClassification's.
     """
+
+    unregularised: ClassVar[Mapping[str, Any]] = {**ImageClassification.unregularised, "alpha": 0.0}
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 """Teach a net to write one sequence for another."""
 
-from collections.abc import Callable
-from typing import Any, Self
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,7 @@ class Transduction(Task):
     """
 
     kind = "sequences"
+    unregularised: ClassVar[Mapping[str, Any]] = {**Task.unregularised, "label_smoothing": 0.0}
 
     def __init__(
         self,

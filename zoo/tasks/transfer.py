@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from zoo.errors import BadInput, choices
+from zoo.errors import BadInput, choices, nearest
 
 MOST_NAMED = 8  # classes in one sentence
 Rows = Mapping[str, Sequence[str]]  # of modules whose weights have a row for each class or symbol: the names of these
@@ -105,9 +105,8 @@ def _existing(net: nn.Module, name: str) -> str:
     parts = [n for n, m in net.named_modules() if n and next(m.parameters(), None) is not None]
     parts += [n for n, _ in net.named_parameters()]
     if name not in parts:
-        near = choices(name, parts)
-        top = choices("", {n.split(".")[0] for n in parts})
-        raise BadInput(f"model.freeze: this net has no part '{name}'; {near if 'mean' in near else top}")
+        valid = parts if nearest(name, parts) else {n.split(".")[0] for n in parts}
+        raise BadInput(f"model.freeze: this net has no part '{name}'; {choices(name, valid)}")
     return name
 
 

@@ -1,0 +1,110 @@
+"""What a run's config must be before any data are read: groups that fit each other, and values that mean something."""
+
+from collections.abc import Callable
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from zoo import distributed
+from zoo.catalogue import matches, wants_of_data
+from zoo.checkpoint.stored_config import STARTS
+from zoo.errors import BadInput
+from zoo.instantiate import attribute_of, check
+from zoo.ranges import Count, takes, written
+
+GROUPS = ("model", "data", "task", "optim", "schedule", "compress", "callbacks", "trainer", "experiment")
+MOST_NAMED = 8  # options in one sentence
+
+
+def check_fit(cfg: DictConfig) -> None:
+    """Refuse a model or a task that looks up what the data do not have, such as one of images with sequences."""
+    chosen = HydraConfig.get().runtime.choices
+    for group in ("model", "task"):
+        if wants_of_data(str(OmegaConf.to_container(cfg[group]))) - cfg.data.keys():
+            option, data, pairs = chosen[group], chosen["data"], matches(group)
+            fits = _some([theirs for mine, theirs in pairs if mine == option])
+            others = _some([mine for mine, theirs in pairs if theirs == data])
+            problem = f"{group}={option} does not fit data={data}"
+            raise BadInput(f"{problem}: it takes data={fits}, and data={data} takes {group}={others}")
+    kind, wanted = (attribute_of(str(cfg[group].get("_target_")), "kind") for group in ("data", "task"))
+    if kind and wanted and kind != wanted:
+        raise BadInput(
+            f"task={chosen['task']} is for {wanted}, and data={chosen['data']} has {kind}; without it, the task that "
+            "fits is taken"
+        )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names) if len(names) <= MOST_NAMED else f"{', '.join(names[:3])} or another of {len(names)}"
+
+
+def check_settings(cfg: DictConfig) -> None:
+    """Refuse values that no object of the run takes, and those that mean nothing together; no data are read yet."""
+
+    def demand(key: str, fits: Callable[[Any], bool], what: str) -> None:
+        value = OmegaConf.select(cfg, key)
+        if not fits(value):
+            raise BadInput(f"{key}: expected {what}, got {written(value)}")
+
+    demand(
+        "trainer.num_nodes",
+        lambda num: (
+            num is None or (type(num) is int and num * distributed.local_world_size() == distributed.world_size())
+        ),
+        "1, or the number of machines on which torchrun or srun has started this command",
+    )
+    for group in GROUPS[:-1]:
+        if group not in ("callbacks", "compress"):
+            demand(f"{group}._target_", bool, f"the class that a choice of {group} brings")
+    for stage in ("before_fit", "after_fit"):
+        demand(
+            f"compress.{stage}", OmegaConf.is_dict, "passes by name, such as configs/compress/prune_channels.yaml has"
+        )
+    for group in ("callbacks", "compress.before_fit", "compress.after_fit"):
+        for name in OmegaConf.select(cfg, group):
+            demand(f"{group}.{name}", _is_node_or_null, "a mapping with its _target_, or null to leave it out")
+    demand("trainer._partial_", lambda partial: not partial, "it left out: a trainer is built at once")
+    demand("trainer.precision", lambda p: p != "16-true", "16-mixed or bf16-true: fp16 alone rounds gradients to 0")
+    sizes = "a whole number of at least 1, or auto for the fastest"
+    demand("data.batch_size", lambda size: size == "auto" or takes(Count, size), sizes)
+    for group in GROUPS[:-1]:
+        check(_known(cfg, group), group)
+    if cfg.trainer.max_epochs == 0:
+        if cfg.compress.after_fit and not cfg.compress.before_fit:
+            demand("init_from", bool, "the model.safetensors of a trained net, since trainer.max_epochs=0 trains none")
+        else:
+            demand("trainer.max_epochs", bool, "a whole number of at least 1")
+    # A graph's gradients lie where its next run writes (https://github.com/pytorch/pytorch/issues/169545).
+    graphs = isinstance(cfg.compile, str)
+    demand("trainer.accumulate_grad_batches", lambda n: n == 1 or not graphs, f"1 with compile={cfg.compile}")
+    demand("trainer.accelerator", _is_here, "auto or cpu, since torch finds no such device here (trainer=cpu)")
+    for key in ("in_channels", "image_size"):
+        if key in cfg.model and key in cfg.data:
+            demand(f"model.{key}", cfg.data[key].__eq__, f"{cfg.data[key]}, as data.{key} says")
+    if "budget" in cfg.callbacks and not cfg.model.pretrained:
+        demand("init_from", bool, "the model.safetensors of a trained net, whose accuracy compress=auto keeps to")
+
+
+def _known(cfg: DictConfig, group: str) -> dict[str, Any]:
+    """Return a group as plain data, without what other modules check and what only the data themselves know."""
+    plain: Any = OmegaConf.to_container(cfg[group], resolve=True)
+    counted = {key for key in plain if group == "model" and key in cfg.data and cfg.data[key] is None}
+    elsewhere = {"model": {*STARTS, *counted}, "task": {"teacher"}}.get(group, set())
+    if plain.get("batch_size") == "auto":
+        elsewhere |= {"batch_size"}
+    return {key: value for key, value in plain.items() if key not in elsewhere}
+
+
+def _is_node_or_null(value: Any) -> bool:
+    return value is None or (OmegaConf.is_dict(value) and "_target_" in value)
+
+
+def _is_here(accelerator: str) -> bool:
+    """Return whether this machine has such a device; `gpu` is any kind of GPU."""
+    if accelerator not in ("gpu", "cuda", "mps"):
+        return True
+    import torch
+
+    has_mps = accelerator != "cuda" and torch.backends.mps.is_available()
+    return has_mps or (accelerator != "mps" and torch.cuda.is_available())
