@@ -68,7 +68,7 @@ def _is_bug(error: OmegaConfBaseException) -> bool:
 
 
 def say(sentence: str, code: int, lost: bool = False) -> int:
-    """Print a message once: in the first process, or in zoo.run.launch or torchrun if it was left to them."""
+    """Print a message once: in the first process, or where zoo.run.launch or torchrun collects it."""
     sentence = as_typed(escape.line(" ".join(sentence.split())))
     has_left = distributed.LastWords(sentence, code, lost).leave()
     is_first = distributed.rank() == 0 and not (has_left and distributed.FOLDER in os.environ)
@@ -86,7 +86,7 @@ def config_sentence(error: Exception, configs: Path | None = None, config_name: 
         return f"{error.full_key}: is needed, and the config has none"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, option = error.missing_cfg_file.rpartition("/")
-        options = error.options or [path.stem for path in (CONFIGS / group).glob("*.yaml")]  # empty for an option in a list
+        options = error.options or [path.stem for path in (CONFIGS / group).glob("*.yaml")]  # empty for lists
         return f"{group}={option}: there is no such {group}; {choices(option, options)}"
     if configs and isinstance(error, ValueError):  # Hydra's error for model=5 names neither
         for key, _, option in (argument.partition("=") for argument in sys.argv[1:]):
