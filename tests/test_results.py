@@ -87,7 +87,7 @@ def test_a_name_that_is_no_plain_name_is_no_path_either(script, finished, name):
     ],
 )
 def test_a_result_that_no_table_can_be_made_of_is_not_kept(script, finished, changes):
-    with pytest.raises(BadInput, match="its result.json does not fit the tables"):
+    with pytest.raises(BadInput, match="does not fit the tables"):
         script.keep(finished(**changes))
     assert not list(script.RESULTS.glob("*"))
 

@@ -63,9 +63,7 @@ def search(cfg: DictConfig) -> None:
         first = _first(error)
         if not isinstance(first, sqlite3.OperationalError) and type(first) is not sqlite3.DatabaseError:
             raise
-        raise ZooError(
-            f"{place / STUDY}: {first}; once this is fixed, run the same command to continue"
-        ) from error
+        raise ZooError(f"{place / STUDY}: {first}; once this is fixed, run the same command to continue") from error
 
 
 def _first(error: BaseException) -> BaseException:
