@@ -21,7 +21,7 @@ def compare(results: list[dict[str, Any]]) -> None:
 
 @command("train", after_sweep=compare, reword=with_those_of_file)
 def main(cfg: DictConfig) -> dict[str, Any]:
-    # Not above: torch takes seconds to import, and --help should not.
+    # Imported here because torch takes seconds to import, and --help must be fast.
     from zoo.report import tables
     from zoo.run import directory, launch
     from zoo.run.data import build_data
@@ -32,7 +32,7 @@ def main(cfg: DictConfig) -> dict[str, Any]:
     from zoo.run.trainer import build_trainer
 
     if launch.is_for_many(cfg):
-        return launch.start(cfg)  # this very command, a process for each of trainer.devices
+        return launch.start(cfg)  # the same command, with one process for each of trainer.devices
     with directory.open_run(cfg) as opened:  # runs/<name>/<stamp>, new or resumed, with its config and its log
         run, data = build_data(opened)
         net = build_model(run, data)

@@ -3,8 +3,8 @@
   python scripts/benchmark.py suite=train
   python scripts/benchmark.py suite=inference model=resnet18 out=inference.json
 
-The contenders of a suite run in turn, round after round, so that a machine whose speed drifts slows all of them alike.
-Printed are medians over the rounds and ratios to the first contender, the baseline.
+The contenders of a suite run in turn, round after round, so that a drift in the machine's speed affects all equally.
+The table shows medians over the rounds, and ratios to the first contender, the baseline.
 """
 
 from typing import Any
@@ -25,7 +25,7 @@ COLUMNS = (
 
 
 def show(title: str, figures: dict[str, dict[str, Any]]) -> None:
-    """Print a row a contender, and a column for whatever was measured of any."""
+    """Print one row per contender, and one column per quantity that was measured."""
     from rich.table import Table
 
     from zoo import escape
@@ -45,7 +45,7 @@ def main(cfg: DictConfig) -> None:
     import logging
     import warnings
 
-    import lightning  # noqa: F401  sets its loggers' levels, which are set again below
+    import lightning  # noqa: F401  imported first, since it sets the log levels that are changed below
     import torch
 
     from zoo.benchmarks import rounds

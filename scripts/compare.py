@@ -1,9 +1,9 @@
 """Compare runs: tables, curves and significance tests.
 
   python scripts/compare.py                                      all runs below runs/
-  python scripts/compare.py runs/a runs/b/<stamp> out=folder     writes an HTML page and Markdown, too
+  python scripts/compare.py runs/a runs/b/<stamp> out=folder     also writes an HTML page and Markdown
 
-Runs that differ in seed or fold only share one row, with mean and spread.
+Runs that differ only in seed or fold share one row, with mean and spread.
 """
 
 from pathlib import Path

@@ -21,7 +21,7 @@ def main(cfg: DictConfig) -> None:
     names = list(cfg.format) if OmegaConf.is_list(cfg.format) else [cfg.format]
     export.check_formats(names)
     if {*cfg.compress} - {"before_fit", "after_fit", "share"} or cfg.compress.before_fit:
-        raise BadInput("of compress, export knows share and share_5bit; all else trains: python train.py init_from=...")
+        raise BadInput("compress: export supports share and share_5bit; for others, use python train.py init_from=...")
     product = read_product(cfg.checkpoint)
     if "share" in cfg.compress:
         check(OmegaConf.to_container(cfg.compress.share), "compress.share")

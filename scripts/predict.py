@@ -1,9 +1,9 @@
 """Predict new inputs with a trained network.
 
   python scripts/predict.py FILE picture.jpg folder/ '*.png'
-  python scripts/predict.py FILE "a text"                        of a network that reads sequences
+  python scripts/predict.py FILE "a text"                        for a sequence network
 
-FILE is a model.safetensors, a run folder, a packed or an exported file; checkpoint=FILE says the same.
+FILE is a model.safetensors, a run folder, or a packed or exported file; checkpoint=FILE is the same.
 """
 
 import os
@@ -17,7 +17,7 @@ ENDINGS = (".safetensors", ".zoo", ".onnx", ".pt2")
 
 
 def _reworded(arguments: list[str]) -> list[str]:
-    """Take the first word for the checkpoint, unless that is given, where it is such a file or a folder."""
+    """Use the first word as the checkpoint if it is such a file or a folder, and no checkpoint= is given."""
     is_given = any(argument.startswith("checkpoint=") for argument in arguments)
     first = arguments[0] if arguments and not is_given else ""
     if (first.endswith(ENDINGS) and "=" not in first) or os.path.isdir(first):
@@ -33,7 +33,7 @@ def main(cfg: DictConfig) -> None:
 
     inputs = [str(one) for one in cfg.inputs]
     if not inputs:
-        raise BadInput("there is nothing to predict of; name files of images, or texts for a net that writes")
+        raise BadInput("inputs: expected image files, or texts for a sequence net, got none")
     file = evaluate.read(cfg.checkpoint)
     net = evaluate.rebuild_net(file)
     device = evaluate.put_on(net, cfg.accelerator)

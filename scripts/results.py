@@ -1,6 +1,6 @@
 """Write the tables of README.md and docs/ from result files.
 
-  python scripts/results.py add=runs/<name>/<stamp>              keep one more result
+  python scripts/results.py add=runs/<name>/<stamp>              add a result
   python scripts/results.py                                      rewrite the tables and docs/compression.svg
 
 Result files are docs/results/<name>_seed<seed>.json. The table of all recipes comes from configs/experiment.
@@ -30,13 +30,13 @@ IMAGES, SEQUENCES = "fashion_mnist", "cmudict"  # the data that the tables are o
 
 
 def keep(folder: Path) -> Path:
-    """Copy a run's result.json into docs/results without paths of the machine it ran on."""
+    """Copy a run's result.json into docs/results, without the paths of its machine."""
     from zoo.errors import BadInput, reason
     from zoo.records.json_files import read_result, write_result
 
     file = folder / RESULT
     if not file.is_file():
-        raise BadInput(f"add={folder} has no result.json; only a finished run leaves one")
+        raise BadInput(f"add={folder} has no result.json; only finished runs have one")
     result = read_result(file)
     result.pop("folder", None)
     for key, value in result.setdefault("settings", {}).items():
@@ -51,7 +51,7 @@ def keep(folder: Path) -> Path:
             TABLES[name]()
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         target.unlink() if before is None else target.write_bytes(before)
-        raise BadInput(f"add={folder}: no table can be made of its result.json ({reason(error)})") from error
+        raise BadInput(f"add={folder}: its result.json does not fit the tables ({reason(error)})") from error
     return target
 
 
@@ -62,43 +62,43 @@ def _check_kept(folder: Path, result: dict[str, Any]) -> None:
     from zoo.ranges import PlainName
 
     if result["settings"].get("task") == "rotation":
-        raise BadInput(f"add={folder} guessed rotations; the tables are of nets that name classes")
+        raise BadInput(f"add={folder} has task=rotation; the tables are for classification")
     if result["settings"].get("data.folds"):
-        raise BadInput(f"add={folder} is one fold of a cross-validation; the tables are of whole training sets")
+        raise BadInput(f"add={folder} is one fold of a cross-validation; the tables are for whole training sets")
     if result["data"] not in (IMAGES, SEQUENCES):
-        raise BadInput(f"add={folder} was trained on {result['data']}; the tables are of {IMAGES} and {SEQUENCES}")
+        raise BadInput(f"add={folder} was trained on {result['data']}; the tables are for {IMAGES} and {SEQUENCES}")
     if part := part_tested(result, config_of(folder)):
-        raise BadInput(f"add={folder} was {part}; the tables are of whole test sets")
+        raise BadInput(f"add={folder} was {part}; the tables are for whole test sets")
     if limited := config_of(folder).get("trainer.limit_val_batches"):
-        raise BadInput(f"add={folder} chose its epoch with trainer.limit_val_batches={limited}; leave that out")
+        raise BadInput(f"add={folder} selected its epoch with trainer.limit_val_batches={limited}; remove that setting")
     if not result["commit"] or result["commit"].endswith("-dirty"):
-        raise BadInput(f"add={folder} has commit {result['commit']}: commit all changes first, and run it then")
+        raise BadInput(f"add={folder} has commit {result['commit']}: commit all changes, then run it again")
     for other in kept_runs(lambda kept: kept["name"] == result["name"]).get(result["name"], []):
         if differs := [key for key in ("net", "data") if other[key] != result[key]] + _differences(other, result):
-            raise BadInput(f"add={folder}: {result['name']} is kept already, with another {differs[0]}; name it apart")
+            raise BadInput(f"add={folder}: {result['name']} exists already with another {differs[0]}; use another name")
     if not PlainName().holds(result["name"]):
         raise BadInput(f"add={folder}: name: expected {PlainName()}, got {result['name'][:80]!r}")
 
 
 def _differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    """Name the settings that two results both tell of, and that differ, but for the seed."""
+    """List the settings that both results have and that differ, except for the seed."""
     of_one, of_other = one["settings"], other["settings"]
     return [key for key in of_one if key in of_other and key != "seed" and of_one[key] != of_other[key]]
 
 
 def epochs_of(result: dict[str, Any]) -> str:
-    """Say how many epochs a run trained, and of how much each where not of all."""
+    """Return the number of epochs of a run, with limit_train_batches if it was set."""
     limit = result["settings"].get("trainer.limit_train_batches")
     return str(result["epochs"]) if limit is None else f"{result['epochs']} (limit_train_batches={limit})"
 
 
 def _relative(value: Any) -> Any:
-    """Leave a file's name of a path of some machine."""
+    """Reduce an absolute path to the file name."""
     return os.path.basename(value) if isinstance(value, str) and os.path.isabs(value) else value
 
 
 def _in_cell(value: Any) -> Any:
-    """Escape a setting for a cell of a table, unless it is a number or a word."""
+    """Escape a setting for a table cell, unless it is a number or a word."""
     from zoo import escape
 
     if isinstance(value, list):
@@ -113,14 +113,14 @@ def _in_cell(value: Any) -> Any:
 
 
 def kept_runs(belongs: Callable[[dict[str, Any]], bool]) -> dict[str, list[dict[str, Any]]]:
-    """Return the kept results that belong together, by the name of their runs."""
+    """Return the results for which `belongs` is true, by the name of their runs."""
     from zoo import escape
     from zoo.records.json_files import read_result
 
     runs: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for file in sorted(RESULTS.glob("*_seed*.json")):
         result = read_result(file)
-        result |= {key: escape.code(result[key]) for key in ("name", "commit")}  # which stand between backticks
+        result |= {key: escape.code(result[key]) for key in ("name", "commit")}  # shown between backticks
         result |= {key: escape.markdown(result[key]) for key in ("net", "data", "device", "precision")}
         result["settings"] = {key: _in_cell(value) for key, value in result.get("settings", {}).items()}
         if belongs(result):
@@ -133,14 +133,14 @@ def mean_accuracy(results: list[dict[str, Any]]) -> float:
 
 
 def made_by(result: dict[str, Any]) -> str:
-    """Return two cells of a table: on what, and by which commit, a run was made."""
+    """Return two table cells: the device and the commit of a run."""
     return f"{result['device']}, {result['precision']} | `{result['commit']}`"
 
 
 def accuracy_table(of_families: bool = False) -> str:
-    """Return one row per run name: test accuracy as mean, and spread over seeds where there are several.
+    """Return one row per run name: test accuracy as mean, with the spread over seeds if there are several.
 
-    The runs of experiment=ten_minutes_* are a table of their own, best first.
+    The runs of experiment=ten_minutes_* have their own table, best first.
     """
     from zoo.compare.runs import mean_and_spread
 
@@ -163,7 +163,7 @@ def accuracy_table(of_families: bool = False) -> str:
 
 
 def sequence_table() -> str:
-    """Return one row per run name of those that write sequences: test error rates as mean, and spread over seeds."""
+    """Return one row per run name of sequence nets: test error rates as mean, and spread over seeds."""
     from zoo.compare.runs import mean_and_spread
 
     lines = [
@@ -180,20 +180,20 @@ def sequence_table() -> str:
 
 
 def compressed_runs() -> dict[str, list[dict[str, Any]]]:
-    """Return the kept results of packed files, by the name of their runs."""
+    """Return the results with packed files, by the name of their runs."""
     return kept_runs(lambda result: "pack" in result.get("compress", {}))
 
 
 def dense_runs(net: str, data: str) -> list[dict[str, Any]]:
-    """Return the results of the net that compressed ones are held against."""
+    """Return the results of the dense net that compressed ones are compared with."""
     name = f"{net}_{data}"
     return kept_runs(lambda result: result["name"] == name)[name]
 
 
 def compression_table() -> str:
-    """Return one row per run name of packed files: their bytes stage by stage, and the accuracy of what they decode to.
+    """Return one row per run name of packed files: bytes after each stage, and accuracy of the decoded net.
 
-    Of several seeds, means.
+    Values are means over seeds.
     """
     from zoo.compare.runs import mean_and_spread
 
@@ -220,15 +220,15 @@ def compression_table() -> str:
 
 
 def in_integers(result: dict[str, Any]) -> dict[str, Any] | None:
-    """Return what a run told of the float net that it made one in integers of, or None for another run."""
+    """Return the results of the float net that a run quantized, or None for other runs."""
     told = result.get("compress", {}).values()
     return next((of["float"] for of in told if isinstance(of, dict) and "float" in of), None)
 
 
 def quantization_table() -> str:
-    """Return one row per run name of int8 nets: their accuracy and bytes, and those of the float nets.
+    """Return one row per run name of int8 nets: accuracy and bytes, and those of the float nets.
 
-    Of several seeds, means.
+    Values are means over seeds.
     """
     from zoo.compare.runs import mean_and_spread
 
@@ -250,9 +250,9 @@ def quantization_table() -> str:
 
 
 def pipeline_table() -> str:
-    """Return ResNet-20 as trained, with fewer channels, and both in int8: accuracy, arithmetic, bytes and speed.
+    """Return ResNet-20 as trained, after channel pruning, and then in int8: accuracy, MACs, bytes and speed.
 
-    Times are of benchmark_pipeline_<batch>.json, as `suite=inference checkpoint=[...]` of the three wrote them.
+    Times are from benchmark_pipeline_<batch>.json, written by `suite=inference checkpoint=[...]` of the three.
     """
     from zoo.records.json_files import read_result
 
@@ -286,7 +286,7 @@ def pipeline_table() -> str:
 
 
 def draw_compression(path: Path) -> None:
-    """Draw test accuracy against bytes, a point a run name of packed files, and a line where the dense net is."""
+    """Draw test accuracy against bytes: one point per run name of packed files, and a line for the dense net."""
     from matplotlib.figure import Figure
 
     from zoo import escape
@@ -341,7 +341,7 @@ TABLES = {
 
 
 def write_tables(file: Path) -> None:
-    """Replace what stands between <!-- table:NAME --> and <!-- end --> by the table of that name."""
+    """Replace the text between <!-- table:NAME --> and <!-- end --> with the table of that name."""
     from zoo.files import write_text
 
     def table(match: re.Match[str]) -> str:
@@ -354,10 +354,10 @@ def write_tables(file: Path) -> None:
 @command("results")
 def main(cfg: DictConfig) -> None:
     if cfg.add:
-        print(f"Kept {os.path.relpath(keep(Path(cfg.add)))}")
+        print(f"Added {os.path.relpath(keep(Path(cfg.add)))}")
     for name in PAGES:
         write_tables(CHECKOUT / name)
-        print(f"Written {name}")
+        print(f"Wrote {name}")
     if compressed_runs():
         draw_compression(CHECKOUT / "docs" / "compression.svg")
 

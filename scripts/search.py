@@ -2,8 +2,8 @@
 
   python scripts/search.py 'optim.lr=tag(log, interval(1e-4, 1e-1))' trials=20
 
-Any override may be a sweep, in the syntax of Hydra's -m. Settings are chosen by the validation metric of
-callbacks.product. The same command continues a search that was stopped or killed.
+Any override may be a sweep, in the syntax of Hydra's -m. Trials are ranked by the validation metric of
+callbacks.product. To continue a search that was stopped or killed, run the same command again.
 """
 
 from omegaconf import DictConfig

@@ -1,8 +1,8 @@
-"""Show what pruning and sharing each layer would cost in accuracy.
+"""Measure the loss of accuracy from pruning or sharing each layer.
 
   python scripts/sensitivity.py checkpoint=runs/first/<stamp>/model.safetensors
 
-One layer at a time is changed, without retraining. Writes sensitivity.json and a plot next to the checkpoint.
+Layers are changed one at a time, without retraining. Writes sensitivity.json and a plot next to the checkpoint.
 """
 
 from pathlib import Path
@@ -25,9 +25,9 @@ def main(cfg: DictConfig) -> None:
     product = read_product(cfg.checkpoint)
     net, data = evaluate.rebuild(product, cfg)
     if not prunable(net):
-        raise BadInput(f"checkpoint={cfg.checkpoint} is quantized already; give the float net that it was made of")
+        raise BadInput(f"checkpoint={cfg.checkpoint} is quantized already; use the float net that it was made from")
     if "classes" not in product.facts["data"]:
-        raise BadInput(f"checkpoint={cfg.checkpoint} reads sequences; the scan is for nets of images")
+        raise BadInput(f"checkpoint={cfg.checkpoint} reads sequences; the scan is for image nets")
     device = evaluate.put_on(net, cfg.accelerator)
 
     def accuracy() -> float:

@@ -21,20 +21,21 @@ if TYPE_CHECKING:
     from zoo.compress.recipe import Step
     from zoo.measure.layers import Layer
 
-WIDE = 100  # columns of a terminal; what is narrower gets less of the receptive field
+WIDE = 100  # columns of a terminal; narrower ones show less of the receptive field
 TIMES = RESULTS / "benchmark_zoo.json"
 
 ABOUT_THE_ZOO = """# The nets of the zoo
 
-Each at the image size it was made for, with the parameters of heads that only training uses. A multiply-accumulate
-(MAC) is one multiplication and one addition, in convolutions and matrix products; torchvision's "GFLOPS" are these.
-Activations are what the layers give for one image in fp32, without the sums and concatenations between them and what
-attention computes within. A place of the last map before the head sees so many px of the image around it, where
-padding does not cut that short; in a ViT every place sees all from the first block on.
+Each net is listed at the image size it was made for, including the parameters of auxiliary heads. A
+multiply-accumulate (MAC) is one multiplication and one addition, in convolutions and matrix products; torchvision calls
+these "GFLOPS". Activations are the outputs of the layers for one image in fp32, without the sums and concatenations
+between layers and the intermediate results of attention. "sees px" is the receptive field, in the image, of one
+position of the last feature map before the head, ignoring padding; in a ViT, every position sees the whole image from
+the first block on.
 {times}
 
 `python scripts/summary.py model=vgg16 data=imagenet` shows the layers behind these numbers.
-`python scripts/summary.py zoo=true` wrote this page."""
+`python scripts/summary.py zoo=true` generates this page."""
 HEAD_OF_TABLE = (
     "| net | paper | year | image px | parameters | MMACs | activations MB | sees px | time |",
     "|---|---|---:|---:|---:|---:|---:|---:|---:|",
@@ -42,7 +43,7 @@ HEAD_OF_TABLE = (
 
 
 def print_layers(layers: "list[Layer]", title: str, all_layers: bool) -> None:
-    """Print one row per layer, and the sums; without `all_layers` not those that hold nothing and keep the shape."""
+    """Print one row per layer, and the sums; layers that only keep the shape are hidden without `all_layers`."""
     from rich.table import Table
 
     from zoo import escape
@@ -74,14 +75,14 @@ def print_layers(layers: "list[Layer]", title: str, all_layers: bool) -> None:
     memory = sum(layer.activation_bytes for layer in layers)
     console.print(
         f"Activations take {memory / 1e6:,.1f} MB per image in fp32, the weights {4 * sums[0] / 1e6:,.1f} MB. "
-        "An output sees so many px of the image, and its neighbour as many, a stride further on; the offset is the "
-        "distance from the middle of the first px to the middle of what the first output sees.",
+        "'sees px' is the receptive field of an output; that of the next output is shifted by the stride. The offset "
+        "is the distance from the centre of the first pixel to that of the first receptive field.",
         soft_wrap=True,
     )
 
 
 def zoo_table() -> str:
-    """Return the table of all nets, oldest first, and of one year the one with fewest MACs first."""
+    """Return the table of all nets, sorted by year and then by MACs."""
     import torch
 
     from zoo.catalogue import catalogue
@@ -97,7 +98,7 @@ def zoo_table() -> str:
         params, macs, activations = (
             sum(getattr(layer, what) for layer in layers) for what in ("params", "macs", "activation_bytes")
         )
-        params = sum(p.numel() for p in net.parameters())  # with those of heads that only training uses
+        params = sum(p.numel() for p in net.parameters())  # including auxiliary heads
         maps = [layer.field for layer in layers if len(layer.output) == 3 and min(layer.output[1:]) > 1 and layer.field]
         sees = max(field.size for fields in maps for field in fields) if len(maps) > 1 else "all"
         time = f"{figures[entry.name]['ratio']:.2g}" if entry.name in figures else "–"
@@ -118,11 +119,11 @@ def zoo_table() -> str:
 
 def how_times_were_taken() -> str:
     if not TIMES.exists():
-        return "Times were not measured yet."
+        return "Times have not been measured yet."
     report = json.loads(TIMES.read_text())
     return (
-        f"Time is that of one image's forward pass in units of ResNet-18's, on a CPU with {report['threads']} threads, "
-        f"in fp32: the median of {report['rounds']} rounds, torch {report['versions']['torch']}, commit "
+        f"Time is that of the forward pass of one image, relative to ResNet-18, on a CPU with {report['threads']} "
+        f"threads in fp32: the median of {report['rounds']} rounds, torch {report['versions']['torch']}, commit "
         f"`{report['commit']}`."
     )
 
@@ -151,10 +152,10 @@ def main(cfg: DictConfig) -> None:
 
     if cfg.zoo:
         if IS_INSTALLED:
-            raise BadInput("zoo=true writes docs/zoo.md, which only a checkout has")
+            raise BadInput("zoo=true writes docs/zoo.md, which exists only in a checkout")
         about = ABOUT_THE_ZOO.format(times=textwrap.fill(how_times_were_taken(), 120))
         write_text(CHECKOUT / "docs" / "zoo.md", f"{about}\n\n{zoo_table()}\n")
-        print("Written docs/zoo.md")
+        print("Wrote docs/zoo.md")
         return
 
     import torch
@@ -166,7 +167,7 @@ def main(cfg: DictConfig) -> None:
 
     model, data, recipe = _of_checkpoint(cfg.checkpoint) if cfg.checkpoint else (cfg.model, cfg.data, [])
     if "image_size" not in data:
-        raise BadInput("scripts/summary.py is for nets of images, and these data are sequences")
+        raise BadInput("scripts/summary.py is for image nets, and these data are sequences")
     side = data.image_size
     with torch.device("meta"):
         net = build_bare_model(model)

@@ -225,7 +225,7 @@ def test_a_signal_stops_both_and_saves(endless):
 @pytest.mark.parametrize(
     ("fails", "words"),
     [
-        ("raise OSError(28, 'No space left on device')", "error: No space left on device; what was saved before"),
+        ("raise OSError(28, 'No space left on device')", "error: No space left on device; files saved before"),
         ("import os; os._exit(7)", "error: process 1 of 2 ended with 7 and without a word, so that the others were"),
     ],
 )

@@ -87,7 +87,7 @@ def test_a_name_that_is_no_plain_name_is_no_path_either(script, finished, name):
     ],
 )
 def test_a_result_that_no_table_can_be_made_of_is_not_kept(script, finished, changes):
-    with pytest.raises(BadInput, match="no table can be made of its result"):
+    with pytest.raises(BadInput, match="does not fit the tables"):
         script.keep(finished(**changes))
     assert not list(script.RESULTS.glob("*"))
 
@@ -102,7 +102,7 @@ def test_seeds_of_one_name_have_the_same_settings(script, finished):
     script.keep(finished())
     script.keep(finished(seed=4))
     for change, key in (({"net": "vgg11"}, "net"), ({"settings": {"task": "classification"}}, "task")):
-        with pytest.raises(BadInput, match=f"small is kept already, with another {key}"):
+        with pytest.raises(BadInput, match=f"small exists already with another {key}"):
             script.keep(finished(seed=5, **change))
     assert len(list(script.RESULTS.glob("*"))) == 2
 

@@ -35,8 +35,8 @@ def test_a_net_that_slides_over_a_larger_image_gives_a_map():
         (["model=resnet18", "data=imagenet", "slide_over=384"], "ResNet has no linear head over a feature map"),
         (["model=alexnet", "data=imagenet", "slide_over=40"], "slide_over=40 px is too small"),
         (["slide_over=abc"], "slide_over: expected a whole number of at least 1 or null"),
-        (["model=transformer", "data=reverse"], "is for nets of images, and these data are sequences"),
-        ([f"checkpoint={ROOT}/tests/earlier/lstm.zoo"], "is for nets of images, and these data are sequences"),
+        (["model=transformer", "data=reverse"], "is for image nets, and these data are sequences"),
+        ([f"checkpoint={ROOT}/tests/earlier/lstm.zoo"], "is for image nets, and these data are sequences"),
         (["model=vgg61"], "model=vgg61: there is no such model; did you mean vgg19"),
     ],
 )

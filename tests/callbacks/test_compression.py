@@ -216,4 +216,4 @@ def test_export_shares_at_once_what_was_trained(command, teacher):
     assert command(*line, "compress.share.rate=0.02").code == 0
     assert teacher.with_name("model_shared.zoo").stat().st_size < 0.9 * size
     outcome = command("scripts/export", f"checkpoint={teacher}", "compress=prune")
-    assert (outcome.code, "export knows share" in outcome.sentence) == (2, True)
+    assert (outcome.code, "export supports share" in outcome.sentence) == (2, True)

@@ -77,7 +77,7 @@ def test_what_cannot_be_predicted_is_refused_in_one_sentence(command, teacher, p
     (tmp_path / "empty").mkdir()
     (tmp_path / "model.bin").write_bytes(b"damaged")
     for inputs, words in (
-        ([], ["nothing to predict"]),
+        ([], ["inputs: expected image files"]),
         (["absent.png"], ["absent.png", "no such file"]),
         (["*.bmp"], ["*.bmp", "no such file"]),
         (["empty"], ["empty", "no picture"]),

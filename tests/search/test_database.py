@@ -126,7 +126,7 @@ def test_a_study_that_is_a_link_or_a_pipe_is_not_opened(place, tmp_path):
             "INSERT INTO trial_user_attributes (trial_id, key, value_json) VALUES (4, 'judged2', '1'); "
             "UPDATE trial_user_attributes SET value_json = '\"x\"' WHERE key = 'judged2'; "
             "UPDATE trial_user_attributes SET key = 'judged' WHERE key = 'judged2'",
-            "trial 3 was judged after no epoch",
+            "trial 3 has an invalid epoch",
         ),
     ],
     ids=["endless view", "trigger", "computed column", "judged"],

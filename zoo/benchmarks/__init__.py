@@ -1,4 +1,4 @@
-"""What things cost: each suite times contenders in turn, the first of them the baseline that the others are held to.
+"""Benchmarks: each suite times contenders in turn; the first one is the baseline of the others.
 
 A suite is a function of a run's config, found by its name in SUITES; `python scripts/benchmark.py suite=NAME` runs it.
 """

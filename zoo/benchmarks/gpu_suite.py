@@ -1,4 +1,4 @@
-"""All that a CUDA machine should show, in some minutes."""
+"""All GPU benchmarks, in a few minutes."""
 
 import subprocess
 import sys
@@ -16,7 +16,7 @@ from zoo.errors import BadInput, ZooError, choices, reason
 from zoo.paths import commands
 from zoo.records.json_files import read_result
 
-# What is timed: a suite and its settings
+# By title: a suite and its settings
 PARTS = {
     "ResNet-50 at 224 px": (
         "step",
@@ -56,15 +56,15 @@ RACES = {
 
 
 def gpu_suite(cfg: DictConfig) -> Iterator[dict[str, dict[str, Any]]]:
-    """Yield the figures of PARTS, each a suite's, and of RACES: training seconds and test accuracy of a recipe.
+    """Yield the figures of PARTS, each from a suite, and of RACES: training seconds and test accuracy of a recipe.
 
-    Of all, or of those that `cfg.only` names. A part that fails is told of in its place, and does not end the others.
+    `cfg.only` selects some of them. If a part fails, the error is its result, and the others still run.
     """
     if not torch.cuda.is_available():
-        raise BadInput("suite=gpu is for a machine with CUDA, which is not to be had here; suite=step runs on any")
+        raise BadInput("suite=gpu needs CUDA, which is not available here; suite=step runs on any machine")
     for title in cfg.only or (*PARTS, *RACES):
         if title not in PARTS | RACES:
-            raise BadInput(f"only={title} is no part of suite=gpu; {choices(title, PARTS | RACES)}")
+            raise BadInput(f"only={title} is not a part of suite=gpu; {choices(title, PARTS | RACES)}")
         try:
             yield _race(title, cfg.data_root) if title in RACES else _part(title, cfg.data_root)
         except Exception as error:

@@ -1,4 +1,4 @@
-"""What a net costs once it is trained: in floats and in int8, by torch and by ONNX Runtime, on a CPU."""
+"""Inference on a CPU, in floating point and in int8, with torch and with ONNX Runtime."""
 
 import copy
 import functools
@@ -32,17 +32,17 @@ from zoo.run.model import build_bare_model
 if TYPE_CHECKING:
     import onnx
 
-CALLS = 10  # of which a round takes the median, after one that warms the caches up
+CALLS = 10  # per round, after a warm-up call; the median counts
 log = logging.getLogger("zoo")
 Forward = Callable[[Tensor], object]
 
 
 def inference_suite(cfg: DictConfig) -> Suite:
-    """A batch through a net in eval mode: in fp32 and in int8, by torch and by ONNX Runtime, all with as many threads.
+    """Time the forward pass of a batch in fp32 and in int8, with torch and ONNX Runtime and the same number of threads.
 
-    The net is that of the config, with random weights, and with compress=prune_channels what that leaves of it, too; or
-    those of the product files that `cfg.checkpoint` names: where one of these is in int8, its float contenders have
-    random weights. The baseline is fp32 by Inductor, of the first net.
+    The net is that of the config, with random weights; with compress=prune_channels, the pruned net is measured as
+    well. `cfg.checkpoint` measures the nets of product files instead; if one of these is in int8, its float contenders
+    have random weights. The baseline is the first net in fp32, compiled by Inductor.
     """
     if cfg.checkpoint:
         paths = list(cfg.checkpoint) if OmegaConf.is_list(cfg.checkpoint) else [cfg.checkpoint]
@@ -55,7 +55,7 @@ def inference_suite(cfg: DictConfig) -> Suite:
             build(pruning, "compress.before_fit.channels")(pruned, Context((images[:1].to("meta"),)))
             nets.append(("pruned: ", pruned, _int8(pruned, images[:1]), images))
     if not (compiles_int8 := sums_int8_exactly()):
-        log.warning("int8 is not compiled: this CPU has no VNNI, without which Inductor would compute something else.")
+        log.warning("int8 is not compiled: this CPU has no VNNI, without which Inductor's results differ.")
     contenders = {
         title + name: contender
         for title, net, int8, images in nets
@@ -81,20 +81,20 @@ def _of_product(path: Path, batch_size: int) -> tuple[str, nn.Module, nn.Module,
 
 def _noise(data: Mapping[str, Any], batch_size: int) -> Tensor:
     if "image_size" not in data:
-        raise BadInput("suite=inference is for nets of images, and these data are sequences")
+        raise BadInput("suite=inference is for image nets, and these data are sequences")
     shape = (batch_size, data["in_channels"], data["image_size"], data["image_size"])
     return torch.randn(shape, generator=torch.Generator().manual_seed(0))
 
 
 def _int8(net: nn.Module, image: Tensor) -> nn.Module:
-    """Quantize a net with calibration on noise, which does for the time that it takes."""
+    """Quantize a net with calibration on noise, which is sufficient for timing."""
     return deserialize(*ptq(traced(net, (image.to("meta"),)), [(image, image)], 1), "the net")
 
 
 def _contenders(net: nn.Module, int8: nn.Module, images: Tensor) -> dict[str, Contender]:
     net = net.eval().to(memory_format=torch.channels_last)
     images = images.to(memory_format=torch.channels_last)
-    # First of all, since tracing a net has torch forget what it has compiled, of another net, too.
+    # Traced first, because tracing makes torch discard everything it has compiled, even of other nets.
     graph = translate(Part(net, (torch.zeros(2, *images.shape[1:]),)))
     ready: dict[str, Callable[[], Forward]] = {
         "fp32 compiled": lambda: _compiled(net, images),
@@ -107,10 +107,10 @@ def _contenders(net: nn.Module, int8: nn.Module, images: Tensor) -> dict[str, Co
 
 
 def _contender(make: Callable[[], Forward], images: Tensor) -> Contender:
-    prepared = functools.cache(make)  # when its turn comes first, which is not counted
+    prepared = functools.cache(make)  # in the first round, which is not counted
 
     def forward() -> float:
-        with torch.no_grad():  # and not in inference mode, for which what is compiled would be compiled again
+        with torch.no_grad():  # not inference mode, which would cause a recompilation
             run = prepared()
             run(images)
             return statistics.median(timed(lambda: run(images)) for _ in range(CALLS))
@@ -129,7 +129,7 @@ def _onnx_runtime(model: "onnx.ModelProto") -> Forward:
 
     settings = session_options(torch.get_num_threads())
     settings.inter_op_num_threads = 1
-    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")  # while the others have their turn
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")  # not during the turns of the others
     session = onnxruntime.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     return lambda images: session.run(None, {name: images.contiguous().numpy()})

@@ -1,4 +1,4 @@
-"""What batches cost before a net sees them."""
+"""Data loading and augmentation."""
 
 import tempfile
 from pathlib import Path
@@ -18,13 +18,13 @@ from zoo.data.augment import ColorJitter, RandomErasing, RandomFlip, RandomResiz
 from zoo.data.folders import ImageFolders
 from zoo.data.loader import BatchLoader
 
-NUM_PICTURES = 1280  # drawn for the loader suite, of 500 × 375 px, about what ImageNet's have
+NUM_PICTURES = 1280  # of 500 × 375 px, about the size of ImageNet's, for the loader suite
 
 
 def augment_suite(cfg: DictConfig) -> Suite:
-    """Resized crop, flip, colour jitter, normalisation and erasing of 2,048 colour images of 32 px, on the CPU.
+    """Time resized crop, flip, colour jitter, normalisation and erasing of 2,048 colour images of 32 px, on the CPU.
 
-    The baseline takes batches of data.batch_size at once; the others image by image, as tensors and as PIL's.
+    The baseline augments whole batches of data.batch_size; the others single images, as tensors and as PIL images.
     """
     draw = torch.Generator().manual_seed(0)
     images = torch.randint(256, (2048, 3, 32, 32), dtype=torch.uint8, generator=draw)
@@ -60,11 +60,11 @@ def augment_suite(cfg: DictConfig) -> Suite:
 
 
 def loader_suite(cfg: DictConfig) -> Suite:
-    """An epoch of pictures from JPEG files, cut to 224 px and mirrored at random, by a worker process a core.
+    """Time an epoch of pictures from JPEG files, randomly cropped to 224 px and flipped, with one worker per core.
 
-    The baseline is the loader of torchvision's references/classification (v2 transforms on PIL's images, as it has by
-    default); ours decodes and cuts to uint8 in the workers, and does the rest a batch at once, on the device. The
-    workers leave no core for more than one thread here.
+    The baseline is the loader of torchvision's references/classification (by default, v2 transforms on PIL images).
+    Ours decodes and crops to uint8 in the workers, and does the rest in batches on the device. The main process uses
+    one thread, since the workers occupy all cores.
     """
     torch.set_num_threads(1)
     folder = tempfile.TemporaryDirectory()
@@ -88,7 +88,7 @@ def loader_suite(cfg: DictConfig) -> Suite:
     assert len(loader) == len(reference)
 
     def reference_epoch() -> float:
-        _ = folder  # which is there as long as this is
+        _ = folder  # keeps the temporary folder alive
         return timed(lambda: exhaust((x.to(device, non_blocking=True), y) for x, y in reference))
 
     contenders = {"torchvision's reference": reference_epoch, "ours": lambda: timed(lambda: exhaust(loader))}
@@ -118,7 +118,7 @@ def _reference_loader(root: str, batch_size: int, workers: int, device: torch.de
 
 
 def _draw_pictures(root: Path, num: int) -> None:
-    """Write JPEG files of two classes, two more than `num` into train and four into val: soft blots and some noise."""
+    """Write JPEG files of two classes, `num` + 2 into train and four into val: blurred blots with some noise."""
     draw = np.random.default_rng(0)
     for split, count in (("train", num // 2 + 1), ("val", 2)):
         for label in ("a", "b"):

@@ -1,4 +1,4 @@
-"""What watching a run costs."""
+"""The cost of logging."""
 
 import functools
 import tempfile
@@ -21,13 +21,13 @@ from zoo.run.result import measure_product
 from zoo.run.task import build_task
 from zoo.run.trainer import build_trainer, callback_of
 
-NEEDED = ("monitor", "product", "resume")  # callbacks that no run can do without
+NEEDED = ("monitor", "product", "resume")  # callbacks that every run requires
 
 
 def logging_suite(cfg: DictConfig) -> Suite:
-    """An epoch of training steps, logged and not; and the whole runs that the epochs are of.
+    """Time an epoch of training with and without logging, and the whole run that it belongs to.
 
-    The baseline has no logger and no callback but those that no run can do without. None shows progress.
+    The baseline has no logger and only the required callbacks. No contender shows progress.
     """
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
     chosen = HydraConfig.get().runtime.choices

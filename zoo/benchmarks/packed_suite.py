@@ -1,4 +1,4 @@
-"""What the packed file costs."""
+"""Writing and reading packed files."""
 
 import tempfile
 import time
@@ -14,9 +14,9 @@ from zoo.packed.packed_file import read_packed, save_packed
 
 
 def packed_suite(cfg: DictConfig) -> Suite:
-    """A packed file of VGG-16 for ImageNet, written and read: 138 M weights, 90 % zeros, 32 values a layer, one core.
+    """Time a packed file of VGG-16 for ImageNet: 138 M weights, 90 % zeros, 32 values per layer, one core.
 
-    Seconds are the process's own, so that others on the machine do not count.
+    Seconds are CPU time of the process, so that other processes do not count.
     """
     torch.set_num_threads(1)
     draw = torch.Generator().manual_seed(0)

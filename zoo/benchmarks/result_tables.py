@@ -1,4 +1,4 @@
-"""Tables of what `scripts/benchmark.py ... out=benchmark_<name>.json` wrote into a folder of results."""
+"""Tables of the results of `scripts/benchmark.py ... out=benchmark_<name>.json`."""
 
 import json
 from pathlib import Path
@@ -13,13 +13,13 @@ MEASURED = (
 
 
 def made_on(report: dict[str, Any]) -> str:
-    """Say on what, and by which commit, a report was made."""
+    """Return the device, torch version and commit of a report."""
     where = f"on {report.get('device', 'cpu')} with {report['threads']} threads"
     return f"{where}, torch {report['versions']['torch']}, commit `{report['commit']}`"
 
 
 def benchmark_table(results: Path, name: str) -> str:
-    """Return the figures that `scripts/benchmark.py ... out=benchmark_<name>.json` in a folder wrote."""
+    """Return the table of benchmark_<name>.json in a folder of results."""
     file = results / f"benchmark_{name}.json"
     if not file.exists():
         return "Not measured yet."
@@ -61,7 +61,7 @@ def inference_table(results: Path) -> str:
 
 
 def aims_table(results: Path) -> str:
-    """Return what one H100 is to show, and what benchmark_gpu.json says that it did."""
+    """Return the targets for one H100, and the results from benchmark_gpu.json."""
     figures = json.loads((results / "benchmark_gpu.json").read_text())["figures"]
     epoch = "epoch of LeNet-5: "
 

@@ -1,4 +1,4 @@
-"""Time contenders in turn, round after round, so that a machine whose speed drifts slows all of them alike."""
+"""Time contenders in turn, round after round, so that a drift in the machine's speed affects all equally."""
 
 import importlib
 import statistics
@@ -12,12 +12,12 @@ from omegaconf import DictConfig
 from zoo.benchmarks import SUITES
 from zoo.errors import BadInput, choices
 
-Contender = Callable[[], float]  # does the work once, and gives its seconds
+Contender = Callable[[], float]  # does the work once, and returns the seconds
 
 
 @dataclass(frozen=True)
 class Suite:
-    """Contenders by name, the baseline first; each call works on `num_samples`, whose forward pass has `macs` each."""
+    """Contenders by name, the baseline first; each call processes `num_samples`, of `macs` per forward pass each."""
 
     contenders: dict[str, Contender]
     num_samples: int = 0
@@ -25,17 +25,17 @@ class Suite:
 
 
 def suite_of(cfg: DictConfig) -> Any:
-    """Find the function that gives the suite `cfg.suite` of a config."""
+    """Return the function that builds the suite `cfg.suite`."""
     if cfg.suite not in SUITES:
-        raise BadInput(f"suite={cfg.suite} is no suite; {choices(str(cfg.suite), SUITES)}")
+        raise BadInput(f"suite={cfg.suite} is not a suite; {choices(str(cfg.suite), SUITES)}")
     file, _, name = SUITES[cfg.suite].partition(".")
     return getattr(importlib.import_module(f"zoo.benchmarks.{file}"), name)
 
 
 def measured(cfg: DictConfig) -> Iterator[dict[str, dict[str, Any]]]:
-    """Run the suite `cfg.suite`, of its contenders those that `cfg.only` names, and give each one's figures.
+    """Run the suite `cfg.suite`, or the contenders in `cfg.only`, and yield the figures of each.
 
-    Of a suite that is made of others, those of one after the other.
+    A suite that consists of others yields their figures one after the other.
     """
     suite: Suite | Iterator[dict[str, dict[str, Any]]] = suite_of(cfg)(cfg)
     if not isinstance(suite, Suite):
@@ -45,19 +45,19 @@ def measured(cfg: DictConfig) -> Iterator[dict[str, dict[str, Any]]]:
 
 
 def compared(suite: Suite, cfg: DictConfig) -> dict[str, dict[str, Any]]:
-    """Compare the contenders of a suite, those that `cfg.only` names or all, over `cfg.rounds` rounds."""
+    """Compare all contenders of a suite, or those in `cfg.only`, over `cfg.rounds` rounds."""
     for name in cfg.only or ():
         if name not in suite.contenders:
-            raise BadInput(f"only={name} is no contender of suite={cfg.suite}; {choices(name, suite.contenders)}")
+            raise BadInput(f"only={name} is not a contender of suite={cfg.suite}; {choices(name, suite.contenders)}")
     chosen = {name: suite.contenders[name] for name in cfg.only or suite.contenders}
     return compare(Suite(chosen, suite.num_samples, suite.macs), cfg.rounds)
 
 
 def compare(suite: Suite, rounds: int) -> dict[str, dict[str, Any]]:
-    """Run each contender once a round, the first round not counted, and compare them round by round.
+    """Run each contender once per round, the first round not counted, and compare them round by round.
 
-    `ratio` is to the baseline, a median over the rounds; `tflops` counts a training step as three forward passes, and
-    two operations a multiply-accumulate.
+    `ratio` is relative to the baseline, as median over the rounds. `tflops` counts three forward passes per training
+    step, and two operations per multiply-accumulate.
     """
     seconds: dict[str, list[float]] = {name: [] for name in suite.contenders}
     for i in range(rounds + 1):
@@ -83,13 +83,13 @@ def compare(suite: Suite, rounds: int) -> dict[str, dict[str, Any]]:
 
 
 def timed(work: Callable[[], object]) -> float:
-    """Return the seconds that a call takes."""
+    """Return the duration of a call in seconds."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
 
 
 def exhaust(items: Iterable[object]) -> None:
-    """Take all items, and keep none."""
+    """Iterate over all items and discard them."""
     for _ in items:
         pass

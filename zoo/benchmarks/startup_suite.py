@@ -1,4 +1,4 @@
-"""What it costs to begin."""
+"""Startup time."""
 
 import subprocess
 import sys
@@ -12,11 +12,11 @@ from zoo.benchmarks.rounds import Suite, timed
 from zoo.errors import ZooError
 from zoo.paths import commands
 
-REACHED = 77  # the exit code of a process that came to its first step
+REACHED = 77  # exit code after the first step
 
 
 class LeaveAfterStep(lightning.Callback):
-    """End the process, as it is, when the optimizer has made its first step."""
+    """Exit immediately after the first optimizer step."""
 
     def on_train_batch_end(self, *args: Any) -> None:
         import os
@@ -25,7 +25,7 @@ class LeaveAfterStep(lightning.Callback):
 
 
 def startup_suite(cfg: DictConfig) -> Suite:
-    """From the start of a process to the first step, or to help, against importing what no training can do without."""
+    """Time a process up to its first step or the end of --help, compared with importing the required libraries."""
 
     def process(code: int, *line: str) -> float:
         with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""What training costs beside its arithmetic, and what the arithmetic costs by how a net is laid out."""
+"""The overhead of the training loop, and the speed of training steps by memory format and compilation."""
 
 import functools
 import itertools
@@ -29,11 +29,11 @@ from zoo.run.task import build_task
 from zoo.run.trainer import build_trainer, callback_of
 from zoo.tasks.base import parameter_groups
 
-STEPS = 10  # of which one time is taken
+STEPS = 10  # timed together
 
 
 def train_suite(cfg: DictConfig) -> Suite:
-    """An epoch of training steps, without validation: by hand, by train.py and, of Fashion-MNIST, as tutorials have it.
+    """Time an epoch of training without validation: hand-written, with train.py, and as in tutorials (Fashion-MNIST).
 
     The hand-written loop has the same net, batches, optimizer, schedule and precision as train.py.
     """
@@ -66,7 +66,7 @@ def train_suite(cfg: DictConfig) -> Suite:
 
     contenders: dict[str, Contender] = {"hand-written loop": hand_written, "train.py": functools.partial(train_py, cfg)}
     if device.type == "cuda":
-        # its second epoch, since the first one compiles
+        # the second epoch, since the first one compiles
         graphed: Any = OmegaConf.merge(cfg, {"compile": "reduce-overhead", "trainer": {"max_epochs": 2}})
         contenders["train.py with CUDA graphs"] = functools.partial(train_py, graphed)
     if cfg.data.source.get("dataset") == "FashionMNIST":
@@ -79,7 +79,7 @@ def _trainer_of(cfg: DictConfig) -> lightning.Trainer:
 
 
 class _UsualModule(lightning.LightningModule):
-    """What a Lightning tutorial would write."""
+    """A module as in Lightning tutorials."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -135,14 +135,14 @@ def _as_tutorials_have_it(cfg: DictConfig, data: ResidentData) -> dict[str, Cont
 
 
 def step_suite(cfg: DictConfig) -> Suite:
-    """Ten training steps with SGD on one batch of noise of the data's shape, by how the net is laid out.
+    """Time ten SGD steps on one batch of noise of the data's shape, by memory format and compilation.
 
-    The baseline is torchvision's net `cfg.reference`, contiguous and eager as its reference script trains it, or ours
-    so. What is compiled is in channels_last.
+    The baseline is torchvision's net `cfg.reference`, contiguous and eager as in its reference script, or without it
+    ours in the same way. Compiled nets are in channels_last.
     """
     known = list_models(models)
     if cfg.reference and cfg.reference not in known:
-        raise BadInput(f"reference={cfg.reference} is no net of torchvision; {choices(str(cfg.reference), known)}")
+        raise BadInput(f"reference={cfg.reference} is not a torchvision net; {choices(str(cfg.reference), known)}")
     trainer = _trainer_of(cfg)
     device, precision = trainer.strategy.root_device, trainer.precision_plugin
     shape = (cfg.data.in_channels, cfg.data.image_size, cfg.data.image_size)
@@ -174,7 +174,7 @@ def step_suite(cfg: DictConfig) -> Suite:
 def _steps(images: Tensor, labels: Tensor, context: Callable[[], Any], build_net: Callable[[], nn.Module]) -> Contender:
     """Return a function that makes training steps with a net, and returns the seconds that they took."""
 
-    @functools.cache  # when its turn comes first, and compiled once
+    @functools.cache  # built and compiled only once
     def prepared() -> tuple[nn.Module, torch.optim.Optimizer]:
         net = build_net().to(images.device).train()
         return net, torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)

@@ -1,4 +1,4 @@
-"""The command line: Hydra, with every mistake answered by one sentence. No torch here, so that help is quick."""
+"""The command line: Hydra, with one-line errors. torch is not imported here, so that help is fast."""
 
 import contextlib
 import itertools
@@ -23,7 +23,7 @@ from zoo.errors import BadInput, Interrupted
 from zoo.instantiate import trusting
 from zoo.paths import CONFIGS
 
-# Has torch take large tensors in huge pages, since faults of small ones are a twentieth of ResNet-20's time on a CPU.
+# Makes torch use huge pages for large tensors: page faults are a twentieth of ResNet-20's time on a CPU.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 VALUED = {"-c", "--cfg", "-p", "--package", "-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir"}
 Story = Callable[[DictConfig], Any]
@@ -39,8 +39,8 @@ def command(
     After a sweep, `after_sweep` gets the return values of those of its runs that did not fail. `reword` turns
     arguments that are not overrides into overrides.
 
-    Exit codes: 0 done; 2 bad input, nothing touched; 1 a run failed; 3 its loss became NaN; 130 and 143 stopped by
-    Ctrl-C and SIGTERM; of a sweep the highest of its runs. HYDRA_FULL_ERROR=1 shows tracebacks.
+    Exit codes: 0 done; 2 bad input, nothing changed; 1 a run failed; 3 its loss became NaN; 130 and 143 stopped by
+    Ctrl-C and SIGTERM; a sweep returns the highest code of its runs. HYDRA_FULL_ERROR=1 shows tracebacks.
     """
 
     def decorate(story: Story) -> Callable[[], None]:
@@ -84,7 +84,7 @@ class _Invocation:
             self.codes.append(say("stopped by SIGTERM; what was saved before is whole", stop.code))
         except (BadInput, PermissionError, NotADirectoryError, FileExistsError) as error:
             self.codes.append(tell(error))
-        except Exception as error:  # raised by Hydra while it composed the config
+        except Exception as error:  # raised by Hydra while composing the config
             if self.full:
                 raise
             self.codes.append(say(config_sentence(error, CONFIGS, self.config_name), BadInput.exit_code))
@@ -95,15 +95,15 @@ class _Invocation:
             settings.check(self.config_name, cfg)
             with trusting(cfg.get("trusted") or ()):
                 self.results.append(self.story(cfg))
-        except Interrupted as error:  # ends a sweep, too
+        except Interrupted as error:  # also ends a sweep
             sys.exit(tell(error))
         except SystemExit as exit_:
             if isinstance(exit_.__context__, KeyboardInterrupt):  # Lightning's answer outside of a step
-                sys.exit(say("stopped by Ctrl-C at once; what was saved before is whole", 130))
-            if not isinstance(exit_.__context__, BrokenPipeError):  # Rich's answer
+                sys.exit(say("stopped by Ctrl-C; files saved before are intact", 130))
+            if not isinstance(exit_.__context__, BrokenPipeError):  # raised by Rich
                 raise
             self.codes.append(tell(exit_.__context__))
-        except Exception as error:  # kept from Hydra, which would print a line of its own
+        except Exception as error:  # hidden from Hydra, which would print another line
             if self.full:
                 raise
             self.codes.append(tell(error))
@@ -115,9 +115,9 @@ def _process_settings() -> Iterator[bool]:
     before = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # has Hydra raise its errors, so that they can be reported here
     hook, threading.excepthook = threading.excepthook, _leave_to_main
-    if logging.lastResort:  # which prints warnings where a command keeps no log
+    if logging.lastResort:  # prints warnings of commands without a log file
         logging.lastResort.setFormatter(escape.Formatter())
-    sigterm = signal.signal(signal.SIGTERM, _stop)  # while training, callbacks.resume has its own
+    sigterm = signal.signal(signal.SIGTERM, _stop)  # during training, callbacks.resume has its own
     try:
         yield before == "1"
     finally:
@@ -137,7 +137,7 @@ def _check_processes() -> None:
 
 
 def words_as(key: str) -> Callable[[list[str]], list[str]]:
-    """Return what has the words of a command line that are no settings, such as paths, stand in a list, `key=[...]`."""
+    """Return a function that collects positional arguments, such as paths, in a list setting `key=[...]`."""
 
     def reword(arguments: list[str]) -> list[str]:
         settings: list[str] = []
@@ -146,7 +146,7 @@ def words_as(key: str) -> Callable[[list[str]], list[str]]:
             is_setting = argument.startswith("-") or before.startswith("-") or "=" in argument
             (settings if is_setting and not os.path.exists(argument) else words).append(argument)
         if words and any(setting.startswith(f"{key}=") for setting in settings):
-            raise BadInput(f"{key}: expected it once, got {key}=... and the words {' '.join(words[:3])}")
+            raise BadInput(f"{key}: expected it once, got {key}=... and the arguments {' '.join(words[:3])}")
         quoted = ",".join(QuotedString(word, Quote.single).with_quotes() for word in words)
         return [*settings, f"{key}=[{quoted}]"] if words else settings
 
@@ -154,14 +154,14 @@ def words_as(key: str) -> Callable[[list[str]], list[str]]:
 
 
 def _flags_first(arguments: list[str]) -> list[str]:
-    """Move what is no override, such as -m or --cfg job, in front of those that are, where alone Hydra reads it."""
+    """Move flags, such as -m or --cfg job, in front of the overrides, the only place where Hydra reads them."""
     pairs = list(itertools.pairwise(["", *arguments]))
     is_flag = [argument.startswith("-") or (before in VALUED and "=" not in argument) for before, argument in pairs]
     return [a for a, is_one in sorted(zip(arguments, is_flag, strict=True), key=lambda pair: not pair[1])]
 
 
 class Stopped(SystemExit):
-    """End the process on SIGTERM from wherever it is; no Exception, which libraries swallow."""
+    """End the process on SIGTERM; not an Exception, since libraries swallow those."""
 
     code: int
 
@@ -171,6 +171,6 @@ def _stop(signum: int, frame: FrameType | None) -> None:
 
 
 def _leave_to_main(failed: threading.ExceptHookArgs) -> None:
-    """Keep quiet about a full disk or a folder that is gone, which a writer's thread raises in the main one as well."""
+    """Ignore OSErrors of writer threads, such as a full disk, which are also raised in the main thread."""
     if not issubclass(failed.exc_type, OSError):
         threading.__excepthook__(failed)

@@ -1,4 +1,4 @@
-"""The text that --help prints: what a command does, its options with one line each, and its settings."""
+"""The text of --help: what a command does, one line per option, and its settings."""
 
 import json
 import re
@@ -12,10 +12,10 @@ from zoo.paths import CONFIGS, RESULTS, as_typed
 GROUPS = {
     "model": "the network",
     "data": "the data set",
-    "task": "what it is trained to do",
+    "task": "the training objective",
     "optim": "the optimizer",
-    "schedule": "the learning rate over the run",
-    "callbacks": "what runs during training; several as callbacks=[ema,diagnostics]",
+    "schedule": "the learning rate schedule",
+    "callbacks": "additions to training; combine several with callbacks=[ema,diagnostics]",
     "compress": "pruning, sharing, quantization, packing",
     "trainer": "devices, precision, number of epochs",
 }
@@ -23,17 +23,17 @@ NOT_A_COMMENT = ("@package", "paper:", "made for:", "source:", "published:")
 
 
 def help_text(config_name: str, about: str) -> str:
-    """Return the help of a command: `about` is the docstring of its script, the rest comes from its configs."""
+    """Return the help of a command: `about` is the docstring of its script; the rest is read from its configs."""
     config = (CONFIGS / f"{config_name}.yaml").read_text()
     parts = [as_typed(re.sub(r"^(?=python )", "  ", about.strip(), flags=re.MULTILINE))]
     if "- model: " in config or "- train\n" in config:
         parts += ["Options (GROUP=OPTION)", *_groups(config + (CONFIGS / "train.yaml").read_text())]
         parts += [
-            "Experiments (experiment=NAME), with the test accuracy or word error rate they reached here",
+            "Experiments (experiment=NAME), with the test accuracy or word error rate in docs/results",
             *_experiments(),
         ]
     parts += ["Settings (KEY=VALUE)", *_settings(config)]
-    parts += ["--cfg job prints the whole config. --multirun or -m runs each of several values, as in seed=1,2,3."]
+    parts += ["--cfg job prints the whole config. --multirun or -m starts one run per value, as in seed=1,2,3."]
     return "\n\n".join(parts)
 
 
@@ -58,7 +58,7 @@ def _experiments() -> Iterator[str]:
 
 
 def _data_of(experiment: Path) -> str:
-    """Return the data set that an experiment, or the one that it begins with, names."""
+    """Return the data set of an experiment, or of the experiment that it is based on."""
     text = experiment.read_text()
     if data := re.search(r"override /data: (\w+)", text):
         return data[1]
@@ -69,7 +69,7 @@ def _data_of(experiment: Path) -> str:
 
 
 def _reached(name: str) -> str:
-    """Return the mean over seeds of what an experiment reached on test data, by the result files kept here."""
+    """Return the mean test result of an experiment over seeds, from docs/results."""
     results = [json.loads(file.read_text()) for file in sorted(RESULTS.glob(f"{name}_seed*.json"))]
     tests = [result["test"] for result in results]
     if not tests:
@@ -80,13 +80,13 @@ def _reached(name: str) -> str:
 
 
 def _comment(text: str) -> str:
-    """Return the first comment of a config that says what it is."""
+    """Return the first comment of a config that describes it."""
     comments = (line[2:] for line in text.splitlines() if line.startswith("# "))
     return next((line for line in comments if not line.startswith(NOT_A_COMMENT)), "")
 
 
 def _settings(config: str) -> Iterator[str]:
-    """Yield the lines of a config that a person may set, with their comments, without Hydra's own section."""
+    """Yield the settings of a config, with their comments, without the hydra section."""
     lines, is_setting = [], False
     for line in config.splitlines():
         if re.match(r"\w", line):

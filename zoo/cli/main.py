@@ -1,4 +1,4 @@
-"""The command `zoo`: `zoo train ...` runs what `python train.py ...` runs in a checkout, from any folder."""
+"""The command `zoo`: from any folder, `zoo train ...` does what `python train.py ...` does in a checkout."""
 
 import ast
 import contextlib
@@ -11,7 +11,7 @@ from zoo.paths import STARTED_BY_ZOO, commands
 
 
 def main() -> None:
-    """Run the command that the first argument names; without one, list them."""
+    """Run the command named by the first argument, or list all commands."""
     files = commands()
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if name in ("-h", "--help"):
@@ -19,8 +19,8 @@ def main() -> None:
         for command, file in files.items():
             first_line = (ast.get_docstring(ast.parse(file.read_text())) or "").splitlines()[0]
             lines.append(f"  {command:12} {first_line}")
-        with contextlib.suppress(BrokenPipeError):  # of a reader that has read enough
-            print("\n".join([*lines, "", "zoo COMMAND --help lists what a command takes."]))
+        with contextlib.suppress(BrokenPipeError):  # the reader has closed the pipe
+            print("\n".join([*lines, "", "zoo COMMAND --help lists the options of a command."]))
         return
     if name not in files:
         print(f"error: zoo {name}: there is no such command; {choices(name, files)}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The one sentence that a person gets for a mistake, and the exit code that goes with it."""
+"""One-line error messages, and their exit codes."""
 
 import difflib
 import os
@@ -24,51 +24,51 @@ from zoo.paths import CONFIGS, as_typed
 
 
 def tell(error: Exception) -> int:
-    """Print the sentence for an error of a run, or the traceback of one that nobody foresaw, and give the exit code."""
+    """Print the message for an error, or the traceback if it was unexpected, and return the exit code."""
     if isinstance(error, ZooError):
         return say(str(error), error.exit_code)
     if isinstance(error, OmegaConfBaseException) and not _is_bug(error):
         return say(config_sentence(error), BadInput.exit_code)
     if isinstance(error, BrokenPipeError) and _nobody_reads():
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would tell it again at its end
-        return say("what read the output has closed it; what was saved before is whole", ZooError.exit_code)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would report it again at exit
+        return say("the output pipe was closed by its reader; files saved before are intact", ZooError.exit_code)
     if isinstance(error, OSError) and error.strerror:
         where = f": {os.fsdecode(error.filename)}" if isinstance(error.filename, str | bytes) else ""
-        saved = "" if isinstance(error, FileNotFoundError) else "; what was saved before is whole"
+        saved = "" if isinstance(error, FileNotFoundError) else "; files saved before are intact"
         return say(f"{error.strerror}{where}{saved}", ZooError.exit_code)
     if isinstance(error, RuntimeError) and (died := re.search(r"DataLoader worker \(pid.*\) (\w.*)", str(error))):
         how = error.__cause__ or died.group(1)
         return say(
-            f"a process that reads pictures died ({str(how).strip().rstrip('.')}); where memory is short, set fewer "
-            "(data.num_workers) or smaller batches (data.batch_size, data.eval_batch_size); resume= and the run's "
-            "folder goes on",
+            f"a data loading worker died ({str(how).strip().rstrip('.')}); if memory is low, set fewer workers "
+            "(data.num_workers) or smaller batches (data.batch_size, data.eval_batch_size), and continue with "
+            "resume= and the run folder",
             ZooError.exit_code,
         )
     if memory.is_out_of_memory(error):
-        return say(f"out of memory ({reason(error)}); what was saved before is whole", ZooError.exit_code)
+        return say(f"out of memory ({reason(error)}); files saved before are intact", ZooError.exit_code)
     if isinstance(error, RuntimeError) and distributed.world_size() > 1 and re.search("gloo|NCCL|by peer", str(error)):
-        lost = f"process {distributed.rank()} lost its connection to another, and so it ended ({reason(error)})"
-        return say(f"{lost}; resume= and the run's folder goes on", ZooError.exit_code, lost=True)
+        lost = f"process {distributed.rank()} lost its connection to another and stopped ({reason(error)})"
+        return say(f"{lost}; continue with resume= and the run folder", ZooError.exit_code, lost=True)
     traceback.print_exception(error)
-    distributed.LastWords(f"{type(error).__name__}, as the traceback above says", ZooError.exit_code).leave()
+    distributed.LastWords(f"{type(error).__name__}, see the traceback above", ZooError.exit_code).leave()
     return ZooError.exit_code
 
 
 def _nobody_reads() -> bool:
-    """Return whether standard output is a pipe whose other end was closed, as `| head -1` does."""
+    """Return whether standard output is a pipe that was closed by its reader, as by `| head -1`."""
     poll = select.poll()
     poll.register(sys.stdout, 0)
     return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def _is_bug(error: OmegaConfBaseException) -> bool:
-    """Return whether our code looked up a key that no config has, rather than one that a person or an old run lacks."""
+    """Return whether our code looked up a key that no config has, rather than one missing in the input."""
     may_lack = any(argument.startswith(("~", "resume=")) for argument in sys.argv[1:])
     return isinstance(error, ConfigAttributeError | ConfigKeyError) and not may_lack
 
 
 def say(sentence: str, code: int, lost: bool = False) -> int:
-    """Print a sentence once: the first process what all would say, and zoo.run.launch or torchrun what one has left."""
+    """Print a message once: in the first process, or where zoo.run.launch or torchrun collects it."""
     sentence = as_typed(escape.line(" ".join(sentence.split())))
     has_left = distributed.LastWords(sentence, code, lost).leave()
     is_first = distributed.rank() == 0 and not (has_left and distributed.FOLDER in os.environ)
@@ -78,7 +78,7 @@ def say(sentence: str, code: int, lost: bool = False) -> int:
 
 
 def config_sentence(error: Exception, configs: Path | None = None, config_name: str = "") -> str:
-    """Say what was wrong with a group, an option, a key or a value, and which are right."""
+    """Describe a wrong group, option, key or value, and list the valid ones."""
     first_line = reason(error)
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key} is not given; say {error.full_key}=..."
@@ -86,9 +86,9 @@ def config_sentence(error: Exception, configs: Path | None = None, config_name: 
         return f"{error.full_key}: is needed, and the config has none"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, option = error.missing_cfg_file.rpartition("/")
-        options = error.options or [path.stem for path in (CONFIGS / group).glob("*.yaml")]  # none of a list's
+        options = error.options or [path.stem for path in (CONFIGS / group).glob("*.yaml")]  # empty for lists
         return f"{group}={option}: there is no such {group}; {choices(option, options)}"
-    if configs and isinstance(error, ValueError):  # Hydra's word for model=5, which names neither
+    if configs and isinstance(error, ValueError):  # Hydra's error for model=5 names neither
         for key, _, option in (argument.partition("=") for argument in sys.argv[1:]):
             options = [path.stem for path in (configs / key).glob("*.yaml")]
             if options and option not in options:
@@ -98,8 +98,8 @@ def config_sentence(error: Exception, configs: Path | None = None, config_name: 
     if match := re.match(r"Ambiguous value for argument '(.*)'$", first_line):
         key, _, value = match.group(1).partition("=")
         return (
-            f"{key}: expected one value, got {value}: as a list write {shlex.quote(f'{key}=[{value}]')}, as a text "
-            f"{_quoted(key, value)}, and for a run with each -m in front"
+            f"{key}: expected one value, got {value}: for a list write {shlex.quote(f'{key}=[{value}]')}, for a string "
+            f"{_quoted(key, value)}, and for one run per value add -m"
         )
     if configs and (match := re.match(r"Could not override '([^']+)'", first_line)):
         key = match.group(1).split("@")[0]
@@ -112,14 +112,14 @@ def config_sentence(error: Exception, configs: Path | None = None, config_name: 
 
 
 def _no_override(text: str) -> str:
-    """Say how to write what Hydra's grammar cannot read; values with signs of its own need quotes."""
+    """Explain how to write an override that Hydra cannot parse; values with special characters need quotes."""
     key, equals, value = text.partition("=")
     sentence = f"'{text}' cannot be read as key=value"
     try:
         OverridesParser.create().parse_override(f"{key}={_in_quotes(value)}")
     except HydraException:
         return sentence
-    return f"{sentence}; a text with such signs needs quotes: {_quoted(key, value)}" if equals else sentence
+    return f"{sentence}; special characters need quotes: {_quoted(key, value)}" if equals else sentence
 
 
 def _in_quotes(value: str) -> str:
@@ -127,15 +127,15 @@ def _in_quotes(value: str) -> str:
 
 
 def _quoted(key: str, value: str) -> str:
-    """Write an override whose value is a text as a shell takes it."""
+    """Quote an override with a string value for the shell."""
     return shlex.quote(f"{key}={_in_quotes(value)}")
 
 
 def _no_setting(key: str, configs: Path, config_name: str) -> str:
-    """Say that there is no setting `key`, and which were meant: near names, or those of other groups that end so."""
+    """Report an unknown setting `key`, with similar names or the same name in other groups as suggestions."""
     every = list(_leaves(OmegaConf.to_container(_compose_without(key, configs, config_name))))
     if any(name.startswith(f"{key}.") for name in every):
-        return f"'{key}' has no such keys, and a mapping is merged; ~{key} '+{key}={{...}}' replaces it"
+        return f"'{key}' has no such keys, and mappings are merged; ~{key} '+{key}={{...}}' replaces it"
     parent = key
     while parent := parent.rpartition(".")[0]:
         if below := [name for name in every if name.startswith(f"{parent}.")]:
@@ -155,7 +155,7 @@ def _no_setting(key: str, configs: Path, config_name: str) -> str:
 
 
 def _compose_without(key: str, configs: Path, config_name: str) -> DictConfig:
-    """Compose the config of this command line less the override of `key`."""
+    """Compose the config of this command line without the override of `key`."""
     good = [a for a in sys.argv[1:] if "=" in a and not a.startswith("-") and a.split("=")[0].lstrip("+~") != key]
     with hydra.initialize_config_dir(str(configs), version_base="1.3"):
         try:
@@ -165,7 +165,7 @@ def _compose_without(key: str, configs: Path, config_name: str) -> DictConfig:
 
 
 def _leaves(node: Any, prefix: str = "") -> Iterator[str]:
-    """Yield every setting of a plain config as a dotted name."""
+    """Yield every setting of a plain config by its dotted name."""
     for name, value in node.items():
         if isinstance(value, dict):
             yield from _leaves(value, f"{prefix}{name}.")

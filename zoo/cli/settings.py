@@ -1,4 +1,4 @@
-"""The settings of no group that each command has, by its config; what came is held against them before all else."""
+"""The top-level settings of each command, by its config, and their validation."""
 
 from collections.abc import Container
 from typing import Annotated, Any, Literal, get_type_hints
@@ -120,23 +120,23 @@ LATER = ("trusted", "preflight")  # settings that runs of earlier versions do no
 
 
 def check(config_name: str, cfg: DictConfig) -> None:
-    """Raise BadInput for the first setting whose value does not fit, that was taken out, or that a run does not have.
+    """Raise BadInput for the first setting that is invalid, removed or unknown.
 
-    A run would keep what it does not know, and be refused for it when it is to go on.
+    An unknown setting would be saved with the run, and would make it impossible to resume.
     """
     kind = OF_CONFIG[config_name]
     if kind is Train:
         _check_known(cfg, get_type_hints(Train))
     for key, hint in get_type_hints(kind, include_extras=True).items():
         if key not in cfg and not OmegaConf.is_missing(cfg, key):
-            raise BadInput(f"{key}: is needed, and ~{key} has taken it out")
+            raise BadInput(f"{key}: is needed, and ~{key} removed it")
         _hold(key, hint, cfg)
 
 
 def check_saved(cfg: DictConfig) -> None:
-    """Raise BadInput unless the config of a run that is to go on has the settings of one, each with a value that fits.
+    """Raise BadInput unless the saved config of a run has all settings of a run, each with a valid value.
 
-    It says next to them which options were chosen.
+    It also has the chosen options, as `choices`.
     """
     hints = get_type_hints(Train, include_extras=True)
     _check_known(cfg, {*hints, "choices"})
@@ -144,7 +144,7 @@ def check_saved(cfg: DictConfig) -> None:
         if key in cfg:
             _hold(key, hint, cfg)
         elif key not in LATER:
-            raise BadInput(f"{key}: is needed, and the config of this run has none; use the original")
+            raise BadInput(f"{key}: is needed, but missing in the config of this run; use the original config")
 
 
 def _check_known(cfg: DictConfig, known: Container[str]) -> None:

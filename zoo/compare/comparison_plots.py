@@ -1,4 +1,4 @@
-"""What a comparison looks like: curves with bands over seeds, and accuracy against what it costs."""
+"""Plots of a comparison: curves with bands over seeds, and accuracy against cost."""
 
 import io
 import itertools
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MARKERS = "osD^vPX*<>"  # of formats
-MOST_DRAWN = 10  # as many colours as tell each other apart
+MOST_DRAWN = 10  # number of distinct colours
 Points = Sequence[tuple[float, float]]
 
 
 def front(points: Points) -> list[int]:
-    """Name the points that none beats: no other has as little cost (first) and as much worth (second), or better."""
+    """Return the indices of the Pareto front of points (cost, value): lower cost and higher value are better."""
     order = sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1]))
     best, found = float("-inf"), []
     for i in order:
@@ -32,7 +32,7 @@ def front(points: Points) -> list[int]:
 
 
 def band(curves: Sequence[Points]) -> list[tuple[float, float, float]]:
-    """Return (epoch, mean, spread) at the epochs that all curves have; the spread of one curve is 0."""
+    """Return (epoch, mean, spread) at the epochs that all curves have; the spread of a single curve is 0."""
     at: dict[float, list[float]] = defaultdict(list)
     for points in curves:
         for epoch, value in points:
@@ -43,12 +43,12 @@ def band(curves: Sequence[Points]) -> list[tuple[float, float, float]]:
 
 
 def draw_curves(comparison: Comparison) -> "Figure":
-    """Draw losses and the validation metric of the best groups by epoch, with a standard deviation as a band."""
+    """Draw losses and the validation metric of the best groups by epoch, with a band of one standard deviation."""
     from matplotlib.figure import Figure
 
     groups = comparison.groups[:MOST_DRAWN]
     figure = Figure(figsize=(13, 4.4), layout="constrained")
-    titles = {"train/loss": "loss in training", "val/loss": "validation loss"}
+    titles = {"train/loss": "training loss", "val/loss": "validation loss"}
     titles[f"val/{comparison.metric}"] = f"validation {comparison.metric_name}, %"
     for axes, (metric, title) in zip(figure.subplots(1, 3), titles.items(), strict=True):
         scale = 1 if metric.endswith("loss") else 100
@@ -56,7 +56,7 @@ def draw_curves(comparison: Comparison) -> "Figure":
             curves = [curve(run.folder, metric) for run in group.runs]
             points = band([[(epoch, scale * value) for epoch, value in points] for points in curves])
             epochs, means, spreads = ([point[i] for point in points] for i in range(3))
-            colour, marker = f"C{rank}", "o" if len(points) == 1 else None  # a line of one point would not be seen
+            colour, marker = f"C{rank}", "o" if len(points) == 1 else None  # a line of one point is invisible
             axes.plot(epochs, means, color=colour, marker=marker, label=_numbered(rank, group))
             if any(spreads):
                 low, high = ([m + sign * s for m, s in zip(means, spreads, strict=True)] for sign in (-1, 1))
@@ -69,7 +69,7 @@ def draw_curves(comparison: Comparison) -> "Figure":
 
 
 def draw_costs(comparison: Comparison) -> "Figure":
-    """Draw the test metric of all groups against bytes, MACs and, where it was measured, latency, with the fronts."""
+    """Draw the test metric of all groups against bytes, MACs and, if measured, latency, with Pareto fronts."""
     from matplotlib.figure import Figure
 
     groups = comparison.groups
@@ -97,7 +97,7 @@ def draw_costs(comparison: Comparison) -> "Figure":
 
 
 def draw_exports(comparison: Comparison) -> "Figure":
-    """Draw the test metric of all exported files against their bytes and latencies, with the fronts."""
+    """Draw the test metric of all exported files against bytes and latencies, with Pareto fronts."""
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
@@ -137,13 +137,13 @@ def draw_exports(comparison: Comparison) -> "Figure":
 
 
 def _of_costs(axes: "Axes", what: str, xs: Sequence[float], comparison: Comparison) -> None:
-    """Lay a panel out that has the test metric against a cost."""
+    """Format the axes of a panel of the test metric against a cost."""
     from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
     axes.set(xscale="log", xlabel=what)
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if max(xs) < 100 * min(xs) else (1,)))
     axes.xaxis.set_major_formatter(lambda x, _: EngFormatter(sep="")(x) if x >= 1000 else f"{x:g}")
-    axes.xaxis.set_minor_formatter(NullFormatter())  # or matplotlib's own would hide each other
+    axes.xaxis.set_minor_formatter(NullFormatter())  # matplotlib's default labels would overlap
     axes.set_title(f"test {comparison.metric_name}, %", loc="left")
     axes.margins(0.12)
     _tidy(axes)
@@ -164,7 +164,7 @@ def _legend(figure: "Figure") -> None:
 
 
 def as_svg(figure: "Figure") -> bytes:
-    """Return a figure as SVG, the same bytes for the same figure."""
+    """Return a figure as SVG, deterministically."""
     import matplotlib
 
     file = io.BytesIO()

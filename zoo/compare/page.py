@@ -1,4 +1,4 @@
-"""A comparison as a person reads it: in the terminal, as Markdown, and as one page that needs no other file."""
+"""The output of a comparison: in the terminal, as Markdown, and as a self-contained HTML page."""
 
 import base64
 from collections.abc import Callable, Sequence
@@ -18,13 +18,13 @@ from zoo.files import replacing, write_text
 
 PAGE, TEXT = "comparison.html", "comparison.md"
 RANKING, EXPORTS, DIFFERENCES = "Ranking", "Exported files", "Differences in settings"
-MOST_COLUMNS = 7  # of settings that fit a terminal
+MOST_COLUMNS = 7  # of settings that fit into a terminal
 MOST_CELLS = 20_000  # of the table of settings
 
 
 @dataclass(frozen=True)
 class Table:
-    """A heading, what it means, and cells; columns named in `text` are words and not numbers."""
+    """A title, an explanation, and cells; columns in `text` are left-aligned."""
 
     title: str
     about: str
@@ -53,21 +53,21 @@ def ranking(comparison: Comparison) -> Table:
         )
         rows.append((str(rank + 1), group.label, str(len(group.runs)), *figures))
     about = (
-        "Mean and, of several seeds or folds, standard deviation. kB are those of the product file, seconds those of "
-        "training."
+        "Mean, with the standard deviation over several seeds or folds. kB is the size of the product file, seconds "
+        "the training time."
     )
     return Table(RANKING, about, columns, rows, ("run",))
 
 
 def number(value: float | None) -> str:
-    """Write a number with three digits and more, and a dash for none."""
+    """Format a number with at least three digits, or a dash for None."""
     if value is None:
         return "–"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def paired(comparison: Comparison) -> Table | None:
-    """Hold the best run against each other one; None where it is alone."""
+    """Compare the best run with each other run; None if there is only one."""
     named = {id(run): group.name_of(run) for group in comparison.groups for run in group.runs}
     runs = [run for group in comparison.groups for run in group.runs]
     pairs = against_best(runs)
@@ -86,18 +86,18 @@ def paired(comparison: Comparison) -> Table | None:
     columns = ("run", f"test {comparison.metric_name}", "right: best only", "right: this only", "p", "p, Holm", "note")
     rows = [(named[id(pair.run)], rate(pair.run), *figures(pair)) for pair in pairs]
     about = (
-        f"Best of all single runs is {named[id(best)]} with {rate(best)}. p is that of McNemar's exact test: "
-        "how probable counts as unequal as these are, were both nets equally good, over the draw of test samples. "
-        "Holm's is adjusted for the number of comparisons. Neither knows how much training again with another seed "
-        "would change, for which the spread stands, nor that the best run was picked on these very samples."
+        f"The best single run is {named[id(best)]} with {rate(best)}. p is from McNemar's exact test: the probability "
+        "of counts at least as unequal if both nets were equally good, over the draw of test samples. "
+        "Holm's p is adjusted for the number of comparisons. Neither includes the variation between seeds, which the "
+        "spread shows, nor the selection of the best run on these same samples."
     )
     return Table("Against the best run", about, columns, rows, ("run", "note"))
 
 
 def differences(comparison: Comparison) -> Table | None:
-    """Set the settings in which groups differ side by side, so that any two can be compared; None for one group.
+    """List the settings in which groups differ, side by side; None if there are none.
 
-    Groups are columns, unless there are many, and more than settings, as after a search.
+    Groups are columns, unless there are many groups and fewer settings, as after a search.
     """
     groups = comparison.groups
     settings = [group.runs[0].settings for group in groups]
@@ -107,16 +107,16 @@ def differences(comparison: Comparison) -> Table | None:
     columns = ["setting", *(group.label for group in groups)]
     shown = keys[: max(1, MOST_CELLS // len(groups))]
     rows = [[key, *(_value(one.get(key, "–")) for one in settings)] for key in shown]
-    about = "A dash stands where there is no such setting."
+    about = "A dash means that a run has no such setting."
     if len(shown) < len(keys):
-        about += f" {len(keys) - len(shown):,} more settings differ, and are left out."
+        about += f" {len(keys) - len(shown):,} more settings differ and are not shown."
     if len(groups) > max(len(shown), MOST_COLUMNS - 1):
         columns, *rows = (list(cells) for cells in zip(*[["run", *columns[1:]], *rows], strict=True))
     return Table(DIFFERENCES, about, columns, rows, columns)
 
 
 def exported(comparison: Comparison) -> Table | None:
-    """List what was exported of all runs, and what was refused, with the reason; None where there is nothing."""
+    """List the exported files of all runs, and rejected ones with the reason; None if there are none."""
     rows = []
     for group in comparison.groups:
         for run in group.runs:
@@ -139,14 +139,14 @@ def exported(comparison: Comparison) -> Table | None:
     )
     columns = (*words, *figures, "ms of 1", "ms of 64", "peak MB", "refused")
     about = (
-        "Each file was read by its own runtime in a process of its own and asked of all test samples. Off by is the "
-        "largest difference of a logit; ms are median / 95th percentile of a batch, of sequences of one step."
+        "Each file was run on all test samples by its own runtime in a separate process. 'Off by' is the largest "
+        "difference of a logit; ms are median / 95th percentile for a batch (for sequence nets, for one step)."
     )
     return Table(EXPORTS, about, columns, rows, (*words, "refused"))
 
 
 def _value(value: Any) -> str:
-    """Write a setting as on the command line, but for digits that nobody reads."""
+    """Format a setting as on the command line, with floats rounded to six digits."""
     if isinstance(value, float):
         return f"{value:.6g}"
     if value is None or isinstance(value, bool):
@@ -160,7 +160,7 @@ def tables(comparison: Comparison) -> list[Table]:
 
 
 def show(comparisons: Sequence[Comparison], unfinished: Sequence[Path]) -> None:
-    """Print the tables; exported files, and settings of more groups than fit, stand on the page only."""
+    """Print the tables, except wide tables of exported files and settings, which are only on the page."""
     console = escape.console()
     for comparison in comparisons:
         console.print()
@@ -192,7 +192,7 @@ def _left_out(unfinished: Sequence[Path]) -> str:
 
 
 def write(out: Path, comparisons: Sequence[Comparison], unfinished: Sequence[Path]) -> None:
-    """Write comparison.html, which holds its pictures, and comparison.md with pictures next to it."""
+    """Write comparison.html with embedded plots, and comparison.md with plots next to it."""
     out.mkdir(parents=True, exist_ok=True)
     page, text = ["<h1>Comparison of runs</h1>"], ["# Comparison of runs"]
     for i, comparison in enumerate(comparisons):
@@ -221,27 +221,27 @@ def write(out: Path, comparisons: Sequence[Comparison], unfinished: Sequence[Pat
     escape.console().print(f"Written     {out / PAGE} and {TEXT}", soft_wrap=True)
 
 
-# Each under its table, with the name of its file.
+# Table above the plot, file name, title, explanation, function.
 PICTURES: tuple[tuple[str, str, str, str, Callable[[Comparison], Any]], ...] = (
     (
         RANKING,
         "costs",
         "Accuracy against its cost",
-        "Numbers are ranks. The line is the front: what none beats that costs as little.",
+        "Numbers are ranks. The line is the Pareto front.",
         draw_costs,
     ),
     (
         RANKING,
         "curves",
         "Learning curves",
-        f"Of the best {MOST_DRAWN} at most; of several seeds or folds the mean and, around it, a standard deviation.",
+        f"At most the best {MOST_DRAWN}. Several seeds or folds are shown as mean and band of one standard deviation.",
         draw_curves,
     ),
     (
         EXPORTS,
         "exports",
         "Accuracy of exported files against their cost",
-        "A colour a run, a shape a format. The line is the front: what no file beats that costs as little.",
+        "One colour per run, one marker per format. The line is the Pareto front.",
         draw_exports,
     ),
 )
@@ -270,9 +270,9 @@ def _as_markdown(table: Table) -> str:
 
 
 def show_sweep(results: Sequence[dict[str, Any]]) -> None:
-    """Print a sweep's runs, and mean and spread over those that differ in seed or fold only.
+    """Print the runs of a sweep, with mean and spread over runs that differ only in seed or fold.
 
-    The spread is the standard deviation of a sample, in points.
+    The spread is the sample standard deviation in percentage points.
     """
 
     def accuracies(runs: Sequence[dict[str, Any]]) -> list[str]:

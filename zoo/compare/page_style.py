@@ -1,4 +1,4 @@
-"""How the page of a comparison looks."""
+"""The CSS of the comparison page."""
 
 CSS = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff; max-width: 76rem; margin: 2rem auto;

@@ -1,4 +1,4 @@
-"""Runs as they are compared: read from their folders, and put together where they differ in seed or fold only."""
+"""Read runs from their folders, and group those that differ only in seed or fold."""
 
 import json
 import os
@@ -15,19 +15,19 @@ from zoo.records.config_file import read_config
 from zoo.records.json_files import read_result
 from zoo.records.metrics_file import read_metrics
 
-REPEATS = ("seed", "data.seed", "data.fold")  # settings in which runs of the same thing may differ
+REPEATS = ("seed", "data.seed", "data.fold")  # settings in which the runs of a group may differ
 NAMING = ("classification", "distill", "transduction", "ImageClassification", "Distillation", "Transduction")
 OWN_METRICS = ("accuracy", "loss", "top5", "token_accuracy", "wer", "per", "num_samples")
 MOST_NAMED = 8  # settings in the label of a run
 LARGEST = 1e30  # of a metric in a curve
-NAMES = ("name", "runs", "data_root", "resume", "experiment")  # settings that change no number
+NAMES = ("name", "runs", "data_root", "resume", "experiment")  # settings that do not affect results
 LIMITS = ("limit_train_batches", "limit_val_batches", "overfit_batches")
 Settings = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A run that came to its result, and its config as flat keys, the option of a group under the group's name."""
+    """A finished run, and its config with flat keys; the option of a group is under the name of the group."""
 
     folder: Path
     result: dict[str, Any]
@@ -43,13 +43,13 @@ class Finished:
 
     @property
     def exports(self) -> list[dict[str, Any]]:
-        """Return the rows that scripts/export.py added for the run's product, in their order."""
+        """Return the rows that scripts/export.py added for the checkpoint, in their order."""
         return list(self.result.get("exports", {}).values())
 
 
 @dataclass(frozen=True)
 class Group:
-    """Runs of the same settings, each with a seed or a fold of its own."""
+    """Runs with the same settings but different seeds or folds."""
 
     label: str
     runs: list[Finished]
@@ -59,37 +59,37 @@ class Group:
         return statistics.fmean(run.accuracy for run in self.runs)
 
     def mean(self, key: str) -> float | None:
-        """Return the mean of a number in the results, or None where one of them lacks it."""
+        """Return the mean of a number in the results, or None if one of them does not have it."""
         values = [run.result.get(key) for run in self.runs]
         return None if None in values else statistics.fmean(values)  # type: ignore[arg-type]
 
     def mean_of_test(self, metric: str) -> float | None:
-        """Return the mean of a test metric, or None where one of the runs lacks it."""
+        """Return the mean of a test metric, or None if one of the runs does not have it."""
         values = [run.result["test"].get(metric) for run in self.runs]
         return None if None in values else statistics.fmean(values)
 
     def name_of(self, run: Finished) -> str:
-        """Name one of the runs, by its seed and fold where there are others."""
+        """Return the name of a run, with its seed and fold if there are several runs."""
         differ = [key for key in differing([run.settings for run in self.runs]) if key in ("seed", "data.fold")]
         return " ".join([self.label, *(f"{key}={run.settings.get(key)}" for key in differ)])
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What was trained for one task on one data set, best mean of test accuracies first."""
+    """The groups of one task and data set, highest mean test accuracy first."""
 
     title: str
     groups: list[Group]
 
     @property
     def metric(self) -> str:
-        """Name the test metric that is shown: the share of wrong words of sequences, and accuracy else."""
+        """Return the test metric to show: the word error rate for sequences, otherwise accuracy."""
         rates = [run.result["test"].get("wer") for group in self.groups for run in group.runs]
         return "accuracy" if None in rates else "wer"
 
     @property
     def more_metrics(self) -> list[str]:
-        """Name the test metrics that are not the zoo's own, as task.metrics adds them."""
+        """Return the test metrics that were added with task.metrics."""
         names = dict.fromkeys(name for group in self.groups for run in group.runs for name in run.result["test"])
         return [name for name in names if name not in OWN_METRICS]
 
@@ -99,7 +99,7 @@ class Comparison:
 
 
 def read(paths: Sequence[Path]) -> tuple[list[Finished], list[Path]]:
-    """Read the runs at and below some paths: those with a result, oldest first, and the folders of those without."""
+    """Return the runs with a result at and below some paths, oldest first, and the folders of those without."""
     folders: dict[Path, None] = {}
     for path in paths:
         found = sorted(Path(folder) for folder, _, files in os.walk(path) if CONFIG in files)
@@ -108,32 +108,32 @@ def read(paths: Sequence[Path]) -> tuple[list[Finished], list[Path]]:
         folders |= dict.fromkeys(found)
     finished = [run_of(folder) for folder in folders if (folder / RESULT).exists()]
     if not finished:
-        raise BadInput(f"none of the {len(folders)} runs has come to its {RESULT} yet")
+        raise BadInput(f"none of the {len(folders)} runs has a {RESULT} yet")
     return sorted(finished, key=lambda run: run.folder.name), [f for f in folders if not (f / RESULT).exists()]
 
 
 def run_of(folder: Path) -> Finished:
-    """Read a run with a result; BadInput where its files are damaged."""
+    """Read a run with a result; raise BadInput if its files are damaged."""
     return Finished(folder, read_result(folder / RESULT), config_of(folder))
 
 
 def config_of(folder: Path) -> Settings:
-    """Read a run's config as flat keys, the option of a group under the group's name."""
+    """Read a run's config with flat keys; the option of a group is under the name of the group."""
     config = read_config(folder / CONFIG)
     return {**config.pop("choices"), **dict(_leaves(config))}
 
 
 def part_tested(result: Mapping[str, Any], settings: Settings) -> str:
-    """Say how much of the test set a run was tested on where that is not all of it."""
+    """Describe which part of the test set a run was tested on; empty for all of it."""
     if "split_sizes" in result:
         num, size = result["num_samples"]["test"], result["split_sizes"]["test"]
         return f"tested on {num:,} of {size:,}" if num < size else ""
-    limit = settings.get("trainer.limit_test_batches")  # all that results of earlier versions have
+    limit = settings.get("trainer.limit_test_batches")  # results of earlier versions have only this
     return "" if limit is None else f"tested with limit_test_batches={limit}"
 
 
 def limits_of(settings: Settings) -> str:
-    """Say with how much less than all training and validation data a run made do."""
+    """Return the limits on the training and validation data of a run, as text."""
     found = {key: settings.get(f"trainer.{key}") for key in LIMITS}
     return " ".join(f"{key}={value}" for key, value in found.items() if value is not None)
 
@@ -147,9 +147,9 @@ def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def comparisons(runs: Sequence[Finished]) -> list[Comparison]:
-    """Put what can be compared together: runs of one data set and, but that distillation classifies, too, one task.
+    """Group comparable runs: one data set and one task, where distillation counts as classification.
 
-    Runs that were tested on other test samples are apart. Those tested on a part of the test set only come last.
+    Runs tested on different samples are separate. Those tested on only a part of the test set come last.
     """
     kinds: dict[tuple[bool, str], list[Finished]] = defaultdict(list)
     for run in runs:
@@ -165,10 +165,10 @@ def comparisons(runs: Sequence[Finished]) -> list[Comparison]:
 
 
 def _by_test_set(runs: Sequence[Finished]) -> dict[str, list[Finished]]:
-    """Part runs by the hash of what they were tested on, and name the parts.
+    """Split runs by the hash of their test set, with a name for each part.
 
-    Results of earlier versions have only the hash of the whole split, which stands for the test set of a later run that
-    has both, or for one that may be of its own; all folds of the same data have the same.
+    Results of earlier versions have only the hash of the whole split. It is mapped to the test set of a later run that
+    has both hashes, or else treated as a separate test set; all folds of the same data share one.
     """
     known = {
         run.result["split_hash"]: f"test set {run.result['test_hash']}" for run in runs if run.result.get("test_hash")
@@ -189,7 +189,7 @@ def _by_test_set(runs: Sequence[Finished]) -> dict[str, list[Finished]]:
 
 
 def _by_content(title: str, runs: Sequence[Finished]) -> dict[str, list[Finished]]:
-    """Part runs whose test files have the same names and sizes by what is in the files, where several things are."""
+    """Split runs whose test files have the same names and sizes but different contents."""
     contents: dict[str | None, list[Finished]] = defaultdict(list)
     for run in runs:
         contents[run.result.get("test_content_hash")].append(run)
@@ -199,10 +199,10 @@ def _by_content(title: str, runs: Sequence[Finished]) -> dict[str, list[Finished
 
 
 def grouped(runs: Sequence[Finished]) -> list[Group]:
-    """Put runs together that differ in seed or fold only; the second of one seed and fold begins a group of its own.
+    """Group runs that differ only in seed or fold; a second run of the same seed and fold starts another group.
 
-    A group is named as its first run, and where several have a name, by what they differ in, or else by its time; and
-    by limits on its training or validation data.
+    A group has the name of its first run. If several have the same name, the settings that differ, or else the time,
+    are added; so are limits on the training or validation data.
     """
     groups: dict[tuple[str, int], list[Finished]] = defaultdict(list)
     times_seen: Counter[tuple[str, str]] = Counter()
@@ -224,7 +224,7 @@ def grouped(runs: Sequence[Finished]) -> list[Group]:
 
 
 def _differences(runs: Sequence[Finished]) -> list[str]:
-    """Say of each run in a few words what sets it apart: of another model or optimizer, only which."""
+    """Describe briefly how each run differs; for another model or optimizer, only by its name."""
     differ = differing([run.settings for run in runs])
     keys = [key for key in differ if not any(key.startswith(f"{other}.") for other in differ)]
     named = [key for key in keys if key not in REPEATS]
@@ -233,21 +233,21 @@ def _differences(runs: Sequence[Finished]) -> list[str]:
 
 
 def differing(several: Sequence[Settings]) -> list[str]:
-    """Name the settings that some of several runs have and others have not, or have otherwise."""
+    """Return the settings that are missing in some of several runs, or have different values."""
     keys = dict.fromkeys(key for settings in several for key in settings if key not in NAMES)
     missing = object()
     return [key for key in keys if any(s.get(key, missing) != several[0].get(key, missing) for s in several)]
 
 
 def curve(folder: Path, metric: str) -> list[tuple[int, float]]:
-    """Return a metric of a run's metrics.csv as (epochs trained, value); of a loss while training, the epoch's mean."""
+    """Return a metric from metrics.csv as (epochs trained, value); for the training loss, the mean of each epoch."""
     file = folder / METRICS
     if not file.exists():
         return []
     points, since = [], []
     for row in read_metrics(file):
         if metric in row:
-            since.append(min(max(row[metric], -LARGEST), LARGEST))  # of what nets give, nothing is so large
+            since.append(min(max(row[metric], -LARGEST), LARGEST))  # no real metric is larger
         if "epoch" in row and since:
             points.append((int(row["epoch"]) + 1, statistics.fmean(since)))
             since = []
@@ -255,7 +255,7 @@ def curve(folder: Path, metric: str) -> list[tuple[int, float]]:
 
 
 def mean_and_spread(results: Sequence[dict[str, Any]], split: str, metric: str = "accuracy") -> str:
-    """Say the mean of a metric of the runs and, of several, the standard deviation of a sample, in per cent."""
+    """Format the mean of a metric in per cent, with the sample standard deviation if there are several runs."""
     values = [100 * result[split][metric] for result in results if metric in result[split]]
     if not values:
         return "–"

@@ -1,4 +1,4 @@
-"""Whether one run is better than another, or only luckier with these test images."""
+"""Statistical significance of differences between runs."""
 
 import math
 from collections.abc import Sequence
@@ -14,10 +14,10 @@ from zoo.records.predictions_file import read_predictions
 
 @dataclass(frozen=True)
 class Paired:
-    """A run held against the best one on the same test samples, or the reason why it cannot be."""
+    """A run compared with the best one on the same test samples, or the reason why this is impossible."""
 
     run: Finished
-    only_best: int = 0  # samples that the best run alone has right
+    only_best: int = 0  # samples that only the best run classifies correctly
     only_this: int = 0
     p: float = math.nan
     p_holm: float = math.nan
@@ -25,9 +25,9 @@ class Paired:
 
 
 def mcnemar(only_one: int, only_other: int) -> float:
-    """Return the exact two-sided p-value that two nets are equally good, which disagree on so many samples (1947).
+    """Return the exact two-sided p of McNemar's test (1947), from the samples that only one of the nets has right.
 
-    It is the probability of counts at least as unequal, were every disagreement a fair coin's; 1 where there is none.
+    It is the probability of counts at least as unequal if each disagreement were a coin flip; 1 without disagreements.
     """
     from scipy.stats import binomtest
 
@@ -36,7 +36,7 @@ def mcnemar(only_one: int, only_other: int) -> float:
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """Adjust p-values for how many there are, so that all together err as seldom as one (Holm, 1979)."""
+    """Adjust p-values for multiple comparisons (Holm, 1979)."""
     adjusted, largest = [0.0] * len(ps), 0.0
     for rank, i in enumerate(sorted(range(len(ps)), key=ps.__getitem__)):
         largest = max(largest, min(1.0, (len(ps) - rank) * ps[i]))
@@ -45,12 +45,12 @@ def holm(ps: Sequence[float]) -> list[float]:
 
 
 def best_of(runs: Sequence[Finished]) -> Finished:
-    """Return the run of the highest test accuracy, of equal ones the smallest."""
+    """Return the run with the highest test accuracy; the smallest net wins ties."""
     return max(runs, key=lambda run: (run.accuracy, -run.result["params"]))
 
 
 def against_best(runs: Sequence[Finished]) -> list[Paired]:
-    """Hold every other run against the best one, in their order."""
+    """Compare every other run with the best one, in the given order."""
     best = best_of(runs)
     others = [run for run in runs if run is not best]
     try:
@@ -73,7 +73,7 @@ def against_best(runs: Sequence[Finished]) -> list[Paired]:
 
 
 def _hits(run: Finished) -> tuple[np.ndarray, tuple[str | None, int]]:
-    """Return which test samples a run has right, and what tells the test set; ValueError says why that is not known."""
+    """Return which test samples a run has right, and an identifier of the test set; ValueError if unknown."""
     try:
         found = read_predictions(run.folder / PREDICTIONS)
     except FileNotFoundError as error:

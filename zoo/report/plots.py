@@ -10,14 +10,14 @@ from zoo import escape
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MOST_LETTERS = 30  # of a class in a picture
-MOST_CLASSES_DRAWN = 30  # more rows than this do not fit a screen
+MOST_LETTERS = 30  # of a class name in a plot
+MOST_CLASSES_DRAWN = 30  # more rows do not fit on a screen
 
 
 def draw_confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], num_nan: int = 0) -> "Figure":
-    """Draw the share of each true class (row) that was taken for each class (column); numbers in per cent.
+    """Draw the confusion matrix: the percentage of each true class (row) predicted as each class (column).
 
-    `num_nan` more samples were taken for none.
+    `num_nan` more samples have no prediction.
     """
     from matplotlib.colors import PowerNorm
     from matplotlib.figure import Figure
@@ -27,7 +27,7 @@ def draw_confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], num_
     side = min(4 + 0.45 * len(classes), 16)
     figure = Figure(figsize=(side + 1, side), layout="constrained")
     axes = figure.add_subplot()
-    # Mistakes are a few per cent and the diagonal most of 100: a square root makes both visible.
+    # Errors are a few per cent and the diagonal is near 100: a square-root scale makes both visible.
     image = axes.imshow(share, cmap="Blues", norm=PowerNorm(0.5, 0, 1))
     axes.set(xlabel="predicted class", ylabel="true class")
     accuracy = float(counts.diag().sum() / (counts.sum() + num_nan))
@@ -44,7 +44,7 @@ def draw_confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], num_
 
 
 def draw_sensitivity(reference: float, curves: dict[str, dict[str, list[tuple[float, float]]]]) -> "Figure":
-    """Draw accuracy against level: one panel per method, one line per layer, from blue at the input to red."""
+    """Draw accuracy against level: one panel per method, one line per layer, from blue (input) to red (output)."""
     from matplotlib import colormaps
     from matplotlib.figure import Figure
 
@@ -53,7 +53,7 @@ def draw_sensitivity(reference: float, curves: dict[str, dict[str, list[tuple[fl
         for i, (name, curve) in enumerate(of_layers.items()):
             colour = colormaps["turbo"](0.05 + 0.9 * i / max(1, len(of_layers) - 1))
             levels, accuracies = zip(*curve, strict=True)
-            places = range(len(levels))  # evenly, since it is the last levels that tell
+            places = range(len(levels))  # evenly spaced, since the last levels matter most
             label = escape.label(name.removesuffix(".weight"))
             axes.plot(places, [100 * a for a in accuracies], marker="o", markersize=3, color=colour, label=label)
         axes.axhline(100 * reference, color="black", linewidth=0.8, linestyle="--")

@@ -1,4 +1,4 @@
-"""The settings and figures by which runs are told apart, as the row of TensorBoard's HParams table."""
+"""The settings and results of a run as a row of TensorBoard's HParams table."""
 
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ LIMITS = ("limit_train_batches", "limit_val_batches", "limit_test_batches", "ove
 
 
 def hyperparameters(cfg: DictConfig) -> dict[str, Any]:
-    """Pick the settings that tell runs apart, as one flat row."""
+    """Return the settings that distinguish runs, as one flat row."""
     row = {group: option for group, option in cfg.choices.items() if option is not None}
     row |= {"seed": cfg.seed, **{f"data.{key}": cfg.data.get(key) for key in ("batch_size", "folds", "fold")}}
     row["data.mix"] = str((cfg.data.get("mix") or {}).get("_target_", "none")).rpartition(".")[2]
@@ -26,9 +26,9 @@ def hyperparameters(cfg: DictConfig) -> dict[str, Any]:
 
 
 def short_names(settings: dict[str, Any]) -> dict[str, str | float]:
-    """Name settings as columns of TensorBoard's HParams table: `lr` for optim.lr, unless another ends in the same.
+    """Shorten the names of settings for TensorBoard's HParams table: optim.lr becomes `lr` if that is unique.
 
-    Those that are null, and those that have settings of their own, are left out.
+    Settings that are null or nested are left out.
     """
     last = {key: key.rpartition(".")[2] for key in settings}
     num = Counter(last.values())
@@ -42,7 +42,7 @@ def short_names(settings: dict[str, Any]) -> dict[str, str | float]:
 
 
 def headline(result: dict[str, Any]) -> dict[str, float]:
-    """Return the metrics of the HParams table; the first five are those that it shows by default."""
+    """Return the metrics of the HParams table; TensorBoard shows the first five by default."""
     keys = ["accuracy", "loss", *(key for key in result["test"] if key not in ("accuracy", "loss", "num_samples"))]
     pairs = [(split, key) for key in keys for split in ("test", "validation") if key in result[split]]
     row = {f"{split}_{key}": result[split][key] for split, key in pairs if result[split][key] is not None}

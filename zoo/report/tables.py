@@ -1,4 +1,4 @@
-"""What a person sees of a run, an evaluation or a prediction in the terminal."""
+"""The terminal output of a run, an evaluation or a prediction."""
 
 import math
 import os
@@ -32,7 +32,7 @@ WORST_SHOWN = 10
 
 
 def announce(folder: Path, cfg: DictConfig, net: nn.Module) -> None:
-    """Say what is about to be trained, and where it can be watched."""
+    """Print what will be trained, the run folder, and how to open TensorBoard."""
     params = count_parameters(net)
     console = escape.console()
     model, data = ((escape.line(cfg.choices[group]), "bold") for group in ("model", "data"))
@@ -63,7 +63,7 @@ def show_result(result: dict[str, Any]) -> None:
     console.print()
     console.print(table)
     console.print(
-        f"{result['params']:,} parameters, {result['macs'] / 1e6:,.3g} M multiply-accumulates a usual {sample}; "
+        f"{result['params']:,} parameters, {result['macs'] / 1e6:,.3g} M multiply-accumulates per typical {sample}; "
         f"best epoch {result['best_epoch']} of {result['epochs']}; trained {result['seconds']:.1f} s at "
         f"{result['images_per_second']:,.0f} {sample}s/s on {result['device']} in {result['precision']}",
         soft_wrap=True,
@@ -73,12 +73,12 @@ def show_result(result: dict[str, Any]) -> None:
 
 
 def format_number(value: float | None, form: str, instead: str = "not a number") -> str:
-    """Write a number that may be none."""
+    """Format a number that may be None."""
     return instead if value is None else format(value, form)
 
 
 def show_evaluation(evaluation: dict[str, Any]) -> None:
-    """Print the summary and the table of classes, the worst recalled first, or of what was written worst."""
+    """Print the summary and the table of classes by recall, or for sequences the worst outputs."""
     console = escape.console()
     if "wer" in evaluation:
         _show_writing(console, evaluation)
@@ -109,7 +109,7 @@ def show_evaluation(evaluation: dict[str, Any]) -> None:
 
 def _say_lost(console: Console, evaluation: dict[str, Any]) -> None:
     if num := evaluation["num_nan"]:
-        console.print(f"{num:,} of {evaluation['num_samples']:,} have NaN among their logits; they count as wrong")
+        console.print(f"{num:,} of {evaluation['num_samples']:,} have NaN logits; they count as wrong")
 
 
 def _show_writing(console: Console, evaluation: dict[str, Any]) -> None:
@@ -128,7 +128,7 @@ def _show_writing(console: Console, evaluation: dict[str, Any]) -> None:
 
 
 def show_predictions(predictions: Iterable[tuple[str, Sequence[tuple[str, float]]]]) -> None:
-    """Print what a net says of each input as soon as it is there, the likeliest first."""
+    """Print the predictions for each input as they are computed, most probable first."""
     for asked, found in predictions:
         name = os.fsencode(asked).decode(errors="backslashreplace")  # of a file, which need not be UTF-8
         for i, (what, probability) in enumerate(found):

@@ -1,4 +1,4 @@
-"""The files that an evaluation and a sensitivity scan leave behind."""
+"""The files written by an evaluation and a sensitivity scan."""
 
 import json
 from collections.abc import Mapping
@@ -17,9 +17,9 @@ MOST_BYTES = 1 << 28  # of an evaluation.json
 
 
 def check_free(folder: Path, source: Mapping[str, Any], ending: str = "") -> None:
-    """Raise BadInput where a folder has the evaluation of another checkpoint, which would be replaced.
+    """Raise BadInput if a folder has the evaluation of another checkpoint, which would be overwritten.
 
-    `source` has the path of the checkpoint, as `checkpoint`, and its `sha256`; one of the two must be the same.
+    `source` has the path of the checkpoint, as `checkpoint`, and its `sha256`; one of the two must match.
     """
     file = folder / f"evaluation{ending}.json"
     if not file.exists():
@@ -28,13 +28,13 @@ def check_free(folder: Path, source: Mapping[str, Any], ending: str = "") -> Non
         before = json.loads(read_file(file, MOST_BYTES))
         is_same = any(before[key] == source[key] for key in ("checkpoint", "sha256"))
     except (ValueError, LookupError, TypeError, RecursionError) as error:
-        raise BadInput(f"{file} was not written by an evaluation; say out=ANOTHER_FOLDER") from error
+        raise BadInput(f"{file} was not written by an evaluation; use out=ANOTHER_FOLDER") from error
     if not is_same:
-        raise BadInput(f"{file} is the evaluation of another checkpoint; say out=ANOTHER_FOLDER")
+        raise BadInput(f"{file} is the evaluation of another checkpoint; use out=ANOTHER_FOLDER")
 
 
 def write_evaluation(folder: Path, evaluation: dict[str, Any], ending: str = "") -> None:
-    """Write evaluation.json, and confusion_matrix.png or worst.tsv next to it, their names with an ending."""
+    """Write evaluation.json, and confusion_matrix.png or worst.tsv, with `ending` in their names."""
     name = f"evaluation{ending}.json"
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / name, evaluation)
@@ -53,10 +53,10 @@ def write_evaluation(folder: Path, evaluation: dict[str, Any], ending: str = "")
 
 
 def write_sensitivity(folder: Path, reference: float, curves: dict[str, dict[str, list[tuple[float, float]]]]) -> None:
-    """Print and draw the accuracy that pruning and sharing leave of each layer by itself; a file for each, too."""
+    """Print, plot and save the accuracy after pruning or sharing each layer alone."""
     console = escape.console()
     for what, of_layers in curves.items():
-        title = f"accuracy in % with {what} of one layer changed; {reference:.2%} with none"
+        title = f"accuracy in % with {what} of one layer changed; {reference:.2%} without"
         table = Table(title=title, title_justify="left", box=box.SIMPLE, padding=(0, 0, 0, 1))
         table.add_column("layer", overflow="fold", min_width=12)
         for level, _ in next(iter(of_layers.values())):

@@ -1,4 +1,4 @@
-"""The database of a study before Optuna opens it: an ordinary one of SQLite's, of tables alone."""
+"""Validate the SQLite database of a study before Optuna opens it."""
 
 import contextlib
 import os
@@ -10,20 +10,20 @@ from zoo.files import open_file
 
 MAX_BYTES = 1 << 28
 SUPER_JOURNAL = bytes.fromhex("d9d505f920a163d7")  # at the end of a journal that names another file
-# What a schema of Optuna's never has, and what would be computed as it is read.
+# Keywords that Optuna's schema never has, of things that are computed on reading.
 COMPUTED = re.compile(r"\b(GENERATED|VIRTUAL|AS|TRIGGER|VIEW|WHERE)\b", re.IGNORECASE)
 
 
 def check_database(file: Path) -> None:
-    """Raise ValueError or DatabaseError unless SQLite finds a file whole, and nothing but tables in it.
+    """Raise ValueError or DatabaseError unless a file is an intact SQLite database with only tables and indices.
 
-    SQLite removes the file that a journal names; and what views and computed columns say may never end.
+    SQLite deletes a file named in a journal, and reading views and computed columns may never end.
     """
     handle = open_file(file)
     size = os.fstat(handle).st_size
     os.close(handle)
     if size > MAX_BYTES:
-        raise ValueError(f"it has {size:,} bytes, and at most {MAX_BYTES:,} are read")
+        raise ValueError(f"it has {size:,} bytes, more than the limit of {MAX_BYTES:,}")
     journal = file.with_name(f"{file.name}-journal")
     if journal.exists():
         with open(open_file(journal), "rb") as there:

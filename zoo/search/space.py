@@ -1,4 +1,4 @@
-"""What a search draws: overrides whose values are sweeps in Hydra's own grammar, as distributions of Optuna's."""
+"""The search space: overrides that are sweeps in Hydra's syntax, as Optuna distributions."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.trial import Trial
 
-OWN = ("trials", "sampler", "pruner", "jobs", "space", "name", "runs", "resume")  # keys that no trial is told
+OWN = ("trials", "sampler", "pruner", "jobs", "space", "name", "runs", "resume")  # keys that are not passed to trials
 
 
 def with_space(arguments: list[str]) -> list[str]:
-    """Move the sweeps of a command line into `space`, and leave a value of each where it stood.
+    """Move the sweeps of a command line into `space`, and replace each by one of its values.
 
-    So Hydra, which takes sweeps for its -m only, composes and checks the config of one trial.
+    Hydra, which accepts sweeps only with -m, can then compose and check the config of one trial.
     """
     plain, space = [], []
     for argument in arguments:
@@ -38,7 +38,7 @@ def with_space(arguments: list[str]) -> list[str]:
 
 
 def _parsed(argument: str) -> Override | None:
-    """Parse an override; what is none is left to Hydra, which says so."""
+    """Parse an override, or return None for other arguments, which Hydra reports."""
     try:
         return None if argument.startswith("-") else OverridesParser.create().parse_override(argument)
     except HydraException:
@@ -46,23 +46,23 @@ def _parsed(argument: str) -> Override | None:
 
 
 def _values(override: Override) -> list[str]:
-    """Return a sweep's values as they are written in overrides, of an interval its ends."""
+    """Return the values of a sweep as written in overrides, or the ends of an interval."""
     sweep = override.value()
     if isinstance(sweep, IntervalSweep):
         return [str(sweep.start), str(sweep.end)]
     try:
         values = list(override.sweep_string_iterator())
     except HydraException as error:
-        raise BadInput(f"{override.input_line} cannot be searched over: write out what there is to choose") from error
+        raise BadInput(f"{override.input_line} cannot be searched over: list the choices explicitly") from error
     if not values:
-        raise BadInput(f"{override.input_line} has no value in it")
+        raise BadInput(f"{override.input_line} has no values")
     return values
 
 
 def distributions(space: Sequence[str]) -> dict[str, BaseDistribution]:
-    """Return what Optuna is to draw for each key; choices are drawn as they are written.
+    """Return the Optuna distribution for each key; choices are drawn as written.
 
-    The end of an interval may be drawn, and that of a range, as in Python, not. `tag(log, ...)` draws logarithms.
+    The end of an interval is included, that of a range, as in Python, is not. `tag(log, ...)` samples on a log scale.
     """
     overrides = [OverridesParser.create().parse_override(text) for text in space]
     return {override.get_key_element(): _distribution(override) for override in overrides}
@@ -74,7 +74,7 @@ def _distribution(override: Override) -> BaseDistribution:
     sweep: Any = override.value()
     values, ordered = _values(override), isinstance(sweep, IntervalSweep | RangeSweep)
     if sweep.tags - ({"log"} if ordered else set()):
-        raise BadInput(f"{override.input_line}: the one tag there is is log, of an interval or a range")
+        raise BadInput(f"{override.input_line}: the only supported tag is log, for an interval or a range")
     if not ordered:
         return CategoricalDistribution(values)
     log = bool(sweep.tags)
@@ -91,7 +91,7 @@ def _distribution(override: Override) -> BaseDistribution:
 
 
 def draw(trial: Trial, space: Mapping[str, BaseDistribution]) -> list[str]:
-    """Draw a trial's overrides; of one that was taken up again, find those that were drawn."""
+    """Draw the overrides of a trial, or return those already drawn for a resumed trial."""
     from optuna.distributions import FloatDistribution, IntDistribution
 
     for key, one in space.items():
@@ -105,5 +105,5 @@ def draw(trial: Trial, space: Mapping[str, BaseDistribution]) -> list[str]:
 
 
 def overrides(params: Mapping[str, Any]) -> list[str]:
-    """Write drawn parameters as overrides that give the very same numbers again."""
+    """Format parameters as overrides, exactly."""
     return [f"{key}={value}" for key, value in params.items()]

@@ -1,7 +1,7 @@
-"""A search as a study of Optuna's in runs/<name>/study.db, which always knows how far it is.
+"""A search as an Optuna study in runs/<name>/study.db, which always has the current state.
 
-Trials are told apart from the processes that train them: a process that a kill has ended is started again, the trial
-goes on, and the study neither loses nor gains one.
+Trials are independent of the processes that train them: if a process was killed, its trial is continued by a new one,
+and the number of trials in the study does not change.
 """
 
 import functools
@@ -41,7 +41,7 @@ from zoo.search.trials import TrialRun
 DIRECTIONS: dict[str, Literal["maximize", "minimize"]] = {"max": "maximize", "min": "minimize"}
 SAMPLERS = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}
 PRUNERS: dict[str, Callable[[], optuna.pruners.BasePruner]] = {
-    "median": optuna.pruners.MedianPruner,  # begins after five whole trials
+    "median": optuna.pruners.MedianPruner,  # starts after five complete trials
     "halving": lambda: optuna.pruners.SuccessiveHalvingPruner(min_resource=1),  # asynchronous; after epochs 1, 4, 16
     "none": optuna.pruners.NopPruner,
 }
@@ -49,7 +49,7 @@ SECONDS_BETWEEN_LOOKS = 0.2
 
 
 def search(cfg: DictConfig) -> None:
-    """Run the trials that a study still lacks, those of before counted, and print what was found."""
+    """Run the remaining trials of a study, and print the results."""
     _check(cfg)
     space, place = distributions(cfg.space), Path(cfg.runs) / str(cfg.name)
     drawn = {*OWN, *(key.lstrip("+") for key in space)}
@@ -63,20 +63,18 @@ def search(cfg: DictConfig) -> None:
         first = _first(error)
         if not isinstance(first, sqlite3.OperationalError) and type(first) is not sqlite3.DatabaseError:
             raise
-        raise ZooError(
-            f"{place / STUDY}: {first}; once that is mended, the same command goes on where it was"
-        ) from error
+        raise ZooError(f"{place / STUDY}: {first}; once this is fixed, run the same command to continue") from error
 
 
 def _first(error: BaseException) -> BaseException:
-    """Return the error that led to another."""
+    """Return the original cause of an error."""
     return _first(error.__cause__) if error.__cause__ else error
 
 
 def _run(
     study: optuna.Study, cfg: DictConfig, place: Path, fixed: list[str], space: Mapping[str, BaseDistribution]
 ) -> None:
-    """Keep `jobs` trials going, first those that an interruption left unfinished, until there are as many as asked."""
+    """Run `jobs` trials in parallel, unfinished ones first, until `cfg.trials` have started."""
     slots = [_environment(cfg, slot) for slot in range(cfg.jobs)]
     running: dict[int, _Running] = {}
     unfinished = study.get_trials(states=[TrialState.RUNNING])
@@ -104,29 +102,29 @@ def _run(
 
 
 def _check(cfg: DictConfig) -> None:
-    """Refuse what no study can be made of."""
+    """Raise BadInput for settings that a search does not support."""
     if not cfg.space:
         raise BadInput(
             "there is nothing to search over: make an override a sweep, such as "
             "'optim.lr=tag(log, interval(1e-4, 1e-1))'"
         )
     if cfg.resume:
-        raise BadInput("resume is for runs; a search goes on where it was by the command that began it")
+        raise BadInput("resume is for runs; to continue a search, run the same command again")
     if cfg.jobs > distributed.num_cores():
-        raise BadInput(f"jobs={cfg.jobs}: expected at most {distributed.num_cores()}, a trial to each CPU core")
+        raise BadInput(f"jobs={cfg.jobs}: expected at most {distributed.num_cores()}, one trial per CPU core")
     for key, known in (("sampler", SAMPLERS), ("pruner", PRUNERS)):
         if cfg[key] not in known:
-            raise BadInput(f"{key}={cfg[key]} is no {key}; {choices(str(cfg[key]), known)}")
+            raise BadInput(f"{key}={cfg[key]} is not a {key}; {choices(str(cfg[key]), known)}")
     if cfg.trainer.devices not in (1, "auto"):
-        raise BadInput(f"trainer.devices={cfg.trainer.devices}: a trial has one device, and jobs= are run at once")
+        raise BadInput(f"trainer.devices={cfg.trainer.devices}: a trial has one device; use jobs= for parallel trials")
     product = cfg.callbacks.get("product")
     if not product or not str(product.metric).startswith("val/"):
-        raise BadInput("callbacks.product.metric names no validation metric, by which a search could choose")
+        raise BadInput("callbacks.product.metric names no validation metric, which a search needs")
     config_of(cfg)
 
 
 def _check_choices(space: Mapping[str, BaseDistribution], fixed: list[str]) -> None:
-    """Refuse a choice that Hydra could not make, such as a model that there is not."""
+    """Raise BadInput for a choice that Hydra cannot compose, such as an unknown model."""
     for key, one in space.items():
         for value in one.choices if isinstance(one, CategoricalDistribution) else ():
             try:
@@ -139,7 +137,7 @@ def _check_choices(space: Mapping[str, BaseDistribution], fixed: list[str]) -> N
 def _opened(
     place: Path, cfg: DictConfig, fixed: list[str], space: Mapping[str, BaseDistribution]
 ) -> Iterator[optuna.Study]:
-    """Open a study, new or as it was left, for this process alone; BadInput where it searches for something else."""
+    """Open a new or existing study and lock it; raise BadInput if its settings differ."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     place.mkdir(parents=True, exist_ok=True)
     check_no_links(place)
@@ -155,10 +153,10 @@ def _opened(
         }
         try:
             study = _study(file, cfg, asked, space)
-        except Exception as error:  # what is no database of Optuna's leads its readers anywhere
+        except Exception as error:  # a damaged database may raise anything
             if isinstance(error, ZooError) or isinstance(_first(error), sqlite3.OperationalError) or not was_there:
-                raise  # a database that cannot be written is not a damaged one
-            raise BadInput(f"{file} is damaged ({reason(error)[:100]}); put a copy in its place") from error
+                raise  # a database that cannot be written is not damaged
+            raise BadInput(f"{file} is damaged ({reason(error)[:100]}); replace it with a backup") from error
         try:
             yield study
         finally:
@@ -168,7 +166,7 @@ def _opened(
 def _study(
     file: Path, cfg: DictConfig, asked: Mapping[str, Any], space: Mapping[str, BaseDistribution]
 ) -> optuna.Study:
-    """Open or make the study in a database, all of which is read and checked."""
+    """Open or create the study in a database, and check all of its trials."""
     mode, is_new = cfg.callbacks.product.mode, not file.exists()
     if not is_new:
         check_database(file)
@@ -184,13 +182,13 @@ def _study(
             known = study.user_attrs.get(key, value)
             if known != value:
                 raise BadInput(
-                    f"{file.parent} is a search with the {key} {known}, and not {value}; another name= begins a new one"
+                    f"{file.parent} is a search with {key} {known}, not {value}; another name= begins a new one"
                 )
             study.set_user_attr(key, value)
         if len(study.get_trials(deepcopy=False)) == 0 and not is_new and list(file.parent.glob("trial_*")):
             raise ValueError("it has lost its trials")
         if study.direction.name.lower() != DIRECTIONS[mode]:
-            raise ValueError("it is of another direction")
+            raise ValueError("it has another direction")
         for number, trial in enumerate(study.get_trials(deepcopy=False)):
             _check_trial(trial, number, space)
     except BaseException:
@@ -201,28 +199,28 @@ def _study(
 
 def _close(study: optuna.Study) -> None:
     storage: Any = study._storage
-    backend = getattr(storage, "_backend", storage)  # which Optuna puts a cache before
+    backend = getattr(storage, "_backend", storage)  # wrapped in a cache by Optuna
     backend.remove_session()
     backend.engine.dispose()
 
 
 def _check_trial(trial: FrozenTrial, number: int, space: Mapping[str, BaseDistribution]) -> None:
-    """Raise ValueError unless a trial is one that this search has drawn, with the figures that it was given."""
+    """Raise ValueError unless a trial belongs to this search, with valid and unchanged values."""
     if trial.number != number or any(space.get(key) != kind for key, kind in trial.distributions.items()):
-        raise ValueError(f"trial {number} is of another search")
+        raise ValueError(f"trial {number} belongs to another search")
     if not all(space[key]._contains(space[key].to_internal_repr(value)) for key, value in trial.params.items()):
         raise ValueError(f"trial {number} was not drawn from its space")
     figures = [*trial.intermediate_values.values(), *(trial.values or [])]
     if not all(map(math.isfinite, figures)) or (trial.state == TrialState.COMPLETE and len(trial.values or []) != 1):
-        raise ValueError(f"trial {number} has no figures")
+        raise ValueError(f"trial {number} has invalid values")
     if type(trial.user_attrs.get("judged", 0)) is not int:
-        raise ValueError(f"trial {number} was judged after no epoch")
+        raise ValueError(f"trial {number} has an invalid epoch")
     if trial.state.is_finished() and trial.user_attrs.get(CHECKSUM, "") not in ("", _checksum(trial, trial.state)):
         raise ValueError(f"the checksum of trial {number} does not match")
 
 
 def _checksum(trial: FrozenTrial, state: TrialState, value: float | None = None) -> str:
-    """Return the checksum of what a trial has come to, which is kept with it."""
+    """Return the checksum of the result of a trial, which is stored with it."""
     if state == TrialState.COMPLETE:
         value = trial.value if value is None else value
     figures = [trial.number, state.name, value, trial.params, sorted(trial.intermediate_values.items())]
@@ -230,13 +228,13 @@ def _checksum(trial: FrozenTrial, state: TrialState, value: float | None = None)
 
 
 def _storage(path: Path) -> optuna.storages.RDBStorage:
-    """Open a database without putting its path into a URL, where ?, % and braces mean something else."""
+    """Open a database without putting its path into a URL, where ?, % and braces have a meaning."""
     settings = {"creator": functools.partial(sqlite3.connect, path), "poolclass": sqlalchemy.QueuePool}
     return optuna.storages.RDBStorage("sqlite://", settings)
 
 
 def _environment(cfg: DictConfig, slot: int) -> dict[str, str]:
-    """Return the environment of a slot's trials: one GPU each if there are enough, and a share of the cores."""
+    """Return the environment for the trials of a slot: a GPU, if there are any, and a share of the cores."""
     import torch
 
     # zoo.cli.command has set HYDRA_FULL_ERROR for this process alone
@@ -249,7 +247,7 @@ def _environment(cfg: DictConfig, slot: int) -> dict[str, str]:
 
 
 def begun(study: optuna.Study, sampler: str, seed: int, before: FrozenTrial | None = None) -> Trial:
-    """Begin a trial, or take one up; each draws with a generator of its own, so that no interruption shifts draws."""
+    """Start or resume a trial; each has its own random generator, so that interruptions do not change the draws."""
     number = before.number if before else len(study.get_trials(deepcopy=False))
     own = np.random.SeedSequence([seed, number]).generate_state(1)
     study.sampler = SAMPLERS[sampler](seed=int(own[0]))
@@ -258,7 +256,7 @@ def begun(study: optuna.Study, sampler: str, seed: int, before: FrozenTrial | No
 
 @dataclass
 class _Running:
-    """A trial in its process, and the last epoch that the pruner has judged."""
+    """A trial with its process, and the last epoch judged by the pruner."""
 
     trial: Trial
     run: TrialRun
@@ -267,12 +265,12 @@ class _Running:
     pruned: bool = False
 
     def ended(self, study: optuna.Study, metric: str) -> bool:
-        """Look how far the run is, stop it where the pruner says so, and tell the study when it has ended."""
-        over = self.run.process.poll() is not None  # asked first, so that what is read then is all there will be
+        """Report progress to the study, stop the run if the pruner decides so, and return whether it has ended."""
+        over = self.run.process.poll() is not None  # checked first, so that the curves read next are complete
         for epoch, value in [] if self.pruned else self.run.epochs(metric):
             if epoch > self.epoch and math.isfinite(value):
                 self.epoch = epoch
-                if epoch not in self.reported:  # where an interruption came between its report and the judgement
+                if epoch not in self.reported:  # unless interrupted between report and judgement
                     self.trial.report(value, epoch)
                 if epoch < self.run.max_epochs and self.trial.should_prune():
                     self.pruned = True
@@ -284,7 +282,7 @@ class _Running:
             value_ = self.run.value(metric)
             if value_ is not None:
                 self._tell(study, value_, TrialState.COMPLETE, f"{metric} {value_:.4f}")
-            elif self.run.diverged:  # told as pruned, since samplers learn from those and not from failures
+            elif self.run.diverged:  # reported as pruned, since samplers ignore failures
                 self._tell(study, None, TrialState.PRUNED, f"diverged: {self.run.last_words}")
             else:
                 self._tell(study, None, TrialState.FAIL, f"failed: {self.run.last_words}")

@@ -19,22 +19,22 @@ console = escape.console()
 
 
 def format_params(params: dict[str, Any]) -> str:
-    """Write parameters for a person to read."""
+    """Format parameters for display."""
     return " ".join(f"{key}={format_value(value)}" for key, value in params.items())
 
 
 def format_value(value: Any) -> str:
-    """Write a number with three digits, and anything else as it is."""
+    """Format a float with three digits, and other values unchanged."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def show_study(study: optuna.Study, place: Path) -> None:
-    """Print the best trials of a study, and the command that trains with what was found; ZooError without any."""
+    """Print the best trials and the command to train with the best settings; ZooError if none is complete."""
     metric = study.user_attrs["metric"]
     trials = study.get_trials(deepcopy=False)
     whole = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     if not whole:
-        raise ZooError(f"no trial came to a result; see {place}/trial_*/{OUTPUT}")
+        raise ZooError(f"no trial has a result; see {place}/trial_*/{OUTPUT}")
     sign = -1 if study.direction == optuna.study.StudyDirection.MAXIMIZE else 1
     whole.sort(key=lambda trial: sign * trial.values[0])
     counts = {state: sum(trial.state == state for trial in trials) for state in (TrialState.PRUNED, TrialState.FAIL)}
@@ -47,8 +47,8 @@ def show_study(study: optuna.Study, place: Path) -> None:
         )
     console.print(table)
     console.print(
-        f"{len(whole)} came to their end, {counts[TrialState.PRUNED]} were pruned or diverged, "
-        f"{counts[TrialState.FAIL]} failed. They were chosen by {metric}; the test set was not looked at.",
+        f"{len(whole)} completed, {counts[TrialState.PRUNED]} were pruned or diverged, "
+        f"{counts[TrialState.FAIL]} failed. Trials are ranked by {metric}; the test set was not used.",
         soft_wrap=True,
     )
     if len(whole) >= FEWEST_FOR_IMPORTANCE:

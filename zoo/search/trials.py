@@ -1,4 +1,4 @@
-"""A trial as a process of train.py in a run folder of its own, which is all that a search learns of it."""
+"""A trial as a process of train.py with its own run folder, from which the search reads the results."""
 
 import contextlib
 import math
@@ -19,13 +19,13 @@ from zoo.records.config_file import read_config
 from zoo.records.json_files import read_result
 
 OUTPUT = "output.txt"
-SECONDS_TO_STOP = 120  # for the step or the validation in hand
+SECONDS_TO_STOP = 120  # for the current step or validation
 
 
 class TrialRun:
-    """Start or go on with the training of a trial in `place`, runs/<study>/trial_<number>; dies with this process.
+    """Start or resume the training of a trial in `place`, runs/<study>/trial_<number>; it dies with this process.
 
-    A run folder that is there already is resumed, and ends, on a CPU, as if it had never been interrupted.
+    An existing run folder is resumed. On a CPU, the result is that of an uninterrupted run.
     """
 
     def __init__(self, place: Path, overrides: Sequence[str], environment: dict[str, str]) -> None:
@@ -43,13 +43,13 @@ class TrialRun:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env=environment,
-                start_new_session=True,  # so that Ctrl-C comes to the search alone, which passes it on
+                start_new_session=True,  # so that only the search gets Ctrl-C, and passes it on
                 preexec_fn=distributed.dying_with(os.getpid()),
             )
 
     @property
     def folder(self) -> Path | None:
-        """The run folder, once the run has made it."""
+        """The run folder, once it exists."""
         return next((path.parent for path in sorted(self.place.glob(f"*/{CONFIG}"))), None)
 
     @property
@@ -63,12 +63,12 @@ class TrialRun:
         return [] if self.folder is None else curve(self.folder, metric)
 
     def stop(self) -> None:
-        """Ask the run to save and to end."""
+        """Send SIGTERM, on which the run saves and exits."""
         with contextlib.suppress(ProcessLookupError):
             self.process.terminate()
 
     def wait(self) -> None:
-        """Wait until a run that was stopped has ended, and end one that does not."""
+        """Wait until a stopped run has ended, and kill it after a timeout."""
         try:
             self.process.wait(SECONDS_TO_STOP)
         except subprocess.TimeoutExpired:
@@ -76,7 +76,7 @@ class TrialRun:
             self.process.wait()
 
     def value(self, metric: str) -> float | None:
-        """Return the validation metric of the weights that a run has kept, or None where it has come to no result."""
+        """Return the validation metric of the weights that a run kept, or None if it has no result."""
         if self.process.returncode or self.folder is None:
             return None
         value = read_result(self.folder / RESULT)["validation"].get(metric.removeprefix("val/"))
@@ -88,7 +88,7 @@ class TrialRun:
 
     @property
     def last_words(self) -> str:
-        """What the run said last, which is why it failed, if it did."""
+        """The last line of output, which is the reason of a failure."""
         if self.process.returncode < 0:
             return f"killed by {signal.Signals(-self.process.returncode).name}"
         lines = (self.place / OUTPUT).read_text(errors="replace").strip().splitlines()
@@ -96,7 +96,7 @@ class TrialRun:
 
 
 def _named(overrides: Sequence[str]) -> list[Path | str]:
-    """Return the places and the classes that the person's own overrides name, which a resumed trial may use, too."""
+    """Return the paths and packages in the user's overrides, which a resumed trial may use as well."""
     pairs = [(key, value.strip("'\"")) for key, _, value in (one.partition("=") for one in overrides)]
     places: list[Path | str] = [value for _, value in pairs if os.path.isabs(value) or value.startswith("..")]
     return places + [value.rpartition(".")[0] for key, value in pairs if key.endswith("._target_")]
