@@ -372,15 +372,15 @@ def test_what_is_left_out_is_counted_and_said(pictures, told):
     assert len({os.path.realpath(path) for path in source.train.images.paths}) == 46
     assert len(told) == 1
     for count in (
-        "train: left out, 15 in all: ",
+        "train: skipped 15 in all: ",
         "hidden entries (3)",
         "files of kind .heic (2)",
         "files of kind .txt (1)",
         "files without an ending (1)",
-        "files outside the folders of classes (1)",
-        "links that lead nowhere (2)",
+        "files outside the class folders (1)",
+        "broken links (2)",
         "neither files nor folders (1)",
-        "links to a folder that they are in or that was read (4)",
+        "links to a parent folder or to one already read (4)",
     ):
         assert count in told[0]
 
@@ -408,7 +408,7 @@ def test_names_that_are_not_utf8_are_read_where_they_are_of_files_and_refused_of
     folders(pictures, cache="host").load()
     assert [text.split(" is skipped")[0][-10:] for text in told] == ["caf\\xe9.jpg"[-10:]]
     os.mkdir(os.fsencode(pictures / "train") + b"/caf\xe9")
-    with pytest.raises(BadInput, match=r"data\.root: expected names of classes in UTF-8, got b'caf\\xe9'"):
+    with pytest.raises(BadInput, match=r"data\.root: expected class names in UTF-8, got b'caf\\xe9'"):
         folders(pictures).load()
     with pytest.raises(BadInput, match=r"data\.root: expected a name in UTF-8"):
         folders(os.fsdecode(b"caf\xe9"))
@@ -523,7 +523,7 @@ def test_a_class_whose_only_picture_is_validated_on_is_told(pictures):
 def test_links_from_training_to_test_or_back_are_refused(pictures, link, to):
     (pictures / link).symlink_to(to)
     with pytest.raises(
-        BadInput, match=r"^data\.test: expected other pictures than those of train, got val, .* by a link"
+        BadInput, match=r"^data\.test: expected other pictures than those of train, got val, .* through a link"
     ):
         image_folders(str(pictures), SIDE)
 
@@ -538,7 +538,7 @@ def test_links_into_one_folder_may_part_it_but_not_share_a_picture(pictures):
     source = image_folders(str(pictures), SIDE)
     assert (len(source.train), len(source.test)) == (30, 10)
     (pictures / "train/cat/again.jpg").symlink_to(next((pictures / "val/cat").iterdir()).readlink())
-    with pytest.raises(BadInput, match=r"by a link, such as .*/again\.jpg"):
+    with pytest.raises(BadInput, match=r"through a link, such as .*/again\.jpg"):
         image_folders(str(pictures), SIDE)
 
 
@@ -549,7 +549,7 @@ def test_pictures_of_which_copies_are_trained_on_are_counted_and_said(pictures, 
         (pictures / folder / "06.jpg").write_bytes(b"")
     folders(pictures, num_validation=0).load()
     (line,) = (text for text in told if "byte for byte" in text)
-    assert line.startswith("Found in training, too, byte for byte: 3 of 14 test pictures, such as ")
+    assert line.startswith("Also in the training set, byte for byte: 3 of 14 test pictures, such as ")
     folders(pictures, num_validation=0, cache="none").load()  # which nobody has read whole
     assert sum("byte for byte" in text for text in told) == 1
 
@@ -557,7 +557,7 @@ def test_pictures_of_which_copies_are_trained_on_are_counted_and_said(pictures, 
 def test_classes_whose_names_look_alike_are_told_apart(pictures):
     for split, name in (("train", "caf\u00e9"), ("val", "cafe\u0301")):
         (pictures / split / "dog").rename(pictures / split / name)
-    with pytest.raises(BadInput, match="how Unicode writes an accent; rename one"):
+    with pytest.raises(BadInput, match="in Unicode normalisation; rename one"):
         image_folders(str(pictures), SIDE)
 
 
@@ -567,7 +567,7 @@ def test_channels_that_pictures_have_not_are_refused_by_their_key(pictures):
 
 
 def test_a_home_folder_that_no_shell_wrote_out_is_told():
-    with pytest.raises(BadInput, match=r"got ~/no such pictures, .* say \$HOME$"):
+    with pytest.raises(BadInput, match=r"got ~/no such pictures, .* use \$HOME$"):
         image_folders("~/no such pictures", SIDE)
 
 
@@ -621,9 +621,9 @@ def test_a_root_of_classes_alone_or_without_a_test_is_refused_with_what_would_do
     assert data.load().num_samples == {"train": 62, "val": 8, "test": 10}
     (pictures.parent / "alone").rename(pictures / "train")
     (pictures / "val").rename(pictures / "test")
-    with pytest.raises(BadInput, match=r"\('test', 'train'\) and 0 files; data\.test names another folder, or null"):
+    with pytest.raises(BadInput, match=r"\('test', 'train'\) and 0 files; set data\.test to another folder"):
         folders(pictures).load()
-    assert all(text.startswith("Found in training, too") for text in told)  # which copies of a folder are
+    assert all(text.startswith("Also in the training set") for text in told)  # which copies of a folder are
 
 
 def test_pictures_that_are_in_no_folder_of_a_class_are_counted(pictures, told):
@@ -631,16 +631,16 @@ def test_pictures_that_are_in_no_folder_of_a_class_are_counted(pictures, told):
         shutil.move(picture, pictures / "val")
     for name in ("cat", "dog"):
         shutil.rmtree(pictures / "val" / name)
-    with pytest.raises(BadInput, match=r"^data\.root: expected folders of images in .*/val, got 7 files and no folder"):
+    with pytest.raises(BadInput, match=r"^data\.root: expected image folders in .*/val, got 7 files and no folder"):
         folders(pictures).load()
-    assert told[0].endswith("left out, 7 in all: files outside the folders of classes (7).")
+    assert told[0].endswith("skipped 7 in all: files outside the class folders (7).")
 
 
 def test_one_file_is_no_files(pictures):
     for picture in sorted((pictures / "train/cat").iterdir())[1:]:
         picture.unlink()
     (pictures / "train/cat/00.jpg").write_bytes(b"")
-    with pytest.raises(BadInput, match="of class 'cat' that can be read, got 1 file and none that can"):
+    with pytest.raises(BadInput, match="of class 'cat' that can be read, got 1 file, none"):
         folders(pictures, num_validation=0).load()
     with pytest.raises(BadInput, match="num_classes=3 does not fit: the data have 2 classes"):
         folders(pictures, num_classes=3).load()
@@ -681,7 +681,7 @@ def test_test_pictures_that_are_those_of_training_are_refused_and_other_classes_
     with caplog.at_level("WARNING"):
         source = image_folders(str(tmp_path), 8, test=None)
     assert len(source.train) == 6
-    assert "links to a folder" in caplog.text
+    assert "links to a parent folder" in caplog.text
     (tmp_path / "val").symlink_to("train")
     for test in ("val", "train"):
         with pytest.raises(BadInput, match=r"^data\.test: "):
