@@ -121,9 +121,9 @@ from zoo.instantiate import build
         ),
         (["task.head_lr=-1"], "head_lr: expected", "above 0"),
         (["task.head_lr=fast"], "task.head_lr: expected", "a number"),
-        (["data.mean=[1,2]", "data.std=[1,2]"], "data.mean=[1, 2]", "a number a channel"),
+        (["data.mean=[1,2]", "data.std=[1,2]"], "data.mean=[1, 2]", "one number per channel"),
         (["data.distinct_epochs=0"], "data.distinct_epochs: expected", "at least 1"),
-        (["data.mean=[100]"], "data.mean", "give mean and std"),
+        (["data.mean=[100]"], "data.mean", "set both mean and std"),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else "",
 )

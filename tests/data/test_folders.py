@@ -277,7 +277,7 @@ def test_a_batch_of_broken_files_alone_is_left_out_of_a_test_and_made_up_for_in_
     Path(trained[0]).write_bytes(b"")
     for path in trained:
         Path(path).write_bytes(b"")
-    with pytest.raises(BadInput, match="expected pictures that can be read, got 200 that cannot"):
+    with pytest.raises(BadInput, match="expected readable pictures, got 200 unreadable ones"):
         list(data.loader("train", "cpu"))
 
 
@@ -393,7 +393,7 @@ def test_names_of_several_lines_are_told_in_one(pictures, told, cache):
     whole(folders(pictures, cache=cache, num_workers=0), "test")
     assert [line.count("\n") for line in told] == [0, 0]
     assert r"files of kind .t\nt (1)" in told[0]
-    assert r"two\nlines.jpg is skipped, since it cannot be read (it is empty)" in told[1]
+    assert r"two\nlines.jpg, which cannot be read (it is empty)" in told[1]
 
 
 def test_names_that_are_not_utf8_are_read_where_they_are_of_files_and_refused_of_classes(pictures, told):
@@ -562,7 +562,7 @@ def test_classes_whose_names_look_alike_are_told_apart(pictures):
 
 
 def test_channels_that_pictures_have_not_are_refused_by_their_key(pictures):
-    with pytest.raises(BadInput, match=r"^data\.in_channels: expected 3, as the images have, got 1$"):
+    with pytest.raises(BadInput, match=r"^data\.in_channels: expected 3, as in the images, got 1$"):
         folders(pictures, in_channels=1).load()
 
 
@@ -576,7 +576,7 @@ def test_classes_are_counted_where_nobody_says_how_many(pictures):
 
 
 def test_folders_that_will_not_do_are_told(pictures, monkeypatch):
-    with pytest.raises(BadInput, match="num_classes=3 does not fit: the data have 2"):
+    with pytest.raises(BadInput, match="num_classes=3 is wrong: the data have 2"):
         folders(pictures, num_classes=3).load()
     (pictures / "val/dog").rename(pictures / "val/dig")
     with pytest.raises(BadInput, match=r"^data\.root: .*got 'dog' in train only and 'dig' in val only$"):
@@ -584,7 +584,7 @@ def test_folders_that_will_not_do_are_told(pictures, monkeypatch):
     (pictures / "val/dig").rename(pictures / "val/dog")
     (pictures / "meminfo").write_text("MemTotal: 9999999 kB\nMemAvailable: 10 kB\n")
     monkeypatch.setattr(memory, "PROC", pictures)
-    with pytest.raises(BadInput, match=r"0\.0 GB of memory are free; data\.cache=none reads"):
+    with pytest.raises(BadInput, match=r"0\.0 GB of memory are free; use data\.cache=none"):
         folders(pictures, cache="host").load()
     assert len(folders(pictures, cache="auto", num_workers=0).load().num_samples) == 3  # reads them as they are wanted
     for file in (pictures / "train/cat").glob("*"):
@@ -642,7 +642,7 @@ def test_one_file_is_no_files(pictures):
     (pictures / "train/cat/00.jpg").write_bytes(b"")
     with pytest.raises(BadInput, match="of class 'cat' that can be read, got 1 file, none"):
         folders(pictures, num_validation=0).load()
-    with pytest.raises(BadInput, match="num_classes=3 does not fit: the data have 2 classes"):
+    with pytest.raises(BadInput, match="num_classes=3 is wrong: the data have 2 classes"):
         folders(pictures, num_classes=3).load()
     assert [counted(num, "file") for num in (0, 1, 2, 1000)] == ["0 files", "1 file", "2 files", "1,000 files"]
     assert counted(1, "class") == "1 class"
