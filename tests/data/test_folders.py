@@ -445,7 +445,7 @@ def test_contents_exchanged_under_the_same_names_and_sizes_are_found_where_files
     one.write_bytes(contents[1]), other.write_bytes(contents[0])
     changed = folders(pictures)
     assert changed.load().split_hash == facts["split_hash"]
-    with pytest.raises(BadInput, match="the same number of samples, and other contents"):
+    with pytest.raises(BadInput, match="the same number of samples, but different contents"):
         changed.check_same(facts, "before")
     changed.check_same({**facts, "content_hash": None}, "before")  # as of an earlier version, or of files not read
     assert unread_facts["content_hash"] is None
@@ -472,7 +472,7 @@ def test_pictures_that_were_added_are_counted_and_classes_named(pictures):
         folders(pictures).check_same(facts, "before")
     for split in ("train", "val"):
         (pictures / split / "dog").rename(pictures / split / "wolf")
-    with pytest.raises(BadInput, match="other classes, such as 'dog'"):
+    with pytest.raises(BadInput, match="different classes, such as 'dog'"):
         folders(pictures).check_same(facts, "before")
 
 

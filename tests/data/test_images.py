@@ -110,7 +110,7 @@ def test_evaluation_batches_hold_every_sample_once_in_order():
         ({"mix": CutMix(), "batch_size": 1}, "batch_size=1"),
         ({"folds": 5, "fold": 5}, "fold=5 is not a fold: there are 5"),
         ({"fold": 1}, r"fold=1 is not a fold: data\.folds is null"),
-        ({"folds": 1}, "2 to 200 can"),
+        ({"folds": 1}, "expected 2 to 200"),
         ({"num_validation": 200}, "leave some to train on"),
         ({"num_test": 10}, "test images, so expected 0"),
         ({"source": lambda: source(with_test=False)}, "no test images, so expected at least 1"),
