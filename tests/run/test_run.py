@@ -360,10 +360,10 @@ def test_resume_keeps_the_runs_own_config(command, toy_smoke, only_run):
     command("train", *toy_smoke)
     outcome = command("train", f"resume={only_run()}", "optim.lr=1")
     assert outcome.code == 2
-    assert "optim.lr=1 cannot be given with resume" in outcome.sentence
+    assert "optim.lr=1 cannot be set with resume" in outcome.sentence
     outcome = command("train", f"resume={only_run()}", "data.root=pictures")  # which the default data have not
     assert outcome.code == 2
-    assert "data.root cannot be given with resume" in outcome.sentence
+    assert "data.root cannot be set with resume" in outcome.sentence
 
 
 @pytest.mark.parametrize("damage", ["cut", "foreign"])
