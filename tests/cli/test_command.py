@@ -37,7 +37,7 @@ from zoo.instantiate import build
         (["data.batch_size=many"], "data.batch_size: expected", "whole number"),
         (["trainer.precision=bf61-mixed"], "trainer.precision: expected", "bf16-mixed"),
         (["trainer.precision=16-true"], "trainer.precision: expected", "16-mixed"),
-        (["trainer.precision=bf16-true", "callbacks=ema"], "trainer.precision=bf16-true", "bf16-mixed will do"),
+        (["trainer.precision=bf16-true", "callbacks=ema"], "trainer.precision=bf16-true", "use bf16-mixed"),
         (["trainer.accelerator=gppu"], "gppu", "cuda"),
         (["schedule.warmup=much"], "schedule.warmup: expected", "number"),
         (["callbacks=ema", "callbacks.ema.decay=2"], "decay: expected", "below 1"),
