@@ -283,7 +283,7 @@ def test_a_finished_run_can_be_trained_further_in_the_same_folder_and_its_rate_m
     outcome = command("train", f"resume={only_run()}", "trainer.max_epochs=5")
     assert outcome.code == 0, outcome.err
     assert "\nevaluation.json, evaluation_model.zoo.json: of the product before this one" in outcome.err
-    assert "learning rate jumps from 3e-05 to 0.0003: the schedule is of 50 steps now" in outcome.err
+    assert "learning rate jumps from 3e-05 to 0.0003: the schedule now has 50 steps" in outcome.err
     second = csv_rows(only_run())
     kept = [row for row in second if int(row["step"]) < 30]
     assert [r["train/loss"] for r in kept] == [r["train/loss"] for r in first if int(r["step"]) < 30]
