@@ -57,7 +57,7 @@ class ImageFolders(ImageData):
         if workers > MOST_PER_CORE * each:
             raise BadInput(
                 f"data.num_workers={workers}: expected at most {MOST_PER_CORE * each}, {MOST_PER_CORE} for each CPU "
-                f"core, of which this process has {each}"
+                f"core; available to this process: {each}"
             )
         if decoder == "cuda" and not torch.cuda.is_available():
             log.warning("data.decoder=cuda needs a CUDA device, but none is available; worker processes decode.")

@@ -92,9 +92,7 @@ class ImageData(ResidentData):
                     f"data.{name}={values} is not valid: set both mean and std, one number per channel, or neither"
                 )
         if mean is not None and std is not None and (min(std) <= 0 or max(mean + std) <= 1):
-            raise BadInput(
-                f"data.mean={mean} data.std={std}: expected pixel units 0…255, and std above 0"
-            )
+            raise BadInput(f"data.mean={mean} data.std={std}: expected pixel units 0…255, and std above 0")
         if not 0 <= fold < (folds or 1):
             count = f"there are {folds} folds" if folds else "data.folds is null, so there is one"
             raise BadInput(f"data.fold={fold} is not a fold: {count}, counted from 0")

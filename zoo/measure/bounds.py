@@ -49,12 +49,12 @@ class Bounded(TorchDispatchMode):
                     self._hold(one.untyped_storage())
         self.num_flops += _flops(func, args, kwargs, found)
         self._check("its results take", self.num_bytes, MAX_BYTES, "bytes at once")
-        self._check("its operators read and give", self.num_numbers, MAX_NUMBERS_IN_ALL, "numbers")
+        self._check("its operators read and produce", self.num_numbers, MAX_NUMBERS_IN_ALL, "numbers")
         self._check("it takes", self.num_flops, MAX_FLOPS, "operations on numbers")
         if self.num_bytes > self.available_bytes:
             raise ValueError(f"its results take {self.num_bytes:,} bytes at once, more than this machine has free")
         if self.num_results > MAX_RESULTS:
-            raise ValueError(f"its operators read and give more than {MAX_RESULTS:,} tensors")
+            raise ValueError(f"its operators read and produce more than {MAX_RESULTS:,} tensors")
         return found
 
     def _check(self, what: str, number: int, limit: int, unit: str) -> None:

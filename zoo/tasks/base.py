@@ -34,9 +34,7 @@ class Task(lightning.LightningModule):
     """
 
     kind: ClassVar[str]  # kind of data: images or sequences
-    meter: (
-        Any  # a module with update(...), compute(), which returns means and resets, and then num_samples, num_nan
-    )
+    meter: Any  # a module with update(...), compute(), which returns means and resets, and then num_samples, num_nan
     num_outputs: int | None = None  # of the net, if not the number of classes
 
     def __init__(
@@ -67,9 +65,7 @@ class Task(lightning.LightningModule):
         """Shard the weights of each part of the net across all processes, if the strategy is FSDP2."""
         if self.device_mesh is not None and not isinstance(self.net, FSDPModule):
             if self.l1 or self.l2 or self.max_norm:
-                raise BadInput(
-                    "task.l1, task.l2 and task.max_norm need whole weights, but fsdp2 shards them; use ddp"
-                )
+                raise BadInput("task.l1, task.l2 and task.max_norm need whole weights, but fsdp2 shards them; use ddp")
             mesh = self.device_mesh["data_parallel"]
             self.net.to(memory_format=torch.contiguous_format)  # required by FSDP2
             for part in self.net.children():
@@ -93,9 +89,7 @@ class Task(lightning.LightningModule):
             now = scheduler.base_lrs[0] * scheduler.lr_lambdas[0](scheduler.last_epoch)
             if not math.isclose(was, now, rel_tol=1e-3, abs_tol=1e-12):
                 num = self.trainer.estimated_stepping_batches
-                log.warning(
-                    "The learning rate jumps from %.3g to %.3g: the schedule now has %d steps.", was, now, num
-                )
+                log.warning("The learning rate jumps from %.3g to %.3g: the schedule now has %d steps.", was, now, num)
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)

@@ -81,9 +81,7 @@ def freeze(net: nn.Module, what: str | list[str] | Mapping[str, str]) -> int:
     else:
         stages = [what] if isinstance(what, str) else what
         if not isinstance(stages, list) or not all(isinstance(name, str) for name in stages):
-            raise BadInput(
-                f"model.freeze={what}: expected backbone, a list of the net's parts, or {{until: PART}}"
-            )
+            raise BadInput(f"model.freeze={what}: expected backbone, a list of the net's parts, or {{until: PART}}")
         stages = [_existing(net, name) for name in stages]
         frozen = [name for name in names if _is_in(name, stages)]
     if len(frozen) in (0, len(names)):
