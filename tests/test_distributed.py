@@ -268,8 +268,8 @@ def test_a_sweep_runs_each_of_its_jobs_in_two_processes(process, tmp_path):
     ("arguments", "words"),
     [
         (["data.batch_size=63"], "data.batch_size=63 cannot be shared out to 2 processes"),
-        (["trainer.strategy=fsdp2", "task.l1=0.1"], "fsdp2 shares them out; take ddp"),
-        (["trainer.strategy=fsdp2", "callbacks=ema"], "fsdp2 shares them out; take ddp"),
+        (["trainer.strategy=fsdp2", "task.l1=0.1"], "fsdp2 shards them; use ddp"),
+        (["trainer.strategy=fsdp2", "callbacks=ema"], "fsdp2 shards them; use ddp"),
         (["trainer.devices=0"], "trainer.devices: expected"),
         (["trainer.devices=[]"], "trainer.devices: expected"),
     ],

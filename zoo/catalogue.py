@@ -1,7 +1,7 @@
-"""What nets and recipes there are, as the first lines of their configs say.
+"""Catalogue of nets and recipes, read from the first lines of their configs.
 
-Each config in configs/model begins with its paper and with the data its sizes were made for, and each in
-configs/experiment with what it is, where it comes from and what was published with it.
+Each config in configs/model starts with its paper and the data it was designed for, and each in configs/experiment
+with a description, its source and the published accuracy.
 """
 
 import functools
@@ -25,7 +25,7 @@ RECIPE = re.compile(r"# @package _global_\n# .+\n# source: (?P<source>.+)\n# pub
 
 @dataclass(frozen=True)
 class Entry:
-    """A net of images, and the whole config of a run on what it was made for."""
+    """An image net, and the full config of a run on the data it was designed for."""
 
     name: str
     authors: str
@@ -47,14 +47,14 @@ def _hydra_ready() -> AbstractContextManager[None]:
 
 @functools.cache
 def targets() -> dict[str, frozenset[str]]:
-    """Return what the project's own configs have called, by the place in a run's config; see `place_of`."""
+    """Return all `_target_`s in the project's own configs, by place in the config of a run; see `place_of`."""
     found: dict[str, set[str]] = {}
     for file in CONFIGS.rglob("*.yaml"):
         node: Any = OmegaConf.to_container(OmegaConf.load(file))
         in_root = file.parent == CONFIGS or file.read_text().startswith("# @package _global_")
         for place, target in _targets(node, "" if in_root else f"{file.relative_to(CONFIGS).parts[0]}."):
             found.setdefault(place_of(place), set()).add(target)
-    found["callbacks.*"] |= found["compress.*"]  # from where configs/compress takes its callbacks
+    found["callbacks.*"] |= found["compress.*"]  # configs/compress has callbacks of its own
     return {place: frozenset(names) for place, names in found.items()}
 
 
@@ -67,7 +67,7 @@ def _targets(node: Any, prefix: str) -> Iterator[tuple[str, str]]:
 
 
 def place_of(key: str) -> str:
-    """Return the place of a key of a run's config, in which names that may be any are `*`, as in `callbacks.*`."""
+    """Return the place of a config key, with arbitrary names replaced by `*`, as in `callbacks.*`."""
     for group in ("compress.before_fit", "compress.after_fit", "compress", "callbacks", "task.metrics"):
         if re.fullmatch(rf"{group}\.[^.]+", key):
             return key if key in ("compress.before_fit", "compress.after_fit") else f"{group}.*"
@@ -75,12 +75,12 @@ def place_of(key: str) -> str:
 
 
 def wants_of_data(config: str) -> set[str]:
-    """Name the settings of data that a config of another group, as text, looks up, such as num_classes."""
+    """Return the data settings that the text of another config refers to, such as num_classes."""
     return set(re.findall(r"\$\{data\.(\w+)\}", config))
 
 
 def matches(group: str = "model") -> list[tuple[str, str]]:
-    """Return every pair of an option of a group, model or task, and of data that have all that it looks up in them."""
+    """Return all pairs of an option of a group (model or task) and a data set with all settings it refers to."""
     with _hydra_ready():
         sets = {
             file.stem: hydra.compose("train", [f"data={file.stem}", "name=zoo"]).data.keys()
@@ -91,13 +91,13 @@ def matches(group: str = "model") -> list[tuple[str, str]]:
 
 
 def catalogue() -> Iterator[Entry]:
-    """Yield every net of images in configs/model; ValueError for a config without its two lines."""
+    """Yield every image net in configs/model; raise ValueError for a config without the two header lines."""
     with _hydra_ready():
         for file in sorted((CONFIGS / "model").glob("*.yaml")):
             header = HEADER.match(file.read_text())
             if header is None:
                 raise ValueError(
-                    f'{file} must begin with two lines: # paper: Authors, "Title", year; # made for: data=...'
+                    f'{file} must start with two lines: # paper: Authors, "Title", year; # made for: data=...'
                 )
             cfg = hydra.compose("train", [f"model={file.stem}", "name=zoo", *header["data"].split()])
             if "image_size" in cfg.data:
@@ -106,7 +106,7 @@ def catalogue() -> Iterator[Entry]:
 
 @dataclass(frozen=True)
 class Recipe:
-    """An experiment, the accuracy published for it or for what is nearest, and where its settings come from."""
+    """An experiment, the published accuracy (of it or of the closest setup), and the source of its settings."""
 
     name: str
     net: str
@@ -117,7 +117,7 @@ class Recipe:
 
 
 def chosen_by(experiment: Path) -> dict[str, str]:
-    """Return the option that an experiment, or another that it begins with, has of each group it names."""
+    """Return the option chosen for each group in the defaults of an experiment, including those it inherits."""
     chosen: dict[str, str] = {}
     for line in OmegaConf.load(experiment).defaults:
         if isinstance(line, str):
@@ -128,7 +128,7 @@ def chosen_by(experiment: Path) -> dict[str, str]:
 
 
 def recipes() -> list[Recipe]:
-    """Return those of configs/experiment that say where they come from and what was published, by data set and name."""
+    """Return the experiments in configs/experiment with a source and published results, by data set and name."""
     found = []
     for file in sorted((CONFIGS / "experiment").glob("*.yaml")):
         if header := RECIPE.match(file.read_text()):

@@ -1,6 +1,6 @@
-"""The processes of a run, one a device: who this one is among them, and what all of them agree on.
+"""The processes of a run, one per device: rank, world size and communication.
 
-They are started by zoo.run.launch, torchrun or SLURM, which say so in the environment; without, a run is one process.
+They are started by zoo.run.launch, torchrun or SLURM, which set environment variables; without, a run is one process.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from zoo.errors import BadInput
 from zoo.files import write_json
 
-# In the environment of processes that zoo.run.launch started: the run folder that it made for them, and its process id.
+# Environment variables set by zoo.run.launch: the run folder it created, and its process id.
 FOLDER, LAUNCHER = "ZOO_RUN", "ZOO_LAUNCHER"
 PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 T = TypeVar("T")
@@ -39,7 +39,7 @@ OF_SLURM: tuple[str, ...] = (
 
 
 def rank() -> int:
-    """Return this process's number among those of its run; that of 0 writes the files and talks."""
+    """Return the rank of this process; rank 0 writes the files and the log."""
     return int(os.environ.get("RANK", "0"))
 
 
@@ -54,15 +54,15 @@ def local_world_size() -> int:
 
 
 def check_numbers() -> None:
-    """Raise BadInput where a number by which torchrun or SLURM counts processes is none."""
+    """Raise BadInput if a process count or rank of torchrun or SLURM in the environment is not a number."""
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_PORT", "SLURM_NTASKS"):
         value = os.environ.pop(name) if not os.environ.get(name, "0").isdecimal() else None
-        if value is not None:  # taken out, since the sentence itself is of the first process only
+        if value is not None:  # removed, since only rank 0, read from the environment, prints the error
             raise BadInput(f"{name}: expected a whole number in the environment, got '{value}'; unset {name}")
 
 
 def check_all_there() -> None:
-    """Raise BadInput where the environment says of this process that it is one of several, and not of which."""
+    """Raise BadInput if the environment marks this process as one of several but is incomplete."""
     its = os.environ
     by_slurm = _is_task_of_slurm() and "RANK" not in its
     if not by_slurm and rank() == 0 and world_size() == 1:
@@ -76,12 +76,12 @@ def check_all_there() -> None:
     else:
         return
     for name in there:
-        del its[name]  # so that this process says it as one alone
+        del its[name]  # so that this process prints the error as if it were the only one
     raise BadInput(f"{why}; start processes with {starter}, or one process with env -u {' -u '.join(there)}")
 
 
 def started_together() -> bool:
-    """Return whether torchrun or SLURM has started this process as one of several."""
+    """Return whether torchrun or SLURM started this process as one of several."""
     return world_size() > 1 or _is_task_of_slurm()
 
 
@@ -95,50 +95,50 @@ def num_cores() -> int:
 
 
 def dying_with(parent: int) -> Callable[[], None]:
-    """Return what a child process calls to be killed as soon as its parent ends, however that ends."""
+    """Return a function for a child process to call, so that it is killed when its parent ends for any reason."""
     prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else lambda *_: None
 
     def ask_kernel() -> None:
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it has ended already
+        if os.getppid() != parent:  # the parent has already ended
             os._exit(1)
 
     return ask_kernel
 
 
 def die_with_launcher() -> None:
-    """Have this process killed as soon as zoo.run.launch ends, if that has started it."""
+    """Have this process killed when zoo.run.launch ends, if it was started by it."""
     if LAUNCHER in os.environ:
         dying_with(int(os.environ[LAUNCHER]))()
 
 
 @dataclass(frozen=True)
 class LastWords:
-    """What a process of a run ended with, left where the engine of torchrun looks for it."""
+    """The final error of a process, written where torchrun's elastic agent reads it."""
 
     message: str  # one sentence
     exit_code: int
-    lost: bool = False  # it failed since another process had
+    lost: bool = False  # it failed because another process had failed
     rank: int = field(default_factory=rank)
-    timestamp: float = field(default_factory=time.time)  # by this and `message` torchrun's own report goes
+    timestamp: float = field(default_factory=time.time)  # torchrun's own report uses this and `message`
 
     def leave(self) -> bool:
-        """Write them unless there are earlier ones; tell whether they or those are there to be read."""
+        """Write the error unless an earlier one exists; return whether a file exists afterwards."""
         path = os.environ.get("TORCHELASTIC_ERROR_FILE", "")
-        with contextlib.suppress(OSError):  # such as a full disk, which may be what they tell of
+        with contextlib.suppress(OSError):  # such as a full disk, which may be the error itself
             if path and not os.path.exists(path):
                 write_json(path, asdict(self))
         return os.path.exists(path)
 
 
 def last_words(logs: str) -> list[LastWords]:
-    """Return what processes left below the engine's folder of logs, the earliest first."""
+    """Return the errors that processes left below the agent's log folder, the earliest first."""
     words = [LastWords(**json.loads(path.read_text())) for path in Path(logs).rglob("error.json")]
     return sorted(words, key=lambda one: one.timestamp)
 
 
 def take_over_slurm() -> None:
-    """Say what `srun` says of a job of several tasks in torchrun's words, which all else here understands."""
+    """Translate the environment of an `srun` job with several tasks into torchrun's variables, used everywhere else."""
     its = os.environ
     if not _is_task_of_slurm() or "RANK" in its:
         return
@@ -153,14 +153,14 @@ def take_over_slurm() -> None:
         WORLD_SIZE=its["SLURM_NTASKS"],
         LOCAL_WORLD_SIZE=tasks.group(),
         MASTER_ADDR=SLURMEnvironment.resolve_root_node_address(its["SLURM_NODELIST"]),
-        MASTER_PORT=str(15000 + int(its["SLURM_JOB_ID"]) % 10000),  # so that jobs on one machine do not meet
+        MASTER_PORT=str(15000 + int(its["SLURM_JOB_ID"]) % 10000),  # so that jobs on one machine do not collide
         TORCHELASTIC_RUN_ID=its["SLURM_JOB_ID"],
     )
 
 
 @contextmanager
 def joined(accelerator: str) -> Iterator[None]:
-    """Connect the processes of a run, and keep all but the first from printing."""
+    """Connect the processes of a run, and silence stdout of all but the first."""
     if world_size() == 1:
         yield
         return
@@ -177,26 +177,26 @@ def joined(accelerator: str) -> Iterator[None]:
         if rank():
             stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
         yield
-    _meet(store)  # not after an error, when the others may never come
+    _meet(store)  # not after an error, when the others may never arrive
     torch.distributed.destroy_process_group()
 
 
 def _meet(store: Any) -> None:
-    """Wait until all processes are here: one that ends resets its connections, and what others had yet to read."""
-    with contextlib.suppress(RuntimeError):  # the one that keeps the store has left, as it may only after all came
+    """Wait for all processes: one that exits early resets connections that others may still read from."""
+    with contextlib.suppress(RuntimeError):  # the store's host has exited, which it does only after all arrived
         if store.add("here", 1) == world_size():
             store.set("all here", "")
         store.wait(["all here"])
 
 
 def are_connected() -> bool:
-    """Return whether the processes of this run have met: before, all of them do and refuse the same."""
+    """Return whether the processes of this run are connected; before that, all do the same and fail alike."""
     torch = sys.modules.get("torch")
     return torch is not None and torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
 def of_first(value: T) -> T:
-    """Return what the first process gave, in each of them."""
+    """Broadcast the value of the first process to all."""
     if world_size() == 1:
         return value
     import torch
@@ -207,7 +207,7 @@ def of_first(value: T) -> T:
 
 
 def of_all(value: T) -> list[T]:
-    """Return what each process gave, in each of them, in their order."""
+    """Gather the values of all processes, by rank, in every process."""
     if world_size() == 1:
         return [value]
     import torch
@@ -218,7 +218,7 @@ def of_all(value: T) -> list[T]:
 
 
 def total(tensor: Any) -> Any:
-    """Return a tensor's sum over all processes."""
+    """Return the sum of a tensor over all processes."""
     if world_size() > 1:
         import torch
 
@@ -229,7 +229,7 @@ def total(tensor: Any) -> Any:
 
 @contextmanager
 def first_of_machine_first() -> Iterator[None]:
-    """Let the first process of each machine go ahead, so that it alone downloads what the others then find."""
+    """Run the first process of each machine before the others, so that only it downloads files."""
     if world_size() == 1:
         yield
         return

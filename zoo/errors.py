@@ -1,31 +1,31 @@
-"""The errors that are shown to a person as one sentence, without a traceback."""
+"""Errors that are shown to the user as one sentence, without a traceback."""
 
 import difflib
 from collections.abc import Iterable
 
-NOT_ON_RESUME = "cannot be given with resume, which keeps the run's own config but for trainer.*"
+NOT_ON_RESUME = "cannot be set with resume, which keeps the run's own config except for trainer.*"
 
 
 class ZooError(Exception):
-    """Say in one sentence what went wrong and what would help; the process ends with `exit_code`."""
+    """Base class: one sentence saying what went wrong and how to fix it; the process ends with `exit_code`."""
 
     exit_code = 1
 
 
 class BadInput(ZooError):
-    """Say what came and what would do; the person's input is at fault, and nothing was touched."""
+    """Invalid user input: the message gives the value and what is accepted; nothing was changed."""
 
     exit_code = 2
 
 
 class Diverged(ZooError):
-    """Say that a run's loss left the finite numbers, which its settings are to blame for, and no fault."""
+    """The loss became NaN or infinite, because of the settings and not because of a bug."""
 
     exit_code = 3
 
 
 class Interrupted(ZooError):
-    """Say that a signal ended the run after its state was saved; exits with 128 + the signal's number, as shells do."""
+    """A signal ended the run after its state was saved; the exit code is 128 + signal number, as in shells."""
 
     def __init__(self, message: str, signum: int) -> None:
         super().__init__(message)
@@ -33,12 +33,12 @@ class Interrupted(ZooError):
 
 
 def reason(error: BaseException) -> str:
-    """Return the first line of an error's message, or its type where it has none."""
+    """Return the first line of an error's message, or its type if there is no message."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def counted(num: int, noun: str) -> str:
-    """Say how many there are of something: `1 file`, `1,000 files`, `2 classes`."""
+    """Return a number with its noun: `1 file`, `1,000 files`, `2 classes`."""
     plural = "" if num == 1 else "es" if noun.endswith("s") else "s"
     return f"{num:,} {noun}{plural}"
 
@@ -49,7 +49,7 @@ def nearest(word: str, valid: Iterable[str]) -> list[str]:
 
 
 def choices(word: str, valid: Iterable[str]) -> str:
-    """Name the valid words nearest to `word`, or all of them where none is near."""
+    """Return a hint with the valid words closest to `word`, or all of them if none is close."""
     valid = sorted(set(valid))
     if near := nearest(word, valid):
         return f"did you mean {' or '.join(near)}?"

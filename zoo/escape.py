@@ -1,4 +1,4 @@
-"""Text of others, such as names in files, as each place shows it literally: a function for each place."""
+"""Escaping of untrusted text, such as names in files: one function per output format."""
 
 import functools
 import html as html_
@@ -12,7 +12,7 @@ from zoo.paths import as_typed
 if TYPE_CHECKING:
     from rich.console import Console
 
-# Control characters, of which a terminal makes commands, and those that turn, hide or break text
+# Control characters, which a terminal may interpret as commands, and those that reverse, hide or break text
 CONTROLS = r"\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff"
 LINE = re.compile(f"[{CONTROLS}]")
 TEXT = re.compile(f"(?![\n\t])[{CONTROLS}]")
@@ -24,51 +24,51 @@ def _visible(match: re.Match[str]) -> str:
 
 
 def line(text: object) -> str:
-    """Return a text as one line, each control character as Python writes it, such as \\x1b."""
+    """Return a text as one line, with control characters escaped as in Python, such as \\x1b."""
     return LINE.sub(_visible, str(text))
 
 
 def text(several: object) -> str:
-    """Return a text whose control characters are visible but for ends of lines and tabs."""
+    """Return a text with all control characters escaped except line breaks and tabs."""
     return TEXT.sub(_visible, str(several))
 
 
 def html(name: object) -> str:
-    """Return a name for a page, inside and outside of quotes."""
+    """Escape a name for HTML, inside and outside of quotes."""
     return html_.escape(line(name))
 
 
 def markdown(name: object) -> str:
-    """Return a name for Markdown, also in the cell of a table."""
+    """Escape a name for Markdown, including table cells."""
     return re.sub(r"([\\`*\[\]|~$]|(?<!\w)_|_(?!\w))", r"\\\1", html_.escape(line(name), quote=False))
 
 
 def code(name: object) -> str:
-    """Return a name for Markdown between backticks, which it loses, also in the cell of a table."""
+    """Escape a name for Markdown between backticks, including table cells; backticks in it are replaced."""
     return line(name).replace("`", "'").replace("|", r"\|")
 
 
 def cell(name: object) -> str:
-    """Return a name for a file of columns, in which no spreadsheet takes it for a formula."""
+    """Escape a name for CSV, so that no spreadsheet treats it as a formula."""
     return re.sub(r"^(?=[=+@-].)", "'", line(name))
 
 
 def tag(name: object) -> str:
-    """Return a name for a tag of TensorBoard's, where a slash begins a folder."""
+    """Escape a name for a TensorBoard tag, where a slash starts a group."""
     return shortened(line(name), LONGEST_LABEL).replace("/", "∕")
 
 
 def label(name: object) -> str:
-    """Return a name for matplotlib, which takes what is between dollars for mathematics.
+    """Escape a name for matplotlib, which treats text between dollar signs as maths.
 
-    A character that no font of this machine has is written as its number, such as U+732B.
+    A character missing from all installed fonts is written as its code point, such as U+732B.
     """
     return "".join(map(_drawn, shortened(line(name), LONGEST_LABEL))).replace("$", r"\$")
 
 
 @functools.cache
 def _drawn(character: str) -> str:
-    """Return a character if a font has it, which matplotlib falls back to from now on, or else its number."""
+    """Return a character if an installed font has it (added to matplotlib's fallback fonts), else its code point."""
     import matplotlib
     from matplotlib import font_manager
 
@@ -77,14 +77,14 @@ def _drawn(character: str) -> str:
     if any(_has(file, character) for file in files):
         return character
     for font in font_manager.fontManager.ttflist:
-        if not font.name.startswith("Last Resort") and _has(font.fname, character):  # whose glyphs are all boxes
+        if not font.name.startswith("Last Resort") and _has(font.fname, character):  # its glyphs are all boxes
             matplotlib.rcParams["font.family"] = [*usual, font.name]
             return character
     return _number(character)
 
 
 def spelled(name: object, font: str) -> str:
-    """Return a name as it can be drawn with one font, the file of which is given."""
+    """Return a name with characters that are missing from a font file replaced by their code points."""
     return "".join(one if _has(font, one) else _number(one) for one in line(name))
 
 
@@ -99,12 +99,12 @@ def _number(character: str) -> str:
 
 
 def shortened(name: str, most: int) -> str:
-    """Return a name of so many characters at most."""
+    """Return a name, truncated to `most` characters."""
     return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
 def console(**settings: Any) -> "Console":
-    """Return a console that prints a text as it is, in one line: neither markup, emoji nor control characters count."""
+    """Return a console that prints text literally, in one line, without markup, emoji or control characters."""
     return _kind()(highlight=False, markup=False, emoji=False, **settings)
 
 
@@ -120,7 +120,7 @@ def _kind() -> Callable[..., "Console"]:
 
 
 class Formatter(logging.Formatter):
-    """Format messages of a log without control characters."""
+    """Format log messages without control characters."""
 
     def format(self, record: logging.LogRecord) -> str:
         return as_typed(text(super().format(record)))

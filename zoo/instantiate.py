@@ -1,4 +1,4 @@
-"""Turn a config node into the object that its `_target_` names; the only place that calls `instantiate`."""
+"""Build the object that a config node's `_target_` names; the only module that calls `instantiate`."""
 
 import contextlib
 import functools
@@ -47,7 +47,7 @@ def is_trusted(target: str) -> bool:
 
 
 def build(node: DictConfig | Mapping[str, Any], where: str, **given: Any) -> Any:
-    """Build the object of the config key `where`; BadInput names the setting that does not fit and what would."""
+    """Build the object of the config key `where`; raise BadInput naming the invalid setting and what is accepted."""
     plain: Any = OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else node
     check(plain, where)
     try:
@@ -60,9 +60,9 @@ def build(node: DictConfig | Mapping[str, Any], where: str, **given: Any) -> Any
 
 
 def _told(where: str, error: BaseException) -> BaseException:
-    """Return BadInput where a constructor has refused its values, or else the error, which is a bug, to be raised.
+    """Return BadInput if a constructor rejected its arguments, else the error itself, which is a bug.
 
-    Refused is with a ValueError, Lightning's own exception, or a call that lacks an argument.
+    A rejection is a ValueError, Lightning's MisconfigurationException, or a missing argument.
     """
     if isinstance(error, ZooError):
         return error
@@ -74,14 +74,14 @@ def _told(where: str, error: BaseException) -> BaseException:
 
 
 def attribute_of(target: str, name: str) -> Any:
-    """Return an attribute of what a `_target_` names, or None where there is none; `build` tells a wrong target."""
+    """Return an attribute of a `_target_`, or None if there is none; `build` reports a wrong target."""
     with contextlib.suppress(Exception):
         return getattr(get_object(target), name, None)
     return None
 
 
 def probe(where: str, function: Callable[..., Any], *arguments: Any) -> None:
-    """Call a partial that `build` made with stand-ins, so that wrong values in it are told before a run begins."""
+    """Call a partial built by `build` with dummy arguments, so that wrong values are reported before a run starts."""
     try:
         function(*arguments)
     except ValueError as error:
@@ -89,9 +89,9 @@ def probe(where: str, function: Callable[..., Any], *arguments: Any) -> None:
 
 
 def check(node: Mapping[str, Any], where: str) -> None:
-    """Hold every value below a node against the annotations and ranges of the callables that will get it.
+    """Check every value below a node against the annotations and ranges of the callable it is passed to.
 
-    BadInput names the key, what it takes and what came. Annotations of libraries are completed by zoo.ranges.
+    BadInput names the key, the accepted values and the value given. zoo.ranges adds ranges for library classes.
     """
     hints, parameters = _signature(node["_target_"], where) if "_target_" in node else ({}, None)
     for name, value in node.items():
@@ -117,7 +117,7 @@ def _signature(target: str, where: str) -> tuple[dict[str, Any], list[str] | Non
     names: list[str] = []
     for one in function.__mro__[:-1] if inspect.isclass(function) else [function]:  # all but `object`
         parameters = inspect.signature(one).parameters
-        with contextlib.suppress(NameError, TypeError):  # a library whose annotations name what it does not import
+        with contextlib.suppress(NameError, TypeError):  # a library whose annotations use names it does not import
             hints = typing.get_type_hints(one.__init__ if inspect.isclass(one) else one, include_extras=True) | hints
         for module, ranges in OF_LIBRARIES.items():
             if f"{one.__module__}.".startswith(f"{module}."):
@@ -125,5 +125,5 @@ def _signature(target: str, where: str) -> tuple[dict[str, Any], list[str] | Non
         names += [name for name, p in parameters.items() if p.kind is not inspect.Parameter.VAR_KEYWORD]
         if all(p.kind is not inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
             return hints, names
-        # Any other keyword is passed on, to the next class it is made from.
+        # Any other keyword is passed on to the next base class.
     return hints, None

@@ -1,4 +1,4 @@
-"""How much memory this process may still take, and the most that it took."""
+"""Available memory and peak memory of this process."""
 
 import contextlib
 import math
@@ -10,7 +10,7 @@ from pathlib import Path
 from zoo import distributed
 
 PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
-# Of versions 1 and 2: where the folders are, the files with limits, that with what is used, and what of it is a cache
+# For versions 1 and 2: folder, files with limits, file with the usage, and the entry for its page cache
 CGROUP_FILES = (
     ("memory", ["memory.limit_in_bytes"], "memory.usage_in_bytes", "total_inactive_file"),
     ("", ["memory.max", "memory.high"], "memory.current", "inactive_file"),
@@ -18,10 +18,10 @@ CGROUP_FILES = (
 
 
 def available_bytes() -> int:
-    """Return how many bytes this process may still take; the processes of a run share what their machine has.
+    """Return how many bytes this process may still allocate; the processes of a run share the memory of a machine.
 
-    It is the least of what Linux has available, what its cgroups (of containers, SLURM or systemd) leave, and what
-    `ulimit -v` leaves: beyond any of these a process is killed, or an allocation fails.
+    It is the minimum of what Linux reports as available and what cgroups (of containers, SLURM or systemd) and
+    `ulimit -v` leave: beyond any of these, the process is killed or an allocation fails.
     """
     shared = min([1024 * _entry(PROC / "meminfo", "MemAvailable"), *_left_by_cgroups()])
     own = _address_space() - 1024 * _entry(PROC / "self/status", "VmSize", 0)
@@ -30,19 +30,19 @@ def available_bytes() -> int:
 
 
 def reset_peak() -> int:
-    """Count the peak from now on, where Linux lets a process do so, and return it."""
+    """Reset the peak memory, if Linux allows it, and return it."""
     with contextlib.suppress(OSError):
         (PROC / "self/clear_refs").write_text("5")
     return peak_bytes()
 
 
 def peak_bytes() -> int:
-    """Return the most memory that this process had at once."""
+    """Return the peak memory of this process."""
     return int(1024 * _entry(PROC / "self/status", "VmHWM", 0))
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an allocation failed: of Python, or of torch, which on a CPU has only words for it."""
+    """Return whether an error is an out-of-memory error of Python or torch, which has no class for it on a CPU."""
     is_of_gpu = type(error).__name__ == "OutOfMemoryError"  # by name, since this module does not import torch
     return isinstance(error, MemoryError) or is_of_gpu or "allocate memory" in str(error)
 
@@ -53,9 +53,9 @@ def _address_space() -> float:
 
 
 def _left_by_cgroups() -> Iterator[float]:
-    """Return what each limit leaves, of the process's cgroups and all above them, as far as they can be seen from here.
+    """Yield the bytes left by each limit of the process's cgroups and their parents, if visible.
 
-    A container may show its own cgroup as the root of all, whatever path the kernel says.
+    A container may show its own cgroup as the root, whatever path the kernel reports.
     """
     for line in _text(PROC / "self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
@@ -71,7 +71,7 @@ def _left_by_cgroups() -> Iterator[float]:
 
 
 def _entry(path: Path, name: str, absent: float = math.inf) -> float:
-    """Return the number behind a name in a file of lines such as `MemAvailable:  300 kB`."""
+    """Return the number after a name in a file with lines such as `MemAvailable:  300 kB`."""
     for line in _text(path).splitlines():
         words = line.replace(":", " ").split()
         if words[:1] == [name]:
@@ -86,5 +86,5 @@ def _number(text: str, absent: float = math.inf) -> float:
 def _text(path: Path) -> str:
     try:
         return path.read_text()
-    except OSError:  # another system, or a container that hides it
+    except OSError:  # another operating system, or hidden in a container
         return ""

@@ -1,7 +1,7 @@
-"""Where things are: the configs, the commands, and the names of the files in a run's folder, runs/<name>/<stamp>/.
+"""Paths of the configs and commands, and the names of the files in a run folder, runs/<name>/<stamp>/.
 
 In a checkout, configs/, train.py, evaluate.py, scripts/ and docs/results/ are next to the package; in an installed
-package they are within it, as configs/, commands/ and results/.
+package they are inside it, as configs/, commands/ and results/.
 """
 
 import os
@@ -19,19 +19,19 @@ CONFIG = "config.yaml"  # all settings of the run, resolved
 LAST = "last.ckpt"  # Lightning's checkpoint, for resuming only
 PRODUCT = "model.safetensors"
 PACKED = "model.zoo"
-RECIPE = "recipe.json"  # all that was done to the net, there from before its first step
+RECIPE = "recipe.json"  # everything done to the net, written before the first step
 RESULT = "result.json"
 METRICS = "metrics.csv"
 PREDICTIONS = "predictions.safetensors"
 EXPORTS = "exports.json"
-BOARDS = "exports"  # TensorBoard takes each folder in exports/ for a run
+BOARDS = "exports"  # TensorBoard shows each folder in exports/ as a run
 PREFLIGHT = "preflight.png"
-STUDY = "study.db"  # of a search, in runs/<name>/
+STUDY = "study.db"  # of a hyperparameter search, in runs/<name>/
 LOCK = ".lock"
 
 
 def commands() -> dict[str, Path]:
-    """Return the file of each command by its name: train, evaluate, export and so on."""
+    """Return the script of each command by name: train, evaluate, export and so on."""
     if IS_INSTALLED:
         files = sorted((PACKAGE / "commands").glob("*.py"))
     else:
@@ -40,5 +40,5 @@ def commands() -> dict[str, Path]:
 
 
 def as_typed(text: str) -> str:
-    """Return a text with its command lines as this person types them: `zoo train` in place of `python train.py`."""
+    """Return a text with commands as the user types them: `zoo train` instead of `python train.py`, if installed."""
     return re.sub(r"\bpython (?:scripts/)?(\w+)\.py", r"zoo \1", text) if STARTED_BY_ZOO in os.environ else text

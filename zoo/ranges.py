@@ -1,4 +1,4 @@
-"""Types of settings, and ranges that are written where the setting is: `dropout: Share = 0.1`. No torch here."""
+"""Types of settings with their ranges, used as annotations: `dropout: Share = 0.1`. Does not import torch."""
 
 import collections.abc
 import math
@@ -12,12 +12,12 @@ from zoo.errors import choices, nearest
 
 @dataclass(frozen=True)
 class Range:
-    """Bound a number from below and above; the bounds belong to the range unless `above` or `below` says otherwise."""
+    """Range of a number; the bounds are inclusive unless `above` or `below` is set."""
 
     least: float = -math.inf
     most: float = math.inf
-    above: bool = False  # least itself is too little
-    below: bool = False  # most itself is too much
+    above: bool = False  # exclude `least`
+    below: bool = False  # exclude `most`
 
     def holds(self, value: float) -> bool:
         return (self.least < value if self.above else self.least <= value) and (
@@ -34,7 +34,7 @@ class Range:
 
 
 class NotEmpty:
-    """Refuse a text or a list with nothing in it."""
+    """Reject an empty string or list."""
 
     def holds(self, value: Any) -> bool:
         return len(value) > 0
@@ -44,15 +44,15 @@ class NotEmpty:
 
 
 class PlainName:
-    """Refuse what is not the name of one visible folder, such as `..`, `a/b`, or a text with a line break."""
+    """Reject anything but the name of a single visible folder, such as `..`, `a/b`, or a text with a line break."""
 
     def holds(self, value: Any) -> bool:
-        text = str(value)  # of 7 and nan, too, which the command line takes for numbers
+        text = str(value)  # the command line parses 7 and nan as numbers
         is_word = isinstance(value, str | int | float) and not isinstance(value, bool) and bool(text.strip())
         return is_word and text.isprintable() and "/" not in text and not text.startswith(".")
 
     def __str__(self) -> str:
-        return "the name of a folder, without slashes and without a dot in front"
+        return "the name of a folder, without slashes or a leading dot"
 
 
 Count = Annotated[int, Range(1)]
@@ -64,7 +64,7 @@ BelowOne = Annotated[float, Range(0, 1, below=True)]
 Between = Annotated[float, Range(0, 1, above=True, below=True)]
 Text = Annotated[str, NotEmpty()]
 
-# What libraries take and do not say in their annotations: of all that is defined below a module, by parameter.
+# Ranges missing from the annotations of libraries: by parameter, for everything defined below a module.
 
 MOST_DEVICES = 4096  # of one machine
 OF_LIBRARIES: dict[str, dict[str, Any]] = {
@@ -93,7 +93,7 @@ OF_LIBRARIES: dict[str, dict[str, Any]] = {
         | Annotated[int, Range(1, MOST_DEVICES)]
         | Annotated[list[Annotated[int, Range(0, MOST_DEVICES)]], NotEmpty()],
         "num_nodes": Count,
-        # Not 16-true: fp16 alone rounds small gradients to 0.
+        # Not 16-true: pure fp16 rounds small gradients to 0.
         "precision": Literal["auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "64-true"],
         "limit_train_batches": Count | Annotated[float, Range(0, 1, above=True)] | None,
         "limit_val_batches": Index | Share | None,
@@ -118,12 +118,12 @@ OF_LIBRARIES: dict[str, dict[str, Any]] = {
 
 
 def takes(hint: Any, value: Any) -> bool:
-    """Return whether a plain value fits an annotation; NaN and infinity never do.
+    """Return whether a plain value matches an annotation; NaN and infinity never do.
 
-    Annotations that no plain value could contradict, such as a Callable, always fit.
+    Annotations that cannot be checked against plain values, such as Callable, always match.
     """
     origin, inner = get_origin(hint), get_args(hint)
-    if hint is Any or (isinstance(value, dict) and "_target_" in value):  # what that builds is not known here
+    if hint is Any or (isinstance(value, dict) and "_target_" in value):  # its type is not known here
         return True
     if origin is Annotated:
         return takes(inner[0], value) and all(bound.holds(value) for bound in inner[1:])
@@ -144,7 +144,7 @@ def takes(hint: Any, value: Any) -> bool:
 
 
 def words(hint: Any, value: Any) -> str:
-    """Say what an annotation takes, with a list's nearest choices to what came."""
+    """Describe what an annotation accepts, with the choices closest to the value."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin is Annotated:
         named = isinstance(inner[1], PlainName)
@@ -166,17 +166,17 @@ def words(hint: Any, value: Any) -> str:
 
 
 def _is_plain(hint: Any) -> bool:
-    """Return whether a value on a command line could be meant by an option of a union."""
+    """Return whether an option of a union can be given as a plain value on the command line."""
     return get_origin(hint) is not None or hint in (int, float, bool, str, type(None))
 
 
 def written(value: Any) -> str:
-    """Write a value as a sentence shows it: texts in quotes, and null, true and false as YAML has them."""
+    """Format a value for a message: strings in quotes, and null, true and false as in YAML."""
     if value is None:
         return "null"
     return str(value).lower() if isinstance(value, bool) else repr(value)
 
 
 def expected(key: str, hint: Any, value: Any) -> str:
-    """Compose the sentence of a value that does not fit."""
+    """Return the error message for a value that does not match."""
     return f"{key}: expected {words(hint, value)}, got {written(value)}"

@@ -162,11 +162,11 @@ def test_a_lottery_ticket_goes_back_to_early_weights(command, toy, only_run, tmp
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["compress=prune", "callbacks=ema"], "callbacks=ema averages away"),
+        (["compress=prune", "callbacks=ema"], "callbacks=ema would undo compress"),
         (["compress=auto"], "init_from: expected the model.safetensors of a trained net"),
-        (["compress=share", "task.max_norm=3"], "compress.share wants shared ones equal"),
+        (["compress=share", "task.max_norm=3"], "compress.share needs shared weights to stay equal"),
         (["compress=prune", "compress.prune.sparsity=1"], "below 1"),
-        (["compress=prune", "compress.prune.begin=0.8"], "begin=0.8, end=0.5: expected moments in this order"),
+        (["compress=prune", "compress.prune.begin=0.8"], "begin=0.8, end=0.5: expected moments in increasing order"),
         (["compress=prune", "compress.prune.sparsity={fc: 0.5}"], "no layer of this net is named 'fc'"),
         (["compress=prune", "compress.prune.rewind=none"], "no file"),
         (["compress=prune", "compress.prune.score=size"], "prune.score: expected one of"),

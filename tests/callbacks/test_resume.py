@@ -68,7 +68,7 @@ def test_a_checkpoint_that_lacks_a_state_is_refused(tmp_path, key, value):
     if type(value) is type(STATE[key]) or (key == "stopped_early_at" and value is None):
         return
     torch.save(state, tmp_path / "last.ckpt")
-    with pytest.raises(BadInput, match=r"last\.ckpt is damaged or is no checkpoint of ours"):
+    with pytest.raises(BadInput, match=r"last\.ckpt is damaged or not a checkpoint of this project"):
         read(tmp_path / "last.ckpt")
 
 
@@ -77,10 +77,10 @@ def test_the_checkpoint_before_is_offered_and_then_the_product(tmp_path):
     for step in (3, 4, 5):
         AtomicCheckpointIO().save_checkpoint({**STATE, "global_step": step}, path)
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(BadInput, match=rf"of step 4: mv {tmp_path}/previous\.ckpt {path}"):
+    with pytest.raises(BadInput, match=rf"of step 4, is intact: mv {tmp_path}/previous\.ckpt {path}"):
         read(path)
     (tmp_path / "previous.ckpt").write_bytes(b"damaged, too")
-    with pytest.raises(BadInput, match="train anew"):
+    with pytest.raises(BadInput, match="start a new run"):
         read(path)
     (tmp_path / "model.safetensors").touch()
     with pytest.raises(BadInput, match=rf"init_from={tmp_path}/model\.safetensors"):
@@ -124,7 +124,7 @@ def test_a_checkpoint_that_takes_more_memory_than_its_file_is_refused(tmp_path):
 )
 def test_a_tensor_that_is_not_what_it_says_is_refused(tmp_path, tensor):
     torch.save({**STATE, "callbacks": {"x": {"deep": [(tensor,)]}}}, tmp_path / "last.ckpt")
-    with pytest.raises(BadInput, match=r"last\.ckpt is damaged or is no checkpoint of ours"):
+    with pytest.raises(BadInput, match=r"last\.ckpt is damaged or not a checkpoint of this project"):
         read(tmp_path / "last.ckpt")
 
 
@@ -236,6 +236,6 @@ def test_a_checkpoint_that_would_run_code_is_refused(tmp_path):
             return (open, (str(tmp_path / "owned"), "w"))
 
     torch.save({"x": Evil()}, tmp_path / "last.ckpt")
-    with pytest.raises(BadInput, match="no checkpoint of ours"):
+    with pytest.raises(BadInput, match="not a checkpoint of this project"):
         AtomicCheckpointIO().load_checkpoint(tmp_path / "last.ckpt")
     assert not (tmp_path / "owned").exists()

@@ -381,7 +381,7 @@ def test_a_damaged_result_is_named(command, six):
     (six / "good/2026-01-01/result.json").write_text("{}")
     outcome = command("scripts/compare", "runs")
     assert outcome.code == 2
-    assert "runs/good/2026-01-01/result.json is damaged, or no zoo wrote it" in outcome.sentence
+    assert "runs/good/2026-01-01/result.json is damaged, or was not written by the zoo" in outcome.sentence
 
 
 def test_nothing_is_compared_with_itself(tmp_path):

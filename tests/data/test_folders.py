@@ -277,7 +277,7 @@ def test_a_batch_of_broken_files_alone_is_left_out_of_a_test_and_made_up_for_in_
     Path(trained[0]).write_bytes(b"")
     for path in trained:
         Path(path).write_bytes(b"")
-    with pytest.raises(BadInput, match="expected pictures that can be read, got 200 that cannot"):
+    with pytest.raises(BadInput, match="expected readable pictures, got 200 unreadable ones"):
         list(data.loader("train", "cpu"))
 
 
@@ -372,15 +372,15 @@ def test_what_is_left_out_is_counted_and_said(pictures, told):
     assert len({os.path.realpath(path) for path in source.train.images.paths}) == 46
     assert len(told) == 1
     for count in (
-        "train: left out, 15 in all: ",
+        "train: skipped 15 in all: ",
         "hidden entries (3)",
         "files of kind .heic (2)",
         "files of kind .txt (1)",
         "files without an ending (1)",
-        "files outside the folders of classes (1)",
-        "links that lead nowhere (2)",
+        "files outside the class folders (1)",
+        "broken links (2)",
         "neither files nor folders (1)",
-        "links to a folder that they are in or that was read (4)",
+        "links to a parent folder or to one already read (4)",
     ):
         assert count in told[0]
 
@@ -393,7 +393,7 @@ def test_names_of_several_lines_are_told_in_one(pictures, told, cache):
     whole(folders(pictures, cache=cache, num_workers=0), "test")
     assert [line.count("\n") for line in told] == [0, 0]
     assert r"files of kind .t\nt (1)" in told[0]
-    assert r"two\nlines.jpg is skipped, since it cannot be read (it is empty)" in told[1]
+    assert r"two\nlines.jpg, which cannot be read (it is empty)" in told[1]
 
 
 def test_names_that_are_not_utf8_are_read_where_they_are_of_files_and_refused_of_classes(pictures, told):
@@ -406,9 +406,9 @@ def test_names_that_are_not_utf8_are_read_where_they_are_of_files_and_refused_of
     with open(odd, "wb") as file:
         file.write(b"")
     folders(pictures, cache="host").load()
-    assert [text.split(" is skipped")[0][-10:] for text in told] == ["caf\\xe9.jpg"[-10:]]
+    assert [text.split(", which")[0][-10:] for text in told] == ["caf\\xe9.jpg"[-10:]]
     os.mkdir(os.fsencode(pictures / "train") + b"/caf\xe9")
-    with pytest.raises(BadInput, match=r"data\.root: expected names of classes in UTF-8, got b'caf\\xe9'"):
+    with pytest.raises(BadInput, match=r"data\.root: expected class names in UTF-8, got b'caf\\xe9'"):
         folders(pictures).load()
     with pytest.raises(BadInput, match=r"data\.root: expected a name in UTF-8"):
         folders(os.fsdecode(b"caf\xe9"))
@@ -445,7 +445,7 @@ def test_contents_exchanged_under_the_same_names_and_sizes_are_found_where_files
     one.write_bytes(contents[1]), other.write_bytes(contents[0])
     changed = folders(pictures)
     assert changed.load().split_hash == facts["split_hash"]
-    with pytest.raises(BadInput, match="the same number of samples, and other contents"):
+    with pytest.raises(BadInput, match="the same number of samples, but different contents"):
         changed.check_same(facts, "before")
     changed.check_same({**facts, "content_hash": None}, "before")  # as of an earlier version, or of files not read
     assert unread_facts["content_hash"] is None
@@ -472,7 +472,7 @@ def test_pictures_that_were_added_are_counted_and_classes_named(pictures):
         folders(pictures).check_same(facts, "before")
     for split in ("train", "val"):
         (pictures / split / "dog").rename(pictures / split / "wolf")
-    with pytest.raises(BadInput, match="other classes, such as 'dog'"):
+    with pytest.raises(BadInput, match="different classes, such as 'dog'"):
         folders(pictures).check_same(facts, "before")
 
 
@@ -523,7 +523,7 @@ def test_a_class_whose_only_picture_is_validated_on_is_told(pictures):
 def test_links_from_training_to_test_or_back_are_refused(pictures, link, to):
     (pictures / link).symlink_to(to)
     with pytest.raises(
-        BadInput, match=r"^data\.test: expected other pictures than those of train, got val, .* by a link"
+        BadInput, match=r"^data\.test: expected other pictures than those of train, got val, .* through a link"
     ):
         image_folders(str(pictures), SIDE)
 
@@ -538,7 +538,7 @@ def test_links_into_one_folder_may_part_it_but_not_share_a_picture(pictures):
     source = image_folders(str(pictures), SIDE)
     assert (len(source.train), len(source.test)) == (30, 10)
     (pictures / "train/cat/again.jpg").symlink_to(next((pictures / "val/cat").iterdir()).readlink())
-    with pytest.raises(BadInput, match=r"by a link, such as .*/again\.jpg"):
+    with pytest.raises(BadInput, match=r"through a link, such as .*/again\.jpg"):
         image_folders(str(pictures), SIDE)
 
 
@@ -549,7 +549,7 @@ def test_pictures_of_which_copies_are_trained_on_are_counted_and_said(pictures, 
         (pictures / folder / "06.jpg").write_bytes(b"")
     folders(pictures, num_validation=0).load()
     (line,) = (text for text in told if "byte for byte" in text)
-    assert line.startswith("Found in training, too, byte for byte: 3 of 14 test pictures, such as ")
+    assert line.startswith("Also in the training set, byte for byte: 3 of 14 test pictures, such as ")
     folders(pictures, num_validation=0, cache="none").load()  # which nobody has read whole
     assert sum("byte for byte" in text for text in told) == 1
 
@@ -557,17 +557,17 @@ def test_pictures_of_which_copies_are_trained_on_are_counted_and_said(pictures, 
 def test_classes_whose_names_look_alike_are_told_apart(pictures):
     for split, name in (("train", "caf\u00e9"), ("val", "cafe\u0301")):
         (pictures / split / "dog").rename(pictures / split / name)
-    with pytest.raises(BadInput, match="how Unicode writes an accent; rename one"):
+    with pytest.raises(BadInput, match="in Unicode normalisation; rename one"):
         image_folders(str(pictures), SIDE)
 
 
 def test_channels_that_pictures_have_not_are_refused_by_their_key(pictures):
-    with pytest.raises(BadInput, match=r"^data\.in_channels: expected 3, as the images have, got 1$"):
+    with pytest.raises(BadInput, match=r"^data\.in_channels: expected 3, as in the images, got 1$"):
         folders(pictures, in_channels=1).load()
 
 
 def test_a_home_folder_that_no_shell_wrote_out_is_told():
-    with pytest.raises(BadInput, match=r"got ~/no such pictures, .* say \$HOME$"):
+    with pytest.raises(BadInput, match=r"got ~/no such pictures, .* use \$HOME$"):
         image_folders("~/no such pictures", SIDE)
 
 
@@ -576,7 +576,7 @@ def test_classes_are_counted_where_nobody_says_how_many(pictures):
 
 
 def test_folders_that_will_not_do_are_told(pictures, monkeypatch):
-    with pytest.raises(BadInput, match="num_classes=3 does not fit: the data have 2"):
+    with pytest.raises(BadInput, match="num_classes=3 is wrong: the data have 2"):
         folders(pictures, num_classes=3).load()
     (pictures / "val/dog").rename(pictures / "val/dig")
     with pytest.raises(BadInput, match=r"^data\.root: .*got 'dog' in train only and 'dig' in val only$"):
@@ -584,7 +584,7 @@ def test_folders_that_will_not_do_are_told(pictures, monkeypatch):
     (pictures / "val/dig").rename(pictures / "val/dog")
     (pictures / "meminfo").write_text("MemTotal: 9999999 kB\nMemAvailable: 10 kB\n")
     monkeypatch.setattr(memory, "PROC", pictures)
-    with pytest.raises(BadInput, match=r"0\.0 GB of memory are free; data\.cache=none reads"):
+    with pytest.raises(BadInput, match=r"0\.0 GB of memory are free; use data\.cache=none"):
         folders(pictures, cache="host").load()
     assert len(folders(pictures, cache="auto", num_workers=0).load().num_samples) == 3  # reads them as they are wanted
     for file in (pictures / "train/cat").glob("*"):
@@ -621,9 +621,9 @@ def test_a_root_of_classes_alone_or_without_a_test_is_refused_with_what_would_do
     assert data.load().num_samples == {"train": 62, "val": 8, "test": 10}
     (pictures.parent / "alone").rename(pictures / "train")
     (pictures / "val").rename(pictures / "test")
-    with pytest.raises(BadInput, match=r"\('test', 'train'\) and 0 files; data\.test names another folder, or null"):
+    with pytest.raises(BadInput, match=r"\('test', 'train'\) and 0 files; set data\.test to another folder"):
         folders(pictures).load()
-    assert all(text.startswith("Found in training, too") for text in told)  # which copies of a folder are
+    assert all(text.startswith("Also in the training set") for text in told)  # which copies of a folder are
 
 
 def test_pictures_that_are_in_no_folder_of_a_class_are_counted(pictures, told):
@@ -631,18 +631,18 @@ def test_pictures_that_are_in_no_folder_of_a_class_are_counted(pictures, told):
         shutil.move(picture, pictures / "val")
     for name in ("cat", "dog"):
         shutil.rmtree(pictures / "val" / name)
-    with pytest.raises(BadInput, match=r"^data\.root: expected folders of images in .*/val, got 7 files and no folder"):
+    with pytest.raises(BadInput, match=r"^data\.root: expected image folders in .*/val, got 7 files and no folder"):
         folders(pictures).load()
-    assert told[0].endswith("left out, 7 in all: files outside the folders of classes (7).")
+    assert told[0].endswith("skipped 7 in all: files outside the class folders (7).")
 
 
 def test_one_file_is_no_files(pictures):
     for picture in sorted((pictures / "train/cat").iterdir())[1:]:
         picture.unlink()
     (pictures / "train/cat/00.jpg").write_bytes(b"")
-    with pytest.raises(BadInput, match="of class 'cat' that can be read, got 1 file and none that can"):
+    with pytest.raises(BadInput, match="of class 'cat' that can be read, got 1 file, none"):
         folders(pictures, num_validation=0).load()
-    with pytest.raises(BadInput, match="num_classes=3 does not fit: the data have 2 classes"):
+    with pytest.raises(BadInput, match="num_classes=3 is wrong: the data have 2 classes"):
         folders(pictures, num_classes=3).load()
     assert [counted(num, "file") for num in (0, 1, 2, 1000)] == ["0 files", "1 file", "2 files", "1,000 files"]
     assert counted(1, "class") == "1 class"
@@ -681,7 +681,7 @@ def test_test_pictures_that_are_those_of_training_are_refused_and_other_classes_
     with caplog.at_level("WARNING"):
         source = image_folders(str(tmp_path), 8, test=None)
     assert len(source.train) == 6
-    assert "links to a folder" in caplog.text
+    assert "links to a parent folder" in caplog.text
     (tmp_path / "val").symlink_to("train")
     for test in ("val", "train"):
         with pytest.raises(BadInput, match=r"^data\.test: "):

@@ -64,4 +64,4 @@ def test_a_run_with_mixed_images_is_measured_on_whole_ones(command, toy_smoke, m
     assert command("train", *line).code == 0
     outcome = command("train", *line, "task.loss=hinge")
     assert outcome.code == 2
-    assert "data.mix gives shares of two" in outcome.sentence
+    assert "data.mix has two" in outcome.sentence

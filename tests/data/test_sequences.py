@@ -142,7 +142,7 @@ def test_a_file_of_pairs_is_read_with_all_its_references(tmp_path):
 def test_bad_lines_are_named_by_number(tmp_path, text, lines):
     file = tmp_path / "pairs.tsv"
     file.write_text(text)
-    with pytest.raises(BadInput, match=f"pairs.tsv: {lines}cannot be used; a line is a source, a tab and a target"):
+    with pytest.raises(BadInput, match=f"pairs.tsv: {lines}cannot be used; each line needs a source, a tab"):
         tab_separated(str(file), max_length=6)
 
 
@@ -158,9 +158,9 @@ def test_files_that_are_absent_or_no_text_or_too_small_are_refused(tmp_path):
 
 
 def test_settings_that_the_data_contradict_are_refused():
-    with pytest.raises(BadInput, match=r"data\.num_source_tokens=5 was given, but the data have 11"):
+    with pytest.raises(BadInput, match=r"data\.num_source_tokens=5 is wrong: the data have 11"):
         ReversedLetters(num_source_tokens=5, max_length=8).load()
-    with pytest.raises(BadInput, match=r"data\.max_length=4 was given, but the data have sequences of 8"):
+    with pytest.raises(BadInput, match=r"data\.max_length=4 is too small: the data have sequences of 8"):
         ReversedLetters(max_length=4).load()
     with pytest.raises(BadInput, match="larger than the"):
         ReversedLetters(max_length=8, batch_size=9000).load()
@@ -169,10 +169,10 @@ def test_settings_that_the_data_contradict_are_refused():
 def test_texts_are_read_in_capitals_and_refused_with_foreign_symbols(reverse):
     facts = reverse.load()
     assert encode_source("BAD", facts).tolist() == [[4, 3, 6]]
-    with pytest.raises(BadInput, match="'bay' has 'y', which the net has never seen; it knows a b c d e f g h"):
+    with pytest.raises(BadInput, match="'bay' has 'y', which the net was not trained on; it knows a b c d e f g h"):
         encode_source("bay", facts)
     for text in ("", "abcdefgha"):
-        with pytest.raises(BadInput, match="1 to 8 can be read"):
+        with pytest.raises(BadInput, match="expected 1 to 8"):
             encode_source(text, facts)
 
 

@@ -154,7 +154,7 @@ def test_a_net_of_other_images_or_classes_than_the_file_tells_of_is_refused(file
 
 @pytest.mark.parametrize("text", ["[", "5", "{}", '{"format": 2}'])
 def test_facts_of_another_version_are_refused(file, text):
-    with pytest.raises(BadInput, match=r"metadata of a net|is of format 2"):
+    with pytest.raises(BadInput, match=r"metadata of a net|has format 2"):
         read_export(changed(file, **{"extra/zoo": text}))
 
 

@@ -132,9 +132,9 @@ def test_what_folders_leave_out_is_counted_and_said_as_training_says_it(pictures
     with caplog.at_level("WARNING", "zoo"):
         files = predict.files_of([str(tmp_path / "more"), "1.png"])
     assert [name.split("/")[-1] for name in files] == ["3.png", "4.PNG", "1.png"]
-    left_out = "files of kind .heic (2), hidden entries (1), links that lead nowhere (1), files of kind .txt (1)"
+    left_out = "files of kind .heic (2), hidden entries (1), broken links (1), files of kind .txt (1)"
     (line,) = (record.getMessage() for record in caplog.records)
-    assert line.startswith(f"{tmp_path}/more: left out, 5 in all: ")
+    assert line.startswith(f"{tmp_path}/more: skipped 5 in all: ")
     assert sorted(line.removesuffix(".").split(": ")[2].split(", ")) == sorted(left_out.split(", "))
 
 

@@ -66,5 +66,5 @@ def test_what_reads_much_is_bounded_though_it_gives_little():
         def forward(self, x):
             return sum(x.expand(2**10, 1, 1024, 1024).sum() for _ in range(10))
 
-    with pytest.raises(ValueError, match="read and give"):
+    with pytest.raises(ValueError, match="read and produce"):
         check_activations(Sums(), image())

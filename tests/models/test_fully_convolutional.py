@@ -98,7 +98,7 @@ def test_a_net_of_another_make_is_refused():
 
 def test_an_uneven_pooling_is_refused():
     with (
-        pytest.raises(ValueError, match="at 256 px 8 × 8 places are pooled unevenly to 7 × 7"),
+        pytest.raises(ValueError, match="at 256 px, 8 × 8 features are pooled unevenly to 7 × 7"),
         torch.device("meta"),
     ):
         to_fully_convolutional(VGG(11), (3, 256, 256))

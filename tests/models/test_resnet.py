@@ -64,7 +64,7 @@ def test_small_images_keep_their_size_through_the_stem():
 
 
 def test_lists_of_different_length_are_refused():
-    with pytest.raises(ValueError, match="one entry a stage"):
+    with pytest.raises(ValueError, match="one entry per stage"):
         ResNet("basic", [1, 1], [16])
 
 

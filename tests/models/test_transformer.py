@@ -75,7 +75,7 @@ def test_learned_places_are_parameters_and_sinusoids_are_not():
 
 @pytest.mark.parametrize(
     ("change", "sentence"),
-    [({"share": "all"}, "share=all wants one alphabet"), ({"num_heads": 5}, "must be even and a multiple of")],
+    [({"share": "all"}, "share=all needs a common alphabet"), ({"num_heads": 5}, "must be even and a multiple of")],
 )
 def test_sizes_that_do_not_fit_are_refused(change, sentence):
     with pytest.raises(ValueError, match=sentence):

@@ -68,7 +68,7 @@ def test_every_parameter_is_in_one_group_and_a_head_has_its_learning_rate():
 def test_a_net_without_filters_is_told_so(command, toy_smoke):
     outcome = command("train", *toy_smoke, "model=lenet300", "optim=muon")
     assert outcome.code == 2
-    assert "take optim=adamw" in outcome.sentence
+    assert "use optim=adamw" in outcome.sentence
 
 
 def test_matrices_step_as_under_torchs_muon_where_that_is_asked_for_and_embeddings_never():

@@ -31,7 +31,7 @@ def test_what_cannot_be_computed_for_more_samples_than_were_tried_is_a_sentence(
 
 @pytest.mark.parametrize(
     ("columns", "free", "words"),
-    [(2**33, None, "numbers for one sample"), (2**20, 2**20, "more than this machine has left")],
+    [(2**33, None, "numbers for one sample"), (2**20, 2**20, "more than this machine has free")],
 )
 def test_what_takes_more_memory_for_more_samples_than_were_tried_is_refused_before_it_does(
     monkeypatch, columns, free, words

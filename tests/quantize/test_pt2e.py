@@ -379,9 +379,9 @@ def test_killed_while_ranges_are_held_it_ends_as_if_it_had_not_been(command, pro
     [
         (["compile=true"], "compile does not go with compress=qat_int8"),
         (["model.freeze=backbone"], "model.freeze does not go with compress=qat_int8"),
-        (["trainer.precision=bf16-true"], "bf16-mixed will do"),
-        (["callbacks=ema"], "callbacks=ema averages away"),
-        (["compress.freeze_norms=0.9"], "none before the one it follows"),
+        (["trainer.precision=bf16-true"], "use bf16-mixed"),
+        (["callbacks=ema"], "callbacks=ema would undo compress"),
+        (["compress.freeze_norms=0.9"], "expected moments in increasing order"),
         (["compress.before_fit.int8.float_layers=[features.1]"], "is named 'features.1'"),
         (["trainer.max_epochs=0"], "trainer.max_epochs: expected"),
         (["compress.before_fit.int8=null"], "convert_int8 is for a net of compress=qat_int8"),

@@ -262,11 +262,11 @@ def test_no_hostile_value_ends_in_a_traceback_or_is_taken_for_another(tmp_path, 
         ("\n".join(["a0: &a0 [1]", *(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]" for i in range(1, 40))]), "aliases"),
         ("a: !!python/object/apply:os.system [true]", "tags"),
         ("a: !!binary aGVsbG8=", "tags"),
-        ("name: ${oc.env:HOME}", "not settled"),
-        ("name: ???", "not settled"),
+        ("name: ${oc.env:HOME}", "unresolved"),
+        ("name: ???", "unresolved"),
         ("name: x\nname: y", "mapping"),
         ("a: " + "[" * 100 + "]" * 100, "deeper"),
-        ("1: x", "not a text"),
+        ("1: x", "not a string"),
         ("lr: .nan", "NaN"),
         (f"lr: {'9' * 40}", "64 bits"),
         ("[]", "object"),
@@ -279,7 +279,7 @@ def test_yaml_that_means_more_than_it_says_is_refused_at_once(tmp_path, text, wh
     body = OmegaConf.to_yaml(OmegaConf.create(CONFIG))
     (tmp_path / "config.yaml").write_text(f"{'' if text in ('[]', 'text') else body}{text}\n")
     begun = time.monotonic()
-    with pytest.raises(BadInput, match=rf"(?i)config\.yaml is damaged, or no zoo wrote it \(.*{why}"):
+    with pytest.raises(BadInput, match=rf"(?i)config\.yaml is damaged, or was not written by the zoo \(.*{why}"):
         config_file.read_config(tmp_path / "config.yaml")
     assert time.monotonic() - begun < 2
 

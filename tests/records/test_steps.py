@@ -18,9 +18,9 @@ def test_a_step_of_a_pass_is_one():
 )
 def test_a_name_that_is_no_pass_is_refused(name):
     """`recipe` and `context` are modules of the folder, and are no passes."""
-    with pytest.raises(ValueError, match="a pass that there is not"):
+    with pytest.raises(ValueError, match="an unknown pass"):
         module_of(name)
-    with pytest.raises(ValueError, match="a pass that there is not"):
+    with pytest.raises(ValueError, match="an unknown pass"):
         check_step({**WEIGHT_ONLY, "pass": name})
 
 

@@ -283,7 +283,7 @@ def test_a_finished_run_can_be_trained_further_in_the_same_folder_and_its_rate_m
     outcome = command("train", f"resume={only_run()}", "trainer.max_epochs=5")
     assert outcome.code == 0, outcome.err
     assert "\nevaluation.json, evaluation_model.zoo.json: of the product before this one" in outcome.err
-    assert "learning rate jumps from 3e-05 to 0.0003: the schedule is of 50 steps now" in outcome.err
+    assert "learning rate jumps from 3e-05 to 0.0003: the schedule now has 50 steps" in outcome.err
     second = csv_rows(only_run())
     kept = [row for row in second if int(row["step"]) < 30]
     assert [r["train/loss"] for r in kept] == [r["train/loss"] for r in first if int(r["step"]) < 30]
@@ -360,10 +360,10 @@ def test_resume_keeps_the_runs_own_config(command, toy_smoke, only_run):
     command("train", *toy_smoke)
     outcome = command("train", f"resume={only_run()}", "optim.lr=1")
     assert outcome.code == 2
-    assert "optim.lr=1 cannot be given with resume" in outcome.sentence
+    assert "optim.lr=1 cannot be set with resume" in outcome.sentence
     outcome = command("train", f"resume={only_run()}", "data.root=pictures")  # which the default data have not
     assert outcome.code == 2
-    assert "data.root cannot be given with resume" in outcome.sentence
+    assert "data.root cannot be set with resume" in outcome.sentence
 
 
 @pytest.mark.parametrize("damage", ["cut", "foreign"])
@@ -621,7 +621,7 @@ def test_a_state_gone_to_nan_replaces_no_checkpoint(command, toy, only_run, monk
     outcome = command("train", *toy, "trainer.log_every_n_steps=10")
     assert outcome.code == 3
     assert "nan at step 5" in outcome.sentence
-    assert "no weights had been saved before" in outcome.sentence
+    assert "no weights were saved" in outcome.sentence
     assert not (only_run() / "last.ckpt").exists()
     outcome = command("train", f"resume={only_run()}")
     assert outcome.code == 3

@@ -1,4 +1,4 @@
-"""Watch where a sequence net looks."""
+"""Attention maps of sequence nets for TensorBoard."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 class AttentionMaps(lightning.Callback):
-    """Draw for TensorBoard, after each validation, what each symbol that the net writes takes from each it reads.
+    """Plot for TensorBoard, after each validation, how each output symbol attends to the input symbols.
 
-    `sources` are texts, the same at all times, so that the pictures of all epochs can be compared; with none, three
-    validation sources of middle length. A picture has a map for each layer: the mean over its heads.
+    `sources` are fixed texts, so that the plots of all epochs can be compared; by default, three validation sources of
+    medium length. Each plot has one map per layer: the mean over its heads.
     """
 
     def __init__(self, sources: Sequence[str] = ()) -> None:
@@ -41,7 +41,7 @@ class AttentionMaps(lightning.Callback):
 
 
 def draw_maps(maps: Tensor, read: Sequence[str], written: Sequence[str], title: str) -> "Figure":
-    """Draw maps (layers, written, read) side by side, a row a symbol that was written."""
+    """Plot maps (layers, written, read) side by side, with one row per output symbol."""
     from matplotlib.figure import Figure
 
     width, height = 0.36 * len(read) + 1.2, 0.36 * len(written) + 1.3
@@ -54,5 +54,5 @@ def draw_maps(maps: Tensor, read: Sequence[str], written: Sequence[str], title: 
         axes.set_xlabel("read")
         axes.xaxis.set_ticks_position("top")
     figure.axes[0].set_ylabel("written")
-    figure.suptitle(f"{escape.label(title)}: what each symbol written takes from those read", fontsize=11)
+    figure.suptitle(f"{escape.label(title)}: attention of each output symbol to the input", fontsize=11)
     return figure

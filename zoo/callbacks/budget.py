@@ -1,4 +1,4 @@
-"""Compress as far as a budget of accuracy allows."""
+"""Compress as far as an accuracy budget allows."""
 
 from collections.abc import Mapping
 from itertools import islice
@@ -17,20 +17,20 @@ from zoo.errors import BadInput
 from zoo.measure.accuracy import points_lost
 from zoo.ranges import Range, Share
 
-SHORTER = 0.1  # steps, each time that those before led out of the budget
-GROWTH = 1.5  # of the tolerance from one round to the next: some ten rounds from half a point to where nothing is left
+SHORTER = 0.1  # factor on the learning rate, each time that training leaves the budget
+GROWTH = 1.5  # factor on the tolerance per round: about ten rounds from half a point to nothing left
 
 Points = Annotated[float, Range(0, 100, above=True, below=True)]
 
 
 class AccuracyBudget(Compression):
-    """Find the smallest net whose validation accuracy is at most `max_drop` points below that of the first one.
+    """Find the smallest net whose validation accuracy is at most `max_drop` points below that of the original.
 
-    First each layer is pruned and shared by itself, and what that costs is measured, on validation data. Then, from
-    epoch to epoch, all layers are pruned as far as each would by itself cost a tolerance, which grows after each epoch
-    that ends within the budget; others only retrain. From the moment `share_begin` on, the sparsest weights
-    within the budget share the fewest values that keep them there, and the values are trained; an epoch of that which
-    ends beyond the budget is taken back, and steps are shorter from then on. Test data are not touched.
+    First, the accuracy lost by pruning or sharing each layer alone is measured on validation data. Then, in each epoch,
+    all layers are pruned up to the point where each alone would cost a tolerance, which grows after each epoch that
+    ends within the budget; after other epochs the net is only retrained. From `share_begin` on, the sparsest weights
+    within the budget share the fewest values that keep them there, and the values are trained; an epoch that leaves the
+    budget is undone, and the learning rate is reduced. Test data are not used.
     """
 
     def __init__(self, max_drop: Points = 0.5, share_begin: Share = 0.6) -> None:
@@ -50,7 +50,7 @@ class AccuracyBudget(Compression):
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         super().on_fit_start(trainer, pl_module)
         if trainer.limit_val_batches == 0:
-            raise BadInput("trainer.limit_val_batches=0 leaves nothing to measure, and compress=auto measures accuracy")
+            raise BadInput("trainer.limit_val_batches=0: compress=auto needs validation to measure accuracy")
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
@@ -86,7 +86,7 @@ class AccuracyBudget(Compression):
         self.accepted = {name: tensor.clone() for name, tensor in state.items()}
 
     def _take_back(self, trainer: lightning.Trainer, state: Mapping[str, Tensor]) -> None:
-        """Go back to the last state within the budget: a value moves all its members, and its steps were too long."""
+        """Restore the last state within the budget, with shorter steps, since a shared value moves many weights."""
         put(state, self.accepted)
         self.codebooks = {name: Codebook.of(weight) for name, weight in self.weights.items()}
         start_anew(trainer)
@@ -103,7 +103,7 @@ class AccuracyBudget(Compression):
         return points_lost(self.reference, accuracy) <= self.max_drop
 
     def _share(self, trainer: lightning.Trainer, task: lightning.LightningModule) -> None:
-        """Share with as few bits as leave the net within the budget, or else with as many as there are."""
+        """Share weights with the fewest bits that keep the net within the budget, or else the most bits."""
         before = {name: weight.clone() for name, weight in self.weights.items()}
         tolerance = 4 * self.max_drop
         while True:
@@ -116,7 +116,7 @@ class AccuracyBudget(Compression):
             tolerance /= GROWTH
         self.codebooks = {name: Codebook.of(weight) for name, weight in self.weights.items()}
         self._accept(net_of(task).state_dict())
-        self._held = []  # zeros of what was trained last, and not of what was accepted
+        self._held = []  # zeros of the last trained state, not of the accepted one
         start_anew(trainer)
         keep_from_now_on(trainer)
 
@@ -155,7 +155,7 @@ class AccuracyBudget(Compression):
 
 
 def accuracy_of(trainer: lightning.Trainer, task: Any) -> float:
-    """Measure the net as it is on the batches of each validation, with a meter that validation has used up."""
+    """Measure the current accuracy on the validation batches; the task's meter is empty after each validation."""
     strategy = trainer.strategy
     was_training = task.training
     task.eval()
@@ -167,5 +167,5 @@ def accuracy_of(trainer: lightning.Trainer, task: Any) -> float:
     task.train(was_training)
     found = task.measured("validation")
     if "accuracy" not in found:
-        raise BadInput("compress=auto keeps to a budget of accuracy, which this task does not measure")
+        raise BadInput("compress=auto needs an accuracy budget, but this task does not measure accuracy")
     return float(found["accuracy"])

@@ -1,4 +1,4 @@
-"""What callbacks that compress while training have in common."""
+"""Base class of callbacks that compress during training."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -14,64 +14,64 @@ from zoo.errors import BadInput
 
 
 class Compression(lightning.Callback):
-    """Act on gradients before each step, and have the last word on weights as a part of it.
+    """Change gradients before each optimizer step, and weights right after it, as part of the step.
 
-    Moments are shares of all steps, so that another number of epochs changes no other setting.
+    Moments are fractions of all steps, so that they do not depend on the number of epochs.
     """
 
     def __init__(self) -> None:
-        self._held: list[tuple[Tensor, Tensor]] = []  # weights of the step in hand, and where they are to be zero
+        self._held: list[tuple[Tensor, Tensor]] = []  # weights in the current step, and masks of their zeros
 
     def moments(self) -> dict[str, float]:
-        """Give the settings that are moments, in the order in which they must come."""
+        """Return the settings that are moments, in their required order."""
         raise NotImplementedError
 
     def stage(self, trainer: lightning.Trainer) -> int:
-        """Give the stage that a run is in as far as this callback knows.
+        """Return the current stage of this callback.
 
-        1 prunes, 2 retrains, 3 shares, 4 rounds as int8 does, 0 for none.
+        1: pruning, 2: retraining, 3: weight sharing, 4: int8 rounding, 0: none.
         """
         raise NotImplementedError
 
     def scalars(self) -> dict[str, float]:
-        """Give what there is to see of the weights after each epoch."""
+        """Return the scalars to log after each epoch."""
         raise NotImplementedError
 
     def summary(self) -> dict[str, Any]:
-        """Return what a run's result is to tell."""
+        """Return the entries for the result of a run."""
         return {}
 
     def before_step(self, trainer: lightning.Trainer, net: Any) -> None:
-        """Act between the backward pass and the step, on gradients that are whole and not yet clipped."""
+        """Called between the backward pass and the step; gradients are complete and not yet clipped."""
         raise NotImplementedError
 
     def after_step(self) -> None:
-        """Act before anyone sees what the optimizer has made of the weights."""
+        """Called right after the optimizer has changed the weights, before anything else reads them."""
         for weight, zeros in self._held:
             weight.detach().masked_fill_(zeros, 0)
 
     def hold(self, weights: Iterable[Tensor], spared: Iterable[Tensor] | None = None) -> None:
-        """Have what is zero be zero after the step, too, but for what `spared` masks."""
+        """Keep zero weights at zero in this step, except where the masks `spared` are set."""
         weights = [weight for weight in weights if weight.grad is not None]
         zeros = [weight.detach() == 0 for weight in weights]
         if spared is not None:
             zeros = [mask & ~grown for mask, grown in zip(zeros, spared, strict=True)]
         for weight, mask in zip(weights, zeros, strict=True):
             assert weight.grad is not None
-            weight.grad.masked_fill_(mask, 0)  # neither clipping nor Muon is to see these
+            weight.grad.masked_fill_(mask, 0)  # clipping and Muon must not see these
         self._held = list(zip(weights, zeros, strict=True))
 
     def check_moments(self) -> None:
         moments = list(self.moments().values())
         if moments != sorted(moments):
             told = ", ".join(f"{name}={moment}" for name, moment in self.moments().items())
-            raise ValueError(f"{told}: expected moments in this order, none before the one it follows")
+            raise ValueError(f"{told}: expected moments in increasing order")
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if pl_module.device_mesh is not None:
-            raise BadInput("compress wants whole weights, and trainer.strategy=fsdp2 shares them out; take ddp")
+            raise BadInput("compress needs whole weights, but trainer.strategy=fsdp2 shards them; use ddp")
         if any(isinstance(callback, WeightEMA) for callback in trainer.callbacks):  # type: ignore[attr-defined]
-            raise BadInput("callbacks=ema averages away what compress makes of the weights; give one of the two")
+            raise BadInput("callbacks=ema would undo compress by averaging the weights; use only one of them")
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         for optimizer in trainer.optimizers:
@@ -93,7 +93,7 @@ class Compression(lightning.Callback):
 
 
 def summaries(trainer: lightning.Trainer) -> dict[str, Any]:
-    """Return what a run's result is to tell of its compression while it trained."""
+    """Return the entries on compression during training for the result of a run."""
     callbacks = [c for c in trainer.callbacks if isinstance(c, Compression)]  # type: ignore[attr-defined]
     return {name: value for callback in callbacks for name, value in callback.summary().items()}
 
@@ -105,19 +105,19 @@ def net_of(task: lightning.LightningModule) -> nn.Module:
 
 
 def step_at(trainer: lightning.Trainer, moment: float) -> int:
-    """Return the optimizer's step, from 0, that a share of all steps is; for 1 the last."""
+    """Return the optimizer step, from 0, at a fraction of all steps; 1 is the last step."""
     total = int(trainer.estimated_stepping_batches)
     return min(round(moment * total), total - 1)
 
 
 def start_anew(trainer: lightning.Trainer) -> None:
-    """Have optimizers forget their steps, which were made with other weights; learning rates go on."""
+    """Clear the optimizer states, which belong to other weights; learning rates continue."""
     for optimizer in trainer.optimizers:
         optimizer.state.clear()
 
 
 def keep_from_now_on(trainer: lightning.Trainer) -> None:
-    """Have the run's product be the best of the epochs that end from now on: those before were compressed less."""
+    """Choose the run's product among epochs that end from now on, since earlier ones were compressed less."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, BestProduct):
             callback.best = {}
@@ -125,6 +125,6 @@ def keep_from_now_on(trainer: lightning.Trainer) -> None:
 
 @torch.no_grad()
 def put(weights: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
-    """Put values into weights of the same names."""
+    """Copy values into the weights of the same names."""
     for name, weight in weights.items():
         weight.copy_(values[name])

@@ -1,4 +1,4 @@
-"""Watch how the layers of a net are doing, and say at the end what stands out."""
+"""Per-layer training diagnostics, with a summary of anomalies at the end."""
 
 import copy
 import logging
@@ -31,37 +31,37 @@ log = logging.getLogger("zoo")
 DIAGNOSTICS = "diagnostics.json"
 HISTOGRAMS = ("activations/", "gradients/", "weights/")
 NUM_FOR_DEAD = 1000  # validation samples
-NUM_PIECES = 4  # of a batch, whose gradients are compared
+NUM_PIECES = 4  # parts of a batch whose gradients are compared
 
 
 class Diagnostics(lightning.Callback):
-    """Watch every so many steps, the first of each epoch among them, and read the figures at the end of the run.
+    """Measure every layer at every `every`-th step of an epoch, from the first, and summarise at the end of the run.
 
-    To TensorBoard go, of each layer with weights, at each watched step `update_ratio/` with the `rule_of_thumb`, and
-    histograms of `activations/` (what it gives) and `gradients/`; at each epoch's end `weights/`, `singular_value/`,
-    `dead_units/`, `saturation/`, `noise_scale/` and `filters/`; at the end `diagnostics/reading` and a picture of the
-    update ratios. The reading is printed, too, and lies with the figures of each epoch in diagnostics.json.
+    Written to TensorBoard for each layer with weights: at each measured step, `update_ratio/` with the `rule_of_thumb`,
+    and histograms of `activations/` (outputs) and `gradients/`; after each epoch, `weights/`, `singular_value/`,
+    `dead_units/`, `saturation/`, `noise_scale/` and `filters/`; at the end, `diagnostics/reading` and a plot of the
+    update ratios. The reading is also printed, and saved with the figures of the last epoch in diagnostics.json.
 
-    Nothing of it touches training: before a watched step a copy of the task, in eager mode and fp32 unless the weights
-    are narrower, goes through the batch by itself, in four pieces, with a random stream of its own. What is measured
-    stays on the device until the epoch's end. Of several processes each does the same, since norms may be common to
-    all; the first writes what it saw.
+    Training is not affected: before a measured step, a copy of the task, in eager mode and fp32 unless the weights are
+    narrower, processes the batch in four pieces, with a separate random stream. Measurements stay on the device until
+    the end of the epoch. With several processes, each does the same, since norm statistics may be synchronised; the
+    first one writes its own measurements.
     """
 
     def __init__(self, every: Count = 100) -> None:
         self.every = every
         self.epochs: list[Row] = []
         self.losses: list[float] = []
-        self._watched: list[dict[str, list[float]]] = []  # of this epoch's steps: `figure/layer`, fetched
+        self._watched: list[dict[str, list[float]]] = []  # steps of this epoch: `figure/layer`, fetched
         self._pending: list[tuple[int, dict[str, Tensor]]] = []  # step and figures, on the device
-        self._before: dict[str, list[Tensor]] = {}  # weights before the step in hand, if that is watched
+        self._before: dict[str, list[Tensor]] = {}  # weights before the current step, if it is measured
         self._twin: Any = None
         self._boards: list[Any] = []
         self._reading: list[str] = []
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if pl_module.device_mesh is not None:
-            raise BadInput("callbacks=diagnostics looks at whole layers, and trainer.strategy=fsdp2 shares them out")
+            raise BadInput("callbacks=diagnostics needs whole layers, but trainer.strategy=fsdp2 shards them")
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._boards = [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoard)]
@@ -78,7 +78,7 @@ class Diagnostics(lightning.Callback):
             self._pending.append((trainer.global_step, self._looked_at(task, batch)))
 
     def _looked_at(self, task: Any, batch: Any) -> dict[str, Tensor]:
-        """Take a copy of the task through a batch, and give what it shows."""
+        """Run a copy of the task on a batch, and return the measurements."""
         twin = self._up_to_date(task)
         net = twin.net
         layers = {
@@ -97,7 +97,7 @@ class Diagnostics(lightning.Callback):
         return {**watch.figures(), **health.gradient_figures(layers, gradients, num)}
 
     def _up_to_date(self, task: Any) -> Any:
-        """Return the copy of the task with the weights and norm statistics that it has now."""
+        """Return the copy of the task, updated to the current weights and norm statistics."""
         if self._twin is None:
             self._twin = copy.deepcopy(task).train()
         with torch.no_grad():
@@ -121,7 +121,7 @@ class Diagnostics(lightning.Callback):
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         task: Any = pl_module
         self._close_epoch()
-        if not self.epochs:  # resumed behind the epoch's last watched step
+        if not self.epochs:  # resumed after the last measured step of the epoch
             return
         step = trainer.global_step - 1
         with torch.no_grad(), isolate_rng():
@@ -144,7 +144,7 @@ class Diagnostics(lightning.Callback):
                 board.add_image(f"filters/{filters[0]}", draw_filters(filters[1]), step)
 
     def _validated(self, trainer: lightning.Trainer, task: Any) -> dict[str, Tensor]:
-        """Return the share of units that never fire on the first validation samples."""
+        """Return the fraction of units that never fire on the first validation samples."""
         twin, seen = self._up_to_date(task).eval(), 0
         plugin = trainer.precision_plugin
         batches = islice(trainer.val_dataloaders or (), int(sum(trainer.num_val_batches)))
@@ -159,14 +159,14 @@ class Diagnostics(lightning.Callback):
         return {key: share for key, share in watch.figures().items() if key.startswith("dead_units/")}
 
     def _close_epoch(self) -> None:
-        """Fold what an epoch's watched steps showed into a row of figures."""
+        """Summarise the measured steps of an epoch in a row of figures."""
         self._fetch()
         if self._watched:
             self.epochs.append(_folded(self._watched))
         self._watched = []
 
     def _fetch(self) -> None:
-        """Bring the figures of watched steps to the host, all at once, and write those of single steps."""
+        """Copy the figures of measured steps to the host in one transfer, and write those of single steps."""
         pending, self._pending = self._pending, []
         together = {f"{i} {key}": value for i, (_, figures) in enumerate(pending) for key, value in figures.items()}
         fetched = health.fetch(together)
@@ -201,7 +201,7 @@ class Diagnostics(lightning.Callback):
 
     def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
         if stage == "fit" and self._reading:
-            self._show()  # not sooner, since the progress bar would stand below
+            self._show()  # not earlier, or the progress bar would be printed below
 
     def _show(self) -> None:
         escape.console().print("Diagnostics", *(f"  {one}" for one in self._reading), sep="\n", soft_wrap=True)
@@ -252,13 +252,13 @@ class Diagnostics(lightning.Callback):
 
 
 def _by_layer(figures: Mapping[str, list[float]], figure: str) -> dict[str, float]:
-    """Return one figure of each layer, where it is a number."""
+    """Return one figure for each layer where it is finite."""
     prefix = f"{figure}/"
     return {k.removeprefix(prefix): v[0] for k, v in figures.items() if k.startswith(prefix) and math.isfinite(v[0])}
 
 
 def _folded(watched: Sequence[Mapping[str, list[float]]]) -> Row:
-    """Fold the figures of an epoch's watched steps: medians, and of noise what all of them show."""
+    """Summarise the figures of an epoch's measured steps: medians, and for noise the ratio of sums."""
     seen: dict[str, dict[str, list[list[float]]]] = defaultdict(lambda: defaultdict(list))
     for figures in watched:
         for key, numbers in figures.items():
@@ -276,7 +276,7 @@ def _folded(watched: Sequence[Mapping[str, list[float]]]) -> Row:
 
 
 def _guessing(trainer: lightning.Trainer, task: Any) -> tuple[float | None, int]:
-    """Return the accuracy of always naming the commonest class of the validation images, and how many these are."""
+    """Return the accuracy of always predicting the most frequent validation class, and the number of images."""
     if task.kind != "images":
         return None, 0
     data: Any = trainer.datamodule  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Average the weights over time."""
+"""Exponential moving average of the weights."""
 
 import copy
 from itertools import islice
@@ -17,9 +17,9 @@ from zoo.ranges import Between
 class WeightEMA(lightning.Callback):
     """Keep an exponential moving average of the net's weights and norm statistics, and validate with it.
 
-    The decay grows as (1 + steps) / (10 + steps) up to `decay`, so that a young average forgets the random start. The
-    raw weights are validated, too, which costs one more pass over the validation data each time, and logged as
-    `val/raw_accuracy`, `val/raw_loss` and so on; the task's `meter` is what measures them.
+    The decay grows as (1 + steps) / (10 + steps) up to `decay`, so that the random initialisation is forgotten quickly.
+    The raw weights are validated as well, with the task's `meter`, which takes a second pass over the validation data;
+    the results are logged as `val/raw_accuracy`, `val/raw_loss` and so on.
     """
 
     def __init__(self, decay: Between = 0.999) -> None:
@@ -33,12 +33,12 @@ class WeightEMA(lightning.Callback):
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if trainer.limit_val_batches == 0:
-            raise BadInput("callbacks=ema keeps the average that is validated; trainer.limit_val_batches=0 leaves none")
+            raise BadInput("callbacks=ema needs validation, but trainer.limit_val_batches=0 turns it off")
         if pl_module.device_mesh is not None:
-            raise BadInput("callbacks=ema averages whole weights, and trainer.strategy=fsdp2 shares them out; take ddp")
+            raise BadInput("callbacks=ema needs whole weights, but trainer.strategy=fsdp2 shards them; use ddp")
         if trainer.precision == "bf16-true":
             raise BadInput(
-                "callbacks=ema adds up steps that are too small for trainer.precision=bf16-true; bf16-mixed will do"
+                "callbacks=ema sums steps that are too small for trainer.precision=bf16-true; use bf16-mixed"
             )
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -67,7 +67,7 @@ class WeightEMA(lightning.Callback):
     on_validation_end = on_validation_start
 
     def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Validate the raw weights, with a meter of their own, before the task reads what the average has reached."""
+        """Validate the raw weights, with a separate meter, before the task computes the metrics of the average."""
         task: Any = pl_module
         loader: Any = trainer.val_dataloaders
         strategy, of_average = trainer.strategy, task.meter

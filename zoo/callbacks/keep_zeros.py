@@ -1,4 +1,4 @@
-"""Train on what a pass has left."""
+"""Retrain a pruned net without changing its zeros."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from zoo.compress.semi_structured import half_empty
 
 
 class KeepZeros(Compression):
-    """Keep zero what is zero in linear layers of which two in every four weights are; they are found, not told."""
+    """Keep the zeros of linear layers with 2:4 sparsity, which are detected automatically."""
 
     def __init__(self) -> None:
         super().__init__()

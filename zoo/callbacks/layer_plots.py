@@ -1,4 +1,4 @@
-"""Plots of single layers: the first filters, and the ratios of updates to weights."""
+"""Plots of layers: filters of the first convolution, and update-to-weight ratios."""
 
 import math
 from collections.abc import Sequence
@@ -13,13 +13,13 @@ from zoo.measure.diagnosis import Row
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MOST_LAYERS_NAMED = 30  # in the legend of a picture
+MOST_LAYERS_NAMED = 30  # in the legend of a plot
 RULE_OF_THUMB = 1e-3  # update to weight (Karpathy, CS231n)
 LEAST_FILTER_PX = 40  # side of a filter in the picture
 
 
 def first_filters(net: nn.Module) -> tuple[str, Tensor] | None:
-    """Return name and weights of the net's first convolution, if it is one of grey or colour images."""
+    """Return name and weights of the net's first convolution, if it has 1 or 3 input channels."""
     for name, module in net.named_modules():
         if isinstance(module, nn.Conv2d):
             return (name, module.weight.detach()) if module.weight.shape[1] in (1, 3) else None
@@ -27,7 +27,7 @@ def first_filters(net: nn.Module) -> tuple[str, Tensor] | None:
 
 
 def draw_filters(weight: Tensor) -> Tensor:
-    """Tile filters (N, 1 or 3, k, k) as a picture (the same channels, height, width): 0 is grey, the largest white."""
+    """Tile filters (N, 1 or 3, k, k) into an image (same channels, height, width): 0 is grey, the maximum white."""
     tiles = 0.5 + weight.float() / (2 * weight.abs().amax((1, 2, 3), keepdim=True).clamp_min(1e-30))
     zoom = -(-LEAST_FILTER_PX // weight.shape[-1])
     tiles = nn.functional.pad(tiles.repeat_interleave(zoom, 2).repeat_interleave(zoom, 3), (2, 2, 2, 2), value=1.0)
@@ -38,7 +38,7 @@ def draw_filters(weight: Tensor) -> Tensor:
 
 
 def draw_update_ratios(rows: Sequence[Row]) -> "Figure":
-    """Draw each layer's ratio of update to weight over the epochs, and the rule of thumb."""
+    """Plot the update-to-weight ratio of each layer over the epochs, and the rule of thumb."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
@@ -52,7 +52,7 @@ def draw_update_ratios(rows: Sequence[Row]) -> "Figure":
         )
     axes.axhline(RULE_OF_THUMB, color="black", linestyle="--", label="rule of thumb, 0.001")
     axes.set(yscale="log", xlabel="epoch", ylabel="update / weight (norms)")
-    axes.set_title("How much a step changes each layer, from the first (dark) to the last", loc="left")
+    axes.set_title("Relative update per step of each layer, from the first (dark) to the last", loc="left")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     if len(layers) <= MOST_LAYERS_NAMED:

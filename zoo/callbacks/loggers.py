@@ -1,4 +1,4 @@
-"""Write a run's curves, so that one that was interrupted goes on where its checkpoint stands."""
+"""Loggers of a run's metrics; after an interruption, they continue from the step of the checkpoint."""
 
 import time
 from collections.abc import Mapping
@@ -26,32 +26,32 @@ MAIN_COLUMNS = ("batch_size", "data", "format", "lr", "max_epochs", "model", "op
 
 
 def boards(trainer: lightning.Trainer) -> "list[SummaryWriter]":
-    """Return what writes for TensorBoard: nothing in a run without it, and in all processes but the first."""
+    """Return the TensorBoard writers; none if TensorBoard is off, or in any process but the first."""
     return [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoard)]
 
 
 class TensorBoard(TensorBoardLogger):
-    """Write TensorBoard events straight into the run folder; of a resumed run drop those from `from_step` on.
+    """Write TensorBoard events directly into the run folder; when resuming, drop those from `from_step` on.
 
-    Its CUSTOM SCALARS tab has training and validation on one chart.
+    The CUSTOM SCALARS tab shows training and validation in one chart.
     """
 
     def __init__(self, folder: Path, from_step: int | None = None) -> None:
         super().__init__(folder, name="", version="", default_hp_metric=False, purge_step=from_step)
-        # TensorBoard reads the files of a folder by name, which begins with the second they were opened in and goes on
-        # with the process, so that a second file of one second might be read before the first and be purged by it.
+        # TensorBoard reads the files of a folder by name, which starts with the second of creation, followed by the
+        # process, so a later file of the same second might be read before an earlier one, and be purged by it.
         while any(folder.glob(f"events.out.tfevents.{int(time.time())}.*")):
             time.sleep(0.05)
         self.experiment.add_custom_scalars(CHARTS)
 
     def save(self) -> None:
-        """Flush, and leave out the hparams.yaml of Lightning's own: config.yaml has it all."""
+        """Flush, without writing Lightning's hparams.yaml: config.yaml has all settings."""
         self.experiment.flush()
 
     def log_hyperparams(self, params: Any, metrics: Any = None, step: int | None = None) -> None:
-        """Write a row of the HParams table; its first columns are MAIN_COLUMNS, where TensorBoard goes by the alphabet.
+        """Write a row of the HParams table, with MAIN_COLUMNS first instead of TensorBoard's alphabetical order.
 
-        It takes the columns of any one run for those of all: settings that this one does not have might not be shown.
+        TensorBoard takes the columns of one run for all runs, so settings missing in this run might not be shown.
         """
         from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
         from torch.utils.tensorboard.summary import hparams
@@ -60,7 +60,7 @@ class TensorBoard(TensorBoardLogger):
         packed = table.value[0].metadata.plugin_data
         unpacked = HParamsPluginData.FromString(packed.content)
         for column in unpacked.experiment.hparam_infos:
-            column.differs = column.name in MAIN_COLUMNS  # which TensorBoard puts first
+            column.differs = column.name in MAIN_COLUMNS  # TensorBoard shows these first
         packed.content = unpacked.SerializeToString()
         for summary in (table, start, end):
             self.experiment._get_file_writer().add_summary(summary)
@@ -70,12 +70,12 @@ class TensorBoard(TensorBoardLogger):
         self.save()
 
     def finalize(self, status: str) -> None:
-        """Flush and do not close: test metrics and the HParams row come after training, into the same file."""
+        """Flush without closing: test metrics and the HParams row are written to the same file after training."""
         self.save()
 
 
 class MetricsCSV(Logger):
-    """Keep one row per step in metrics.csv, whole or not at all; of a resumed run drop those from `from_step` on."""
+    """Write one row per step to metrics.csv, atomically; when resuming, drop rows from `from_step` on."""
 
     def __init__(self, folder: Path, from_step: int | None = None) -> None:
         super().__init__()
@@ -93,14 +93,14 @@ class MetricsCSV(Logger):
         return None
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """Leave hyperparameters to config.yaml."""
+        """Do nothing: hyperparameters are in config.yaml."""
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         assert step is not None
         self.rows.setdefault(step, {"step": step}).update({k: float(v) for k, v in metrics.items()})
 
     def after_save_checkpoint(self, checkpoint_callback: Any) -> None:
-        """Write the file; not in `save`, which Lightning calls every few steps and which would cost a rewrite each."""
+        """Write the file; not in `save`, which Lightning calls every few steps, since each call rewrites the file."""
         write_text(self.path, metrics_text([self.rows[step] for step in sorted(self.rows)]))
 
     def finalize(self, status: str) -> None:

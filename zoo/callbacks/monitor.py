@@ -1,4 +1,4 @@
-"""Watch the loss and the clock."""
+"""Monitoring of loss, gradient norm and speed."""
 
 import math
 import time
@@ -16,31 +16,31 @@ from zoo.paths import LAST
 
 
 class TrainingMonitor(lightning.Callback):
-    """Log how training goes every `log_every_n_steps`, time every epoch, and stop a run gone to NaN.
+    """Log metrics every `log_every_n_steps`, time every epoch, and stop a run whose loss is not finite.
 
-    Losses stay on the device between logged steps, and are then averaged over all processes; a step is one of the
-    optimizer, over however many batches. Beside the mean `train/loss` since then stand the step's `lr` and
-    `train/gradient_norm`, which is that before any clipping; `train/samples_per_second`, of training steps alone; and
-    with CUDA `train/peak_gpu_gb`, the most memory that tensors have taken so far. An epoch's seconds are of its
-    training steps alone, without validation; those of an epoch that was interrupted are added up over its parts.
+    Losses stay on the device between logged steps, and are then averaged over all processes; a step is an optimizer
+    step, over one or more batches. Logged are: the mean `train/loss` since the last logged step; `lr` and
+    `train/gradient_norm` (before clipping) of the step; `train/samples_per_second`, of training steps only; and
+    with CUDA `train/peak_gpu_gb`, the peak memory of tensors so far. The seconds of an epoch are those of its training
+    steps, without validation; for an interrupted epoch they are summed over its parts.
     """
 
     def __init__(self) -> None:
         self.epoch_seconds: list[float] = []
         self.num_images = 0
         self._losses: list[Tensor] = []  # of the batches since the last flush, on the device
-        self._earlier: list[float] = []  # those already fetched
+        self._earlier: list[float] = []  # losses already fetched
         self._so_far = 0.0  # seconds of this epoch before it was interrupted
         self._started: float | None = None
-        self._gradient_norm: Tensor  # of the step that is about to be logged
-        self._mark = (0.0, 0)  # when what was logged last was logged, and how many images there had been
+        self._gradient_norm: Tensor  # of the step about to be logged
+        self._mark = (0.0, 0)  # time of the last log, and the number of images at that time
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._started = time.perf_counter()
         self._mark = self._started, self.num_images
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        self.on_train_epoch_start(trainer, pl_module)  # an epoch that goes on after an interruption has none of its own
+        self.on_train_epoch_start(trainer, pl_module)  # that hook is not called when an interrupted epoch is resumed
         if pl_module.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(pl_module.device)
 
@@ -63,15 +63,15 @@ class TrainingMonitor(lightning.Callback):
             self._so_far, self._started = 0.0, None
 
     def _is_due(self, trainer: lightning.Trainer, num_losses: int) -> bool:
-        """Return whether a step that ends with so many losses on the device is one to log."""
+        """Return whether to log a step that ends with `num_losses` losses on the device."""
         enough: int = trainer.accumulate_grad_batches * trainer.log_every_n_steps  # type: ignore[attr-defined]
         return trainer.is_last_batch or len(self._earlier) + num_losses >= enough
 
     def _flush(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Log the mean loss since the last flush, once it is known to be finite, and what was logged with it."""
+        """Log the mean loss since the last flush, if finite, and the other metrics."""
         losses = self._checked_losses(trainer)
         self._earlier = []
-        mean = sum(losses) / len(losses) * trainer.accumulate_grad_batches  # Lightning has divided each by their number
+        mean = sum(losses) / len(losses) * trainer.accumulate_grad_batches  # Lightning divided each by this
         norm, lr = float(self._gradient_norm), trainer.optimizers[0].param_groups[0]["lr"]
         (then, seen), self._mark = self._mark, (time.perf_counter(), self.num_images)
         rate = (self.num_images - seen) / (self._mark[0] - then)
@@ -82,7 +82,7 @@ class TrainingMonitor(lightning.Callback):
             logger.log_metrics(metrics, step=trainer.global_step - 1)
 
     def _checked_losses(self, trainer: lightning.Trainer) -> list[float]:
-        """Return the losses since the last flush; Diverged where one of them is not finite."""
+        """Return the losses since the last flush; raise Diverged if one of them is not finite."""
         losses = self._fetched_losses()
         for i, loss in enumerate(losses):
             if not math.isfinite(loss):
@@ -100,14 +100,14 @@ class TrainingMonitor(lightning.Callback):
     def on_save_checkpoint(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        self._checked_losses(trainer)  # a state gone to NaN must not replace the last good one
+        self._checked_losses(trainer)  # a diverged state must not replace the last good one
 
     def _seconds_so_far(self) -> float:
         return self._so_far + (time.perf_counter() - self._started if self._started is not None else 0.0)
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         loss = float(trainer.callback_metrics.get("val/loss", 0.0))
-        if not math.isfinite(loss):  # the last step of the epoch was the fatal one
+        if not math.isfinite(loss):  # the last step of the epoch diverged
             raise Diverged(_gone(f"validation loss became {loss}", trainer))
 
     @property
@@ -129,10 +129,10 @@ class TrainingMonitor(lightning.Callback):
 
 
 def gradient_norm(trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> Tensor:
-    """Return the norm of all gradients together, on the device, as the optimizer is about to see it.
+    """Return the total norm of all gradients, on the device, as the optimizer is about to see it.
 
-    Those of parts of weights are added up over the processes, and fp16's scale, where a fused optimizer takes it off
-    by itself, is taken off here.
+    For sharded weights it is combined over the processes. With a fused optimizer, which unscales fp16 gradients on its
+    own, the scale is divided out here.
     """
     norm = torch.nn.utils.get_total_norm([p.grad for p in pl_module.parameters() if p.grad is not None])
     if isinstance(norm, DTensor):
@@ -146,9 +146,9 @@ def _gone(what: str, trainer: lightning.Trainer) -> str:
     lr = trainer.optimizers[0].param_groups[0]["lr"]
     is_fp16 = trainer.precision == "16-mixed"
     was_saved = (Path(trainer.default_root_dir) / LAST).exists()
-    kept = "the weights that were saved before are kept" if was_saved else "no weights had been saved before"
+    kept = "the weights saved earlier are kept" if was_saved else "no weights were saved"
     return (
         f"the {what}, with a learning rate of {lr:.3g}; {kept}. "
         f"A lower optim.lr or trainer.gradient_clip_val=1 may help"
-        f"{', or trainer.precision=bf16-mixed, whose numbers go as far as those of fp32' if is_fp16 else ''}"
+        f"{', or trainer.precision=bf16-mixed, which has the range of fp32' if is_fp16 else ''}"
     )

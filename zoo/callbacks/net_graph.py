@@ -1,4 +1,4 @@
-"""Show how a net is built."""
+"""The graph of a net for TensorBoard."""
 
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,10 @@ from zoo.paths import LAST
 
 
 class NetGraph(lightning.Callback):
-    """Draw the net for TensorBoard's GRAPHS tab before training, as one sample of the usual size goes through it.
+    """Write the net's graph, for one sample of typical size, to TensorBoard's GRAPHS tab before training.
 
-    Not with SummaryWriter.add_graph, which traces with TorchScript: that is deprecated, and shows its inner workings. A
-    run that goes on from a checkpoint has its graph already.
+    SummaryWriter.add_graph is not used because it traces with TorchScript, which is deprecated and shows internals. A
+    resumed run already has its graph.
     """
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
@@ -27,7 +27,7 @@ class NetGraph(lightning.Callback):
 
 
 def graph_event(operations: list[Operation]) -> Any:
-    """Put a graph into the words of TensorFlow's, which TensorBoard reads."""
+    """Convert a graph to the TensorFlow format that TensorBoard reads."""
     from tensorboard.compat.proto.attr_value_pb2 import AttrValue
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.compat.proto.graph_pb2 import GraphDef

@@ -1,4 +1,4 @@
-"""Draw for TensorBoard what a net says of images."""
+"""TensorBoard plots of a net's predictions on images."""
 
 import shutil
 from collections.abc import Sequence
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 NUM_MISTAKES, COLUMNS = 25, 5
 TILE_PX, CAPTION_PX, FONT_PX = 150, 44, 14
 THUMBNAIL_PX = 32
-MOST_CURVES = 100  # classes, the first of them; a list of more is of no use to anyone
-MOST_DIMENSIONS = 100  # of the embedding, which is written as text, and which the projector cuts down as well
+MOST_CURVES = 100  # number of classes, from the first; a longer list is of no use
+MOST_DIMENSIONS = 100  # of the embedding, which is written as text; the projector reduces it as well
 
 
 def show_predictions(
     board: "SummaryWriter", step: int, classes: Sequence[str], logits: Tensor, labels: Tensor, mistakes: dict[str, Any]
 ) -> None:
-    """Draw the confusion matrix, the most confident mistakes, and precision and recall of each class."""
+    """Plot the confusion matrix, the most confident mistakes, and precision and recall of each class."""
     known, num = ~has_nan(logits), len(classes)
     num_nan, logits, labels = int((~known).sum()), logits[known], labels[known]
     shares = logits.softmax(1)
@@ -41,7 +41,7 @@ def show_predictions(
 def draw_mistakes(
     classes: Sequence[str], images: Tensor, labels: Tensor, predicted: Tensor, confidence: Tensor
 ) -> Tensor:
-    """Draw images (N, C, S, S), uint8, with what each is and what it was taken for below: (height, width, 3)."""
+    """Draw uint8 images (N, C, S, S) with true and predicted class below each, as one image (height, width, 3)."""
     import numpy as np
     from matplotlib.font_manager import FontProperties, findfont
     from PIL import Image, ImageDraw, ImageFont
@@ -61,7 +61,7 @@ def draw_mistakes(
 
 
 def thumbnails(images: Tensor) -> Tensor:
-    """Make images (N, C, S, S), uint8, as small as the projector's one sheet of them needs."""
+    """Downscale uint8 images (N, C, S, S) for the sprite sheet of the projector."""
     if images.shape[-1] <= THUMBNAIL_PX:
         return images
     small = nn.functional.interpolate(images.float(), (THUMBNAIL_PX, THUMBNAIL_PX), mode="area")
@@ -69,8 +69,8 @@ def thumbnails(images: Tensor) -> Tensor:
 
 
 def show_embedding(board: "SummaryWriter", classes: Sequence[str], found: dict[str, Tensor]) -> None:
-    """Write the projector's files, in place of those of an earlier test: features with class, guess and thumbnail."""
-    shutil.rmtree(Path(board.log_dir) / "00000", ignore_errors=True)  # or the writer would say that it is there
+    """Write the projector's files, replacing those of an earlier test: features with class, prediction, thumbnail."""
+    shutil.rmtree(Path(board.log_dir) / "00000", ignore_errors=True)  # else the writer would complain that it exists
     names = [[escape.cell(classes[i]) for i in pair] for pair in zip(found["labels"], found["predicted"], strict=True)]
     board.add_embedding(
         principal_components(found["features"], MOST_DIMENSIONS).double().round(decimals=4),  # fewer digits to write

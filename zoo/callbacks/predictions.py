@@ -1,4 +1,4 @@
-"""Keep what the product says of every test sample, and show where it is wrong."""
+"""Save the predictions on the test set, and plot mistakes."""
 
 from pathlib import Path
 from typing import Any
@@ -16,18 +16,18 @@ from zoo.paths import PREDICTIONS
 from zoo.records.predictions_file import predictions_digest
 from zoo.records.schema import CHECKSUM
 
-NUM_EMBEDDED = 1000  # images, evenly from the whole test set
+NUM_EMBEDDED = 1000  # images, spread evenly over the test set
 Part = dict[str, Tensor]
 
 
 class Predictions(lightning.Callback):
-    """Write predictions.safetensors after the test, from its own batches, and draw them for TensorBoard.
+    """Write predictions.safetensors from the batches of the test, and plot them in TensorBoard.
 
-    In the order of the test set, the file has of images `labels`, `predicted` and `confidence`, which is NaN where a
-    logit was, so that nothing was predicted; and of sequences `correct`; its metadata has the `split_hash` of the data.
-    Drawn are the confusion matrix, the most confident mistakes, precision and recall of each class, and in the
-    projector what the net's last layer takes. Where a task's `measure` gives no logits, as with task=rotation, there is
-    neither file nor picture.
+    In the order of the test set, the file has `labels`, `predicted` and `confidence` for images (NaN if a logit was
+    NaN, so that there is no prediction), or `correct` for sequences; its metadata has the `split_hash` of the data.
+    TensorBoard shows the confusion matrix, the most confident mistakes, precision and recall of each class, and in the
+    projector the inputs of the net's last layer. If a task's `measure` returns no logits, as with task=rotation,
+    neither is written.
     """
 
     def on_test_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -40,7 +40,7 @@ class Predictions(lightning.Callback):
         self._mistakes: list[Part] = []
         self._embedded: list[Part] = []
         self._features: Tensor | None = None
-        heads = [task.net.get_submodule(name) for name in task.net.head_names[:1]]  # a net in int8 has none
+        heads = [task.net.get_submodule(name) for name in task.net.head_names[:1]]  # an int8 net has none
         self._hooks = [head.register_forward_pre_hook(self._keep_features) for head in heads]
 
     def _keep_features(self, head: nn.Module, args: tuple[Tensor, ...]) -> None:
@@ -73,7 +73,7 @@ class Predictions(lightning.Callback):
             self._embedded.append({**few, "features": self._features[:: self._stride].float().flatten(1).cpu()})
 
     def _shown(self, found: Part) -> Part:
-        """Take the normalisation off images, and all to the CPU."""
+        """Undo the normalisation of images, and move everything to the CPU."""
         mean, std = (torch.tensor(x)[:, None, None] for x in (self._facts.mean, self._facts.std))
         found = {name: tensor.cpu() for name, tensor in found.items()}
         pixels = found["images"].float() * std + mean
@@ -115,7 +115,7 @@ def save(path: Path, tensors: Part, split_hash: str) -> None:
 
 
 def in_turn(parts: Any) -> list[Any]:
-    """Put the batches of all processes into the order of the data: each has every so manieth of them."""
+    """Return the batches of all processes in the order of the data, in which they are interleaved."""
     return [batch for batches in zip(*parts, strict=True) for batch in batches]
 
 
@@ -130,5 +130,5 @@ def most_confident(parts: list[Part]) -> Part:
 
 
 def smallest_type(num_classes: int) -> torch.dtype:
-    """Return the smallest type that holds every label."""
+    """Return the smallest dtype that can represent every label."""
     return torch.uint8 if num_classes <= 2**8 else torch.int16 if num_classes <= 2**15 else torch.int32

@@ -1,4 +1,4 @@
-"""Keep the best weights as the run's product."""
+"""Save the best weights as the product of a run."""
 
 import math
 from collections.abc import Mapping
@@ -14,12 +14,12 @@ from zoo.ranges import Index
 
 
 class BestProduct(lightning.Callback):
-    """Write model.safetensors into the run folder after each validation that beats those before in `metric`.
+    """Write model.safetensors into the run folder after each validation that improves `metric`.
 
-    Of epochs that are equal in it, as they often are on few images, that of the lowest validation loss is kept.
-    Stands before any callback that swaps the weights for validation only, so that what was measured is what is kept.
-    With `metric` null, and in a run without validation, the last weights are kept. `facts` is what the file says beside
-    its weights and this metric.
+    If epochs are equal in `metric`, as is common with few images, the one with the lowest validation loss is kept.
+    This callback must come before any that swaps the weights for validation only, so that the validated weights are
+    saved. With `metric` null, and in a run without validation, the last weights are kept. `facts` is stored in the file
+    together with the weights and this metric.
     """
 
     def __init__(self, metric: str | None = "val/accuracy", mode: Literal["max", "min"] = "max") -> None:
@@ -61,7 +61,7 @@ class BestProduct(lightning.Callback):
 
 
 class EarlyWeights(lightning.Callback):
-    """Write the weights as they are after so many steps into early.safetensors, for lottery tickets to go back to."""
+    """Write the weights after `step` steps into early.safetensors, for rewinding of lottery tickets."""
 
     def __init__(self, step: Index = 500) -> None:
         self.step = step
@@ -75,8 +75,8 @@ class EarlyWeights(lightning.Callback):
 
 
 def write_weights(trainer: lightning.Trainer, file: str, facts: Mapping[str, Any]) -> None:
-    """Write the net's present weights into the run folder."""
-    state = trainer.strategy.lightning_module_state_dict()  # asked of every process, which may hold a part each
+    """Write the net's current weights into the run folder."""
+    state = trainer.strategy.lightning_module_state_dict()  # in every process, since each may hold a shard
     if distributed.rank() == 0:
         weights = {name.removeprefix("net."): w for name, w in state.items() if name.startswith("net.")}
         save_product(Path(trainer.default_root_dir) / file, weights, facts)

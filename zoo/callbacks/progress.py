@@ -1,4 +1,4 @@
-"""Show how far a run is, and spend next to nothing on it."""
+"""Progress bar and profiler with little overhead."""
 
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -11,9 +11,9 @@ from zoo.ranges import Index
 
 
 class ProgressBar(RichProgressBar):
-    """Lightning's bar without its version number; shows validation metrics only, since a training loss costs a sync.
+    """Lightning's bar without version number, and with validation metrics only, since the training loss needs a sync.
 
-    Lightning's own collects its metrics at every step, to draw them at every `refresh_rate`-th.
+    Lightning's own bar collects metrics at every step, although it is drawn only every `refresh_rate` steps.
     """
 
     def __init__(self, refresh_rate: Index = 1, leave: bool = False) -> None:
@@ -32,7 +32,7 @@ class ProgressBar(RichProgressBar):
 
 
 class NoProfiler(Profiler):
-    """Profile nothing: Lightning opens some 80 profiling contexts a step, and its own empty ones are generators."""
+    """Profile nothing: Lightning opens some 80 profiling contexts per step, by default with empty generators."""
 
     _nothing = nullcontext()
 

@@ -1,4 +1,4 @@
-"""Prune while training."""
+"""Pruning during training."""
 
 import copy
 import math
@@ -18,13 +18,13 @@ from zoo.ranges import BelowOne, Between, Count, Share
 
 
 class Pruning(Compression):
-    """Raise the share of zeros from `begin` to `end`, `every` so many steps, along a cubic (Zhu and Gupta, 2017).
+    """Increase sparsity from `begin` to `end`, every `every` steps, along a cubic curve (Zhu and Gupta, 2017).
 
-    With `begin` = `end` all is pruned at once. `sparsity` is a share of all weights together or, with `per_layer`, of
-    each layer; a mapping gives each layer its own, by name or pattern. Scores `movement` and `taylor` are added up from
-    the first step on. With `regrow`, that share of each layer's survivors changes places at each turn, less and less
-    until `regrow_until`. With `rewind`, a file of this net's early weights, the survivors go back to those after the
-    last pruning (Frankle et al., 2020). No mask is kept: what is zero before a step is zero after it.
+    With `begin` = `end`, pruning is done in one step. `sparsity` is a fraction of all weights or, with `per_layer`, of
+    each layer; a mapping sets it for each layer, by name or pattern. The scores `movement` and `taylor` are summed from
+    the first step on. With `regrow`, that fraction of each layer's survivors is moved in each round, decreasing until
+    `regrow_until`. With `rewind`, a file with early weights of this net, the survivors are reset to these after the
+    last pruning (Frankle et al., 2020). No mask is stored: weights that are zero before a step are zero after it.
     """
 
     def __init__(
@@ -52,11 +52,11 @@ class Pruning(Compression):
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         super().on_fit_start(trainer, pl_module)
-        if self.rewind:  # now, since it is read after the last pruning only
+        if self.rewind:  # check it now, since it is only read after the last pruning
             product = read_product(self.rewind)
             if "step" not in product.facts:
                 raise BadInput(
-                    "compress.prune.rewind: expected an early.safetensors, as callbacks=early_weights writes it, "
+                    "compress.prune.rewind: expected an early.safetensors, as written by callbacks=early_weights, "
                     f"got '{self.rewind}'"
                 )
             load_weights(copy.deepcopy(net_of(pl_module)), product)
@@ -93,7 +93,7 @@ class Pruning(Compression):
         self.hold(weights.values(), spared)
 
     def _prune(self, weights: dict[str, Tensor], progress: float) -> None:
-        """Prune as much as is due; `progress` is the cubic's, from 0 to 1."""
+        """Prune to `progress`, from 0 to 1, of the final sparsity."""
         if self.sums:
             scores = self.sums
         else:
@@ -106,7 +106,7 @@ class Pruning(Compression):
             pruning.prune(weights, scores, progress * self.sparsity)
 
     def _rewind(self, trainer: lightning.Trainer, net: Any, file: str) -> None:
-        """Put early weights where nothing is pruned, and leave out the step in hand."""
+        """Load early weights wherever nothing is pruned, and skip the current step."""
         zeros = {name: weight == 0 for name, weight in self.weights.items()}
         load_weights(net, read_product(file))
         for name, weight in self.weights.items():

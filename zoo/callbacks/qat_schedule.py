@@ -1,4 +1,4 @@
-"""Train a net as it will be in int8."""
+"""Schedule of quantization-aware training."""
 
 from typing import Any
 
@@ -11,9 +11,9 @@ from zoo.ranges import Share
 
 
 class QuantizationSchedule(Compression):
-    """Hold the statistics of batch norms, and the ranges that activations are rounded in, from a share of steps on.
+    """Freeze batch norm statistics and activation ranges after a fraction of all steps.
 
-    What int8 will compute with stands still from there, and the weights settle around it (Krishnamoorthi, 2018, 3.2).
+    The constants of the int8 net are then fixed, and the weights adapt to them (Krishnamoorthi, 2018, 3.2).
     """
 
     def __init__(self, freeze_norms: Share = 0.5, freeze_ranges: Share = 0.75) -> None:
@@ -29,10 +29,10 @@ class QuantizationSchedule(Compression):
         super().on_fit_start(trainer, pl_module)
         net = net_of(pl_module)
         if not isinstance(net, FakeQuantizedNet):
-            raise BadInput("callbacks.quantize is for a net of compress=qat_int8, which this is not")
+            raise BadInput("callbacks.quantize is only for a net of compress=qat_int8")
         if str(trainer.precision).endswith("-true") and trainer.precision != "32-true":
             raise BadInput(
-                f"compress=qat_int8 rounds what trainer.precision={trainer.precision} has rounded; bf16-mixed will do"
+                f"compress=qat_int8 cannot round on top of trainer.precision={trainer.precision}; use bf16-mixed"
             )
         self.net = net
 
@@ -41,7 +41,7 @@ class QuantizationSchedule(Compression):
         self._hold(trainer, trainer.global_step)
 
     def before_step(self, trainer: lightning.Trainer, net: Any) -> None:
-        self._hold(trainer, trainer.global_step + 1)  # of which the forward pass is still to come
+        self._hold(trainer, trainer.global_step + 1)  # whose forward pass is still to come
 
     def _hold(self, trainer: lightning.Trainer, step: int) -> None:
         self.net.norms_move = step < step_at(trainer, self.freeze_norms)

@@ -1,4 +1,4 @@
-"""Share weights while training."""
+"""Weight sharing during training."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -16,14 +16,14 @@ Bits = Annotated[int, Range(1, MOST_BITS)]
 
 
 class WeightSharing(Compression):
-    """From the moment `begin` on, let each layer's survivors share 2^bits values, and train the values.
+    """From `begin` on, let the surviving weights of each layer share 2^bits values, and train these values.
 
-    `bits` is of all layers, or a mapping of layer names, which may be patterns, to a number each; or else `mean_bits`
-    is what a survivor may take on average, shared out so that weights change least. `rate` is the price of a bit once
-    coded, in variances of the layer's survivors: 0.005 leaves fewer bits, and the error nearly as it was. A value's
-    gradient is the sum of its members', and the optimizer begins again, so that members move alike (Han et al., 2015,
-    section 3). No codebook is kept: what is equal before a step is equal after it. `before` is what was validated last
-    before that moment.
+    `bits` is a number for all layers, or a mapping from layer names or patterns to numbers; alternatively, `mean_bits`
+    is the average number of bits per survivor, distributed so that weights change least. `rate` is the price of a coded
+    bit, in variances of the layer's survivors: 0.005 saves bits and hardly increases the error. The gradient of a value
+    is the sum over its members, and the optimizer state is reset, so that members move together (Han et al., 2015,
+    section 3). No codebook is stored: weights that are equal before a step are equal after it. `before` has the last
+    validation metrics before sharing.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class WeightSharing(Compression):
         super().on_fit_start(trainer, pl_module)
         if getattr(pl_module, "max_norm", None) is not None:
             raise BadInput(
-                "task.max_norm shortens the weights of each unit, and compress.share wants shared ones equal"
+                "task.max_norm rescales the weights of each unit, but compress.share needs shared weights to stay equal"
             )
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:

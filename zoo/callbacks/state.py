@@ -1,6 +1,6 @@
-"""What a checkpoint has, held against the trainer that takes it over: somebody else may have written it.
+"""Checks of an untrusted checkpoint against the trainer that loads it.
 
-A state of another shape would be written beside the memory that it has, by optimizers that are one kernel.
+With a state of the wrong shape, fused optimizers would write out of bounds.
 """
 
 import math
@@ -13,17 +13,17 @@ from torch import Tensor
 
 from zoo.quantize.operators import DTYPES
 
-ONE_NUMBER = ("step", "eta", "mu", "mu_product")  # in the states of torch's optimizers, whatever the parameter
-OF_OTHER_SHAPES = (torch.optim.LBFGS, torch.optim.Adafactor)  # whose states are not of their parameters' shapes
+ONE_NUMBER = ("step", "eta", "mu", "mu_product")  # scalars in the states of torch's optimizers
+OF_OTHER_SHAPES = (torch.optim.LBFGS, torch.optim.Adafactor)  # optimizers whose states differ from parameters in shape
 
 
 def check_tensors(part: Any) -> None:
-    """Raise ValueError for tensors in nested mappings and lists that are not what they say: on no device, or spread."""
+    """Raise ValueError if a tensor in nested mappings and lists has no data or is not dense, or has another type."""
     if isinstance(part, Tensor):
         if part.dtype not in DTYPES.values() or part.layout != torch.strided or part.is_meta or part.is_quantized:
             raise ValueError(f"it has a tensor of {part.dtype}, {part.layout}, on {part.device}")
         if not _is_dense(part):
-            raise ValueError(f"it has a tensor {str(list(part.shape))[:60]} without memory of its own for each number")
+            raise ValueError(f"it has a tensor {str(list(part.shape))[:60]} whose elements are not dense in memory")
     elif isinstance(part, Mapping):
         for one in part.values():
             check_tensors(one)
@@ -42,7 +42,7 @@ def _is_dense(tensor: Tensor) -> bool:
 
 
 def check_whole(trainer: lightning.Trainer, checkpoint: Mapping[str, Any]) -> None:
-    """Raise ValueError where a checkpoint lacks a state of this trainer's, or has one of another kind."""
+    """Raise ValueError if a checkpoint lacks a state of this trainer, or has one of another type."""
     own: Any = trainer
     for callback in own.callbacks:
         found = checkpoint["callbacks"].get(callback.state_key, {})
@@ -54,14 +54,14 @@ def check_whole(trainer: lightning.Trainer, checkpoint: Mapping[str, Any]) -> No
         raise ValueError(f"it lacks the state of {data}")
     _check_same_keys(own.fit_loop.state_dict(), checkpoint["loops"].get("fit_loop", {}))
     weights = checkpoint["state_dict"]
-    for name, tensor in own.lightning_module.state_dict().items():  # whose shapes Lightning compares
+    for name, tensor in own.lightning_module.state_dict().items():  # Lightning compares the shapes
         found = weights.get(name)
         if isinstance(found, Tensor) and found.is_floating_point() != tensor.is_floating_point():
             raise ValueError(f"'{name}' is of {found.dtype}")
 
 
 def _is_state_of_data(found: Any) -> bool:
-    """Return whether this is what ResidentData.state_dict gives: facts, and the place in an epoch in whole numbers."""
+    """Return whether this is a state of ResidentData: facts, and a position in an epoch as integers."""
     if not isinstance(found, dict) or not isinstance(found.get("facts"), dict | None):
         return False
     place = found.get("train_loader")
@@ -71,17 +71,17 @@ def _is_state_of_data(found: Any) -> bool:
 
 
 def _is_kept_as(own: Any, found: Any) -> bool:
-    """Return whether a callback's value is of the kind that it begins with, of which null may become anything."""
+    """Return whether a callback's value has the type of its initial value; null may become anything."""
     if isinstance(own, dict | list):
         return isinstance(found, type(own))
     return own is None or _is_like(own, found)
 
 
 def _check_same_keys(own: Mapping[str, Any], found: Any) -> None:
-    """Raise ValueError unless the progress of loops is counted as this version of Lightning does."""
+    """Raise ValueError unless the progress of loops has the form of this version of Lightning."""
     for key, value in own.items():
         there = found.get(key) if isinstance(found, dict) else None
-        if key.endswith("state_dict"):  # of data and of optimizers, which say themselves what they lack
+        if key.endswith("state_dict"):  # of data and optimizers, which are checked elsewhere
             both = value.keys() & there.keys() if isinstance(there, dict) else ()
             if not isinstance(there, dict) or not all(_is_like(value[one], there[one]) for one in both):
                 raise ValueError(f"it lacks the {key} of a loop")
@@ -93,22 +93,22 @@ def _check_same_keys(own: Mapping[str, Any], found: Any) -> None:
 
 
 def check_counts(trainer: lightning.Trainer, checkpoint: Mapping[str, Any]) -> None:
-    """Raise ValueError where a checkpoint has the states of more optimizers or schedules than the trainer, or of fewer.
+    """Raise ValueError unless a checkpoint has as many optimizer and schedule states as the trainer.
 
-    Lightning deals them out to as many as there are.
+    Lightning itself ignores any excess.
     """
     for what, own, key in (
         ("optimizers", trainer.optimizers, "optimizer_states"),
         ("schedules", trainer.lr_scheduler_configs, "lr_schedulers"),
     ):
         if len(own) != len(checkpoint[key]):
-            raise ValueError(f"it is of {len(checkpoint[key])} {what}")
+            raise ValueError(f"it has {len(checkpoint[key])} {what}")
 
 
 def check_training(trainer: lightning.Trainer, checkpoint: Mapping[str, Any]) -> None:
-    """Raise ValueError where the states of optimizers and schedules are not those of this trainer's.
+    """Raise ValueError unless the optimizer and schedule states match those of this trainer.
 
-    That is before they are loaded, since loading puts anything in the place of settings and of methods.
+    This must be done before loading, which would replace settings and even methods by anything.
     """
     check_counts(trainer, checkpoint)
     optimizers, schedules = trainer.optimizers, [config.scheduler for config in trainer.lr_scheduler_configs]
@@ -124,7 +124,7 @@ def _check_optimizer(optimizer: Any, state: Mapping[str, Any]) -> None:
     groups = state.get("param_groups")
     if not isinstance(groups, list) or len(groups) != len(optimizer.param_groups):
         raise ValueError(f"it lacks the parameters of {kind}")
-    numbered = optimizer.state_dict()["param_groups"]  # torch deals states out in the order of these numbers
+    numbered = optimizer.state_dict()["param_groups"]  # torch assigns states in this order
     for own, found, numbers in zip(optimizer.param_groups, groups, numbered, strict=True):
         if not isinstance(found, dict) or found.get("params") != numbers["params"]:
             raise ValueError(f"it lacks the params of {kind}")
@@ -150,9 +150,9 @@ def _check_optimizer(optimizer: Any, state: Mapping[str, Any]) -> None:
 
 
 def _is_state(key: str, value: Any, parameter: Tensor) -> bool:
-    """Return whether a value may belong to a parameter: as many numbers as it has or, of counts and the like, one.
+    """Return whether a value may belong to a parameter: a tensor of its shape or, for counts etc., a number.
 
-    The kernels of torch's optimizers read as many numbers as the parameter has, wherever the tensor ends.
+    The kernels of torch's optimizers read as many elements as the parameter has, even beyond the end of the tensor.
     """
     if isinstance(value, Tensor):
         is_one = key in ONE_NUMBER and value.numel() == 1 and bool(value.isfinite().all())
@@ -161,7 +161,7 @@ def _is_state(key: str, value: Any, parameter: Tensor) -> bool:
 
 
 def _is_like(own: Any, found: Any) -> bool:
-    """Return whether a value could be a later one of the same thing."""
+    """Return whether a value could be a later value of the same state."""
     if isinstance(own, Tensor):
         return isinstance(found, Tensor) and own.shape == found.shape
     if isinstance(own, bool) or own is None:

@@ -1,6 +1,6 @@
-"""Augmentations of a whole batch at once, each drawn per image, on whatever device the batch lives.
+"""Batch augmentations, with random parameters per image, on the device of the batch.
 
-Each is called with uint8 images (N, C, H, W) and the batch's draws, and gives new images of the same kind.
+Each takes uint8 images (N, C, H, W) and the batch's `Draws`, and returns new uint8 images.
 """
 
 import math
@@ -15,13 +15,13 @@ from zoo.data.batch_rng import Draws
 from zoo.errors import BadInput
 from zoo.ranges import Count, Share
 
-MOST_DRAWN = 10  # rectangles, of which the first that fits into the image is cut
-NUM_DRAWS = 2 * MOST_DRAWN + 2  # numbers that are drawn for an image that is cut
+MOST_DRAWN = 10  # candidate rectangles; the first that fits into the image is used
+NUM_DRAWS = 2 * MOST_DRAWN + 2  # random numbers drawn per cropped image
 
 
 @dataclass(frozen=True)
 class RandomCrop:
-    """Pad with black by `padding` px on every side and cut each image's original size at a random place."""
+    """Pad by `padding` black px on each side and crop back to the original size at a random position."""
 
     padding: Count
 
@@ -36,18 +36,17 @@ class RandomCrop:
 
 
 class Cut:
-    """What cuts a rectangle of each image and resizes it to `size` px, null for the images' own.
+    """Base class: crop a rectangle of each image and resize it to `size` px; null keeps the image size.
 
-    Of images in files it is the first augmentation, whatever the order, and cuts from the whole picture, with
-    antialiasing.
+    For images in files it always runs first, whatever the order, and crops from the whole picture, with antialiasing.
     """
 
     size: int | None
 
     def rectangles(self, draw: Tensor, height: Tensor, width: Tensor) -> tuple[Tensor, ...]:
-        """Return top, left, height and width (n,) in whole px, from uniform numbers (NUM_DRAWS, n) and images' sizes.
+        """Return top, left, height and width (n,) in whole px, given uniform numbers (NUM_DRAWS, n) and image sizes.
 
-        The last two numbers are the place.
+        The last two numbers determine the position.
         """
         raise NotImplementedError
 
@@ -58,13 +57,13 @@ class Cut:
         return geometry.resized_crop(images, top, left, height, width, self.size or h)
 
     def cut(self, picture: Tensor, draw: Sequence[float] | None, size: int) -> Tensor:
-        """Cut from one picture (3, height, width) of any size, by NUM_DRAWS numbers, and resize with antialiasing."""
+        """Crop one picture (3, height, width) of any size, using NUM_DRAWS numbers, and resize with antialiasing."""
         sides = torch.tensor(picture.shape[-2:])[:, None]
         rectangle = torch.stack(self.rectangles(torch.tensor(draw)[:, None], *sides))
         return geometry.antialiased_crops(picture[None], rectangle, size)[0]
 
     def cut_squeezed(self, images: Tensor, sizes: Tensor, draw: Tensor, size: int) -> Tensor:
-        """Cut from pictures of heights and widths `sizes` (n, 2) that were squeezed into squares (n, 3, S, S)."""
+        """Crop pictures that were squeezed into squares (n, 3, S, S); `sizes` (n, 2): original height and width."""
         side, (height, width) = images.shape[-1], sizes.T
         rectangles = torch.stack(self.rectangles(draw, height, width)) * side
         return geometry.antialiased_crops(images, rectangles / torch.stack([height, width, height, width]), size)
@@ -72,11 +71,11 @@ class Cut:
 
 @dataclass(frozen=True)
 class RandomResizedCrop(Cut):
-    """Cut a random rectangle of each image and resize it to `size` px (Szegedy et al., 2014, section 6).
+    """Crop a random rectangle of each image and resize it to `size` px (Szegedy et al., 2014, section 6).
 
-    `area` is the range of the rectangle's share of the image, `aspect` of its width over its height, drawn uniformly in
-    its logarithm. As torchvision does, a rectangle that does not fit is drawn again, up to ten times; then the middle
-    is taken, as much of it as `aspect` allows. All else is as in Cut.
+    `area` is the range of the rectangle's area relative to the image, `aspect` that of width / height, sampled
+    log-uniformly. As in torchvision, up to ten rectangles are drawn until one fits; if none does, the largest centre
+    crop that `aspect` allows is used. Otherwise as in Cut.
     """
 
     area: tuple[float, float] = (0.08, 1.0)
@@ -104,10 +103,10 @@ class RandomResizedCrop(Cut):
 
 @dataclass(frozen=True)
 class RandomScaleCrop(Cut):
-    """Cut `size` px of each image at a random place after its shorter side was made `shorter` px.
+    """Resize the shorter side of each image to `shorter` px, then crop `size` px at a random position.
 
-    That is a range to be drawn from, or one length twice (Simonyan and Zisserman, 2014, section 3.1). All else is as in
-    Cut.
+    `shorter` is a range to draw from, or the same length twice (Simonyan and Zisserman, 2014, section 3.1). Otherwise
+    as in Cut.
     """
 
     shorter: tuple[float, float]
@@ -125,14 +124,14 @@ class RandomScaleCrop(Cut):
 
 
 def _corner(place: Tensor, *free: Tensor) -> tuple[Tensor, Tensor]:
-    """Return top and left in whole px: shares (2, n) of what is free below and to the right, each px as likely."""
+    """Return top and left in whole px, given `place` (2, n) in [0, 1) and the free space; all px equally likely."""
     top, left = ((share * (room + 1)).floor() for share, room in zip(place, free, strict=True))
     return top, left
 
 
 @dataclass(frozen=True)
 class ColorJitter:
-    """Change brightness, contrast and colour images' saturation, in this order, by factors within 1 ± the number."""
+    """Change brightness, contrast and (of colour images) saturation, in this order, by factors within 1 ± the value."""
 
     brightness: Share = 0.4
     contrast: Share = 0.4
@@ -147,13 +146,13 @@ class ColorJitter:
 
 @dataclass(frozen=True)
 class RandomFlip:
-    """Mirror each image left to right with the given probability."""
+    """Flip each image horizontally with the given probability."""
 
     probability: Share = 0.5
 
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:
         chosen = draws.uniform(1, len(images))[0] < self.probability
-        if images.device.type == "cpu":  # elsewhere, to know which they are would wait for the device
+        if images.device.type == "cpu":  # on other devices, nonzero() would synchronise
             rows = chosen.nonzero().flatten()
             return images.clone().index_copy_(0, rows, images.index_select(0, rows).flip(-1))
         return torch.where(chosen[:, None, None, None], images.flip(-1), images)
@@ -161,10 +160,10 @@ class RandomFlip:
 
 @dataclass(frozen=True)
 class RandomErasing:
-    """Replace a random rectangle of each chosen image by noise (Zhong et al., "Random erasing", 2017, algorithm 1).
+    """Replace a random rectangle by noise, with some probability (Zhong et al., "Random erasing", 2017, algorithm 1).
 
-    `area` is the range of the rectangle's share of the image, `aspect` of its height over its width. A rectangle that
-    does not fit is cut to the image, where the paper draws again.
+    `area` is the range of the rectangle's area relative to the image, `aspect` that of height / width. A rectangle that
+    does not fit is clipped to the image; the paper draws again.
     """
 
     probability: Share = 0.5
@@ -178,7 +177,7 @@ class RandomErasing:
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:
         n, c, h, w = images.shape
         draw = draws.uniform(5, n)
-        # Algorithm 1 draws the aspect uniformly, which favours tall rectangles; its logarithm favours neither.
+        # Algorithm 1 draws the aspect uniformly, which favours tall rectangles; log-uniform sampling does not.
         top, height, left, width = _rectangles(draw, h, w, self.area, self.aspect)
         y = torch.arange(h, device=images.device)
         x = torch.arange(w, device=images.device)
@@ -191,7 +190,7 @@ class RandomErasing:
 
 
 def check_fits(key: str, augmentation: object, image_size: int) -> None:
-    """Refuse what would pad images by more than they have, or give images of another size than the net sees."""
+    """Raise BadInput if the padding is not below the image size, or the crop size is not the net's input size."""
     if isinstance(augmentation, RandomCrop) and augmentation.padding >= image_size:
         got = augmentation.padding
         raise BadInput(f"{key}.padding: expected less than the images' {image_size} px, got {got}")
@@ -203,10 +202,10 @@ Range = tuple[float, float]
 
 
 def _rectangles(draw: Tensor, side: int, other: int, area: Range, aspect: Range) -> tuple[Tensor, ...]:
-    """Return start and length along one side of an image, then along the other, of a rectangle each, in whole px.
+    """Return one rectangle per image in whole px: start and length along one side, then along the other.
 
-    `draw` is uniform, four numbers a rectangle: its share of the area, the logarithm of its aspect, the length along
-    the first side over that along the other, and its two places. What does not fit is cut to the image.
+    The first four rows of `draw`, uniform in [0, 1), determine the area, the log aspect ratio (length along the first
+    side over that along the other), and the two positions. Rectangles are clipped to the image.
     """
     share = area[0] + draw[0] * (area[1] - area[0])
     ratio = torch.exp(math.log(aspect[0]) + draw[1] * (math.log(aspect[1]) - math.log(aspect[0])))

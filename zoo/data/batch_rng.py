@@ -1,4 +1,4 @@
-"""Random numbers for the images of a batch."""
+"""Random number streams for the images of a batch."""
 
 import math
 import random
@@ -6,15 +6,15 @@ import random
 import torch
 from torch import Generator, Tensor
 
-APART = 0x5DEECE66D  # between the seeds of streams that would otherwise give the same numbers
+APART = 0x5DEECE66D  # XORed into seeds, so that streams with the same seed differ
 
 
 class Draws:
-    """Draw for a batch that `world_size` processes share out evenly, and hand out what is of this one's images.
+    """Draw random numbers for a batch split evenly across `world_size` processes, and return those of this process.
 
-    Numbers are drawn for the whole batch, so that an image is changed in the same way however many processes there are.
-    Three streams start from one seed: `uniform` and `integers` on the images' device; those of `host`, on the CPU, for
-    what decides which operation is done; and `pixels`, too many to be drawn in full, and a process's own.
+    Numbers are drawn for the whole batch, so that the augmentation of an image does not depend on the process count.
+    Three streams start from one seed: `uniform` and `integers` on the images' device; those of `host`, on the CPU, to
+    choose operations; and `pixels`, per process, because drawing it for the whole batch would be too much.
     """
 
     def __init__(self, seed: int = 0, device: torch.device | str = "cpu", rank: int = 0, world_size: int = 1) -> None:
@@ -24,30 +24,30 @@ class Draws:
         self.start(seed)
 
     def start(self, seed: int) -> None:
-        """Start all streams again."""
+        """Restart all streams from a seed."""
         self.seed = seed
         self._numbers.manual_seed(seed)
         self._fresh = True
 
     @property
     def host(self) -> "Draws":
-        """Return the streams on the CPU, at their start."""
+        """Return new streams on the CPU, at their start."""
         return Draws(self.seed ^ APART, "cpu", self.rank, self.world_size)
 
     def crops(self, rows: int, num: int) -> Tensor:
-        """Return (rows, num) uniform numbers on the CPU, as `uniform`, of a stream that nothing else draws from."""
+        """Return (rows, num) uniform numbers on the CPU, as `uniform`, from a stream used for nothing else."""
         return Draws(self.seed ^ 3 * APART, "cpu", self.rank, self.world_size).uniform(rows, num)
 
     def once(self) -> random.Random:
-        """Start a stream on the host for what is drawn once a batch, the same in every process."""
+        """Return a host stream for values drawn once per batch, the same in every process."""
         return random.Random(self.seed)
 
     def uniform(self, rows: int, num: int) -> Tensor:
-        """Return (rows, num) numbers from [0, 1), a column for each of this process's `num` images."""
+        """Return (rows, num) numbers from [0, 1), one column for each of this process's `num` images."""
         return self._own(torch.rand(rows, num * self.world_size, generator=self._numbers, device=self.device))
 
     def integers(self, end: int, rows: int, num: int) -> Tensor:
-        """Return (rows, num) whole numbers from 0 to end - 1, a column for each of this process's `num` images."""
+        """Return (rows, num) integers from 0 to end - 1, one column for each of this process's `num` images."""
         shape = (rows, num * self.world_size)
         return self._own(torch.randint(end, shape, generator=self._numbers, device=self.device))
 
@@ -57,7 +57,7 @@ class Draws:
             self._pixels.manual_seed((self.seed ^ 2 * APART) + self.rank)
             self._fresh = False
         num = math.prod(shape)
-        words = torch.empty(-(-num // 8), dtype=torch.int64, device=self.device)  # 8 px each, drawn at once
+        words = torch.empty(-(-num // 8), dtype=torch.int64, device=self.device)  # 8 px each
         words.random_(-(2**63), 2**63 - 1, generator=self._pixels)
         return words.view(torch.uint8)[:num].view(shape)
 

@@ -1,8 +1,8 @@
-"""Changes of pixels' values, a batch at once, each image by an amount of its own.
+"""Batched colour operations, with a separate strength per image.
 
-Each takes uint8 images (N, C, H, W) with 1 or 3 channels, and where there is something to choose one number per image
-(N,), float, on the same device; each gives new images, equal to what torchvision's `transforms.v2.functional` of the
-same name gives.
+Each takes uint8 images (N, C, H, W) with 1 or 3 channels and, if it has a parameter, one float per image (N,) on the
+same device. Each returns new images, equal to those of the function of the same name in torchvision's
+`transforms.v2.functional`.
 """
 
 import torch
@@ -17,22 +17,22 @@ def adjust_brightness(images: Tensor, factor: Tensor) -> Tensor:
 
 
 def adjust_contrast(images: Tensor, factor: Tensor) -> Tensor:
-    """Move pixels away from the mean grey by the factor: 0 is grey, 1 changes nothing."""
+    """Blend with the mean grey by the factor: 0 is grey, 1 changes nothing."""
     return _blend(images, _grey(images).mean((1, 2, 3), keepdim=True), factor)
 
 
 def adjust_saturation(images: Tensor, factor: Tensor) -> Tensor:
-    """Move pixels away from their own grey by the factor: 0 is grayscale, 1 changes nothing."""
+    """Blend with the grayscale image by the factor: 0 is grayscale, 1 changes nothing."""
     return images.clone() if images.shape[1] == 1 else _blend(images, _grey(images), factor)
 
 
 def adjust_sharpness(images: Tensor, factor: Tensor) -> Tensor:
-    """Move pixels away from their blurred neighbourhood by the factor: 0 is blurred, 1 changes nothing."""
+    """Blend with the blurred image by the factor: 0 is blurred, 1 changes nothing."""
     c, h, w = images.shape[1:]
     if min(h, w) < 3:
         return images.clone()
     kernel = torch.ones(3, 3, device=images.device)
-    kernel[1, 1].fill_(5)  # where an assignment would wait for the device
+    kernel[1, 1].fill_(5)  # an assignment would synchronise with the device
     blurred = images.to(torch.float32)
     inside = torch.nn.functional.conv2d(blurred, (kernel / 13).expand(c, 1, 3, 3), groups=c)
     blurred[..., 1:-1, 1:-1] = inside.round_()
@@ -45,12 +45,12 @@ def posterize(images: Tensor, bits: Tensor) -> Tensor:
 
 
 def solarize(images: Tensor, threshold: Tensor) -> Tensor:
-    """Invert the values that are not below the threshold, of 0…255."""
+    """Invert all values at or above the threshold (0…255)."""
     return torch.where(images >= _per_image(threshold), 255 - images, images)
 
 
 def autocontrast(images: Tensor) -> Tensor:
-    """Stretch each channel to 0…255; one of a single value stays as it is."""
+    """Stretch each channel to 0…255; a constant channel is left unchanged."""
     low, high = (x.to(torch.float32) for x in images.flatten(2).aminmax(dim=2, keepdim=True))
     flat = high == low
     low, unit = torch.where(flat, 0.0, low)[..., None], torch.where(flat, 1.0, (high - low) * (1 / 255))[..., None]
@@ -58,7 +58,7 @@ def autocontrast(images: Tensor) -> Tensor:
 
 
 def equalize(images: Tensor) -> Tensor:
-    """Flatten each channel's histogram, as PIL does: in steps of a 255th of all pixels but the brightest ones."""
+    """Equalize each channel's histogram as PIL does: one step is 1/255 of the pixels, without the brightest ones."""
     values = images.flatten(2).to(torch.int64)  # N × C × pixels
     histogram = torch.zeros(*values.shape[:2], 256, dtype=torch.int64, device=images.device)
     histogram.scatter_add_(2, values, torch.ones_like(values))

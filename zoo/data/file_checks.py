@@ -1,4 +1,4 @@
-"""Checks of image files before training: which can be read, and which are in two splits."""
+"""Checks of image files before training: unreadable files, and duplicates across splits."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ log = logging.getLogger("zoo")
 
 
 def check_readable(files: Mapping[str, ImageFiles], classes: Sequence[str], labels_of: Mapping[str, Tensor]) -> None:
-    """Refuse files of which none can be read: of a class to be trained, of all validation or of all test images."""
+    """Raise BadInput if no file of a training class, of the validation set or of the test set can be read."""
     groups: list[tuple[str, str, Tensor]] = []
     for split in files:
         labels = labels_of[split]
@@ -35,18 +35,18 @@ def check_readable(files: Mapping[str, ImageFiles], classes: Sequence[str], labe
         for (_, name, members), able in zip(groups, pool.map(can_read, groups), strict=True):
             if not len(members):
                 raise BadInput(
-                    f"data.num_validation: expected at least one {name} to be left, got none; add pictures of it, "
-                    "validate and test on fewer, or leave the class out"
+                    f"data.num_validation: expected at least one {name} to be left, got none; add pictures, "
+                    "use fewer for validation and test, or remove the class"
                 )
             if not able:
                 raise BadInput(
                     f"data.root: expected at least one {name} that can be read, got "
-                    f"{counted(len(members), 'file')} and none that can; mend or add some, or leave the folder out"
+                    f"{counted(len(members), 'file')}, none of them readable; fix or add some, or remove the folder"
                 )
 
 
 def warn_of_shared(files: Mapping[str, ImageFiles], contents: Mapping[str, Tensor]) -> None:
-    """Warn of pictures to validate and test on that are byte for byte trained on, too."""
+    """Warn about validation and test pictures that are byte-for-byte copies of training pictures."""
     rows = {name: [row.tobytes() for row in digests.numpy()] for name, digests in contents.items()}
     trained = set(rows.pop("train"))
     for name, digests in rows.items():
@@ -55,4 +55,4 @@ def warn_of_shared(files: Mapping[str, ImageFiles], contents: Mapping[str, Tenso
         shared = [path for path, digest in pairs if digest in trained and path not in unreadable]
         if shared:
             what = f"{len(shared):,} of {counted(len(paths), f'{name} picture')}"
-            log.warning("Found in training, too, byte for byte: %s, such as %s.", what, escape.line(shared[0]))
+            log.warning("Also in the training set, byte for byte: %s, such as %s.", what, escape.line(shared[0]))

@@ -1,4 +1,4 @@
-"""Folders of images, a class each, as ImageNet has them."""
+"""Image folders with one subfolder per class, as in ImageNet."""
 
 import functools
 import itertools
@@ -20,21 +20,21 @@ from zoo.data.sources import ImageSource, LabelledImages
 from zoo.errors import BadInput, counted
 from zoo.ranges import Count, Index, Text
 
-MOST_PER_CORE = 8  # worker processes, which on slow disks wait more than they compute
+MOST_PER_CORE = 8  # worker processes; on slow disks they wait more than they compute
 log = logging.getLogger("zoo")
-MARGIN = 256 / 224  # of the size to which images are decoded over that which nets see, as torchvision has it
-NUM_KINDS = 12  # of what is left out, that are named
-NUM_NAMED = 3  # folders, of those found where others are wanted
-AGAIN = "links to a folder that they are in or that was read"
+MARGIN = 256 / 224  # decoded size over input size, as in torchvision
+NUM_KINDS = 12  # kinds of skipped entries to list by name
+NUM_NAMED = 3  # folders to list by name in an error message
+AGAIN = "links to a parent folder or to one already read"
 
 
 class ImageFolders(ImageData):
     """Read root/train/<class>/* and root/val/<class>/*, decoded to 256/224 of `image_size` px.
 
-    All other arguments are ImageData's; `num_classes` null is as many as there are folders. Images that do not fit into
-    memory (`cache`) are decoded by `num_workers` processes each time they are wanted, by default one a CPU core that
-    this process has to itself; on CUDA, `decoder="cuda"` has JPEG files decoded there. Transparent pixels show
-    `background`, a name or #rrggbb.
+    All other arguments are those of ImageData; with `num_classes` null, classes are counted from the folders. Images
+    that do not fit into memory (`cache`) are decoded each time by `num_workers` processes, by default one per CPU core
+    available to this process; on CUDA, `decoder="cuda"` decodes JPEG files on the GPU. Transparent pixels get the
+    colour `background`, a name or #rrggbb.
     """
 
     def __init__(
@@ -57,10 +57,10 @@ class ImageFolders(ImageData):
         if workers > MOST_PER_CORE * each:
             raise BadInput(
                 f"data.num_workers={workers}: expected at most {MOST_PER_CORE * each}, {MOST_PER_CORE} for each CPU "
-                f"core, of which this process has {each}"
+                f"core; available to this process: {each}"
             )
         if decoder == "cuda" and not torch.cuda.is_available():
-            log.warning("data.decoder=cuda wants a CUDA device, and there is none here: worker processes decode.")
+            log.warning("data.decoder=cuda needs a CUDA device, but none is available; worker processes decode.")
         source = functools.partial(image_folders, root, image_size, train, test, workers, decoder, background)
         super().__init__(source=source, image_size=image_size, **settings)
 
@@ -74,9 +74,9 @@ def image_folders(
     decoder: Decoder = "cpu",
     background: str = "white",
 ) -> ImageSource:
-    """List the files and classes of a folder; nothing is decoded yet.
+    """List the files and classes of a folder without decoding them.
 
-    BadInput where a folder is absent, has a class without images, or where the two do not have the same classes.
+    Raises BadInput if a folder is missing, a class has no images, or the two folders have different classes.
     """
     names = [name for name in (train, test) if name is not None]
     _check_layout(Path(root), names)
@@ -88,7 +88,7 @@ def image_folders(
         alone = [(name, min(odd)) for name, odd in zip(names, (first - second, second - first), strict=True) if odd]
         got = " and ".join(f"'{odd}' in {name} only" for name, odd in alone)
         if len({unicodedata.normalize("NFC", odd).casefold() for _, odd in alone}) < len(alone):
-            got += ", which differ in capitals, or in how Unicode writes an accent; rename one"
+            got += ", which differ only in case or in Unicode normalisation; rename one"
         raise BadInput(f"data.root: expected the same classes in {train} and {test} of {root}, got {got}")
     if test is not None:
         _check_apart(names, [list(itertools.chain(*files.values())) for files in folders], links)
@@ -104,7 +104,7 @@ def image_folders(
 
 
 def pictures_in(folder: str) -> list[str]:
-    """Return the pictures at any depth below a folder, as training finds them, and log what was left out and why."""
+    """Return the pictures at any depth below a folder, as training does, and log what was skipped and why."""
     parents = {_place(one) for one in Path(folder).resolve().parents}
     left_out: Counter[str] = Counter()
     files = _files(folder, parents, left_out, [])
@@ -113,7 +113,7 @@ def pictures_in(folder: str) -> list[str]:
 
 
 def _check_layout(root: Path, names: Sequence[str]) -> None:
-    """Refuse a root that has not all of the folders `names`; say what is there, and where they are if that is near."""
+    """Raise BadInput unless root has all folders `names`; say what it has, and where they are if nearby."""
     if all(os.path.isdir(root / name) for name in names):
         return
     wanted = " and ".join(f"{name}/<class>/" for name in names)
@@ -121,11 +121,11 @@ def _check_layout(root: Path, names: Sequence[str]) -> None:
 
 
 def _found_in(root: Path, names: Sequence[str]) -> str:
-    """Say what a root holds instead of the folders `names`, and what to say if they are elsewhere."""
+    """Describe what a root contains instead of the folders `names`, and suggest a fix."""
     try:
         found = _entries(str(root), Counter())
     except OSError as error:
-        home = "; a shell writes out ~ at the beginning of a word only, so say $HOME" if str(root)[:1] == "~" else ""
+        home = "; a shell expands ~ at the beginning of a word only, so use $HOME" if str(root)[:1] == "~" else ""
         return f"which cannot be opened ({error.strerror}){home}"
     folders = sorted(entry.name for entry in found if entry.is_dir())
     shown = [f"'{name}'" for name in folders[:NUM_NAMED]] + ["..."] * (len(folders) > NUM_NAMED)
@@ -137,16 +137,16 @@ def _found_in(root: Path, names: Sequence[str]) -> str:
         if all(os.path.isdir(place / name) for name in names):
             return f"{holds}; {place} has them"
     if names[0] in folders:
-        return f"{holds}; data.test names another folder, or null for none"
+        return f"{holds}; set data.test to another folder, or to null for none"
     if folders:
-        return f"{holds}; with data.train=. data.test=null data.num_test=... its own folders are the classes"
+        return f"{holds}; to use its folders as classes, set data.train=. data.test=null data.num_test=..."
     return holds
 
 
 def _check_apart(names: Sequence[str], pictures: Sequence[Sequence[str]], links: Sequence[Sequence[str]]) -> None:
-    """Refuse a test of pictures that are trained on, too, because a folder or a picture in one is a link to the other.
+    """Raise BadInput if train and test share pictures because a folder or picture in one links to the other.
 
-    `pictures` of each are those found, and `links` those among them that are links themselves.
+    `pictures` are the files found in each, and `links` those of them that are symbolic links.
     """
     folders = [{_place(one): one for one in {os.path.dirname(path) for path in paths}} for paths in pictures]
     targets = [{_place(link): link for link in found} for found in links]
@@ -160,14 +160,14 @@ def _check_apart(names: Sequence[str], pictures: Sequence[Sequence[str]], links:
         if same := mine.keys() & theirs.keys():
             raise BadInput(
                 f"data.test: expected other pictures than those of {names[0]}, got {names[1]}, which has the same ones "
-                f"by a link, such as {mine[same.pop()]}"
+                f"through a link, such as {mine[same.pop()]}"
             )
 
 
 def _listed(folder: Path, links: list[str]) -> dict[str, list[str]]:
-    """Return the files of each class, in the order of torchvision's ImageFolder, and log what was left out and why.
+    """Return the files of each class, in the order of torchvision's ImageFolder, and log what was skipped and why.
 
-    Those that are links are put into `links`.
+    Files that are symbolic links are added to `links`.
     """
     left_out: Counter[str] = Counter()
     above = {_place(one) for one in (folder.absolute(), *folder.resolve().parents) if one.exists()}
@@ -175,23 +175,23 @@ def _listed(folder: Path, links: list[str]) -> dict[str, list[str]]:
         found = _entries(str(folder), left_out)
     except OSError as error:
         raise BadInput(
-            f"data.root: expected folders of images in {folder}, which cannot be opened ({error.strerror})"
+            f"data.root: expected image folders in {folder}, which cannot be opened ({error.strerror})"
         ) from error
     classes = {}
     above |= {_place(entry.path) for entry in found if entry.is_dir() and not entry.is_symlink()}
     for entry in found:
         if not entry.is_dir():
-            left_out["files outside the folders of classes"] += 1
+            left_out["files outside the class folders"] += 1
         elif entry.is_symlink() and _place(entry.path) in above:
             left_out[AGAIN] += 1
         elif not _is_utf8(entry.name):
-            raise BadInput(f"data.root: expected names of classes in UTF-8, got {os.fsencode(entry.name)!r}; rename it")
+            raise BadInput(f"data.root: expected class names in UTF-8, got {os.fsencode(entry.name)!r}; rename it")
         else:
             classes[entry.name] = _files(entry.path, above - {_place(entry.path)}, left_out, links)
     _tell_left_out(folder, left_out)
     if not classes:
         raise BadInput(
-            f"data.root: expected folders of images in {folder}, got {counted(len(found), 'file')} and no folder; put "
+            f"data.root: expected image folders in {folder}, got {counted(len(found), 'file')} and no folder; put "
             f"the images of each class into {folder}/<class>/"
         )
     for name, files in classes.items():
@@ -207,13 +207,13 @@ def _tell_left_out(folder: str | Path, left_out: Counter[str]) -> None:
     if rest := left_out.total() - sum(num for _, num in kinds):
         kinds.append(("other kinds", rest))
     named = ", ".join(f"{kind} ({num:,})" for kind, num in kinds)
-    log.warning("%s: left out, %s in all: %s.", escape.line(folder), f"{left_out.total():,}", escape.line(named))
+    log.warning("%s: skipped %s in all: %s.", escape.line(folder), f"{left_out.total():,}", escape.line(named))
 
 
 def _files(folder: str, seen: set[tuple[int, int]], left_out: Counter[str], links: list[str]) -> list[str]:
-    """List the pictures at any depth below a folder, but none through a link to a folder that was `seen`.
+    """List the pictures at any depth below a folder, without following links to folders in `seen`.
 
-    Those that are links are put into `links`, too.
+    Files that are symbolic links are also added to `links`.
     """
     files, folders = [], deque([folder])
     while folders:
@@ -229,7 +229,7 @@ def _files(folder: str, seen: set[tuple[int, int]], left_out: Counter[str], link
             continue
         for entry in found:
             suffix = os.path.splitext(entry.name)[1].lower()
-            if entry.is_dir():  # through links last, so that what is not reached through one keeps its own name
+            if entry.is_dir():  # links last, so that a folder also reached without a link keeps its real path
                 (folders.append if entry.is_symlink() else folders.appendleft)(entry.path)
             elif suffix in suffixes():
                 files.append(entry.path)
@@ -240,7 +240,7 @@ def _files(folder: str, seen: set[tuple[int, int]], left_out: Counter[str], link
 
 
 def _entries(folder: str, left_out: Counter[str]) -> list[os.DirEntry[str]]:
-    """List the files and folders in a folder that are not hidden, and count all else."""
+    """List the files and folders in a folder that are not hidden, and count all others."""
     kept = []
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -250,14 +250,14 @@ def _entries(folder: str, left_out: Counter[str]) -> list[os.DirEntry[str]]:
                 elif entry.is_dir() or entry.is_file():
                     kept.append(entry)
                 else:
-                    left_out["links that lead nowhere" if entry.is_symlink() else "neither files nor folders"] += 1
-            except OSError:  # a link that leads to itself
-                left_out["links that lead nowhere"] += 1
+                    left_out["broken links" if entry.is_symlink() else "neither files nor folders"] += 1
+            except OSError:  # a link to itself
+                left_out["broken links"] += 1
     return kept
 
 
 def _place(path: str | Path) -> tuple[int, int]:
-    """Return what tells a folder from all others, by whatever link it is reached."""
+    """Return the device and inode of a path, which identify it whichever link leads to it."""
     found = os.stat(path)
     return found.st_dev, found.st_ino
 
@@ -271,7 +271,7 @@ def _is_utf8(name: str) -> bool:
 
 
 def check_colour(name: object) -> None:
-    """Raise BadInput for what is no opaque colour in Pillow's words."""
+    """Raise BadInput unless `name` is an opaque colour that Pillow knows."""
     from PIL import ImageColor
 
     try:

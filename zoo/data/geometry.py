@@ -1,7 +1,7 @@
-"""Changes of pixels' places, a batch at once, each image by an amount of its own.
+"""Batched geometric operations, with a separate amount per image.
 
-Each takes uint8 images (N, C, H, W) and one number per image (N,), float, on the same device, and returns new images
-of the same size. What comes from outside is black. The nearest pixel is taken, as torchvision's policies do.
+Each takes uint8 images (N, C, H, W) and one float per image (N,) on the same device, and returns new images of the
+same size. Areas outside the image are black. Interpolation is nearest-neighbour, as in torchvision's policies.
 """
 
 import torch
@@ -9,41 +9,41 @@ from torch import Tensor
 
 
 def shear_x(images: Tensor, amount: Tensor) -> Tensor:
-    """Move each row to the left by `amount` times its distance from the top."""
+    """Shift each row to the left by `amount` times its distance from the top."""
     zero, one = torch.zeros_like(amount), torch.ones_like(amount)
     return _affine(images, (one, amount, zero), (zero, one, zero), centre=(0.0, 0.0))
 
 
 def shear_y(images: Tensor, amount: Tensor) -> Tensor:
-    """Move each column up by `amount` times its distance from the left."""
+    """Shift each column up by `amount` times its distance from the left."""
     zero, one = torch.zeros_like(amount), torch.ones_like(amount)
     return _affine(images, (one, zero, zero), (amount, one, zero), centre=(0.0, 0.0))
 
 
 def translate_x(images: Tensor, pixels: Tensor) -> Tensor:
-    """Move to the right by whole pixels."""
+    """Shift to the right by whole pixels."""
     zero, one = torch.zeros_like(pixels), torch.ones_like(pixels)
     return _affine(images, (one, zero, -pixels.trunc()), (zero, one, zero))
 
 
 def translate_y(images: Tensor, pixels: Tensor) -> Tensor:
-    """Move down by whole pixels."""
+    """Shift down by whole pixels."""
     zero, one = torch.zeros_like(pixels), torch.ones_like(pixels)
     return _affine(images, (one, zero, zero), (zero, one, -pixels.trunc()))
 
 
 def rotate(images: Tensor, degrees: Tensor) -> Tensor:
-    """Turn about the centre, against the clock."""
+    """Rotate counter-clockwise about the centre."""
     angle = degrees.deg2rad()
     sin, cos, zero = angle.sin(), angle.cos(), torch.zeros_like(angle)
     return _affine(images, (cos, -sin, zero), (sin, cos, zero))
 
 
 def resized_crop(images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor, size: int) -> Tensor:
-    """Cut a rectangle of each image and resize it to `size` × `size` px, interpolated between four pixels.
+    """Crop a rectangle of each image and resize it to `size` × `size` px with bilinear interpolation.
 
     Equal to torchvision's `resized_crop` with bilinear interpolation and without antialiasing; the rectangles are in
-    whole pixels. Large images on a CPU are resized one by one there, since that is ten times as fast.
+    whole pixels. On a CPU, large images are resized one by one, which is ten times as fast.
     """
     if images.device.type == "cpu" and size >= 64:
         cuts = enumerate(torch.stack([top, left, height, width], 1).int().tolist())
@@ -59,13 +59,13 @@ def resized_crop(images: Tensor, top: Tensor, left: Tensor, height: Tensor, widt
     x = (2 * columns + 1) / w - 1
     grid = torch.stack([x[:, None, :].expand(-1, size, -1), y[:, :, None].expand(-1, -1, size)], dim=-1)
     out = torch.nn.functional.grid_sample(images.to(torch.float32), grid, "bilinear", "border", align_corners=False)
-    return out.round_().to(torch.uint8)  # between four pixels, and so of 0…255
+    return out.round_().to(torch.uint8)  # interpolated values stay within 0…255
 
 
 def antialiased_crops(images: Tensor, rectangles: Tensor, size: int) -> Tensor:
-    """Cut top, left, height and width (4, n), in px of images (n, C, H, W), rounded, and resize with antialiasing.
+    """Crop images (n, C, H, W) to top, left, height, width (4, n), rounded to px, and resize with antialiasing.
 
-    Equal to torchvision's `resized_crop`. The rectangles are on the CPU, so that no device is waited for.
+    Equal to torchvision's `resized_crop`. The rectangles are on the CPU, to avoid synchronising with the device.
     """
     from torchvision.transforms.v2 import functional as F
 
@@ -79,7 +79,7 @@ def antialiased_crops(images: Tensor, rectangles: Tensor, size: int) -> Tensor:
 
 
 def _positions(size: int, start: Tensor, length: Tensor) -> Tensor:
-    """Return the centres of `size` pixels that divide start … start + length; clamped to the ends."""
+    """Return the centres of `size` pixels that divide start … start + length, clamped to the ends."""
     centres = (torch.arange(size, device=start.device) + 0.5) * (length / size)[:, None] - 0.5
     return start[:, None] + torch.minimum(centres.clamp_min(0), length[:, None] - 1)
 
@@ -88,7 +88,7 @@ Row = tuple[Tensor, Tensor, Tensor]
 
 
 def _affine(images: Tensor, x: Row, y: Row, centre: tuple[float, float] = (0.5, 0.5)) -> Tensor:
-    """Take each pixel from (x, y) = rows · (column, row, 1), in pixels about a centre that is a share of the image."""
+    """Sample each pixel at (x, y) = rows · (column, row, 1), in px relative to `centre`, a fraction of the image."""
     h, w = images.shape[-2:]
     across = torch.arange(w, device=images.device) + 0.5 - centre[0] * w
     down = torch.arange(h, device=images.device)[:, None] + 0.5 - centre[1] * h

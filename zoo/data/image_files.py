@@ -1,4 +1,4 @@
-"""Image files, decoded by worker processes batch by batch, or once for all."""
+"""Image files, decoded batch by batch in worker processes, or all in advance."""
 
 import hashlib
 import logging
@@ -32,15 +32,15 @@ from zoo.errors import BadInput, reason
 
 log = logging.getLogger("zoo")
 Decoder = Literal["cpu", "cuda"]
-MOST_AHEAD = 3  # batches that a worker process decodes ahead
+MOST_AHEAD = 3  # batches that each worker process prefetches
 
 
 class ImageFiles:
-    """Images still in their files, where a tensor of them (N, 3, size, size) would do, too.
+    """Images in files, usable in place of a tensor (N, 3, size, size).
 
-    The shorter side is resized to `size` px, with antialiasing, and the middle taken; or each is cut by a crop from the
-    whole picture. Transparent pixels show `background`. Files that cannot be read are skipped, counted and named in the
-    log. JPEG files can be decoded on a CUDA device instead of by workers.
+    The shorter side is resized to `size` px, with antialiasing, and the centre cropped; or a crop is taken from the
+    whole picture. Transparent pixels get the colour `background`. Files that cannot be read are skipped, counted and
+    logged. JPEG files can be decoded on a CUDA device instead of in workers.
     """
 
     def __init__(
@@ -66,16 +66,16 @@ class ImageFiles:
     def __getitem__(self, index: Tensor) -> "ImageFiles":
         paths = [self.paths[i] for i in index.tolist()]
         part = ImageFiles(paths, self.size, self.num_workers, self.decoder, self.background)
-        part.unreadable = self.unreadable  # counted together
+        part.unreadable = self.unreadable  # shared, so that they are counted together
         return part
 
     def fingerprint(self) -> Tensor:
-        """Return (N, 32) uint8: a digest of each file's class, name and size in bytes, wherever the folder lies."""
+        """Return (N, 32) uint8: a digest of each file's class, name and size in bytes, independent of the folder."""
         names = (f"{Path(p).parent.name}/{Path(p).name} {os.path.getsize(p)}" for p in self.paths)
         return _rows(hashlib.sha256(os.fsencode(name)).digest() for name in names)
 
     def contents(self) -> Tensor:
-        """Return (N, 32) uint8: a digest of the bytes of each file, or of none where it cannot be opened."""
+        """Return (N, 32) uint8: a digest of each file's bytes, zeros if it cannot be opened."""
 
         def digest(path: str) -> bytes:
             try:
@@ -94,13 +94,13 @@ class ImageFiles:
         draws: Iterable[Tensor] = (),
         full: bool = False,
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield for each index the images (n, 3, side, side), uint8 on the device, and which of all they are.
+        """Yield for each index the images (n, 3, side, side), uint8 on the device, and their numbers.
 
-        With `crop`, `draws` are its numbers (any, n) for each index in turn. With `full`, another picture takes the
-        place of one that cannot be read; without, there may be fewer, or none.
+        With `crop`, `draws` yields its random numbers (any, n) for each index. With `full`, unreadable pictures are
+        replaced by others; otherwise a batch may be smaller, or empty.
         """
         lists = BatchLists(indices, len(self), draws if crop else None)
-        # Batches that wait take memory: at most half of what there is, and else fewer are decoded ahead, or by fewer.
+        # Prefetched batches may take half of the free memory; otherwise reduce prefetching, or the number of workers.
         room = memory.available_bytes() // (2 * max(1, lists.largest * math.prod(self.shape[1:])))
         workers = min(self.num_workers, max(1, room))
         raw = self.decoder == "cuda" and device.type == "cuda"
@@ -119,13 +119,13 @@ class ImageFiles:
         return ahead(self._checked(batches, full), device)
 
     def _received(self, loader: Iterable[Any], raw: bool) -> Iterator[Any]:
-        """Yield what workers send, tensors again where there was no shared memory for them."""
+        """Yield what workers send, with arrays (sent when shared memory is full) turned back into tensors."""
         try:
             batches = iter(loader)
-        except OSError as error:  # of semaphores, which are in /dev/shm, too, or of too many processes
+        except OSError as error:  # no room for semaphores in /dev/shm, or too many processes
             raise BadInput(
                 f"data.num_workers={self.num_workers}: no worker process can be started ({reason(error)}); "
-                "data.num_workers=0 needs none"
+                "use data.num_workers=0"
             ) from error
         for batch in batches:
             if raw:
@@ -140,8 +140,8 @@ class ImageFiles:
         if not self.pipes_told:
             self.pipes_told = True
             log.warning(
-                "/dev/shm has no room for the batches of %d worker processes, which come through pipes instead, and "
-                "slower; containers get more by `docker run --shm-size=2g`, or --ipc=host.",
+                "/dev/shm has no room for the batches of %d worker processes; they are sent through pipes, which is "
+                "slower. In a container, use `docker run --shm-size=2g`, or --ipc=host.",
                 self.num_workers,
             )
         return torch.from_numpy(sent)
@@ -153,7 +153,7 @@ class ImageFiles:
             self._tell(failures)
             if full and not len(index):
                 raise BadInput(
-                    f"data.root: expected pictures that can be read, got {len(failures)} that cannot, such as "
+                    f"data.root: expected readable pictures, got {len(failures)} unreadable ones, such as "
                     f"{_printable(failures[0][0])} ({failures[0][1]})"
                 )
             yield images, index
@@ -163,10 +163,10 @@ class ImageFiles:
             if path not in self.unreadable:
                 self.unreadable.add(path)
                 num, name = len(self.unreadable), _printable(path)
-                log.warning("%s is skipped, since it cannot be read (%s); %d so far.", name, why, num)
+                log.warning("Skipping %s, which cannot be read (%s); %d so far.", name, why, num)
 
     def _decode_on(self, device: torch.device, samples: list[Sample], by_cpu: Decoding) -> list[Sample]:
-        """Decode the JPEG files among samples on a CUDA device, and by the CPU those that it cannot."""
+        """Decode the JPEG files among samples on a CUDA device, falling back to the CPU."""
         from torchvision.io import ImageReadMode, decode_jpeg
 
         def decoded(content: Any) -> Any:
@@ -183,17 +183,17 @@ class ImageFiles:
         files = [one.image for one in samples if one.is_raw]
         try:
             together = iter(decoded(files) if files else ())
-        except RuntimeError:  # the device cannot decode one of them; it does not say which
+        except RuntimeError:  # the device cannot decode one of them, but does not report which
             together = iter([None] * len(files))
         done = [on_device(one, next(together)) if one.is_raw else one for one in samples]
         return [one if one.image is None else one._replace(image=one.image.to(device)) for one in done]
 
     def read(self, i: int) -> Tensor:
-        """Decode one image to (3, size, size), uint8; what is no image raises anything."""
+        """Decode one image to (3, size, size), uint8; may raise any exception if it is not an image."""
         return resize_and_crop(read_picture(self.paths[i], self.background), self.size)
 
     def can_read(self, i: int) -> bool:
-        """Try to decode one image, and log why where that fails."""
+        """Return whether an image can be decoded; log the reason if not."""
         try:
             self.read(i)
         except Exception as error:
@@ -202,7 +202,7 @@ class ImageFiles:
         return True
 
     def decoded(self) -> tuple[Tensor, Tensor]:
-        """Decode all at once, in threads: (n, 3, size, size) uint8, and which of all they are."""
+        """Decode all images, in threads: (n, 3, size, size) uint8, and their numbers."""
         images = torch.empty(self.shape, dtype=torch.uint8)
 
         def read(i: int) -> None:
@@ -212,11 +212,11 @@ class ImageFiles:
         return _moved_up(images, kept), kept
 
     def squeezed(self, side: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Decode all at once, each picture whole: (n, 3, side, side) uint8, heights and widths before (n, 2), which."""
+        """Decode all as squares (n, 3, side, side), uint8; also return original heights and widths (n, 2), numbers."""
         from torchvision.transforms import InterpolationMode
         from torchvision.transforms.v2 import functional as F
 
-        sharpest = InterpolationMode.BICUBIC  # since crops are resized once more
+        sharpest = InterpolationMode.BICUBIC  # because crops are resized a second time
 
         images = torch.empty(len(self), 3, side, side, dtype=torch.uint8)
         sizes = torch.ones(len(self), 2, dtype=torch.int64)
@@ -230,14 +230,14 @@ class ImageFiles:
         return _moved_up(images, kept), sizes[kept], kept
 
     def _each(self, read: Callable[[int], None]) -> Tensor:
-        """Do something with the number of each file, in threads, and return those of which it raised nothing."""
+        """Call `read` with the number of each file, in threads, and return the numbers for which it succeeded."""
         kept = torch.ones(len(self), dtype=torch.bool)
         failures: list[Failure] = []
 
         def tried(i: int) -> None:
             try:
                 read(i)
-            except Exception as error:  # bytes that are no image lead a decoder anywhere
+            except Exception as error:  # a decoder may raise anything on bytes that are not an image
                 kept[i] = False
                 failures.append((self.paths[i], why_unreadable(error)))
 
@@ -249,7 +249,7 @@ class ImageFiles:
 
 
 def _moved_up(images: Tensor, kept: Tensor) -> Tensor:
-    """Return the images that are kept, moved where they are, since a copy might not fit."""
+    """Return the kept images, moved to the front in place, since a copy might not fit into memory."""
     if len(kept) < len(images):
         for to, place in enumerate(kept.tolist()):
             images[to] = images[place]
@@ -257,7 +257,7 @@ def _moved_up(images: Tensor, kept: Tensor) -> Tensor:
 
 
 def _printable(path: str) -> str:
-    """Write bytes of a name that are not UTF-8, and ends of lines, as \\x.. and \\n."""
+    """Escape bytes of a name that are not UTF-8, and line breaks, as \\x.. and \\n."""
     return escape.line(os.fsencode(path).decode(errors="backslashreplace"))
 
 

@@ -1,11 +1,11 @@
-"""Statistics of whole image data sets."""
+"""Channel statistics of image data sets."""
 
 import torch
 from torch import Tensor
 
 
 def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Return each channel's mean and standard deviation over (N, C, H, W) uint8 images, exactly, from histograms."""
+    """Return each channel's exact mean and standard deviation over (N, C, H, W) uint8 images, from histograms."""
     levels = torch.arange(256, dtype=torch.float64)
     moments = []
     for channel in range(images.shape[1]):

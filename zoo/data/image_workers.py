@@ -1,4 +1,4 @@
-"""What the worker processes that decode image files do, and what they send."""
+"""Decoding of image files in worker processes."""
 
 import errno
 import random
@@ -13,18 +13,18 @@ from zoo import memory
 from zoo.data.read_image import read_jpeg, read_picture
 from zoo.errors import reason
 
-Draw = list[float] | None  # a crop's numbers for one picture
+Draw = list[float] | None  # a crop's random numbers for one picture
 Crop = Callable[[Tensor, Draw], Tensor]  # from a whole picture (3, height, width) to (3, side, side)
 Failure = tuple[str, str]  # a file, and why it cannot be read
-MOST_TRIES = 100  # to find a picture for the place of one that cannot be read
+MOST_TRIES = 100  # to find a replacement for an unreadable picture
 
 
 class Sample(NamedTuple):
-    """What a worker process gives for a file."""
+    """The result of a worker process for one file."""
 
     number: int
-    image: Tensor | None  # or its JPEG file's bytes
-    orientation: int  # of those bytes
+    image: Tensor | None  # pixels, or the bytes of a JPEG file
+    orientation: int  # EXIF orientation of those bytes
     draw: Draw
     failures: list[Failure]
 
@@ -34,7 +34,7 @@ class Sample(NamedTuple):
 
 
 class BatchLists:
-    """The (number, crop's numbers) of each batch as a list, made when it is wanted."""
+    """Batch sampler: yields each batch as a list of (image number, crop's random numbers), made lazily."""
 
     def __init__(self, indices: Sequence[Tensor | slice], num: int, draws: Iterable[Tensor] | None) -> None:
         self.indices, self.num, self.draws = indices, num, draws
@@ -44,7 +44,7 @@ class BatchLists:
 
     @property
     def largest(self) -> int:
-        """Return how many samples the largest batch has."""
+        """Return the size of the largest batch."""
         return max((len(range(self.num)[i]) if isinstance(i, slice) else len(i) for i in self.indices), default=0)
 
     def __iter__(self) -> Iterator[list[tuple[int, Draw]]]:
@@ -55,7 +55,7 @@ class BatchLists:
 
 
 class Decoding(Dataset[Sample]):
-    """Read image files as a worker process does: resized to `size` px, or cut by `crop`; with `raw`, JPEG bytes."""
+    """Data set of image files, resized to `size` px or cropped by `crop`; with `raw`, JPEG files stay bytes."""
 
     def __init__(
         self, paths: Sequence[str], size: int, background: str, crop: Crop | None, raw: bool, full: bool
@@ -76,29 +76,29 @@ class Decoding(Dataset[Sample]):
                 if self.raw and (jpeg := read_jpeg(path)):
                     return Sample(index, *jpeg, draw, failures)
                 return Sample(index, self.view(read_picture(path, self.background), draw), 1, draw, failures)
-            except Exception as error:  # bytes that are no image lead a decoder anywhere
+            except Exception as error:  # a decoder may raise anything on bytes that are not an image
                 failures.append((path, why_unreadable(error)))
             index = instead.randrange(len(self.paths))
         return Sample(index, None, 1, draw, failures)
 
     def view(self, picture: Tensor, draw: Draw) -> Tensor:
-        """Return what is to be seen of a picture (3, height, width)."""
+        """Return a picture (3, height, width) cropped, or resized and centre-cropped."""
         return resize_and_crop(picture, self.size) if self.crop is None else self.crop(picture, draw)
 
 
 def stack_samples(samples: list[Sample]) -> tuple[Tensor, Tensor, list[Failure]]:
     found = [(one.number, one.image) for one in samples if one.image is not None]
-    # As they lie after decoding, channels last, which copies fastest and is what nets want.
+    # Keep the decoded layout, channels last: it is the fastest to copy, and the one that nets use.
     images = torch.stack([image.permute(1, 2, 0) for _, image in found]) if found else torch.empty(0, 1, 1, 3)
     index = torch.tensor([i for i, _ in found], dtype=torch.int64)
     return images.permute(0, 3, 1, 2), index, [failure for one in samples for failure in one.failures]
 
 
 class Collate:
-    """What a worker process sends: a batch or, of files that a device decodes, its samples.
+    """Collate function: returns a batch or, for files that a device decodes, the list of samples.
 
-    Left to the thread that sends tensors, a lack of shared memory would lose the batch, and the run would wait for it
-    for ever: `shared` puts them there or, where there is no room, into arrays, which go through a pipe.
+    With `shared`, tensors are moved to shared memory here or, if it is full, converted to arrays, which are sent
+    through a pipe. If the sending thread ran out of shared memory instead, the batch would be lost and the run hang.
     """
 
     def __init__(self, raw: bool, shared: bool) -> None:
@@ -120,7 +120,7 @@ class Collate:
 
 
 def why_unreadable(error: Exception) -> str:
-    """Return why a file cannot be read; an error that is not the file's, such as a lack of memory, is raised again."""
+    """Return why a file cannot be read; re-raise errors unrelated to the file, such as a lack of memory."""
     full = isinstance(error, OSError) and error.errno in (errno.ENOMEM, errno.EMFILE, errno.ENFILE)
     if full or memory.is_out_of_memory(error):
         raise error

@@ -1,4 +1,4 @@
-"""Image data sets as a LightningDataModule: whole on the training device, or in host memory, or in their files."""
+"""Image data sets as a LightningDataModule, kept on the training device, in host memory or in files."""
 
 import logging
 import math
@@ -23,19 +23,19 @@ from zoo.errors import BadInput, counted
 from zoo.ranges import Count, Index, Positive, Range
 
 Cache = Literal["auto", "device", "host", "none"]
-NUM_FOR_STATISTICS = 2000  # images, of those in files
-# Whole pictures are kept for random crops as squares of so many times the side of what is cut from them. A fifth of the
-# crops that RandomResizedCrop draws by default are enlarged then; with more there would be fewer, and less memory.
+NUM_FOR_STATISTICS = 2000  # images in files to compute mean and std from
+# For random crops, whole pictures are kept as squares whose side is this multiple of the crop's. About a fifth of the
+# default crops of RandomResizedCrop are then upscaled; a larger factor upscales fewer, but takes more memory.
 SIDES_FOR_CROPS = 2
 log = logging.getLogger("zoo")
 
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What a product file must know of its data; mean and std are per channel, in units of a pixel's 0…255.
+    """Facts about the data stored in a product file; mean and std are per channel, in pixel units 0…255.
 
-    `split_hash` is of pixels or, of images in files, of their names and sizes in bytes; where those files were all read
-    before training, `content_hash` is of what is in them.
+    `split_hash` covers the pixels or, for images in files, their names and sizes in bytes. If all files were read
+    before training, `content_hash` covers their content.
     """
 
     classes: list[str]
@@ -47,19 +47,19 @@ class ImageFacts:
 
 
 class ImageData(ResidentData):
-    """Keep a whole image data set as uint8 and cut augmented, normalised batches from it on the training device.
+    """Keep an image data set as uint8 and yield augmented, normalised batches on the training device.
 
-    `cache` says where: on that device; on the host; nowhere (none), which decodes files each time; or in the first of
-    these that has room (auto). `batch_size` is of all processes together, `eval_batch_size` of each.
+    `cache` sets where it is kept: on the device, on the host, not at all (none: files are decoded each time), or in the
+    first of these with enough room (auto). `batch_size` is the total over all processes, `eval_batch_size` per process.
 
-    Validation images (and test images where the source has none) are drawn from the training images: stratified, and
-    by `split_seed` only, so that every run of whatever `seed` has the same. With `folds`, for cross-validation, they
-    are the `fold`-th (from 0) of as many equal parts, whatever `num_validation` says. `mean` and `std` normalise each
-    channel, in units of a pixel's 0…255; by default they are those of the remaining training images, or of
-    2,000 of them where they are in files. After `distinct_epochs` the training images of the first epoch come again,
-    augmented as they were then.
+    Validation images (and test images if the source has none) are a stratified sample of the training images that
+    depends only on `split_seed`, so that runs with different `seed` share a split. With `folds`, for cross-validation,
+    they are the `fold`-th (from 0) of that many equal parts, and `num_validation` is ignored. `mean` and `std`
+    normalise each channel, in pixel units 0…255; by default they are computed from the remaining training images, or
+    from 2,000 of them if they are in files. After `distinct_epochs`, the training batches of the first epochs are
+    repeated, with the same augmentation.
 
-    Raises BadInput where the data contradict num_classes, in_channels or image_size, or where a size cannot be met.
+    Raises BadInput if the data contradict num_classes, in_channels or image_size, or if a size is impossible.
     """
 
     kind = "images"
@@ -88,11 +88,11 @@ class ImageData(ResidentData):
         super().__init__(batch_size, eval_batch_size, seed)
         _check_normalisation(mean, std, in_channels)
         if not 0 <= fold < (folds or 1):
-            count = f"there are {folds} of them" if folds else "data.folds says how many there are, and is null"
-            raise BadInput(f"data.fold={fold} is no fold: {count}, counted from 0")
+            count = f"there are {folds} folds" if folds else "data.folds is null, so there is one"
+            raise BadInput(f"data.fold={fold} is not a fold: {count}, counted from 0")
         _check_augmentations(augment or {}, mix, image_size)
         if mix is not None and batch_size < 2:
-            raise BadInput(f"data.mix wants two images and more, and data.batch_size={batch_size}")
+            raise BadInput(f"data.mix needs batches of at least two images, got data.batch_size={batch_size}")
         self.source, self.num_classes, self.in_channels, self.image_size = source, num_classes, in_channels, image_size
         self.num_validation, self.num_test = num_validation, num_test
         self.folds, self.fold = folds, fold
@@ -101,8 +101,8 @@ class ImageData(ResidentData):
         self.distinct_epochs = distinct_epochs
         self.cache, self.split_seed = cache, split_seed
         self.splits: dict[str, LabelledImages] = {}
-        self.files: dict[str, ImageFiles] = {}  # that the splits were read from
-        self.contents: dict[str, Tensor] = {}  # digests of those that were decoded once for all
+        self.files: dict[str, ImageFiles] = {}  # files that the splits are read from
+        self.contents: dict[str, Tensor] = {}  # digests of the files that were decoded in advance
 
     def load(self) -> ImageFacts:
         """Read, check and split the data once; later calls return the same facts."""
@@ -138,10 +138,10 @@ class ImageData(ResidentData):
         return mean.tolist(), std.tolist()
 
     def _cached(self, splits: dict[str, LabelledImages]) -> dict[str, LabelledImages]:
-        """Decode files once for all, where that is asked for and there is room."""
+        """Decode all files in advance, if configured and if there is room."""
         if not self.files:
             if self.cache == "none":
-                raise BadInput("data.cache=none is for folders of images; device, host and auto fit these data")
+                raise BadInput("data.cache=none is only for image folders; use device, host or auto for these data")
             return splits
         crop = next((a for a in self.augmentations if isinstance(a, Cut)), None)
         side = crop and SIDES_FOR_CROPS * (crop.size or self.image_size)
@@ -153,8 +153,8 @@ class ImageData(ResidentData):
             return splits
         if num_bytes > free:
             raise BadInput(
-                f"data.cache={self.cache}: the images take {num_bytes / 1e9:.1f} GB, and {free / 1e9:.1f} GB of memory "
-                "are free; data.cache=none reads them as they are wanted"
+                f"data.cache={self.cache}: the images take {num_bytes / 1e9:.1f} GB, but only {free / 1e9:.1f} GB of "
+                "memory are free; use data.cache=none to read them on demand"
             )
         num = sum(map(len, self.files.values()))
         log.info("Decoding %s once, into %.1f GB of memory.", counted(num, "file"), num_bytes / 1e9)
@@ -184,12 +184,12 @@ class ImageData(ResidentData):
 
     @staticmethod
     def _readable(files: ImageFiles) -> Tensor:
-        """Mark the files that no process failed to read so far."""
+        """Return a mask of the files that no process has failed to read so far."""
         unreadable = set().union(*distributed.of_all(files.unreadable))
         return torch.tensor([path not in unreadable for path in files.paths], dtype=torch.bool)
 
     def _content_hash(self, splits: dict[str, LabelledImages]) -> str | None:
-        """Hash what is in files that were decoded once for all, and None of others; say which are in two parts."""
+        """Hash the content of files that were decoded in advance, else return None; warn about files in two splits."""
         were_read = all(isinstance(part.images, Tensor) for part in self.splits.values())
         self.contents = {name: images.contents() for name, images in self.files.items()} if were_read else {}
         if "train" in self.contents:
@@ -199,28 +199,28 @@ class ImageData(ResidentData):
 
     def _check(self, source: ImageSource) -> None:
         if len(set(source.classes)) < len(source.classes):
-            raise BadInput("data.source: two classes have the same name, and could not be told apart; rename one")
+            raise BadInput("data.source: two classes have the same name; rename one")
         for part in (source.train, source.test):
             if part is None:
                 continue
             shape, side = tuple(part.images.shape[1:]), source.image_size or part.images.shape[-1]
             for key, has, asked in (("in_channels", shape[0], self.in_channels), ("image_size", side, self.image_size)):
                 if has != asked:
-                    raise BadInput(f"data.{key}: expected {has}, as the images have, got {asked}")
+                    raise BadInput(f"data.{key}: expected {has}, as in the images, got {asked}")
             if shape[1] != shape[2]:
-                raise BadInput(f"data.source: expected images as high as wide, got {shape[1]} x {shape[2]} px")
+                raise BadInput(f"data.source: expected square images, got {shape[1]} x {shape[2]} px")
             found = int(part.labels.max()) + 1
             self.num_classes = self.num_classes or len(source.classes)
             if len(source.classes) != self.num_classes or found > self.num_classes or int(part.labels.min()) < 0:
                 raise BadInput(
-                    f"data.num_classes={self.num_classes} does not fit: the data have "
+                    f"data.num_classes={self.num_classes} is wrong: the data have "
                     f"{counted(max(found, len(source.classes)), 'class')}"
                 )
 
     def _split(self, source: ImageSource) -> dict[str, LabelledImages]:
         if (source.test is None) == (self.num_test == 0):
-            has = "none, so some must be set aside" if source.test is None else "test images of its own"
-            raise BadInput(f"data.num_test={self.num_test} does not fit: this data set has {has}")
+            has = "no test images, so expected at least 1" if source.test is None else "test images, so expected 0"
+            raise BadInput(f"data.num_test={self.num_test}: this data set has {has}")
         labels, names = source.train.labels, "data.folds" if self.folds else "data.num_validation and data.num_test"
         try:
             if self.folds:
@@ -283,15 +283,19 @@ class ImageData(ResidentData):
 def _check_normalisation(mean: list[float] | None, std: list[float] | None, in_channels: int) -> None:
     for name, values in (("mean", mean), ("std", std)):
         if (mean is None) != (std is None) or (values is not None and len(values) != in_channels):
-            raise BadInput(f"data.{name}={values} does not fit: give mean and std, a number a channel each, or none")
+            raise BadInput(
+                f"data.{name}={values} is not valid: set both mean and std, one number per channel, or neither"
+            )
     if mean is not None and std is not None and (min(std) <= 0 or max(mean + std) <= 1):
-        raise BadInput(f"data.mean={mean} data.std={std} do not fit: they are in units of 0…255, and std is above 0")
+        raise BadInput(f"data.mean={mean} data.std={std} are not valid: they are in pixel units 0…255, with std > 0")
 
 
 def _check_augmentations(augment: Mapping[str, Augmentation | None], mix: Mix | None, image_size: int) -> None:
     for name, value in {"mix": mix, **{f"augment.{key}": value for key, value in augment.items()}}.items():
         if value is not None and not callable(value):
-            raise BadInput(f"data.{name}={value} is no augmentation; say {{_target_: zoo.data.mix.CutMix}}, or null")
+            raise BadInput(
+                f"data.{name}={value} is not an augmentation; use {{_target_: zoo.data.mix.CutMix}}, or null"
+            )
     for name, value in augment.items():
         check_fits(f"data.augment.{name}", value, image_size)
 

@@ -1,4 +1,4 @@
-"""Batches of whole data sets: no per-sample Python, and a position that can be saved."""
+"""Batch loader without per-sample Python code, whose position can be saved."""
 
 import functools
 import random
@@ -21,20 +21,20 @@ Index = Tensor | slice
 class BatchLoader:
     """Iterate over (images, labels) batches, augmented and normalised to float32 on a device.
 
-    Images are uint8: a tensor (N, C, S, S) on that device or, for a device that is smaller, on the host; or files. From
-    what augmentations leave, the middle `image_size` px are taken. From files, and from pictures of `sizes` (N, 2) that
-    were squeezed into squares, an augmentation that is a Cut comes first.
+    Images are uint8: a tensor (N, C, S, S), on the device or, if it has no room, on the host; or files. After
+    augmentation, the centre `image_size` px are cropped. For files, and for pictures squeezed into squares (`sizes`
+    (N, 2): their original sizes), an augmentation that is a Cut is applied first.
 
-    Labels are (N,) int64, mean and std (C,) in units of a pixel's 0…255. With `mix`, the labels of a batch are the
-    shares of its classes (batch, num_classes), float32.
+    Labels are (N,) int64, mean and std (C,) in pixel units 0…255. With `mix`, the labels of a batch are soft labels
+    (batch, num_classes), float32.
 
-    Every random number is a function of (seed, epoch, batch), so that a state is two integers, and after
-    `load_state_dict` the batches come that would have come. Shuffled loaders drop a last short batch. Of each shuffled
-    batch every one of `world_size` processes has an equal share, and other data are shared out among them whole.
+    All random numbers are a function of (seed, epoch, batch), so the state is just two integers, and after
+    `load_state_dict` iteration continues with the same batches. Shuffled loaders drop an incomplete last batch. Each
+    shuffled batch is split equally between `world_size` processes; unshuffled data are distributed batch by batch.
 
-    In shuffled batches another picture takes the place of a file that cannot be read; others are left out.
+    In shuffled batches, unreadable files are replaced by others; elsewhere they are left out.
 
-    After `distinct_epochs` the same batches come again, each epoch's in an order of its own, and have the same numbers.
+    After `distinct_epochs`, the same batches, with the same numbers, are repeated in a new order each epoch.
     """
 
     def __init__(
@@ -69,16 +69,16 @@ class BatchLoader:
         self.distinct_epochs = distinct_epochs
         self.rank, self.world_size = rank, world_size
         self.epoch = 0
-        self.position = 0  # batches of this epoch that were handed out
+        self.position = 0  # batches of this epoch yielded so far
         self._start = 0
-        self._last: tuple[Tensor, int] | None = None  # images that were handed out, and the number of their batch
+        self._last: tuple[Tensor, int] | None = None  # last images yielded, and their batch number
         self._draws = Draws(0, self.device, rank, world_size)
 
-    batch_sampler = None  # Lightning asks for it beside `sampler`
+    batch_sampler = None  # Lightning reads it in addition to `sampler`
 
     @property
     def sampler(self) -> "BatchLoader":
-        """Offer `set_epoch` where Lightning looks for it."""
+        """Return self, because Lightning calls `sampler.set_epoch`."""
         return self
 
     def set_epoch(self, epoch: int) -> None:
@@ -94,7 +94,7 @@ class BatchLoader:
         batches, parts = self._order()[start:], self._indices()
         fetched = self._fetch([parts[batch] for batch in batches], batches)
         for self.position, (batch, (images, index)) in enumerate(zip(batches, fetched, strict=True), start + 1):
-            if not len(images):  # no file of them can be read
+            if not len(images):  # none of the files can be read
                 continue
             labels = self.labels[index].to(self.device, non_blocking=True)
             if self.augmentations or self.mix:
@@ -110,24 +110,24 @@ class BatchLoader:
 
     @property
     def _epoch(self) -> int:
-        """Return the first epoch that had the batches of this one."""
+        """Return the first epoch with the batches of this one."""
         return self.epoch % self.distinct_epochs if self.distinct_epochs else self.epoch
 
     def number_of(self, images: Tensor) -> int | None:
-        """Return the number of the batch handed out last, if these are its images and will come again; None if not."""
+        """Return the number of the last batch if these are its images and it will be repeated, else None."""
         return self._last[1] if self._last is not None and self._last[0] is images else None
 
     def _order(self) -> Sequence[int]:
-        """Return the numbers of the batches in the order in which they come, the same in every process."""
+        """Return the batch numbers in iteration order, the same in every process."""
         batches = range(len(self))
         if not self.shuffle or not self.distinct_epochs:
             return batches
         return random.Random(self.seed * 1_000_003 + self.epoch).sample(batches, len(batches))
 
     def _indices(self) -> Sequence[Index]:
-        """Return what each of this process's batches is made of.
+        """Return the sample indices of each of this process's batches.
 
-        Batches that are not shuffled are as equal as can be, so that every process has as many, and none is padded.
+        Unshuffled batches have nearly equal sizes, so that every process has the same number of them without padding.
         """
         num = len(self.labels)
         if self.shuffle:
@@ -140,8 +140,8 @@ class BatchLoader:
         return [slice(bounds[i], bounds[i + 1]) for i in range(self.rank, parts, self.world_size)]
 
     def _fetch(self, indices: Sequence[Index], batches: Sequence[int]) -> Iterator[tuple[Tensor, Index]]:
-        """Return images (n, C, S, S), uint8 on the device, and which of all they are, for each index of a batch."""
-        num = self.batch_size // self.world_size  # of each shuffled batch; no others are cropped
+        """Yield images (n, C, S, S), uint8 on the device, and their numbers, for the index of each batch."""
+        num = self.batch_size // self.world_size  # per process in a shuffled batch; no others are cropped
         seeds = (self._seed(1 + batch) for batch in batches)
         draws = (Draws(seed, "cpu", self.rank, self.world_size).crops(NUM_DRAWS, num) for seed in seeds)
         if isinstance(self.images, ImageFiles):
@@ -163,16 +163,16 @@ class BatchLoader:
     ) -> Iterator[tuple[Tensor, Index]]:
         assert self.sizes is not None
         places = torch.stack([index for index in indices if isinstance(index, Tensor)])
-        sizes = self.sizes[places.cpu()]  # all at once, so that no step waits for the device
+        sizes = self.sizes[places.cpu()]  # all in one copy, to avoid synchronising in each step
         for (images, index), shapes, draw in zip(fetched, sizes, draws, strict=True):
             yield crop.cut_squeezed(images, shapes, draw, crop.size or self.image_size), index
 
     def _reseed(self, draw: int) -> None:
-        """Start the streams of one batch, or with 0 of the epoch's order."""
+        """Restart the random streams for one batch; 0 is for the epoch's order."""
         self._draws.start(self._seed(draw))
 
     def _seed(self, draw: int) -> int:
-        """Return the seed of a batch's streams; primes keep neighbours' streams apart."""
+        """Return the seed for a batch; multiplying by primes keeps neighbouring seeds apart."""
         return ((self.seed * 1_000_003 + self._epoch) * 1_000_033 + draw) % 2**63
 
     def state_dict(self) -> dict[str, int]:
@@ -183,17 +183,17 @@ class BatchLoader:
 
 
 def normalised(images: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
-    """Return images (N, C, S, S) less the mean and times the scale, both (C, 1, 1), as float32 of the same layout."""
+    """Return (images - mean) * scale as float32, in the memory layout of images (N, C, S, S); mean, scale (C, 1, 1)."""
     images = images.to(torch.float32)
     if images.is_contiguous():
         return images.sub_(mean).mul_(scale)
-    rows = images.permute(0, 2, 3, 1).contiguous()  # channels last: whole rows at once are many times as fast as pixels
+    rows = images.permute(0, 2, 3, 1).contiguous()  # channels last: row-wise is many times faster than pixel-wise
     width = rows.shape[2]
     rows.flatten(2).sub_(mean.flatten().repeat(width)).mul_(scale.flatten().repeat(width))
     return rows.permute(0, 3, 1, 2)
 
 
 def centre(images: Tensor, size: int) -> Tensor:
-    """Cut the middle `size` × `size` px of images (N, C, S, S); smaller ones, which a crop may leave, stay."""
+    """Crop the centre `size` × `size` px of images (N, C, S, S); smaller ones, left by a crop, are unchanged."""
     edge = round((images.shape[-1] - size) / 2)
     return images[..., edge : edge + size, edge : edge + size] if edge > 0 else images

@@ -1,9 +1,8 @@
-"""Pairs of images made into one, on whatever device the batch lives; labels become shares of classes.
+"""MixUp and CutMix on the device of the batch; labels become soft labels.
 
-Each is called with normalised images (N, C, H, W), the shares of their classes (N, classes) and the batch's draws, and
-gives both again. An image's partner is its neighbour in the batch (in this process's share of it), which is shuffled
-already; the share of each is drawn once a batch, as the authors' own code does, and on the host, so that nothing waits
-for the device.
+Each takes normalised images (N, C, H, W), soft labels (N, classes) and the batch's `Draws`, and returns new images and
+labels. Each image is mixed with its neighbour in this process's share of the batch, which is already shuffled. The
+mixing ratio is drawn once per batch, as in the authors' code, and on the host, to avoid synchronising with the device.
 """
 
 from collections.abc import Callable
@@ -15,13 +14,13 @@ from torch import Tensor
 from zoo.data.batch_rng import Draws
 from zoo.ranges import Range, Share
 
-Alpha = Annotated[float, Range(0, 100, above=True)]  # beyond, Python's Beta(α, α) draws for ever
+Alpha = Annotated[float, Range(0, 100, above=True)]  # with huge values, Python's betavariate never returns
 Mix = Callable[[Tensor, Tensor, Draws], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
 class MixUp:
-    """Blend each image with another in shares of λ and 1 - λ, λ ~ Beta(α, α) (Zhang et al., "mixup", 2017)."""
+    """Blend each image with another, weighted λ and 1 - λ, λ ~ Beta(α, α) (Zhang et al., "mixup", 2017)."""
 
     alpha: Alpha = 0.2
 
@@ -32,10 +31,10 @@ class MixUp:
 
 @dataclass(frozen=True)
 class CutMix:
-    """Paste a rectangle of another image into each, 1 - λ of its area, λ ~ Beta(α, α) (Yun et al., "CutMix", 2019).
+    """Paste a rectangle of another image, 1 - λ of the area, λ ~ Beta(α, α) (Yun et al., "CutMix", 2019).
 
-    The rectangle's centre is drawn over the whole image, so that it may be cut at the border; shares are of the area
-    that was pasted. A batch is mixed with the given probability.
+    The rectangle's centre is drawn over the whole image, so it may be clipped at the border; labels are weighted by the
+    area actually pasted. A batch is mixed with the given probability.
     """
 
     alpha: Alpha = 1.0
@@ -46,7 +45,7 @@ class CutMix:
         if draw.random() >= self.probability:
             return images, shares
         h, w = images.shape[-2:]
-        side = (1 - draw.betavariate(self.alpha, self.alpha)) ** 0.5  # of the rectangle over that of the image
+        side = (1 - draw.betavariate(self.alpha, self.alpha)) ** 0.5  # relative to the image
         rows, columns = (_window(draw.randrange(size), side * size, size) for size in (h, w))
         mixed = images.clone()
         mixed[..., rows, columns] = images.roll(1, 0)[..., rows, columns]

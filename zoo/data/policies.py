@@ -1,7 +1,7 @@
-"""Augmentation policies: operations drawn per image from a list, a batch at once.
+"""Augmentation policies: random operations per image, applied to a batch.
 
-Called with uint8 images (N, C, H, W) and the batch's draws, as all augmentations. Which operation an image gets is
-drawn on the host, since the images of each are taken together and nothing may wait for the device.
+Like all augmentations, they take uint8 images (N, C, H, W) and the batch's `Draws`. Operations are drawn on the host,
+so that images can be grouped by operation without synchronising with the device.
 """
 
 from collections.abc import Callable
@@ -16,12 +16,12 @@ from zoo.data.batch_rng import Draws
 from zoo.ranges import Count, Range
 
 NUM_LEVELS = 31
-Operation = Callable[[Tensor, Tensor, Tensor], Tensor]  # images, level of 0…1 and sign of ±1 of each
+Operation = Callable[[Tensor, Tensor, Tensor], Tensor]  # images; per image, level 0…1 and sign ±1
 
 
 @dataclass(frozen=True)
 class TrivialAugment:
-    """Give each image one operation at a random strength (Müller and Hutter, 2021, the "wide" space of its table 6)."""
+    """Apply one random operation of random strength (Müller and Hutter, 2021, the "wide" space of their table 6)."""
 
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:
         operations = _operations(0.99, (32.0, 32.0), 135.0, 0.99, 6)
@@ -30,9 +30,9 @@ class TrivialAugment:
 
 @dataclass(frozen=True)
 class RandAugment:
-    """Give each image `num_ops` operations of one strength (Cubuk et al., "RandAugment", 2019).
+    """Apply `num_ops` random operations of fixed strength to each image (Cubuk et al., "RandAugment", 2019).
 
-    `magnitude` is 0…30. The space is torchvision's, whose strengths are those of AutoAugment's authors.
+    `magnitude` is 0…30. The search space is torchvision's, with the strengths used by the authors of AutoAugment.
     """
 
     num_ops: Count = 2
@@ -50,7 +50,7 @@ class RandAugment:
 def _operations(
     shear: float, translate_px: tuple[float, float], rotate_degrees: float, enhance: float, posterize_bits: int
 ) -> list[Operation]:
-    """List the fourteen operations of both papers with their strengths at level 1."""
+    """List the fourteen operations of both papers, given their strengths at level 1."""
     across, down = translate_px
     return [
         lambda x, level, sign: x,
@@ -71,7 +71,7 @@ def _operations(
 
 
 def _apply(images: Tensor, operations: list[Operation], host: Draws, magnitude: int | None) -> Tensor:
-    """Return each image one of the operations, with the sign and, unless it is given, the magnitude drawn too."""
+    """Apply a random operation to each image, with random sign and, unless given, random magnitude."""
     chosen = host.integers(len(operations), 1, len(images))[0]
     drawn = host.integers(NUM_LEVELS, 1, len(images))[0]
     level = (drawn if magnitude is None else torch.full_like(drawn, magnitude)) / (NUM_LEVELS - 1)

@@ -1,4 +1,4 @@
-"""Move what comes next while what is there is used."""
+"""Copy the next batch to the device while the current one is used."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -8,9 +8,9 @@ from torch import Tensor
 
 
 def ahead(batches: Iterable[tuple[Tensor, Any]], device: torch.device) -> Iterator[tuple[Tensor, Any]]:
-    """Move each batch's images to a CUDA device on a stream beside, one batch before it is wanted.
+    """Copy images to a CUDA device on a separate stream, one batch ahead.
 
-    That runs beside other work only for images in pinned memory. Any other device gets each batch as it comes.
+    The copy overlaps with other work only for images in pinned memory. On other devices, batches are copied on demand.
     """
     if device.type != "cuda":
         for images, rest in batches:

@@ -1,4 +1,4 @@
-"""Batches of sequences of about one length, cut from tensors that lie on the device."""
+"""Batches of sequences of similar length, from tensors on the device."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from zoo.data.batch_rng import Draws
 class Sequences:
     """Sources (N, S), targets (N, T) and their references (N, R, T), int64, padded with 0, and lengths (N, 2).
 
-    Lengths are of source and target, on the host, so that no batch has to ask the device for its own.
+    Lengths are those of source and target, kept on the host to avoid synchronising with the device.
     """
 
     sources: Tensor
@@ -30,11 +30,11 @@ class Sequences:
 
 
 class SequenceLoader:
-    """Iterate over (sources, targets) or, where there are references, (sources, targets, references).
+    """Iterate over (sources, targets) or, if there are references, (sources, targets, references).
 
-    A shuffled epoch puts neighbours in length into a batch, in an order of batches and with neighbours that are drawn
-    again, and leaves out what does not fill a batch. As BatchLoader, it draws by (seed, epoch) only, its state is two
-    integers, and every one of `world_size` processes has an equal share of each shuffled batch.
+    When shuffling, each batch contains pairs of similar length; their grouping and the order of batches are drawn again
+    every epoch, and an incomplete batch is dropped. As in BatchLoader, random numbers depend on (seed, epoch) only, the
+    state is two integers, and each of `world_size` processes gets an equal share of each shuffled batch.
     """
 
     def __init__(
@@ -52,14 +52,14 @@ class SequenceLoader:
         self.sequences, self.batch_size = sequences.to(self.device), batch_size
         self.shuffle, self.seed, self.rank, self.world_size = shuffle, seed, rank, world_size
         self.epoch = 0
-        self.position = 0  # batches of this epoch that were handed out
+        self.position = 0  # batches of this epoch yielded so far
         self._start = 0
 
-    batch_sampler = None  # Lightning asks for it beside `sampler`
+    batch_sampler = None  # Lightning reads it in addition to `sampler`
 
     @property
     def sampler(self) -> "SequenceLoader":
-        """Offer `set_epoch` where Lightning looks for it."""
+        """Return self, because Lightning calls `sampler.set_epoch`."""
         return self
 
     def set_epoch(self, epoch: int) -> None:
@@ -75,7 +75,7 @@ class SequenceLoader:
         batches, data = self._indices(), self.sequences
         sizes = [data.lengths[batch].amax(0).tolist() for batch in batches]
         bounds = torch.tensor([0, *map(len, batches)]).cumsum(0).tolist()
-        order = torch.cat(batches).to(self.device)  # all at once, so that no batch waits for its own
+        order = torch.cat(batches).to(self.device)  # in one copy, not one per batch
         for number in range(start, len(batches)):
             self.position = number + 1
             index = order[bounds[number] : bounds[number + 1]]
@@ -84,7 +84,7 @@ class SequenceLoader:
             yield batch if data.references is None else (*batch, data.references[index])
 
     def _indices(self) -> list[Tensor]:
-        """Return which pairs are in each of this process's batches."""
+        """Return the indices of the pairs in each of this process's batches."""
         num, lengths = len(self.sequences), self.sequences.lengths
         if not self.shuffle:
             parts = len(self) * self.world_size
@@ -93,7 +93,7 @@ class SequenceLoader:
         order = draws.permutation(num)[: len(self) * self.batch_size]
         order = order[(lengths[order] @ torch.tensor([1000, 1])).argsort(stable=True)]
         order = order.view(-1, self.batch_size)[draws.permutation(len(self))]
-        return list(order.tensor_split(self.world_size, 1)[self.rank])  # of neighbours, about as long as the others'
+        return list(order.tensor_split(self.world_size, 1)[self.rank])  # of similar length in all processes
 
     def state_dict(self) -> dict[str, int]:
         return {"epoch": self.epoch, "position": self.position}

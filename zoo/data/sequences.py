@@ -1,4 +1,4 @@
-"""Pairs of sequences as a LightningDataModule, whole on the training device."""
+"""Sequence pairs as a LightningDataModule, kept on the training device."""
 
 import hashlib
 import json
@@ -22,9 +22,9 @@ NAMES_OF_SPECIALS = ["<pad>", "<start>", "<end>"]
 
 @dataclass(frozen=True)
 class SequenceFacts:
-    """What a product file must know of its data; a symbol's place in its list is its token.
+    """Facts about the data stored in a product file; a symbol's index in its list is its token.
 
-    `example` is the usual length of a source and of a target: the mean of the training pairs', rounded up.
+    `example` is the typical length of a source and of a target: the mean over the training pairs, rounded up.
     """
 
     source_symbols: list[str]
@@ -37,14 +37,14 @@ class SequenceFacts:
 
 
 class SequenceData(ResidentData):
-    """Turn pairs of symbols into tokens, split them, and cut padded batches of about one length from them.
+    """Turn pairs of symbols into tokens, split them, and yield padded batches of similar length.
 
-    A source's part is a function of the source alone: the SHA-256 of its symbols, joined by spaces and in UTF-8, as a
-    number, modulo 100: below 90 it is trained on, below 95 validated, else tested. All its references go with it:
-    training sees each as a pair, and `batch_size` counts pairs; what is measured is measured against all of them.
-    `num_source_tokens` and `num_target_tokens` are for the net, and checked where they are given.
+    The split of a source depends on the source alone: the SHA-256 of its symbols, joined by spaces and in UTF-8, as a
+    number, modulo 100. Below 90 it is used for training, below 95 for validation, else for testing. All its references
+    go with it: in training each is a pair, and `batch_size` counts pairs; metrics are computed against all of them.
+    `num_source_tokens` and `num_target_tokens` are passed to the net, and checked if given.
 
-    Raises BadInput where a part would be empty, a sequence has more than `max_length` symbols, or a size does not fit.
+    Raises BadInput if a split is empty, a sequence has more than `max_length` symbols, or a size is wrong.
     """
 
     kind = "sequences"
@@ -76,7 +76,7 @@ class SequenceData(ResidentData):
             read, written = alphabet(pairs), alphabet(one for references in pairs.values() for one in references)
             for name, found in (("num_source_tokens", len(read)), ("num_target_tokens", len(written))):
                 if getattr(self, name) not in (None, found):
-                    raise BadInput(f"data.{name}={getattr(self, name)} was given, but the data have {found}")
+                    raise BadInput(f"data.{name}={getattr(self, name)} is wrong: the data have {found}")
             self.splits = {
                 name: encode_pairs(part, read, written, with_references=name != "train")
                 for name, part in self.pairs.items()
@@ -103,13 +103,13 @@ class SequenceData(ResidentData):
     def _check(self, pairs: Pairs) -> None:
         for name, part in self.pairs.items():
             if not part:
-                raise BadInput(f"the {len(pairs)} sources of these data leave none for {name}; more are wanted")
+                raise BadInput(f"the {len(pairs)} sources of these data leave none for {name}; add more")
         longest = max(len(sequence) for source, found in pairs.items() for sequence in (source, *found))
         if longest > self.max_length:
-            raise BadInput(f"data.max_length={self.max_length} was given, but the data have sequences of {longest}")
+            raise BadInput(f"data.max_length={self.max_length} is too small: the data have sequences of {longest}")
 
     def loader(self, split: Split, device: torch.device | str) -> SequenceLoader:
-        """Return the batches of a split on a device; only training batches are shuffled, and others have references."""
+        """Return the batches of a split on a device; training batches are shuffled, all others have references."""
         self.load()
         training = split == "train"
         return SequenceLoader(
@@ -126,17 +126,17 @@ class SequenceData(ResidentData):
         return encode_source(text, self.load())
 
     def opened(self, written: Tensor) -> Tensor:
-        """Put START before what was written (1, T), and leave out what pads it."""
+        """Prepend START to an output (1, T), and remove its padding."""
         return torch.cat([written.new_tensor([[START]]), written[written != PAD][None]], 1)
 
     def names(self, source: Tensor, target: Tensor) -> tuple[list[str], list[str]]:
-        """Name the symbols of a source (1, S), and those that follow each of a target's (1, T)."""
+        """Return the symbols of a source (1, S), and the symbol after each position of a target (1, T)."""
         facts = self.load()
         written = [facts.target_symbols[token] for token in target[0, 1:].tolist()]
         return [facts.source_symbols[token] for token in source[0].tolist()], [*written, "end"]
 
     def usual_sources(self, num: int) -> list[str]:
-        """Return validation sources of middle length."""
+        """Return validation sources of medium length."""
         sources = list(self.pairs["val"])
         join = "" if self.source_unit == "character" else " "
         return [join.join(source) for source in sources[len(sources) // 2 :][:num]]
@@ -162,7 +162,7 @@ class CMUdict(SequenceData):
 
 
 class PairsInFile(SequenceData):
-    """A person's own pairs, from a file of a source, a tab and a target a line."""
+    """Pairs from a user's file, with one source, tab, target per line."""
 
     def __init__(
         self,
@@ -177,14 +177,14 @@ class PairsInFile(SequenceData):
 
 
 class ReversedLetters(SequenceData):
-    """Words of eight letters to be written backwards, for tests: a net with attention learns it in a minute."""
+    """Words over eight letters, to be reversed, for tests: a net with attention learns this in a minute."""
 
     def __init__(self, num_pairs: Annotated[int, Range(1, 10**6)] = 2000, **settings: Any) -> None:
         super().__init__(partial(reversed_letters, num_pairs), **settings)
 
 
 def split_by_hash(pairs: Pairs) -> dict[str, Pairs]:
-    """Split sources 90 : 5 : 5 by their hash, each part in order of length, so that batches need little padding."""
+    """Split sources 90 : 5 : 5 by hash, each part sorted by length, so that batches need little padding."""
     parts: dict[str, Pairs] = {"train": {}, "val": {}, "test": {}}
     for source in sorted(pairs, key=lambda source: (len(source), source)):
         place = int(hashlib.sha256(" ".join(source).encode()).hexdigest(), 16) % 100
@@ -199,14 +199,14 @@ def hash_of(parts: Mapping[str, Pairs]) -> str:
 
 
 def alphabet(sequences: Iterable[Symbols]) -> list[str]:
-    """Return the tokens' names: those of padding, start and end, and then all symbols there are, sorted."""
+    """Return the names of all tokens: padding, start and end, followed by all symbols, sorted."""
     return NAMES_OF_SPECIALS + sorted({symbol for sequence in sequences for symbol in sequence})
 
 
 def encode_pairs(
     pairs: Pairs, source_symbols: Sequence[str], target_symbols: Sequence[str], with_references: bool
 ) -> Sequences:
-    """Turn pairs into tokens: of one row per source with its references, or without them one row per reference."""
+    """Turn pairs into tokens, with one row per source and its references, or without them one row per reference."""
     sources, targets = ({symbol: token for token, symbol in enumerate(s)} for s in (source_symbols, target_symbols))
     rows = [
         ([sources[symbol] for symbol in read], [[targets[symbol] for symbol in one] for one in references])
@@ -223,22 +223,22 @@ def encode_pairs(
 
 
 def encode_source(text: str, facts: SequenceFacts) -> Tensor:
-    """Return a text's tokens (1, S), with capitals as small letters where only those are known.
+    """Return a text's tokens (1, S); unknown symbols are lower-cased.
 
-    Raises BadInput for a symbol that the data did not have, and for none or too many of them.
+    Raises BadInput for a symbol that is not in the data, and for an empty or too long text.
     """
     tokens = {symbol: token for token, symbol in enumerate(facts.source_symbols)}
     symbols = [s if s in tokens else s.lower() for s in split_text(text, facts.source_unit)]
     if foreign := [s for s in symbols if tokens.get(s, PAD) not in range(len(SPECIALS), len(tokens))]:
         known = " ".join(facts.source_symbols[len(SPECIALS) :][:100])
-        raise BadInput(f"'{text}' has '{foreign[0]}', which the net has never seen; it knows {known}")
+        raise BadInput(f"'{text}' has '{foreign[0]}', which the net was not trained on; it knows {known}")
     if not 0 < len(symbols) <= facts.max_length:
-        raise BadInput(f"'{text}' has {len(symbols)} symbols; 1 to {facts.max_length} can be read")
+        raise BadInput(f"'{text}' has {len(symbols)} symbols; expected 1 to {facts.max_length}")
     return torch.tensor([[tokens[s] for s in symbols]])
 
 
 def decode_tokens(tokens: Iterable[int], symbols: Sequence[str]) -> Symbols:
-    """Return the symbols of tokens up to the first that pads or ends."""
+    """Return the symbols of tokens up to the first padding or end token."""
     found = []
     for token in tokens:
         if token in (PAD, END):
@@ -248,13 +248,13 @@ def decode_tokens(tokens: Iterable[int], symbols: Sequence[str]) -> Symbols:
 
 
 def padded(rows: Sequence[Sequence[int]]) -> Tensor:
-    """Return rows of tokens as one tensor (N, the longest)."""
+    """Return rows of tokens as one tensor (N, maximum length)."""
     longest = max(map(len, rows))
     return torch.tensor([[*row, *[PAD] * (longest - len(row))] for row in rows])
 
 
 def padded_twice(rows: Sequence[Sequence[Sequence[int]]]) -> Tensor:
-    """Return references as one tensor (N, the most of them, the longest); those that a row lacks are all padding."""
+    """Return references as one tensor (N, maximum number, maximum length); missing references are all padding."""
     most = max(map(len, rows))
     flat = padded([one for row in rows for one in [*row, *[[]] * (most - len(row))]])
     return flat.view(len(rows), most, -1)

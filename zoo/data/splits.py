@@ -1,4 +1,4 @@
-"""Cut a data set into parts that keep the share of every class, the same on every machine, and prove it by a hash."""
+"""Stratified splits of a data set, identical on every machine and verified by a hash."""
 
 import hashlib
 from collections.abc import Sequence
@@ -9,13 +9,13 @@ from torch import Tensor
 
 
 def stratified_split(labels: Tensor, sizes: Sequence[int], seed: int) -> list[Tensor]:
-    """Draw disjoint index sets of the given sizes and, last, the rest; each holds the classes in the set's proportions.
+    """Draw disjoint index sets of the given sizes and, last, the rest, all with the class proportions of the data set.
 
-    `labels` is (N,) int64; the parts are sorted int64 tensors. Where a proportion is not a whole number, the largest
-    remainders are rounded up. Raises ValueError where the sizes take all of the N samples or more.
+    `labels` is (N,) int64; the parts are sorted int64 tensors. If a proportion is not a whole number, the largest
+    remainders are rounded up. Raises ValueError if the sizes sum to N or more.
     """
     if sum(sizes) >= len(labels) or min(sizes, default=0) < 0:
-        raise ValueError(f"parts of {list(sizes)} cannot be cut from {len(labels)} samples and leave some to train on")
+        raise ValueError(f"cannot split {len(labels)} samples into parts of {list(sizes)} and leave some to train on")
     generator = np.random.RandomState(seed)
     classes = [generator.permutation(np.flatnonzero(labels.numpy() == c)) for c in range(int(labels.max()) + 1)]
     parts = []
@@ -31,9 +31,9 @@ def stratified_split(labels: Tensor, sizes: Sequence[int], seed: int) -> list[Te
 
 
 def fold_sizes(num: int, folds: int) -> list[int]:
-    """Share `num` samples out to folds whose sizes differ by one at most; ValueError below two folds or above `num`."""
+    """Return sizes of `folds` folds of `num` samples, differing by at most 1; ValueError unless 2 <= folds <= num."""
     if not 2 <= folds <= num:
-        raise ValueError(f"folds={folds} cannot be made of {num} samples; 2 to {num} can")
+        raise ValueError(f"folds={folds}: expected 2 to {num} for {num} samples")
     return [(num + i) // folds for i in range(folds)]
 
 

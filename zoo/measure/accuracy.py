@@ -1,20 +1,20 @@
-"""What counts as right, and what is lost of an accuracy."""
+"""Correct predictions, and accuracy lost in percentage points."""
 
 from torch import Tensor
 
-TOP = 5  # classes, among the likeliest of which the right one always is where there are no more
+TOP = 5  # for top-5 accuracy, which is always 1 with five classes or fewer
 
 
 def is_right(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return of each sample whether its label has the largest of its logits (N, C), of which none may be NaN: (N,)."""
+    """Return for each sample (N,) whether its label has the largest logit (N, C) and none of its logits is NaN."""
     return (logits.argmax(1) == labels) & ~has_nan(logits)
 
 
 def has_nan(logits: Tensor) -> Tensor:
-    """Return of each sample whether one of its logits (N, C) is NaN, which torch takes for the largest: (N,)."""
+    """Return for each sample (N,) whether one of its logits (N, C) is NaN, which argmax would return as the largest."""
     return logits.isnan().any(1)
 
 
 def points_lost(before: float, after: float) -> float:
-    """Return by how many points, of 100, an accuracy fell, less what floats add: from 0.915 to 0.91 it is 0.5."""
+    """Return the drop in accuracy in percentage points, without rounding errors: 0.5 from 0.915 to 0.91."""
     return round(100 * (before - after), 9)

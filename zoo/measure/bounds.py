@@ -1,4 +1,4 @@
-"""Bounds on what a net from a file may take, found on the meta device, before it takes any memory."""
+"""Resource limits for a net from a file, checked on the meta device before any memory is allocated."""
 
 import functools
 import math
@@ -12,17 +12,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-MAX_NUMBERS = 2**26  # of one result for one sample; AlexNet to ViT stay below 2^25 at 224 px
+MAX_NUMBERS = 2**26  # in one result for one sample; AlexNet to ViT stay below 2^25 at 224 px
 MAX_NUMBERS_IN_ALL = 2**32
-MAX_BYTES = 2**29  # of the results that are held at once for one sample
+MAX_BYTES = 2**29  # of the results held at the same time for one sample
 MAX_FLOPS = 2**40  # for one sample; VGG-19 takes 2^35 at 224 px
 MAX_RESULTS = 200_000
 
 
 class Bounded(TorchDispatchMode):
-    """Raise ValueError where a computation on the meta device makes too much: in one result, at once, or in all.
+    """Raise ValueError if a computation on the meta device exceeds a limit: for one result, at once, or in total.
 
-    The limits are those of one sample, times `num_samples`, and never more than `available_bytes` at once.
+    The limits are those for one sample, times `num_samples`, and at most `available_bytes` at once.
     """
 
     def __init__(self, num_samples: int = 1, available_bytes: float = math.inf) -> None:
@@ -44,23 +44,23 @@ class Bounded(TorchDispatchMode):
             if isinstance(one, Tensor):
                 self.num_results += 1
                 self.num_numbers += one.numel()
-                if one.untyped_storage()._cdata not in known:  # no view of what is there, such as a transposed weight
+                if one.untyped_storage()._cdata not in known:  # not a view of known memory, such as a transposed weight
                     self._check("a result has", one.numel(), MAX_NUMBERS, "numbers")
                     self._hold(one.untyped_storage())
         self.num_flops += _flops(func, args, kwargs, found)
         self._check("its results take", self.num_bytes, MAX_BYTES, "bytes at once")
-        self._check("its operators read and give", self.num_numbers, MAX_NUMBERS_IN_ALL, "numbers")
+        self._check("its operators read and produce", self.num_numbers, MAX_NUMBERS_IN_ALL, "numbers")
         self._check("it takes", self.num_flops, MAX_FLOPS, "operations on numbers")
         if self.num_bytes > self.available_bytes:
-            raise ValueError(f"its results take {self.num_bytes:,} bytes at once, more than this machine has left")
+            raise ValueError(f"its results take {self.num_bytes:,} bytes at once, more than this machine has free")
         if self.num_results > MAX_RESULTS:
-            raise ValueError(f"its operators read and give more than {MAX_RESULTS:,} tensors")
+            raise ValueError(f"its operators read and produce more than {MAX_RESULTS:,} tensors")
         return found
 
     def _check(self, what: str, number: int, limit: int, unit: str) -> None:
         if number > limit * self.num_samples:
             num = number // self.num_samples
-            raise ValueError(f"{what} {num:,} {unit} for one sample, and at most {limit:,} are allowed")
+            raise ValueError(f"{what} {num:,} {unit} for one sample; at most {limit:,} are allowed")
 
     def _hold(self, storage: torch.UntypedStorage) -> None:
         """Count the bytes of a storage until it is freed."""
@@ -80,7 +80,7 @@ def _takes_device(func: Any) -> bool:
 
 
 def _flops(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], found: Any) -> int:
-    """Return how many operations a matrix product, a convolution or a pooling takes; of others, its numbers tell."""
+    """Return the operations of a matrix product, convolution or pooling; others are limited by their numbers."""
     if func._overloadpacket in flop_registry:
         return int(flop_registry[func._overloadpacket](*args, **kwargs, out_val=found))
     name = func._schema.name
@@ -94,10 +94,10 @@ def _flops(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], found: Any
 def check_activations(
     net: nn.Module, example: Sequence[Tensor], num_samples: int = 1, available_bytes: float = math.inf
 ) -> Any:
-    """Call a net as if it were on the meta device, and return what it gives there.
+    """Call a net as if it were on the meta device, and return its output there.
 
-    `example` is what it is called with for `num_samples` samples, on the meta device. The net itself is left as it is.
-    Raises ValueError where what it computes would be too much, as `Bounded` has it.
+    `example` are its inputs for `num_samples` samples, on the meta device. The net itself is not changed. Raises
+    ValueError if the computation exceeds the limits of `Bounded`.
     """
     tensors = {name: tensor.to("meta") for name, tensor in [*net.named_parameters(), *net.named_buffers()]}
     with torch.no_grad(), Bounded(num_samples, available_bytes):

@@ -1,19 +1,19 @@
-"""What the figures of a run mean: plain sentences, each with what usually helps."""
+"""Interpretation of the figures of a run: one sentence per problem, with a suggested fix."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-ENOUGH_STEPS = 100  # before a net can be told not to learn
+ENOUGH_STEPS = 100  # before reporting that a net does not learn
 ROSE = 1.5  # times the first loss
-MARGIN = 0.1  # above chance, of training images, that tells learning by heart from nothing learnt
+MARGIN = 0.1  # of training accuracy above chance, to distinguish memorising from learning nothing
 
-Row = Mapping[str, Mapping[str, float]]  # figure: layer: its value in an epoch
+Row = Mapping[str, Mapping[str, float]]  # figure -> layer -> value in an epoch
 
 
 @dataclass(frozen=True)
 class Limit:
-    """Where a figure of a layer begins to stand out; `problem` has a place for its value, `advice` for a run's `lr`."""
+    """Limits of a figure of a layer; `problem` has a placeholder for its value, `advice` for the run's `lr`."""
 
     problem: str
     advice: str
@@ -21,24 +21,24 @@ class Limit:
     below: float = -math.inf
 
     def read(self, values: Mapping[str, float], lr: float) -> list[str]:
-        """Name the layer that is worst, if any is beyond the limit, and how many others are."""
+        """Name the worst layer beyond the limit, if any, and the number of others."""
         worst = [layer for layer, value in values.items() if value > self.above or value < self.below]
         worst.sort(key=lambda layer: values[layer], reverse=self.above < math.inf)
         if not worst:
             return []
-        others = f"; {_count(len(worst) - 1, 'more layer')} likewise" if len(worst) > 1 else ""
+        others = f"; {_count(len(worst) - 1, 'more layer')} as well" if len(worst) > 1 else ""
         return [f"{worst[0]}: {self.problem.format(values[worst[0]])}{others}. {self.advice.format(lr=lr)}."]
 
 
 LIMITS = {
     "largest_update": Limit(
-        "a step changed the weights by {:.2g} of their size, where 0.001 is usual",
+        "a step changed the weights by {:.2g} of their size, while 0.001 is usual",
         "A learning rate below {lr:.3g} usually helps",
         above=3.0,  # where Adam's first steps reach 0.3, for small initial weights
     ),
     "update_ratio": Limit(
-        "no epoch's steps changed the weights by more than {:.1g} of their size, where 0.001 is usual",
-        "A learning rate above {lr:.3g} usually helps, or what mends the gradient",
+        "steps changed the weights by at most {:.1g} of their size in any epoch, while 0.001 is usual",
+        "A learning rate above {lr:.3g} or fixing the gradient usually helps",
         below=1e-6,
     ),
     "dead_units": Limit(
@@ -52,12 +52,12 @@ LIMITS = {
         above=0.5,
     ),
     "signal": Limit(
-        "the output is all but the same for every input; {:.1g} of its size depends on it",
-        "Weights that are not zero, model.activation=relu, batch norm or fewer layers usually help",
+        "the output is almost the same for every input; {:.1g} of its size depends on the input",
+        "Nonzero weights, model.activation=relu, batch norm or fewer layers usually help",
         below=1e-4,
     ),
     "relative_gradient": Limit(
-        "the gradient has vanished, to {:.1g} of the steepest layer's",
+        "the gradient has vanished, to {:.1g} of that of the steepest layer",
         "model.activation=relu, batch norm, shortcuts (model=resnet20) or fewer layers usually help",
         below=1e-6,
     ),
@@ -66,9 +66,9 @@ LIMITS = {
 
 @dataclass(frozen=True)
 class Course:
-    """How a run went: `losses` at its watched steps, accuracies of its last epoch, `chance` of guessing right.
+    """Course of a run: `losses` at its measured steps, accuracies of its last epoch, accuracy by `chance`.
 
-    `error` is what ended it early. Accuracies are None where they are not of classes of images.
+    `error` is the error that ended it early. Accuracies are None except for image classification.
     """
 
     num_steps: int
@@ -83,14 +83,14 @@ class Course:
 
 
 def read_run(rows: Sequence[Row], course: Course) -> list[str]:
-    """Say what stands out in a run, the gravest first; of its epochs, a row each, the last counts for most."""
+    """Return sentences on the problems of a run, the worst first; most checks use the last epoch, the last row."""
     found = [*_of_losses(course), *_of_accuracies(course)]
     for name, values in _figures(rows, course).items():
         found += LIMITS[name].read(values, course.lr)
     if course.frozen:
         layers = ", ".join(course.frozen[:3])
         others = f" and {_count(len(course.frozen) - 3, 'more layer')}" if len(course.frozen) > 3 else ""
-        found.append(f"{layers}{others}: frozen, so the weights stayed as they were. model.freeze=null trains them.")
+        found.append(f"{layers}{others}: frozen, so the weights did not change. model.freeze=null trains them.")
     return found or ["Nothing stands out."]
 
 
@@ -114,18 +114,18 @@ def _of_accuracies(course: Course) -> list[str]:
         return []
     if train > chance + MARGIN:
         return [
-            f"Training images are learnt by heart ({train:.0%} right) while validation stays at chance ({val:.0%}; "
-            f"guessing gives {chance:.0%}): the labels may not belong to their images, as after a shuffle. "
-            "preflight=true draws both side by side."
+            f"Training images are memorised ({train:.0%} right) while validation stays at chance ({val:.0%}; "
+            f"guessing gives {chance:.0%}): the labels may not match their images, as after shuffling. "
+            "preflight=true plots both side by side."
         ]
     return [
         f"Nothing was learnt in {course.num_steps:,} steps: {train:.0%} of training images are right, and guessing "
-        f"gives {chance:.0%}. A tenth or ten times of optim.lr may help, or what is said of layers below."
+        f"gives {chance:.0%}. Try a tenth or ten times the optim.lr, or see the layers below."
     ]
 
 
 def _figures(rows: Sequence[Row], course: Course) -> dict[str, dict[str, float]]:
-    """Return the figures to be held against LIMITS, of layers that are trained where it is about training."""
+    """Return the figures to compare with LIMITS, without frozen layers where the figure is about training."""
     if not rows:
         return {}
     found = {"largest_update": _largest(rows, "largest_update", course)}
@@ -139,7 +139,7 @@ def _figures(rows: Sequence[Row], course: Course) -> dict[str, dict[str, float]]
 
 
 def _largest(rows: Sequence[Row], figure: str, course: Course) -> dict[str, float]:
-    """Return a figure's largest value over the epochs, of each layer that is trained."""
+    """Return a figure's largest value over the epochs, for each trained layer."""
     largest: dict[str, float] = {}
     for row in rows:
         for name, value in row.get(figure, {}).items():

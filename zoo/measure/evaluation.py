@@ -1,4 +1,4 @@
-"""Measure what a classifier predicted: accuracy, calibration and confusions."""
+"""Evaluation of a classifier's predictions: accuracy, calibration and confusion matrix."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,13 +10,12 @@ from zoo.measure.accuracy import TOP, has_nan, is_right
 
 
 def evaluate(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str, Any]:
-    """Measure predictions: logits (N, C) float, labels (N,) int64.
+    """Evaluate predictions: logits (N, C) float, labels (N,) int64.
 
-    `top5` is there of more than five classes, since it would be 1 of fewer. Samples with NaN among their logits are
-    counted in `num_nan`, are never right, and have no place in the matrix. Calibration error is the expected one over
-    15 equal bins of confidence (Guo et al., 2017), as a fraction of 1. The confusion matrix has a row for each true
-    class and a column for each predicted one. Recall of a class without samples is None, and so is precision of one
-    that was never predicted.
+    `top5` is included only for more than five classes. Samples with NaN logits are counted in `num_nan`, are never
+    correct, and are not in the matrix. Calibration error is the expected calibration error over 15 equal bins of
+    confidence (Guo et al., 2017), as a fraction of 1. The confusion matrix has one row per true class and one column
+    per predicted class. Recall of a class without samples and precision of a class never predicted are None.
     """
     from torchmetrics.functional.classification import multiclass_calibration_error, multiclass_confusion_matrix
 

@@ -1,4 +1,4 @@
-"""Follow what a net does with its inputs, operation by operation."""
+"""Trace the operations of a net."""
 
 import copy
 import inspect
@@ -13,11 +13,11 @@ from torch.overrides import TorchFunctionMode
 
 @dataclass(frozen=True)
 class Operation:
-    """One thing that is done: by a module without parts, or by a function within a module that has some.
+    """One operation: a module without submodules, or a function called in a module with submodules.
 
-    `name` is the path of modules that lead there, with `/` between them, and for a module that is but a number its kind
-    behind that; `inputs` are the names of the operations whose results it takes; `shape` is that of what it gives,
-    `settings` what a module says of itself.
+    `name` is the path of modules, separated by `/`, with the kind appended if the module's name is just a number;
+    `inputs` are the names of the operations whose results it takes; `shape` is that of the output; `settings` is the
+    module's `extra_repr`.
     """
 
     name: str
@@ -28,10 +28,10 @@ class Operation:
 
 
 def follow(net: nn.Module, inputs: tuple[Tensor, ...]) -> list[Operation]:
-    """Follow inputs on the meta device through a copy of the net in eval mode, and list what is done with them.
+    """Trace inputs on the meta device through a copy of the net in eval mode, and list the operations.
 
-    Nothing is computed. The inputs come first, under the names of `forward`'s parameters, and `output` last. What does
-    not depend on an input, such as a slice of a weight, is left out.
+    Nothing is computed. The inputs come first, named as the parameters of `forward`, and `output` comes last.
+    Operations that do not depend on an input, such as a slice of a weight, are left out.
     """
     ghost = copy.deepcopy(net).to("meta", torch.float32).eval()
     follower = _Follower(type(net).__name__)
@@ -48,14 +48,14 @@ def follow(net: nn.Module, inputs: tuple[Tensor, ...]) -> list[Operation]:
 
 
 class _Follower(TorchFunctionMode):
-    """Know which operation every tensor came from, while this mode is on."""
+    """Record which operation each tensor came from, while this mode is on."""
 
     def __init__(self, root: str) -> None:
         super().__init__()
         self.root = root
         self.operations: list[Operation] = []
-        self._known: dict[int, tuple[Tensor, int, str]] = {}  # keeps tensors alive, so that no other gets their id
-        self._paths: list[str] = []  # of the modules that are in progress
+        self._known: dict[int, tuple[Tensor, int, str]] = {}  # keeps tensors alive, so that their ids are not reused
+        self._paths: list[str] = []  # of the modules being called
         self._within_leaf = False
         self._counts: dict[str, int] = {}
 
@@ -71,11 +71,11 @@ class _Follower(TorchFunctionMode):
             self.note(name, kind, self.sources(args), output, module.extra_repr())
 
     def sources(self, values: Any) -> tuple[str, ...]:
-        """Name the operations that tensors came from."""
+        """Return the names of the operations that tensors came from."""
         return tuple(dict.fromkeys(self._known[id(t)][2] for t in _tensors([values]) if id(t) in self._known))
 
     def note(self, name: str, kind: str, sources: tuple[str, ...], result: Any, settings: str = "") -> None:
-        """List an operation, unless all it gives was there before it and has not been written to since."""
+        """Add an operation, unless all its results existed before and have not been modified since."""
         new = [t for t in _tensors([result]) if kind == "output" or not self._has(t)]
         if not new or not (sources or kind == "input"):
             return
@@ -93,7 +93,7 @@ class _Follower(TorchFunctionMode):
         if not self._within_leaf and self._paths:
             kind = (func.__self__ if func.__name__ == "__get__" else func).__name__.strip(
                 "_"
-            )  # of a property, its name
+            )  # for a property, its name
             sources = self.sources([args, *(kwargs or {}).values()])
             self.note(f"{self._paths[-1]}/{kind}", kind, sources, output)
         return output

@@ -1,4 +1,4 @@
-"""How the layers of a net are doing: figures of weights, outputs and gradients, all left on their device."""
+"""Per-layer statistics of weights, outputs and gradients, kept on their device."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
@@ -9,15 +9,15 @@ from torch.nn.utils import get_total_norm
 from torch.overrides import TorchFunctionMode
 
 NUM_BINS = 64  # of a histogram
-MOST_VALUES = 2**16  # of a tensor that are looked at; of larger ones every second, third, ...
+MOST_VALUES = 2**16  # larger tensors are subsampled: every second, third, ... value
 EXACT_UP_TO = 256  # rows or columns of a matrix whose singular values are computed in full
 NUM_ITERATIONS = 50  # of the power method for larger ones
-SATURATED_TANH = 0.97  # beyond which the slope is below 6 % of its greatest
+SATURATED_TANH = 0.97  # above this, the slope is below 6 % of its maximum
 SATURATED_SIGMOID = (1 + SATURATED_TANH) / 2  # the same point, since tanh(x) = 2 sigmoid(2x) - 1
 
 
 def weight_layers(net: nn.Module) -> dict[str, list[nn.Parameter]]:
-    """Return the modules that hold matrices or filters, by name, with these; a shared one is its first holder's."""
+    """Return the matrices and filters of each module that has any, by name; shared ones only for the first module."""
     layers: dict[str, list[nn.Parameter]] = {}
     seen: set[int] = set()
     for name, module in net.named_modules():
@@ -30,12 +30,12 @@ def weight_layers(net: nn.Module) -> dict[str, list[nn.Parameter]]:
 
 
 class LayerWatch(TorchFunctionMode):
-    """Note what the layers of a net give while this mode is on, and leave no hook behind.
+    """Record statistics of layer outputs while this mode is on; hooks are removed afterwards.
 
-    Of each layer of `weight_layers` that runs: `outputs`, a histogram; `spread`, the root mean square over its values
-    of their deviation between the samples of the batch; `size`, their own root mean square. An activation, be it a
-    module or a function, is of the layer that ran last before it. Of ReLU: `fired`, of each unit whether it was above 0
-    anywhere; units are maps of images, and else the last dimension. Of sigmoid and tanh: `saturated`, a share.
+    For each layer of `weight_layers` that runs: `outputs`, a histogram; `spread`, the root mean square over its values
+    of their standard deviation across the batch; `size`, their root mean square. An activation, whether a module or a
+    function, is assigned to the last layer that ran before it. For ReLU: `fired`, whether each unit was ever above 0;
+    units are feature maps for images, else the last dimension. For sigmoid and tanh: `saturated`, a fraction.
     """
 
     def __init__(self, net: nn.Module) -> None:
@@ -92,7 +92,7 @@ class LayerWatch(TorchFunctionMode):
             self.saturated[name] = ((values > limit) | (values < low)).float().mean()
 
     def figures(self) -> dict[str, Tensor]:
-        """Return the figures noted, as `figure/layer`; `signal` is the share of an output that depends on the input."""
+        """Return the figures as `figure/layer`; `signal` is the fraction of an output that depends on the input."""
         found = {f"activations/{name}": counts for name, counts in self.outputs.items()}
         found |= {f"signal/{name}": spread / self.size[name].clamp_min(1e-30) for name, spread in self.spread.items()}
         found |= {f"dead_units/{name}": 1 - fired.float().mean() for name, fired in self.fired.items()}
@@ -100,9 +100,9 @@ class LayerWatch(TorchFunctionMode):
 
 
 def histogram(values: Tensor) -> Tensor:
-    """Count values in NUM_BINS equal bins: (5 + NUM_BINS), first the least, the largest, number, sum and squares' sum.
+    """Count values in NUM_BINS equal bins: (5 + NUM_BINS), starting with minimum, maximum, number, sum, sum of squares.
 
-    Of more than MOST_VALUES every second, third and so on is counted.
+    More than MOST_VALUES are subsampled: every second, third and so on is counted.
     """
     values = values.detach().flatten()
     values = values[:: -(-len(values) // MOST_VALUES)].float()
@@ -115,32 +115,32 @@ def histogram(values: Tensor) -> Tensor:
 
 
 def update_ratio(before: Sequence[Tensor], after: Sequence[Tensor]) -> Tensor:
-    """Return by what share of its size a step changed a layer: the norm of the change to that of the weights before."""
+    """Return the relative change of a layer in a step: the norm of the change over that of the weights before."""
     change = [new.detach() - old for new, old in zip(after, before, strict=True)]
     return get_total_norm(change) / get_total_norm(before)
 
 
 def largest_singular_value(weight: Tensor) -> Tensor:
-    """Return the largest singular value of a weight as a matrix of one row an output.
+    """Return the largest singular value of a weight as a matrix with one row per output.
 
-    Exactly where the matrix has up to EXACT_UP_TO rows or columns; else by NUM_ITERATIONS of the power method, which
-    comes from below. Waits for the device.
+    Exact if the matrix has up to EXACT_UP_TO rows or columns; else estimated from below by NUM_ITERATIONS of the power
+    method. Synchronises with the device.
     """
     matrix = weight.detach().float().flatten(1)
     if min(matrix.shape) <= EXACT_UP_TO and matrix.isfinite().all():
         return torch.linalg.svdvals(matrix)[0]
-    vector = matrix.T @ matrix.norm(dim=1)  # no random number, so that a run's stream is left alone
+    vector = matrix.T @ matrix.norm(dim=1)  # not random, so that the run's random stream is not changed
     for _ in range(NUM_ITERATIONS):
         vector = nn.functional.normalize(matrix.T @ (matrix @ vector), dim=0)
     return (matrix @ vector).norm()
 
 
 def gradient_noise(pieces: Sequence[Iterable[Tensor]], num_samples: int) -> tuple[Tensor, Tensor]:
-    """Estimate tr(Σ), how much samples' gradients differ, and |G|², from the mean gradients of several pieces.
+    """Estimate tr(Σ), the variance of per-sample gradients, and |G|², from the mean gradients of several pieces.
 
-    Each is of `num_samples` samples. Unbiased (McCandlish et al., "An empirical model of large-batch training", 2018,
-    appendix A.1); the ratio of the two, each summed over many steps first, is the simple noise scale, in samples: a
-    batch much larger than it brings hardly less noise.
+    Each piece has `num_samples` samples. Unbiased (McCandlish et al., "An empirical model of large-batch training",
+    2018, appendix A.1). The ratio of the two, each summed over many steps first, is the simple noise scale, in samples:
+    much larger batches hardly reduce the noise further.
     """
     flat = [torch.cat([g.detach().flatten() for g in piece]) for piece in pieces]
     whole = len(pieces) * num_samples
@@ -153,10 +153,10 @@ def gradient_noise(pieces: Sequence[Iterable[Tensor]], num_samples: int) -> tupl
 def gradient_figures(
     layers: Mapping[str, Sequence[nn.Parameter]], gradients: Sequence[Sequence[Tensor]], num_samples: int
 ) -> dict[str, Tensor]:
-    """Return what gradients of the layers' weights show, as `figure/layer`; each of several pieces has a list of them.
+    """Return figures of the gradients of the layers' weights, as `figure/layer`, given a list of gradients per piece.
 
-    `gradients`, a histogram of their mean, `gradient_size`, its norm, and where there are several pieces `noise`, the
-    two of `gradient_noise`.
+    `gradients` is a histogram of their mean, `gradient_size` its norm and, for several pieces, `noise` the two values
+    of `gradient_noise`.
     """
     found: dict[str, Tensor] = {}
     start = 0
@@ -171,7 +171,7 @@ def gradient_figures(
 
 
 def fetch(figures: Mapping[str, Tensor]) -> dict[str, list[float]]:
-    """Bring tensors of any shapes to the host in one transfer."""
+    """Copy tensors of any shapes to the host in one transfer."""
     if not figures:
         return {}
     flat = torch.cat([value.detach().flatten().float() for value in figures.values()]).cpu()

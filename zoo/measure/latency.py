@@ -1,4 +1,4 @@
-"""Time one sample on its way through a net."""
+"""Latency of a net for one sample."""
 
 import copy
 import statistics
@@ -7,7 +7,7 @@ import time
 import torch
 from torch import Tensor, nn
 
-WARM_UP = 5  # calls that are not timed
+WARM_UP = 5  # untimed calls
 LEAST_CALLS, MOST_CALLS = 5, 100
 ENOUGH_SECONDS = 0.3
 
@@ -15,8 +15,8 @@ ENOUGH_SECONDS = 0.3
 def latency_ms(net: nn.Module, inputs: tuple[Tensor, ...], device: torch.device) -> float:
     """Return the median time in ms of a call of the net in eval mode, uncompiled, with inputs of these shapes.
 
-    The values of the inputs do not matter, so that they may lie on the meta device. A copy of the net is called, and
-    waited for each time.
+    The values of the inputs do not matter, so they may be on the meta device. A copy of the net is called, with
+    synchronisation after each call.
     """
     net = copy.deepcopy(net).to(device).eval()
     number = next(net.parameters()).dtype

@@ -1,4 +1,4 @@
-"""Take a net apart: what each of its layers gives, holds, computes, keeps in memory and sees."""
+"""Per-layer summary of a net: output, parameters, computation, memory and receptive field."""
 
 import copy
 from collections.abc import Callable
@@ -17,12 +17,12 @@ BYTES_PER_VALUE = 4  # fp32
 
 @dataclass(frozen=True)
 class Layer:
-    """One call of one module; modules within it are counted by themselves, and so are not in its numbers.
+    """One call of a module; its submodules are counted separately and not included.
 
-    `output` is (C, H, W), or (features,), or (tokens, width); `window` says how a convolution or pooling slides;
-    `activation_bytes` is the memory of what a layer without parts gives for one image in fp32, 0 where it lies in its
-    input's; sums and concatenations between layers, and what attention computes within, are not counted. `field` is the
-    receptive field, None where the output does not depend on the image.
+    `output` is (C, H, W), or (features,), or (tokens, width); `window` describes the window of a convolution or
+    pooling; `activation_bytes` is the memory for the output of a layer without submodules for one image in fp32, 0 if
+    it shares the input's memory; sums and concatenations between layers, and values inside attention, are not counted.
+    `field` is the receptive field, None if the output does not depend on the image.
     """
 
     name: str
@@ -36,15 +36,15 @@ class Layer:
 
 
 def measure_layers(net: nn.Module, image_shape: tuple[int, int, int]) -> list[Layer]:
-    """Follow one image (C, H, W) through a copy of the net in eval mode, and list its layers in the order they ran.
+    """Trace one image (C, H, W) through a copy of the net in eval mode, and list its layers in order of execution.
 
-    Nothing is computed, since the copy lies on the meta device. Parameters are counted at a module's first call only.
+    Nothing is computed, since the copy is on the meta device. Parameters are counted at a module's first call only.
     """
     ghost = copy.deepcopy(net).to("meta").eval()
     image = torch.empty(1, *image_shape, device="meta")
     rows: list[Layer] = []
     seen: set[nn.Module] = set()
-    open_calls: list[list[int]] = []  # of each module in progress: MACs before it, and MACs of modules within it
+    open_calls: list[list[int]] = []  # for each module being called: MACs before it, and MACs of its submodules
 
     def before(module: nn.Module, args: Any) -> None:
         open_calls.append([macs(), 0])
@@ -89,10 +89,10 @@ def measure_layers(net: nn.Module, image_shape: tuple[int, int, int]) -> list[La
 
 
 def _window(module: nn.Module, image: Tensor) -> str:
-    """Say how a module's window slides: its size, its stride where that is not 1, and its padding."""
+    """Describe a module's sliding window: size, stride if not 1, and padding."""
     if not isinstance(module, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d):
         return ""
-    settings: list[list[Any]] = []  # each along height and width
+    settings: list[list[Any]] = []  # along height and width
     for name in ("kernel_size", "stride", "padding", "dilation", "ceil_mode"):
         value = getattr(module, name, 1 if name == "dilation" else False)
         settings.append(list(value) if isinstance(value, tuple) else [value, value])

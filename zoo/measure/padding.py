@@ -1,4 +1,4 @@
-"""The arithmetic of windows that slide over an image (Dumoulin, Visin, 2016), along one axis, in px."""
+"""Arithmetic of sliding windows (Dumoulin, Visin, 2016) along one axis, in px."""
 
 from typing import Literal
 
@@ -6,9 +6,9 @@ from typing import Literal
 def output_size(
     size: int, kernel: int, stride: int = 1, padding: int = 0, dilation: int = 1, ceil_mode: bool = False
 ) -> int:
-    """Count the places of a window on an image padded by `padding` at both ends.
+    """Return the number of window positions on an image padded by `padding` at both ends.
 
-    In `ceil_mode` (of poolings) a last window may hang over the end, if it begins within the image or its left padding.
+    In `ceil_mode` (of poolings), a last window may exceed the end if it starts within the image or its left padding.
     """
     room = size + 2 * padding - dilation * (kernel - 1) - 1
     places = room // stride + 1
@@ -18,9 +18,9 @@ def output_size(
 
 
 def same_padding(size: int, kernel: int, stride: int = 1, dilation: int = 1) -> tuple[int, int]:
-    """Return the padding before and after with which the output has ceil(size / stride) places, as TensorFlow's SAME.
+    """Return the padding before and after for an output size of ceil(size / stride), as TensorFlow's SAME.
 
-    An odd px goes to the end; for stride 1 and odd kernels both are dilation · (kernel - 1) / 2.
+    If their sum is odd, the end gets one px more; for stride 1 and odd kernels both are dilation · (kernel - 1) / 2.
     """
     places = -(-size // stride)
     total = max((places - 1) * stride + dilation * (kernel - 1) + 1 - size, 0)
@@ -30,7 +30,7 @@ def same_padding(size: int, kernel: int, stride: int = 1, dilation: int = 1) -> 
 def padding_kind(
     size: int, kernel: int, stride: int = 1, padding: int = 0, dilation: int = 1, ceil_mode: bool = False
 ) -> Literal["valid", "same", "padded"]:
-    """Name a padding: `valid` for none, `same` where stride alone decides the output's size, else `padded`."""
+    """Classify a padding: `valid` for none, `same` if the output size depends only on the stride, else `padded`."""
     if padding == 0 and kernel > stride and not ceil_mode:
         return "valid"
     same = output_size(size, kernel, stride, padding, dilation, ceil_mode) == -(-size // stride)

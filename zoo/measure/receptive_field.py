@@ -1,4 +1,4 @@
-"""Which pixels of the image an output can depend on (Araujo, Norris, Sim, "Computing receptive fields", 2019)."""
+"""Receptive fields (Araujo, Norris, Sim, "Computing receptive fields", 2019)."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -14,8 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 class Field:
     """The receptive fields of a feature map along one axis, in px of the image.
 
-    The first output sees the `size` px from `start` on, which is negative where padding is in view; each further one
-    sees as many, `stride` px on.
+    The first output depends on the `size` px from `start` on, which is negative if padding is included; each further
+    output depends on a window shifted by `stride` px.
     """
 
     start: int = 0
@@ -24,7 +24,7 @@ class Field:
 
     @property
     def offset(self) -> float:
-        """Where the middle of the first output's field lies, counted from the middle of the image's first px."""
+        """Centre of the first output's field, relative to the centre of the image's first px."""
         return self.start + (self.size - 1) / 2
 
     def window(self, kernel: int, stride: int = 1, padding: int = 0, dilation: int = 1) -> "Field":
@@ -36,7 +36,7 @@ class Field:
         )
 
     def joined(self, other: "Field") -> "Field":
-        """Return the field of what sees both maps, such as a sum or a concatenation: the span of the two."""
+        """Return the field of an operation on both maps, such as a sum or a concatenation: the span of the two."""
         start = min(self.start, other.start)
         end = max(self.start + self.size, other.start + other.size)
         return Field(start, end - start, max(self.stride, other.stride))
@@ -46,20 +46,20 @@ Fields = tuple[Field, Field]  # along height and width
 
 
 class ReceptiveFields(TorchDispatchMode):
-    """Follow the receptive field of every tensor that is computed from `image` (N, C, H, W) while this mode is on.
+    """Track the receptive field of every tensor that is computed from `image` (N, C, H, W) while this mode is on.
 
-    Closed form: nothing is computed from values, so that the meta device will do. What flattens or mixes a map, such as
-    a linear layer or attention, sees the span of all its places. Of an adaptive pooling that does not divide its input
-    evenly the largest window counts.
+    Fields are computed in closed form without values, so the meta device can be used. Operations that flatten or mix a
+    map, such as a linear layer or attention, depend on the span of all its positions. For adaptive pooling that does
+    not divide its input evenly, the largest window is used.
     """
 
     def __init__(self, image: Tensor) -> None:
         super().__init__()
         self._known: dict[int, tuple[Tensor, Fields]] = {id(image): (image, (Field(), Field()))}  # keeps them alive
-        self._mixed: set[int] = set()  # tensors whose every value sees the same, and that are maps no more
+        self._mixed: set[int] = set()  # tensors that are no longer maps: all values have the same field
 
     def of(self, tensor: Tensor) -> Fields | None:
-        """Return a tensor's receptive field, or None for one that does not depend on the image."""
+        """Return a tensor's receptive field, or None if it does not depend on the image."""
         return self._known[id(tensor)][1] if id(tensor) in self._known else None
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
@@ -73,7 +73,7 @@ class ReceptiveFields(TorchDispatchMode):
         return out
 
     def _together(self, inputs: list[Tensor], result: Tensor) -> Fields:
-        """Return what is seen by a result whose places are those of its inputs, or that mixes them."""
+        """Return the field of a result with the same positions as its inputs, or that mixes them."""
         mixes = any(id(t) in self._mixed or t.shape[-2:] != result.shape[-2:] for t in inputs)
         fields = [self._known[id(t)][1] for t in inputs]
         if mixes:
@@ -88,7 +88,7 @@ class ReceptiveFields(TorchDispatchMode):
 
 
 def _slid(function: Any, args: Sequence[Any], here: Fields, image: Tensor, result: Tensor) -> Fields | None:
-    """Return the field of a function that moves a window over a map, and None for any other."""
+    """Return the field of a sliding-window function, or None for any other."""
     aten = torch.ops.aten
     if function is aten.convolution:
         return _slide(here, args[1].shape[-2:], *args[3:6])
@@ -145,6 +145,6 @@ def _adaptive(here: Fields, sizes: Sequence[int], places: Sequence[int]) -> Fiel
 
 
 def _span(here: Fields, places: Sequence[int]) -> Fields:
-    """Return the field of what sees all places of a map."""
+    """Return the field of an operation on all positions of a map."""
     height, width = (Field(f.start, f.size + (n - 1) * f.stride, f.stride) for f, n in zip(here, places, strict=True))
     return height, width

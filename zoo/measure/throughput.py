@@ -1,4 +1,4 @@
-"""Find out by trying how many samples a device is best given at once."""
+"""Find the fastest batch size of a device by trying."""
 
 import gc
 import time
@@ -8,17 +8,17 @@ import torch
 
 from zoo import memory
 
-ENOUGH = 1.05  # times as many samples a second that a doubled batch must bring
-TOO_FULL = 0.8  # of the memory, beyond which a run, which holds more than a trial, might not fit
-LEAST_SECONDS = 0.2  # that a size is timed
+ENOUGH = 1.05  # minimum speed-up, in samples per second, from doubling the batch
+TOO_FULL = 0.8  # of the memory; above this, a run, which needs more than a trial, might not fit
+LEAST_SECONDS = 0.2  # minimum time for timing a size
 
 
 def fastest_batch_size(step: Callable[[int], object], largest: int, device: torch.device, smallest: int = 16) -> int:
-    """Return the smallest of the sizes `smallest`, twice that, and so on to `largest` that is about as fast as any.
+    """Return the smallest of the sizes `smallest`, twice that, and so on up to `largest` that is about the fastest.
 
-    `step(n)` trains on n samples. Sizes are tried until two in a row bring no more samples a second, or until one does
-    not fit: out of memory is survived. Where even the smallest does not fit, halves of it are tried, and the last
-    error is raised where 1 does not fit either.
+    `step(n)` trains on n samples. Sizes are tried until two in a row are not faster per sample, or until one runs out
+    of memory. If even the smallest does not fit, it is halved until one fits; if 1 does not fit, the last error is
+    raised.
     """
     rates: dict[int, float] = {}
     size = min(smallest, largest)
@@ -45,7 +45,7 @@ def fastest_batch_size(step: Callable[[int], object], largest: int, device: torc
 
 
 def _samples_per_second(step: Callable[[int], object], size: int, device: torch.device) -> float:
-    """Time steps of a size behind one that is not counted; torch.OutOfMemoryError where they fill the device."""
+    """Time steps of a batch size after a warm-up step; raise torch.OutOfMemoryError if they fill the device."""
     on_cuda = device.type == "cuda"
     if on_cuda:
         torch.cuda.reset_peak_memory_stats(device)

@@ -1,4 +1,4 @@
-"""Activations by name, for nets whose paper leaves the choice free; those of no paper of ours name theirs below."""
+"""Activations by name, an option of most nets; comments cite those that are not in the paper of a net."""
 
 from typing import Literal
 
@@ -8,9 +8,9 @@ from torch import Tensor, nn
 Activation = Literal[
     "relu",
     "leaky_relu",  # Maas et al., 2013
-    "prelu",  # He et al., 2015: its slope is learnt, one a module
+    "prelu",  # He et al., 2015: with a learnt slope, one per module
     "elu",  # Clevert et al., 2015
-    "selu",  # Klambauer et al., 2017; wants init=lecun
+    "selu",  # Klambauer et al., 2017; needs init=lecun
     "gelu",  # Hendrycks, Gimpel, 2016
     "silu",  # Swish; Ramachandran et al., 2017
     "tanh",
@@ -22,14 +22,14 @@ Activation = Literal[
 
 
 class ScaledTanh(nn.Module):
-    """Squash with 1.7159 tanh(2x/3), whose gain is about 1 and whose f(±1) = ±1 (LeCun et al., 1998, appendix A)."""
+    """Compute 1.7159 tanh(2x/3), which has a gain of about 1 and f(±1) = ±1 (LeCun et al., 1998, appendix A)."""
 
     def forward(self, x: Tensor) -> Tensor:
         return 1.7159 * torch.tanh(x * (2 / 3))
 
 
 class Maxout(nn.Module):
-    """Give the larger of each two neighbouring maps, so that half of them are left (Goodfellow et al., 2013)."""
+    """Return the maximum of each pair of neighbouring maps, which halves their number (Goodfellow et al., 2013)."""
 
     def __init__(self, dim: int = 1) -> None:
         super().__init__()
@@ -54,12 +54,12 @@ MODULES: dict[str, type[nn.Module]] = {
 
 
 def activate(name: Activation, dim: int = 1) -> nn.Module:
-    """Make the activation of that name, for maps along `dim`, of which it takes `pieces(name)` for each it gives."""
+    """Create an activation by name, for maps along `dim`; it takes `pieces(name)` input maps per output map."""
     if name == "relu":
         return nn.ReLU(inplace=True)
     return Maxout(dim) if name == "maxout" else MODULES[name]()
 
 
 def pieces(name: Activation) -> int:
-    """Say how many maps the layer before must give for each that is wanted: 2 for maxout, else 1."""
+    """Return the number of input maps per output map of an activation: 2 for maxout, else 1."""
     return 2 if name == "maxout" else 1

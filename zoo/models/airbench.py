@@ -1,8 +1,8 @@
-"""Airbench's net: six wide 3×3 convolutions that begin by passing on what they get, made to be trained in seconds.
+"""Airbench: six wide 3×3 convolutions, initialised as identities, designed for training in seconds.
 
-Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU", 2024, section 3. Departures: the first filters are drawn and
-learnt, where the paper whitens with the training images' own patches; scales of norms are learnt; the last pooling
-takes whatever is left of the image, so that any size of 16 px and more fits.
+Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU", 2024, section 3. Departures: the first filters are random and
+learnt, while the paper uses whitening of training patches; the scales of norms are learnt; the last pooling is global,
+so that images of 16 px or more are accepted.
 """
 
 import torch
@@ -22,7 +22,7 @@ class AirBench(nn.Module):
         self, in_channels: Count = 3, num_classes: Count = 10, widths: tuple[Count, Count, Count] = (64, 256, 256)
     ) -> None:
         super().__init__()
-        stem = 8 * in_channels  # twice as many as a patch of 2×2 has numbers
+        stem = 8 * in_channels  # twice the number of values in a 2×2 patch
         self.stem = nn.Sequential(nn.Conv2d(in_channels, stem, 2), nn.GELU())
         self.blocks = nn.Sequential(*(block(i, o) for i, o in zip((stem, *widths[:2]), widths, strict=True)))
         self.pool = nn.AdaptiveMaxPool2d(1)
@@ -36,7 +36,7 @@ class AirBench(nn.Module):
 
 
 def block(num_in: int, num_out: int) -> nn.Sequential:
-    """Halve the image between two convolutions whose first filters are the identity of their inputs."""
+    """Two convolutions whose first filters are initialised as the identity, with pooling in between."""
     return nn.Sequential(
         passing_on(num_in, num_out),
         nn.MaxPool2d(2),

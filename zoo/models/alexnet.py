@@ -1,11 +1,11 @@
-"""AlexNet: large convolutions with ReLU, overlapping pooling and dropout, the net that began it in 2012.
+"""AlexNet: large convolutions with ReLU, overlapping pooling and dropout; the ImageNet winner of 2012.
 
 Krizhevsky, Sutskever, Hinton, "ImageNet classification with deep convolutional neural networks", 2012, section 3
 (`year=2012`: its two towers as grouped convolutions, local response normalisation, initial weights as in section 5),
 and Krizhevsky, "One weird trick for parallelizing convolutional neural networks", 2014 (`year=2014`: one tower, no
-normalisation; torchvision's `alexnet`, whose parameter names and initial weights these are). Departures: the first
-convolution pads 224 px by 2, where the paper's sizes only fit 227 px. Images up to 64 px get a first convolution of 3×3
-with stride 1 and a head of 1,024 units, since the original leaves nothing of them.
+normalisation; as torchvision's `alexnet`, with its parameter names and initial weights). Departures: the first
+convolution pads 224 px by 2, because the paper's sizes only fit 227 px. Images up to 64 px get a first convolution of
+3×3 with stride 1 and a head of 1,024 units, since the original would reduce them to nothing.
 """
 
 from typing import Literal, NamedTuple
@@ -22,7 +22,7 @@ HALVES = (torch.bfloat16, torch.float16)
 
 
 class Row(NamedTuple):
-    """One convolution: maps, kernel side, stride, padding, groups; whether normalisation and pooling follow."""
+    """One convolution: maps, kernel size, stride, padding, groups; whether normalisation and pooling follow."""
 
     maps: int
     kernel: int
@@ -52,7 +52,7 @@ TABLES = {
 
 
 class ResponseNorm(nn.LocalResponseNorm):
-    """Normalise as torch does, in fp32 at least: fp16 has no room for squares, and on a CPU no half has the pooling."""
+    """Local response norm in at least fp32: squares overflow in fp16, and CPUs lack the pooling in half precision."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.float()).to(x.dtype) if x.dtype in HALVES else super().forward(x)
@@ -82,7 +82,7 @@ class AlexNet(nn.Module):
             kernel, stride, padding = (3, 1, 1) if small and i == 0 else row[1:4]
             layers.append(nn.Conv2d(channels, per * row.maps, kernel, stride, padding, groups=row.groups))
             layers.append(activate(activation))
-            if row.normalised:  # torch divides alpha by the 5 maps it sums over; the paper's 1e-4 is not divided
+            if row.normalised:  # torch divides alpha by the 5 maps summed; the paper's 1e-4 is not divided
                 layers.append(ResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0))
             if row.pooled:
                 layers.append(nn.MaxPool2d(3, stride=2))
@@ -104,7 +104,7 @@ class AlexNet(nn.Module):
             draw_in_unit_bounds(self)
 
     def _initialise(self) -> None:
-        """Draw weights with deviation 0.01; biases of the 2nd, 4th, 5th and hidden layers are 1, so that ReLUs fire."""
+        """Draw weights with std 0.01; biases of convolutions 2, 4, 5 and hidden layers are 1, so ReLUs fire."""
         layers = [m for m in self.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
         for i, layer in enumerate(layers):
             nn.init.normal_(layer.weight, std=0.01)

@@ -1,4 +1,4 @@
-"""Attention: every token asks, and takes from all others as much as their keys answer, in several heads at once.
+"""Multi-head attention.
 
 Vaswani et al., "Attention is all you need", 2017, section 3.2; with the parameter names of torch.nn.MultiheadAttention.
 """
@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 
 class Attention(nn.Module):
-    """Attend from tokens x (N, tokens, width) to themselves, or to a memory (N, its tokens, width).
+    """Attend from tokens x (N, tokens, width) to themselves, or to a memory (N, memory tokens, width).
 
-    `mask` is True where a token may look, and broadcasts to (N, heads, tokens, tokens of the memory); `causal` lets
-    each token look at itself and at those before. Weights are left for the net to draw.
+    `mask` is True where attention is allowed, and broadcasts to (N, heads, tokens, memory tokens); with `causal`, each
+    token attends only to itself and earlier ones. The net has to initialise the weights.
     """
 
     def __init__(self, width: int, num_heads: int) -> None:
@@ -31,19 +31,19 @@ class Attention(nn.Module):
         return self.attend(q, k, v, mask, causal)
 
     def project(self, x: Tensor, first: int, last: int) -> Tensor:
-        """Return of queries, keys and values those from `first` to before `last`: each N × heads × tokens × d."""
-        width = len(self.in_proj_weight) // 3  # of all heads: x's own, unless some were pruned
+        """Return queries, keys and values from index `first` to before `last`, each N × heads × tokens × d."""
+        width = len(self.in_proj_weight) // 3  # of all heads: that of x, unless some were pruned
         rows = slice(first * width, last * width)
         x = nn.functional.linear(x, self.in_proj_weight[rows], self.in_proj_bias[rows])
         return x.unflatten(-1, (last - first, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
-        """Return what the values hold for the queries (N, tokens, width), from heads as `project` gives them."""
+        """Return the attention output (N, tokens, width) for heads as returned by `project`."""
         x = nn.functional.scaled_dot_product_attention(q, k, v, mask, is_causal=causal)
         return self.out_proj(x.transpose(1, 2).flatten(2))
 
     def weights(self, x: Tensor, memory: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return how much each token takes from each of the memory: N × heads × tokens × its tokens, rows of sum 1."""
+        """Return the attention weights, N × heads × tokens × memory tokens, whose rows sum to 1."""
         (q,), (k,) = self.project(x, 0, 1), self.project(memory, 1, 2)
         scores = q @ k.transpose(2, 3) / q.shape[-1] ** 0.5
         return (scores if mask is None else scores.masked_fill(~mask, float("-inf"))).softmax(-1)

@@ -1,7 +1,7 @@
-"""Let a sequence net speak: greedy and beam decoding, a whole batch at once, each step on what the last one kept.
+"""Batched greedy and beam decoding of sequence nets, with cached state.
 
-A net that decodes has `begin(source)`, which gives its state, and `step(tokens, state)`, which gives the logits (N, V)
-of what follows and the next state. A state is tensors whose first dimension is the batch, so that beams can be moved.
+The net needs `begin(source)`, which returns its state, and `step(tokens, state)`, which returns the logits (N, V) of
+the next token and the next state. A state is a tuple of tensors with the batch first, so that beams can be reordered.
 """
 
 from typing import Any, Protocol
@@ -11,12 +11,12 @@ from torch import Tensor
 
 from zoo.ranges import Count
 
-PAD, START, END = 0, 1, 2  # tokens that every sequence net and every sequence data set agree on
+PAD, START, END = 0, 1, 2  # the same in all sequence nets and data sets
 State = tuple[Tensor, ...]
 
 
 class Decodes(Protocol):
-    """What the functions below want of a net."""
+    """Interface of nets for the functions below."""
 
     def begin(self, source: Tensor) -> State: ...
 
@@ -25,7 +25,7 @@ class Decodes(Protocol):
 
 @torch.no_grad()
 def greedy(net: Decodes | Any, source: Tensor, max_length: Count) -> Tensor:
-    """Follow the most likely token from START to END: (N, up to max_length), with PAD from END on."""
+    """Decode the most likely token at each step until END: (N, up to max_length), with PAD from END on."""
     state = net.begin(source)
     tokens = source.new_full((len(source),), START)
     done = torch.zeros_like(tokens, dtype=torch.bool)
@@ -42,17 +42,17 @@ def greedy(net: Decodes | Any, source: Tensor, max_length: Count) -> Tensor:
 
 @torch.no_grad()
 def beam_search(net: Decodes | Any, source: Tensor, width: int, max_length: int) -> tuple[Tensor, Tensor]:
-    """Keep the `width` most likely beginnings at every step.
+    """Decode by beam search, keeping the `width` most likely prefixes at each step.
 
-    Gives tokens (N, width, up to max_length), PAD from END on, and their log-probabilities (N, width), best first.
-    Where there are fewer than `width` sequences, the rest have a log-probability of -inf.
+    Returns tokens (N, width, up to max_length), PAD from END on, and their log-probabilities (N, width), best first.
+    If there are fewer than `width` sequences, the others have a log-probability of -inf.
     """
     n = len(source)
     rows = torch.arange(n, device=source.device).repeat_interleave(width)
     state = tuple(kept[rows] for kept in net.begin(source))
     first_row = torch.arange(0, n * width, width, device=source.device)[:, None]
     scores = torch.full((n, width), float("-inf"), device=source.device)
-    scores[:, 0] = 0.0  # all beams begin alike, so that only one of them may count
+    scores[:, 0] = 0.0  # all beams start out equal, so only one of them may count
     tokens = source.new_full((n * width,), START)
     done = torch.zeros_like(tokens, dtype=torch.bool)
     found = source.new_empty((n * width, 0))
@@ -60,7 +60,7 @@ def beam_search(net: Decodes | Any, source: Tensor, width: int, max_length: int)
         logits, state = net.step(tokens, state)
         steps = without_openings(logits).log_softmax(-1)
         ended = torch.full_like(steps[:1], float("-inf"))
-        ended[0, PAD] = 0.0  # what has ended stays as it is
+        ended[0, PAD] = 0.0  # finished sequences do not change
         steps = torch.where(done[:, None], ended, steps)
         total = scores[..., None] + steps.view(n, width, -1)
         scores, chosen = total.flatten(1).topk(width)
@@ -75,9 +75,9 @@ def beam_search(net: Decodes | Any, source: Tensor, width: int, max_length: int)
 
 
 def without_openings(logits: Tensor) -> Tensor:
-    """Rule out PAD and START, which cannot follow; in fp32, in which scores add up.
+    """Return logits in fp32, for summing scores, with PAD and START ruled out.
 
-    After logits with NaN, START is certain: it is in no reference, so that what was written there is never right.
+    If logits are NaN, START gets probability 1: it is in no reference, so that the output is never counted as correct.
     """
     logits = logits.float()
     never = torch.full_like(logits[:, :END], float("-inf"))

@@ -1,4 +1,4 @@
-"""Turn a classifier into a net that slides over larger images and gives a map of class scores in one pass.
+"""Convert a classifier into a fully convolutional net, which returns a map of class scores for larger images.
 
 A linear layer over a C × s × s map is a convolution with an s × s kernel; those after it are 1 × 1 convolutions
 (Sermanet et al., "OverFeat", 2013, section 3.3; Long et al., "Fully convolutional networks", 2014, section 3.1).
@@ -12,13 +12,13 @@ from torch import nn
 
 
 def to_fully_convolutional(net: nn.Module, image_shape: tuple[int, int, int]) -> nn.Sequential:
-    """Return a net of the same weights, from (N, C, H, W) to (N, num_classes, h, w), for LeNet-5, AlexNet and VGG.
+    """Return a net with the same weights, from (N, C, H, W) to (N, num_classes, h, w), for LeNet-5, AlexNet and VGG.
 
-    At `image_shape` (C, H, W), the one the net was built for, h = w = 1, and the scores are the net's own. On a larger
-    image each place of the map is what the head gives for that window of the features: the same as cropping where the
-    features have no padding, and nearly so where they have, since a crop sees zeros beyond its border and the map sees
-    the image. The given net stays as it was. Raises ValueError for a net that is not made of `features`, a pooling and
-    a `classifier`, and for sizes at which its pooling is uneven.
+    At `image_shape` (C, H, W), for which the net was built, h = w = 1, and the scores are those of the net. On a larger
+    image, each position is the output of the head for that window of the features. This equals cropping if the features
+    have no padding, and nearly so otherwise, since a crop is padded with zeros where the map has image content. The
+    given net is not changed. Raises ValueError if the net does not consist of `features`, a pooling and a `classifier`,
+    or if its pooling is uneven at this size.
     """
     features, classifier = getattr(net, "features", None), getattr(net, "classifier", None)
     if not isinstance(features, nn.Sequential) or not isinstance(classifier, nn.Sequential):
@@ -36,7 +36,7 @@ def to_fully_convolutional(net: nn.Module, image_shape: tuple[int, int, int]) ->
                 kernel = math.isqrt(module.in_features // channels)
                 if side % kernel:
                     raise ValueError(
-                        f"at {image_shape[1]} px {side} × {side} places are pooled unevenly to {kernel} × {kernel}"
+                        f"at {image_shape[1]} px, {side} × {side} features are pooled unevenly to {kernel} × {kernel}"
                     )
                 layers.append(nn.AvgPool2d(side // kernel))
             else:

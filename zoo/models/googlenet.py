@@ -1,11 +1,11 @@
-"""GoogLeNet: modules that look at several scales at once, made affordable by 1×1 convolutions.
+"""GoogLeNet: modules with parallel branches at several scales, made affordable by 1×1 convolutions.
 
 Szegedy et al., "Going deeper with convolutions", 2014, table 1 and figure 3; with torchvision's parameter names.
-Departures: batch norm after every convolution (Ioffe and Szegedy, 2015) in place of response normalisation; 3×3
-convolutions where the paper has 5×5, and a last pooling of 2×2 where it has 3×3, because the published weights have
-(`kernel_5x5=true` brings the paper's back); as there, too, dropout of 0.2, auxiliary heads that pool to 4 × 4 places,
-and linear layers that start from a cut normal of deviation 0.01. Images up to 64 px get a 3×3 stem of stride 1 without
-its first pooling. In train mode two auxiliary heads (section 5) are given beside the main one.
+Departures: batch norm after every convolution (Ioffe and Szegedy, 2015) instead of response normalisation; as in the
+published weights, 3×3 convolutions instead of 5×5, a last pooling of 2×2 instead of 3×3 (`kernel_5x5=true` restores
+both), dropout of 0.2, auxiliary heads that pool to 4 × 4, and linear layers initialised from a truncated normal of std
+0.01. Images up to 64 px get a 3×3 stem of stride 1 without its first pooling. In train mode, the outputs of two
+auxiliary heads (section 5) are returned as well.
 """
 
 from collections.abc import Callable
@@ -36,7 +36,7 @@ TABLE: dict[str, tuple[int, int, int, int, int, int, int] | None] = {
     "inception5b": (832, 384, 192, 384, 48, 128, 128),
 }
 Conv = Callable[..., nn.Module]  # ConvNorm with the net's activation
-AUXILIARY = {"inception4a": ("aux1", 512), "inception4d": ("aux2", 528)}  # heads, and the maps they see
+AUXILIARY = {"inception4a": ("aux1", 512), "inception4d": ("aux2", 528)}  # heads and their input maps
 
 
 class ConvNorm(nn.Module):
@@ -62,7 +62,7 @@ class ConvNorm(nn.Module):
 
 
 class Inception(nn.Module):
-    """Four branches side by side, joined along the maps (figure 2b)."""
+    """Four parallel branches, concatenated along the channels (figure 2b)."""
 
     def __init__(
         self, maps: int, one: int, reduce3: int, three: int, reduce5: int, five: int, pool: int, kernel: int, conv: Conv
@@ -78,7 +78,7 @@ class Inception(nn.Module):
 
 
 class AuxiliaryHead(nn.Module):
-    """A small classifier on an inner layer, to bring it a gradient (section 5); pooled to 4 × 4 whatever the image."""
+    """A small classifier on an inner layer, to inject gradient (section 5); pools to 4 × 4 for any image size."""
 
     def __init__(self, maps: int, num_classes: int, dropout: float, activation: Activation, conv: Conv) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ class AuxiliaryHead(nn.Module):
 
 
 def initialise_inception(net: nn.Module) -> None:
-    """Draw convolutions as He et al., 2015; linear layers from a cut normal of deviation 0.01, as torchvision."""
+    """Initialise convolutions as He et al., 2015; linear layers from a truncated normal of std 0.01, as torchvision."""
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")

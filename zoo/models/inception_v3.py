@@ -1,9 +1,9 @@
-"""Inception-v3: GoogLeNet with its large kernels factorised into small and one-sided ones.
+"""Inception-v3: GoogLeNet with large kernels factorised into small and asymmetric ones.
 
 Szegedy et al., "Rethinking the Inception architecture for computer vision", 2015, table 1 and figures 5 to 10; with
-torchvision's parameter names and sizes, which are those of the authors' published code. Made for 299 px; smaller images
-have the auxiliary head's pooling fitted to them, and those up to 74 px get a padded stem of stride 1 without its first
-pooling. In train mode one auxiliary head is given beside the main one.
+torchvision's parameter names and sizes, which are those of the authors' published code. Designed for 299 px; for
+smaller images, the auxiliary head uses adaptive pooling, and images up to 74 px get a padded stem of stride 1 without
+its first pooling. In train mode, the output of one auxiliary head is returned as well.
 """
 
 from functools import partial
@@ -18,11 +18,11 @@ from zoo.models.googlenet import Conv, ConvNorm, initialise_inception
 from zoo.models.logits import Logits
 from zoo.ranges import BelowOne, Count
 
-SMALL_IMAGE_PX = 74  # the published net leaves nothing of these
-AUXILIARY_PX = 299  # from here on its auxiliary head has the 17 × 17 places it needs
+SMALL_IMAGE_PX = 74  # too small for the published net
+AUXILIARY_PX = 299  # the smallest size with the 17 × 17 map that the auxiliary head needs
 
-# A branch is a chain of convolutions (maps, kernel) or (maps, kernel, stride); a list of kernels means convolutions
-# side by side, whose maps are joined. Those of stride 1 keep the image's size; a block that halves it adds a pooling.
+# A branch is a chain of convolutions (maps, kernel) or (maps, kernel, stride); a list of kernels means parallel
+# convolutions that are concatenated. Stride 1 keeps the image size; a block that halves it adds a pooling branch.
 Branches = dict[str, list[tuple[Any, ...]]]
 ROW, COLUMN = (1, 7), (7, 1)
 
@@ -74,12 +74,12 @@ AUXILIARY_AFTER = "Mixed_6e"
 
 
 class Mixed(nn.Module):
-    """Branches side by side, joined along the maps."""
+    """Parallel branches, concatenated along the channels."""
 
     def __init__(self, maps: int, branches: Branches, halves: bool, conv: Conv) -> None:
         super().__init__()
         self.halves = halves
-        self.branches: dict[str, list[list[str]]] = {}  # of each branch its steps, of each step its modules' names
+        self.branches: dict[str, list[list[str]]] = {}  # per branch and step: names of modules
         for branch, chain in branches.items():
             channels, steps = maps, []
             for i, (out, kernels, *stride) in enumerate(chain, start=1):

@@ -1,4 +1,4 @@
-"""Draw a net's initial weights again, by a scheme other than its own paper's."""
+"""Re-initialise a net's weights by a scheme other than that of its paper."""
 
 from typing import Literal
 
@@ -8,12 +8,12 @@ Scheme = Literal["paper", "he", "glorot", "lecun", "orthogonal"]
 
 
 def initialise(net: nn.Module, scheme: Scheme) -> None:
-    """Draw the weights of all convolutions and matrices by a scheme and set their biases to 0; `paper` changes nothing.
+    """Initialise the weights of all convolutions and matrices by a scheme, and biases to 0; `paper` changes nothing.
 
-    he: normal of variance 2 / fan-in (He et al., 2015, "Delving deep into rectifiers"). glorot: uniform of variance
-    2 / (fan-in + fan-out) (Glorot, Bengio, 2010). lecun: normal of variance 1 / fan-in (LeCun et al., 1998, "Efficient
-    backprop"). orthogonal: each weight as a matrix, of gain √2 (Saxe et al., 2013). Norms, class tokens and position
-    embeddings stay as they are.
+    he: normal with variance 2 / fan-in (He et al., 2015, "Delving deep into rectifiers"). glorot: uniform with variance
+    2 / (fan-in + fan-out) (Glorot, Bengio, 2010). lecun: normal with variance 1 / fan-in (LeCun et al., 1998,
+    "Efficient backprop"). orthogonal: each weight as a matrix, with gain √2 (Saxe et al., 2013). Norms, class tokens
+    and position embeddings are not changed.
     """
     if scheme == "paper":
         return
@@ -40,20 +40,20 @@ def draw(weight: Tensor, scheme: Scheme, fan_in: float, fan_out: float) -> None:
 
 
 def fans(module: nn.Module, weight: Tensor) -> tuple[float, float]:
-    """Count how many inputs an output of the layer has, and outputs an input, on average over a sparse table's."""
+    """Return fan-in and fan-out of a layer, averaged for layers with a sparse connection table."""
     num_out, num_in = getattr(module, "out_channels", len(weight)), getattr(module, "in_channels", weight.shape[1])
     return weight.numel() / num_out, weight.numel() / num_in
 
 
 def draw_uniform(layer: nn.Conv2d | nn.Linear, bound: float, bias_bound: float = 0.0) -> None:
-    """Draw weights uniformly in ±bound, and the bias, where there is one, in ±bias_bound."""
+    """Draw weights uniformly in ±bound, and the bias, if any, in ±bias_bound."""
     nn.init.uniform_(layer.weight, -bound, bound)
     if layer.bias is not None:
         nn.init.uniform_(layer.bias, -bias_bound, bias_bound)
 
 
 def draw_in_unit_bounds(net: nn.Module) -> None:
-    """Draw weights and biases of convolutions and linear layers uniformly in ±1/√fan-in, as torch by itself."""
+    """Draw weights and biases of convolutions and linear layers uniformly in ±1/√fan-in, torch's default."""
     for layer in net.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             bound = fans(layer, layer.weight)[0] ** -0.5

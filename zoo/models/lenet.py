@@ -1,11 +1,11 @@
-"""LeNet: convolutions that share weights, subsampling between them, and a small classifier on top.
+"""LeNet: convolutions with subsampling in between, and a small classifier on top.
 
 LeCun, Bottou, Bengio, Haffner, "Gradient-based learning applied to document recognition", 1998, section II.B and
-figure 2. Departures: the head is linear with softmax outside, where the paper has Euclidean RBF units; by default C3 is
-fully connected, pooling is a plain maximum and the activation is ReLU, as everyone trains it since; weights then start
-in ±1/√fan-in, as torch's do. `c3="table"`, `pooling="trainable"`, `activation="scaled_tanh"` bring the paper's back
-(60,000 weights before the head, as it says; initial ones as in appendix A). Images of 28 px are padded by 2 to the
-paper's 32; other sizes only change the width of C5's input.
+figure 2. Departures: the head is linear with softmax outside, where the paper has Euclidean RBF units; by default, as
+is usual today, C3 is fully connected, pooling is max pooling and the activation is ReLU, and weights start in
+±1/√fan-in, as in torch. `c3="table"`, `pooling="trainable"`, `activation="scaled_tanh"` restore the paper's version
+(with its 60,000 weights before the head, initialised as in appendix A). Images of 28 px are padded by 2 to the paper's
+32; other sizes only change the input width of C5.
 """
 
 from typing import Literal
@@ -17,7 +17,7 @@ from zoo.models.activations import Activation, activate, pieces
 from zoo.models.init import draw_in_unit_bounds, draw_uniform, fans
 from zoo.ranges import Count
 
-# Table I of the paper: which of the six maps of S2 (rows) each of the sixteen maps of C3 (columns) sees.
+# Table I of the paper: which of the six maps of S2 (rows) each of the sixteen maps of C3 (columns) is connected to.
 C3_TABLE = (
     "X...XXX..XXXX.XX",
     "XX...XXX..XXXX.X",
@@ -29,7 +29,7 @@ C3_TABLE = (
 
 
 class TableConv2d(nn.Conv2d):
-    """Convolve along the connections of a table only: the other weights are not parameters, they do not exist."""
+    """Convolution with the connections of a table only; no other weights exist."""
 
     inputs: Tensor
     outputs: Tensor
@@ -44,7 +44,7 @@ class TableConv2d(nn.Conv2d):
         self.weight = nn.Parameter(self.weight.detach()[outputs, inputs])  # (connections, k, k)
 
     def dense(self, weight: Tensor) -> Tensor:
-        """Return the kernel (outputs, inputs, k, k) that has weights (connections, k, k) in their places, and zeros."""
+        """Return the dense kernel (outputs, inputs, k, k) for weights (connections, k, k), with zeros elsewhere."""
         shape = self.out_channels, self.in_channels, *self.kernel_size
         return weight.new_zeros(shape).index_put((self.outputs, self.inputs), weight)
 
@@ -53,7 +53,7 @@ class TableConv2d(nn.Conv2d):
 
 
 class TrainablePool2d(nn.Module):
-    """Average 2×2 windows, scale and shift each map by two trained numbers, and squash (S2 and S4 of the paper)."""
+    """Average 2×2 windows, apply a learnt scale and bias per map, and an activation (S2 and S4 of the paper)."""
 
     def __init__(self, num_maps: int, activation: Activation) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class TrainablePool2d(nn.Module):
 class LeNet5(nn.Module):
     """Classify images (N, in_channels, image_size, image_size) into logits (N, num_classes).
 
-    Raises ValueError for images under 16 px, of which nothing is left after S4.
+    Raises ValueError for images under 16 px, which are too small for S4.
     """
 
     head_names = ("classifier.5",)
@@ -116,11 +116,11 @@ class LeNet5(nn.Module):
 
 
 class LeNet5Caffe(nn.Module):
-    """Classify images into logits with 20-50-500-10 maps and units, the net that compression papers call LeNet-5.
+    """Classify images into logits with 20-50-500-10 maps and units; compression papers call this net LeNet-5.
 
     Jia et al., "Caffe", 2014, examples/mnist/lenet.prototxt: no activation after the convolutions, ReLU after ip1.
-    Takes (N, in_channels, image_size, image_size), gives (N, num_classes); ValueError for images under 16 px. Weights
-    start uniform of variance 1 / fan-in, which is what Caffe calls "xavier".
+    Takes (N, in_channels, image_size, image_size), returns (N, num_classes); ValueError for images under 16 px. Weights
+    start uniform with variance 1 / fan-in, called "xavier" in Caffe.
     """
 
     head_names = ("ip2",)
@@ -146,7 +146,7 @@ class LeNet5Caffe(nn.Module):
 class LeNet300(nn.Module):
     """Classify images into logits with two hidden layers of 300 and 100 units and no convolution (paper, III.C.4).
 
-    Weights start in ±1/√fan-in; with the paper's `scaled_tanh` as in its appendix A.
+    Weights start in ±1/√fan-in; with the paper's `scaled_tanh`, as in its appendix A.
     """
 
     head_names = ("layers.5",)
@@ -171,7 +171,7 @@ class LeNet300(nn.Module):
 
 
 def draw_as_in_1998(net: nn.Module) -> None:
-    """Draw weights uniformly in ±2.4 / fan-in of each unit (paper, appendix A, silent about biases, which are 0)."""
+    """Draw weights uniformly in ±2.4 / fan-in of each unit (paper, appendix A), and set biases to 0."""
     for module in net.modules():
         if isinstance(module, TableConv2d):
             draw_uniform(module, 2.4)
@@ -186,5 +186,5 @@ def _side_after_features(image_size: int, padding: int) -> int:
     """Return the side in px of the maps after two rounds of a 5×5 convolution and 2×2 pooling."""
     side = ((image_size + 2 * padding - 4) // 2 - 4) // 2
     if side < 1:
-        raise ValueError(f"image_size={image_size} leaves nothing after two 5×5 convolutions; 16 px and more will do")
+        raise ValueError(f"image_size={image_size} is too small for two 5×5 convolutions; use at least 16 px")
     return side

@@ -1,4 +1,4 @@
-"""What a net with auxiliary heads gives in train mode; in eval mode every net gives one tensor."""
+"""Output of a net with auxiliary heads in train mode; in eval mode every net returns a tensor."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 class Logits(NamedTuple):
-    """Logits of the main head and of each auxiliary one, from the input upwards; all (N, num_classes)."""
+    """Logits of the main head and of the auxiliary heads, from the input upwards; all (N, num_classes)."""
 
     main: Tensor
     aux: tuple[Tensor, ...]

@@ -1,8 +1,8 @@
-"""One LSTM reads a sequence from both ends, another writes and looks at what was read: what the Transformer replaced.
+"""LSTM encoder-decoder with attention: a bidirectional encoder and a decoder that attends to its outputs.
 
 Luong et al., "Effective approaches to attention-based neural machine translation", 2015, section 3.1, with the score
-`general`; Hochreiter and Schmidhuber, 1997, with forget gates. The encoder reads in both directions (Bahdanau et al.,
-2014), and the attended state is not fed back into the decoder (section 3.3), so that training has no loop over tokens.
+`general`; Hochreiter and Schmidhuber, 1997, with forget gates. The encoder is bidirectional (Bahdanau et al., 2014),
+and the attended state is not fed back into the decoder (section 3.3), so that training needs no loop over tokens.
 """
 
 import torch
@@ -13,7 +13,7 @@ from zoo.ranges import BelowOne, Count
 
 
 class BothWays(nn.Module):
-    """Read (N, S, inputs) forwards and backwards into (N, S, 2 · width), each without the padding at the end."""
+    """Bidirectional LSTM from (N, S, inputs) to (N, S, 2 · width); each direction ignores the padding at the end."""
 
     def __init__(self, inputs: int, width: int) -> None:
         super().__init__()
@@ -21,16 +21,16 @@ class BothWays(nn.Module):
         self.backwards = nn.LSTM(inputs, width, batch_first=True)
 
     def forward(self, x: Tensor, turned: Tensor) -> tuple[Tensor, Tensor]:
-        """Return also the two outputs beside each other before the second is turned round again."""
+        """Return the output, and the concatenated outputs before the backward one is reversed again."""
         ahead, _ = self.forwards(x)
         back, _ = self.backwards(_taken(x, turned))
         return torch.cat([ahead, _taken(back, turned)], 2), torch.cat([ahead, back], 2)
 
 
 class LSTMSeq2Seq(nn.Module):
-    """Give logits (N, T, num_target_tokens) of what follows each token of `target` (N, T), given `source` (N, S).
+    """Return logits (N, T, num_target_tokens) of the token after each token of `target` (N, T), given `source` (N, S).
 
-    Tokens are int64: 0 pads, at the end; targets begin with 1; 2 ends them. `begin` and `step` are for
+    Tokens are int64: 0 is padding at the end, 1 starts a target, 2 ends it. `begin` and `step` are for
     zoo.models.decoding.
     """
 
@@ -47,7 +47,7 @@ class LSTMSeq2Seq(nn.Module):
     ) -> None:
         super().__init__()
         if width % 2:
-            raise ValueError(f"width={width} must be even: half of it reads in each direction")
+            raise ValueError(f"width={width} must be even: each direction gets half of it")
         self.source_embedding = nn.Embedding(num_source_tokens, width)
         self.target_embedding = nn.Embedding(num_target_tokens, width)
         self.encoder = nn.ModuleList(BothWays(width, width // 2) for _ in range(encoder_depth))
@@ -62,7 +62,7 @@ class LSTMSeq2Seq(nn.Module):
         self._initialise()
 
     def _initialise(self) -> None:
-        """Draw matrices as Glorot and Bengio, 2010; forget gates start open (Jozefowicz et al., 2015)."""
+        """Initialise matrices as Glorot and Bengio, 2010; forget gates start open (Jozefowicz et al., 2015)."""
         for name, parameter in self.named_parameters():
             if "embedding" in name:
                 nn.init.normal_(parameter)
@@ -84,15 +84,15 @@ class LSTMSeq2Seq(nn.Module):
         for layer in self.encoder:
             x, outputs = layer(x, turned)
             x = self.dropout(x)
-        last = _taken(outputs, lengths - 1)[:, 0]  # N × width: what each direction knew at its end
+        last = _taken(outputs, lengths - 1)[:, 0]  # N × width: last output of each direction
         return x, mask[:, None], self.bridge(last).tanh().unflatten(1, (-1, x.shape[2]))
 
     def write(self, target: Tensor, first: Tensor, memory: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the logits of what follows each token, and the state after them."""
+        """Return the logits of the token after each token, and the final state."""
         h, c = first.transpose(0, 1).contiguous().chunk(2)  # each depth × N × width
         x, (h, c) = self.decoder(self.dropout(self.target_embedding(target)), (h, c))  # N × T × width
         x = self.dropout(x)
-        query, keys = self.score(x)[:, None], memory[:, None]  # one head, without which ONNX knows no attention
+        query, keys = self.score(x)[:, None], memory[:, None]  # one head, since ONNX attention needs this dimension
         looked = nn.functional.scaled_dot_product_attention(query, keys, keys, mask[:, None], scale=1.0)[:, 0]
         x = self.dropout(self.combine(torch.cat([looked, x], 2)).tanh())
         return self.head(x), torch.cat([h, c]).transpose(0, 1)
@@ -110,7 +110,7 @@ class LSTMSeq2Seq(nn.Module):
         return logits[:, 0], (memory, mask, first)
 
     def alignments(self, source: Tensor, target: Tensor) -> Tensor:
-        """Return what each token of the target takes from each of the source: N × 1 layer × 1 head × T × S."""
+        """Return the attention from target to source tokens: N × 1 layer × 1 head × T × S."""
         memory, mask, first = self.encode(source)
         h, c = first.transpose(0, 1).contiguous().chunk(2)
         x, _ = self.decoder(self.target_embedding(target), (h, c))
@@ -119,5 +119,5 @@ class LSTMSeq2Seq(nn.Module):
 
 
 def _taken(x: Tensor, places: Tensor) -> Tensor:
-    """Take from x (N, S, width) what stands at the places (N, P): (N, P, width)."""
+    """Gather x (N, S, width) at the places (N, P): (N, P, width)."""
     return x.gather(1, places[..., None].expand(-1, -1, x.shape[2]))

@@ -1,10 +1,10 @@
-"""ResNet: each block adds a correction to its input, so that gradients reach every depth unharmed.
+"""ResNet: each block adds a residual to its input, so that gradients reach all layers of a deep net.
 
 He, Zhang, Ren, Sun, "Deep residual learning for image recognition", 2015: table 1 for ImageNet, section 4.2 for CIFAR.
 With `preactivation`, He et al., "Identity mappings in deep residual networks", 2016 ("v2"). Departures: the bottleneck
-has its stride on the 3×3 convolution ("v1.5", as torchvision, whose parameter names these are); `stride_on="1x1"` puts
-it where the paper has it. Images up to 64 px get a 3×3 stem of stride 1 without pooling, as section 4.2 has it; larger
-ones the 7×7 stem. Convolutions start as He et al. drew them in 2015, by fan-out; the head in ±1/√fan-in.
+has its stride on the 3×3 convolution ("v1.5", as in torchvision, with its parameter names); `stride_on="1x1"` follows
+the paper. Images up to 64 px get a 3×3 stem of stride 1 without pooling, as in section 4.2; larger ones the 7×7 stem.
+Convolutions are initialised as He et al., 2015, by fan-out; the head in ±1/√fan-in.
 """
 
 from typing import Annotated, Literal
@@ -25,7 +25,7 @@ def convolve(in_channels: int, out_channels: int, kernel: int, stride: int = 1) 
 
 
 class PadShortcut(nn.Module):
-    """Match shapes without parameters: skip pixels by the stride and append zero maps (option A, section 3.3)."""
+    """Match shapes without parameters: subsample by the stride and append zero maps (option A, section 3.3)."""
 
     def __init__(self, stride: int, num_new_maps: int) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1×1 to narrow, 3×3, and 1×1 to widen fourfold (figure 5, right); `strides` are of the first two."""
+    """1×1 to reduce, 3×3, and 1×1 to expand by four (figure 5, right); `strides` are those of the first two."""
 
     expansion = 4
 
@@ -91,10 +91,10 @@ class Bottleneck(nn.Module):
 
 
 class PreActivation(nn.Module):
-    """A block's convolutions, each after its norm and activation, and nothing after the sum (2016, figure 1b).
+    """Convolutions of a block, each preceded by norm and activation, with nothing after the sum (2016, figure 1b).
 
-    A shortcut that changes the shape begins after the first activation. The net's first block has none there: the stem
-    ends with one, which both its paths share (2016, appendix).
+    A shortcut that changes the shape starts after the first activation. The first block of the net has no activation
+    there: the stem ends with one, shared by both paths (2016, appendix).
     """
 
     def __init__(self, block: BasicBlock | Bottleneck, first: bool, act: Activation) -> None:
@@ -122,10 +122,10 @@ BLOCKS: dict[str, type[BasicBlock] | type[Bottleneck]] = {"basic": BasicBlock, "
 class ResNet(nn.Module):
     """Classify images (N, in_channels, image_size, image_size) into logits (N, num_classes).
 
-    `depths` and `widths` are the number of blocks and their (inner) maps, one entry a stage; each stage but the first
-    halves the image. `shortcut` is what carries x past a change of shape: a 1×1 projection (option B) or zero padding
-    (option A). `stochastic_depth` is the probability that training drops the last block's branch. Raises ValueError
-    where the two lists differ in length, and for maxout, which a sum does not allow.
+    `depths` and `widths` are the number of blocks and their (inner) maps, one entry per stage; each stage but the first
+    halves the image. `shortcut` sets how shapes are matched: by a 1×1 projection (option B) or zero padding (option A).
+    `stochastic_depth` is the probability of dropping the last block's branch in training. Raises ValueError if the two
+    lists differ in length, and for maxout, which is not possible after a sum.
     """
 
     head_names = ("fc",)
@@ -146,9 +146,9 @@ class ResNet(nn.Module):
     ) -> None:
         super().__init__()
         if len(depths) != len(widths):
-            raise ValueError(f"depths={depths} and widths={widths} must have one entry a stage each")
+            raise ValueError(f"depths={depths} and widths={widths} must each have one entry per stage")
         if activation == "maxout":
-            raise ValueError("activation=maxout would halve the maps after a residual sum; any other will do")
+            raise ValueError("activation=maxout would halve the maps after a residual sum; use another")
         self.block, self.shortcut, self.stride_on = BLOCKS[block], shortcut, stride_on
         self.preactivation, self.activation = preactivation, activation
         self.channels = widths[0]

@@ -1,15 +1,15 @@
-"""Stochastic depth: while training, skip residual branches at random, and deeper ones more often.
+"""Stochastic depth: in training, drop residual branches at random, deeper ones more often.
 
-Huang, Sun, Liu, Sedra, Weinberger, "Deep networks with stochastic depth", 2016, section 3. Departures: each image draws
-for itself, where the paper skips a block for a whole batch; and a branch that stays is scaled up in training, where the
-paper scales all of them down in testing, so that a net in eval mode is the one without it.
+Huang, Sun, Liu, Sedra, Weinberger, "Deep networks with stochastic depth", 2016, section 3. Departures: branches are
+dropped per image, where the paper drops a block for a whole batch; and kept branches are scaled up in training, where
+the paper scales all of them down in testing, so that it does nothing in eval mode.
 """
 
 from torch import Tensor, nn
 
 
 class StochasticDepth(nn.Module):
-    """Zero an image's branch (N, ...) with probability `p`, and divide it by 1 - p else; in eval mode do nothing."""
+    """Set each image's branch (N, ...) to zero with probability `p`, else divide it by 1 - p; identity in eval mode."""
 
     def __init__(self, p: float = 0.0) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class StochasticDepth(nn.Module):
 
 
 def decay_linearly(net: nn.Module, last: float) -> None:
-    """Drop the ℓ-th of a net's L residual blocks with probability ℓ / L · last (equation 4, whose p is 1 less this)."""
+    """Drop the ℓ-th of a net's L residual blocks with probability ℓ / L · last (1 - p in equation 4)."""
     blocks = [module for module in net.modules() if isinstance(module, StochasticDepth)]
     for i, block in enumerate(blocks, 1):
         block.p = last * i / len(blocks)

@@ -1,8 +1,8 @@
-"""The Transformer: an encoder relates all tokens of a sequence to each other, and a decoder writes another from it.
+"""The Transformer: an attention-based encoder and decoder for sequences.
 
 Vaswani et al., "Attention is all you need", 2017, section 3; with the parameter names of torch.nn.Transformer. By
-default norms come before each part instead of after (Xiong et al., 2020), which needs less care with the learning rate;
-embeddings are shared by the decoder's two ends only (Press and Wolf, 2016), since the two languages may differ.
+default, norms come before each part instead of after (Xiong et al., 2020), which is less sensitive to the learning
+rate; only the decoder's input and output share embeddings (Press and Wolf, 2016), since the alphabets may differ.
 """
 
 from typing import Literal
@@ -17,7 +17,7 @@ from zoo.ranges import BelowOne, Count
 
 
 class EncoderLayer(nn.Module):
-    """Self-attention and a two-layer perceptron, each with dropout, a shortcut and a norm (figure 1, left)."""
+    """Self-attention and a two-layer MLP, each with dropout, shortcut and norm (figure 1, left)."""
 
     def __init__(
         self, width: int, num_heads: int, mlp_width: int, dropout: float, prenorm: bool, activation: Activation
@@ -47,7 +47,7 @@ class EncoderLayer(nn.Module):
 
 
 class DecoderLayer(EncoderLayer):
-    """The same with attention to the encoder's output in between, and none to tokens to come (figure 1, right)."""
+    """Causal self-attention, attention to the encoder's output, and a two-layer MLP (figure 1, right)."""
 
     def __init__(
         self, width: int, num_heads: int, mlp_width: int, dropout: float, prenorm: bool, activation: Activation
@@ -62,7 +62,7 @@ class DecoderLayer(EncoderLayer):
         return self.after(self.norm3, x, self.mlp(self.before(self.norm3, x)))
 
     def step(self, x: Tensor, own: State, others: State, mask: Tensor) -> tuple[Tensor, State]:
-        """Pass one more token x (N, 1, width), given keys and values of those before and of the encoder's output."""
+        """Process the next token x (N, 1, width), given keys and values of earlier tokens and of the encoder output."""
         q, *new = self.self_attn.project(self.before(self.norm1, x), 0, 3)
         k, v = (torch.cat(pair, 2) for pair in zip(own, new, strict=True))
         x = self.after(self.norm1, x, self.self_attn.attend(q, k, v))
@@ -72,7 +72,7 @@ class DecoderLayer(EncoderLayer):
 
 
 class Stack(nn.Module):
-    """Layers, and after those whose norms come first a last norm."""
+    """A stack of layers, followed by a norm in the pre-norm case."""
 
     def __init__(self, layers: list[EncoderLayer], width: int, prenorm: bool) -> None:
         super().__init__()
@@ -86,12 +86,12 @@ class Stack(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Give logits (N, T, num_target_tokens) of what follows each token of `target` (N, T), given `source` (N, S).
+    """Return logits (N, T, num_target_tokens) of the token after each token of `target` (N, T), given `source` (N, S).
 
-    Tokens are int64: 0 pads, at the end; targets begin with 1; 2 ends them. `begin` and `step` are for
-    zoo.models.decoding. `share` says who shares an embedding: none, the decoder's input and `output`, or `all` three.
-    Raises ValueError where all should and the two languages differ in size, and where heads do not share the width. No
-    sequence may have more than max_length tokens beside 1 and 2.
+    Tokens are int64: 0 is padding at the end, 1 starts a target, 2 ends it. `begin` and `step` are for
+    zoo.models.decoding. `share` sets which embeddings are shared: none, the decoder's input and `output`, or `all`
+    three. Raises ValueError for `all` if the alphabets differ in size, and unless the heads divide the width. No
+    sequence may have more than max_length tokens besides 1 and 2.
     """
 
     def __init__(
@@ -115,8 +115,8 @@ class Transformer(nn.Module):
             raise ValueError(f"width={width} must be even and a multiple of num_heads={num_heads}")
         if share == "all" and num_source_tokens != num_target_tokens:
             raise ValueError(
-                f"share=all wants one alphabet, and there are {num_source_tokens} tokens to read and "
-                f"{num_target_tokens} to write; share=output will do"
+                f"share=all needs a common alphabet, but there are {num_source_tokens} source tokens and "
+                f"{num_target_tokens} target tokens; use share=output"
             )
         self.share, self.scale = share, width**0.5
         self.target_embedding = nn.Embedding(num_target_tokens, width)
@@ -129,7 +129,7 @@ class Transformer(nn.Module):
         self.encoder = Stack([EncoderLayer(*settings) for _ in range(encoder_depth)], width, norm == "pre")
         self.decoder = Stack([DecoderLayer(*settings) for _ in range(decoder_depth)], width, norm == "pre")
         self.dropout = nn.Dropout(dropout)
-        places = max_length + 1  # a target has its opening 1 beside its symbols
+        places = max_length + 1  # a target has its opening 1 in addition to its symbols
         self.positions: Tensor
         if positions == "learned":
             self.positions = nn.Parameter(torch.randn(places, width) / self.scale)
@@ -138,7 +138,7 @@ class Transformer(nn.Module):
         self._initialise()
 
     def _initialise(self) -> None:
-        """Draw matrices as Glorot and Bengio, 2010, and embeddings with a deviation of 1/√width; biases start at 0."""
+        """Initialise matrices as Glorot and Bengio, 2010, embeddings with a std of 1/√width, and biases with 0."""
         for name, parameter in self.named_parameters():
             if "embedding" in name:
                 nn.init.normal_(parameter, std=1 / self.scale)
@@ -152,7 +152,7 @@ class Transformer(nn.Module):
         return self.dropout(x + self.positions[start : start + tokens.shape[1]])
 
     def encode(self, source: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the memory (N, S, width) of source tokens, and the mask (N, 1, 1, S) that hides its padding."""
+        """Return the memory (N, S, width) of source tokens, and the mask (N, 1, 1, S) of its padding."""
         mask = (source != PAD)[:, None, None]
         embedding = self.target_embedding if self.share == "all" else self.source_embedding
         return self.encoder(self.embed(source, embedding), mask), mask
@@ -169,7 +169,7 @@ class Transformer(nn.Module):
         return [layer for layer in self.decoder.layers if isinstance(layer, DecoderLayer)]
 
     def begin(self, source: Tensor) -> State:
-        """Return the mask and, of each layer, keys and values of no tokens yet, and those of the source."""
+        """Return the mask and, for each layer, keys and values of the (still empty) target and of the source."""
         memory, mask = self.encode(source)
         state = [mask]
         for layer in self._decoder_layers():
@@ -186,7 +186,7 @@ class Transformer(nn.Module):
         return self.logits(self.decoder.norm(x))[:, 0], (mask, *kept)
 
     def alignments(self, source: Tensor, target: Tensor) -> Tensor:
-        """Return what each token of the target takes from each of the source: N × layers × heads × T × S."""
+        """Return the attention from target to source tokens: N × layers × heads × T × S."""
         seen: list[Tensor] = []
         hooks = [
             layer.multihead_attn.register_forward_pre_hook(lambda part, args: seen.append(part.weights(*args)))
@@ -202,7 +202,7 @@ class Transformer(nn.Module):
 
 
 def sinusoids(length: int, width: int) -> Tensor:
-    """Return each place its sines and cosines, in turn, of wavelengths from 2π to 20,000π (section 3.5)."""
+    """Return interleaved sines and cosines for each position, with wavelengths from 2π to 20,000π (section 3.5)."""
     places = torch.arange(length, dtype=torch.float64)[:, None]
     angles = places / 10_000 ** (torch.arange(0, width, 2, dtype=torch.float64) / width)
     return torch.stack([angles.sin(), angles.cos()], 2).flatten(1).float()

@@ -1,9 +1,9 @@
-"""VGG: nothing but 3×3 convolutions and 2×2 pooling, stacked deep.
+"""VGG: a deep stack of 3×3 convolutions and 2×2 pooling.
 
 Simonyan, Zisserman, "Very deep convolutional networks for large-scale image recognition", 2014, table 1, columns A, B,
-D and E; with torchvision's parameter names. Departures: batch norm is an option, and weights start as He et al. drew
-them in 2015, where the paper first trained column A. Images up to 64 px get a head of 512 units, and pooling rounds
-sizes up, so that 28 px pass all five.
+D and E; with torchvision's parameter names. Departures: batch norm is optional, and weights are initialised as He et
+al., 2015, where the paper first trained column A. Images up to 64 px get a head of 512 units, and pooling rounds sizes
+up, so that 28 px images pass all five.
 """
 
 from typing import Literal
@@ -16,7 +16,7 @@ from zoo.ranges import BelowOne, Count
 
 SMALL_IMAGE_PX = 64
 
-# Maps of each convolution, stage by stage; a 2×2 pooling ends each stage.
+# Maps of each convolution, by stage; each stage ends with 2×2 pooling.
 TABLE = {
     11: ((64,), (128,), (256, 256), (512, 512), (512, 512)),  # A
     13: ((64, 64), (128, 128), (256, 256), (512, 512), (512, 512)),  # B

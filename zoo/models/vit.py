@@ -1,9 +1,9 @@
-"""ViT: cut the image into patches, and let a Transformer's encoder relate each of them to all others.
+"""ViT: a Transformer encoder on image patches.
 
 Dosovitskiy et al., "An image is worth 16x16 words", 2020, section 3.1 and table 1; tiny and small as Touvron et al.,
-"Training data-efficient image transformers", 2020, table 1; with torchvision's parameter names. Images up to 64 px are
-cut into patches of 4 px, as everyone does for CIFAR, since 16 px would leave four, unless less than 16 px is asked for;
-the position embedding is learnt.
+"Training data-efficient image transformers", 2020, table 1; with torchvision's parameter names. Images up to 64 px use
+patches of 4 px, as is usual for CIFAR, since 16 px would leave only four, unless a `patch_size` below 16 px is set. The
+position embedding is learnt.
 """
 
 import torch
@@ -19,7 +19,7 @@ SMALL_PATCH_PX, LARGE_PATCH_PX = 4, 16
 
 
 class Block(nn.Module):
-    """Attention and a two-layer perceptron, each normalised before and added after (figure 1, right)."""
+    """Attention and a two-layer MLP, each with pre-norm and a residual connection (figure 1, right)."""
 
     def __init__(self, width: int, num_heads: int, mlp_width: int, dropout: float, activation: Activation) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class Block(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Add what each token's place means, and pass all through the blocks."""
+    """Add position embeddings, and apply the blocks."""
 
     def __init__(
         self, tokens: int, width: int, depth: int, num_heads: int, dropout: float, activation: Activation
@@ -62,8 +62,8 @@ class Encoder(nn.Module):
 class ViT(nn.Module):
     """Classify images (N, in_channels, image_size, image_size) into logits (N, num_classes).
 
-    `stochastic_depth` is the probability that training drops a branch of the last block. Raises ValueError where that
-    lies outside [0, 1), where patches do not tile the image, and where heads do not share the width.
+    `stochastic_depth` is the probability of dropping a branch of the last block in training. Raises ValueError unless
+    patches tile the image and the heads divide the width.
     """
 
     head_names = ("heads.head",)
@@ -98,7 +98,7 @@ class ViT(nn.Module):
         decay_linearly(self, stochastic_depth)
 
     def _initialise(self) -> None:
-        """Draw weights from a normal of deviation 0.02 cut at two deviations, as DeiT; biases start at 0."""
+        """Initialise weights from a normal of std 0.02 truncated at two std, as DeiT; biases with 0."""
         for name, parameter in self.named_parameters():
             if parameter.ndim > 1 and name != "class_token":
                 nn.init.trunc_normal_(parameter, std=0.02, a=-0.04, b=0.04)

@@ -1,4 +1,4 @@
-"""Muon for the filters of convolutions and, where wanted, for matrices; AdamW for everything else."""
+"""Muon for convolution filters and, optionally, for matrices; AdamW for everything else."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -10,17 +10,17 @@ from torch.optim import Optimizer
 from zoo.errors import BadInput
 from zoo.ranges import BelowOne, NotNegative, Positive
 
-QUINTIC = (3.4445, -4.7750, 2.0315)  # Jordan's coefficients: steep at zero, and within 0.7 … 1.2 after five turns
+QUINTIC = (3.4445, -4.7750, 2.0315)  # Jordan's coefficients: steep at zero, and within 0.7 … 1.2 after five iterations
 
 
 class Muon(Optimizer):
-    """Step along the orthogonalised momentum of each layer's filters, a matrix of a row each (Jordan, "Muon", 2024).
+    """Step along the orthogonalised momentum of each layer's filters, with one row per filter (Jordan, "Muon", 2024).
 
-    Parameters of four dimensions are stepped so, with learning rate `lr` (torch.optim.Muon takes matrices only), and
-    with `matrices` those of two, but for groups that say `tables`, where each row stands alone. All others are AdamW's
-    (betas 0.9 and 0.999; bias corrections by the steps of a group), with learning rate `other_lr`; weight decay is
-    decoupled for both. With `lr` · max(1, rows / columns)^½ a step has about the same size in every
-    layer. Raises BadInput where no parameter is stepped so.
+    Muon updates parameters with four dimensions, with learning rate `lr` (torch.optim.Muon takes only matrices), and
+    with `matrices` those with two, except in groups with `tables`, whose rows are independent. AdamW updates all others
+    (betas 0.9 and 0.999; bias correction by the steps of a group), with learning rate `other_lr`. Weight decay is
+    decoupled for both. Scaled by `lr` · max(1, rows / columns)^½, a step has about the same size in every layer.
+    Raises BadInput if no parameter is updated by Muon.
     """
 
     def __init__(
@@ -42,15 +42,15 @@ class Muon(Optimizer):
             groups.append({"lr": other_lr, **group, "params": others, "filters": False})
         if not any(group["params"] and group["filters"] for group in groups):
             raise BadInput(
-                "optim=muon is for the filters of convolutions, and this net trains none; take optim=adamw, or let it "
-                "step matrices, too, with optim.matrices=true"
+                "optim=muon is for convolution filters, and this net trains none; use optim=adamw, or set "
+                "optim.matrices=true to include matrices"
             )
         defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "betas": (0.9, 0.999), "eps": 1e-8}
         super().__init__([group for group in groups if group["params"]], defaults)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Make one step; `closure`, if there is one, computes loss and gradients first, and its loss is returned."""
+        """Perform one step; `closure`, if given, computes loss and gradients first, and its loss is returned."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -62,7 +62,7 @@ class Muon(Optimizer):
         return loss
 
     def _step_filters(self, group: dict[str, Any], parameters: list[Tensor]) -> None:
-        """Step matrices of one shape together, since one after the other they leave a GPU idle."""
+        """Update matrices of the same shape together, since one at a time would leave a GPU idle."""
         for p in parameters:
             if not self.state[p]:
                 self.state[p] = {"mean": torch.zeros_like(p)}
@@ -98,9 +98,9 @@ class Muon(Optimizer):
 
 
 def orthogonalise(matrices: Tensor) -> Tensor:
-    """Bring all singular values of matrices (N, rows, columns) near 1 by five turns of a quintic Newton-Schulz.
+    """Bring all singular values of matrices (N, rows, columns) near 1 by five quintic Newton-Schulz iterations.
 
-    In bf16 on CUDA, where that is fast, and in the matrices' own precision elsewhere.
+    Computed in bf16 on CUDA, where that is fast, and in the precision of the matrices elsewhere.
     """
     a, b, c = QUINTIC
     x = matrices.to(torch.bfloat16) if matrices.is_cuda else matrices

@@ -1,7 +1,7 @@
 """Learning-rate schedules in closed form, stepped per batch, each after a linear warm-up.
 
-Each takes the number of optimizer steps and gives a function from a step (0 … total_steps - 1) to the factor by which
-the optimizer's own learning rate is multiplied. `warmup` is a share of the steps.
+Each takes the number of optimizer steps and returns a function from a step (0 … total_steps - 1) to a factor on the
+optimizer's learning rate. `warmup` is a fraction of the steps.
 """
 
 import math
@@ -13,19 +13,19 @@ Factor = Callable[[int], float]
 
 
 def constant(total_steps: int, *, warmup: BelowOne = 0.0) -> Factor:
-    """Keep the learning rate."""
+    """Keep the learning rate constant."""
     return _after_warmup(total_steps, warmup, lambda progress: 1.0)
 
 
 def cosine(total_steps: int, *, warmup: BelowOne = 0.0, final: Share = 0.0) -> Factor:
-    """Fall along half a cosine to the share `final` (Loshchilov and Hutter, "SGDR", 2016, without restarts)."""
+    """Decay along half a cosine to the fraction `final` (Loshchilov and Hutter, "SGDR", 2016, without restarts)."""
     return _after_warmup(total_steps, warmup, lambda progress: final + (1 - final) * _half_cosine(progress))
 
 
 def step(
     total_steps: int, *, warmup: BelowOne = 0.0, milestones: Sequence[Share] = (0.5, 0.75), gamma: Positive = 0.1
 ) -> Factor:
-    """Multiply by `gamma` at each milestone, a share of all steps, warm-up included (He et al., 2015, 4.2)."""
+    """Multiply by `gamma` at each milestone, a fraction of all steps including warm-up (He et al., 2015, 4.2)."""
     warmup_steps = round(warmup * total_steps)
 
     def factor(i: int) -> float:
@@ -39,8 +39,8 @@ def step(
 def one_cycle(total_steps: int, *, warmup: BelowOne = 0.3, start: Share = 0.04, final: Share = 4e-6) -> Factor:
     """Rise from `start` to 1 and fall to `final`, both along half a cosine (Smith and Topin, 2017).
 
-    The same curve as torch's OneCycleLR with div_factor = 1/start; momentum is left alone, which is said here since
-    torch's default cycles it too.
+    The same curve as torch's OneCycleLR with div_factor = 1/start, but the momentum is not changed, while torch cycles
+    it by default.
     """
     peak = warmup * total_steps - 1
     end = total_steps - 1
@@ -54,7 +54,7 @@ def one_cycle(total_steps: int, *, warmup: BelowOne = 0.3, start: Share = 0.04, 
 
 
 def _half_cosine(progress: float) -> float:
-    """Fall from 1 to 0 as progress goes from 0 to 1, and stay there."""
+    """Return a value that falls from 1 to 0 as progress goes from 0 to 1, and stays at 0."""
     return (1 + math.cos(math.pi * min(progress, 1.0))) / 2
 
 

@@ -1,4 +1,4 @@
-"""Read and write a run's config.yaml as plain data, with its checksum in the first line."""
+"""Read and write the config.yaml of a run as plain data, with a checksum in the first line."""
 
 import hashlib
 import io
@@ -19,7 +19,7 @@ from zoo.records.schema import DAMAGED_SEAL, MOST_DEPTH, Config, damaged
 CONFIG_BYTES = 1 << 17  # at most
 SEAL = re.compile(r"# sha256: ([0-9a-f]{64})")
 
-# Where earlier versions had what a config names in `_target_`; read as if it named the new place.
+# Names of `_target_`s in earlier versions, replaced by the new ones when reading.
 MOVED = {
     "zoo.callbacks.attention.AttentionMaps": "zoo.callbacks.attention_maps.AttentionMaps",
     "zoo.callbacks.graph.NetGraph": "zoo.callbacks.net_graph.NetGraph",
@@ -40,12 +40,12 @@ MOVED = {
 
 
 def write_config(path: Path, text: str) -> None:
-    """Write a config.yaml, whole or not at all, with its checksum as a comment in the first line."""
+    """Write a config.yaml atomically, with its checksum as a comment in the first line."""
     write_text(path, f"# sha256: {hashlib.sha256(text.encode()).hexdigest()}\n{text}")
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Read a config.yaml as plain data: no aliases, no tags, no interpolations, which a run's config has none of."""
+    """Read a config.yaml as plain data, without aliases, tags or interpolations."""
     try:
         text = read_file(path, CONFIG_BYTES).decode()
     except UnicodeDecodeError as error:
@@ -56,7 +56,7 @@ def read_config(path: Path) -> dict[str, Any]:
         plain: Any = OmegaConf.to_container(OmegaConf.load(io.StringIO(body)))
         _check_settings(plain)
         msgspec.convert(plain, Config)
-    except Exception as error:  # of YAML's and OmegaConf's many kinds
+    except Exception as error:  # YAML and OmegaConf raise many types
         raise damaged(path, error) from error
     settings: dict[str, Any] = _with_moved_targets(plain)
     return settings
@@ -75,20 +75,20 @@ def _without_seal(path: Path, text: str) -> str:
     seal = SEAL.fullmatch(first)
     if seal is None:
         if DAMAGED_SEAL.search(first):
-            raise damaged(path, "its first line is not the checksum that it was")
+            raise damaged(path, "the checksum in its first line is damaged")
         if not text.endswith("\n"):
-            raise damaged(path, "its last line has no end")
+            raise damaged(path, "its last line is incomplete")
         return text
     if hashlib.sha256(body.encode()).hexdigest() != seal.group(1):
         raise BadInput(
-            f"{path} was changed after the run wrote it: its checksum does not match; put the original back or, if it "
-            "was changed on purpose, delete its first line, '# sha256: ...'"
+            f"{path} was changed after the run wrote it: its checksum does not match; restore the original or, if the "
+            "change was intended, delete its first line, '# sha256: ...'"
         )
     return body
 
 
 def _check_events(text: str) -> None:
-    """Raise ValueError for YAML that means more than it says, before anything is built from it."""
+    """Raise ValueError for YAML with aliases, tags, interpolations or deep nesting, before anything is built."""
     depth = 0
     for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
         if getattr(event, "anchor", None) is not None:
@@ -96,7 +96,7 @@ def _check_events(text: str) -> None:
         if getattr(event, "tag", None) is not None and event.tag != "!":
             raise ValueError("it has tags")
         if isinstance(event, yaml.ScalarEvent) and ("${" in event.value or event.value == "???"):
-            raise ValueError("it has values that are not settled")
+            raise ValueError("it has unresolved values")
         depth += isinstance(event, yaml.CollectionStartEvent)
         depth -= isinstance(event, yaml.CollectionEndEvent)
         if depth > MOST_DEPTH:
@@ -106,13 +106,13 @@ def _check_events(text: str) -> None:
 def _check_settings(value: Any) -> None:
     if isinstance(value, Mapping):
         if not all(isinstance(key, str) and key for key in value):
-            raise ValueError("a key is not a text")
+            raise ValueError("a key is not a string")
         value = value.values()
     elif not isinstance(value, list):
         if isinstance(value, float) and math.isnan(value):
             raise ValueError("a number is NaN")
         if type(value) is int and abs(value) >= 2**63:
-            raise ValueError("a number is beyond 64 bits")
+            raise ValueError("a number needs more than 64 bits")
         return
     for part in value:
         _check_settings(part)

@@ -1,4 +1,4 @@
-"""Read and write result.json, exports.json and recipe.json, each checked against its record and its checksum."""
+"""Read and write result.json, exports.json and recipe.json, with validation by schema and checksum."""
 
 import hashlib
 import json
@@ -28,7 +28,7 @@ def read_exports(path: Path) -> dict[str, Any]:
 
 
 def read_recipe(path: Path) -> list[Step]:
-    """Read a recipe.json, which in earlier versions was the list of steps alone."""
+    """Read a recipe.json, which in earlier versions was just the list of steps."""
     found = _unsealed(path, _parsed_json(path))
     steps = found.get("steps") if isinstance(found, dict) and found.keys() == {"steps"} else found
     try:
@@ -42,24 +42,24 @@ def read_recipe(path: Path) -> list[Step]:
 
 
 def write_sealed(path: Path, record: Mapping[str, Any], kind: type[Record] | None = None) -> None:
-    """Write JSON with its checksum, whole or not at all; ValidationError unless it matches its record."""
-    plain = json.loads(json.dumps(record, allow_nan=False))  # as it will be read, with keys that are texts
+    """Write JSON with its checksum, atomically; raise ValidationError unless it matches its record."""
+    plain = json.loads(json.dumps(record, allow_nan=False))  # as it will be read, with strings as keys
     if kind:
         msgspec.convert(plain, kind)
     write_json(path, {**plain, CHECKSUM: _digest(plain)})
 
 
 def write_result(path: Path, result: Mapping[str, Any]) -> None:
-    """Write a result.json; ValidationError, for a bug of ours, where `read_result` would refuse it."""
+    """Write a result.json; raise ValidationError, which is a bug, if `read_result` would reject it."""
     write_sealed(path, result, Result)
 
 
 def write_exports(path: Path, exports: Mapping[str, Any]) -> None:
-    """Write an exports.json; BadInput where `read_exports` would refuse it, as for names that no net has."""
+    """Write an exports.json; raise BadInput if `read_exports` would reject it, e.g. for invalid names of nets."""
     try:
         write_sealed(path, exports, Exports)
     except msgspec.ValidationError as error:
-        raise BadInput(f"{path.name} cannot be written of this checkpoint ({reason(error)})") from error
+        raise BadInput(f"{path.name} cannot be written for this checkpoint ({reason(error)})") from error
 
 
 def write_recipe(path: Path, steps: Iterable[Mapping[str, Any]]) -> None:
@@ -94,7 +94,7 @@ def _parsed_json(path: Path) -> Any:
 
 
 def _unsealed(path: Path, found: Any) -> Any:
-    """Return what was read without its checksum, which must fit."""
+    """Verify the checksum, and return the data without it."""
     if not isinstance(found, dict) or CHECKSUM not in found:
         return found
     rest = {key: value for key, value in found.items() if key != CHECKSUM}
@@ -106,7 +106,7 @@ def _unsealed(path: Path, found: Any) -> Any:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ValueError("a key stands twice")
+        raise ValueError("a key occurs twice")
     return found
 
 

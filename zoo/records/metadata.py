@@ -1,8 +1,8 @@
-"""The metadata of a product, packed or exported file: JSON, parsed once into frozen and bounded records.
+"""Metadata of a product, packed or exported file: untrusted JSON, parsed into frozen records with limits.
 
-Whoever wrote a file, its metadata are data. A key that is missing, unknown or of another type is refused, and so is a
-text, a list or a number beyond what any net of ours has. `config` is kept as it is, since it documents the whole
-run; the parts that objects are built from (`model` and `data`) are checked by zoo.checkpoint.stored_config before that.
+Missing or unknown keys and wrong types are rejected, and so are strings, lists and numbers larger than any net of this
+project has. `config` is kept unchanged, since it documents the whole run; zoo.checkpoint.stored_config checks the parts
+that objects are built from (`model` and `data`) before building.
 """
 
 import json
@@ -16,12 +16,12 @@ from msgspec import Meta
 from zoo.errors import BadInput, reason
 from zoo.records.steps import Count, Name, Names, Record, Size, Text, check_step
 
-FORMAT = 3  # 1 called the scaled tanh of 1998 tanh; 2 called ImageData by another name
+FORMAT = 3  # 1 used the name tanh for the scaled tanh of 1998; 2 had another name for ImageData
 MAX_BYTES = 1 << 24  # of the JSON text
 MAX_DEPTH = 16
-MAX_PARTS = 400_000  # lists and mappings of the text; ResNet-152 in int8 has fewer than 20,000
-MAX_ENTRIES = 20_000  # of lists and mappings of a config, all together
-MAX_NUMBER = 2**40  # of any number in a config; counts of weights and multiply-accumulates may be larger
+MAX_PARTS = 400_000  # lists and mappings in the text; ResNet-152 in int8 has fewer than 20,000
+MAX_ENTRIES = 20_000  # in all lists and mappings of a config together
+MAX_NUMBER = 2**40  # for any number in a config; counts of weights and multiply-accumulates may be larger
 
 Channels = Annotated[list[float], Meta(min_length=1, max_length=4096)]
 
@@ -33,7 +33,7 @@ class NumSamples(Record, frozen=True):
 
 
 class Images(Record, frozen=True, kw_only=True):
-    """What a file says of the images that its net was trained on; mean and std are per channel, from 0 to 255."""
+    """The images that a net was trained on; mean and std are per channel, in units of 0 to 255."""
 
     classes: Annotated[list[Text], Meta(min_length=1, max_length=100_000)]
     mean: Channels
@@ -48,11 +48,11 @@ class Images(Record, frozen=True, kw_only=True):
         if not all(map(math.isfinite, self.mean)) or not all(0 < one < math.inf for one in self.std):
             raise ValueError("mean and std must be finite, and std above 0")
         if len(set(self.classes)) != len(self.classes):
-            raise ValueError("classes of one name cannot be told apart")
+            raise ValueError("two classes have the same name")
 
 
 class Sequences(Record, frozen=True, kw_only=True):
-    """What a file says of the sequences that its net was trained on; the index of a symbol is its token."""
+    """The sequences that a net was trained on; the index of a symbol is its token."""
 
     source_symbols: Names
     target_symbols: Names
@@ -65,18 +65,18 @@ class Sequences(Record, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         for symbols in (self.source_symbols, self.target_symbols):
             if symbols[:3] != ["<pad>", "<start>", "<end>"] or len(set(symbols)) != len(symbols):
-                raise ValueError("symbols must differ, and begin with <pad>, <start> and <end>")
+                raise ValueError("symbols must be unique, and start with <pad>, <start> and <end>")
 
 
 class Best(Record, frozen=True, kw_only=True):
-    """The epoch whose weights a product holds, counted from 0, -1 for none, and its validation metrics."""
+    """The epoch of a product's weights, counted from 0 (-1 for none), and its validation metrics."""
 
     epoch: Annotated[int, Meta(ge=-1, lt=2**62)]
-    metrics: dict[Name, float | None]  # None for what was not a number
+    metrics: dict[Name, float | None]  # None for NaN and infinity
 
 
 class Export(Record, frozen=True, kw_only=True):
-    """How a file was exported; `part` is the half of a sequence net, or empty."""
+    """Export settings of a file; `part` is the half of a sequence net, or empty."""
 
     format: Name
     precision: Literal["fp32", "fp16", "bf16", "int8"]
@@ -85,7 +85,7 @@ class Export(Record, frozen=True, kw_only=True):
 
 
 class Metadata(Record, frozen=True, kw_only=True):
-    """All that a file says about its net."""
+    """All metadata of a net in a file."""
 
     format: int
     config: dict[str, Any]
@@ -94,7 +94,7 @@ class Metadata(Record, frozen=True, kw_only=True):
     versions: dict[Name, Name]
     commit: Text | None
     best: Best | None = None
-    step: Count | None = None  # of early.safetensors: after how many steps it was written
+    step: Count | None = None  # of early.safetensors: the step at which it was written
     export: Export | None = None
 
     def __post_init__(self) -> None:
@@ -118,34 +118,34 @@ class Metadata(Record, frozen=True, kw_only=True):
         return Sequences if "source_symbols" in self.data else Images
 
     def _check_data(self, data: Images | Sequences) -> None:
-        """Raise ValueError where what the file says of its data contradicts the config in it."""
+        """Raise ValueError if the metadata of the data contradict the config."""
         settings = self.config["data"]
         if isinstance(data, Images):
             size, channels = settings.get("image_size"), settings.get("in_channels")
             if type(size) is not int or not 1 <= size <= 2048:
                 raise ValueError("config.data.image_size must be a whole number from 1 to 2048")
             if type(channels) is not int or channels != len(data.mean):
-                raise ValueError(f"config.data.in_channels must be {len(data.mean)}, as many as mean has")
+                raise ValueError(f"config.data.in_channels must be {len(data.mean)}, the length of mean")
 
 
 def parse_metadata(text: str | bytes, source: Any) -> dict[str, Any]:
-    """Parse and check the JSON that a file holds, and return it as plain data; BadInput, naming the `source`."""
+    """Parse and check the JSON of a file, and return it as plain data; raise BadInput naming the `source`."""
     if len(text) > MAX_BYTES:
-        raise BadInput(f"{source}: its metadata take {len(text):,} bytes, and at most {MAX_BYTES:,} are read")
+        raise BadInput(f"{source}: its metadata take {len(text):,} bytes; at most {MAX_BYTES:,} are allowed")
     if _num_parts(text) > MAX_PARTS:
         raise BadInput(f"{source}: its metadata have more than {MAX_PARTS:,} lists and mappings")
     try:
-        found = json.loads(text, parse_constant=lambda name: None)  # NaN, as earlier versions wrote it
+        found = json.loads(text, parse_constant=lambda name: None)  # NaN, written by earlier versions
         version = found.get("format") if isinstance(found, dict) else None
         if type(version) is int and version != FORMAT:
             raise BadInput(
-                f"{source} is of format {version}, and this zoo reads format {FORMAT}: read it with the version that "
-                "wrote it, or train again"
+                f"{source} has format {version}, but this version of the zoo reads format {FORMAT}; use the version "
+                "that wrote it, or train again"
             )
         plain: dict[str, Any] = msgspec.to_builtins(msgspec.convert(found, type=Metadata))
         return plain
     except (msgspec.ValidationError, ValueError, RecursionError) as error:
-        raise BadInput(f"{source} does not hold the metadata of a net of the zoo: {reason(error)}") from error
+        raise BadInput(f"{source} does not have the metadata of a net of the zoo: {reason(error)}") from error
 
 
 def _num_parts(text: str | bytes) -> int:
@@ -153,7 +153,7 @@ def _num_parts(text: str | bytes) -> int:
 
 
 def check_plain(config: Any) -> None:
-    """Raise ValueError unless a config is plain data: texts without interpolations, finite numbers, not too much."""
+    """Raise ValueError unless a config is plain data without interpolations, with finite numbers, and not too large."""
     num_entries = 0
     parts = [(config, MAX_DEPTH)]
     while parts:
@@ -162,7 +162,7 @@ def check_plain(config: Any) -> None:
             raise ValueError(f"config is nested deeper than {MAX_DEPTH} levels")
         if isinstance(part, Mapping):
             if not all(isinstance(key, str) and len(key) <= 256 and "${" not in key for key in part):
-                raise ValueError("a key of config is not a short text")
+                raise ValueError("a key of config is not a short string")
             parts += [(one, depth - 1) for one in part.values()]
             num_entries += len(part)
         elif isinstance(part, list):
@@ -177,9 +177,9 @@ def check_plain(config: Any) -> None:
 def _check_leaf(value: Any) -> None:
     if isinstance(value, str):
         if len(value) > 65_536 or "${" in value:
-            raise ValueError("a text of config is too long, or is an interpolation")
+            raise ValueError("a string of config is too long, or is an interpolation")
     elif isinstance(value, int | float):
         if not (math.isfinite(value) and abs(value) <= MAX_NUMBER):
             raise ValueError(f"a number of config is not between -{MAX_NUMBER} and {MAX_NUMBER}")
     elif value is not None:
-        raise ValueError(f"config holds {type(value).__name__}")
+        raise ValueError(f"config has a value of type {type(value).__name__}")

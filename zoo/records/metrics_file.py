@@ -1,4 +1,4 @@
-"""Read and write metrics.csv: a row per step, a column per metric."""
+"""Read and write metrics.csv, with one row per step and one column per metric."""
 
 import csv
 import hashlib
@@ -18,7 +18,7 @@ Row = dict[str, float]
 
 
 def metrics_text(rows: Sequence[Mapping[str, float]]) -> str:
-    """Return the text of a metrics.csv: one column per metric, empty where a step has none, and the checksum."""
+    """Return the text of a metrics.csv: one column per metric, with empty cells for missing values, and a checksum."""
     names = dict.fromkeys(name for row in rows for name in row)
     text = io.StringIO(newline="")
     writer = csv.writer(text)
@@ -31,9 +31,9 @@ def metrics_text(rows: Sequence[Mapping[str, float]]) -> str:
 
 
 def read_metrics(path: Path) -> list[Row]:
-    """Read a metrics.csv: one row per step, without the cells that are empty.
+    """Read a metrics.csv as one row per step, without empty cells.
 
-    A number may be inf or nan, as the norm of gradients in fp16 is now and then.
+    A number may be inf or nan, as the gradient norm in fp16 sometimes is.
     """
     try:
         text = read_file(path, METRICS_BYTES).decode()
@@ -46,7 +46,7 @@ def read_metrics(path: Path) -> list[Row]:
             raise ValueError("its checksum is damaged")
         rows = _rows(columns, lines, sealed=column is not None)
         if column is None and not (rows and text.endswith("\n")):
-            raise ValueError("it is cut short")
+            raise ValueError("it is truncated")
         return rows
     except (ValueError, csv.Error) as error:
         raise damaged(path, error) from error
@@ -54,18 +54,18 @@ def read_metrics(path: Path) -> list[Row]:
 
 def _rows(columns: list[str], lines: Iterable[list[str]], sealed: bool) -> list[Row]:
     if columns[0] != "step" or len(set(columns)) < len(columns) or len(columns) > MOST_COLUMNS:
-        raise ValueError("its first line does not name its columns")
+        raise ValueError("its first line does not have valid column names")
     rows: list[Row] = []
     for line in lines:
         if len(line) != len(columns) or (sealed and line[-1]):
-            raise ValueError(f"row {len(rows) + 2} has not one cell a column")
+            raise ValueError(f"row {len(rows) + 2} does not have one cell per column")
         cells = dict(zip(columns, line, strict=True))
         row: Row = {name: _number(cell) for name, cell in cells.items() if cell}
         if not re.fullmatch(r"[0-9]{1,18}", line[0]) or (rows and int(line[0]) <= rows[-1]["step"]):
-            raise ValueError(f"row {len(rows) + 2} has not the next step")
+            raise ValueError(f"row {len(rows) + 2} does not have a later step")
         row["step"] = int(line[0])
         if "epoch" in row and not (row["epoch"].is_integer() and 0 <= row["epoch"] < 2**31):
-            raise ValueError(f"row {len(rows) + 2} has no epoch")
+            raise ValueError(f"row {len(rows) + 2} does not have a valid epoch")
         rows.append(row)
     return rows
 

@@ -1,4 +1,4 @@
-"""Read predictions.safetensors: which test samples a product has right."""
+"""Read predictions.safetensors: which test samples a product predicts correctly."""
 
 import hashlib
 import os
@@ -18,14 +18,14 @@ PREDICTIONS_BYTES = 1 << 30  # at most
 
 @dataclass(frozen=True)
 class Predictions:
-    """Which samples of the test set a product has right, in their order, and the hash of the data's split."""
+    """Which samples of the test set a product predicts correctly, in order, and the hash of the split."""
 
     split_hash: str | None
     right: np.ndarray
 
 
 def predictions_digest(tensors: Mapping[str, Any], split_hash: str | None) -> str:
-    """Return the checksum of predictions, which are tensors or arrays."""
+    """Return the checksum of predictions, given as tensors or arrays."""
     digest = hashlib.sha256(str(split_hash).encode())
     for name in sorted(tensors):
         array = np.ascontiguousarray(tensors[name])
@@ -35,25 +35,25 @@ def predictions_digest(tensors: Mapping[str, Any], split_hash: str | None) -> st
 
 
 def read_predictions(path: Path) -> Predictions:
-    """Read a predictions.safetensors: of images what they are and were taken for, of sequences which are right."""
+    """Read a predictions.safetensors, with true and predicted labels for images, or correctness for sequences."""
     os.close(open_file(path))
     try:
         if path.stat().st_size > PREDICTIONS_BYTES:
             raise ValueError("it is too large")
         with safe_open(path, "numpy") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no dictionary
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is not a dict
         if metadata.keys() - {"split_hash", CHECKSUM}:
-            raise ValueError("its metadata are not ours")
+            raise ValueError("its metadata have unknown keys")
         split_hash = metadata.get("split_hash")
         if CHECKSUM in metadata and metadata[CHECKSUM] != predictions_digest(tensors, split_hash):
             raise ValueError("its checksum does not match")
         if tensors.keys() not in ({"correct"}, {"labels", "predicted", "confidence"}):
-            raise ValueError("its tensors are not ours")
+            raise ValueError("its tensors have unknown names")
         if any(one.ndim != 1 or one.shape != next(iter(tensors.values())).shape for one in tensors.values()):
-            raise ValueError("its tensors have not one entry a sample")
+            raise ValueError("its tensors do not have one entry per sample")
         if any(one.dtype.kind not in "biu" for name, one in tensors.items() if name != "confidence"):
-            raise ValueError("its tensors are not whole numbers")
+            raise ValueError("its tensors are not integers")
     except (SafetensorError, AttributeError, OSError, ValueError, KeyError, TypeError) as error:
         raise damaged(path, error) from error
     if "correct" in tensors:

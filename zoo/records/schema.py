@@ -1,9 +1,9 @@
-"""The records that the files of a run's folder must match, whoever wrote them.
+"""Schemas of the (untrusted) files in a run folder.
 
-What does not match its record, or not its checksum, ends in BadInput, one sentence that names the file. A key that a
-record of JSON does not know is refused; settings in a config may be any. The checksum is of everything else in the
-file: in JSON the key `checksum`, in config.yaml the comment in the first line, in metrics.csv the name of a last column
-that is empty, in predictions.safetensors a key of the metadata. Files of earlier versions have none, and are read, too.
+A file that does not match its record or its checksum raises BadInput, with one sentence naming the file. Unknown keys
+in JSON are rejected; a config may have any settings. The checksum covers everything else in the file. It is the key
+`checksum` in JSON, the comment in the first line of config.yaml, the name of an empty last column in metrics.csv, and a
+metadata key in predictions.safetensors. Files of earlier versions have no checksum, and are accepted as well.
 """
 
 import re
@@ -18,29 +18,29 @@ from zoo.records.steps import Count, Name
 
 CHECKSUM = "checksum"
 MOST_DEPTH = 32
-DAMAGED_SEAL = re.compile(r"[0-9a-f]{32}")  # half of it is whole, whatever bit was flipped
-PATH = "^[^\\x00\\ud800-\\udc7f\\udd00-\\udfff]*$"  # bytes of names that are not UTF-8 are between the last two
+DAMAGED_SEAL = re.compile(r"[0-9a-f]{32}")  # half of it is intact, whichever bit was flipped
+PATH = "^[^\\x00\\ud800-\\udc7f\\udd00-\\udfff]*$"  # the gap in between is for bytes that are not UTF-8
 Text = Annotated[str, Meta(max_length=65_536)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Amount = Annotated[float, Meta(ge=0, le=1e15)]
 Names = Annotated[list[Name], Meta(max_length=10_000)]
-Metrics = dict[Name, float | None]  # null where it was not a number
+Metrics = dict[Name, float | None]  # null for NaN and infinity
 SHARES = {"accuracy": (0, 1), "top5": (0, 1), "token_accuracy": (0, 1), "wer": (0, 1e15), "per": (0, 1e15)}
 
 
 class Record(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A frozen record that refuses keys it does not know."""
+    """A frozen record that rejects unknown keys."""
 
 
 class Times(Record, frozen=True, kw_only=True):
-    """Milliseconds."""
+    """Latency percentiles in milliseconds."""
 
     p50: Amount
     p95: Amount
 
 
 class Cell(Record, frozen=True, kw_only=True):
-    """What a format of an exported net came to: figures, or why it was refused."""
+    """Result of an export format: its figures, or the reason why it was refused."""
 
     format: Name
     precision: Name
@@ -60,11 +60,11 @@ class Cell(Record, frozen=True, kw_only=True):
         if any(has) if self.reason else not all(has):
             raise ValueError("a format has either all its figures or a reason")
         if self.latency_ms is not UNSET and list(self.latency_ms) != ["1", "64"]:
-            raise ValueError("latency_ms must be of 1 and of 64")
+            raise ValueError("latency_ms must have the keys 1 and 64")
 
 
 class Exports(Record, frozen=True, kw_only=True):
-    """exports.json: what scripts/export.py made of a checkpoint."""
+    """exports.json: the results of scripts/export.py for a checkpoint."""
 
     checkpoint: Annotated[str, Meta(max_length=4096, pattern=PATH)]
     net: Name
@@ -80,14 +80,14 @@ class Ledger(Struct, frozen=True):
 
 
 class Packed(Struct, frozen=True):
-    """What a run tells of its packed file, as far as tables are made of it."""
+    """The figures of a packed file in the result of a run that are used in tables."""
 
     ledger: Ledger
     stages: dict[Name, Amount]
 
 
 class InFloats(Struct, frozen=True):
-    """What a run tells of the net in floats of which it made one in integers."""
+    """The figures of the float net before quantization in the result of a run."""
 
     product_bytes: Count
     test: Metrics
@@ -102,11 +102,11 @@ def _check_shares(metrics: Metrics) -> None:
     for key, value in metrics.items():
         least, most = SHARES.get(key.removeprefix("raw_"), (-1e15, 1e15))
         if value is not None and not (key.endswith("loss") or least <= value <= most):
-            raise ValueError(f"{key} is not a share")
+            raise ValueError(f"{key} is out of range")
 
 
 class Result(Record, frozen=True, kw_only=True):
-    """result.json: what a finished run came to."""
+    """result.json: the result of a finished run."""
 
     name: Name
     net: Name
@@ -128,7 +128,7 @@ class Result(Record, frozen=True, kw_only=True):
     commit: Name | None
     versions: dict[Name, Name]
     bytes: dict[Name, Count]
-    settings: dict[Name, Any] | UnsetType = UNSET  # from here on, not all versions wrote it
+    settings: dict[Name, Any] | UnsetType = UNSET  # fields from here on are missing in files of some versions
     processes: Count | UnsetType = UNSET
     product_bytes: Count | UnsetType = UNSET
     latency_ms: Amount | UnsetType = UNSET
@@ -147,7 +147,7 @@ class Result(Record, frozen=True, kw_only=True):
         if self.product_bytes is UNSET and "model.safetensors" not in self.bytes:
             raise ValueError("product_bytes is missing")
         if any(sizes is not UNSET and "test" not in sizes for sizes in (self.num_samples, self.split_sizes)):
-            raise ValueError("num_samples does not say how many were tested")
+            raise ValueError("num_samples has no count for test")
         for name, told in (self.compress or {}).items():
             if name == "pack":
                 msgspec.convert(told, Packed)
@@ -156,7 +156,7 @@ class Result(Record, frozen=True, kw_only=True):
 
 
 class Choices(Struct, frozen=True):
-    """The option that was taken of each group that comparing needs; of others, there may be any."""
+    """The chosen option of each config group needed for comparing; other groups are allowed."""
 
     model: Name
     data: Name
@@ -164,7 +164,7 @@ class Choices(Struct, frozen=True):
 
 
 class Config(Struct, frozen=True):
-    """config.yaml, as far as comparing and resuming need it."""
+    """config.yaml: the parts needed for comparing and resuming."""
 
     name: Name | int | float
     seed: Annotated[int, Meta(ge=0, lt=2**32)]
@@ -181,4 +181,4 @@ Step = dict[Name, Any]
 
 def damaged(path: Path, error: BaseException | str) -> BadInput:
     why = error if isinstance(error, str) else reason(error)[:200]
-    return BadInput(f"{path} is damaged, or no zoo wrote it ({why}); use the original")
+    return BadInput(f"{path} is damaged, or was not written by the zoo ({why}); use the original")

@@ -1,8 +1,8 @@
-"""The records of a recipe's steps: what each pass says of what it did, so that another net can take it over.
+"""Records of a recipe's steps, which describe what each pass did, so that it can be replayed on another net.
 
-A pass that leaves a step is a module of zoo/compress or zoo/quantize of the same name. Its class `StepRecord` says
-what the step holds. If it changes more than the sizes of layers, its function `replay(net, step)` gives a net of the
-original shape the shape that the step left, with weights of zeros.
+A pass that adds a step is a module of zoo/compress or zoo/quantize with the same name. Its class `StepRecord` is the
+schema of the step. If it changes more than the sizes of layers, its function `replay(net, step)` changes a net of the
+original shape to the shape after the step, with zeros as weights.
 """
 
 import functools
@@ -22,15 +22,15 @@ Name = Annotated[str, Meta(min_length=1, max_length=512)]
 Names = Annotated[list[Name], Meta(max_length=100_000)]
 Count = Annotated[int, Meta(ge=0, lt=2**62)]
 Size = Annotated[int, Meta(ge=1, lt=2**31)]
-MAX_STEPS = 10_000  # of a program; ResNet-152 in int8 has fewer than 2,000
+MAX_STEPS = 10_000  # in a program; ResNet-152 in int8 has fewer than 2,000
 
 
 class Record(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A frozen record that refuses keys it does not know."""
+    """A frozen record that rejects unknown keys."""
 
 
 class Layout(Record, frozen=True):
-    """What a step left of one module: its sizes, the shapes of its tensors (null: unchanged), and unsaved buffers."""
+    """A module after a step: its sizes, the shapes of its tensors (null: unchanged), and unsaved buffers."""
 
     sizes: dict[Name, Size | Annotated[list[Size], Meta(max_length=8)]] = {}
     shapes: dict[Name, Annotated[list[Size | None], Meta(max_length=8)]] = {}
@@ -39,20 +39,20 @@ class Layout(Record, frozen=True):
 
 @functools.cache
 def _modules() -> dict[str, str]:
-    """Return the modules of the rooms by name, so that no text of a file is looked up elsewhere."""
+    """Return the modules of passes by name, so that names from a file cannot import anything else."""
     return {file.stem: f"zoo.{room}.{file.stem}" for room in ROOMS for file in (PACKAGE / room).glob("*.py")}
 
 
 def module_of(name: Any) -> ModuleType:
-    """Return the module of a pass; ValueError where there is no such pass."""
+    """Return the module of a pass; raise ValueError if there is no such pass."""
     module = importlib.import_module(_modules()[name]) if isinstance(name, str) and name in _modules() else None
     if module is None or not hasattr(module, "StepRecord"):
-        raise ValueError(f"its recipe has a pass that there is not: {str(name)[:80]!r}")
+        raise ValueError(f"its recipe has an unknown pass: {str(name)[:80]!r}")
     return module
 
 
 def check_step(step: Any) -> None:
-    """Raise ValueError unless a step is what the record of its pass says."""
+    """Raise ValueError unless a step matches the record of its pass."""
     if not isinstance(step, dict):
         raise ValueError("a step of its recipe is not a mapping")
     fields = {key: value for key, value in step.items() if key != "pass"}

@@ -1,4 +1,4 @@
-"""What every task has in common: the optimizer's groups, limits on weights, counts of an epoch, and what is logged."""
+"""Base class of all tasks: parameter groups, limits on weights, training accuracy, and logging."""
 
 import logging
 import math
@@ -24,13 +24,13 @@ log = logging.getLogger("zoo")
 
 
 class Task(lightning.LightningModule):
-    """Train a net; the rest is for a task of its own, which gives the loss and measures into `meter`.
+    """Train a net; subclasses compute the loss and update `meter`.
 
-    `optimizer` takes parameter groups; `schedule` takes the number of steps and gives the factor for each. `l1` and
-    `l2` penalise weights, and `max_norm` limits those that come into a unit: of matrices and filter banks, which leaves
-    alone biases, norms, a ViT's embeddings and the sparse C3 of the LeNet-5 of 1998. Logged: `train/accuracy` an epoch,
-    and all that the meter has as `val/` and `test/`. `head_lr` is the learning rate of the net's heads where that is to
-    differ from the optimizer's. No step waits for the device.
+    `optimizer` takes parameter groups; `schedule` takes the number of steps and returns the factor for each. `l1` and
+    `l2` penalise weights, and `max_norm` limits the incoming weights of each unit; they apply to matrices and filter
+    banks, not to biases, norms, ViT embeddings or the sparse C3 of the LeNet-5 of 1998. Logged are `train/accuracy`
+    once per epoch, and all metrics of the meter as `val/` and `test/`. `head_lr` is the learning rate of the net's
+    heads, if different from the optimizer's. No step synchronises with the device.
     """
 
     kind: ClassVar[str]  # of data that it is for: images or sequences
@@ -57,7 +57,7 @@ class Task(lightning.LightningModule):
         self.weights = [p for p in net.parameters() if p.requires_grad and p.ndim in (2, 4)]
         self.train_hits: Tensor
         self.train_total: Tensor
-        self._weights: list[Tensor | int] = []  # of the batches that the next step is made of
+        self._weights: list[Tensor | int] = []  # of the batches in the next step
         self._ends_step = True
         for name in ("train_hits", "train_total"):
             self.register_buffer(name, torch.zeros((), dtype=torch.int64), persistent=False)
@@ -65,14 +65,12 @@ class Task(lightning.LightningModule):
         self._ddp_params_and_buffers_to_ignore = ["train_hits", "train_total", "meter.sums"]
 
     def configure_model(self) -> None:
-        """Share out the weights of each part of the net to all processes, where the strategy is FSDP2."""
+        """Shard the weights of each part of the net across all processes, if the strategy is FSDP2."""
         if self.device_mesh is not None and not isinstance(self.net, FSDPModule):
             if self.l1 or self.l2 or self.max_norm:
-                raise BadInput(
-                    "task.l1, task.l2 and task.max_norm want whole weights, and fsdp2 shares them out; take ddp"
-                )
+                raise BadInput("task.l1, task.l2 and task.max_norm need whole weights, but fsdp2 shards them; use ddp")
             mesh = self.device_mesh["data_parallel"]
-            self.net.to(memory_format=torch.contiguous_format)  # all that FSDP2 takes
+            self.net.to(memory_format=torch.contiguous_format)  # required by FSDP2
             for part in self.net.children():
                 for block in part if isinstance(part, nn.Sequential) else [part]:
                     if any(p.requires_grad for p in block.parameters()):
@@ -80,23 +78,21 @@ class Task(lightning.LightningModule):
             fully_shard(self.net, mesh=mesh)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Set as every module does, but for the name of the hook in hand, which Lightning sets some 45 times a step."""
+        """Set attributes as any module, with a fast path for one that Lightning sets some 45 times per step."""
         if name == "_current_fx_name":
             self.__dict__[name] = value
         else:
             super().__setattr__(name, value)
 
     def on_train_start(self) -> None:
-        hold_frozen_norms(self.net)  # here and not sooner, since Lightning warns of modules in eval mode
+        hold_frozen_norms(self.net)  # not earlier, since Lightning warns about modules in eval mode
         for config in self.trainer.lr_scheduler_configs:
             scheduler: Any = config.scheduler
             was = scheduler.optimizer.param_groups[0]["lr"]
             now = scheduler.base_lrs[0] * scheduler.lr_lambdas[0](scheduler.last_epoch)
             if not math.isclose(was, now, rel_tol=1e-3, abs_tol=1e-12):
                 num = self.trainer.estimated_stepping_batches
-                log.warning(
-                    "The learning rate jumps from %.3g to %.3g: the schedule is of %d steps now.", was, now, num
-                )
+                log.warning("The learning rate jumps from %.3g to %.3g: the schedule now has %d steps.", was, now, num)
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
@@ -104,7 +100,7 @@ class Task(lightning.LightningModule):
         return self
 
     def weight_of(self, batch: Any) -> Tensor | int:
-        """Return over how much of a training batch its loss is a mean: by default, the number of its samples."""
+        """Return the number of items in a training batch that its loss averages over: by default, its samples."""
         return len(batch[1])
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
@@ -114,9 +110,9 @@ class Task(lightning.LightningModule):
         self._ends_step = (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0 or self.trainer.is_last_batch
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
-        """Compute gradients; those of accumulated batches become the gradients of one batch of all their samples.
+        """Compute gradients; with accumulation, rescale them to those of one batch with all the samples.
 
-        Lightning divides each loss by trainer.accumulate_grad_batches, also where an epoch ends with fewer batches.
+        Lightning divides each loss by trainer.accumulate_grad_batches, even if an epoch ends with fewer batches.
         """
         num = self.trainer.accumulate_grad_batches
         if num == 1:
@@ -137,14 +133,14 @@ class Task(lightning.LightningModule):
             limit_norms(self.weights, self.max_norm)
 
     def count_hits(self, hits: Tensor, total: Tensor | int) -> None:
-        """Add to what `train/accuracy` is the share of."""
+        """Add to the counts for `train/accuracy`."""
         self.train_hits += hits
         self.train_total += total
 
     def on_train_epoch_end(self) -> None:
         accuracy = distributed.total(self.train_hits) / distributed.total(self.train_total)
-        self.log("train/accuracy", accuracy, logger=False)  # Lightning would write it after last.ckpt is saved,
-        for logger in self.loggers:  # and a kill in between would lose the point
+        self.log("train/accuracy", accuracy, logger=False)  # Lightning would write it after saving last.ckpt,
+        for logger in self.loggers:  # and a kill in between would lose it
             logger.log_metrics({"train/accuracy": float(accuracy)}, step=self.trainer.global_step - 1)
         self.train_hits.zero_()
         self.train_total.zero_()
@@ -155,7 +151,7 @@ class Task(lightning.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         for count, total in zip((self.train_hits, self.train_total), checkpoint["train_counts"], strict=True):
             count.fill_(total if distributed.rank() == 0 else 0)
-        checkpoint["state_dict"].pop("meter.sums", None)  # which earlier versions kept, and is zero between epochs
+        checkpoint["state_dict"].pop("meter.sums", None)  # saved by earlier versions; zero between epochs
         self._check_same_net(checkpoint["state_dict"])
 
     def _check_same_net(self, saved: Mapping[str, Any]) -> None:
@@ -170,18 +166,18 @@ class Task(lightning.LightningModule):
             )
 
     def measure(self, batch: Any) -> Tensor | None:
-        """Measure a batch of validation or test, and give the logits, if they are of the data's own classes."""
+        """Measure a validation or test batch, and return the logits if they are for the classes of the data."""
         raise NotImplementedError
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         self.measure(batch)
 
     def measured(self, split: str) -> dict[str, Tensor]:
-        """Return the meter's means and `num_samples`, over how many samples they are; warn where logits were NaN."""
+        """Return the meter's means, and `num_samples`, the number of samples; warn if logits were NaN."""
         metrics: dict[str, Tensor] = self.meter.compute()
         if self.meter.num_nan:
             num, every = self.meter.num_nan, self.meter.num_samples
-            log.warning("%s of %s %s samples have NaN among their logits; they count as wrong.", num, every, split)
+            log.warning("%s of %s %s samples have NaN logits; they count as wrong.", num, every, split)
         return {**metrics, "num_samples": torch.tensor(float(self.meter.num_samples))}
 
     def on_validation_epoch_end(self) -> None:
@@ -197,22 +193,22 @@ class Task(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer: Any = self.optimizer(parameter_groups(self.net, self.head_lr))
-        if self.trainer.strategy.root_device.type == "cpu":  # torch opens CUDA's library at every step to know, 0.2 ms
+        if self.trainer.strategy.root_device.type == "cpu":  # torch loads CUDA at every step to check, 0.2 ms
             optimizer._accelerator_graph_capture_health_check = lambda: None
         factor = self.schedule(int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
 
 
 def parameter_groups(net: nn.Module, head_lr: float | None = None) -> list[dict[str, Any]]:
-    """Split trained parameters in two: weights, and the biases and norms (one dimension or none) that never decay.
+    """Split trained parameters into weights, and biases and norms (at most one dimension), which never decay.
 
-    Embeddings, if there are any, are a group of their own that says `tables`. With `head_lr`, the parameters of the
-    net's heads (`net.head_names`) are more such groups, with that learning rate.
+    Embeddings, if any, are a separate group with `tables`. With `head_lr`, the parameters of the net's heads
+    (`net.head_names`) are in further such groups, with that learning rate.
     """
     names: Any = net.head_names if head_lr is not None else ()
     heads = [p for name in names for p in net.get_submodule(name).parameters()]
     if names and not any(p.requires_grad for p in heads):
-        raise BadInput(f"task.head_lr={head_lr} is for the head, which is frozen; give one of the two")
+        raise BadInput(f"task.head_lr={head_lr} is for the head, which is frozen; use only one of them")
     is_head = {id(p) for p in heads}
     is_table = {id(m.weight) for m in net.modules() if isinstance(m, nn.Embedding)}
     groups: list[dict[str, Any]] = []

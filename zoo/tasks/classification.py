@@ -1,4 +1,4 @@
-"""Teach a net to name what is in an image."""
+"""Image classification."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
@@ -21,10 +21,10 @@ Batch = tuple[Tensor, Tensor]
 class ImageClassification(Task):
     """Train a net on (images, labels), and measure loss, top-1 and top-5 accuracy.
 
-    Logged as `val/` and `test/` `loss`, `accuracy` and, of more than five classes, `top5`; the loss of validation and
-    test is plain cross-entropy, whatever is trained with. Where a net gives (logits, auxiliary logits) in train mode,
-    each auxiliary loss is added `aux_weight` times (Szegedy et al., 2014, section 5). `metrics` are more of
-    torchmetrics', by name, which are measured and logged as well. All other arguments are Task's.
+    Logged as `val/` and `test/` are `loss`, `accuracy` and, for more than five classes, `top5`; the validation and test
+    loss is plain cross-entropy, whatever the training loss. If a net returns (logits, auxiliary logits) in train mode,
+    each auxiliary loss is added with weight `aux_weight` (Szegedy et al., 2014, section 5). `metrics` are additional
+    torchmetrics, by name, to measure and log. All other arguments are those of Task.
     """
 
     kind = "images"
@@ -46,9 +46,9 @@ class ImageClassification(Task):
         self.loss = loss_function(loss, label_smoothing)
         self.aux_weight = aux_weight
         if odd := sorted({*(metrics or {})} & {*ClassificationMeter().names, "num_samples"}):
-            raise BadInput(f"task.metrics.{odd[0]}: the task measures this by itself; give it another name")
+            raise BadInput(f"task.metrics.{odd[0]}: the task already has a metric of this name; use another")
         if odd := [name for name, metric in (metrics or {}).items() if not isinstance(metric, Metric)]:
-            raise BadInput(f"task.metrics.{odd[0]}: expected a metric of torchmetrics, such as MulticlassF1Score")
+            raise BadInput(f"task.metrics.{odd[0]}: expected a torchmetrics metric, such as MulticlassF1Score")
         self.meter = ClassificationMeter(metrics)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -58,7 +58,7 @@ class ImageClassification(Task):
         images, labels = batch
         output = self.net(images)
         logits, aux = output if isinstance(output, tuple) else (output, ())
-        mixed = labels.is_floating_point()  # shares of classes, of which the largest counts
+        mixed = labels.is_floating_point()  # soft labels, of which the largest counts
         self.count_hits(is_right(logits, labels.argmax(1) if mixed else labels).sum(), len(labels))
         loss = self.label_loss(logits, labels, images)
         for head in aux:
@@ -66,7 +66,7 @@ class ImageClassification(Task):
         return loss + weight_penalty(self.weights, self.l1, self.l2)
 
     def label_loss(self, logits: Tensor, labels: Tensor, images: Tensor) -> Tensor:
-        """Return the loss of the net's main logits; other tasks may ask more of them."""
+        """Return the loss of the net's main logits; subclasses may extend it."""
         return self.loss(logits, labels)
 
     def measure(self, batch: Batch) -> Tensor | None:

@@ -1,4 +1,4 @@
-"""Teach a net what others know."""
+"""Knowledge distillation."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,13 +12,13 @@ from zoo.tasks.classification import ImageClassification
 
 
 class Distillation(ImageClassification):
-    """Train a net on labels and on what its teachers say (Hinton et al., "Distilling the knowledge", 2015, section 2).
+    """Train a net on labels and teacher outputs (Hinton et al., "Distilling the knowledge", 2015, section 2).
 
-    The loss is (1 - alpha) times that of the labels plus alpha · T² times the Kullback-Leibler divergence from the
-    teachers' classes, whose probabilities are averaged, to the net's, all softened by the temperature T. Teachers see
-    the same augmented images, in eval mode, and are in no checkpoint. Of images that come again (data.distinct_epochs)
-    they are asked once, and what they said is kept on the device: 4 bytes a class, image and distinct epoch (Shen and
-    Xing, "A fast knowledge distillation framework", 2022). All other arguments are ImageClassification's.
+    The loss is (1 - alpha) times the label loss plus alpha · T² times the Kullback-Leibler divergence from the averaged
+    probabilities of the teachers to those of the net, all softened by the temperature T. Teachers get the same
+    augmented images, in eval mode, and are not in checkpoints. For repeated images (data.distinct_epochs), their
+    outputs are computed once and cached on the device: 4 bytes per class, image and distinct epoch (Shen and Xing, "A
+    fast knowledge distillation framework", 2022). All other arguments are those of ImageClassification.
     """
 
     unregularised: ClassVar[Mapping[str, Any]] = {**ImageClassification.unregularised, "alpha": 0.0}
@@ -36,7 +36,7 @@ class Distillation(ImageClassification):
         teachers = [teacher] if isinstance(teacher, nn.Module) else teacher
         self._teachers = tuple(
             one.eval().requires_grad_(False) for one in teachers
-        )  # a tuple's are no part of this module
+        )  # in a tuple, they are not submodules
         self._told: dict[int, Tensor] = {}
 
     def on_fit_start(self) -> None:
@@ -50,7 +50,7 @@ class Distillation(ImageClassification):
         return (1 - self.alpha) * hard + self.alpha * self.temperature**2 * divergence
 
     def _wanted(self, images: Tensor) -> Tensor:
-        """Return the logarithms of the teachers' probabilities, kept or asked for: (N, classes)."""
+        """Return the log of the teachers' mean probabilities, cached or computed: (N, classes)."""
         loader: Any = self._trainer and self._trainer.train_dataloader
         number = loader.number_of(images) if hasattr(loader, "number_of") else None
         if number in self._told:

@@ -1,4 +1,4 @@
-"""What a net is told to make small: losses of logits and labels, and penalties and limits on weights."""
+"""Losses of logits and labels, and penalties and limits on weights."""
 
 from collections.abc import Callable, Iterable
 from typing import Literal
@@ -13,35 +13,35 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def loss_function(name: LossName, label_smoothing: float = 0.0) -> Loss:
-    """Return the mean loss of logits (N, C) and labels: classes (N,), or for cross-entropy also their shares (N, C).
+    """Return the mean loss of logits (N, C) and labels: classes (N,), or for cross-entropy also soft labels (N, C).
 
-    The hinge losses are the multiclass SVM's with a margin of 1 (Weston and Watkins, 1999): the mean over all classes
-    of max(0, 1 - logit of the true one + logit of the other), or of its square. ValueError where smoothing is asked of
-    them, since it is of cross-entropy's targets.
+    The hinge losses are those of the multiclass SVM with a margin of 1 (Weston and Watkins, 1999): the mean over all
+    classes of max(0, 1 - logit of the true class + logit of the other), or of its square. Raises ValueError if they are
+    used with label smoothing, which is for cross-entropy only.
     """
     if name == "cross_entropy":
         return lambda logits, labels: nn.functional.cross_entropy(
             widened(logits), labels, label_smoothing=label_smoothing
         )
     if label_smoothing:
-        raise ValueError(f"label_smoothing={label_smoothing} is for loss=cross_entropy; loss={name} has no targets")
+        raise ValueError(f"label_smoothing={label_smoothing} is only for loss=cross_entropy, not for loss={name}")
     power = 2 if name == "squared_hinge" else 1
 
     def hinge(logits: Tensor, labels: Tensor) -> Tensor:
         if labels.is_floating_point():
-            raise BadInput(f"task.loss={name} wants one class an image, and data.mix gives shares of two; drop one")
+            raise BadInput(f"task.loss={name} needs one class per image, but data.mix has two; use only one of them")
         return nn.functional.multi_margin_loss(widened(logits), labels, p=power)
 
     return hinge
 
 
 def widened(logits: Tensor) -> Tensor:
-    """Return logits in fp32 where they are narrower, as mixed precision does for losses."""
+    """Return logits in fp32 if they have lower precision, as mixed precision does for losses."""
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
 def weight_penalty(weights: Iterable[Tensor], l1: float, l2: float) -> Tensor | float:
-    """Return l1 · Σ|w| + l2/2 · Σw² over all weights, to be added to a loss; the caller leaves out biases and norms.
+    """Return l1 · Σ|w| + l2/2 · Σw² over all weights, to add to a loss; the caller excludes biases and norms.
 
     Under plain SGD, `l2` is what torch calls weight_decay; under Adam it is not (Loshchilov and Hutter, 2017).
     """
@@ -56,9 +56,9 @@ def weight_penalty(weights: Iterable[Tensor], l1: float, l2: float) -> Tensor | 
 
 @torch.no_grad()
 def limit_norms(weights: Iterable[Tensor], max_norm: float) -> None:
-    """Shrink each unit's incoming weights (those of one output) to an L2 norm of at most `max_norm`.
+    """Scale each unit's incoming weights (those of one output) to an L2 norm of at most `max_norm`.
 
-    Srivastava et al., "Dropout", 2014, section 5.1: to be called after each step of the optimizer.
+    Srivastava et al., "Dropout", 2014, section 5.1; call it after each optimizer step.
     """
     for weight in weights:
         weight.renorm_(2, 0, max_norm)

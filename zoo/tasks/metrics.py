@@ -1,4 +1,4 @@
-"""Sums on the device that become means once an epoch."""
+"""Metrics summed on the device and averaged once per epoch."""
 
 from collections.abc import Mapping
 from typing import Any, Self
@@ -12,11 +12,11 @@ from zoo.measure.accuracy import TOP, has_nan
 
 
 class ClassificationMeter(nn.Module):
-    """Sum loss, top-1 and top-5 hits over batches without leaving the device; a module, to move with its task.
+    """Sum loss, top-1 and top-5 hits over batches on the device; a module, so that it moves with its task.
 
-    There is no `top5` where logits are of five classes or fewer.
-    `num_samples` and `num_nan`, those with NaN among their logits, which are never hits, are of the last `compute`.
-    `more` are torchmetrics' metrics by name, each updated with logits (N, C) and labels (N,), and one number each.
+    There is no `top5` for five classes or fewer. `num_samples` and `num_nan`, the number of samples with NaN logits,
+    which are never hits, are those of the last `compute`. `more` are scalar torchmetrics by name, updated with logits
+    (N, C) and labels (N,).
     """
 
     sums: Tensor
@@ -31,7 +31,7 @@ class ClassificationMeter(nn.Module):
         )  # loss, top-1, top-5, NaN, samples
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
-        """Move, and stay in float64 where the task is cast to another precision: bf16 cannot count beyond 256."""
+        """Move, but stay in float64 if the task is cast to another precision: bf16 cannot count beyond 256."""
         super()._apply(fn, recurse)
         self.sums = self.sums.double()
         return self
@@ -50,16 +50,16 @@ class ClassificationMeter(nn.Module):
 
     @property
     def names(self) -> list[str]:
-        """Return what may be measured, before anything is."""
+        """Return the names of all possible metrics."""
         return ["loss", "accuracy", "top5", *self.more]
 
     def compute(self) -> dict[str, Tensor]:
-        """Return the means so far over all processes, as fractions of 1, and start again from nothing."""
+        """Return the means so far over all processes, as fractions of 1, and reset."""
         loss, top1, top5, lost, count = distributed.total(self.sums).clone()
         self.sums.zero_()
         self.num_samples, self.num_nan = int(count), int(lost)
         means = {"loss": loss / count, "accuracy": top1 / count, "top5": top5 / count}
         for name, metric in self.more.items():
-            means[name] = metric.compute()  # over all processes, too
+            means[name] = metric.compute()  # also over all processes
             metric.reset()
         return means if self.has_top5 else {name: mean for name, mean in means.items() if name != "top5"}

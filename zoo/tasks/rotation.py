@@ -1,4 +1,4 @@
-"""Teach a net to see which way is up, so that it learns shapes without labels."""
+"""Self-supervised rotation prediction."""
 
 import torch
 from torch import Tensor
@@ -7,10 +7,10 @@ from zoo.tasks.classification import Batch, ImageClassification
 
 
 class RotationPrediction(ImageClassification):
-    """Train a net of four outputs to tell by how many quarter turns an image was turned (Gidaris et al., 2018).
+    """Train a net with four outputs to predict by how many quarter turns an image was rotated (Gidaris et al., 2018).
 
-    Every image comes in all four ways at once, so that a batch is four times as large; its own label is not looked at.
-    All else is as in ImageClassification, and `init_from` takes up what was learnt, but for the head.
+    Each batch has all four rotations of every image, so it is four times as large; labels are not used. Otherwise as in
+    ImageClassification; `init_from` transfers the learnt weights except those of the head.
     """
 
     num_outputs = 4
@@ -27,6 +27,6 @@ class RotationPrediction(ImageClassification):
 
 
 def all_turns(images: Tensor) -> Batch:
-    """Turn square images (N, C, S, S) by 0, 1, 2 and 3 quarters: (4N, C, S, S), and the quarters (4N,)."""
+    """Rotate square images (N, C, S, S) by 0, 1, 2 and 3 quarter turns: (4N, C, S, S), and the turns (4N,)."""
     turned = torch.cat([torch.rot90(images, k, (2, 3)) for k in range(4)])
     return turned, torch.arange(4, device=images.device).repeat_interleave(len(images))

@@ -1,4 +1,4 @@
-"""What a sequence net writes: for all sources of a split, beside what might have been written, or for one text."""
+"""Outputs of a sequence net: for all sources of a split, compared with the references, or for one text."""
 
 from typing import Any
 
@@ -13,9 +13,9 @@ NUM_WORST = 50
 
 
 def transcribe(net: nn.Module, data: SequenceData, split: str, device: torch.device, beam: int = 1) -> dict[str, Any]:
-    """Let a net on the device write for every source of a split, and measure as task=transduction does.
+    """Decode every source of a split with a net on the device, and measure as task=transduction does.
 
-    Beside the rates stand the `worst` of what was written, by edits to the nearest reference.
+    The result also has the `worst` outputs, by edits to the nearest reference.
     """
     facts = data.load()
     rows = []
@@ -52,7 +52,7 @@ def transcribe(net: nn.Module, data: SequenceData, split: str, device: torch.dev
 def write_for(
     net: nn.Module, text: str, facts: SequenceFacts, device: torch.device, beam: int
 ) -> list[tuple[str, float]]:
-    """Return the `beam` likeliest sequences for a text, each with its probability, best first."""
+    """Return the `beam` most likely sequences for a text, with their probabilities, best first."""
     tokens, scores = beam_search(net, encode_source(text, facts).to(device), beam, facts.max_length)
     return [
         (" ".join(decode_tokens(one, facts.target_symbols)), score)
@@ -63,5 +63,5 @@ def write_for(
 
 @torch.inference_mode()
 def best_of(net: nn.Module, source: Tensor, max_length: int, beam: int) -> Tensor:
-    """Return the likeliest sequence that a search of this width finds: tokens (N, length)."""
+    """Return the most likely sequences found by a beam search of this width: tokens (N, length)."""
     return greedy(net, source, max_length) if beam == 1 else beam_search(net, source, beam, max_length)[0][:, 0]

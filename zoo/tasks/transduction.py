@@ -1,4 +1,4 @@
-"""Teach a net to write one sequence for another."""
+"""Sequence-to-sequence transduction."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self
@@ -21,13 +21,13 @@ Speaker = Callable[[nn.Module, Tensor], Tensor]
 
 
 class Transduction(Task):
-    """Train a net on (sources, targets) by teacher forcing: each token is told from the true ones before it.
+    """Train a net on (sources, targets) by teacher forcing: each token is predicted from the true ones before it.
 
-    Logged as `val/` and `test/`: `loss`, plain cross-entropy a token, and `token_accuracy`, both by teacher forcing and
-    of the first reference; and of what the net writes by itself (`speak` gives its tokens, N × length, PAD from their
-    end on), held against all references: `per`, edits to the nearest one by its length (for phonemes, the phoneme error
-    rate); `wer`, the share of sequences that are none of them (for words, the word error rate); `accuracy`, the rest.
-    `train/accuracy` is of tokens.
+    Logged as `val/` and `test/` are `loss`, plain cross-entropy per token, and `token_accuracy`, both with teacher
+    forcing on the first reference. Decoded outputs (`speak` returns tokens N × length, PAD after the end) are compared
+    with all references: `per`, edits to the nearest reference divided by its length (for phonemes, the phoneme error
+    rate); `wer`, the fraction of outputs that match no reference (for words, the word error rate); `accuracy`, the
+    rest. `train/accuracy` is that of tokens.
     """
 
     kind = "sequences"
@@ -48,7 +48,7 @@ class Transduction(Task):
 
     def configure_model(self) -> None:
         if self.device_mesh is not None:
-            raise BadInput("task=transduction decodes with whole weights, and fsdp2 shares them out; take ddp")
+            raise BadInput("task=transduction needs whole weights for decoding, but fsdp2 shards them; use ddp")
 
     def forward(self, source: Tensor, target: Tensor) -> Tensor:
         return self.net(source, target)
@@ -74,10 +74,10 @@ class Transduction(Task):
 
 
 class TransductionMeter(nn.Module):
-    """Sum losses and hits of tokens on the device, and keep what was written until it is compared, on the host.
+    """Sum losses and hits of tokens on the device, and keep the outputs until they are compared on the host.
 
-    `num_samples` and `num_nan` are ClassificationMeter's, of sequences. `correct` says of each sequence of each batch
-    that was compared last whether it is one of its references.
+    `num_samples` and `num_nan` are as in ClassificationMeter, but for sequences. `correct` has for each sequence of
+    each batch in the last comparison whether it matches one of its references.
     """
 
     sums: Tensor
@@ -90,24 +90,24 @@ class TransductionMeter(nn.Module):
         self.correct: list[list[bool]] = []
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
-        """Move, and stay in float64, as ClassificationMeter."""
+        """Move, but stay in float64, as ClassificationMeter."""
         super()._apply(fn, recurse)
         self.sums = self.sums.double()
         return self
 
     @torch.no_grad()
     def update(self, losses: Tensor, hits: Tensor, tokens: Tensor, written: Tensor, references: Tensor) -> None:
-        """Add a batch: sums over its tokens, and what was written (N, T) for the references (N, R, T')."""
+        """Add a batch: sums over its tokens, and the outputs (N, T) for the references (N, R, T')."""
         self.sums += torch.stack([losses, hits, tokens]).to(self.sums)
         self.written.append((written, references))
 
     @property
     def names(self) -> list[str]:
-        """Return what is measured, before anything is."""
+        """Return the names of all metrics."""
         return ["loss", "token_accuracy", "accuracy", "wer", "per"]
 
     def compute(self) -> dict[str, Tensor]:
-        """Return the means so far over all processes, as fractions of 1, and start again from nothing."""
+        """Return the means so far over all processes, as fractions of 1, and reset."""
         batches = [
             [
                 edits(without_padding(one), [without_padding(r) for r in several if r[0] != PAD])

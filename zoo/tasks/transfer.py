@@ -1,4 +1,4 @@
-"""Transfer learning: take over weights by the names of classes, and hold a part of a net while the rest is trained."""
+"""Transfer learning: reuse weights by class name, and freeze a part of a net."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,14 +9,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from zoo.errors import BadInput, choices, nearest
 
-MOST_NAMED = 8  # classes in one sentence
-Rows = Mapping[str, Sequence[str]]  # of modules whose weights have a row for each class or symbol: the names of these
+MOST_NAMED = 8  # classes listed in a message
+Rows = Mapping[str, Sequence[str]]  # modules with one row of weights per class or symbol, and the names of these
 
 
 def rows_of(net: nn.Module, task: str, facts: Mapping[str, Any]) -> dict[str, Sequence[str]]:
-    """Return what each row of a net's heads and embeddings is of, by the target of its task and the facts of its data.
+    """Return the class or symbol of each row of a net's heads and embeddings, given the task and facts of the data.
 
-    A net that was trained to tell turns names no classes.
+    A net trained to predict rotations has quarter turns instead of classes.
     """
     heads: Any = net.head_names
     turns = task.endswith(".RotationPrediction")
@@ -27,9 +27,9 @@ def rows_of(net: nn.Module, task: str, facts: Mapping[str, Any]) -> dict[str, Se
 
 
 def matched_by_name(net: nn.Module, weights: Mapping[str, Tensor], theirs: Rows, ours: Rows) -> dict[str, Tensor]:
-    """Return weights for the net, with rows in the net's own order of names, and its own rows where a name is new.
+    """Return weights with rows in the net's own order of names, keeping the net's own rows for new names.
 
-    Weights that do not have a row for each name, here or there, stay as they are.
+    Weights without one row per name, on either side, are not changed.
     """
     own, found = net.state_dict(), dict(weights)
     for name in own.keys() & weights.keys():
@@ -45,7 +45,7 @@ def matched_by_name(net: nn.Module, weights: Mapping[str, Tensor], theirs: Rows,
 
 
 def told_of_rows(theirs: Rows, ours: Rows) -> list[str]:
-    """Say in sentences what `matched_by_name` makes of each module's rows; nothing where they are the same."""
+    """Return sentences on what `matched_by_name` does to each module's rows; none if they are the same."""
     told = []
     for module, here in ours.items():
         there = theirs.get(module, here)
@@ -53,9 +53,9 @@ def told_of_rows(theirs: Rows, ours: Rows) -> list[str]:
         if list(there) == list(here):
             continue
         if len(new) == len(here):
-            told.append(f"{module} starts from random values: it is of none of the classes or symbols of the file.")
+            told.append(f"{module} starts from random values: it has no class or symbol in common with the file.")
             continue
-        told.append(f"{module} was matched by name: the file has other classes or symbols, or another order of them.")
+        told.append(f"{module} was matched by name: the file has other classes or symbols, or another order.")
         if new:
             few = ", ".join(new[:MOST_NAMED]) + (f" and {len(new) - MOST_NAMED} more" if len(new) > MOST_NAMED else "")
             told.append(f"Its rows for {few} start from random values.")
@@ -63,11 +63,11 @@ def told_of_rows(theirs: Rows, ours: Rows) -> list[str]:
 
 
 def freeze(net: nn.Module, what: str | list[str] | Mapping[str, str]) -> int:
-    """Freeze parameters of a net for good and return how many numbers that are.
+    """Freeze parameters of a net permanently, and return the number of frozen values.
 
-    `backbone` is all but the heads (`net.head_names`); a list names modules or parameters; {"until": "layer3"} is all
-    that is registered before layer3, but for heads. The statistics of frozen batch norms are for `hold_frozen_norms`.
-    Raises BadInput for a name that the net has not, and where nothing would be frozen or nothing left to train.
+    `backbone` is everything except the heads (`net.head_names`); a list has names of modules or parameters;
+    {"until": "layer3"} is everything registered before layer3, except heads. `hold_frozen_norms` freezes the statistics
+    of frozen batch norms. Raises BadInput for an unknown name, or if nothing would be frozen or left to train.
     """
     names = [name for name, _ in net.named_parameters()]
     heads: Any = net.head_names
@@ -75,15 +75,13 @@ def freeze(net: nn.Module, what: str | list[str] | Mapping[str, str]) -> int:
         frozen = [name for name in names if not _is_in(name, heads)]
     elif isinstance(what, Mapping):
         if set(what) != {"until"} or not isinstance(what["until"], str):
-            raise BadInput(f"model.freeze={dict(what)}: as a mapping it has one key, such as {{until: layer3}}")
+            raise BadInput(f"model.freeze={dict(what)}: expected a mapping with one key, such as {{until: layer3}}")
         first = next(i for i, name in enumerate(names) if _is_in(name, [_existing(net, what["until"])]))
         frozen = [name for name in names[:first] if not _is_in(name, heads)]
     else:
         stages = [what] if isinstance(what, str) else what
         if not isinstance(stages, list) or not all(isinstance(name, str) for name in stages):
-            raise BadInput(
-                f"model.freeze={what} does not fit: say backbone, a list of the net's parts, or {{until: PART}}"
-            )
+            raise BadInput(f"model.freeze={what}: expected backbone, a list of the net's parts, or {{until: PART}}")
         stages = [_existing(net, name) for name in stages]
         frozen = [name for name in names if _is_in(name, stages)]
     if len(frozen) in (0, len(names)):
@@ -94,7 +92,7 @@ def freeze(net: nn.Module, what: str | list[str] | Mapping[str, str]) -> int:
 
 
 def hold_frozen_norms(net: nn.Module) -> None:
-    """Put batch norms whose parameters are frozen into eval mode, so that their statistics stay, too."""
+    """Put batch norms with frozen parameters into eval mode, so that their statistics do not change either."""
     for module in net.modules():
         parameters = list(module.parameters(recurse=False))
         if isinstance(module, _BatchNorm) and parameters and not any(p.requires_grad for p in parameters):
