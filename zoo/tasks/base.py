@@ -33,12 +33,10 @@ class Task(lightning.LightningModule):
     heads, if different from the optimizer's. No step synchronises with the device.
     """
 
-    kind: ClassVar[str]  # of data that it is for: images or sequences
-    meter: (
-        Any  # a module with update(...), compute(), which gives means and starts again, and then num_samples, num_nan
-    )
+    kind: ClassVar[str]  # kind of data: images or sequences
+    meter: Any  # a module with update(...), compute(), which returns means and resets, and then num_samples, num_nan
     unregularised: ClassVar[Mapping[str, Any]] = {"l1": 0.0, "l2": 0.0, "max_norm": None}  # settings of a plain loss
-    num_outputs: int | None = None  # of the net, where that is not the number of classes
+    num_outputs: int | None = None  # of the net, if not the number of classes
 
     def __init__(
         self,
