@@ -226,7 +226,7 @@ def test_a_signal_stops_both_and_saves(endless):
     ("fails", "words"),
     [
         ("raise OSError(28, 'No space left on device')", "error: No space left on device; what was saved before"),
-        ("import os; os._exit(7)", "error: process 1 of 2 ended with 7 and without a word, so that the others were"),
+        ("import os; os._exit(7)", "error: process 1 of 2 ended with 7 and no message, so the others were"),
     ],
 )
 def test_what_ends_the_second_process_alone_is_told_in_one_sentence(process, tmp_path, monkeypatch, fails, words):
@@ -267,7 +267,7 @@ def test_a_sweep_runs_each_of_its_jobs_in_two_processes(process, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["data.batch_size=63"], "data.batch_size=63 cannot be shared out to 2 processes"),
+        (["data.batch_size=63"], "data.batch_size=63 cannot be divided among 2 processes"),
         (["trainer.strategy=fsdp2", "task.l1=0.1"], "fsdp2 shares them out; take ddp"),
         (["trainer.strategy=fsdp2", "callbacks=ema"], "fsdp2 shares them out; take ddp"),
         (["trainer.devices=0"], "trainer.devices: expected"),

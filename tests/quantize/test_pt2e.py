@@ -215,7 +215,7 @@ def test_a_run_quantizes_tests_int8_and_tells_what_the_float_net_was(command, to
     assert evaluation["accuracy"] == pytest.approx(result["test"]["accuracy"], abs=1e-6)
     assert read_product(folder / "trained.safetensors").weights.keys() == read_product(teacher).weights.keys()
 
-    int8, words = f"init_from={folder}/model.safetensors", "is quantized already; give the float net"
+    int8, words = f"init_from={folder}/model.safetensors", "is already quantized; use the float net"
     for settings in (["ptq_int8"], ["weight_int4"], ["qat_int8", "trainer.max_epochs=1"]):
         again = command("train", *line, int8, f"compress={settings[0]}", *settings[1:])
         assert (again.code, words in again.sentence) == (2, True), again.err
@@ -334,7 +334,7 @@ def test_a_run_trains_with_fake_quantization_and_tests_int8(command, toy, teache
     assert command("train", f"resume={folder}", "trainer.max_epochs=4").code == 0
     assert json.loads((folder / "result.json").read_text())["epochs"] == 4
     again = command("train", *line, f"init_from={folder}/trained.safetensors")
-    assert (again.code, "is quantized already" in again.sentence) == (2, True)
+    assert (again.code, "is already quantized" in again.sentence) == (2, True)
 
 
 def test_a_net_of_fewer_channels_is_trained_and_taught_on_as_int8(command, toy_smoke, tmp_path):
@@ -377,8 +377,8 @@ def test_killed_while_ranges_are_held_it_ends_as_if_it_had_not_been(command, pro
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        (["compile=true"], "compile does not go with compress=qat_int8"),
-        (["model.freeze=backbone"], "model.freeze does not go with compress=qat_int8"),
+        (["compile=true"], "compile does not work with compress=qat_int8"),
+        (["model.freeze=backbone"], "model.freeze does not work with compress=qat_int8"),
         (["trainer.precision=bf16-true"], "bf16-mixed will do"),
         (["callbacks=ema"], "callbacks=ema averages away"),
         (["compress.freeze_norms=0.9"], "none before the one it follows"),

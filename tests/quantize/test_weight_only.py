@@ -214,4 +214,4 @@ def test_a_run_of_a_sequence_net_multiplies_in_int8_and_tests_that(command, tmp_
     assert load_model(read_product(folder / "model.safetensors")).head.weight.is_floating_point()
 
     again = command("train", *line, f"init_from={folder}/model.safetensors", "compress=weight_int4")
-    assert (again.code, "is quantized already" in again.sentence) == (2, True)
+    assert (again.code, "is already quantized" in again.sentence) == (2, True)

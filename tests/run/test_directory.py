@@ -96,7 +96,7 @@ def test_a_pipe_in_a_folder_is_told_and_not_waited_for(command, begun):
     assert "last.ckpt is a link or a special file" in outcome.sentence
     (begun / "config.yaml").unlink()
     os.mkfifo(begun / "config.yaml")
-    assert "is no run folder" in command("train", f"resume={begun}").sentence
+    assert "is not a run folder" in command("train", f"resume={begun}").sentence
     assert command("scripts/compare", str(begun)).code == 2
 
 

@@ -143,7 +143,7 @@ def test_int8_is_asked_of_the_net_before_the_fit():
     check(qat, LeNet300(), QAT)
     with pytest.raises(BadInput, match="convert_int8 is for a net of compress=qat_int8"):
         check(qat, LeNet300())
-    with pytest.raises(BadInput, match="starts from floats"):
+    with pytest.raises(BadInput, match="needs a float net"):
         check(ptq, LeNet300(), QAT)
     odd = LeNet300()
     odd.layers.append(nn.LogSigmoid())

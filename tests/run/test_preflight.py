@@ -64,7 +64,7 @@ def test_a_run_with_preflight_is_the_run_without_bit_for_bit(command, short, onl
         (
             ["model=lenet300", "model._target_=faults.Deep", "model.activation=sigmoid"],
             "overfitting",
-            "cannot be learnt",
+            "cannot be memorised",
         ),
         (["model._target_=faults.FirstFrozen"], "gradients", "features.0.weight, features.0.bias frozen"),
     ],
@@ -83,7 +83,7 @@ def test_a_fault_that_a_run_survives_is_named(command, short, only_run, monkeypa
 def test_what_is_frozen_by_the_config_is_said_and_no_alarm(command, short, only_run):
     assert command("train", *short, "model.freeze=[features.0]").code == 0
     state, sentence = verdicts(only_run())["gradients"]
-    assert (state, "as model.freeze asks: features.0.weight" in sentence) == ("pass", True)
+    assert (state, "frozen by model.freeze: features.0.weight" in sentence) == ("pass", True)
 
 
 @pytest.mark.parametrize(

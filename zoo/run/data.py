@@ -1,4 +1,4 @@
-"""The data of a run, loaded and checked against what the run began with."""
+"""The data of a run, loaded and checked against the data that the run started with."""
 
 from typing import Any
 
@@ -16,21 +16,21 @@ from zoo.run.task import check_teacher, read_teachers
 
 
 def build_data(run: Run) -> ResidentData:
-    """Build and load the data, so that a missing or wrong set is told before anything else is done.
+    """Build and load the data first, so that a missing or wrong data set is reported before any other work.
 
-    What only the data themselves know of the sizes that a net needs is put into the config.
+    Sizes that the net needs and that only the data determine are written to the config.
     """
     settings = run.cfg.data
     teachers = read_teachers(run) if "teacher" in run.cfg.task else []
     if "mean" in settings:
         _normalise_as_before(run, teachers)
     wanted: Any = OmegaConf.to_container(settings, resolve=True)
-    if settings.batch_size == "auto":  # until `fit` knows it
+    if settings.batch_size == "auto":  # until `fit` has found it
         wanted["batch_size"] = 2 * distributed.world_size()
     data: ResidentData = build(wanted, "data")
     if data.batch_size % distributed.world_size():
         raise BadInput(
-            f"data.batch_size={data.batch_size} cannot be shared out to {distributed.world_size()} processes"
+            f"data.batch_size={data.batch_size} cannot be divided among {distributed.world_size()} processes"
         )
     with distributed.first_of_machine_first():
         facts = data.load()
@@ -47,7 +47,7 @@ def build_data(run: Run) -> ResidentData:
 
 
 def _check_same_data(run: Run, data: ResidentData) -> None:
-    """Refuse to go on with other data than a run began with: it would validate on what it was trained on."""
+    """Refuse to resume with different data: the run could validate on samples it was trained on."""
     assert run.last_checkpoint is not None
     state = AtomicCheckpointIO().load_checkpoint(run.last_checkpoint).get(type(data).__qualname__)
     before, product = state.get("facts") if isinstance(state, dict) else None, run.folder / PRODUCT
@@ -57,15 +57,15 @@ def _check_same_data(run: Run, data: ResidentData) -> None:
         try:
             data.check_same(before, "the run began with")
         except BadInput as error:
-            raise BadInput(f"resume={run.folder}: {error}; put them back, or begin a new run") from error
-        except (AttributeError, LookupError, TypeError) as error:  # of facts that somebody else wrote
-            raise BadInput(f"{run.last_checkpoint} does not tell of the data of this run ({reason(error)})") from error
+            raise BadInput(f"resume={run.folder}: {error}; restore them, or start a new run") from error
+        except (AttributeError, LookupError, TypeError) as error:  # facts from another writer
+            raise BadInput(f"{run.last_checkpoint} does not describe the data of this run ({reason(error)})") from error
 
 
 def _normalise_as_before(run: Run, teachers: list[Product]) -> None:
-    """Have images normalised, unless the config says how, as the weights expect that a run begins with.
+    """Unless the config sets mean and std, normalise images as the initial weights expect.
 
-    Those are published ones, or weights that `init_from` brings and that began so, or else the teacher's.
+    The statistics are those of the published weights, of the file in `init_from`, or else of the teacher.
     """
     settings = run.cfg.data
     if settings.mean is None and settings.std is None:

@@ -1,4 +1,4 @@
-"""A run's folder, runs/<name>/<stamp>/: opened with a config that makes sense, new or resumed, and logged into."""
+"""The folder of a new or resumed run, runs/<name>/<stamp>/: its checked config and its log files."""
 
 import contextlib
 import logging
@@ -29,13 +29,13 @@ from zoo.ranges import Count, takes, written
 from zoo.records.config_file import read_config, write_config
 
 GROUPS = ("model", "data", "task", "optim", "schedule", "compress", "callbacks", "trainer", "experiment")
-MOST_NAMED = 8  # options in one sentence
+MOST_NAMED = 8  # options listed in one message
 log = logging.getLogger("zoo")
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder and the config in it, every interpolation resolved."""
+    """A run folder and its config, with every interpolation resolved."""
 
     folder: Path
     cfg: DictConfig
@@ -43,14 +43,14 @@ class Run:
 
     @property
     def last_checkpoint(self) -> Path | None:
-        """Where to go on, or None where nothing was saved yet."""
+        """The checkpoint to resume from, or None if nothing was saved yet."""
         return self.folder / LAST if (self.folder / LAST).exists() else None
 
 
 @contextmanager
 def open_run(cfg: DictConfig) -> Iterator[Run]:
-    """Open a run's folder, new or to be resumed, in each of its processes, and log to log.txt in it."""
-    config_of(cfg)  # before the processes are connected, so that all of them refuse what is wrong with it
+    """Open the folder of a new or resumed run in each of its processes, and log to its log.txt."""
+    config_of(cfg)  # before the processes connect, so that each of them rejects a bad config
     with contextlib.ExitStack() as stack:
         stack.enter_context(distributed.joined(cfg.trainer.accelerator))
         mine = (
@@ -66,15 +66,15 @@ def open_run(cfg: DictConfig) -> Iterator[Run]:
 
 @contextmanager
 def made(cfg: DictConfig) -> Iterator[Run]:
-    """Make a new run folder with its config.yaml, or find the one that `resume` names.
+    """Create a run folder with its config.yaml, or find the one named by `resume`.
 
-    Bad input that shows before anything was trained leaves no new folder behind.
+    A new folder is removed if bad input is found before anything was trained.
     """
     settled = config_of(cfg)
     run = Run(_resumed_folder(cfg), settled, resumed=True) if cfg.resume else _new(settled)
     try:
         with locked(run.folder / LOCK, str(run.folder)):
-            for litter in run.folder.glob(".*.part"):  # of a write that a kill cut short
+            for litter in run.folder.glob(".*.part"):  # left by a write that was killed
                 litter.unlink()
             yield run
     except BadInput:
@@ -86,7 +86,7 @@ def made(cfg: DictConfig) -> Iterator[Run]:
 
 
 def _remove(folder: Path) -> None:
-    """Remove a folder into which a logger's thread may still be writing."""
+    """Remove a folder that a logger's thread may still be writing to."""
     for _ in range(100):
         with contextlib.suppress(OSError):
             shutil.rmtree(folder)
@@ -95,12 +95,12 @@ def _remove(folder: Path) -> None:
 
 
 def config_of(cfg: DictConfig) -> DictConfig:
-    """Return the config of the run that a command line asks for, checked: with `resume` it is that run's own."""
+    """Return the checked config of the requested run; with `resume`, the config saved in that run's folder."""
     settled = _resumed(cfg) if cfg.resume else cfg
     if not cfg.resume:
         _check_fit(cfg)
     _check(settled)
-    settled.name = str(settled.name)  # which name=7 and name=nan are none of
+    settled.name = str(settled.name)  # name=7 and name=nan are not strings
     return settled
 
 
@@ -124,7 +124,7 @@ def _new(cfg: DictConfig) -> Run:
 
 
 def _chosen() -> dict[str, str | None]:
-    """Return the option of each group; several, as in callbacks=[ema,diagnostics], are joined by a plus sign."""
+    """Return the option of each group; lists such as callbacks=[ema,diagnostics] are joined with a plus sign."""
     chosen = dict(HydraConfig.get().runtime.choices)
     if experiment := chosen.get("experiment"):  # Hydra leaves lists out
         chosen = {**chosen_by(CONFIGS / "experiment" / f"{experiment}.yaml"), **chosen}
@@ -136,7 +136,7 @@ def _chosen() -> dict[str, str | None]:
 
 
 def _resumed(cfg: DictConfig) -> DictConfig:
-    """Read a run folder's own config; of the command line only trainer.* is taken over."""
+    """Read the config of a run folder and apply the trainer.* overrides of the command line; reject all others."""
     folder = _resumed_folder(cfg)
     check_no_links(folder)
     saved = _load(folder)
@@ -152,7 +152,7 @@ def _resumed(cfg: DictConfig) -> DictConfig:
 
 
 def _resumed_folder(cfg: DictConfig) -> Path:
-    """Return the run folder that `resume` names: itself, or the only one in it."""
+    """Return the run folder named by `resume`: the folder itself, or the only run folder in it."""
     folder = Path(cfg.resume)
     if (folder / CONFIG).is_file():
         return folder
@@ -162,7 +162,7 @@ def _resumed_folder(cfg: DictConfig) -> Path:
     if inside:
         raise BadInput(f"resume: expected one run folder, got {folder} with {len(inside)}; the latest is {inside[-1]}")
     there = [str(path.parent) for path in sorted(Path(cfg.runs).glob(f"*/*/{CONFIG}"))]
-    raise BadInput(f"resume={folder} is no run folder, since it has no {CONFIG}; {choices(str(folder), there)}")
+    raise BadInput(f"resume={folder} is not a run folder, since it has no {CONFIG}; {choices(str(folder), there)}")
 
 
 def _load(folder: Path) -> DictConfig:
@@ -174,7 +174,7 @@ def _load(folder: Path) -> DictConfig:
 
 
 def _check_fit(cfg: DictConfig) -> None:
-    """Refuse a model or a task that looks up what the data do not have, such as one of images with sequences."""
+    """Refuse a model or task that needs settings the data do not have, such as an image model with sequences."""
     chosen = HydraConfig.get().runtime.choices
     for group in ("model", "task"):
         if wants_of_data(str(OmegaConf.to_container(cfg[group]))) - cfg.data.keys():
@@ -186,17 +186,17 @@ def _check_fit(cfg: DictConfig) -> None:
     kind, wanted = (attribute_of(str(cfg[group].get("_target_")), "kind") for group in ("data", "task"))
     if kind and wanted and kind != wanted:
         raise BadInput(
-            f"task={chosen['task']} is for {wanted}, and data={chosen['data']} has {kind}; without it, the task that "
-            "fits is taken"
+            f"task={chosen['task']} is for {wanted}, and data={chosen['data']} has {kind}; leave task out to use "
+            "the one that fits"
         )
 
 
 def _some(names: list[str]) -> str:
-    return ", ".join(names) if len(names) <= MOST_NAMED else f"{', '.join(names[:3])} or another of {len(names)}"
+    return ", ".join(names) if len(names) <= MOST_NAMED else f"{', '.join(names[:3])} or others ({len(names)})"
 
 
 def _check(cfg: DictConfig) -> None:
-    """Refuse values that no object of the run takes, and those that mean nothing together; no data are read yet."""
+    """Refuse values that no object of the run accepts, and combinations without meaning; no data are read yet."""
 
     def demand(key: str, fits: Callable[[Any], bool], what: str) -> None:
         value = OmegaConf.select(cfg, key)
@@ -212,16 +212,16 @@ def _check(cfg: DictConfig) -> None:
     )
     for group in GROUPS[:-1]:
         if group not in ("callbacks", "compress"):
-            demand(f"{group}._target_", bool, f"the class that a choice of {group} brings")
+            demand(f"{group}._target_", bool, f"the class that {group}=... sets")
     for stage in ("before_fit", "after_fit"):
         demand(
-            f"compress.{stage}", OmegaConf.is_dict, "passes by name, such as configs/compress/prune_channels.yaml has"
+            f"compress.{stage}", OmegaConf.is_dict, "passes by name, as in configs/compress/prune_channels.yaml"
         )
     for group in ("callbacks", "compress.before_fit", "compress.after_fit"):
         for name in OmegaConf.select(cfg, group):
             demand(f"{group}.{name}", _is_node_or_null, "a mapping with its _target_, or null to leave it out")
-    demand("trainer._partial_", lambda partial: not partial, "it left out: a trainer is built at once")
-    demand("trainer.precision", lambda p: p != "16-true", "16-mixed or bf16-true: fp16 alone rounds gradients to 0")
+    demand("trainer._partial_", lambda partial: not partial, "it left out: a trainer is built immediately")
+    demand("trainer.precision", lambda p: p != "16-true", "16-mixed or bf16-true: pure fp16 rounds gradients to 0")
     sizes = "a whole number of at least 1, or auto for the fastest"
     demand("data.batch_size", lambda size: size == "auto" or takes(Count, size), sizes)
     for group in GROUPS[:-1]:
@@ -231,7 +231,7 @@ def _check(cfg: DictConfig) -> None:
             demand("init_from", bool, "the model.safetensors of a trained net, since trainer.max_epochs=0 trains none")
         else:
             demand("trainer.max_epochs", bool, "a whole number of at least 1")
-    # A graph's gradients lie where its next run writes (https://github.com/pytorch/pytorch/issues/169545).
+    # A graph's next run overwrites its gradients (https://github.com/pytorch/pytorch/issues/169545).
     graphs = isinstance(cfg.compile, str)
     demand("trainer.accumulate_grad_batches", lambda n: n == 1 or not graphs, f"1 with compile={cfg.compile}")
     demand("trainer.accelerator", _is_here, "auto or cpu, since torch finds no such device here (trainer=cpu)")
@@ -239,11 +239,11 @@ def _check(cfg: DictConfig) -> None:
         if key in cfg.model and key in cfg.data:
             demand(f"model.{key}", cfg.data[key].__eq__, f"{cfg.data[key]}, as data.{key} says")
     if "budget" in cfg.callbacks and not cfg.model.pretrained:
-        demand("init_from", bool, "the model.safetensors of a trained net, whose accuracy compress=auto keeps to")
+        demand("init_from", bool, "the model.safetensors of a trained net, whose accuracy compress=auto maintains")
 
 
 def _known(cfg: DictConfig, group: str) -> dict[str, Any]:
-    """Return a group as plain data, without what other modules check and what only the data themselves know."""
+    """Return a group as plain data, without values that other modules check or that only the data determine."""
     plain: Any = OmegaConf.to_container(cfg[group], resolve=True)
     counted = {key for key in plain if group == "model" and key in cfg.data and cfg.data[key] is None}
     elsewhere = {"model": {*STARTS, *counted}, "task": {"teacher"}}.get(group, set())
@@ -257,7 +257,7 @@ def _is_node_or_null(value: Any) -> bool:
 
 
 def _is_here(accelerator: str) -> bool:
-    """Return whether this machine has such a device; `gpu` is any kind of GPU."""
+    """Return whether this machine has such a device; `gpu` means any kind of GPU."""
     if accelerator not in ("gpu", "cuda", "mps"):
         return True
     import torch
@@ -270,7 +270,7 @@ def _is_here(accelerator: str) -> bool:
 def _logging_to(folder: Path) -> Iterator[None]:
     """Send our messages to the console and to log.txt, and libraries' messages and warnings to log.txt only.
 
-    Of the processes of a run only the first uses the console, and the others write to log_1.txt and so on.
+    Only the first process of a run uses the console; the others write to log_1.txt and so on.
     """
     rank = distributed.rank()
     file = open_file(folder / (f"log_{rank}.txt" if rank else "log.txt"), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
