@@ -214,9 +214,7 @@ def _check(cfg: DictConfig) -> None:
         if group not in ("callbacks", "compress"):
             demand(f"{group}._target_", bool, f"the class that {group}=... sets")
     for stage in ("before_fit", "after_fit"):
-        demand(
-            f"compress.{stage}", OmegaConf.is_dict, "passes by name, as in configs/compress/prune_channels.yaml"
-        )
+        demand(f"compress.{stage}", OmegaConf.is_dict, "passes by name, as in configs/compress/prune_channels.yaml")
     for group in ("callbacks", "compress.before_fit", "compress.after_fit"):
         for name in OmegaConf.select(cfg, group):
             demand(f"{group}.{name}", _is_node_or_null, "a mapping with its _target_, or null to leave it out")

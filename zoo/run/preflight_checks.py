@@ -262,9 +262,7 @@ def check_overfitting(subject: Subject) -> Verdict:
             loss = float(now.detach())
             first = loss if step == 0 else first
             if loss < LEARNT:
-                return Verdict(
-                    "overfitting", "pass", f"{num} samples are memorised in {step} steps (loss {loss:.2g})"
-                )
+                return Verdict("overfitting", "pass", f"{num} samples are memorised in {step} steps (loss {loss:.2g})")
             if time.monotonic() - started > MOST_SECONDS:
                 course = f"loss {first:.3g} → {loss:.3g} on {num} samples"
                 return Verdict("overfitting", "skip", f"undecided in {MOST_SECONDS:.0f} s and {step} steps: {course}")
