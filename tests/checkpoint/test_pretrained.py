@@ -110,11 +110,11 @@ def test_every_family_that_torchvision_publishes_is_in_the_zoo():
 @pytest.mark.parametrize(
     ("model", "source", "size", "sentence"),
     [
-        ("lenet5", True, 224, "torchvision publishes no weights of lenet5"),
+        ("lenet5", True, 224, "torchvision publishes no weights for lenet5"),
         ("resnet18", True, 28, "another stem"),
-        ("resnet18", "IMAGENET1K_V9", 224, "is no file; true, false, IMAGENET1K_V1"),
+        ("resnet18", "IMAGENET1K_V9", 224, "is not a file; use true, false, IMAGENET1K_V1"),
         ("resnet34", "FILE", 224, "the weights of another net"),
-        ("resnet18", "BROKEN", 224, "holds no weights that can be read"),
+        ("resnet18", "BROKEN", 224, "cannot be read as weights"),
     ],
 )
 def test_what_cannot_be_taken_is_told(downloaded, tmp_path, model, source, size, sentence):
@@ -128,7 +128,7 @@ def test_what_cannot_be_taken_is_told(downloaded, tmp_path, model, source, size,
 def test_without_a_network_the_sentence_says_what_would_do(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(
-        BadInput, match=r"could not be downloaded .* fetch https://download.pytorch.org/models/resnet18"
+        BadInput, match=r"could not be downloaded .* download https://download.pytorch.org/models/resnet18"
     ):
         load_published(resnet18(), "resnet18", True, 224)
 

@@ -197,7 +197,7 @@ def with_mix(layer):
 @pytest.mark.parametrize(
     ("make", "knobs", "sentence"),
     [
-        (LeNet300, {"macs": 1e-6}, "the nearest that this net allows"),
+        (LeNet300, {"macs": 1e-6}, "the nearest this net allows"),
         (LeNet300, {"importance": "batch_norm"}, "no batch norms"),
         (lambda: LeNet5(image_size=28, activation="maxout"), {}, "maxout"),
         (lambda: MobileNet(shuffled=True), {}, "cannot follow the channels of MobileNet"),
@@ -211,7 +211,7 @@ def test_what_cannot_be_pruned_so_is_refused_and_left_as_it_was(make, knobs, sen
     before = str(net)
     with pytest.raises(BadInput, match=sentence) as caught:
         prune_channels(net, Context(IMAGE), **knobs)
-    assert ("compress=prune takes single weights" in str(caught.value)) == (
+    assert ("compress=prune removes single weights" in str(caught.value)) == (
         "cannot" in sentence or "groups" in sentence
     )
     assert str(net) == before

@@ -211,7 +211,7 @@ def name_with_code(file, mark):
     ("attack", "words"),
     [
         (pickled_weight, "use_pickle"),
-        (function_of_torch, "its tensors are not those that it reads|'torch.os.mkdir'|not an operator"),
+        (function_of_torch, "its tensors are not the ones it reads|'torch.os.mkdir'|not an operator"),
         (pickled_samples, None),
         (pickled_constants, None),
         (evaluated_size, None),

@@ -80,7 +80,7 @@ def test_what_cannot_be_predicted_is_refused_in_one_sentence(command, teacher, p
         ([], ["nothing to predict"]),
         (["absent.png"], ["absent.png", "no such file"]),
         (["*.bmp"], ["*.bmp", "no such file"]),
-        (["empty"], ["empty", "no picture"]),
+        (["empty"], ["empty", "no image"]),
         (["model.bin"], ["model.bin", "cannot be read as an image"]),
         (["0.png", "top=0"], ["top: expected", "at least 1"]),
     ):

@@ -161,9 +161,9 @@ def test_a_pooling_that_rounds_up_pools_what_it_did_without_rounding():
 @pytest.mark.parametrize(
     ("model", "data", "change", "words"),
     [
-        ("transformer", "reverse", {}, "reads sequences; take compress=weight_int8 or dynamic_int8"),
+        ("transformer", "reverse", {}, "reads sequences; use compress=weight_int8 or dynamic_int8"),
         ("lenet5", "mnist_5k", {"batches": [(torch.zeros(2, 3, 28, 28), torch.zeros(2))]}, "are (3, 28, 28), and"),
-        ("lenet5", "mnist_5k", {"num_batches": 3}, "the training data have only 2"),
+        ("lenet5", "mnist_5k", {"num_batches": 3}, "num_batches=3: expected at most 2"),
         ("lenet5", "mnist_5k", {"float_layers": ["features.1"]}, "is named 'features.1'"),
     ],
 )
@@ -403,7 +403,7 @@ def test_what_fake_quantization_does_not_go_with_is_refused_in_one_sentence(comm
             ["compress=semi_structured"],
             "is for linear layers whose sides are multiples of 16, and LeNet5 has none here",
         ),
-        (["compress=qat_int8", "data=reverse"], "int8 activations are for nets of images, and Transformer reads"),
+        (["compress=qat_int8", "data=reverse"], "int8 activations are for image nets, and Transformer reads"),
         (
             ["compress=ptq_int8", "data=reverse"],
             "compress.after_fit.int8 is for images, and data=reverse has sequences",

@@ -168,9 +168,9 @@ def test_such_a_net_can_be_exported():
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"bits": 3}, "bits=3 was asked for a weight; choose from 4, 8"),
-        ({"group": 0}, "group=0 weights"),
-        ({"group": "all"}, "group=all weights"),
+        ({"bits": 3}, "bits=3 is not a supported width; choose from 4, 8"),
+        ({"group": 0}, "group: expected a whole number of at least 1, or null for one scale per channel, got 0"),
+        ({"group": "all"}, "group: expected a whole number of at least 1, or null for one scale per channel, got all"),
         ({"bits": 4, "dynamic": True}, "dynamic=true multiplies in int8"),
         ({"float_layers": ["ip3"]}, "did you mean ip2 or ip1?"),
         ({"float_layers": ["*"]}, "LeNet5Caffe has no layer left"),

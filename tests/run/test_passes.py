@@ -147,7 +147,7 @@ def test_int8_is_asked_of_the_net_before_the_fit():
         check(ptq, LeNet300(), QAT)
     odd = LeNet300()
     odd.layers.append(nn.LogSigmoid())
-    with pytest.raises(BadInput, match=r"^compress\.after_fit\.int8: int8 has no word for aten\.log_sigmoid\.default"):
+    with pytest.raises(BadInput, match=r"^compress\.after_fit\.int8: int8 does not support aten\.log_sigmoid\.default"):
         check(ptq, odd)
 
 
