@@ -111,7 +111,7 @@ def test_a_transformer_learns_to_write_backwards(command, only_run):
         ("data=reverse model.pretrained=true", "there are no published weights for sequences"),
         ("data=pairs", "data.path is not given; say data.path=..."),
         ("data=pairs data.path=absent.tsv", "data.path=absent.tsv cannot be read"),
-        ("data=reverse model.num_target_tokens=5", "model.num_target_tokens=5 does not fit these data and task: 11"),
+        ("data=reverse model.num_target_tokens=5", "model.num_target_tokens=5 does not fit these data and task; use 11"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_sentence_that_says_what_does(command, tmp_path, line, sentence):
