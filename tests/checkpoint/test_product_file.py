@@ -1,4 +1,4 @@
-"""The product file: it comes back equal, and nothing that is not it comes in."""
+"""The product file: it is restored exactly, and anything else is refused."""
 
 import json
 import subprocess
@@ -182,7 +182,7 @@ def test_metadata_of_too_many_parts_are_refused_before_they_are_read(text, words
 
 
 def test_a_config_of_too_many_entries_is_refused():
-    """Each was short enough by itself; twenty of 100,000 kept OmegaConf busy for minutes."""
+    """Each alone was short enough; twenty of 100,000 kept OmegaConf busy for minutes."""
     data = {**FACTS["config"]["data"], "x": [[1] * 5000 for _ in range(5)]}
     text = facts_text({**FACTS, "config": {**FACTS["config"], "data": data}})
     with pytest.raises(BadInput, match="config has more than 20,000 entries"):

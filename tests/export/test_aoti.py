@@ -1,4 +1,4 @@
-"""The AOTInductor package: a process with torch and nothing of ours runs it."""
+"""The AOTInductor package: it runs in a process with only torch."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""scripts/export.py: what it writes was proven and can be evaluated, and what cannot be proven leaves no file."""
+"""scripts/export.py: written files were verified and can be evaluated; if verification fails, no file is left."""
 
 import copy
 import json
@@ -33,7 +33,7 @@ from zoo.run.quantize_product import TRAINED, ptq_int8
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, fashion_root):
-    """A run of seconds, trained once for all tests here."""
+    """A run of a few seconds, trained once for all tests here."""
     place = tmp_path_factory.mktemp("trained")
     (place / "data").symlink_to(fashion_root)
     line = [sys.executable, ROOT / "train.py", *toy_run(Path("data"))]
@@ -44,12 +44,12 @@ def trained(tmp_path_factory, fashion_root):
 
 @pytest.fixture
 def teacher(trained, toy, tmp_path):
-    """The product of a copy of that run, with its images in data/."""
+    """The product of a copy of that run, with images in data/."""
     return shutil.copytree(trained, tmp_path / "runs/toy/copy") / "model.safetensors"
 
 
 def hparams(folder):
-    """Read the settings and metrics that a row of TensorBoard's HParams table has."""
+    """Read the settings and metrics of a row of TensorBoard's HParams table."""
     from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
     events = EventAccumulator(str(folder))
@@ -116,7 +116,7 @@ def test_a_product_in_int8_stays_in_int8_with_the_same_scales(command, teacher):
         w.nbytes for w in read_product(teacher.with_name(TRAINED)).weights.values()
     )
     line = [sys.executable, ROOT / "evaluate.py", f"checkpoint={teacher.with_name('model.pt2')}"]
-    subprocess.run(line, capture_output=True, check=True)  # where nothing of int8 was imported before
+    subprocess.run(line, capture_output=True, check=True)  # a process that has not imported anything for int8
     evaluation = json.loads(teacher.with_name("evaluation_model.pt2.json").read_text())
     assert evaluation["accuracy"] == pytest.approx(rows[0]["accuracy"])
     done = command("scripts/export", f"checkpoint={teacher}", "format=onnx_int8")
@@ -124,7 +124,7 @@ def test_a_product_in_int8_stays_in_int8_with_the_same_scales(command, teacher):
 
 
 def wrong(path, part, facts):
-    """Write another net than asked: its head was shifted by a thousandth."""
+    """Write a different net: its head is shifted by a thousandth."""
     net = copy.deepcopy(part.net)
     with torch.no_grad():
         net.get_submodule(net.head_names[0]).bias += 1e-3
@@ -182,14 +182,14 @@ def test_accuracy_may_fall_by_as_many_points_as_are_allowed():
     source = Answers([torch.tensor([[1.0, 0.0]])], 0.9)
     proof = Proof(100, 0.8951, 3.0, {}, 0, [])
     assert refusal(proof, source, math.inf, 101, 0.5) is None
-    half = Answers(source.logits, 0.915)  # which is 0.5000000000000004 points above
+    half = Answers(source.logits, 0.915)  # 0.5000000000000004 points above
     assert refusal(replace(proof, accuracy=0.91), half, math.inf, None, 0.5) is None
     assert refusal(proof, source, math.inf, None, 0.4) == "it loses 0.49 points of accuracy, more than max_drop=0.4"
 
 
 @pytest.fixture
 def in_process(monkeypatch):
-    """Compute packed files in this process, which takes no seconds, where a test is of something else."""
+    """Run packed files in this process, to save seconds in tests of something else."""
 
     @contextmanager
     def running(paths, runs_alone):
@@ -236,7 +236,7 @@ def test_files_of_one_format_that_differ_have_names_of_their_own_and_all_are_tol
     (name, *_) = (name for name, weight in weights["model.safetensors"].items() if weight.ndim > 1)
     assert weights["model.zoo"][name].equal(weights["model.safetensors"][name])
     assert len(weights["model_shared.zoo"][name].unique()) <= 32 < len(weights["model_bf16.zoo"][name].unique())
-    product = read_product(teacher)  # changed since, so that what was told of it is not of this one
+    product = read_product(teacher)  # changed since, so earlier results do not apply to it
     product.weights[name] *= 1.001
     save_product(teacher, product.weights, product.facts)
     assert command("scripts/export", f"checkpoint={teacher}", "format=zoo").code == 0

@@ -1,4 +1,4 @@
-"""The .onnx file: ONNX Runtime computes the net from it alone, and what is damaged or foreign is refused."""
+"""The .onnx file: ONNX Runtime computes the net from it alone, and damaged or foreign files are refused."""
 
 import contextlib
 import io
@@ -165,7 +165,7 @@ def test_halves_that_do_not_fit_together_are_refused(tmp_path):
 
 
 def test_a_graph_takes_no_more_memory_than_there_is(file, monkeypatch):
-    images = torch.randn(2000, 1, 28, 28)  # of which the first layer alone gives 25 MB
+    images = torch.randn(2000, 1, 28, 28)  # the first layer alone outputs 25 MB
     wanted = read_export(file).net(images)
     monkeypatch.setattr("zoo.export.onnx.available_bytes", lambda: 2**22)
     net = read_export(file).net
@@ -176,7 +176,7 @@ def test_a_graph_takes_no_more_memory_than_there_is(file, monkeypatch):
 
 @pytest.mark.parametrize(("num", "fits"), [(2, True), (3, False)])
 def test_sizes_are_told_for_the_very_images_that_come(file, num, fits):
-    """For two images the result that is added has one number, and for three 2^40."""
+    """The added result has one number for two images, and 2^40 for three."""
     model = with_more(onnx.load(file), SIZES["large_for_just_4"])
     four = next(tensor for tensor in model.graph.initializer if tensor.name == "[4]")
     four.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(four) - 1, "[4]"))
@@ -193,7 +193,7 @@ def test_integers_may_be_divided_by_a_number_above_0(file, operator, added):
     torch.testing.assert_close(read_export(file).net(images), tiny()(images) + added, rtol=0, atol=1e-5)
 
 
-# As Linux shows them, cut down to what follows the first of AVX.
+# As shown by Linux, shortened to the flags from the first AVX one on.
 XEON_AMX = "flags\t\t: fpu vme avx avx2 avx512f avx512_vnni avx512_bitalg amx_int8\n"
 CORE_ALDER_LAKE = "flags\t\t: fpu vme avx avx2 avx_vnni gfni\n"
 EPYC_ROME = "flags\t\t: fpu vme avx avx2 sha_ni\n"

@@ -1,4 +1,4 @@
-"""The .pt2 file: it comes back equal for any number of images, and nothing that could run anything else comes in."""
+"""The .pt2 file: it is restored exactly for any number of images, and anything that could run code is refused."""
 
 import io
 import json
@@ -35,7 +35,7 @@ def file(content, tmp_path):
 
 
 def changed(path, **records):
-    """Write the archive anew with some records replaced or, where None, left out; its checksums are right."""
+    """Rewrite the archive with some records replaced or, for None, removed; its checksums are valid."""
     with zipfile.ZipFile(path) as old:
         parts = {info.filename: old.read(info) for info in old.infolist()}
     root = next(iter(parts)).partition("/")[0]
@@ -54,7 +54,7 @@ def record(path, name):
 
 
 class Runs:
-    """What leaves a file behind when it is unpickled."""
+    """Create a file when unpickled."""
 
     def __init__(self, mark):
         self.mark = mark
@@ -233,7 +233,7 @@ def test_what_would_have_torch_run_anything_is_refused_or_never_looked_at(conten
 
 
 def test_torch_by_itself_would_run_it(content, tmp_path):
-    """Where this no longer holds, a check may go."""
+    """If this no longer holds, a check may be removed."""
     attacks = (pickled_weight, pickled_samples, pickled_constants, evaluated_size)
     for attack in attacks:
         file = tmp_path / f"{attack.__name__}.pt2"

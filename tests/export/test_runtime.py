@@ -1,4 +1,4 @@
-"""A graph is given, and gives, what its file tells of."""
+"""The inputs and outputs of a graph match its file's metadata."""
 
 from pathlib import Path
 

@@ -56,7 +56,7 @@ def load_model(product: Product) -> nn.Module:
 
 
 def _check_logits(found: Any, facts: Mapping[str, Any], source: str) -> None:
-    """Raise BadInput unless a file's net returned one number per class for a sample, or for each place of a sequence."""
+    """Raise BadInput unless a file's net returned one number per class for a sample, or per place of a sequence."""
     data = facts["data"]
     wanted = [1, len(data["classes"])] if "classes" in data else [1, data["max_length"], len(data["target_symbols"])]
     if not isinstance(found, torch.Tensor) or not found.is_floating_point() or list(found.shape) != wanted:
