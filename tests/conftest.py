@@ -1,4 +1,4 @@
-"""Fixtures: the commands as a person runs them, in this process or another, and a small data set on disk."""
+"""Fixtures: the commands as a user runs them, in this process or another, and a small data set on disk."""
 
 import hashlib
 import importlib.util
@@ -23,7 +23,7 @@ from slow import slow_tests
 from torch import nn
 
 if "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # a core each; more threads than cores wait for each other
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # one core each; more threads than cores slow each other down
     torch.set_num_threads(1)
 
 ROOT = Path(__file__).parent.parent
@@ -31,7 +31,7 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.hookimpl(tryfirst=True)  # before -m 'not slow' is applied
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of tests/slow.txt."""
+    """Mark the tests listed in tests/slow.txt as slow."""
     listed = slow_tests()
     for item in items:
         if item.nodeid in listed:
@@ -42,7 +42,7 @@ CONFIGS = ROOT / "configs"
 
 
 def options(group: str) -> list[str]:
-    """Return the choices of a config group, found by globbing, so that a new file is tested without an edit."""
+    """Return the choices of a config group, found by globbing, so that new files are tested automatically."""
     return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
 
 
@@ -58,7 +58,7 @@ class Outcome:
 
 
 def sentence_of(err: str) -> str:
-    """Return the one line of an error, which is all that stderr may hold."""
+    """Return the single line of an error, the only allowed content of stderr."""
     lines = err.strip().splitlines()
     assert len(lines) == 1, err
     assert lines[0].startswith("error: "), err
@@ -70,7 +70,7 @@ Command = Callable[..., Outcome]
 
 @pytest.fixture
 def command(tmp_path, monkeypatch, capfd) -> Command:
-    """Run train.py or evaluate.py with arguments in this process; runs/ is in a folder of the test's own."""
+    """Run train.py or evaluate.py with arguments in this process; runs/ is in the test's own folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
 
@@ -92,7 +92,7 @@ def command(tmp_path, monkeypatch, capfd) -> Command:
 
 
 def compose_run(*overrides: str, config: str = "train") -> DictConfig:
-    """Compose a config with overrides, interpolations resolved."""
+    """Compose a config with overrides and resolve its interpolations."""
     with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
         cfg = hydra.compose(config, ["name=test", *overrides])
     OmegaConf.resolve(cfg)
@@ -105,7 +105,7 @@ def compose() -> Callable[..., DictConfig]:
 
 
 def composed(model: str, data: str) -> DictConfig:
-    """Compose a run whose data say all that a net asks, also what only a training run counts: 11 of each."""
+    """Compose a run whose data have all sizes that a net needs; those counted only in a training run are 11."""
     line = [f"model={model}", f"data={data}", *(["data.path=none"] if data == "pairs" else [])]
     cfg = compose_run(*line)
     counted = [key for key in ("num_classes", "num_source_tokens", "num_target_tokens") if key in cfg.data]
@@ -136,7 +136,7 @@ def process(tmp_path) -> Callable[..., subprocess.Popen]:
 
 
 def exchange_weights(ours: nn.Module, theirs: nn.Module) -> None:
-    """Load their weights into ours and ours into theirs, key for key, with norms whose statistics are not 0 and 1."""
+    """Load their weights into ours and ours into theirs, key by key, with norm statistics other than 0 and 1."""
     for norm in (m for m in theirs.modules() if isinstance(m, nn.BatchNorm2d)):
         norm.running_mean.uniform_(-0.1, 0.1)
         norm.running_var.uniform_(0.8, 1.2)
@@ -152,7 +152,7 @@ def write_idx(path: Path, array: np.ndarray) -> None:
 
 
 def toy_images(num: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draw 28 px images of ten classes that a net can learn: a bright bar, whose height is the class, in noise."""
+    """Draw 28 px images of ten classes that a net can learn: a bright bar in noise, whose height is the class."""
     draw = np.random.default_rng(seed)
     labels = np.arange(num) % 10
     images = draw.integers(0, 60, (num, 28, 28))
@@ -164,7 +164,7 @@ def toy_images(num: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 def write_cifar(root: Path, name: str, num: int) -> tuple[dict[str, tuple[np.ndarray, list[int]]], dict[str, Any]]:
     """Write files of CIFAR10 or CIFAR100's layout with `num` images of noise each.
 
-    Gives the images and labels of each file, and what to set of torchvision's class, which has the files' checksums.
+    Return the images and labels of each file, and the attributes of torchvision's class with the files' checksums.
     """
     kind = getattr(torchvision.datasets, name)
     key, num_classes = {"CIFAR10": ("labels", 10), "CIFAR100": ("fine_labels", 100)}[name]
@@ -189,7 +189,7 @@ def write_cifar(root: Path, name: str, num: int) -> tuple[dict[str, tuple[np.nda
 
 
 def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """Read the curves that TensorBoard would show of a run folder: (step, value) of each tag."""
+    """Read the TensorBoard curves of a run folder: (step, value) by tag."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(folder))
@@ -199,7 +199,7 @@ def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 @pytest.fixture(scope="session")
 def fashion_root(tmp_path_factory) -> Path:
-    """A data_root with 700 + 200 toy images in Fashion-MNIST's files, where torchvision's download would put them."""
+    """A data_root with 700 + 200 toy images in Fashion-MNIST's format, where torchvision would download it."""
     root = tmp_path_factory.mktemp("data")
     for prefix, num, seed in (("train", 700, 0), ("t10k", 200, 1)):
         images, labels = toy_images(num, seed)
@@ -210,7 +210,7 @@ def fashion_root(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def recipe_files(fashion_root) -> tuple[Path, dict[str, dict[str, Any]]]:
-    """Put toy images beside those of Fashion-MNIST, as CIFAR's files and as ImageNet's folders of four classes."""
+    """Add toy images to those of Fashion-MNIST, as CIFAR's files and as ImageNet folders of four classes."""
     checksums = {name: write_cifar(fashion_root, name, 400)[1] for name in ("CIFAR10", "CIFAR100")}
     for split, num in (("train", 4), ("val", 2)):
         for label in range(4):
@@ -232,7 +232,7 @@ def data_root(recipe_files, monkeypatch) -> Path:
 
 
 def toy_run(root: Path) -> list[str]:
-    """The arguments that make a run of seconds: LeNet-5 on the toy images below `root`, three epochs of ten steps."""
+    """The arguments of a run of a few seconds: LeNet-5 on the toy images in `root`, three epochs of ten steps."""
     return [
         "data=fashion_mnist",
         f"data_root={root}",
@@ -249,14 +249,14 @@ def toy_run(root: Path) -> list[str]:
 
 @pytest.fixture
 def toy(fashion_root, tmp_path) -> list[str]:
-    """The same on images in data/, where all commands look for data sets that they are not told the place of."""
+    """The same on images in data/, the default folder of all commands."""
     (tmp_path / "data").symlink_to(fashion_root)
     return [argument for argument in toy_run(fashion_root) if not argument.startswith("data_root")]
 
 
 @pytest.fixture
 def toy_smoke(toy) -> list[str]:
-    """The same as two batches of each kind."""
+    """The same, limited to two batches of each kind."""
     return [a for a in toy if not a.startswith("trainer")] + ["trainer=smoke"]
 
 
@@ -269,7 +269,7 @@ def teacher(command, toy, only_run) -> Path:
 
 @pytest.fixture
 def only_run(tmp_path) -> Callable[[], Path]:
-    """Return the one run folder that there is."""
+    """Return a function that returns the only run folder."""
 
     def find() -> Path:
         (folder,) = (path.parent for path in tmp_path.glob("runs/*/*/config.yaml"))

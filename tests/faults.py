@@ -1,4 +1,4 @@
-"""Nets with faults that no setting of ours could plant, for `model._target_=faults.X`."""
+"""Nets with faults that no setting can produce, for `model._target_=faults.X`."""
 
 from itertools import pairwise
 
@@ -11,7 +11,7 @@ from zoo.models.lenet import LeNet5
 
 
 class Deep(nn.Module):
-    """Twenty matrices of 32 units, one after the other."""
+    """Twenty linear layers of 32 units in sequence."""
 
     head_names = ("layers.39",)
 

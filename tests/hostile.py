@@ -1,7 +1,7 @@
-"""Run `zoo.inference.evaluate` on files as evaluate.py does, in a process that notes all that it does besides.
+"""Run `zoo.inference.evaluate` on files as evaluate.py does, in a process that records all side effects.
 
 `python hostile.py FOLDER` reads every file in FOLDER, calls each net, and prints one line of JSON per file: the
-sentence it was refused with, or null; what was done that a file must not bring about; seconds; and MB of peak memory.
+sentence it was refused with, or null; forbidden side effects; seconds; and peak memory in MB.
 """
 
 import json
@@ -17,10 +17,10 @@ from omegaconf import OmegaConf
 from zoo.checkpoint.stored_config import example_of
 from zoo.errors import BadInput
 from zoo.inference import evaluate
-from zoo.quantize.pt2e import lower  # noqa: F401  imported now, so that later imports are a file's doing
+from zoo.quantize.pt2e import lower  # noqa: F401  imported now, so that later imports are caused by a file
 
-NUMBERS = (2, 4)  # of samples, with which each net is called
-MARK = "MARK"  # in all that a hostile file would have run
+NUMBERS = (2, 4)  # of samples that each net is called with
+MARK = "MARK"  # appears in everything that a hostile file tries to run
 FOLDER = Path(sys.argv[1]).resolve()
 INSTALLED = [Path(p).resolve() for p in (sys.prefix, sys.base_prefix, Path(__file__).parents[1])]
 SYSTEM = [Path(p) for p in ("/proc", "/sys", "/usr", "/lib", "/etc", "/dev/null")]
@@ -55,7 +55,7 @@ def main() -> None:
     files = sorted(path for path in FOLDER.iterdir() if path.suffix in (".safetensors", ".zoo", ".pt2", ".onnx"))
     whole = [path for path in files if path.stem.startswith("whole")]
     sys.addaudithook(hook)
-    for path in [*whole, *files]:  # the whole ones twice, so that what they import is there
+    for path in [*whole, *files]:  # intact ones twice, so that their imports are done
         done.clear()
         start, sentence = time.perf_counter(), None
         try:

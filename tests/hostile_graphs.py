@@ -1,6 +1,6 @@
-"""Graphs of ONNX that ask for what ends a process, fills its memory or cannot be computed; each adds `more` to logits.
+"""ONNX graphs that crash a process, fill its memory or cannot be computed; each adds `more` to logits.
 
-They stand on `images` (N, 1, 28, 28) and `before`, the logits (N, 10); `shape` is that of images, `num` is N, and
+They use `images` (N, 1, 28, 28) and `before`, the logits (N, 10); `shape` is that of images, `num` is N, and
 `whole` are the logits as int64.
 """
 
@@ -20,7 +20,7 @@ LEAST = -(2**63)
 
 
 def constants(nodes):
-    """Yield the tensors that operators take by what is in them, as in JSON: `7`, `[1, 2]` and, with a point, floats."""
+    """Yield the constants of operators by their content as JSON: `7`, `[1, 2]` and, with a decimal point, floats."""
     for name in sorted({name for node in nodes for name in node.input if name and name[0] in "-[0123456789"}):
         values = np.array(json.loads(name))
         yield onnx.numpy_helper.from_array(values.astype(np.float32) if values.dtype.kind == "f" else values, name)
@@ -36,7 +36,7 @@ def filled(size):
     return [*size, *one("ConstantOfShape", "size")]
 
 
-# The least of integers by -1, and integers by 0, of which a processor ends the process
+# The smallest integer divided by -1, and integers by 0, which crash the process
 DIVISIONS = {
     "divide_by_result": one("Div", "whole", "whole"),
     "divide_by_0": one("Div", "whole", "0"),
@@ -66,7 +66,7 @@ SIZES = {
     "shape_of_no_shape": one("Reshape", "images", f"{2**63 - 1}"),
     "unknown_size": [Node("Squeeze", ["whole"], ["size"]), *one("Reshape", "before", "size")],
 }
-# What operators refuse, some where ONNX infers sizes, and others where ONNX Runtime computes
+# Refused by operators: some in ONNX's shape inference, others in ONNX Runtime
 REFUSED = {
     "no_such_column": one("Gather", "before", "[10]", axis=1),
     "index_of_nan": [
@@ -106,7 +106,7 @@ ADDED = DIVISIONS | SIZES | REFUSED
 
 
 def with_more(model, nodes):
-    """Return a copy of a graph with operators whose `more` is summed and added to its logits."""
+    """Return a copy of a graph with extra operators whose `more` is summed and added to its logits."""
     copied = onnx.ModelProto()
     copied.CopyFrom(model)
     graph = copied.graph
@@ -120,7 +120,7 @@ def with_more(model, nodes):
 
 
 def with_other_ends(model):
-    """Yield graphs that take or give something else than images and logits, by name."""
+    """Yield graphs with inputs or outputs other than images and logits, by name."""
     images, logits = model.graph.input[0], model.graph.output[0]
 
     def changed(nodes=(), takes=(images,), gives=(logits,)):

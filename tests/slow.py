@@ -1,9 +1,9 @@
-"""The tests that are marked slow.
+"""The tests marked as slow.
 
     pytest -m 'not gpu' -vv --durations=0 > log; python tests/slow.py log
 
-writes tests/slow.txt and the table of docs/testing.md. Slow are tests of more than 0.7 s, but for the fastest of
-each function, unless even that takes more than 5 s: so most facts stay in the default run, on a small net.
+writes tests/slow.txt and the table of docs/testing.md. Tests above 0.7 s are slow, except the fastest of each
+function, unless that takes more than 5 s: most behaviour stays tested in the default run, on a small net.
 """
 
 import re
@@ -21,7 +21,7 @@ def slow_tests() -> set[str]:
 
 
 def seconds_of(log: Path) -> Counter[str]:
-    """Return how long each test took, with its set-up, by pytest's list of durations."""
+    """Return the duration of each test, with its setup, from pytest's list of durations."""
     seconds: Counter[str] = Counter()
     for line in log.read_text().splitlines():
         if match := re.match(r"([0-9.]+)s (?:call|setup|teardown) +(\S+::.*)$", line):

@@ -1,4 +1,4 @@
-"""A small net and its facts, as its product file would tell them."""
+"""A small net and its facts, as stored in its product file."""
 
 import json
 import subprocess
@@ -53,19 +53,19 @@ BAKED = {**FACTS, "export": {**FACTS["export"], "bake": True}}
 
 
 def tiny() -> ResNet:
-    """Draw a net with batch norms whose statistics are not 0 and 1, in eval mode."""
+    """Draw a net with batch norm statistics other than 0 and 1, in eval mode."""
     torch.manual_seed(0)
     net = ResNet("basic", [1, 1], [4, 8], 1, 10, 28).eval()
     for name, buffer in net.named_buffers():
         if "running_mean" in name:
-            buffer.uniform_(-0.1, 0.1)  # more, and no ReLU would let through what depends on the image
+            buffer.uniform_(-0.1, 0.1)  # with larger values ReLUs would block everything that depends on the image
         elif "running_var" in name:
             buffer.uniform_(0.3, 1.2)
     return net
 
 
 class Gate(nn.Module):
-    """Scale each channel by what all say together, as MobileNetV3 does."""
+    """Scale each channel by a gate computed from all channels, as in MobileNetV3."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class Gate(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """Widen six times, convolve each channel by itself, and narrow again (Sandler et al., "MobileNetV2", 2018)."""
+    """Widen six times, apply a depthwise convolution, and narrow again (Sandler et al., "MobileNetV2", 2018)."""
 
     def __init__(self, num_in: int, num_out: int, stride: int, activation: type[nn.Module], gated: bool) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ class ChannelShuffle(nn.Module):
 
 
 class MobileNet(nn.Module):
-    """A small MobileNet, 28 px, with what its kind has: depthwise convolutions, hard activations, gates, a shuffle."""
+    """A small MobileNet for 28 px, with depthwise convolutions, hard activations, gates and a shuffle."""
 
     head_names = ("fc",)
 
@@ -125,6 +125,6 @@ class MobileNet(nn.Module):
 
 
 def said_alone(code: str, file: Path) -> Any:
-    """Run code in a process of its own, `file` as its argument, and give the JSON that it prints."""
+    """Run code in a separate process with `file` as its argument, and return the JSON that it prints."""
     done = subprocess.run([sys.executable, "-c", code, str(file)], capture_output=True, text=True, check=True)
     return json.loads(done.stdout)

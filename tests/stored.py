@@ -1,4 +1,4 @@
-"""What a run's folder holds, whole and plain: a config and a result, as tests change them."""
+"""The contents of a run's folder as plain data, a config and a result, for tests to change."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -40,7 +40,7 @@ RESULT = {
 
 
 def damages(content: bytes, cuts: int, flips: int) -> Iterator[bytes]:
-    """Yield a file's content cut at so many lengths, evenly, and with one bit flipped at so many places, drawn."""
+    """Yield a file's content truncated at evenly spaced lengths, and with one bit flipped at random places."""
     for i in range(cuts):
         yield content[: len(content) * i // cuts]
     draw = random.Random(0)
@@ -50,9 +50,9 @@ def damages(content: bytes, cuts: int, flips: int) -> Iterator[bytes]:
 
 
 def unseen(path: Path, read: Callable[[Path], Any], cuts: int = 200, flips: int = 1000) -> list[Any]:
-    """Read a file in all its damages, and return those that were neither read as the whole one nor refused.
+    """Read a file with every damage, and return those that were neither read as the intact one nor refused.
 
-    To refuse is to raise BadInput with one sentence that names the file.
+    Refusing means raising BadInput with one sentence that names the file.
     """
     content, whole = path.read_bytes(), repr(read(path))
     found = []

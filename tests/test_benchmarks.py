@@ -8,13 +8,13 @@ from zoo.benchmarks.rounds import Suite, compare, compared, suite_of
 from zoo.errors import BadInput
 from zoo.quantize.pt2e import sums_int8_exactly
 
-COMPILED = ["int8 compiled"] if sums_int8_exactly() else []  # elsewhere it is no contender
+COMPILED = ["int8 compiled"] if sums_int8_exactly() else []  # elsewhere it does not take part
 PRUNED = [*COMPILED, "ONNX Runtime int8", "pruned: fp32 eager", "pruned: ONNX Runtime fp32"]
 STEP = ["suite=step", "model=resnet18", "data=imagenet", "data.image_size=65", "data.batch_size=2"]
 
 
 def test_contenders_run_in_turn_and_are_compared_round_by_round():
-    # A machine that becomes ten times slower after the second round, and a contender that always takes thrice as long.
+    # A machine that becomes ten times slower after the second round, and a contender that is always three times slower.
     calls: list[str] = []
 
     def contender(name, factor):
@@ -31,7 +31,7 @@ def test_contenders_run_in_turn_and_are_compared_round_by_round():
     assert figures["base"]["seconds"] == [1.0, 1.0, 10.0, 10.0]  # the first round, a warm-up, is not counted
     assert figures["base"]["median_seconds"] == 5.5
     assert figures["base"]["samples_per_second"] == pytest.approx(12 / 5.5)
-    assert figures["base"]["tflops"] == pytest.approx(12 * 6 / 5.5)  # forward, and backward twice of it
+    assert figures["base"]["tflops"] == pytest.approx(12 * 6 / 5.5)  # forward, and twice that for backward
 
 
 def test_the_baseline_is_the_first_of_those_asked_for(compose):

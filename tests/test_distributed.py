@@ -1,4 +1,4 @@
-"""Runs of two processes, on a CPU: what one process would give, and what happens when one of them is lost."""
+"""Runs of two processes on a CPU: same results as one process, and the loss of one of them."""
 
 import csv
 import json
@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from zoo import distributed
 
-# 3,499 digits to train on and, of two processes, neither as many to validate nor to test on
+# 3,499 digits for training; two processes get unequal numbers for validation and for testing
 ODD = [
     "trainer=cpu",
     "data.batch_size=64",
@@ -33,7 +33,7 @@ TWO = ["trainer.devices=2"]
 
 @pytest.fixture
 def train(process, tmp_path):
-    """Run train.py to its end in a process of its own, and give the folder of its run."""
+    """Run train.py to completion in a separate process, and return the folder of its run."""
 
     def run(name, *arguments):
         one = process("train", f"name={name}", *arguments)
@@ -67,7 +67,7 @@ def test_two_processes_give_the_curve_of_one_and_count_every_test_image_once(tra
         result = json.loads((other / "result.json").read_text())
         assert result["processes"] == 2
         assert result["num_samples"]["test"] == 1001
-        evaluated = process("evaluate", f"checkpoint={other}/model.safetensors")  # by one process, of the same weights
+        evaluated = process("evaluate", f"checkpoint={other}/model.safetensors")  # by one process, same weights
         evaluated.communicate(timeout=100)
         evaluation = json.loads((other / "evaluation.json").read_text())
         assert evaluation["num_samples"] == 1001
@@ -111,7 +111,7 @@ def test_torchrun_and_slurm_start_the_processes_as_well(tmp_path):
 
 @pytest.fixture
 def endless(process, tmp_path):
-    """Start a run of two processes and give it once it has saved a checkpoint."""
+    """Start a run of two processes and return it once it has saved a checkpoint."""
 
     def start(name):
         many = [a for a in ODD if not a.startswith(("trainer.limit", "trainer.max"))]
@@ -182,10 +182,10 @@ def test_processes_die_with_the_one_that_started_them(monkeypatch):
     with parent:
         parent.kill()
     deadline = time.monotonic() + 10
-    while stat.exists() and stat.read_text().split()[2] != "Z":  # nobody may be there to take note of its end
+    while stat.exists() and stat.read_text().split()[2] != "Z":  # possibly a zombie without a parent to reap it
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    late = {**os.environ, distributed.LAUNCHER: str(parent.pid)}  # which had ended before the child could ask
+    late = {**os.environ, distributed.LAUNCHER: str(parent.pid)}  # which ended before the child could check
     assert subprocess.run([sys.executable, str(ROOT / "train.py"), "--help"], env=late).returncode == 1
 
 
@@ -226,7 +226,7 @@ def test_a_signal_stops_both_and_saves(endless):
     ("fails", "words"),
     [
         ("raise OSError(28, 'No space left on device')", "error: No space left on device; files saved before"),
-        ("import os; os._exit(7)", "error: process 1 of 2 ended with 7 and without a word, so that the others were"),
+        ("import os; os._exit(7)", "error: process 1 of 2 ended with 7 and no message, so the others were"),
     ],
 )
 def test_what_ends_the_second_process_alone_is_told_in_one_sentence(process, tmp_path, monkeypatch, fails, words):
@@ -267,7 +267,7 @@ def test_a_sweep_runs_each_of_its_jobs_in_two_processes(process, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["data.batch_size=63"], "data.batch_size=63 cannot be shared out to 2 processes"),
+        (["data.batch_size=63"], "data.batch_size=63 cannot be divided among 2 processes"),
         (["trainer.strategy=fsdp2", "task.l1=0.1"], "fsdp2 shards them; use ddp"),
         (["trainer.strategy=fsdp2", "callbacks=ema"], "fsdp2 shards them; use ddp"),
         (["trainer.devices=0"], "trainer.devices: expected"),

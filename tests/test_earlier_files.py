@@ -1,4 +1,4 @@
-"""Files that earlier versions wrote are read, and are worth what tests/earlier/evaluations.json says.
+"""Files of earlier versions can be read, with the metrics in tests/earlier/evaluations.json.
 
 They come from commit ffb58d79b682: smoke runs of tiny nets on the digits of mnist_5k and on reversed letters.
 """
@@ -21,7 +21,7 @@ def test_a_file_of_an_earlier_version_is_worth_what_it_was(command, tmp_path, na
     (file,) = tmp_path.glob("evaluation*.json")
     found = json.loads(file.read_text())
     for key, value in EVALUATIONS[name].items():
-        assert found[key] == pytest.approx(value, rel=1e-4), key  # another CPU may add in another order
+        assert found[key] == pytest.approx(value, rel=1e-4), key  # another CPU may sum in another order
 
 
 def test_a_run_of_an_earlier_version_goes_on(command, tmp_path):

@@ -82,7 +82,7 @@ def test_mistakes_of_classes_with_several_lines_are_drawn_as_of_one():
 
 
 class Seen(html.parser.HTMLParser):
-    """Collect tags, and text."""
+    """Collect tags and text."""
 
     def __init__(self):
         super().__init__()

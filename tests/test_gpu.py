@@ -1,4 +1,4 @@
-"""What only a CUDA device can show; run with -m gpu."""
+"""Tests that need a CUDA device; run with -m gpu."""
 
 import json
 import shutil
@@ -26,7 +26,7 @@ def test_a_run_in_automatic_precision_learns_on_the_card(command, toy, only_run)
 
 
 def test_the_norm_of_gradients_is_free_of_fp16s_scale(command, toy, only_run, tmp_path):
-    """The scale begins at 65,536, and it is the fused optimizer that takes it off."""
+    """The scale starts at 65,536, and the fused optimizer removes it."""
     norms = []
     for precision in ("32-true", "16-mixed"):
         line = [a for a in toy if not a.startswith("trainer=")]
@@ -89,10 +89,10 @@ def test_precision_follows_the_card():
     assert resolve_precision("auto", "gpu") in ("bf16-mixed", "16-mixed")
 
 
-@pytest.mark.filterwarnings("ignore:TensorFloat32")  # that it is off, which is meant
+@pytest.mark.filterwarnings("ignore:TensorFloat32")  # intentionally off
 @pytest.mark.parametrize("choice", [[], ["task=distill"]], ids=["alone", "distilled"])
 def test_cuda_graphs_train_as_eager_does(command, toy, only_run, tmp_path, request, choice):
-    """In fp32 without TF32, a few epochs with validation between, where graphs are recorded and then replayed."""
+    """In fp32 without TF32, for a few epochs with validation, so that graphs are recorded and then replayed."""
     if choice:
         teacher = request.getfixturevalue("teacher")
         choice = [*choice, f"task.teacher={teacher.rename(tmp_path / teacher.name)}"]

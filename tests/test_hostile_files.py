@@ -1,4 +1,4 @@
-"""Files made to do harm: whoever wrote them, they are data. What they ask for is refused, and nothing of it happens."""
+"""Malicious files are only data: what they request is refused, and none of it happens."""
 
 import copy
 import functools
@@ -53,7 +53,7 @@ def _of_digits():
 
 
 def program_files():
-    """Yield int8 programs, each with tensors: first a whole one, then those that ask for more than arithmetic."""
+    """Yield int8 programs with their tensors: first a valid one, then those that contain more than arithmetic."""
     net = tiny()
     images = torch.randn(8, 1, 28, 28)
     program, tensors = ptq(traced(net, (images[:1].to("meta"),)), [(images, None)], 1)
@@ -82,7 +82,7 @@ def program_files():
     yield "expanded", more(["aten.expand.default", last, [2**20, 2**20, 10]]), tensors
     yield "padded", more(["aten.pad.default", last, [0, 2**40]]), tensors
     yield "steps", more(*[["aten.relu.default", last]] * 99_000), tensors
-    end = len(program) - 2  # the result of the last step, to which these add others
+    end = len(program) - 2  # the result of the last step, which these extend
     padded = [["aten.pad.default", last, [0, 2**24]] for _ in range(20)]
     yield "alive_at_once", more(*padded, ["aten.cat.default", [{"result": end + 1 + i} for i in range(20)], 1]), tensors
     square = [["aten.pad.default", last, [0, 2**22 - 10]], ["aten.unflatten.int", {"result": end + 1}, 1, [2048, 2048]]]
@@ -109,7 +109,7 @@ def program_files():
 
 
 def product_files():
-    """Yield facts that product and packed files may have, each with weights of the tiny net."""
+    """Yield facts for product and packed files, each with the weights of the tiny net."""
     yield "whole", facts_with()
     yield "model_as_yaml", facts_with(model=f"_target_: os.mkdir\npath: MARK  # {CODE}")
     yield "model_as_list", facts_with(model=["zoo.models.resnet.ResNet"])
@@ -162,7 +162,7 @@ def sequence_files():
 
 
 def pt2_files(content):
-    """Yield archives whose records ask for more than a net; their checksums are right."""
+    """Yield archives whose records contain more than a net; their checksums are valid."""
     records = {}
     with zipfile.ZipFile(content) as archive:
         records = {info.filename: archive.read(info) for info in archive.infolist()}
@@ -197,7 +197,7 @@ def pt2_files(content):
 
     yield "whole", records
     for i, text in enumerate((f"Max('{CODE}', 1)", f"Mod('{CODE}', 3)", "9**9**9**9", CODE)):
-        yield f"whole_expression_{i}", expression(text)  # is never looked at: the rest of the file is whole
+        yield f"whole_expression_{i}", expression(text)  # is never read: the rest of the file is intact
     yield "whole_name", named(f'x"); {CODE}; ("')
     targets = ("torch.ops.aten.save.default", "torch.ops.aten.from_file.default", "torch.os.mkdir", "_operator.le")
     for i, text in enumerate(targets):
@@ -206,7 +206,7 @@ def pt2_files(content):
     yield "two_folders", {**records, f"other/{name.partition('/')[2]}": records[name]}
 
     def more(*steps):
-        """Add nodes behind the last, each of which takes the result of the one before at the place of None."""
+        """Append nodes; each takes the result of the previous one in place of None."""
 
         def change(module):
             graph = module["graph"]
@@ -239,7 +239,7 @@ def pt2_files(content):
     )
 
     def outputs(change):
-        """Change the list of what the graph gives."""
+        """Change the list of the graph's outputs."""
 
         def changed(module):
             change(module["graph"]["outputs"])
@@ -268,7 +268,7 @@ def write_archive(path, records, compression=zipfile.ZIP_STORED):
 
 
 def onnx_files(model):
-    """Yield graphs that ask for other files, other graphs or more memory."""
+    """Yield graphs that reference other files or other graphs, or need too much memory."""
 
     def changed(change):
         copied = onnx.ModelProto()
@@ -320,7 +320,7 @@ def onnx_files(model):
 
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory):
-    """Write all hostile files, have another process read them, and return what it noted of each by the file's name."""
+    """Write all hostile files, let another process read them, and return its records by file name."""
     folder = tmp_path_factory.mktemp("hostile")
     (folder / "secret").write_bytes(bytes(4096))
     weights = tiny().state_dict()
@@ -368,7 +368,7 @@ def test_no_file_brings_about_anything_but_its_reading(reports):
 
 
 def test_no_file_takes_much_memory_or_time(reports):
-    """A guard against what hangs or explodes, and no measurement."""
+    """A guard against hangs and excessive memory, not a measurement."""
     base = reports["whole.safetensors"]["mb"]
     assert max(report["mb"] for report in reports.values()) < base + 1000
     assert max(report["seconds"] for report in reports.values()) < 30
@@ -421,7 +421,7 @@ OF_SEQUENCES = {"format": 3, **facts_of(composed("transformer", "reverse")), "be
 
 
 def places(value, path=()):
-    """Yield the path to every key of nested mappings and lists but those of config, which may be any plain data."""
+    """Yield the path to every key of nested mappings and lists, except those of config, which may be any plain data."""
     if isinstance(value, dict) and path != ("config",):  # nor into programs, which are checked where they are built
         for key, part in value.items():
             yield (*path, key)
@@ -444,7 +444,7 @@ def with_value(facts, path, value):
     return changed
 
 
-# What a valid record may have in such a place beside what it has.
+# Other values that a valid record may have in such a place.
 MAY = {
     "absent": {"best", "step", "export", "part", "sizes", "shapes", "unsaved", "conv1", "out_channels", "weight", "zoo"}
     | {"val/accuracy"},
@@ -477,7 +477,7 @@ MAY = {
 }
 
 
-MAY["nan"] = MAY["infinite"] = MAY["null"]  # which JSON has no other word for
+MAY["nan"] = MAY["infinite"] = MAY["null"]  # JSON can only write them as null
 
 
 @pytest.mark.parametrize("facts", [OF_IMAGES, OF_SEQUENCES], ids=["images", "sequences"])
@@ -515,7 +515,7 @@ def test_whatever_stands_in_a_config_nothing_but_a_sentence_comes_of_it(facts):
 
 
 def test_whatever_stands_in_the_config_of_a_net_it_is_that_net_or_refused():
-    """A setting that leaves the net the same, such as one of training only, may be any that fits."""
+    """A setting that does not change the net, such as one used only in training, may have any valid value."""
     net, images, num = tiny(), torch.randn(2, 1, 28, 28), 0
     wanted = net(images)
     full = {"shortcut": "projection", "stride_on": "3x3", "preactivation": False, "activation": "relu"}
@@ -547,7 +547,7 @@ def flipped(content, num, seed=0):
 
 
 def cut(content, num):
-    """Yield beginnings of some bytes, evenly from none to nearly all of them."""
+    """Yield truncated copies of some bytes, evenly from none to nearly all of them."""
     return (content[: len(content) * i // num] for i in range(num))
 
 

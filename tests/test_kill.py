@@ -1,4 +1,4 @@
-"""A run that was stopped and resumed, however often and whenever, ends where an undisturbed one ends, bit for bit."""
+"""A run that was stopped and resumed, however often and at any time, ends bitwise equal to an undisturbed one."""
 
 import csv
 import random
@@ -36,7 +36,7 @@ def assert_equal(one, two):
     elif isinstance(one, dict):
         assert one.keys() == two.keys()
         for key in one:
-            if key not in ("epoch_seconds", "so_far"):  # the clock is the one thing that may differ
+            if key not in ("epoch_seconds", "so_far"):  # only times may differ
                 assert_equal(one[key], two[key])
     elif isinstance(one, list | tuple):
         assert len(one) == len(two)
@@ -70,7 +70,7 @@ def assert_same_run(resumed, undisturbed):
 
 @pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
 def test_random_sigkills_change_nothing(command, process, toy, only_run, tmp_path, kills):
-    line = [*slow_enough(toy), f"trainer.max_epochs={12 * kills}"]  # no kill may come too late
+    line = [*slow_enough(toy), f"trainer.max_epochs={12 * kills}"]  # long enough for every kill
     assert command("train", *line).code == 0
     undisturbed = only_run().rename(tmp_path / "undisturbed")
 
@@ -102,7 +102,7 @@ def test_random_sigkills_change_nothing(command, process, toy, only_run, tmp_pat
 def test_a_signal_saves_in_mid_epoch_exits_cleanly_and_the_run_goes_on(
     command, process, toy, only_run, tmp_path, signum
 ):
-    line = [*slow_enough(toy), "trainer.max_epochs=24"]  # no signal may come too late
+    line = [*slow_enough(toy), "trainer.max_epochs=24"]  # long enough for every signal
     assert command("train", *line).code == 0
     undisturbed = only_run().rename(tmp_path / "undisturbed")
 
@@ -134,7 +134,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again_in_its_folder(com
 
 @pytest.fixture
 def stop_once(command, toy, only_run, tmp_path, monkeypatch):
-    """Run undisturbed, then again with a signal after a batch, resume, and hold the two against each other."""
+    """Run undisturbed, then again with a signal after a batch, resume, and compare the two."""
 
     def run(*arguments: str, batch: int) -> None:
         line = [*toy, *arguments]
@@ -159,7 +159,7 @@ def stop_once(command, toy, only_run, tmp_path, monkeypatch):
 
 
 def test_dropout_draws_go_on_after_mid_epoch_resume(stop_once, monkeypatch):
-    """Dropout draws from torch's global generator, whose state Lightning does not save by itself."""
+    """Dropout draws from torch's global generator, whose state Lightning does not save."""
     init = LeNet300.__init__
 
     def with_dropout(self, **settings):
@@ -174,7 +174,7 @@ def test_what_is_frozen_stays_so_after_a_resume(stop_once, only_run):
     line = ["model=resnet20", "model.depths=[1,1,1]", "model.freeze={until: layer3}", "task.head_lr=0.01"]
     stop_once(*line, batch=14)
     weights = read_product(only_run() / "model.safetensors").weights
-    assert not weights["layer2.0.bn1.running_mean"].any()  # as it began
+    assert not weights["layer2.0.bn1.running_mean"].any()  # as initialised
     assert weights["layer3.0.bn1.running_mean"].any()
 
 
@@ -225,13 +225,13 @@ def test_a_run_that_was_stopped_early_stays_so(command, toy, only_run):
     assert command("train", f"resume={only_run()}").code == 0
     assert state_of(only_run())["global_step"] == step
     assert (only_run() / "result.json").exists()
-    assert command("train", f"resume={only_run()}", "trainer.max_epochs=3").code == 0  # but may be told to
+    assert command("train", f"resume={only_run()}", "trainer.max_epochs=3").code == 0  # but may on request
     assert state_of(only_run())["global_step"] > step
 
 
 @pytest.mark.parametrize("moment", ["on_train_start", "on_train_epoch_end", "on_train_end", "test_step"])
 def test_a_signal_at_any_moment_ends_a_sweep_and_not_just_the_run_in_hand(command, toy, tmp_path, monkeypatch, moment):
-    """Beside our handlers Lightning has one that notes SIGTERM and goes on."""
+    """In addition to our handlers, Lightning has one that records SIGTERM and continues."""
     hook = getattr(ImageClassification, moment)
 
     def and_signal(self, *args):

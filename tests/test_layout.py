@@ -1,4 +1,4 @@
-"""The rooms and the floors they are on, read from the syntax tree."""
+"""The packages and the layers they belong to, checked in the syntax tree."""
 
 import ast
 import sys

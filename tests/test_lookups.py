@@ -1,4 +1,4 @@
-"""Each place where a text becomes code, an attribute or a file's objects, and why no text of a file gets there."""
+"""Every place where text becomes code, an attribute or objects, and why no text from a file reaches it."""
 
 import ast
 from pathlib import Path
@@ -72,7 +72,7 @@ PLACES = {
 
 
 def lookups(path: Path) -> set[str]:
-    """Return the calls in a file that look something up by a text which is not written there."""
+    """Return the calls in a source file that look something up by a string that is not a literal."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Call):

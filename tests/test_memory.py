@@ -1,4 +1,4 @@
-"""Memory is what the tightest limit leaves: of the machine, of a cgroup of either version, or of the process."""
+"""Free memory is what the tightest limit leaves: the machine's, a cgroup's of either version, or the process's."""
 
 import math
 import resource
@@ -15,7 +15,7 @@ MIB = 2**20
 
 @pytest.fixture
 def machine(tmp_path, monkeypatch):
-    """Lay out the files that Linux shows of a machine with 8,000 kB available and a process of 100 kB."""
+    """Write the files that Linux shows for a machine with 8,000 kB available and a process of 100 kB."""
     proc, groups = tmp_path / "proc", tmp_path / "cgroup"
     monkeypatch.setattr(memory, "PROC", proc)
     monkeypatch.setattr(memory, "CGROUPS", groups)
@@ -91,7 +91,7 @@ def test_what_is_used_up_is_0_and_an_unknown_system_sets_no_bound(machine, tmp_p
 
 
 def test_this_kernel_is_understood():
-    """A process of `ulimit -v` 4 GiB can map what is told, less some MiB of the interpreter's own, and no more."""
+    """A process with `ulimit -v` 4 GiB can map the reported memory, minus some MiB of the interpreter, but not more."""
     code = (
         "import mmap, resource; resource.setrlimit(resource.RLIMIT_AS, (2**32, 2**32))\n"
         "from zoo import memory; free = memory.available_bytes(); print(free)\n"

@@ -1,4 +1,4 @@
-"""Each setting's range stands where the setting is, and what is outside is refused before anything is built."""
+"""Each setting's range is declared with the setting, and values outside are refused before anything is built."""
 
 import math
 from typing import get_type_hints
@@ -106,6 +106,6 @@ def test_what_is_out_of_a_settings_range_is_refused(target, key, wrong, right):
 
 @pytest.mark.parametrize("config", sorted(path.stem for path in CONFIGS.glob("*.yaml")))
 def test_each_setting_of_no_group_has_its_type(config):
-    """One that a config gains and zoo.cli.settings has not would not be checked."""
+    """A setting that is added to a config but not to zoo.cli.settings would not be checked."""
     with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
         assert {*hydra.compose(config)} == {*get_type_hints(settings.OF_CONFIG[config])}

@@ -1,4 +1,4 @@
-"""What the README tells a person to type works, and is what CI runs."""
+"""The commands in the README work, and are those that CI runs."""
 
 import re
 import shlex
@@ -34,7 +34,7 @@ def test_ci_runs_the_second():
 def test_every_training_command_composes(command, line):
     arguments = shlex.split(line)[2:]
     outcome = command("train", "--cfg", "job", *[a for a in arguments if a != "-m"]) if "-m" not in arguments else None
-    if outcome is None:  # a sweep's choices one by one
+    if outcome is None:  # the choices of a sweep one by one
         first = [re.sub(r",.*", "", a) for a in arguments if a != "-m"]
         outcome = command("train", "--cfg", "job", *first)
     assert outcome.code == 0, outcome.err

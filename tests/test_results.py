@@ -1,4 +1,4 @@
-"""What scripts/results.py writes, and that docs/recipes.md is what it would write."""
+"""The output of scripts/results.py, and that docs/recipes.md is up to date."""
 
 import importlib.util
 import json
@@ -40,7 +40,7 @@ def test_it_has_published_numbers(recipe, facts):
 
 @pytest.fixture
 def finished(script, tmp_path, monkeypatch):
-    """Return a function that writes a run folder, with what differs from a run that may be kept."""
+    """Return a function that writes a run folder with given differences from an acceptable run."""
     monkeypatch.setattr(script, "RESULTS", tmp_path / "results")
 
     def write(config=None, **changes):

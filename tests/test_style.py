@@ -1,4 +1,4 @@
-"""Lint, format and types, so that the test command is the whole of CI."""
+"""Lint, format and types, so that the test command covers all of CI."""
 
 import subprocess
 import sys

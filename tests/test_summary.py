@@ -1,4 +1,4 @@
-"""What scripts/summary.py prints, and that docs/zoo.md is what it would write."""
+"""The output of scripts/summary.py, and that docs/zoo.md is up to date."""
 
 import importlib.util
 import re
@@ -48,7 +48,7 @@ def test_what_cannot_be_shown_is_told_in_one_sentence(arguments, sentence):
 
 
 def test_the_page_of_all_nets_is_what_the_script_would_write_now():
-    """`python scripts/summary.py zoo=true` writes it; the times in it come from a file, and are not measured here."""
+    """`python scripts/summary.py zoo=true` writes it; its times come from a file and are not measured here."""
     spec = importlib.util.spec_from_file_location("summary", ROOT / "scripts/summary.py")
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)

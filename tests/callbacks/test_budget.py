@@ -1,4 +1,4 @@
-"""What is measured between epochs, held against Lightning's own validation."""
+"""Measurements between epochs, compared with Lightning's own validation."""
 
 import functools
 from types import SimpleNamespace

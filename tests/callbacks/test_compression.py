@@ -1,4 +1,4 @@
-"""Compressing while training, as a person asks for it."""
+"""Compression during training, from the command line."""
 
 import csv
 import json
@@ -101,7 +101,7 @@ def test_what_is_tested_is_what_the_packed_file_holds(command, toy, only_run):
 
 
 def test_an_accuracy_budget_is_kept_and_test_data_are_touched_once(command, toy, only_run, tmp_path, monkeypatch):
-    toy = [*toy, "data.num_validation=250"]  # so many that an epoch within the budget is no luck
+    toy = [*toy, "data.num_validation=250"]  # enough that an epoch within the budget is not luck
     assert command("train", *toy, "trainer.max_epochs=6").code == 0
     dense = only_run().rename(tmp_path / "dense")
     splits, loader = [], ImageData.loader
@@ -156,7 +156,7 @@ def test_a_lottery_ticket_goes_back_to_early_weights(command, toy, only_run, tmp
         torch.testing.assert_close(ticket[name][mask], first[name][mask], rtol=0, atol=1e-6)
     sizes = torch.cat([weight.abs().flatten() for weight in trained.values()])
     places = torch.cat([mask.flatten() for mask in alive.values()])
-    assert sizes[places].min() >= sizes[~places].max()  # chosen by what they became
+    assert sizes[places].min() >= sizes[~places].max()  # chosen by their final values
 
 
 @pytest.mark.parametrize(

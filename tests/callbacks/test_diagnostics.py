@@ -1,4 +1,4 @@
-"""What ails a run is said in a sentence at its end; a sound run has nothing that stands out, and trains as without."""
+"""Problems of a run are reported in a sentence at its end; a sound run has none, and trains as without diagnostics."""
 
 import json
 import re

@@ -46,7 +46,7 @@ def test_event_files_of_another_name_and_damaged_metrics_are_told_or_passed_over
 
 
 def test_a_run_resumed_within_a_second_of_its_kill_keeps_all_its_points(tmp_path):
-    """TensorBoard orders a folder's files by second, host and process; the last may be the smaller one."""
+    """TensorBoard sorts a folder's files by second, host and process; the last may be the smaller one."""
     first = TensorBoard(tmp_path)
     for step in (9, 19, 29):
         first.log_metrics({"train/loss": float(step)}, step=step)

@@ -1,4 +1,4 @@
-"""What is logged while a run trains."""
+"""The metrics logged during training."""
 
 import time
 
@@ -20,7 +20,7 @@ def slowly(task, batch):
 def test_the_norm_of_gradients_is_that_of_a_plain_step_over_the_learning_rate(
     command, toy, only_run, tmp_path, batches
 ):
-    """Of one batch, and of the mean of several that are accumulated; without a momentum a step is lr times gradient."""
+    """For one batch and for the mean of several accumulated ones; without momentum a step is lr times gradient."""
     weights, norms = [], []
     for num_steps in (1, 2):
         line = [*toy, *SGD, "schedule=constant", "trainer.log_every_n_steps=1", "trainer.max_epochs=1"]
@@ -44,4 +44,4 @@ def test_samples_a_second_leave_out_what_is_not_training(command, toy, only_run,
     assert command("train", *toy, "trainer.max_epochs=2", "trainer.log_every_n_steps=10").code == 0
     rates = [value for _, value in scalars(only_run())["train/samples_per_second"]]
     assert len(rates) == 2
-    assert rates[1] > 640 / 3  # as it would be at most, were validation in it
+    assert rates[1] > 640 / 3  # the maximum if validation were included

@@ -1,4 +1,4 @@
-"""What is kept and drawn of a test, held against scikit-learn and a second prediction of the same product."""
+"""Stored and plotted predictions of a test, compared with scikit-learn and a second prediction of the product."""
 
 import json
 
@@ -49,7 +49,7 @@ def test_a_run_keeps_its_predictions_and_shows_them(command, toy, only_run, comp
         assert file.metadata()["split_hash"] == result["split_hash"]
     accuracy = (kept["labels"] == kept["predicted"]).double().mean()
     assert float(accuracy) == pytest.approx(result["test"]["accuracy"])
-    assert 0.1 < accuracy < 1  # or there were no mistakes to show
+    assert 0.1 < accuracy < 1  # otherwise there are no mistakes to show
 
     events = events_of(folder)
     assert events.Tags()["images"] == ["test/confusion matrix", "test/most confident mistakes"]
@@ -68,7 +68,7 @@ def test_a_run_keeps_its_predictions_and_shows_them(command, toy, only_run, comp
     points = (folder / "00000/penultimate layer/tensors.tsv").read_text().splitlines()
     features = torch.tensor([[float(x) for x in row.split("\t")] for row in points])
     head = net.get_submodule("classifier.5")
-    torch.testing.assert_close(head(features), logits, atol=1e-2, rtol=1e-2)  # so it is what the last layer takes
+    torch.testing.assert_close(head(features), logits, atol=1e-2, rtol=1e-2)  # so they are the inputs of the last layer
     with Image.open(folder / "00000/penultimate layer/sprite.png") as sprite:
         assert sprite.size == (15 * 28, 15 * 28)  # 200 of 225 places
 
@@ -124,7 +124,7 @@ def test_a_wide_embedding_keeps_the_principal_components():
     features = torch.randn(60, 200, generator=draw) * torch.linspace(3, 0, 200)
     found = principal_components(features, 5)
     expected = sklearn.decomposition.PCA(5, svd_solver="full").fit_transform(features.double())
-    torch.testing.assert_close(found.abs(), torch.from_numpy(expected).abs())  # whose signs are anyone's choice
+    torch.testing.assert_close(found.abs(), torch.from_numpy(expected).abs())  # the signs are arbitrary
     assert principal_components(features[:, :5], 5).equal(features[:, :5])
 
 
@@ -132,5 +132,5 @@ def test_a_sheet_has_a_tile_a_mistake_in_rows_of_five():
     images = 255 * one_hot(torch.arange(7), 8).view(7, 1, 2, 4)[..., :2].to(torch.uint8)
     sheet = draw_mistakes(["cat", "dog"], images, torch.zeros(7).int(), torch.ones(7).int(), torch.full((7,), 0.9))
     assert sheet.shape == (2 * 194, 5 * 150, 3)
-    assert (sheet[5:75, 5:75] == 255).all()  # of the first image, its first pixel
+    assert (sheet[5:75, 5:75] == 255).all()  # the first pixel of the first image
     assert (sheet[80:140, 80:140] == 0).all()

@@ -9,7 +9,7 @@ from zoo.checkpoint.product_file import read_product
 
 
 class Trainer(SimpleNamespace):
-    """As much of a trainer as the callback asks."""
+    """The part of a trainer that the callback uses."""
 
     def __init__(self, net, **facts):
         state = {f"net.{name}": tensor for name, tensor in net.state_dict().items()}

@@ -88,7 +88,7 @@ def test_the_checkpoint_before_is_offered_and_then_the_product(tmp_path):
 
 
 def rewritten(path, compression, name, change):
-    """Write an archive again with another compression, and one of its parts changed."""
+    """Rewrite an archive with another compression, and with one of its parts changed."""
     with zipfile.ZipFile(path) as before:
         parts = {one: before.read(one) for one in before.namelist()}
     with zipfile.ZipFile(path, "w", compression) as after:
@@ -136,7 +136,7 @@ def test_tensors_in_any_order_of_memory_are_read(tmp_path):
 
 
 def of_training(kind=torch.optim.AdamW, steps=2):
-    """Return what stands for a trainer with one optimizer and schedule, and the states of both after some steps."""
+    """Return a substitute for a trainer with one optimizer and schedule, and the states of both after some steps."""
     net = torch.nn.Linear(3, 2)
     optimizer = kind(net.parameters(), lr=0.1)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (step + 1))
@@ -153,7 +153,7 @@ def of_training(kind=torch.optim.AdamW, steps=2):
     "kind", ["AdamW", "SGD", "Adagrad", "RMSprop", "Rprop", "NAdam", "Adafactor", "LBFGS", "ASGD", "Muon"]
 )
 def test_the_state_of_every_kind_of_optimizer_is_taken_up(kind):
-    """Our Muon counts its steps in its groups, which have no such count before the first."""
+    """Our Muon counts its steps in its groups, which have no count before the first step."""
     kind = partial(Muon, matrices=True) if kind == "Muon" else getattr(torch.optim, kind)
     fresh, _ = of_training(kind, steps=0)
     check_training(fresh, of_training(kind)[1])
@@ -170,10 +170,10 @@ def test_the_state_of_every_kind_of_optimizer_is_taken_up(kind):
         (("optimizer_states", 0, "state", 0, "exp_avg"), torch.zeros(2)),
         (("optimizer_states", 0, "state", 0, "exp_avg"), "x"),
         (("optimizer_states", 0, "state", 0, "exp_avg"), torch.zeros(3, 2)),
-        (("optimizer_states", 0, "state", 0, "exp_avg"), torch.tensor([7.0])),  # which the kernel would read on from
+        (("optimizer_states", 0, "state", 0, "exp_avg"), torch.tensor([7.0])),  # the kernel would read out of bounds
         (("optimizer_states", 0, "state", 0, "exp_avg_sq"), torch.tensor(7.0)),
         (("optimizer_states", 0, "state", 0, "step"), torch.tensor(torch.nan)),
-        (("optimizer_states", 0, "param_groups", 0, "params"), [1, 0]),  # whose states would go to each other
+        (("optimizer_states", 0, "param_groups", 0, "params"), [1, 0]),  # would swap their states
         (("optimizer_states", 0, "param_groups", 0, "params"), [0, 0]),
         (("optimizer_states", 0, "param_groups", 0, "params"), ["a", None]),
         (("optimizer_states", 0, "param_groups"), "x"),
@@ -216,7 +216,7 @@ def test_a_state_of_another_kind_is_refused_before_it_is_loaded(path, value):
     ids=["optimizer", "one number", "generator", "NumPy", "below 0", "data", "position", "loop"],
 )
 def test_a_run_that_cannot_go_on_from_its_state_says_so(command, tmp_path, path, value):
-    """The first was written beside its memory by an optimizer that is one kernel, which ended the process."""
+    """For the first, a fused optimizer wrote out of bounds, which crashed the process."""
     folder = tmp_path / "runs" / "resnet" / "earlier"
     shutil.copytree(ROOT / "tests" / "earlier" / "run", folder)
     state = part = torch.load(folder / "last.ckpt", weights_only=True)
@@ -226,7 +226,7 @@ def test_a_run_that_cannot_go_on_from_its_state_says_so(command, tmp_path, path,
     torch.save(state, folder / "last.ckpt")
     done = command("train", f"resume={folder}", "trainer.max_epochs=3")
     told = done.err.strip().splitlines()
-    assert (done.code, len(told)) == (2, 2)  # where it goes on, and why it does not
+    assert (done.code, len(told)) == (2, 2)  # where it resumes, and why it fails
     assert "last.ckpt does not hold the state of this run" in told[1]
 
 

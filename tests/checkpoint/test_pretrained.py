@@ -1,4 +1,4 @@
-"""Published weights, offline: files of torchvision's own keys, where its download would put them or elsewhere."""
+"""Published weights, offline: files with torchvision's keys, in its download folder or elsewhere."""
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ def resnet18(in_channels=3, num_classes=1000):
 
 @pytest.fixture
 def downloaded(theirs, tmp_path, monkeypatch):
-    """Put the file where torch.hub keeps what it has downloaded."""
+    """Put the file into the download folder of torch.hub."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     url = torchvision.models.ResNet18_Weights.IMAGENET1K_V1.url
     path = tmp_path / "hub/checkpoints" / url.rpartition("/")[2]
@@ -53,7 +53,7 @@ def test_what_torchvision_downloads_is_taken_over_whole(theirs, downloaded, sour
 def test_a_head_of_1000_classes_of_other_names_is_matched_by_name(theirs, downloaded):
     categories = torchvision.models.ResNet18_Weights.IMAGENET1K_V1.meta["categories"]
     net, folders = resnet18(), [f"n{i:08}" for i in range(1000)]
-    load_published(net, "resnet18", True, 224, folders)  # as ImageNet's folders are named
+    load_published(net, "resnet18", True, 224, folders)  # named like ImageNet's folders
     assert net.fc.weight.equal(theirs.fc.weight)
     drawn = net.fc.weight.data.zero_()
     load_published(net, "resnet18", True, 224, [*reversed(categories[1:]), "zoo"])
@@ -110,11 +110,11 @@ def test_every_family_that_torchvision_publishes_is_in_the_zoo():
 @pytest.mark.parametrize(
     ("model", "source", "size", "sentence"),
     [
-        ("lenet5", True, 224, "torchvision publishes no weights of lenet5"),
+        ("lenet5", True, 224, "torchvision publishes no weights for lenet5"),
         ("resnet18", True, 28, "another stem"),
-        ("resnet18", "IMAGENET1K_V9", 224, "is no file; true, false, IMAGENET1K_V1"),
+        ("resnet18", "IMAGENET1K_V9", 224, "is not a file; use true, false, IMAGENET1K_V1"),
         ("resnet34", "FILE", 224, "the weights of another net"),
-        ("resnet18", "BROKEN", 224, "holds no weights that can be read"),
+        ("resnet18", "BROKEN", 224, "cannot be read as weights"),
     ],
 )
 def test_what_cannot_be_taken_is_told(downloaded, tmp_path, model, source, size, sentence):
@@ -128,7 +128,7 @@ def test_what_cannot_be_taken_is_told(downloaded, tmp_path, model, source, size,
 def test_without_a_network_the_sentence_says_what_would_do(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(
-        BadInput, match=r"could not be downloaded .* fetch https://download.pytorch.org/models/resnet18"
+        BadInput, match=r"could not be downloaded .* download https://download.pytorch.org/models/resnet18"
     ):
         load_published(resnet18(), "resnet18", True, 224)
 
@@ -161,7 +161,7 @@ def test_a_frozen_pretrained_backbone_learns_a_new_task_and_stays_as_it_was(
     assert "Frozen: 11,176,512 of 11,177,538 parameters" in outcome.err
     assert "fc.weight and fc.bias start from random values" in outcome.err
     product = read_product(only_run() / "model.safetensors")
-    for key, weight in theirs.state_dict().items():  # the statistics of its norms, too
+    for key, weight in theirs.state_dict().items():  # including the statistics of its norms
         if not key.startswith("fc.") and not key.endswith("num_batches_tracked"):
             assert torch.equal(product.weights[key], weight), key
     assert product.facts["config"]["data"]["mean"] == pytest.approx([123.675, 116.28, 103.53])

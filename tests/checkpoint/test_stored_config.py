@@ -1,4 +1,4 @@
-"""The config of a run folder: what it may call and read when somebody resumes it, and what only with their word."""
+"""The config of a run folder: what it may call and read on resume, and what only with the user's permission."""
 
 import json
 

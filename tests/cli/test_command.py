@@ -1,4 +1,4 @@
-"""What a person types wrong gets one sentence that says what came and what would do."""
+"""A wrong command line gets one sentence with the bad value and the accepted ones."""
 
 import os
 import shlex
@@ -80,7 +80,7 @@ from zoo.instantiate import build
         (["runs=null"], "runs: expected", "null"),
         (["resume=5"], "resume: expected", "5"),
         (["init_from=[a]"], "init_from: expected", "['a']"),
-        (["~model"], "model._target_: expected", "a choice of model"),
+        (["~model"], "model._target_: expected", "model=..."),
         (["~optim"], "optim: is needed", "~optim"),
         (["~trainer.max_epochs"], "trainer.max_epochs: is needed", "none"),
         (["callbacks.graph=5"], "callbacks.graph: expected", "null"),
@@ -98,7 +98,7 @@ from zoo.instantiate import build
         (["name=a#b"], "name=a#b", """'name="a#b"'"""),
         (["name=a,b"], "name: expected one value, got a,b", """'name="a,b"'"""),
         (["seed=abc", "-m"], "seed: expected", "whole number"),
-        (["resume=runs/none/x"], "resume=runs/none/x", "no run folder"),
+        (["resume=runs/none/x"], "resume=runs/none/x", "not a run folder"),
         (["init_from=none.safetensors"], "none.safetensors", "no file"),
         (["=5"], "=5", "choose from"),
         (["model=5"], "model=5", "lenet5"),
@@ -238,7 +238,7 @@ def test_an_environment_that_makes_no_process_of_several_is_refused_by_name(comm
 
 @pytest.mark.parametrize("answer", [None, SystemExit(1)], ids=["print", "rich"])
 def test_output_that_nobody_reads_any_more_is_said_in_one_sentence(monkeypatch, capfd, answer):
-    """As of `train.py | head -1`; the first is what print raises, the second what Rich makes of it."""
+    """As with `train.py | head -1`; the first is raised by print, the second by Rich."""
     read, write = os.pipe()
     os.close(read)
 
@@ -258,7 +258,7 @@ def test_output_that_nobody_reads_any_more_is_said_in_one_sentence(monkeypatch, 
 
 
 class Broken:
-    """A net of someone's own, with a mistake in it."""
+    """A user's net with a mistake in it."""
 
     def __init__(self, in_channels: int, kind: str) -> None:
         if kind == "attribute":
@@ -294,12 +294,12 @@ def test_a_sweep_in_processes_that_others_started_is_refused(command, monkeypatc
         monkeypatch.setenv(name, value)
     outcome = command("train", "-m", "seed=1,2")
     assert outcome.code == 2
-    assert ("trainer.devices=N" in outcome.err) == ("RANK" not in started_by)  # the first process says it for all
+    assert ("trainer.devices=N" in outcome.err) == ("RANK" not in started_by)  # only the first process reports it
     assert not list(tmp_path.iterdir())
 
 
 def test_a_thread_leaves_a_full_disk_to_the_main_one_and_shows_what_nobody_foresaw(monkeypatch, capfd):
-    """TensorBoard's writer raises an error in its thread, and the same one in the main thread at the next write."""
+    """TensorBoard's writer raises an error in its thread, and again in the main thread at the next write."""
 
     def fail(error):
         raise error

@@ -1,4 +1,4 @@
-"""The package installed with `pip install .` brings its configs and commands along, and works from any folder."""
+"""The package installed with `pip install .` includes its configs and commands, and works from any folder."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from conftest import ROOT
 
 @pytest.fixture(scope="module")
 def zoo(tmp_path_factory):
-    """Install the project into a folder of its own, as pip does, and return a function that runs the command `zoo`."""
+    """Install the project into a separate folder, as pip does, and return a function that runs the command `zoo`."""
     there, empty = tmp_path_factory.mktemp("installed"), tmp_path_factory.mktemp("empty")
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--target"]
     subprocess.run([*pip, str(there), str(ROOT)], check=True, capture_output=True, text=True)

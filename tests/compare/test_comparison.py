@@ -1,4 +1,4 @@
-"""What scripts/compare.py says of runs whose results are known, held against SciPy, NumPy and published figures."""
+"""scripts/compare.py on runs with known results, compared with SciPy, NumPy and published figures."""
 
 import html.parser
 import json
@@ -18,7 +18,7 @@ NUM_TEST = 1000
 
 
 def write_run(root, name, seed, right, *, stamp="2026-01-01", config=(), result=(), split_hash="one", curve=None):
-    """Write what a run leaves: config, result, curves by epoch, and which test images it has right."""
+    """Write the files of a run: config, result, curves by epoch, and which test images are classified correctly."""
     folder = root / name / stamp
     folder.mkdir(parents=True)
     settings = {
@@ -66,7 +66,7 @@ def drawn(seed, share):
 
 @pytest.fixture
 def six(tmp_path):
-    """A good net and a poor one with three seeds each, which differ in learning rate only."""
+    """A good net and a poor one, with three seeds each, that differ only in learning rate."""
     for i in range(3):
         for name, share, lr in (("good", 0.95, 0.01), ("poor", 0.8, 0.1)):
             write_run(tmp_path / "runs", name, i, drawn(i, share), stamp=f"2026-01-0{i + 1}", config=[f"optim.lr={lr}"])
@@ -85,7 +85,7 @@ def test_mcnemars_p_is_that_of_scipys_binomial_test(counts):
 
 
 def test_holms_p_values_are_those_of_r():
-    """p.adjust(c(.01, .02, .03, .04, .05), "holm"), and of a vector in disorder."""
+    """p.adjust(c(.01, .02, .03, .04, .05), "holm"), and for an unsorted vector."""
     assert significance.holm([0.01, 0.02, 0.03, 0.04, 0.05]) == pytest.approx([0.05, 0.08, 0.09, 0.09, 0.09])
     assert significance.holm([0.04, 0.001, 0.6, 0.02]) == pytest.approx([0.08, 0.004, 0.6, 0.06])
     assert significance.holm([]) == []
@@ -124,7 +124,7 @@ def test_a_run_without_the_same_test_images_gets_a_dash_and_the_reason(tmp_path)
 
 
 def test_runs_of_other_test_samples_are_ranked_apart(tmp_path):
-    """Results of earlier versions have the hash of the whole split only, which may be that of a later run, too."""
+    """Results of earlier versions have only the hash of the whole split, which a later run may share."""
     of_folds = [(f"fold{i}", None) for i in range(2)]
     hashes = (("all", "one"), ("less", "one"), ("other", "two"), ("all", None), ("unseen", None), *of_folds)
     for seed, (split_hash, test_hash) in enumerate(hashes):
@@ -233,7 +233,7 @@ def test_other_data_and_other_tasks_are_compared_apart(tmp_path):
 
 
 def test_runs_that_were_tested_in_part_are_ranked_apart_and_last(tmp_path):
-    """Of 1,000 images some were asked of 100 only, where it is easy to be right of all."""
+    """Some were tested on only 100 of 1,000 images, where perfect accuracy is easy."""
     sizes = {"split_sizes": {"test": NUM_TEST}}
     write_run(tmp_path, "easy", 1, drawn(1, 2.0)[:100], result={**sizes, "num_samples": {"test": 100}})
     write_run(tmp_path, "some", 1, drawn(2, 2.0)[:90], result={**sizes, "num_samples": {"test": 90}})
@@ -285,7 +285,7 @@ def test_a_curve_has_a_point_an_epoch_and_its_band_is_numpys(tmp_path):
 
 
 class Sources(html.parser.HTMLParser):
-    """Collect what a page would load, and the cells of its tables."""
+    """Collect the resources that a page would load, and the cells of its tables."""
 
     def __init__(self):
         super().__init__()
@@ -326,7 +326,7 @@ def test_the_command_writes_a_page_that_needs_no_other_file(command, six, tmp_pa
 
 
 def cell(name, size_bytes, accuracy, ms, why=None):
-    """Return what exporting leaves in a result of a format."""
+    """Return the entry of a format that exporting adds to a result."""
     figures = {
         "size_bytes": size_bytes,
         "accuracy": accuracy,
@@ -393,7 +393,7 @@ def test_nothing_is_compared_with_itself(tmp_path):
 
 
 def test_numbers_that_no_net_gives_are_left_out_of_pictures_and_end_nothing(tmp_path, command):
-    """A metric may be NaN in one of several seeds, as one that diverged leaves it, and formats and settings many."""
+    """A metric may be NaN for one of several seeds, if it diverged, and there may be many formats and settings."""
     cell = {"format": "a", "precision": "fp32", "runtime": "zoo", "files": [], "reason": None, "size_bytes": 1}
     cell |= {"accuracy": 0.5, "largest_difference": 0.0, "peak_bytes": 1, "modules": []}
     cell |= {"latency_ms": {"1": {"p50": 1.0, "p95": 1.0}, "64": {"p50": 1.0, "p95": 1.0}}}

@@ -1,4 +1,4 @@
-"""What goes is what nothing listened to, or what counts least; what is left is an ordinary net."""
+"""Channels are removed that nothing reads or that matter least; the result is an ordinary net."""
 
 import copy
 
@@ -26,7 +26,7 @@ IMAGE = (torch.empty(1, 1, 28, 28, device="meta"),)
 
 
 def silence(layer: nn.Module, lost: torch.Tensor) -> None:
-    """Set the weights to 0 with which a layer listens to some of its inputs."""
+    """Set the weights with which a layer reads some of its inputs to 0."""
     if isinstance(layer, TableConv2d):
         layer.weight.data[torch.isin(layer.inputs, lost)] = 0
     elif isinstance(layer, nn.Conv2d):
@@ -62,14 +62,14 @@ def test_channels_that_nothing_listens_to_can_go_and_change_nothing(choice):
             for tensor in (module.running_mean, module.running_var, module.weight, module.bias):
                 nn.init.uniform_(tensor, 0.5, 1)
         for name, child in module.named_children():
-            if isinstance(child, nn.LocalResponseNorm):  # where each map listens to its neighbours
+            if isinstance(child, nn.LocalResponseNorm):  # each map depends on its neighbours
                 setattr(module, name, nn.Identity())
     images = inputs_of(cfg, 2)
     groups = groups_of(net, shadow_of(net), IMAGE, lambda found: torch.rand(len(found[0].idxs)))
     norms = {name for name, module in net.named_modules() if isinstance(module, nn.LayerNorm)}
     kept = []
     for group in groups:
-        stays_whole = norms & {member.name for member in group.members}  # which listen to all, too
+        stays_whole = norms & {member.name for member in group.members}  # they depend on all channels
         num = len(group.score) if stays_whole else max(len(group.score) // 3 // group.blocks, 1) * group.blocks
         kept.append(num)
         parts = group.score.view(group.blocks, -1)
@@ -106,7 +106,7 @@ def test_taylor_importance_lets_units_go_that_the_loss_does_not_feel():
     net = LeNet300()
     deaf = torch.randperm(300)[:150]
     net.layers[3].weight.data[:, deaf] = 0
-    net.layers[1].weight.data[deaf] *= 100  # which magnitude would keep
+    net.layers[1].weight.data[deaf] *= 100  # magnitude would keep these
     felt = [i for i in range(300) if i not in set(deaf.tolist())]
     wanted = net.layers[1].weight[felt].detach()
     batch = (torch.randn(64, 1, 28, 28), torch.randint(10, (64,)))
@@ -117,7 +117,7 @@ def test_taylor_importance_lets_units_go_that_the_loss_does_not_feel():
 
 def test_lamp_across_all_layers_takes_most_from_a_layer_that_few_units_carry():
     net = LeNet300()
-    net.layers[1].weight.data[150:] *= 1e-3  # by its definition these count less than any of 100 that are alike
+    net.layers[1].weight.data[150:] *= 1e-3  # by definition these score lower than any of 100 equal ones
     net.layers[3].weight.data[:, 150:] *= 1e-3
     prune_channels(net, Context(IMAGE), ratio=150 / 400, importance="lamp", scope="global", round_to=1)
     assert (net.layers[1].out_features, net.layers[3].out_features) == (150, 100)
@@ -158,7 +158,7 @@ def test_inverted_residuals_lose_channels_of_their_expansions_and_not_of_their_s
     for block, width, stream in zip(net.blocks, (96, 144, 144, 192), (24, 24, 32, 32), strict=True):
         (depthwise, norm, _), project = block.depthwise, block.project[0]
         left = depthwise.out_channels
-        assert 0.5 * width <= left <= 0.8 * width  # a width goes with the root of the MACs, 0.71
+        assert 0.5 * width <= left <= 0.8 * width  # a width is proportional to the root of the MACs, 0.71
         assert depthwise.weight.shape == (left, 1, 3, 3)
         assert (depthwise.groups, depthwise.in_channels, norm.num_features) == (left, left, left)
         assert project.in_channels == left
@@ -197,7 +197,7 @@ def with_mix(layer):
 @pytest.mark.parametrize(
     ("make", "knobs", "sentence"),
     [
-        (LeNet300, {"macs": 1e-6}, "the nearest that this net allows"),
+        (LeNet300, {"macs": 1e-6}, "the nearest this net allows"),
         (LeNet300, {"importance": "batch_norm"}, "no batch norms"),
         (lambda: LeNet5(image_size=28, activation="maxout"), {}, "maxout"),
         (lambda: MobileNet(shuffled=True), {}, "cannot follow the channels of MobileNet"),
@@ -211,7 +211,7 @@ def test_what_cannot_be_pruned_so_is_refused_and_left_as_it_was(make, knobs, sen
     before = str(net)
     with pytest.raises(BadInput, match=sentence) as caught:
         prune_channels(net, Context(IMAGE), **knobs)
-    assert ("compress=prune takes single weights" in str(caught.value)) == (
+    assert ("compress=prune removes single weights" in str(caught.value)) == (
         "cannot" in sentence or "groups" in sentence
     )
     assert str(net) == before

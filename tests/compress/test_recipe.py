@@ -1,4 +1,4 @@
-"""A recipe gives its shapes to another net of the kind, and to no other."""
+"""A recipe can be replayed on another net of the same kind, and on no other."""
 
 import json
 
@@ -12,7 +12,7 @@ from zoo.models.lenet import LeNet5, LeNet300
 
 
 def narrowed(num_classes: int = 10) -> tuple[nn.Module, list]:
-    """Return a LeNet-300-100 of whose second layer 60 units are left, and the recipe that says so, as a file has it."""
+    """Return a LeNet-300-100 with 60 units left in its second layer, and its recipe as stored in a file."""
     net = LeNet300(num_classes=num_classes)
     before = layout(net)
     net.layers[3].out_features = net.layers[5].in_features = 60
@@ -29,7 +29,7 @@ def test_a_bare_net_takes_the_shapes_and_then_the_weights():
     other.load_state_dict(net.state_dict())
     images = torch.randn(3, 1, 28, 28)
     assert other(images).equal(net(images))
-    assert str(other) == str(net)  # which names features, in and out
+    assert str(other) == str(net)  # which shows input and output features
 
 
 def test_a_recipe_says_nothing_of_the_number_of_classes():
@@ -48,7 +48,7 @@ def test_a_frozen_weight_stays_frozen():
 
 
 def test_numbers_that_a_buffer_cannot_hold_are_refused():
-    """The connections of LeNet-5's C3 are whole numbers."""
+    """The connections of LeNet-5's C3 are integers."""
     step = {"pass": "prune_channels", "layout": {"features.3": {"unsaved": {"inputs": [1e300]}}}}
     with pytest.raises(BadInput, match=r"does not fit this net at 'features\.3'"):
         replay(LeNet5(c3="table"), [step])

@@ -1,4 +1,4 @@
-"""Two of four: the smallest go, wherever a sparse kernel could use it, and nowhere else."""
+"""2:4 sparsity: the two smallest of four are removed where sparse kernels apply, and nowhere else."""
 
 import pytest
 import torch
@@ -43,7 +43,7 @@ def test_half_of_each_fitting_linear_layer_is_zero_and_nothing_else(model, data,
             zeros = float((module.weight == 0).float().mean())
             assert zeros == pytest.approx(0.5 if name in step["layers"] else 0.0, abs=1e-3), name
         elif isinstance(module, nn.Conv2d):
-            assert (module.weight != 0).float().mean() > 0.999  # a few are drawn so
+            assert (module.weight != 0).float().mean() > 0.999  # a few are initialised to 0
     assert net.eval()(*inputs).isfinite().all()
 
 

@@ -1,4 +1,4 @@
-"""Which layers stay in floats, of a net whose layers cost what they are said to."""
+"""Which layers stay in floats in a net whose layers have known costs."""
 
 import pytest
 
@@ -11,10 +11,10 @@ LOSSES = {"a": 0.1, "b": 0.3, "c": 0.1, "d": 0.2}
 @pytest.mark.parametrize(
     ("max_drop", "stay", "num_measured"),
     [
-        (5, [], 2),  # in floats, and all in int8
+        (5, [], 2),  # all in floats, and all in int8
         (1.21, ["b"], 2 + 4 + 1),
         (0.21, ["b", "c"], 2 + 4 + 2),
-        (0.11, ["b", "c", "d"], 2 + 4 + 3),  # as much accuracy as a, and more loss
+        (0.11, ["b", "c", "d"], 2 + 4 + 3),  # same accuracy as a, but a larger loss
         (0, ["b", "c", "d", "a"], 2 + 4 + 3),
     ],
 )

@@ -27,7 +27,7 @@ def least_error(values, num):
 @pytest.mark.parametrize(("n", "num"), [(9, 3), (10, 4), (8, 8), (7, 1), (12, 2)])
 def test_exact_kmeans_finds_the_least_error_of_all_partitions(n, num):
     values = torch.randn(n, generator=torch.Generator().manual_seed(n), dtype=torch.float64)
-    values = torch.cat([values, values[:2]])  # equal numbers, too
+    values = torch.cat([values, values[:2]])  # including equal numbers
     assert squared_error(values, kmeans_exactly(values, num)) == pytest.approx(least_error(values, num), abs=1e-12)
 
 
@@ -59,14 +59,14 @@ def test_survivors_share_few_values_near_their_own_and_zeros_stay(weight, init):
     assert torch.equal(weight == 0, before == 0)
     values = weight[weight != 0].unique()
     assert len(values) <= 8
-    for value in values:  # each the mean of its members, all of which it is nearest to
+    for value in values:  # each is the mean of its members and the nearest value to all of them
         members = before[weight == value]
         assert float(value) == pytest.approx(float(members.double().mean()), rel=1e-5)
         assert bool(((members[:, None] - values).abs().argmin(1) == (values == value).nonzero()).all())
 
 
 def bits_and_decibels(before, after):
-    """Return the entropy of the values that were chosen, and the signal over the error."""
+    """Return the entropy of the chosen values, and the signal-to-error ratio."""
     counts = after.unique(return_counts=True)[1].double()
     shares = counts / counts.sum()
     return -float((shares * shares.log2()).sum()), 10 * math.log10(
@@ -76,7 +76,7 @@ def bits_and_decibels(before, after):
 
 @pytest.mark.parametrize("rate", [0.003, 0.01, 0.03])
 def test_a_price_on_bits_quantizes_as_well_as_entropy_coding_allows(rate):
-    # Gish and Pierce, 1968: 1.53 dB below what no code can beat, 6.02 dB a bit; of a normal source from two bits on.
+    # Gish and Pierce, 1968: 1.53 dB below the bound of any code, 6.02 dB per bit; for a normal source from two bits on.
     before = torch.randn(100_000, generator=torch.Generator().manual_seed(0))
     share(after := before.clone(), 6, rate=rate)
     bits, decibels = bits_and_decibels(before, after)
@@ -96,7 +96,7 @@ def test_a_codebook_of_nothing_or_of_nine_bits(weight):
 
 
 def test_summed_gradients_are_those_of_a_net_whose_parameters_are_the_values(weight):
-    """Autograd's own gradient through weight = values[members], against ours of the weight alone."""
+    """Compare autograd's gradient through weight = values[members] with ours of the weight alone."""
     share(weight, 2)
     codebook = Codebook.of(weight)
     images, labels = torch.randn(16, 30), torch.randint(20, (16,))
@@ -135,5 +135,5 @@ def test_bits_go_where_they_take_away_most_error_and_keep_to_the_budget():
     weights = {"wide": torch.randn(1000), "narrow": 0.01 * torch.randn(1000), "few": torch.randn(10)}
     bits = bits_by_budget(weights, 4.0)
     assert bits["wide"] > bits["narrow"]
-    assert bits["few"] == 4  # with which ten numbers keep their own values
+    assert bits["few"] == 4  # enough for ten numbers to keep their own values
     assert sum(bits[name] * len(w) for name, w in weights.items()) <= 4 * 2010

@@ -1,4 +1,4 @@
-"""Every net of images can be pruned to a number of multiply-accumulates, saved, and read back."""
+"""Every image net can be pruned to a number of multiply-accumulates, saved, and read back."""
 
 import subprocess
 import sys
@@ -21,7 +21,7 @@ LARGE = [model for model, data in matches() if data == "imagenet"]
 
 
 def pruned(model, data, macs=0.5):
-    """Return a net of random weights, pruned, with the config it is of, its step and its MACs before."""
+    """Return a pruned net with random weights, its config, its recipe step and its MACs before pruning."""
     torch.manual_seed(0)
     cfg = composed(model, data)
     net = build_bare_model(cfg.model)
@@ -31,7 +31,7 @@ def pruned(model, data, macs=0.5):
 
 
 def check(net, cfg, step, macs_before, path, share=0.5):
-    """Hold a pruned net against what was asked for, and against itself once it was saved and read back."""
+    """Compare a pruned net with the requested size, and with itself after saving and reading it back."""
     shape = (cfg.data.in_channels, cfg.data.image_size, cfg.data.image_size)
     assert count_macs(net, shape) == pytest.approx(share * macs_before, rel=0.05)
     save_product(path, net.state_dict(), facts_of(cfg, [step]))

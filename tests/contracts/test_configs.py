@@ -1,4 +1,4 @@
-"""Every choice of every group makes a run."""
+"""Every choice of every config group works in a run."""
 
 import json
 from typing import Any
@@ -28,7 +28,7 @@ def test_a_smoke_run_with_this_choice_finishes(command, toy_smoke, request, tmp_
         toy_smoke = ["data=reverse", "trainer=smoke", "trainer.accelerator=cpu"]
     line = [a for a in toy_smoke if not a.startswith((f"{group}.", "name="))]
     if choice == "compress=semi_structured":
-        line.append("model=vgg11")  # LeNet-5 has no linear layer that fits
+        line.append("model=vgg11")  # LeNet-5 has no suitable linear layer
     if choice in ("task=distill", "compress=auto"):
         key = {"task": "task.teacher", "compress": "init_from"}[group]
         line.append(f"{key}={request.getfixturevalue('teacher')}")
@@ -67,13 +67,13 @@ LARGE = [name for name in EXPERIMENTS if "imagenet" in name]
 
 
 def slow_if_twin(experiment: str) -> Any:
-    """Leave to the slow tests what has been tried with the ten classes of the same images."""
+    """Mark data sets as slow if the same images with ten classes are tested anyway."""
     has_twin = experiment.endswith("_cifar100") and experiment[:-1] in EXPERIMENTS
     return pytest.param(experiment, marks=pytest.mark.slow if has_twin else ())
 
 
 def smaller(experiment: str) -> list[str]:
-    """Return what lets an experiment run on a few toy images; ImageNet's in 64 px, but for one that keeps its 224."""
+    """Return overrides that let an experiment run on a few toy images; ImageNet's at 64 px, except one at 224."""
     if "cmudict" in experiment:
         return ["data.batch_size=16"]
     if experiment not in LARGE:
@@ -84,7 +84,7 @@ def smaller(experiment: str) -> list[str]:
 
 
 def is_missing(recipe: DictConfig, key: str) -> bool:
-    """Return whether a recipe leaves a key for a person to give."""
+    """Return whether a recipe leaves a key for the user to set."""
     group, _, name = key.rpartition(".")
     node = recipe.get(group) if group else recipe
     return node is not None and OmegaConf.is_missing(node, name)
@@ -97,7 +97,7 @@ def test_every_experiment_composes_and_its_smoke_run_finishes(command, data_root
     line = [f"data_root={data_root}", *smaller(experiment), *cpu, *limits, "compile=false"]  # test_run compiles
     recipe = OmegaConf.load(CONFIGS / "experiment" / f"{experiment}.yaml")
     missing = {key for key in ("init_from", "task.teacher") if is_missing(recipe, key)}
-    if missing:  # it goes on from what another one gives, which it names first
+    if missing:  # it starts from the result of another experiment, which it names first
         assert command("train", f"experiment={recipe.defaults[0]}", *line, "runs=dense").code == 0
         (product,) = tmp_path.glob("dense/*/*/model.safetensors")
         line.extend(f"{key}={product}" for key in missing)

@@ -1,4 +1,4 @@
-"""What every net promises as an exported file, small and as large as in its paper, for any number of samples."""
+"""The contract of every net as an exported file, small and in its paper's size, for any number of samples."""
 
 import pytest
 import small
@@ -17,7 +17,7 @@ from zoo.run.model import build_bare_model
 
 NATIVE = {entry.name: entry.cfg for entry in catalogue()}
 WRITERS = [model for model, data in matches() if data == "reverse"]
-QUICK = ("lenet5", "transformer")  # the others take minutes, of two cores
+QUICK = ("lenet5", "transformer")  # the others take minutes on two cores
 CASES = [
     pytest.param(model, size, marks=() if (model, size) in [(m, "small") for m in QUICK] else pytest.mark.slow)
     for model in options("model")
@@ -33,7 +33,7 @@ def config_of(model, size):
 
 
 def facts_of(cfg):
-    """Return what a net's file would say."""
+    """Return the facts that a net's file would have."""
     facts = small.facts_of(cfg)
     if "image_size" in cfg.data:
         data = {"classes": [str(i) for i in range(cfg.data.num_classes)]}
@@ -48,7 +48,7 @@ def facts_of(cfg):
 
 
 def exported(net, facts, suffix, folder):
-    """Write a net, and read it as evaluate.py does."""
+    """Export a net, and read it as evaluate.py does."""
     for name, part in parts(net, facts).items():
         path = folder / f"model_{name}{suffix}"
         SAVE[suffix](path, part, {**facts, "export": {**facts["export"], "part": name}})
@@ -68,7 +68,7 @@ def test_in_both_formats_it_is_the_net_for_1_3_and_64_samples(model, size, tmp_p
     torch.manual_seed(0)
     cfg = config_of(model, size)
     net, facts = build_bare_model(cfg.model).eval(), facts_of(cfg)
-    initialise(net, "he")  # with some papers' initial weights logits are near 0, where nothing can differ
+    initialise(net, "he")  # with some papers' initial weights all logits are near 0
     for parameter in net.parameters():
         if not parameter.any():
             nn.init.normal_(parameter, std=0.05)
@@ -92,6 +92,6 @@ def test_in_both_formats_it_is_the_net_for_1_3_and_64_samples(model, size, tmp_p
                 float((ask(found, *(x[:batch] for x in inputs)) - logits[:batch]).abs().max()) for batch in (1, 3, 64)
             )
             print(f"{model}{suffix}, {size}: a logit is off by {off:.1g}, where samples differ by {spread:.2g}")
-            assert off < 1e-4 * spread  # which is 110 of ResNet-50, since its weights are drawn and not trained
+            assert off < 1e-4 * spread  # 110 for ResNet-50, since its weights are random
             if model in WRITERS:
                 assert greedy(found, source, 8).equal(greedy(net, source, 8))

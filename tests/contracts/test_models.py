@@ -1,4 +1,4 @@
-"""What every net promises for every image data set."""
+"""The contract of every net for every image data set."""
 
 import pytest
 import torch
@@ -38,7 +38,7 @@ def test_it_builds_and_gives_a_logit_a_class_or_a_token(model, data):
 
 @pytest.fixture(scope="module")
 def smallest():
-    """A net at the smallest shape there is, with eight samples of noise and their different answers."""
+    """A net at its smallest shape, with eight samples of noise and different labels."""
 
     def make(model):
         torch.manual_seed(0)
@@ -51,7 +51,7 @@ def smallest():
 
 
 def loss_of(output, labels):
-    """Cross-entropy over all heads, which a net with auxiliary ones gives as (main, others), and all tokens."""
+    """Cross-entropy over all heads and tokens; a net with auxiliary heads returns (main, others)."""
     main, aux = output if isinstance(output, tuple) else (output, ())
     heads = (head.flatten(0, -2) for head in (main, *aux))
     return sum(nn.functional.cross_entropy(head, labels.flatten()) for head in heads)
@@ -60,7 +60,7 @@ def loss_of(output, labels):
 @pytest.mark.parametrize("model", MODELS)
 def test_every_parameter_gets_a_finite_gradient_and_bf16_stays_finite(smallest, model):
     net, inputs, labels = smallest(model)
-    # Forward only, since not every CPU has bf16 arithmetic, and LSTMs want it even so.
+    # Forward only, since not every CPU has bf16 arithmetic, which LSTMs need even for that.
     known = torch.ops.mkldnn._is_mkldnn_bf16_supported() or not any(isinstance(m, nn.RNNBase) for m in net.modules())
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=known):
         assert loss_of(net(*(x[:2] for x in inputs)), labels[:2]).isfinite()
@@ -76,7 +76,7 @@ def test_it_overfits_eight_samples_to_zero_error(smallest, model):
     net, inputs, labels = smallest(model)
     for module in net.modules():
         if isinstance(module, nn.Dropout):
-            module.p = 0.0  # it is there to prevent just this
+            module.p = 0.0  # dropout exists to prevent overfitting
     optimizer = torch.optim.Adam(net.parameters(), lr=3e-4)
     for _ in range(200):
         optimizer.zero_grad()

@@ -1,4 +1,4 @@
-"""Every net of images goes into int8, and every net into integers, and comes back from a file that is smaller."""
+"""Every image net can be quantized to int8, every net to integer weights, and read back from a smaller file."""
 
 import pytest
 import torch
@@ -18,14 +18,14 @@ PAIRS = [pair for pair in matches() if pair[1] in ("fashion_mnist", "reverse")]
 
 
 def a_net(model, data):
-    """Return a net of random weights, two samples that it takes, and its facts."""
+    """Return a net with random weights, two samples, and its facts."""
     torch.manual_seed(0)
     cfg = composed(model, data)
     return build_bare_model(cfg.model).eval(), inputs_of(cfg, 2), {"config": OmegaConf.to_container(cfg)}
 
 
 def smaller(path, net, state, facts, given):
-    """Return what the net that is read back says of the samples, and its file's share of the float net's bytes."""
+    """Return the outputs of the net that is read back, and its file size relative to the float net's."""
     save_product(path / "floats.safetensors", net.state_dict(), {**facts, "recipe": []})
     save_product(path / "integers.safetensors", state, facts)
     sizes = [(path / f"{name}.safetensors").stat().st_size for name in ("integers", "floats")]
@@ -55,5 +55,5 @@ def test_a_net_with_integers_for_weights(tmp_path, model, data, settings):
     assert found.equal(other(*given))
     of_four_bits = "bits" in settings
     error = (found - net(*given)).abs().max() / net(*given).abs().max()
-    assert error < (0.7 if of_four_bits else 0.1)  # a tenth a layer, which random weights pass on
+    assert error < (0.7 if of_four_bits else 0.1)  # a tenth per layer, which random weights propagate
     assert share < (0.25 if of_four_bits else 0.36)

@@ -1,4 +1,4 @@
-"""What every net that writes sequences promises of a run: it learns, stops and goes on, and its file knows all."""
+"""The contract of every sequence net in a run: it learns, stops and resumes, and its file is self-contained."""
 
 import json
 import signal
@@ -18,7 +18,7 @@ NETS = [model for model, data in matches() if data == "reverse"]
 
 
 def toy(model, **more):
-    """Return the arguments of a run of seconds, in two epochs of 5 steps."""
+    """Return the arguments of a run of a few seconds, with two epochs of 5 steps."""
     settings = {"data": "reverse", "data.num_pairs": 500, "model.width": 16, "trainer": "cpu", "trainer.max_epochs": 2}
     settings |= {"trainer.log_every_n_steps": 3, "name": "toy", "model": model, **more}
     return [f"{key}={value}" for key, value in settings.items()]
@@ -91,7 +91,7 @@ def test_a_picture_of_where_it_looks_is_drawn_each_epoch(command, only_run, mode
 
 
 def test_a_transformer_learns_to_write_backwards(command, only_run):
-    """Attention alone can look anywhere: within a minute the net makes next to no mistakes on words it has not seen."""
+    """Attention can look anywhere: within a minute the net makes almost no mistakes on unseen words."""
     line = toy("transformer", **{"data.num_pairs": 3000, "model.width": 64, "model.mlp_width": 128})
     more = ["trainer.max_epochs=12", "optim=muon", "optim.matrices=true", "optim.lr=0.02", "model.dropout=0"]
     outcome = command("train", *line, *more)
@@ -111,7 +111,10 @@ def test_a_transformer_learns_to_write_backwards(command, only_run):
         ("data=reverse model.pretrained=true", "there are no published weights for sequences"),
         ("data=pairs", "data.path is not given; say data.path=..."),
         ("data=pairs data.path=absent.tsv", "data.path=absent.tsv cannot be read"),
-        ("data=reverse model.num_target_tokens=5", "model.num_target_tokens=5 does not fit these data and task: 11"),
+        (
+            "data=reverse model.num_target_tokens=5",
+            "model.num_target_tokens=5 does not fit these data and task; use 11",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_sentence_that_says_what_does(command, tmp_path, line, sentence):

@@ -68,7 +68,7 @@ def test_resized_crops_show_parts_of_the_image_of_the_asked_area():
     ramp = torch.linspace(0, 255, side)
     batch = torch.stack([ramp.expand(side, side), ramp[:, None].expand(side, side)]).to(torch.uint8)
     out = RandomResizedCrop((0.25, 0.5))(batch.expand(500, -1, -1, -1), Draws(0)).float()
-    width = (out[:, 0].amax((1, 2)) - out[:, 0].amin((1, 2))) / 255  # of what is seen, as shares of the image
+    width = (out[:, 0].amax((1, 2)) - out[:, 0].amin((1, 2))) / 255  # of the visible part, relative to the image
     height = (out[:, 1].amax((1, 2)) - out[:, 1].amin((1, 2))) / 255
     assert (width * height).min() > 0.2
     assert (width * height).max() < 0.55

@@ -1,4 +1,4 @@
-"""Each operation on a batch equals torchvision's on every image alone."""
+"""Each operation on a batch equals torchvision's on every single image."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from zoo.data import colour, geometry
 
 
 def pictures(channels, n=6, side=17):
-    """Noise, smooth ramps, one even image and one of two values."""
+    """Noise, smooth ramps, one constant image and one with two values."""
     draw = torch.Generator().manual_seed(3)
     images = torch.randint(256, (n, channels, side, side), dtype=torch.uint8, generator=draw)
     images[1] = torch.linspace(20, 200, side).to(torch.uint8)
@@ -24,7 +24,7 @@ def test_enhancements_equal_torchvisions(name, channels):
     factors = torch.tensor([0.01, 0.3, 1.0, 1.4, 1.99, 0.7])
     found = getattr(colour, name)(images, factors)
     wanted = torch.stack([getattr(F, name)(x, float(f)) for x, f in zip(images, factors, strict=True)])
-    assert (found.int() - wanted.int()).abs().max() <= 1  # truncated, so that a rounding error may cost one
+    assert (found.int() - wanted.int()).abs().max() <= 1  # truncated, so a rounding error may change the value by one
     assert (found != wanted).float().mean() < 0.01
 
 
@@ -48,7 +48,7 @@ def test_autocontrast_and_equalize_equal_torchvisions(name, channels, side):
 
 
 def near(found, wanted):
-    """Nearest pixels differ where a sample falls between two, to a rounding error; the rest is equal."""
+    """Nearest pixels may differ where a sample falls between two, up to rounding; the rest is equal."""
     assert (found != wanted).float().mean() < 0.02
 
 
@@ -80,7 +80,7 @@ def test_moves_equal_torchvisions(shape):
     )
 
 
-@pytest.mark.parametrize("size", [24, 17, 96])  # the last one by one, on a CPU
+@pytest.mark.parametrize("size", [24, 17, 96])  # the last one image at a time on a CPU
 def test_resized_crops_equal_torchvisions(size):
     images = pictures(3, 6, 24)
     top, left = torch.tensor([0.0, 5, 3, 20, 0, 7]), torch.tensor([0.0, 1, 9, 23, 14, 2])
@@ -89,4 +89,4 @@ def test_resized_crops_equal_torchvisions(size):
     boxes = torch.stack([top, left, height, width], 1).int().tolist()
     wanted = [F.resized_crop(x, *box, [size, size], antialias=False) for x, box in zip(images, boxes, strict=True)]
     assert (found.int() - torch.stack(wanted).int()).abs().max() <= 1
-    assert (found != torch.stack(wanted)).float().mean() < 0.1  # theirs computes in whole numbers
+    assert (found != torch.stack(wanted)).float().mean() < 0.1  # theirs computes in integers

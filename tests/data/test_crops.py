@@ -1,4 +1,4 @@
-"""Training crops of whole pictures, held against torchvision's RandomResizedCrop."""
+"""Training crops of whole images, compared with torchvision's RandomResizedCrop."""
 
 import numpy as np
 import pytest
@@ -10,12 +10,12 @@ from zoo.data.augment import NUM_DRAWS, RandomFlip, RandomResizedCrop, RandomSca
 from zoo.data.batch_rng import Draws
 from zoo.data.folders import ImageFolders
 
-NUM = 2000  # of torchvision's crops, which take their time
+NUM = 2000  # torchvision's crops are slow
 SIZE = 32
 
 
 def theirs(height, width, crop) -> torch.Tensor:
-    """torchvision's top, left, height and width of NUM crops."""
+    """Top, left, height and width of NUM torchvision crops."""
     torch.manual_seed(0)
     transform = v2.RandomResizedCrop(SIZE, crop.area, crop.aspect)
     image = torch.empty(1, height, width, dtype=torch.uint8)
@@ -40,7 +40,7 @@ def test_areas_aspects_places_and_fallbacks_are_distributed_as_torchvisions(shap
         lambda top, left, h, w: w / h,
         lambda top, left, h, w: (top + h / 2) / height,
         lambda top, left, h, w: (left + w / 2) / width,
-        lambda top, left, h, w: ((h == height) | (w == width)).double(),  # as long as the picture
+        lambda top, left, h, w: ((h == height) | (w == width)).double(),  # as long as the image
         lambda top, left, h, w: ((h < 224) | (w < 224)).double(),  # enlarged to 224 px
     ):
         for power in (1, 2):
@@ -74,7 +74,7 @@ def test_a_crop_after_scaling_is_a_square_of_a_share_of_the_shorter_side_anywher
 
 
 def detailed(draw, height, width) -> Image.Image:
-    """A picture with detail of every size, as a photograph has it."""
+    """An image with detail at every scale, like a photograph."""
     total = np.zeros((height, width, 3))
     for side in (4, 8, 16, 32, 64, 128):
         noise = draw.normal(0, 20, (side * 3 // 4, side, 3)).clip(-127, 127)
@@ -85,7 +85,7 @@ def detailed(draw, height, width) -> Image.Image:
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory):
-    """48 pictures of 160 x 120 px in two classes, and four to test."""
+    """48 images of 160 x 120 px in two classes, and four for testing."""
     root, draw = tmp_path_factory.mktemp("photographs"), np.random.default_rng(0)
     for split, num in (("train", 24), ("val", 2)):
         for name in ("a", "b"):
@@ -132,7 +132,7 @@ def test_a_crop_is_torchvisions_of_the_same_rectangle(photographs):
 
 
 def test_a_cache_workers_and_processes_cut_the_same_rectangles(photographs):
-    """Of pictures in a cache they are squeezed and stretched again, so that pixels differ a little."""
+    """Cached images are resized twice, so pixels differ slightly."""
     wanted, labels = next(iter(loader(photographs)))
     augment = {"flip": RandomFlip(0.0), "crop": RandomResizedCrop()}  # first, whatever the order
     for changes in ({"num_workers": 1}, {"augment": augment}):
@@ -146,7 +146,7 @@ def test_a_cache_workers_and_processes_cut_the_same_rectangles(photographs):
 
 
 def test_every_part_of_a_picture_is_seen(tmp_path):
-    """Black with white ends, so that the middle square is black."""
+    """Black with white ends, so the centre square is black."""
     picture = np.zeros((60, 160, 3), dtype=np.uint8)
     picture[:, :20] = picture[:, -20:] = 255
     for split in ("train", "val"):

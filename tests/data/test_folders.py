@@ -1,4 +1,4 @@
-"""Folders of images: what is read, by whom, what is refused, and what is skipped."""
+"""Image folders: what is read and by which decoder, what is refused, and what is skipped."""
 
 import errno
 import json
@@ -36,14 +36,14 @@ STORED = 32  # 256/224 of it
 
 
 def smooth(draw, height, width) -> Image.Image:
-    """A picture that resizing changes little: four random colours, blended."""
+    """An image that resizing changes little: four random colours, blended."""
     corners = Image.fromarray(draw.integers(0, 256, (2, 2, 3), dtype=np.uint8))
     return corners.resize((width, height), Image.Resampling.BICUBIC)
 
 
 @pytest.fixture
 def pictures(tmp_path) -> Path:
-    """40 training and 14 test pictures of two classes, of several shapes, kinds and modes."""
+    """40 training and 14 test images of two classes, in several shapes, formats and modes."""
     draw = np.random.default_rng(0)
     for split, num in (("train", 20), ("val", 7)):
         for name in ("cat", "dog"):
@@ -84,7 +84,7 @@ def test_test_images_are_torchvisions_resized_and_cut_to_the_middle(pictures, ca
 
 def test_worker_processes_and_a_cache_give_the_same_batches_and_facts(pictures):
     data = [folders(pictures, cache="host"), folders(pictures, cache="none", num_workers=2)]
-    assert replace(data[0].load(), content_hash=None) == data[1].load()  # what is not decoded now is not hashed
+    assert replace(data[0].load(), content_hash=None) == data[1].load()  # only decoded files are hashed
     for split in ("train", "val", "test"):
         (x, y), (u, v) = (whole(one, split) for one in data)
         assert torch.equal(x, u)
@@ -92,13 +92,13 @@ def test_worker_processes_and_a_cache_give_the_same_batches_and_facts(pictures):
 
 
 def test_batches_come_through_pipes_where_shared_memory_is_full(pictures, monkeypatch, caplog):
-    """Containers have 64 MB of it, and a batch that found no room was lost, and waited for, for ever."""
+    """Containers have 64 MB of it; a batch that did not fit was lost, and the loader waited forever."""
     loaders = [folders(pictures, cache="none", num_workers=num).loader("train", "cpu") for num in (0, 2)]
 
     def no_room(tensor):
         raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)")
 
-    monkeypatch.setattr(torch.Tensor, "share_memory_", no_room)  # in the workers, too, which are forks of this process
+    monkeypatch.setattr(torch.Tensor, "share_memory_", no_room)  # also in the workers, which are forks of this process
     with caplog.at_level("WARNING", "zoo"):
         wanted, found = (list(loader) for loader in loaders)
     assert len(found) == 4
@@ -205,7 +205,7 @@ def test_what_is_no_image_is_skipped_counted_and_named_once(pictures, cache, mon
 
 
 def test_of_files_decoded_on_a_device_only_those_that_are_no_jpeg_are_read_by_other_means(pictures, monkeypatch):
-    """The device is a CPU here; what it decodes is turned as the CPU turns it."""
+    """The device is a CPU here; images it decodes are rotated as on the CPU."""
     exif = Image.Exif()
     exif[0x0112] = 6
     smooth(np.random.default_rng(1), 40, 90).save(pictures / "val/cat/00.jpg", exif=exif)
@@ -294,7 +294,7 @@ def test_one_class_alone_is_refused(command, pictures):
 
 @pytest.mark.parametrize("cache", ["host", "none"])
 def test_pictures_of_a_phone_are_upright_in_training_evaluation_and_prediction(tmp_path, cache):
-    """White above, however the phone was held; the class is in the colour below."""
+    """White at the top, however the phone was held; the class is the colour at the bottom."""
     for split in ("train", "val"):
         for name, colour in (("cat", 0), ("dog", 1)):
             (tmp_path / split / name).mkdir(parents=True)
@@ -447,7 +447,7 @@ def test_contents_exchanged_under_the_same_names_and_sizes_are_found_where_files
     assert changed.load().split_hash == facts["split_hash"]
     with pytest.raises(BadInput, match="the same number of samples, but different contents"):
         changed.check_same(facts, "before")
-    changed.check_same({**facts, "content_hash": None}, "before")  # as of an earlier version, or of files not read
+    changed.check_same({**facts, "content_hash": None}, "before")  # as of an earlier version or unread files
     assert unread_facts["content_hash"] is None
 
 
@@ -458,7 +458,7 @@ def test_the_test_set_is_told_by_what_is_in_its_files_and_by_those_that_can_be_r
     content = (pictures / "val/cat/00.jpg").read_bytes()
     (pictures / "val/cat/00.jpg").write_bytes(content[:-2] + b"\xff\xd9" + b"")  # the same picture, byte for byte
     assert folders(pictures).test_content_hash() == before.test_content_hash()
-    (pictures / "val/cat/00.jpg").write_bytes(b"\0" * len(content))  # of the same size, and no picture
+    (pictures / "val/cat/00.jpg").write_bytes(b"\0" * len(content))  # of the same size, but not an image
     damaged = folders(pictures)
     assert damaged.test_hash() != before.test_hash()
     assert damaged.test_content_hash() != before.test_content_hash()
@@ -477,7 +477,7 @@ def test_pictures_that_were_added_are_counted_and_classes_named(pictures):
 
 
 def test_a_run_tells_how_many_pictures_it_could_read_and_test(command, pictures, only_run):
-    """Of 14 test pictures five are damaged, and are skipped only when they are wanted."""
+    """Five of 14 test images are damaged, and are skipped only when they are read."""
     for file in sorted((pictures / "val/cat").glob("*"))[:5]:
         file.write_bytes(b"damaged")
     line = ["data=image_folder", f"data.root={pictures}", "data.image_size=28", "data.num_validation=8"]
@@ -513,7 +513,7 @@ def test_a_class_whose_only_picture_is_validated_on_is_told(pictures):
 @pytest.mark.parametrize(
     ("link", "to"),
     [
-        ("train/cat/leak", "../../val"),  # a folder of training that leads to all that is tested on
+        ("train/cat/leak", "../../val"),  # a training folder that links to all test images
         ("train/cat/leak", "../../val/dog"),
         ("val/dog/more", "../../train/dog"),
         ("val/dog/one.jpg", "../../train/cat/04.jpg"),
@@ -545,12 +545,12 @@ def test_links_into_one_folder_may_part_it_but_not_share_a_picture(pictures):
 def test_pictures_of_which_copies_are_trained_on_are_counted_and_said(pictures, told):
     for i in range(4, 7):
         shutil.copy(pictures / f"train/cat/{i:02}.jpg", pictures / f"val/cat/{i:02}.jpg")
-    for folder in ("train/dog", "val/dog"):  # which are alike, and cannot be read
+    for folder in ("train/dog", "val/dog"):  # identical, and unreadable
         (pictures / folder / "06.jpg").write_bytes(b"")
     folders(pictures, num_validation=0).load()
     (line,) = (text for text in told if "byte for byte" in text)
     assert line.startswith("Also in the training set, byte for byte: 3 of 14 test pictures, such as ")
-    folders(pictures, num_validation=0, cache="none").load()  # which nobody has read whole
+    folders(pictures, num_validation=0, cache="none").load()  # which are never fully read
     assert sum("byte for byte" in text for text in told) == 1
 
 
@@ -586,7 +586,7 @@ def test_folders_that_will_not_do_are_told(pictures, monkeypatch):
     monkeypatch.setattr(memory, "PROC", pictures)
     with pytest.raises(BadInput, match=r"0\.0 GB of memory are free; use data\.cache=none"):
         folders(pictures, cache="host").load()
-    assert len(folders(pictures, cache="auto", num_workers=0).load().num_samples) == 3  # reads them as they are wanted
+    assert len(folders(pictures, cache="auto", num_workers=0).load().num_samples) == 3  # reads them on demand
     for file in (pictures / "train/cat").glob("*"):
         file.unlink()
     with pytest.raises(BadInput, match=r"data\.root: expected pictures in .*/train/cat, got none"):

@@ -82,7 +82,7 @@ def test_a_restored_state_goes_on_with_the_batches_that_would_have_come(stop, di
     for (x, y), (u, v) in zip(rest, expected[stop:], strict=True):
         assert torch.equal(x, u)
         assert torch.equal(y, v)
-    assert len(list(second)) == 10  # the next epoch is whole again
+    assert len(list(second)) == 10  # the next epoch is complete again
 
 
 @pytest.mark.parametrize("world_size", [2, 5])

@@ -6,13 +6,13 @@ from zoo.data.mix import CutMix, MixUp
 
 
 def batch(n=6, side=16):
-    """Images that are constant, each at a level of its own, so that what came from where can be read off."""
+    """Constant images, each with its own level, which shows where each pixel came from."""
     levels = torch.arange(n, dtype=torch.float32)
     return levels[:, None, None, None].expand(n, 3, side, side).contiguous(), torch.eye(n)
 
 
 def source_shares(shares, i, n):
-    """The share an image kept, and that of its partner; there is no third."""
+    """The share an image kept, and that of its partner; there are no others."""
     assert shares[i].count_nonzero() <= 2
     return shares[i, i].item(), shares[i, (i - 1) % n].item()
 
@@ -48,7 +48,7 @@ def test_cutmix_pastes_one_rectangle_of_all_sizes():
         assert changed.sum().item() == rows * columns
         pasted.append(1 - mixed_shares[0, 0].item())
     assert min(pasted) == 0
-    assert max(pasted) > 0.7  # and hardly more, since a large rectangle is cut at the border
+    assert max(pasted) > 0.7  # and hardly more, since large rectangles are clipped at the border
     assert sum(p > 0.25 for p in pasted) > 100
 
 

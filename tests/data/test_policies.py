@@ -13,12 +13,12 @@ def picture(channels=3, side=20):
 
 
 def close(image, candidates):
-    """Return whether an image is one of the candidates, but for what falls between two pixels or is rounded."""
+    """Return whether an image is one of the candidates, except for pixel positions and rounding."""
     return ((candidates.int() - image.int()).abs() > 1).float().mean((1, 2, 3)).min() < 0.03
 
 
 def outcomes(policy, image, magnitudes):
-    """All that torchvision's policy could make of an image by one operation of these magnitudes."""
+    """All results of one operation of torchvision's policy on an image, with these magnitudes."""
     found = []
     for name, (amounts, signed) in policy._AUGMENTATION_SPACE.items():
         amounts = amounts(NUM_LEVELS, *image.shape[1:])
@@ -53,7 +53,7 @@ def test_rand_augment_of_two_operations_goes_beyond_one():
 
 
 def test_no_second_operation_repeats_the_first_of_another_batch():
-    """Neighbouring batches have consecutive seeds, so that a stream of seed + 1 would be the next one's."""
+    """Consecutive batches have consecutive seeds, so a generator with seed + 1 would repeat the next batch."""
     numbered = [lambda x, level, sign, i=i: torch.full_like(x, i) for i in range(14)]
     firsts, seconds = set(), set()
     for seed in range(300):
@@ -75,6 +75,6 @@ def test_grayscale_comes_back_as_grayscale_and_equal_seeds_repeat(policy):
 
 
 def test_the_oracles_own_names_are_still_there():
-    """The tests above call torchvision's private dispatcher; a rename should fail here, and plainly."""
+    """The tests above call torchvision's private dispatcher; a rename should fail here, with a clear reason."""
     assert TrivialAugmentWide()._apply_image_or_video_transform(picture(), "Identity", 0.0, "nearest", {}) is not None
     assert F.equalize(picture()).dtype == torch.uint8

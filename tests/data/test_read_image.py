@@ -1,4 +1,4 @@
-"""One picture: orientation, depth, transparency and size, held against Pillow's pixels and counted numbers."""
+"""Reading an image: orientation, depth, transparency and size, compared with Pillow's pixels and known numbers."""
 
 import struct
 import warnings
@@ -25,7 +25,7 @@ def pixels(path) -> np.ndarray:
 
 
 def with_tags(path, strips: list[bytes], tags: dict[int, list[int]]):
-    """Write a TIFF of these strips and tags."""
+    """Write a TIFF with these strips and tags."""
     begins = [8 + sum(map(len, strips[:i])) for i in range(len(strips))]
     tags = dict(sorted({**tags, 273: begins, 279: [len(strip) for strip in strips]}.items()))
     start = 8 + sum(map(len, strips))
@@ -41,7 +41,7 @@ def with_tags(path, strips: list[bytes], tags: dict[int, list[int]]):
 
 
 def planar(path, bits, strips: list[bytes], width, height, compression):
-    """Write red, green and blue in a plane each."""
+    """Write red, green and blue as separate planes."""
     tags = {
         256: [width],
         257: [height],
@@ -56,7 +56,7 @@ def planar(path, bits, strips: list[bytes], width, height, compression):
 
 
 def tiff(path, bits, values: bytes, width, height, sample_format=1, photometric=1, compression=1, extra=None):
-    """Write one strip of grey, as a scanner would, with `bits` of each sample."""
+    """Write one strip of grey with `bits` per sample, like a scanner."""
     bits = np.atleast_1d(bits).tolist()
     tags = {256: [width], 257: [height], 258: bits, 259: [compression], 262: [photometric], 277: [len(bits)]}
     tags |= {278: [height], 338: [extra], 339: [sample_format] * len(bits)}
@@ -105,7 +105,7 @@ def test_what_is_no_exif_leaves_the_picture_as_it_is(tmp_path):
 
 
 def test_pillow_prints_no_warnings_of_its_own(tmp_path):
-    """They would be two lines with a path in its source, and without the picture's name."""
+    """They would be two lines with a path in its source, and without the image's name."""
     smooth().save(tmp_path / "a.jpg", exif=b"Exif\0\0II*\0\xff\xff\xff\xffnonsense")
     for is_told, after in ((True, lambda: None), (False, _formats.__wrapped__)):
         with warnings.catch_warnings(record=True) as told:
@@ -165,7 +165,7 @@ def test_floats_are_of_0_to_1_and_others_are_refused(tmp_path):
 
 @pytest.mark.parametrize("bits", [8, 16, 32])
 def test_samples_with_a_sign_are_refused_and_the_same_bytes_without_one_are_read(tmp_path, bits):
-    """-1 is 255 without a sign: what is darkest would be seen as white."""
+    """-1 is 255 when unsigned: the darkest pixels would become white."""
     values = np.arange(-128, 128).astype(f"<i{bits // 8}").reshape(16, 16)
     with pytest.raises(ValueError, match="are signed"):
         read_picture(str(tiff(tmp_path / "a.tif", bits, values.tobytes(), 16, 16, sample_format=2)))
@@ -177,7 +177,7 @@ def test_samples_with_a_sign_are_refused_and_the_same_bytes_without_one_are_read
 @pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize("compression", [1, 8])
 def test_colours_in_planes_are_those_that_were_written_or_refused(tmp_path, bits, compression):
-    """Pillow takes each plane of 16 bits for one of 8, unless it is compressed (8 is zlib's)."""
+    """Pillow reads each 16-bit plane as 8-bit, unless it is compressed (8 is zlib)."""
     colours = np.asarray(smooth()).astype(np.uint16)
     planes = (colours * 257).astype("<u2") if bits == 16 else colours.astype(np.uint8)
     parts = [np.ascontiguousarray(planes[..., i]).tobytes() for i in range(3)]
@@ -191,7 +191,7 @@ def test_colours_in_planes_are_those_that_were_written_or_refused(tmp_path, bits
 
 
 def test_grey_whose_alpha_is_multiplied_in_already_is_mixed_with_the_background(tmp_path):
-    """Half of the light through grey 100 of a pixel that covers a half: 100 + 255 / 2."""
+    """Grey 100, premultiplied, with half coverage over white: 100 + 255 / 2."""
     grey = np.tile(np.array([[100, 128], [0, 0], [255, 255], [50, 255]], np.uint8), (4, 1, 1))
     path = tiff(tmp_path / "a.tif", (8, 8), grey.tobytes(), 4, 4, extra=1)
     found = pixels(path)[0, :, 0].astype(int)
@@ -209,7 +209,7 @@ def test_grey_of_32_bits_is_refused(tmp_path):
         ({"bits": 16, "sample_format": 3}, "a TIFF of an unsupported kind: 16 bits, floats, black is 0"),
         ({"bits": 64, "sample_format": 3}, "64 bits, floats"),
         ({"bits": 12, "photometric": 0}, "12 bits, unsigned, white is 0"),
-        ({"bits": 8, "photometric": 32803}, "photometric 32803"),  # of a camera's sensor
+        ({"bits": 8, "photometric": 32803}, "photometric 32803"),  # raw camera data
         ({"bits": 8, "sample_format": 4}, "8 bits, of unknown kind"),
         ({"bits": 8, "compression": 50002}, "compression 50002"),
     ],
@@ -274,7 +274,7 @@ def test_transparent_pixels_show_the_background(tmp_path, kind):
 
 @pytest.mark.parametrize("bits", [2, 4, 8])
 def test_a_transparent_grey_of_a_png_is_the_background_whatever_its_depth(tmp_path, bits):
-    """Two pixels, of which the file says that the second grey is transparent; one byte per pixel at most is enough."""
+    """Two pixels; the file declares the second grey transparent, with at most one byte per pixel."""
 
     def chunk(kind, content):
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))

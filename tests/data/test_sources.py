@@ -1,4 +1,4 @@
-"""Loading from files of the very formats that are downloaded, and the sentences for those that are not there."""
+"""Loading from files in the downloaded formats, and the messages for missing files."""
 
 import gzip
 import shutil
@@ -39,7 +39,7 @@ def test_idx_files_are_read_to_the_pixel(tmp_path, name):
 
 @pytest.mark.parametrize("name", ["CIFAR10", "CIFAR100"])
 def test_cifar_files_are_read_to_the_pixel(tmp_path, monkeypatch, name):
-    """Files of CIFAR's layout, with the checksums that torchvision holds them against replaced by theirs."""
+    """Files in CIFAR's layout; torchvision's checksums are replaced by theirs."""
     kind = getattr(torchvision.datasets, name)
     wanted, attributes = write_cifar(tmp_path, name, 10)
     for attribute, value in attributes.items():
@@ -106,7 +106,7 @@ def test_missing_data_names_three_ways_to_get_them(tmp_path, monkeypatch):
 
 
 def test_a_cut_file_is_named_and_how_to_have_it_again(fashion_root, tmp_path):
-    """It was said to be downloaded, which torchvision never does while something is there."""
+    """The message suggested a download, which torchvision skips if a file exists."""
     shutil.copytree(fashion_root / "FashionMNIST", tmp_path / "FashionMNIST")
     cut = tmp_path / "FashionMNIST/raw/t10k-images-idx3-ubyte"
     cut.write_bytes(cut.read_bytes()[:-1])

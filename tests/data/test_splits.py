@@ -21,7 +21,7 @@ def test_odd_sizes_are_met_to_the_sample():
 
 
 def test_a_split_is_the_same_on_every_machine_and_for_ever():
-    # RandomState's permutations are frozen by NumPy's compatibility policy, so these may never change.
+    # RandomState's permutations are frozen by NumPy's compatibility policy, so these must never change.
     val, _, _ = stratified_split(torch.arange(50) % 5, [10, 5], seed=0)
     assert val.tolist() == [8, 10, 12, 14, 16, 17, 26, 29, 33, 40]
 

@@ -1,4 +1,4 @@
-"""The AOTInductor package: a process with torch and nothing of ours runs it."""
+"""The AOTInductor package: it runs in a process with only torch."""
 
 import json
 import os
@@ -34,5 +34,5 @@ def test_torch_alone_runs_it_for_any_number_of_images_and_it_is_never_run_here(t
         torch.testing.assert_close(torch.tensor(found), wanted.detach(), rtol=1e-5, atol=1e-5)
     assert json.loads(texts["classes"])[9] == "class 9"
     assert json.loads(texts["mean"]) == [72.9]
-    with pytest.raises(BadInput, match="compiled code, which is not run unseen"):
+    with pytest.raises(BadInput, match="compiled code, which is never run here"):
         read_export(file)

@@ -1,4 +1,4 @@
-"""scripts/export.py: what it writes was proven and can be evaluated, and what cannot be proven leaves no file."""
+"""scripts/export.py: written files were verified and can be evaluated; if verification fails, no file is left."""
 
 import copy
 import json
@@ -32,7 +32,7 @@ from zoo.run.quantize_product import TRAINED, ptq_int8
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, fashion_root):
-    """A run of seconds, trained once for all tests here."""
+    """A run of a few seconds, trained once for all tests here."""
     place = tmp_path_factory.mktemp("trained")
     (place / "data").symlink_to(fashion_root)
     line = [sys.executable, ROOT / "train.py", *toy_run(Path("data"))]
@@ -43,12 +43,12 @@ def trained(tmp_path_factory, fashion_root):
 
 @pytest.fixture
 def teacher(trained, toy, tmp_path):
-    """The product of a copy of that run, with its images in data/."""
+    """The product of a copy of that run, with images in data/."""
     return shutil.copytree(trained, tmp_path / "runs/toy/copy") / "model.safetensors"
 
 
 def hparams(folder):
-    """Read the settings and metrics that a row of TensorBoard's HParams table has."""
+    """Read the settings and metrics of a row of TensorBoard's HParams table."""
     from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
     events = EventAccumulator(str(folder))
@@ -115,15 +115,15 @@ def test_a_product_in_int8_stays_in_int8_with_the_same_scales(command, teacher):
         w.nbytes for w in read_product(teacher.with_name(TRAINED)).weights.values()
     )
     line = [sys.executable, ROOT / "evaluate.py", f"checkpoint={teacher.with_name('model.pt2')}"]
-    subprocess.run(line, capture_output=True, check=True)  # where nothing of int8 was imported before
+    subprocess.run(line, capture_output=True, check=True)  # a process that has not imported anything for int8
     evaluation = json.loads(teacher.with_name("evaluation_model.pt2.json").read_text())
     assert evaluation["accuracy"] == pytest.approx(rows[0]["accuracy"])
     done = command("scripts/export", f"checkpoint={teacher}", "format=onnx_int8")
-    assert (done.code, "this net is in int8 already; format=onnx keeps it so" in done.sentence) == (2, True)
+    assert (done.code, "this one is already in int8; use format=onnx" in done.sentence) == (2, True)
 
 
 def wrong(path, part, facts):
-    """Write another net than asked: its head was shifted by a thousandth."""
+    """Write a different net: its head is shifted by a thousandth."""
     net = copy.deepcopy(part.net)
     with torch.no_grad():
         net.get_submodule(net.head_names[0]).bias += 1e-3
@@ -155,7 +155,7 @@ def test_a_file_that_is_larger_where_smaller_was_claimed_is_refused(command, tea
     monkeypatch.setattr(format_onnx.Format, "smaller", True)
     done = command("scripts/export", f"checkpoint={teacher}", "format=onnx")
     assert (done.code, list(only_run().rglob("*.onnx"))) == (1, [])
-    assert re.search("it takes [0-9,]+ bytes, and less than the weights' 246,824 was claimed", done.sentence)
+    assert re.search("it takes [0-9,]+ bytes, expected fewer than the weights' 246,824", done.sentence)
 
 
 def test_what_torch_cannot_translate_is_refused_with_its_reason(command, teacher, only_run, monkeypatch):
@@ -165,7 +165,7 @@ def test_what_torch_cannot_translate_is_refused_with_its_reason(command, teacher
     monkeypatch.setattr(format_onnx, "save_onnx", fails)
     done = command("scripts/export", f"checkpoint={teacher}", "format=[onnx]")
     assert done.code == 1
-    assert done.sentence.endswith("onnxruntime has no way to say this net: 'there is no such operator'")
+    assert done.sentence.endswith("onnxruntime cannot represent this net: 'there is no such operator'")
 
 
 @pytest.mark.parametrize(("precision", "off", "allowed"), [("fp32", 2e-4, 1e-4), ("fp16", 8e-2, 5e-2)])
@@ -173,7 +173,7 @@ def test_logits_may_differ_by_a_share_of_the_largest(precision, off, allowed):
     for largest, limit in ((0.5, allowed), (30.0, 30 * allowed)):
         source = Answers([torch.tensor([[largest, 0.0]])], 0.9)
         proof = Proof(100, 0.9, off * max(1, largest), {}, 0, [])
-        assert f"{limit:.2g} is allowed" in refusal(proof, source, TOLERANCES[precision], None, 0.5)
+        assert f"above {limit:.2g}" in refusal(proof, source, TOLERANCES[precision], None, 0.5)
         assert refusal(replace(proof, largest_difference=0.9 * limit), source, TOLERANCES[precision], None, 0.5) is None
 
 
@@ -181,17 +181,14 @@ def test_accuracy_may_fall_by_as_many_points_as_are_allowed():
     source = Answers([torch.tensor([[1.0, 0.0]])], 0.9)
     proof = Proof(100, 0.8951, 3.0, {}, 0, [])
     assert refusal(proof, source, math.inf, 101, 0.5) is None
-    half = Answers(source.logits, 0.915)  # which is 0.5000000000000004 points above
+    half = Answers(source.logits, 0.915)  # 0.5000000000000004 points above
     assert refusal(replace(proof, accuracy=0.91), half, math.inf, None, 0.5) is None
-    assert (
-        refusal(proof, source, math.inf, None, 0.4)
-        == "it loses 0.49 points of accuracy, where max_drop=0.4 are allowed"
-    )
+    assert refusal(proof, source, math.inf, None, 0.4) == "it loses 0.49 points of accuracy, more than max_drop=0.4"
 
 
 @pytest.fixture
 def in_process(monkeypatch):
-    """Compute packed files in this process, which takes no seconds, where a test is of something else."""
+    """Run packed files in this process, to save seconds in tests of something else."""
 
     @contextmanager
     def running(paths, runs_alone):
@@ -210,7 +207,7 @@ def test_what_is_lost_by_sharing_is_counted_from_the_checkpoint(command, teacher
     line = (f"checkpoint={teacher}", "compress=share", "compress.share.bits=1", "format=zoo")
     done = command("scripts/export", *line)
     assert (done.code, teacher.with_name("model_shared.zoo").exists()) == (1, False)
-    lost = float(re.search("it loses ([0-9.]+) points of accuracy, where max_drop=0.5 are", done.sentence)[1])
+    lost = float(re.search("it loses ([0-9.]+) points of accuracy, more than max_drop=0.5", done.sentence)[1])
     assert command("scripts/export", *line, "max_drop=100").code == 0
     assert command("evaluate", f"checkpoint={teacher.with_name('model_shared.zoo')}").code == 0
     left = json.loads(teacher.with_name("evaluation_model_shared.zoo.json").read_text())["accuracy"]
@@ -238,7 +235,7 @@ def test_files_of_one_format_that_differ_have_names_of_their_own_and_all_are_tol
     (name, *_) = (name for name, weight in weights["model.safetensors"].items() if weight.ndim > 1)
     assert weights["model.zoo"][name].equal(weights["model.safetensors"][name])
     assert len(weights["model_shared.zoo"][name].unique()) <= 32 < len(weights["model_bf16.zoo"][name].unique())
-    product = read_product(teacher)  # changed since, so that what was told of it is not of this one
+    product = read_product(teacher)  # changed since, so earlier results do not apply to it
     product.weights[name] *= 1.001
     save_product(teacher, product.weights, product.facts)
     assert command("scripts/export", f"checkpoint={teacher}", "format=zoo").code == 0
@@ -266,14 +263,14 @@ def test_a_file_that_no_export_wrote_is_not_replaced(command, teacher, only_run)
     save_product(teacher.with_name("model_shared.safetensors"), product.weights, product.facts)
     before = {file: file.read_bytes() for file in only_run().iterdir() if file.is_file()}
     for line, words in (
-        ([f"checkpoint={teacher}", "format=zoo"], "which no export wrote; say out=FOLDER"),
+        ([f"checkpoint={teacher}", "format=zoo"], "which no export wrote; set out=FOLDER"),
         (
             [f"checkpoint={teacher.with_name('model.zoo')}", "format=safetensors"],
-            "which no export wrote; say out=FOLDER",
+            "which no export wrote; set out=FOLDER",
         ),
         (
             [f"checkpoint={teacher.with_name('model_shared.safetensors')}", "format=safetensors", "compress=share"],
-            "would replace the checkpoint itself; say out=FOLDER",
+            "would replace the checkpoint itself; set out=FOLDER",
         ),
     ):
         done = command("scripts/export", *line)
@@ -340,7 +337,7 @@ def test_a_file_that_is_absent_or_foreign_is_one_sentence(command, tmp_path, nam
     assert (done.code, "there is no file" in done.sentence) == (2, True)
     (tmp_path / name).write_bytes(b"hello")
     done = command("evaluate", f"checkpoint={name}")
-    assert (done.code, "is cut short or is no" in done.sentence) == (2, True)
+    assert (done.code, "is truncated or is not" in done.sentence) == (2, True)
 
 
 def test_exported_files_are_computed_on_the_cpu_and_no_other_is_promised():

@@ -1,4 +1,4 @@
-"""The .onnx file: ONNX Runtime computes the net from it alone, and what is damaged or foreign is refused."""
+"""The .onnx file: ONNX Runtime computes the net from it alone, and damaged or foreign files are refused."""
 
 import contextlib
 import io
@@ -75,7 +75,7 @@ def test_a_file_cut_anywhere_is_refused(content, file):
     for length in [*range(0, len(content), 997), *range(len(content) - 100, len(content))]:
         file.write_bytes(content[:length])
         with pytest.raises(
-            BadInput, match=r"cut short or is not an \.onnx file|changed after it was written|not written by"
+            BadInput, match=r"truncated or is not an \.onnx file|changed after it was written|not written by"
         ):
             read_export(file)
 
@@ -92,7 +92,7 @@ def test_a_flipped_bit_of_a_weight_is_refused(content, file):
 @pytest.mark.parametrize("foreign", [b"", b"hello", b"PK\x05\x06" + bytes(18), bytes(100)])
 def test_a_foreign_file_is_refused(file, foreign):
     file.write_bytes(foreign)
-    with pytest.raises(BadInput, match=r"cut short or is not an \.onnx file|not written by scripts/export\.py"):
+    with pytest.raises(BadInput, match=r"truncated or is not an \.onnx file|not written by scripts/export\.py"):
         read_export(file)
 
 
@@ -111,7 +111,7 @@ def test_a_net_of_other_images_or_classes_than_the_file_tells_of_is_refused(file
         {**FACTS, "data": {**FACTS["data"], "classes": ["one"]}},
     ):
         write_onnx(file, model, told)
-        with pytest.raises(BadInput, match="holds another net than it says"):
+        with pytest.raises(BadInput, match="does not match its metadata"):
             read_export(file)
 
 
@@ -132,13 +132,13 @@ def test_half_of_a_net_that_writes_is_refused_and_so_are_halves_of_two(file, tmp
         return {**FACTS, "data": {**data, **more}, "export": {**FACTS["export"], "part": part}}
 
     write_onnx(tmp_path / "x_step.onnx", model, told("step"))
-    with pytest.raises(BadInput, match=r"is the step of a net that writes, and x_encoder\.onnx is not beside it"):
+    with pytest.raises(BadInput, match=r"is the step of a sequence net, and x_encoder\.onnx is not next to it"):
         read_export(tmp_path / "x_step.onnx")
     write_onnx(tmp_path / "x_encoder.onnx", model, told("encoder", max_length=5))
     with pytest.raises(BadInput, match="are of different nets"):
         read_export(tmp_path / "x_step.onnx")
     write_onnx(tmp_path / "x_encoder.onnx", model, told("encoder"))
-    with pytest.raises(BadInput, match="holds another net than it says"):
+    with pytest.raises(BadInput, match="does not match its metadata"):
         read_export(tmp_path / "x_encoder.onnx")
 
 
@@ -150,22 +150,22 @@ def test_halves_that_do_not_fit_together_are_refused(tmp_path):
         write_onnx(path, models[part], facts[part])
     assert read_export(paths["step"]).net
     paths["step"].rename(tmp_path / "x.onnx")
-    with pytest.raises(BadInput, match="the step of a net that writes, which its name must say"):
+    with pytest.raises(BadInput, match="the step of a sequence net, and its name must show this"):
         read_export(tmp_path / "x.onnx")
     write_onnx(paths["step"], models["step"], facts["encoder"])
-    with pytest.raises(BadInput, match="the encoder of a net that writes, which its name must say"):
+    with pytest.raises(BadInput, match="the encoder of a sequence net, and its name must show this"):
         read_export(paths["step"])
-    with pytest.raises(BadInput, match="is not the step that its name says"):
+    with pytest.raises(BadInput, match="is not the step, as its name says"):
         read_export(paths["encoder"])
     write_onnx(paths["step"], models["step"], facts["step"])
     del models["encoder"].graph.output[-1]
     write_onnx(paths["encoder"], models["encoder"], facts["encoder"])
-    with pytest.raises(BadInput, match="holds another net than it says"):
+    with pytest.raises(BadInput, match="does not match its metadata"):
         read_export(paths["encoder"])
 
 
 def test_a_graph_takes_no_more_memory_than_there_is(file, monkeypatch):
-    images = torch.randn(2000, 1, 28, 28)  # of which the first layer alone gives 25 MB
+    images = torch.randn(2000, 1, 28, 28)  # the first layer alone outputs 25 MB
     wanted = read_export(file).net(images)
     monkeypatch.setattr("zoo.export.onnx.available_bytes", lambda: 2**22)
     net = read_export(file).net
@@ -176,13 +176,13 @@ def test_a_graph_takes_no_more_memory_than_there_is(file, monkeypatch):
 
 @pytest.mark.parametrize(("num", "fits"), [(2, True), (3, False)])
 def test_sizes_are_told_for_the_very_images_that_come(file, num, fits):
-    """For two images the result that is added has one number, and for three 2^40."""
+    """The added result has one number for two images, and 2^40 for three."""
     model = with_more(onnx.load(file), SIZES["large_for_just_4"])
     four = next(tensor for tensor in model.graph.initializer if tensor.name == "[4]")
     four.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(four) - 1, "[4]"))
     write_onnx(file, model, FACTS)
     images = torch.randn(num, 1, 28, 28)
-    with contextlib.nullcontext() if fits else pytest.raises(BadInput, match="which no net's is"):
+    with contextlib.nullcontext() if fits else pytest.raises(BadInput, match="which no net has"):
         torch.testing.assert_close(read_export(file).net(images), tiny()(images), rtol=0, atol=1e-5)
 
 
@@ -193,7 +193,7 @@ def test_integers_may_be_divided_by_a_number_above_0(file, operator, added):
     torch.testing.assert_close(read_export(file).net(images), tiny()(images) + added, rtol=0, atol=1e-5)
 
 
-# As Linux shows them, cut down to what follows the first of AVX.
+# As shown by Linux, shortened to the flags from the first AVX one on.
 XEON_AMX = "flags\t\t: fpu vme avx avx2 avx512f avx512_vnni avx512_bitalg amx_int8\n"
 CORE_ALDER_LAKE = "flags\t\t: fpu vme avx avx2 avx_vnni gfni\n"
 EPYC_ROME = "flags\t\t: fpu vme avx avx2 sha_ni\n"

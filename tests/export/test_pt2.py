@@ -1,4 +1,4 @@
-"""The .pt2 file: it comes back equal for any number of images, and nothing that could run anything else comes in."""
+"""The .pt2 file: it is restored exactly for any number of images, and anything that could run code is refused."""
 
 import io
 import json
@@ -35,7 +35,7 @@ def file(content, tmp_path):
 
 
 def changed(path, **records):
-    """Write the archive anew with some records replaced or, where None, left out; its checksums are right."""
+    """Rewrite the archive with some records replaced or, for None, removed; its checksums are valid."""
     with zipfile.ZipFile(path) as old:
         parts = {info.filename: old.read(info) for info in old.infolist()}
     root = next(iter(parts)).partition("/")[0]
@@ -54,7 +54,7 @@ def record(path, name):
 
 
 class Runs:
-    """What leaves a file behind when it is unpickled."""
+    """Create a file when unpickled."""
 
     def __init__(self, mark):
         self.mark = mark
@@ -113,7 +113,7 @@ def test_with_normalisation_in_the_graph_it_takes_pixels(tmp_path):
 def test_a_file_cut_anywhere_is_refused(content, file):
     for length in range(0, len(content), 997):
         file.write_bytes(content[:length])
-        with pytest.raises(BadInput, match=r"cut short or is not a \.pt2 file|not written by scripts"):
+        with pytest.raises(BadInput, match=r"truncated or is not a \.pt2 file|not written by scripts"):
             read_export(file)
 
 
@@ -129,7 +129,7 @@ def test_a_flipped_bit_of_a_weight_is_refused(content, file):
 @pytest.mark.parametrize("foreign", [b"", b"hello", b"PK\x05\x06" + bytes(18), b"\x80\x02}q\x00."])
 def test_a_foreign_file_is_refused(file, foreign):
     file.write_bytes(foreign)
-    with pytest.raises(BadInput, match=r"cut short or is not a \.pt2 file|not written by scripts"):
+    with pytest.raises(BadInput, match=r"truncated or is not a \.pt2 file|not written by scripts"):
         read_export(file)
 
 
@@ -143,12 +143,10 @@ def test_a_pt2_file_of_somebody_else_is_refused(file):
 def test_a_net_of_other_images_or_classes_than_the_file_tells_of_is_refused(file):
     for change in ({"image_size": 32}, {"image_size": 14}):
         told = {**FACTS, "config": {**FACTS["config"], "data": {**FACTS["config"]["data"], **change}}, "format": 3}
-        with pytest.raises(BadInput, match="holds another net than it says"):
+        with pytest.raises(BadInput, match="does not match its metadata"):
             read_export(changed(file, **{"extra/zoo": json.dumps(told)}))
     told = {**FACTS, "data": {**FACTS["data"], "classes": ["one"]}, "format": 3}
-    with pytest.raises(
-        BadInput, match=r"gives \[10\], where its metadata tell of float32 \[1, 28, 28\] and float32 \[1\]"
-    ):
+    with pytest.raises(BadInput, match=r"returns \[10\], expected float32 \[1, 28, 28\] and float32 \[1\]"):
         read_export(changed(file, **{"extra/zoo": json.dumps(told)}))
 
 
@@ -213,7 +211,7 @@ def name_with_code(file, mark):
     ("attack", "words"),
     [
         (pickled_weight, "use_pickle"),
-        (function_of_torch, "its tensors are not those that it reads|'torch.os.mkdir'|not an operator"),
+        (function_of_torch, "its tensors are not the ones it reads|'torch.os.mkdir'|not an operator"),
         (pickled_samples, None),
         (pickled_constants, None),
         (evaluated_size, None),
@@ -235,7 +233,7 @@ def test_what_would_have_torch_run_anything_is_refused_or_never_looked_at(conten
 
 
 def test_torch_by_itself_would_run_it(content, tmp_path):
-    """Where this no longer holds, a check may go."""
+    """If this no longer holds, a check may be removed."""
     attacks = (pickled_weight, pickled_samples, pickled_constants, evaluated_size)
     for attack in attacks:
         file = tmp_path / f"{attack.__name__}.pt2"
@@ -251,5 +249,5 @@ def test_torch_by_itself_would_run_it(content, tmp_path):
 
 
 def test_compiled_code_is_not_run_unseen(file):
-    with pytest.raises(BadInput, match="compiled code, which is not run unseen"):
+    with pytest.raises(BadInput, match="compiled code, which is never run here"):
         read_export(changed(file, **{"data/aotinductor/model/x.so": b"\x7fELF"}))

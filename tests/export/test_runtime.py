@@ -1,4 +1,4 @@
-"""A graph is given, and gives, what its file tells of."""
+"""The inputs and outputs of a graph match its file's metadata."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def opened(run):
 )
 def test_the_half_of_another_net_is_told_before_anything_is_computed(state):
     run = opened(lambda states: pytest.fail("was computed")).checked([STATE], [([None, 8], FLOATS)])
-    with pytest.raises(BadInput, match=r"net\.pt2 takes .* as by another net's half"):
+    with pytest.raises(BadInput, match=r"net\.pt2 takes .* the other file is of a different net"):
         run(state)
 
 

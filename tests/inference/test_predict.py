@@ -21,7 +21,7 @@ from zoo.report import tables
 
 @pytest.fixture
 def pictures(tmp_path):
-    """Write toy images of the classes 0, 1 and 2 as grey PNG files, and give their pixels."""
+    """Write toy images of the classes 0, 1 and 2 as grey PNG files, and return their pixels."""
     images, _ = toy_images(3, seed=5)
     for i, image in enumerate(images):
         Image.fromarray(image).save(tmp_path / f"{i}.png")
@@ -29,7 +29,7 @@ def pictures(tmp_path):
 
 
 def rows(out):
-    """Take apart what was printed: (input, probability, prediction) of each line."""
+    """Parse the printed lines: (input, probability, prediction)."""
     return [re.fullmatch(r"(.*?) +([\d.]+%)  (.*)", line).groups() for line in out.splitlines()]
 
 
@@ -80,7 +80,7 @@ def test_what_cannot_be_predicted_is_refused_in_one_sentence(command, teacher, p
         ([], ["inputs: expected image files"]),
         (["absent.png"], ["absent.png", "no such file"]),
         (["*.bmp"], ["*.bmp", "no such file"]),
-        (["empty"], ["empty", "no picture"]),
+        (["empty"], ["empty", "no image"]),
         (["model.bin"], ["model.bin", "cannot be read as an image"]),
         (["0.png", "top=0"], ["top: expected", "at least 1"]),
     ):

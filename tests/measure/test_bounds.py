@@ -1,4 +1,4 @@
-"""What a net of a file may take is counted where it takes nothing."""
+"""The memory and operations of a file's net are counted on the meta device, without using any."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from zoo.measure.bounds import Bounded, check_activations
 
 
 class Chain(nn.Module):
-    """Add 1 to an image a number of times, and hold every result until the end, or only the last."""
+    """Add 1 to an image several times, and keep every result until the end, or only the last."""
 
     def __init__(self, num: int, held: bool) -> None:
         super().__init__()

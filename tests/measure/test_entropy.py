@@ -1,4 +1,4 @@
-"""Entropy and Huffman's code, against scipy and a textbook."""
+"""Entropy and Huffman coding, compared with SciPy and a textbook."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Graphs of nets, held against their papers' figures and against torch.export's."""
+"""Graphs of nets, compared with the figures of their papers and with torch.export."""
 
 import pytest
 import torch
@@ -23,14 +23,14 @@ def graph_of(model, data):
         ("resnet18", "add", 8),  # blocks of two layers
         ("googlenet", "cat", 9),  # inception modules
         ("vit_tiny", "scaled_dot_product_attention", 12),  # layers
-        ("transformer", "scaled_dot_product_attention", 3 + 2 * 2),  # encoder layers, and twice of each decoder layer
+        ("transformer", "scaled_dot_product_attention", 3 + 2 * 2),  # encoder layers, and two per decoder layer
     ],
 )
 def test_it_has_as_many_of_what_makes_the_net_as_its_paper_and_config_say(model, kind, number):
     _, _, operations = graph_of(model, "reverse" if model == "transformer" else "cifar10")
     assert [o.kind for o in operations].count(kind) == number
     assert len({o.name for o in operations}) == len(operations)
-    for i, operation in enumerate(operations):  # each takes what earlier ones gave
+    for i, operation in enumerate(operations):  # each takes outputs of earlier ones
         assert set(operation.inputs) <= {o.name for o in operations[:i]}
     read = {name for o in operations for name in o.inputs}
     assert [o.name for o in operations if o.name not in read] == ["output"]

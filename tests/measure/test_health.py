@@ -1,4 +1,4 @@
-"""Figures of layers against numpy and closed forms."""
+"""Layer statistics compared with NumPy and closed forms."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def test_a_histogram_counts_as_numpys():
     assert (total, squares) == pytest.approx(
         (float(values.double().sum()), float(values.double().square().sum())), rel=1e-4
     )
-    assert np.abs(np.array(counts) - expected).sum() <= 4  # values that lie on an edge but for rounding
+    assert np.abs(np.array(counts) - expected).sum() <= 4  # values on an edge up to rounding
     assert sum(counts) == 5000
 
 
@@ -52,7 +52,7 @@ def test_units_that_never_fire_are_counted(relu):
 
     net = Net()
     nn.init.constant_(net.conv.bias, 10)
-    net.conv.bias.data[1] = -10  # weights in ±1/3 and noise cannot lift it above 0
+    net.conv.bias.data[1] = -10  # weights in ±1/3 and noise cannot make it positive
     images = torch.rand(8, 1, 6, 6)
     with health.LayerWatch(net) as watch:
         output = net(images)

@@ -8,7 +8,7 @@ from zoo.measure.latency import latency_ms
 
 
 class Sleeper(nn.Module):
-    """Take 2 ms a call, and 0.1 s the first few times."""
+    """Take 2 ms per call, and 0.1 s for the first few."""
 
     def __init__(self):
         super().__init__()

@@ -13,7 +13,7 @@ from zoo.run.model import build_bare_model
 
 
 def test_vgg_16s_activations_are_the_sum_over_its_table():
-    """One map of 224² px for each convolution of stage 1 and a quarter after each pooling, then three vectors."""
+    """One map of 224² pixels per convolution of stage 1, a quarter after each pooling, then three vectors."""
     with torch.device("meta"):
         layers = measure_layers(VGG(16), (3, 224, 224))
     values, side = 4096 + 4096 + 1000, 224
@@ -72,7 +72,7 @@ def test_layers_add_up_to_the_net_for_all_of_the_catalogue(entry):
         net = build_bare_model(entry.cfg.model)
     layers = measure_layers(net, entry.image_shape)
     only_in_training = sum(p.numel() for name, p in net.named_parameters() if name.startswith(("aux", "AuxLogits")))
-    alone = sum(p.numel() for p in net.parameters(recurse=False))  # such as a class token, which no layer holds
+    alone = sum(p.numel() for p in net.parameters(recurse=False))  # such as a class token, which belongs to no layer
     assert sum(layer.params for layer in layers) == count_parameters(net) - only_in_training - alone
     assert sum(layer.macs for layer in layers) == count_macs(net, entry.image_shape)
     assert entry.name in options("model")

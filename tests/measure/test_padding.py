@@ -20,7 +20,7 @@ def test_output_sizes_are_torchs(ceil_mode):
 
 
 def test_alexnets_first_layer_is_the_classic_example():
-    """CS231n: (227 - 11 + 0) / 4 + 1 = 55; with the paper's 224 px it is no whole number."""
+    """CS231n: (227 - 11 + 0) / 4 + 1 = 55; with the paper's 224 px it is not an integer."""
     assert output_size(227, 11, 4) == 55
     assert (224 - 11) % 4 != 0
 
@@ -45,4 +45,4 @@ def test_kinds_have_their_names():
     assert padding_kind(224, 7, stride=2, padding=3) == "same"
     assert padding_kind(224, 2, stride=2) == "same"
     assert padding_kind(224, 11, stride=4, padding=2) == "padded"
-    assert padding_kind(112, 3, stride=2, ceil_mode=True) == "same"  # 112 → 56, as GoogLeNet's table 1 has it
+    assert padding_kind(112, 3, stride=2, ceil_mode=True) == "same"  # 112 → 56, as in GoogLeNet's table 1

@@ -1,4 +1,4 @@
-"""Receptive fields against published ones, and against which pixels a gradient reaches."""
+"""Receptive fields compared with published ones, and with the pixels that a gradient reaches."""
 
 import pytest
 import torch
@@ -18,8 +18,8 @@ from zoo.models.vit import ViT
 # Layer: receptive field, stride, padding (how far the first output's field begins before the image), from the table
 # that Araujo, Norris, Sim published with "Computing receptive fields of convolutional neural networks" (Distill, 2019):
 # RECEPTIVE_FIELD_TABLE.md in github.com/google-research/receptive_field. Theirs are TF-Slim's nets. Its AlexNet has no
-# padding in the first layer, where ours has 2. Its ResNet has strides at the end of a stage and not at its beginning,
-# so that strides in between differ and receptive fields, by its FAQ, do not.
+# padding in the first layer, where ours has 2. Its ResNet has strides at the end of a stage, not at its start, so
+# strides in between differ; according to its FAQ, receptive fields do not.
 ALEXNET = {
     0: (11, 4, 0),
     2: (19, 8, 0),
@@ -60,7 +60,7 @@ INCEPTION_V3 = {
 
 
 def fields(net, px, within=""):
-    """Give, of each layer whose name begins so, (size, stride, padding): of several branches the largest."""
+    """Return (size, stride, padding) of each layer with such a prefix; of several branches, the largest."""
     found = [layer.field[1] for layer in measure_layers(net, (3, px, px)) if f"{layer.name}.".startswith(f"{within}.")]
     largest = max(found, key=lambda field: field.size)
     return largest.size, largest.stride, -largest.start
@@ -99,7 +99,7 @@ def test_resnet_50_as_published_weights_have_it_sees_less():
 
 
 def test_googlenets_are_those_of_its_table_1():
-    """As computed from the paper's table in github.com/pasumarthi/EVA (Session7/Readme.md) and elsewhere."""
+    """Computed from the paper's table, as in github.com/pasumarthi/EVA (Session7/Readme.md) and elsewhere."""
     net = GoogLeNet(kernel_5x5=True)
     expected = {"conv3": 19, "maxpool2": 27, "inception3a": 59, "inception3b": 91, "maxpool3": 107, "inception4a": 171}
     expected |= {"inception4e": 427, "maxpool4": 459, "inception5a": 587, "inception5b": 715, "avgpool": 907}
@@ -118,7 +118,7 @@ def test_attention_sees_the_whole_image_and_a_patch_sees_itself():
 
 
 class Averages(torch.overrides.TorchFunctionMode):
-    """Let every place of a pooling's window count, where a maximum lets one."""
+    """Average pooling in place of max pooling, so that every position of a window counts."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if func in (F.max_pool2d, torch.max_pool2d):
@@ -128,10 +128,10 @@ class Averages(torch.overrides.TorchFunctionMode):
 
 
 def probed(net, layer, px):
-    """Return first and last row, and first and last column, of the px that reach the middle of a layer's output."""
+    """Return the first and last row and column of the pixels that reach the centre of a layer's output."""
     for parameter in net.parameters():
         if parameter.ndim == 4:
-            nn.init.constant_(parameter, 1 / parameter[0].numel())  # all paths count, none cancels another
+            nn.init.constant_(parameter, 1 / parameter[0].numel())  # so that paths add up and never cancel
     seen = []
     net.get_submodule(layer).register_forward_hook(lambda module, args, output: seen.append(output))
     image = torch.ones(1, 3, px, px, requires_grad=True)

@@ -9,7 +9,7 @@ CPU = torch.device("cpu")
 
 
 class Machine:
-    """Takes `seconds(n)` for a step of n samples by its own clock, and has room for `room` samples."""
+    """A machine with its own clock: `seconds(n)` for a step of n samples, and memory for `room` samples."""
 
     def __init__(self, monkeypatch, seconds, room=10**9):
         self.now, self.seconds, self.room, self.tried = 0.0, seconds, room, set()
@@ -24,7 +24,7 @@ class Machine:
 
 @pytest.mark.parametrize(
     ("launch", "fastest"),
-    [(0.0, 16), (0.016, 256)],  # seconds a step costs beside 1 ms a sample: 272 ms for 256, of which 6 % are launch
+    [(0.0, 16), (0.016, 256)],  # seconds per step in addition to 1 ms per sample: 272 ms for 256, 6 % of it overhead
 )
 def test_the_smallest_size_is_taken_that_is_about_as_fast_as_any(monkeypatch, launch, fastest):
     machine = Machine(monkeypatch, lambda n: launch + 0.001 * n)

@@ -29,7 +29,7 @@ def elu(x, alpha=1.0):
 FORMULAS = {  # from the papers
     "relu": lambda x: max(x, 0),
     "leaky_relu": lambda x: max(x, 0.01 * x),
-    "prelu": lambda x: max(x, 0.25 * x),  # its slope begins at 0.25
+    "prelu": lambda x: max(x, 0.25 * x),  # its slope starts at 0.25
     "elu": elu,
     "selu": lambda x: 1.0507009873554805 * elu(x, 1.6732632423543772),
     "gelu": lambda x: x * 0.5 * (1 + math.erf(x / math.sqrt(2))),
@@ -69,7 +69,7 @@ def test_every_net_that_leaves_the_choice_free_takes_every_activation(model, nam
     whole = composed(model, "mnist_5k" if (model, "mnist_5k") in PAIRS else "reverse")
     cfg = whole.model
     if "activation" not in cfg:
-        assert model in ("airbench", "lenet5_caffe", "lstm_seq2seq")  # what they are for being the same everywhere
+        assert model in ("airbench", "lenet5_caffe", "lstm_seq2seq")  # their activation is part of their definition
         return
     cfg.activation = name
     with torch.device("meta"):

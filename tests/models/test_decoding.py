@@ -1,4 +1,4 @@
-"""What every net that writes sequences promises."""
+"""The contract of every sequence net."""
 
 import itertools
 
@@ -21,7 +21,7 @@ SOURCE = torch.tensor([[3, 4, 5, 6, 3], [4, 6, 0, 0, 0], [5, 5, 5, 6, 0], [6, 3,
 
 @pytest.fixture(params=NETS)
 def net(request):
-    """A net whose weights are large enough that it has opinions, and ends some sequences before others."""
+    """A net with weights large enough for distinct predictions, which ends some sequences before others."""
     torch.manual_seed(2)
     net = NETS[request.param]().eval()
     with torch.no_grad():
@@ -32,7 +32,7 @@ def net(request):
 
 
 def score(net, source, written):
-    """Return the log-probability of what was written (with its END), all at once and without a cache."""
+    """Return the log-probability of an output (with its END), in one forward pass without a cache."""
     target = torch.tensor([[START, *written]])
     logits = net(source[None], target[:, :-1])[0]
     logits[:, [PAD, START]] = float("-inf")
@@ -69,7 +69,7 @@ def test_a_beam_of_one_is_greedy(net):
 
 @torch.no_grad()
 def test_a_wide_beam_finds_the_likeliest_of_all_sequences(net):
-    """Of up to two symbols out of four there are 21, and 64 of three that have not ended: all can be gone through."""
+    """There are 21 sequences of up to two of four symbols, and 64 unfinished ones of three: few enough to enumerate."""
     symbols = range(3, 7)
     every = [list(s) for n in (0, 1, 2) for s in itertools.product(symbols, repeat=n)]
     written, scores = beam_search(net, SOURCE, 90, 3)
@@ -104,7 +104,7 @@ def test_padding_never_changes_a_result(net):
     )
     written, scores = greedy(net, SOURCE, 12), beam_search(net, SOURCE, 3, 12)[1]
     for row, source in enumerate(SOURCE):
-        alone = source[source != PAD][None]  # and without any
+        alone = source[source != PAD][None]  # and without padding
         torch.testing.assert_close(net(alone, target[:1])[0], net(SOURCE, target)[row], atol=1e-5, rtol=1e-5)
         one = greedy(net, alone, 12)[0]
         assert one[one != PAD].tolist() == written[row][written[row] != PAD].tolist()

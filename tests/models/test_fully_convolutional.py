@@ -50,7 +50,7 @@ def test_a_larger_image_gives_what_cropping_gives(name):
 
 
 def test_so_does_alexnet_where_nothing_is_padded():
-    """With padding a crop sees zeros beyond its border; without it 6 × 6 places are left of an image of 355 px."""
+    """With padding a crop sees zeros beyond its border; without it, an image of 355 px leaves 6 × 6 places."""
     net = without_padding(AlexNet(num_classes=10)).eval()
     px, stride = 355, 32
     image = torch.randn(1, 3, px + stride, px + stride)
@@ -71,7 +71,7 @@ def test_vgg_16s_head_becomes_a_convolution_of_7_by_7_with_4096_maps():
 
 def test_each_place_is_the_head_over_its_window_of_a_padded_nets_features():
     net = VGG(11, num_classes=10).eval()
-    net.classifier = nn.Sequential(nn.Linear(512 * 49, 64), nn.ReLU(), nn.Linear(64, 10))  # the true one is 500 MB
+    net.classifier = nn.Sequential(nn.Linear(512 * 49, 64), nn.ReLU(), nn.Linear(64, 10))  # the real one has 500 MB
     image = torch.randn(1, 3, 256, 224)
     with torch.inference_mode():
         features = net.features(image)  # 512 × 8 × 7

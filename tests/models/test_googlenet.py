@@ -11,7 +11,7 @@ from zoo.models.googlenet import TABLE, GoogLeNet
 
 @pytest.fixture(scope="module")
 def pair():
-    """Our net and torchvision's with the same weights, and no dropout, which would draw differently."""
+    """Our net and torchvision's with the same weights, and no dropout, whose draws would differ."""
     torch.manual_seed(0)
     theirs = torchvision.models.googlenet(init_weights=False, aux_logits=True, dropout=0.0, dropout_aux=0.0)
     ours = GoogLeNet(dropout=0.0, aux_dropout=0.0)

@@ -9,7 +9,7 @@ from zoo.models.inception_v3 import InceptionV3
 
 @pytest.fixture(scope="module")
 def pair():
-    """Our net and torchvision's with the same weights, and no dropout, which would draw differently."""
+    """Our net and torchvision's with the same weights, and no dropout, whose draws would differ."""
     torch.manual_seed(0)
     theirs = torchvision.models.inception_v3(init_weights=False, dropout=0.0)
     ours = InceptionV3(dropout=0.0)

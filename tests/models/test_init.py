@@ -50,7 +50,7 @@ def test_fans_count_connections():
 def test_lenets_start_as_their_papers_say():
     torch.manual_seed(0)
     net = LeNet5(c3="table", pooling="trainable", activation="scaled_tanh")
-    c3, c5 = net.features[3], net.classifier[1]  # C3's maps see 3, 4 or 6 maps of 25 px, C5's units 400 values
+    c3, c5 = net.features[3], net.classifier[1]  # C3's maps read 3, 4 or 6 maps of 25 pixels, C5's units 400 values
     for place, num_maps in ((0, 3), (6, 4), (15, 6)):
         assert float(c3.weight[c3.outputs == place].detach().abs().max()) == pytest.approx(2.4 / 25 / num_maps, rel=0.1)
     assert float(c5.weight.detach().abs().max()) == pytest.approx(2.4 / 400, rel=0.01)

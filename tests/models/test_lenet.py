@@ -40,7 +40,7 @@ def test_c3_is_blind_to_the_maps_that_the_table_leaves_out():
     c3 = LeNet5(c3="table").features[3]
     x = torch.randn(1, 6, 14, 14)
     changed = x.clone()
-    changed[:, 3:] += 1  # the first map of C3 sees maps 0, 1 and 2 only
+    changed[:, 3:] += 1  # the first map of C3 reads only maps 0, 1 and 2
     assert torch.equal(c3(x)[:, 0], c3(changed)[:, 0])
     assert not torch.equal(c3(x)[:, 1], c3(changed)[:, 1])
 

@@ -77,7 +77,7 @@ def test_preactivated_resnet_164_has_the_size_of_identity_mappings_table_1():
 
 @pytest.mark.parametrize("block", ["basic", "bottleneck"])
 def test_preactivated_blocks_pass_their_input_on_unchanged(block):
-    """With the last convolution of each block at zero the whole net's body is the identity (2016, equation 4)."""
+    """With the last convolution of each block at zero, the body of the net is the identity (2016, equation 4)."""
     net = ResNet(block, [2], [16], image_size=32, preactivation=True).eval()
     for unit in list(net.layer1)[1:]:
         torch.nn.init.zeros_(unit.convs[-1].weight)
@@ -93,7 +93,7 @@ def test_the_papers_bottleneck_has_its_stride_on_the_first_convolution():
 
 
 def test_a_preactivated_net_computes_what_identity_mappings_figure_1b_says():
-    """Norm, ReLU, weight, norm, ReLU, weight, sum; the first block shares the stem's, and the last sum gets its own."""
+    """Norm, ReLU, weight, norm, ReLU, weight, sum; the first block shares the stem's norm; the last sum has its own."""
     torch.manual_seed(0)
     net = ResNet("basic", [2, 1], [4, 8], 1, 3, 32, preactivation=True).eval()
     norms = [m for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d)]

@@ -60,7 +60,7 @@ def test_a_net_in_eval_mode_is_the_one_without_and_has_the_same_weights(net):
 
 @pytest.mark.parametrize("net", ["basic", "bottleneck", "preactivation"])
 def test_an_image_whose_blocks_are_all_dropped_passes_by_them(net):
-    """What is left is the shortcuts, and the activation after each sum."""
+    """Only the shortcuts are left, and the activation after each sum."""
     net = NETS[net](0.5)
     blocks = [*net.layer1, *net.layer2]
     x = torch.rand(3, net.conv1.out_channels, 8, 8)

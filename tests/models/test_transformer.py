@@ -13,7 +13,7 @@ PAD = 0
 def torchs(norm, activation):
     theirs = nn.Transformer(32, 4, 2, 3, 48, 0.0, activation, batch_first=True, norm_first=norm == "pre")
     theirs.encoder.use_nested_tensor = False  # a prototype that warns
-    if norm == "post":  # the paper has no norm after the last layer's own; torch adds one
+    if norm == "post":  # the paper has no extra norm after the last layer; torch adds one
         theirs.encoder.norm = theirs.decoder.norm = None
     return theirs.eval()
 
@@ -26,7 +26,7 @@ def test_logits_are_those_of_torchs_transformer_with_the_same_weights(norm, acti
     ours = Transformer(11, 13, **SIZES, norm=norm, activation=activation, share="none").eval()
     theirs = torchs(norm, activation)
     for parameter in theirs.parameters():
-        nn.init.normal_(parameter, std=0.2)  # norms and biases, too
+        nn.init.normal_(parameter, std=0.2)  # including norms and biases
     weights = {name: w for name, w in theirs.state_dict().items() if w is not None}
     missing, unexpected = ours.load_state_dict(weights, strict=False)
     assert not unexpected

@@ -20,7 +20,7 @@ PUBLISHED = {  # torchvision 0.29: parameters, GMACs
 @pytest.mark.parametrize(("depth", "batch_norm"), PUBLISHED)
 def test_it_is_torchvisions_net_weight_for_weight(depth, batch_norm):
     params, gmacs = PUBLISHED[depth, batch_norm]
-    with torch.device("meta"):  # their weights are drawn below: twice 140 million from a normal would take long
+    with torch.device("meta"):  # their weights are set below: drawing 2 × 140 million normals would be slow
         ours = VGG(depth, batch_norm)
         theirs = getattr(torchvision.models, f"vgg{depth}{'_bn' if batch_norm else ''}")(init_weights=False)
     assert count_parameters(ours) == params
@@ -41,7 +41,7 @@ def test_it_is_torchvisions_net_weight_for_weight(depth, batch_norm):
 
 
 def test_initial_activations_keep_their_size_through_nineteen_layers():
-    """He's initialisation is made for that (2015, section 2.2): second moments stay what they were."""
+    """He initialisation is made for this (2015, section 2.2): second moments are preserved."""
     torch.manual_seed(0)
     net = VGG(19, image_size=32, num_classes=10)
     moments = []

@@ -13,7 +13,7 @@ def test_it_is_torchvisions_net_weight_for_weight(name, patch, params, gmacs):
     ours, theirs = ViT(768, 12, 12, patch), getattr(torchvision.models, name)()
     assert count_parameters(ours) == params
     assert round(count_macs(ours, (3, 224, 224)) / 1e9, 3) == gmacs
-    theirs.heads.head.weight.data.normal_(std=0.02)  # torchvision starts it at zero, which would compare nothing
+    theirs.heads.head.weight.data.normal_(std=0.02)  # it starts at zero, a trivial comparison
     theirs.class_token.data.normal_()
     ours.load_state_dict(theirs.state_dict())
     theirs.load_state_dict(ours.state_dict())
@@ -29,7 +29,7 @@ def test_tiny_and_small_have_the_parameters_of_deit(width, heads, params):
 
 def test_small_images_are_cut_into_patches_of_4_px():
     assert ViT(192, 12, 3, image_size=28).encoder.pos_embedding.shape[1] == 7 * 7 + 1
-    assert ViT(192, 12, 3, patch_size=7, image_size=28).encoder.pos_embedding.shape[1] == 4 * 4 + 1  # as asked
+    assert ViT(192, 12, 3, patch_size=7, image_size=28).encoder.pos_embedding.shape[1] == 4 * 4 + 1  # as requested
 
 
 def test_patches_that_do_not_tile_the_image_are_refused():

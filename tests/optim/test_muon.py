@@ -12,9 +12,9 @@ def test_orthogonalised_matrices_have_singular_values_near_one_and_keep_their_di
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
     found = orthogonalise(matrix[None])[0]
-    middle = u.T @ found @ vh.T  # diagonal where the directions are kept
+    middle = u.T @ found @ vh.T  # diagonal if the directions are kept
     assert (middle - middle.diag().diag()).abs().max() < 1e-4
-    clear = s > 0.05 * s[0]  # smaller ones need more turns
+    clear = s > 0.05 * s[0]  # smaller ones need more iterations
     assert middle.diag()[clear].min() > 0.5
     assert middle.diag().max() < 1.3
 
@@ -84,4 +84,4 @@ def test_matrices_step_as_under_torchs_muon_where_that_is_asked_for_and_embeddin
     ours.step()
     theirs.step()
     torch.testing.assert_close(matrix, theirs_matrix, atol=2e-3, rtol=0)  # theirs computes in bf16
-    assert (table - before).abs().max() < 0.0011  # a first step of AdamW's, of the size of its learning rate
+    assert (table - before).abs().max() < 0.0011  # the first step of AdamW has the size of its learning rate

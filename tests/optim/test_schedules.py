@@ -1,4 +1,4 @@
-"""Closed forms held against torch's own schedulers."""
+"""Closed forms compared with torch's schedulers."""
 
 import math
 
@@ -50,6 +50,6 @@ def test_warm_up_rises_linearly_to_the_full_rate(schedule):
 def test_the_shortest_runs_have_finite_rates(schedule, steps):
     for warmup in (0.0, 0.05, 0.3, 1.0):
         factor = schedule(steps, warmup=warmup)
-        for i in range(steps + 1):  # a LambdaLR asks once more after the last step
+        for i in range(steps + 1):  # LambdaLR evaluates once more after the last step
             assert math.isfinite(factor(i))
             assert 0 <= factor(i) <= 1 + 1e-9

@@ -1,4 +1,4 @@
-"""Tensors come back to the last bit, in fewer bytes than independent weights could take, and the same everywhere."""
+"""Tensors are restored exactly, in fewer bytes than the entropy of independent weights, and equally everywhere."""
 
 import contextlib
 import hashlib
@@ -44,14 +44,14 @@ def round_trip(*tensors):
 
 
 def same(one, other):
-    """Return whether two tensors are equal to the last bit."""
+    """Return whether two tensors are bitwise equal."""
     if one.dtype != other.dtype or one.shape != other.shape:
         return False
     return one.numpy().tobytes() == other.numpy().tobytes()
 
 
 def pruned(shape, density, num_values, seed=0):
-    """Draw weights of which a share is left, with values from a codebook, or all different where num_values is 0."""
+    """Draw weights with a share of survivors and values from a codebook, or all different if num_values is 0."""
     draw = torch.Generator().manual_seed(seed)
     weights = torch.randn(shape, generator=draw)
     if num_values:
@@ -65,7 +65,7 @@ def pruned(shape, density, num_values, seed=0):
 @pytest.mark.parametrize("density", [0.0, 0.02, 0.3, 0.97, 1.0])
 def test_weights_come_back_to_the_last_bit(shape, density, num_values):
     weights = pruned(shape, density, num_values)
-    after = torch.arange(5.0)  # the tensor behind it does, too
+    after = torch.arange(5.0)  # and the tensor after it
     (back, end), _, (bits, _) = round_trip(weights, after)
     assert same(back, weights)
     assert same(end, after)
@@ -190,7 +190,7 @@ def test_a_weight_in_the_least_of_bits_is_what_the_bound_of_sizes_counts_on():
 
 
 def test_the_code_is_the_same_on_every_machine_and_for_ever():
-    """A file of version 1 must always be read; where this fails, the version must rise."""
+    """Files of version 1 must stay readable; if this fails, the version must be increased."""
     steps = torch.arange(12 * 40)
     weights = torch.where(steps * 7919 % 101 < 20, (steps * 31 % 9 - 4) / 8, 0.0).reshape(12, 40)
     tensors = [weights, steps[:5] * 0.3, torch.tensor(4300)]
@@ -200,7 +200,7 @@ def test_the_code_is_the_same_on_every_machine_and_for_ever():
 
 
 def test_the_code_of_a_large_tensor_is_the_same_too():
-    """Its parts of rows are wide; whole rows of survivors and whole rows of none reach the ends of all chances."""
+    """Its row parts are wide; rows of only survivors and rows of only zeros reach the extreme probabilities."""
     steps = torch.arange(2048 * 600)
     left = (steps * 7919 % 101 < 20) & (steps // 600 * 31 % 17 > 3) | (steps % 600 < 40)
     weights = torch.where(left & (steps % 600 < 560), (steps * 31 % 9 - 4) / 8, 0.0).reshape(2048, 600)

@@ -1,4 +1,4 @@
-"""The packed file: it comes back equal, its bytes are accounted for, and nothing that is not it comes in."""
+"""The packed file: it is restored exactly, all its bytes are accounted for, and anything else is refused."""
 
 import hashlib
 import json
@@ -27,7 +27,7 @@ FACTS = {**SMALL, "config": {**SMALL["config"], "name": "ü", "odd": [1, None, 0
 
 
 def small_weights():
-    """Draw the weights of a net with batch norms, pruned to a tenth with seven values, and statistics not 0 and 1."""
+    """Draw weights of a net with batch norms, pruned to a tenth with seven values; statistics are not 0 and 1."""
     torch.manual_seed(0)
     weights = ResNet("basic", [1, 1], [4, 8], 1, 10, 28).state_dict()
     for name, weight in weights.items():
@@ -49,7 +49,7 @@ def packed(tmp_path):
 
 
 def forged(path, text, code=b"", version=VERSION, ending=b""):
-    """Write a file whose checksum is right, put together from the description of the format."""
+    """Write a file with a valid checksum, assembled according to the format description."""
     coder = zlib.compressobj(9, zlib.DEFLATED, -15, 9, 0, COMMON)
     head, body = MAGIC + bytes([version]), coder.compress(text.encode()) + coder.flush() + code + ending
     path.write_bytes(head + hashlib.sha256(head + body).digest()[:16] + body)
@@ -98,7 +98,7 @@ def test_every_length_it_may_be_cut_to_is_refused(packed, tmp_path):
     assert len(content) < 3000
     for length in range(len(content)):
         packed[1].write_bytes(content[:length])
-        with pytest.raises(BadInput, match="cut short"):
+        with pytest.raises(BadInput, match="truncated"):
             read_product(packed[1])
 
 
@@ -124,7 +124,7 @@ def test_a_longer_file_is_refused(packed):
 )
 def test_a_foreign_file_is_refused(tmp_path, content):
     (tmp_path / "x.zoo").write_bytes(content)
-    with pytest.raises(BadInput, match="cut short"):
+    with pytest.raises(BadInput, match="truncated"):
         read_product(tmp_path / "x.zoo")
 
 
@@ -149,7 +149,7 @@ def test_metadata_of_another_version_are_refused(tmp_path):
         ([-1, -5], r"Expected `int` >= 0"),
         ([2.5], "Expected `int`, got `float`"),
         ("12", "Expected `array`, got `str`"),
-        (None, "no packed file that the zoo wrote"),
+        (None, "not a packed file that the zoo wrote"),
     ],
 )
 def test_sizes_that_the_bytes_cannot_hold_are_refused_before_memory_is_taken(tmp_path, shape, sentence):
@@ -177,7 +177,7 @@ def test_what_could_not_be_read_again_is_not_written(tmp_path, monkeypatch):
 
 
 def test_weights_are_compared_with_the_net_before_they_are_decoded(tmp_path, monkeypatch):
-    """A net of one name and one shape less, and one with another shape, each of which would take memory."""
+    """Nets with another shape, with a tensor too many, and with one missing, each of which would take memory."""
     monkeypatch.setattr("zoo.packed.packed_file.decode", lambda code, shapes: pytest.fail("it was decoded"))
     weights = small_weights()
     for name, changed in (("fc.bias", torch.zeros(11)), ("fc.more", torch.zeros(10)), ("fc.bias", None)):
@@ -190,18 +190,18 @@ def test_weights_are_compared_with_the_net_before_they_are_decoded(tmp_path, mon
 def test_sizes_that_do_not_fit_the_memory_are_refused(tmp_path, monkeypatch):
     path = forged(tmp_path / "x.zoo", promised([2**14, 1000]), bytes(1000))
     monkeypatch.setattr("zoo.memory.available_bytes", lambda: 2**26)
-    with pytest.raises(BadInput, match=r"the 16,384,000 weights it promises do not fit the 0\.1 GB of memory free"):
+    with pytest.raises(BadInput, match=r"the 16,384,000 weights it promises do not fit into the 0\.1 GB"):
         read_product(path)
 
 
 @pytest.mark.parametrize("text", ["{}", "[", '{"shapes": {}}', '{"shapes": [1], "facts": {}}', " " * (MOST_BYTES + 1)])
 def test_a_text_that_is_not_ours_is_refused(tmp_path, text):
-    with pytest.raises(BadInput, match="no packed file that the zoo wrote"):
+    with pytest.raises(BadInput, match="not a packed file that the zoo wrote"):
         read_product(forged(tmp_path / "x.zoo", text))
 
 
 def test_a_code_that_is_not_ours_is_refused(tmp_path):
-    with pytest.raises(BadInput, match="no packed file that the zoo wrote"):
+    with pytest.raises(BadInput, match="not a packed file that the zoo wrote"):
         read_packed(forged(tmp_path / "x.zoo", promised([3, 4]), b"\xff" * 40))
 
 
@@ -273,7 +273,7 @@ def test_of_many_layers_the_largest_are_drawn_and_the_others_are_one_bar():
 
 
 def test_what_every_file_says_takes_a_few_hundred_bytes(compose):
-    """At 3 kB a net, the container's own bytes decide."""
+    """For a net of 3 kB, the size of the container matters."""
     cfg = compose("model=lenet300", "data=fashion_mnist")
     facts = facts_of(cfg)
     _, ledger = pack(LeNet300().state_dict(), facts)
@@ -283,7 +283,7 @@ def test_what_every_file_says_takes_a_few_hundred_bytes(compose):
 
 
 def test_the_dictionary_of_version_1_is_for_ever():
-    """No file of version 1 can be read with another; where this fails, the version must rise."""
+    """Files of version 1 cannot be read with another one; if this fails, the version must be increased."""
     assert VERSION == 1
     assert hashlib.sha256(COMMON).hexdigest()[:16] == "b01f567e841aaaea"
 
@@ -296,7 +296,7 @@ def test_it_is_exported_evaluated_and_begun_from_as_a_product_is(command, toy, t
     assert (folder / "ledger.png").stat().st_size > 5000
     figures = []
     for file, written in (("model.safetensors", "evaluation.json"), ("model.zoo", "evaluation_model.zoo.json")):
-        place = folder if file == "model.safetensors" else folder / file  # a run folder stands for its product
+        place = folder if file == "model.safetensors" else folder / file  # a run folder is resolved to its product
         assert command("evaluate", f"checkpoint={place}", "accelerator=cpu").code == 0
         figures.append(json.loads((folder / written).read_text()))
         assert figures[-1].pop("checkpoint").endswith(file)
@@ -321,7 +321,7 @@ def test_weights_of_another_net_are_refused(tmp_path):
 
 @pytest.mark.slow
 def test_vgg_16_for_imagenet_is_packed_in_two_minutes_and_read_in_half_a_minute(tmp_path):
-    """On one core, as process time: 138 M weights, 90 % pruned, 32 values a layer."""
+    """On one core, as process time: 138 M weights, 90 % pruned, 32 values per layer."""
     line = [
         sys.executable,
         str(ROOT / "scripts/benchmark.py"),
@@ -338,7 +338,7 @@ def test_vgg_16_for_imagenet_is_packed_in_two_minutes_and_read_in_half_a_minute(
 def test_tensors_that_no_program_reads_are_refused_before_they_are_decoded(tmp_path):
     step = {"pass": "ptq_int8", "num_batches": 1, "float_layers": [], "program": [["input"], ["output", {"result": 0}]]}
     save_packed(tmp_path / "x.zoo", {"weight": torch.zeros(3)}, {**FACTS, "recipe": [step]})
-    with pytest.raises(BadInput, match="not those that its program reads"):
+    with pytest.raises(BadInput, match="not the ones its program reads"):
         read_product(tmp_path / "x.zoo")
     save_packed(tmp_path / "x.zoo", {f"w{i}": torch.zeros(0) for i in range(20_001)}, FACTS)
     with pytest.raises(BadInput, match="length <= 20000"):

@@ -4,9 +4,9 @@ from zoo.packed.paper_sizes import huffman_bytes, pruned_bytes, shared_bytes
 
 
 def test_sizes_of_a_small_layer_by_hand():
-    """Han et al., figure 2: distances of 5 bits in linear layers, and a zero wherever one is too long."""
+    """Han et al., figure 2: distances of 5 bits in linear layers, and a filler zero where one is too long."""
     weight = torch.zeros(10, 10)
-    weight.view(-1)[[1, 4, 50]] = torch.tensor([0.5, -0.5, 0.5])  # 45 zeros before the last: one stands between
+    weight.view(-1)[[1, 4, 50]] = torch.tensor([0.5, -0.5, 0.5])  # 45 zeros before the last: one filler
     net = {"fc.weight": weight, "fc.bias": torch.zeros(10)}
     assert pruned_bytes(net) == -(-(4 * (32 + 5) + 320) // 8)
     assert shared_bytes(net) == -(-(4 * (1 + 5) + 2 * 32 + 320) // 8)

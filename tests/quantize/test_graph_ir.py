@@ -1,4 +1,4 @@
-"""A program from a file is held against each new shape of what it is given; its operators keep to their memory."""
+"""A program from a file is checked for each new input shape; its operators do not read out of bounds."""
 
 import pytest
 import torch
@@ -11,12 +11,12 @@ from zoo.quantize.graph_ir import deserialize
 from zoo.quantize.operators import EXPORTED, INT8, lstm
 
 IMAGES, LAST = {"result": 0}, 2**40
-LATE = ["aten.slice.Tensor", IMAGES, 0, 64, LAST]  # nothing of up to 64 samples, which are tried as a file is read
+LATE = ["aten.slice.Tensor", IMAGES, 0, 64, LAST]  # empty for up to 64 samples, the number tried when a file is read
 FIRST = ["aten.slice.Tensor", IMAGES, 0, 0, 64]
 
 
 def of_file(*steps):
-    """Build a net of images of four numbers that begins with an input and ends with what its last step gives."""
+    """Build a net for inputs of four numbers that starts with an input and returns the result of its last step."""
     whole = [["input"], *steps, ["output", {"result": len(steps)}]]
     return deserialize(whole, {}, "a file", lambda num: [torch.empty(num, 4, device="meta")], (INT8, EXPORTED))
 

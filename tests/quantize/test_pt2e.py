@@ -1,4 +1,4 @@
-"""int8: a net that computes what it computed, in a quarter of the bytes, and that comes back from its file."""
+"""int8: a net that computes nearly the same in a quarter of the bytes, and is restored from its file."""
 
 import json
 import logging
@@ -43,7 +43,7 @@ def noise(cfg, num=8):
 
 
 def quantized(model, float_layers=(), data="mnist_5k", batches=None, num_batches=2):
-    """Return a net of random weights, its int8 one as a product, and two images."""
+    """Return a net with random weights, its int8 version as a product, and two images."""
     net, cfg = float_net(model, data)
     trace = traced(net, example_of(cfg))
     batches = batches or noise(cfg)
@@ -53,7 +53,7 @@ def quantized(model, float_layers=(), data="mnist_5k", batches=None, num_batches
 
 
 def with_statistics(net):
-    """Return a net in eval mode whose batch norms have statistics that are not 0 and 1."""
+    """Return a net in eval mode with batch norm statistics other than 0 and 1."""
     for norm in (module for module in net.modules() if isinstance(module, nn.BatchNorm2d)):
         norm.running_mean.uniform_(-0.1, 0.1)
         norm.running_var.uniform_(0.3, 1.2)
@@ -61,7 +61,7 @@ def with_statistics(net):
 
 
 def tiny():
-    """Draw a net with batch norms and a shortcut with one."""
+    """Draw a net with batch norms, one of them in a shortcut."""
     torch.manual_seed(0)
     return with_statistics(ResNet("basic", [1, 1], [4, 8], 1, 10, 28))
 
@@ -72,7 +72,7 @@ def googlenet():
 
 
 def tiny_int8(float_layers=()):
-    """Return a tiny net, its int8 one as a product, and images."""
+    """Return a tiny net, its int8 version as a product, and images."""
     net, images = tiny(), torch.randn(8, 1, 28, 28)
     trace = traced(net, (images[:1].to("meta"),))
     program, tensors = ptq(trace, [(images, None)], 1, chosen(float_layers, layers_of(trace)))
@@ -130,7 +130,7 @@ def test_what_mobile_nets_are_made_of_has_an_int8_form():
 @pytest.mark.skipif(not sums_int8_exactly(), reason="needs VNNI")
 @pytest.mark.parametrize("model", ["lenet5_caffe", pytest.param("googlenet", marks=pytest.mark.slow)])
 def test_what_inductor_makes_of_int8_is_what_it_is_eagerly(model):
-    # GoogLeNet's poolings round sizes up, which Inductor forgets of int8.
+    # GoogLeNet's pooling layers use ceil_mode, which Inductor ignores in int8.
     _, product, images = quantized(model)
     net = load_model(product)
     with torch.no_grad():
@@ -152,7 +152,7 @@ def test_a_pooling_that_rounds_up_pools_what_it_did_without_rounding():
     for size in (6, 7, 8):
         for kernel, stride, padding in ((2, 2, 0), (3, 2, 0), (3, 2, 1), (3, 3, 1), (3, 1, 1)):
             pool = nn.MaxPool2d(kernel, stride, padding, ceil_mode=True)
-            image = torch.randn(2, 3, size, size + 1) - 5  # below 0, so that zeros would show
+            image = torch.randn(2, 3, size, size + 1) - 5  # below 0, so that padding with zeros would be noticed
             trace = traced(pool, (image[:1].to("meta"),))
             assert graph_of(trace)(image).equal(pool(image))
             assert "True" not in graph_of(trace).code
@@ -161,9 +161,9 @@ def test_a_pooling_that_rounds_up_pools_what_it_did_without_rounding():
 @pytest.mark.parametrize(
     ("model", "data", "change", "words"),
     [
-        ("transformer", "reverse", {}, "reads sequences; take compress=weight_int8 or dynamic_int8"),
+        ("transformer", "reverse", {}, "reads sequences; use compress=weight_int8 or dynamic_int8"),
         ("lenet5", "mnist_5k", {"batches": [(torch.zeros(2, 3, 28, 28), torch.zeros(2))]}, "are (3, 28, 28), and"),
-        ("lenet5", "mnist_5k", {"num_batches": 3}, "the training data have only 2"),
+        ("lenet5", "mnist_5k", {"num_batches": 3}, "num_batches=3: expected at most 2"),
         ("lenet5", "mnist_5k", {"float_layers": ["features.1"]}, "is named 'features.1'"),
     ],
 )
@@ -215,7 +215,7 @@ def test_a_run_quantizes_tests_int8_and_tells_what_the_float_net_was(command, to
     assert evaluation["accuracy"] == pytest.approx(result["test"]["accuracy"], abs=1e-6)
     assert read_product(folder / "trained.safetensors").weights.keys() == read_product(teacher).weights.keys()
 
-    int8, words = f"init_from={folder}/model.safetensors", "is quantized already; give the float net"
+    int8, words = f"init_from={folder}/model.safetensors", "is already quantized; use the float net"
     for settings in (["ptq_int8"], ["weight_int4"], ["qat_int8", "trainer.max_epochs=1"]):
         again = command("train", *line, int8, f"compress={settings[0]}", *settings[1:])
         assert (again.code, words in again.sentence) == (2, True), again.err
@@ -230,7 +230,7 @@ def in_training(net):
 def test_a_layer_that_int8_ruins_stays_in_floats_and_no_other(tmp_path):
     torch.manual_seed(0)
     net, images = LeNet300().eval(), torch.randn(200, 1, 28, 28)
-    images[:, :, 0, 0] = 1e4  # which leaves the other pixels less than a step
+    images[:, :, 0, 0] = 1e4  # so all other pixels are below one quantization step
     with torch.no_grad():
         net.layers[1].weight[:, 0] = 0
         labels = net(images).argmax(1)
@@ -271,7 +271,7 @@ def test_what_is_converted_is_what_was_trained(draw):
         module.disable_fake_quant()
     with torch.no_grad():
         trained.norms_move = False
-        trained.train()(images)  # which gives activations their ranges
+        trained.train()(images)  # sets the activation ranges
         torch.testing.assert_close(trained.eval()(images), net(images), rtol=1e-3, atol=1e-4)  # GoogLeNet's eps, too
         for module in trained.fake_quantizers():
             module.enable_fake_quant()
@@ -279,7 +279,7 @@ def test_what_is_converted_is_what_was_trained(draw):
         int8 = deserialize(*converted(trained), "the net")(images)
         error = (rounded - net(images)).abs().max()
         assert 0 < error < 0.2 * net(images).abs().max()
-        assert (int8 - rounded).abs().max() < 0.3 * error  # a sum that another order puts over the half, at most
+        assert (int8 - rounded).abs().max() < 0.3 * error  # at most a sum that rounds differently in another order
 
 
 def test_ranges_and_statistics_move_in_train_mode_until_they_are_held_and_never_in_eval_mode():
@@ -288,7 +288,7 @@ def test_ranges_and_statistics_move_in_train_mode_until_they_are_held_and_never_
     state = all_tensors(net)
     net.eval()(2 * images)
     assert changed(net, state) == {"observer_enabled"}
-    net.training = True  # as Lightning has it after validation
+    net.training = True  # as set by Lightning after validation
     net(2 * images)
     assert {"running_mean", "running_var", "min_val", "max_val", "scale"} <= changed(net, state)
     state, net.norms_move = all_tensors(net), False
@@ -314,7 +314,7 @@ def test_a_run_trains_with_fake_quantization_and_tests_int8(command, toy, teache
     line = [a for a in toy if not a.startswith(("name=", "optim.lr"))]
     line += [f"init_from={teacher}", "compress=qat_int8", "optim.lr=1e-4", "trainer.precision=bf16-mixed"]
     assert command("train", *line, "name=qat").code == 0
-    assert seen == [[True, True]]  # the net and the precision of training are in their places again
+    assert seen == [[True, True]]  # the net and precision of training are restored
     (folder,) = tmp_path.glob("runs/qat/*")
     result, before = (json.loads((f / "result.json").read_text()) for f in (folder, teacher.parent))
     assert result["compress"]["int8"]["float"]["test"]["accuracy"] == pytest.approx(before["test"]["accuracy"])
@@ -334,7 +334,7 @@ def test_a_run_trains_with_fake_quantization_and_tests_int8(command, toy, teache
     assert command("train", f"resume={folder}", "trainer.max_epochs=4").code == 0
     assert json.loads((folder / "result.json").read_text())["epochs"] == 4
     again = command("train", *line, f"init_from={folder}/trained.safetensors")
-    assert (again.code, "is quantized already" in again.sentence) == (2, True)
+    assert (again.code, "is already quantized" in again.sentence) == (2, True)
 
 
 def test_a_net_of_fewer_channels_is_trained_and_taught_on_as_int8(command, toy_smoke, tmp_path):
@@ -377,8 +377,8 @@ def test_killed_while_ranges_are_held_it_ends_as_if_it_had_not_been(command, pro
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        (["compile=true"], "compile does not go with compress=qat_int8"),
-        (["model.freeze=backbone"], "model.freeze does not go with compress=qat_int8"),
+        (["compile=true"], "compile does not work with compress=qat_int8"),
+        (["model.freeze=backbone"], "model.freeze does not work with compress=qat_int8"),
         (["trainer.precision=bf16-true"], "use bf16-mixed"),
         (["callbacks=ema"], "callbacks=ema would undo compress"),
         (["compress.freeze_norms=0.9"], "expected moments in increasing order"),
@@ -390,7 +390,7 @@ def test_killed_while_ranges_are_held_it_ends_as_if_it_had_not_been(command, pro
 def test_what_fake_quantization_does_not_go_with_is_refused_in_one_sentence(command, toy, tmp_path, settings, words):
     outcome = command("train", *toy, "compress=qat_int8", *settings)
     assert outcome.code == 2
-    sentence = outcome.err.strip().splitlines()[-1]  # after what was told of the pass before it
+    sentence = outcome.err.strip().splitlines()[-1]  # after the messages of the previous pass
     assert sentence.startswith("error: ")
     assert words in sentence
     assert not list(tmp_path.glob("runs/*/*"))
@@ -403,7 +403,7 @@ def test_what_fake_quantization_does_not_go_with_is_refused_in_one_sentence(comm
             ["compress=semi_structured"],
             "is for linear layers whose sides are multiples of 16, and LeNet5 has none here",
         ),
-        (["compress=qat_int8", "data=reverse"], "int8 activations are for nets of images, and Transformer reads"),
+        (["compress=qat_int8", "data=reverse"], "int8 activations are for image nets, and Transformer reads"),
         (
             ["compress=ptq_int8", "data=reverse"],
             "compress.after_fit.int8 is for images, and data=reverse has sequences",

@@ -1,4 +1,4 @@
-"""Weights as integers: a layer computes what it would with weights that are rounded so, in a fraction of the bytes."""
+"""Integer weights: a layer computes the same as with rounded float weights, in a fraction of the bytes."""
 
 import copy
 import json
@@ -22,11 +22,11 @@ from zoo.quantize.weight_only import hold_integers, packed, restored, rounded, u
 from zoo.run.model import build_bare_model
 
 KINDS = {"int8": {}, "int4": {"bits": 4, "group": 64}, "dynamic": {"dynamic": True}}
-# (model, data, kind): the most that its file may have of the float one's bytes
+# (model, data, kind): the largest allowed file size relative to the float one
 RATIOS = {
     ("lenet300", "mnist_5k", "int8"): 0.26,
     ("lenet300", "mnist_5k", "int4"): 0.15,
-    ("lenet5_1998", "mnist_5k", "int8"): 0.35,  # a scale for 25 weights
+    ("lenet5_1998", "mnist_5k", "int8"): 0.35,  # one scale per 25 weights
     ("resnet20", "mnist_5k", "int8"): 0.29,
     ("vit_tiny", "mnist_5k", "dynamic"): 0.27,
     ("transformer", "reverse", "dynamic"): 0.27,
@@ -37,7 +37,7 @@ RATIOS = {
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """Return a folder with a product of each net in floats and in integers, and with what the nets of integers said."""
+    """Return a folder with float and integer products of each net, and the outputs of the integer nets."""
     folder = tmp_path_factory.mktemp("files")
     torch.manual_seed(0)
     for model, data, kind in RATIOS:
@@ -65,7 +65,7 @@ def test_another_process_reads_equal_nets_from_their_files_without_torchao(files
         "import zoo.run, zoo.inference.evaluate\n"
         "from zoo.checkpoint.product_file import read_product\n"
         "from zoo.checkpoint.load_model import load_model\n"
-        "torch.set_grad_enabled(False)\n"  # without which an LSTM has another kernel
+        "torch.set_grad_enabled(False)\n"  # with gradients an LSTM uses another kernel
         "for file in glob.glob('*.pt'):\n"
         "    given, wanted, _ = torch.load(file, weights_only=True)\n"
         "    net = load_model(read_product(file.replace('.pt', '.safetensors'))).eval()\n"
@@ -89,7 +89,7 @@ def test_the_file_is_smaller_and_the_net_near_the_float_one(files, model, data, 
 def test_numbers_and_scales_are_those_of_torchs_own_rounding():
     torch.manual_seed(0)
     weight = torch.randn(6, 5, 3, 3)
-    weight[2] = 0  # as of a channel that was pruned
+    weight[2] = 0  # like a pruned channel
     numbers, scale = rounded(weight, 8, None)
     assert (numbers.dtype, numbers.shape, scale.shape) == (torch.int8, weight.shape, (6, 1))
     zeros = torch.zeros(6, dtype=torch.int32)
@@ -138,7 +138,7 @@ def test_linear_layers_and_attention_multiply_integers_each_token_by_its_own_sca
     weight_only(net, dynamic=True)
 
     def by_hand(weight, bias):
-        """Multiply as 64-bit floats do, which hold such sums exactly."""
+        """Multiply in float64, which holds such sums exactly."""
         (a, s), (b, t) = (rounded(one.flatten(0, -2), 8, None) for one in (x, weight))
         return ((a.double() @ b.double().T).float() * s * t.T + bias).unflatten(0, (2, 3))
 
@@ -168,9 +168,9 @@ def test_such_a_net_can_be_exported():
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"bits": 3}, "bits=3 was asked for a weight; choose from 4, 8"),
-        ({"group": 0}, "group=0 weights"),
-        ({"group": "all"}, "group=all weights"),
+        ({"bits": 3}, "bits=3 is not a supported width; choose from 4, 8"),
+        ({"group": 0}, "group: expected a whole number of at least 1, or null for one scale per channel, got 0"),
+        ({"group": "all"}, "group: expected a whole number of at least 1, or null for one scale per channel, got all"),
         ({"bits": 4, "dynamic": True}, "dynamic=true multiplies in int8"),
         ({"float_layers": ["ip3"]}, "did you mean ip2 or ip1?"),
         ({"float_layers": ["*"]}, "LeNet5Caffe has no layer left"),
@@ -214,4 +214,4 @@ def test_a_run_of_a_sequence_net_multiplies_in_int8_and_tests_that(command, tmp_
     assert load_model(read_product(folder / "model.safetensors")).head.weight.is_floating_point()
 
     again = command("train", *line, f"init_from={folder}/model.safetensors", "compress=weight_int4")
-    assert (again.code, "is quantized already" in again.sentence) == (2, True)
+    assert (again.code, "is already quantized" in again.sentence) == (2, True)

@@ -1,4 +1,4 @@
-"""No damage and no hostile value of a file in a run's folder is read as something else, or ends in a traceback."""
+"""Damaged files and hostile values in a run's folder are never misread and never end in a traceback."""
 
 import copy
 import json
@@ -110,7 +110,7 @@ def test_no_cut_and_no_flipped_bit_is_read_as_something_else(file):
 
 
 def test_what_is_no_ordinary_file_is_refused_at_once(file, tmp_path):
-    """A pipe without a writer would be waited for, and a device read from without end."""
+    """Reading a pipe without a writer would block, and reading a device would never end."""
     path, read = file
     for make in (os.mkfifo, os.mkdir, lambda path: os.symlink("/dev/zero", path)):
         path.rename(tmp_path / "aside") if path.is_file() else path.unlink() if path.is_fifo() else path.rmdir()
@@ -185,7 +185,7 @@ PLACEHOLDER = '"<here>"'
 
 
 def places(value, path=()):
-    """Name every key of plain data, at any depth."""
+    """Yield every key of plain data, at any depth."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, part in items:
         yield (*path, key)
@@ -193,7 +193,7 @@ def places(value, path=()):
 
 
 def changed(record, place, text):
-    """Write a record as JSON with another value at a place, or without it."""
+    """Write a record as JSON with one value replaced or removed."""
     record = copy.deepcopy(record)
     part = record
     for key in place[:-1]:
@@ -205,7 +205,7 @@ def changed(record, place, text):
     return json.dumps(record).replace(PLACEHOLDER, text)
 
 
-FITTING = {  # by the kind of what was there before
+FITTING = {  # by the type of the original value
     int: {"a number"},
     float: {"a number", "a fraction"},
     str: {"a text", "control", "no text"},
@@ -213,7 +213,7 @@ FITTING = {  # by the kind of what was there before
     dict: {"a map", "an empty map"},
     type(None): {"null"},
 }
-# What is not in every record, or may be null, and where any plain data may stand.
+# Keys that are optional or may be null, and places where any plain data are allowed.
 OPTIONAL = {"onnx", "zoo", "pack", "int8", "float", "settings", "exports", "compress", "product_bytes", "latency_ms"}
 OPTIONAL |= {"folder", "split_sizes", "processes", "model.safetensors", "P", "torch", "train", "val", "layout", "conv1"}
 OPTIONAL |= {"accuracy", "loss", "sizes"}
@@ -249,7 +249,7 @@ def test_no_hostile_value_ends_in_a_traceback_or_is_taken_for_another(tmp_path, 
                 continue
             if what in ("huge", "deep") or (what not in fitting and place not in FREE):
                 wrong.append((place, what))
-    if name == "config.yaml":  # where NaN is .nan and a name may be a number, and what YAML would make of it a text
+    if name == "config.yaml":  # in YAML, NaN is .nan and names may look like numbers
         wrong = [one for one in wrong if one[0] != ("name",) and one[1] not in ("NaN", "infinite", "beyond")]
     assert wrong == []
     assert cases >= 19 * len(list(places(record)))

@@ -1,4 +1,4 @@
-"""What a recipe may say: steps of passes that there are, each with what its own record holds and nothing else."""
+"""Valid recipes: steps of existing passes, each with exactly the fields of its record."""
 
 import pytest
 
@@ -17,7 +17,7 @@ def test_a_step_of_a_pass_is_one():
     ["os", "recipe", "context", "../models/vgg", "quantize.weight_only", "__init__", "", None, 5, ["weight_only"]],
 )
 def test_a_name_that_is_no_pass_is_refused(name):
-    """`recipe` and `context` are modules of the folder, and are no passes."""
+    """`recipe` and `context` are modules of the folder, but not passes."""
     with pytest.raises(ValueError, match="an unknown pass"):
         module_of(name)
     with pytest.raises(ValueError, match="an unknown pass"):

@@ -1,4 +1,4 @@
-"""What evaluations say, held against scikit-learn and closed forms."""
+"""Evaluations, compared with scikit-learn and closed forms."""
 
 import json
 
@@ -34,7 +34,7 @@ def test_matrix_recall_and_precision_are_scikit_learns(predictions):
 
 @pytest.mark.parametrize("num_classes", [2, 5, 6])
 def test_the_top_five_are_told_of_more_than_five_classes(num_classes, capsys):
-    """The last class is the least likely of all, so that of six it is the one that is not among five."""
+    """The last class is the least likely, so among six it is the one outside the top five."""
     logits, labels = torch.arange(num_classes, 0.0, -1).expand(4, -1), torch.tensor([0, 1, 1, num_classes - 1])
     found = evaluation.evaluate(logits, labels, list("abcdef")[:num_classes])
     tables.show_evaluation(found)
@@ -43,7 +43,7 @@ def test_the_top_five_are_told_of_more_than_five_classes(num_classes, capsys):
 
 
 def test_calibration_error_is_the_gap_between_confidence_and_accuracy():
-    """A hundred answers given with 80 % confidence, of which 60 are right, are off by 20 points."""
+    """A hundred predictions with 80 % confidence and 60 % accuracy are off by 20 points."""
     logits = torch.tensor([[0.8, 0.2]]).log().expand(100, 2)
     labels = torch.tensor([0] * 60 + [1] * 40)
     assert evaluation.evaluate(logits, labels, ["a", "b"])["calibration_error"] == pytest.approx(0.2, abs=1e-6)

@@ -1,4 +1,4 @@
-"""A run's folder belongs to one process at a time, and nothing in it leads out of it."""
+"""A run's folder is locked by one process at a time, and no link in it leads outside."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ HOLD = (
 
 @pytest.fixture
 def holder(monkeypatch):
-    """Return a function that has another process hold a lock, and gives that process."""
+    """Return a function that starts another process which holds a lock, and returns that process."""
     monkeypatch.setattr(files, "SECONDS_FOR_LOCK", 0.1)
     started = []
 
@@ -69,7 +69,7 @@ def test_a_run_that_another_process_trains_is_not_resumed(command, holder, begun
     outcome = command("train", f"resume={begun}")
     assert outcome.code == 2
     assert f"{begun} is in use by another process" in outcome.sentence
-    assert litter.exists()  # which may be what the other is writing
+    assert litter.exists()  # the other process may be writing it
     assert {path.name for path in begun.iterdir()} == {"config.yaml", ".lock", litter.name}
     other.kill()
     other.wait()
@@ -96,7 +96,7 @@ def test_a_pipe_in_a_folder_is_told_and_not_waited_for(command, begun):
     assert "last.ckpt is a link or a special file" in outcome.sentence
     (begun / "config.yaml").unlink()
     os.mkfifo(begun / "config.yaml")
-    assert "is no run folder" in command("train", f"resume={begun}").sentence
+    assert "is not a run folder" in command("train", f"resume={begun}").sentence
     assert command("scripts/compare", str(begun)).code == 2
 
 
@@ -123,7 +123,7 @@ def without(state, *path):
     del state[path[-1]]
 
 
-# What Lightning would pass over, or end in a traceback by.
+# States that Lightning would ignore, or fail on with a traceback.
 LACKING = {
     "a callback": lambda state: without(state, "callbacks", "BestProduct"),
     "a part of a callback": lambda state: without(state, "callbacks", "TrainingMonitor", "losses"),

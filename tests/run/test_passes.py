@@ -1,4 +1,4 @@
-"""A run prunes before it trains, keeps what it did, and is taken on from there."""
+"""A run prunes before training, records its steps, and other runs start from its result."""
 
 import json
 import re
@@ -42,7 +42,7 @@ def test_a_run_prunes_and_the_next_one_builds_on_its_recipe(command, toy_smoke, 
     assert len(steps) == 2
     assert steps[:1] == product.facts["recipe"]
     assert json.loads((two / "result.json").read_text())["macs"] == pytest.approx(0.25 * 416_520, rel=0.1)
-    monkeypatch.setitem(sys.modules, "torch_pruning", None)  # plain fine-tuning and evaluation do without it
+    monkeypatch.setitem(sys.modules, "torch_pruning", None)  # plain fine-tuning and evaluation do not need it
     assert command("train", *base, start, "name=three").code == 0
     (three,) = folders("three")
     assert read_product(three / "model.safetensors").facts["recipe"] == product.facts["recipe"]
@@ -130,7 +130,7 @@ def test_a_wrong_setting_of_what_comes_after_the_fit_is_told_before_it(choice, s
 
 
 def check(cfg, net, recipe=()):
-    """Ask the passes of a config before the fit, for data of ten batches."""
+    """Run the checks of a config's passes before the fit, with data of ten batches."""
     image = (torch.empty(1, 1, 28, 28, device="meta"),)
     data = SimpleNamespace(loader=lambda split, device: [None] * 10, example=lambda: image)
     passes._check_after_fit(passes._built(SimpleNamespace(cfg=cfg), "after_fit"), net, data, recipe)
@@ -143,11 +143,11 @@ def test_int8_is_asked_of_the_net_before_the_fit():
     check(qat, LeNet300(), QAT)
     with pytest.raises(BadInput, match="convert_int8 is for a net of compress=qat_int8"):
         check(qat, LeNet300())
-    with pytest.raises(BadInput, match="starts from floats"):
+    with pytest.raises(BadInput, match="needs a float net"):
         check(ptq, LeNet300(), QAT)
     odd = LeNet300()
     odd.layers.append(nn.LogSigmoid())
-    with pytest.raises(BadInput, match=r"^compress\.after_fit\.int8: int8 has no word for aten\.log_sigmoid\.default"):
+    with pytest.raises(BadInput, match=r"^compress\.after_fit\.int8: int8 does not support aten\.log_sigmoid\.default"):
         check(ptq, odd)
 
 

@@ -1,4 +1,4 @@
-"""Each planted fault is named before epoch 1, and a sound run raises no alarm and trains as without the checks."""
+"""Each planted fault is reported before epoch 1; a sound run has no warnings and trains as without the checks."""
 
 import math
 import re
@@ -14,7 +14,7 @@ from zoo.run import preflight_checks
 
 
 def verdicts(folder):
-    """Read back what log.txt has of each check: (state, sentence)."""
+    """Read the result of each check from log.txt: (state, sentence)."""
     found = re.findall(r"preflight, ([a-z ]+): (\w+)\. (.*)", (folder / "log.txt").read_text())
     return {name: (state, sentence) for name, state, sentence in found}
 
@@ -68,7 +68,7 @@ def test_a_run_with_preflight_is_the_run_without_bit_for_bit(command, short, onl
         (
             ["model=lenet300", "model._target_=faults.Deep", "trusted=[faults]", "model.activation=sigmoid"],
             "overfitting",
-            "cannot be learnt",
+            "cannot be memorised",
         ),
         (
             ["model._target_=faults.FirstFrozen", "trusted=[faults]"],
@@ -79,7 +79,7 @@ def test_a_run_with_preflight_is_the_run_without_bit_for_bit(command, short, onl
     ids=["unnormalised", "signal of 20 sigmoids", "20 sigmoids learn nothing", "frozen"],
 )
 def test_a_fault_that_a_run_survives_is_named(command, short, only_run, monkeypatch, arguments, check, words):
-    monkeypatch.setattr(preflight_checks, "MOST_SECONDS", math.inf)  # whatever else this machine does
+    monkeypatch.setattr(preflight_checks, "MOST_SECONDS", math.inf)  # even if this machine is busy
     outcome = command("train", *short, *arguments)
     assert outcome.code == 0, outcome.err
     state, sentence = verdicts(only_run())[check]
@@ -91,7 +91,7 @@ def test_a_fault_that_a_run_survives_is_named(command, short, only_run, monkeypa
 def test_what_is_frozen_by_the_config_is_said_and_no_alarm(command, short, only_run):
     assert command("train", *short, "model.freeze=[features.0]").code == 0
     state, sentence = verdicts(only_run())["gradients"]
-    assert (state, "as model.freeze asks: features.0.weight" in sentence) == ("pass", True)
+    assert (state, "frozen by model.freeze: features.0.weight" in sentence) == ("pass", True)
 
 
 @pytest.mark.parametrize(

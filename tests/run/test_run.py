@@ -1,4 +1,4 @@
-"""A run from its command to its files, as a person sees it."""
+"""A run from its command to its files, as a user sees it."""
 
 import contextlib
 import csv
@@ -78,7 +78,7 @@ def test_a_run_leaves_a_whole_folder_and_learns(command, toy, only_run):
 
 
 def test_the_hparams_table_gets_a_row_with_real_metrics_and_says_what_was_limited(command, toy_smoke, only_run):
-    """Two batches of 20 images each are measured, of 60 and 200."""
+    """Two batches of 20 images are measured, out of 60 and 200."""
     outcome = command("train", *toy_smoke, "+data.eval_batch_size=20")
     assert outcome.code == 0, outcome.err
     result = json.loads((only_run() / "result.json").read_text())
@@ -161,7 +161,7 @@ def test_other_data_than_the_file_knows_are_refused(command, toy_smoke, only_run
 
 
 def test_a_file_that_asks_for_foreign_code_is_refused(command, toy_smoke, only_run, tmp_path):
-    """A forger can compute checksums, too: what a file may have called is limited to nets and data of the zoo."""
+    """An attacker can compute checksums as well: a file may call only nets and data of the zoo."""
     from zoo.checkpoint.product_file import save_product
     from zoo.models.lenet import LeNet5
 
@@ -202,7 +202,7 @@ def test_a_name_that_looks_like_a_number_is_a_name(command, toy_smoke, tmp_path,
 
 def test_an_automatic_batch_size_is_settled_before_anything_is_drawn(command, toy, tmp_path):
     line = [a for a in toy if not a.startswith(("name=", "data.batch_size=", "trainer.max_epochs="))]
-    line += ["trainer.max_epochs=1", "model=alexnet"]  # which has dropout
+    line += ["trainer.max_epochs=1", "model=alexnet"]  # has dropout
     assert command("train", "data.batch_size=auto", *line, "name=auto").code == 0
     (folder,) = tmp_path.glob("runs/auto/*")
     size = yaml.safe_load((folder / "config.yaml").read_text())["data"]["batch_size"]
@@ -215,7 +215,7 @@ def test_an_automatic_batch_size_is_settled_before_anything_is_drawn(command, to
 
 
 def test_no_batch_is_tried_that_a_cpu_has_no_memory_for(compose, toy, fashion_root, monkeypatch):
-    """A killed process cannot survive a trial, as one that lacks a GPU's memory can."""
+    """Without CPU memory a trial kills the process; without GPU memory it only raises an error."""
     cfg = compose(*toy, f"data_root={fashion_root}")
     data, net = build(cfg.data, "data"), LeNet5(1, 10, 28)
     run = Run(Path("unused"), cfg)
@@ -228,11 +228,11 @@ def test_no_batch_is_tried_that_a_cpu_has_no_memory_for(compose, toy, fashion_ro
     made_up = data.made_up
     monkeypatch.setattr(data, "made_up", lambda num, device: tried.append(num) or made_up(num, device))
     assert find_batch_size(trainer, task, data) == 16
-    assert set(tried) == {16}  # of 640 images it would try 32 as well, and they take more than four fifths
+    assert set(tried) == {16}  # with 640 images it would try 32 as well, which would take more than four fifths
 
 
 def test_a_batch_norm_of_one_value_is_refused_before_training(command, toy, tmp_path):
-    """torch itself refuses it in the first step: Inception-v3's auxiliary head ends in maps of one pixel."""
+    """torch would refuse it in the first step: Inception-v3's auxiliary head ends in maps of one pixel."""
     with pytest.raises(ValueError, match="more than 1 value per channel"):
         InceptionV3(1, 10, 28).train()(torch.zeros(1, 1, 28, 28))
     line = [a for a in toy if not a.startswith("data.batch_size=")]
@@ -274,7 +274,7 @@ def test_weights_are_taken_over_and_a_head_of_another_size_is_replaced_and_said(
 
 
 def test_a_finished_run_can_be_trained_further_in_the_same_folder_and_its_rate_may_jump(command, toy, only_run):
-    """After 30 steps both milestones were behind, and of 50 steps only the first one, at half, is."""
+    """After 30 steps both milestones have passed; with 50 steps in total, only the first one at half has."""
     command("train", *toy, "schedule=step")
     first = csv_rows(only_run())
     for name, seconds in (("evaluation.json", 0), ("evaluation_model.zoo.json", 1), ("evaluation_val.json", 2**32)):
@@ -282,7 +282,7 @@ def test_a_finished_run_can_be_trained_further_in_the_same_folder_and_its_rate_m
         os.utime(only_run() / name, (seconds, seconds))
     outcome = command("train", f"resume={only_run()}", "trainer.max_epochs=5")
     assert outcome.code == 0, outcome.err
-    assert "\nevaluation.json, evaluation_model.zoo.json: of the product before this one" in outcome.err
+    assert "\nevaluation.json, evaluation_model.zoo.json: from an earlier product" in outcome.err
     assert "learning rate jumps from 3e-05 to 0.0003: the schedule now has 50 steps" in outcome.err
     second = csv_rows(only_run())
     kept = [row for row in second if int(row["step"]) < 30]
@@ -361,7 +361,7 @@ def test_resume_keeps_the_runs_own_config(command, toy_smoke, only_run):
     outcome = command("train", f"resume={only_run()}", "optim.lr=1")
     assert outcome.code == 2
     assert "optim.lr=1 cannot be set with resume" in outcome.sentence
-    outcome = command("train", f"resume={only_run()}", "data.root=pictures")  # which the default data have not
+    outcome = command("train", f"resume={only_run()}", "data.root=pictures")  # which the default data do not have
     assert outcome.code == 2
     assert "data.root cannot be set with resume" in outcome.sentence
 
@@ -386,11 +386,11 @@ def test_a_checkpoint_of_another_net_is_one_sentence(command, toy_smoke, only_ru
     shutil.copy(tmp_path / "lenet/last.ckpt", only_run() / "last.ckpt")
     outcome = command("train", f"resume={only_run()}", "trainer.max_epochs=4")
     assert outcome.code == 2
-    assert "of another net" in outcome.err.splitlines()[-1]
+    assert "last.ckpt is of another net" in outcome.err.splitlines()[-1]
 
 
 def test_nan_stops_the_run_says_the_step_and_keeps_the_good_weights(command, toy, only_run):
-    """The first epochs are sound; then the run is resumed with a learning rate that no net survives."""
+    """The first epochs are sound; then the run is resumed with a learning rate that makes any net diverge."""
     command("train", *toy, "schedule=constant", "optim=sgd", "optim.lr=0.01", "trainer.max_epochs=1")
     folder = only_run()
     product, last = ((folder / name).read_bytes() for name in ("model.safetensors", "last.ckpt"))
@@ -413,7 +413,7 @@ def test_nan_stops_the_run_says_the_step_and_keeps_the_good_weights(command, toy
 
 
 def test_a_full_disk_while_saving_is_one_sentence_and_what_was_saved_stays(command, process, toy, only_run):
-    """The kernel lets no file of the resumed run grow beyond 300 kB: the product still fits, last.ckpt does not."""
+    """The kernel limits files of the resumed run to 300 kB: the product still fits, last.ckpt does not."""
     command("train", *toy)
     folder = only_run()
     before = {name: (folder / name).read_bytes() for name in ("last.ckpt", "model.safetensors", "result.json")}
@@ -507,7 +507,7 @@ def test_a_metric_that_the_task_measures_already_needs_another_name(command, nam
 
 
 def test_with_ema_the_raw_weights_are_validated_beside_the_average(command, compose, toy, only_run):
-    """Against a pass by hand over the weights that training ended with; several batches, the last a short one."""
+    """Compare with a manual pass over the final weights; several batches, the last one short."""
     line = [*toy, "+data.eval_batch_size=25"]
     assert command("train", *line, "callbacks=ema").code == 0
     net = LeNet5(image_size=28).eval()
@@ -529,7 +529,7 @@ def test_with_ema_the_raw_weights_are_validated_beside_the_average(command, comp
 
 
 def test_ema_and_its_second_validation_leave_training_as_it_is(command, toy, only_run, tmp_path):
-    """Same weights, random states and train accuracy; with limited batches, too."""
+    """Same weights, random states and train accuracy, also with limited batches."""
     states = []
     for choice in ("default", "ema"):
         line = ["model=resnet20", "model.depths=[1,1,1]", "model.stochastic_depth=0.5", "trainer.limit_val_batches=2"]
@@ -579,7 +579,7 @@ def test_accumulated_batches_are_one_step_with_the_mean_loss(command, toy, only_
     rows = [r for r in csv_rows(only_run()) if r["train/loss"]]
     assert [r["step"] for r in rows] == ["0", "1", "2", "3", "4"]  # ten batches
     for row in rows:
-        assert float(row["train/loss"]) == pytest.approx(math.log(10), abs=0.1)  # an untrained net guesses
+        assert float(row["train/loss"]) == pytest.approx(math.log(10), abs=0.1)  # an untrained net only guesses
 
 
 def test_a_reader_that_leaves_early_is_not_taken_for_ctrl_c(process, toy_smoke, tmp_path):
@@ -625,7 +625,7 @@ def test_a_state_gone_to_nan_replaces_no_checkpoint(command, toy, only_run, monk
     assert not (only_run() / "last.ckpt").exists()
     outcome = command("train", f"resume={only_run()}")
     assert outcome.code == 3
-    assert "the run begins from the start" in outcome.err
+    assert "Nothing was saved" in outcome.err
 
 
 @pytest.mark.parametrize(

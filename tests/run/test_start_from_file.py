@@ -1,4 +1,4 @@
-"""What a run takes from the file that it begins with."""
+"""The settings that a run takes from the file it starts from."""
 
 import json
 import os
@@ -20,7 +20,7 @@ FILE = "model.safetensors"
 
 @pytest.fixture
 def file(tmp_path, monkeypatch):
-    """Write a product whose run had the settings of a command line."""
+    """Write the product of a run with the settings of a command line."""
     monkeypatch.chdir(tmp_path)
 
     def write(*overrides, **changes):
@@ -34,7 +34,7 @@ def file(tmp_path, monkeypatch):
 
 
 def settings(line):
-    """Return the config that a command line makes."""
+    """Return the config composed from a command line."""
     return compose_run(*line)
 
 
@@ -101,7 +101,7 @@ def test_a_run_trains_the_net_and_the_data_of_its_file(command, toy_smoke, tmp_p
 
 
 def test_a_key_of_a_file_is_not_a_setting_of_the_command_line(file):
-    """What a mapping of a file is called would otherwise be parsed as an override, and could call anything."""
+    """Keys of a mapping in a file would otherwise be parsed as overrides, and could call anything."""
     start = file()
     product = read_product(FILE)
     key = "command:'touch MARK',_target_"

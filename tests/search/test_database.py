@@ -1,4 +1,4 @@
-"""A study's database that was cut or changed is told in one sentence, before a trial is begun."""
+"""A truncated or changed study database is reported in one sentence, before a trial starts."""
 
 import random
 import sqlite3
@@ -24,7 +24,7 @@ def opened(place):
 
 
 def read(place):
-    """Read all that a search goes by."""
+    """Read all data that a search uses."""
     with opened(place) as found:
         kept = ("overrides", "space", "metric", "sampler", "pruner")
         trials = [
@@ -140,7 +140,7 @@ def test_a_study_that_would_compute_or_is_of_another_kind_is_refused(place, stat
 
 
 def test_a_journal_that_names_another_file_is_refused_and_that_file_stays(place):
-    """SQLite removes the file that a journal names in its end, once it has played the journal back."""
+    """After replaying a journal, SQLite removes the file named at its end."""
     victim, journal = place.parent / "victim", place / "study.db-journal"
     victim.write_text("kept")
     name = str(victim).encode()

@@ -1,4 +1,4 @@
-"""A search goes on where a kill left it, neither a crash nor a loss gone to NaN ends it, and pruning saves epochs."""
+"""A search resumes where it was killed, neither a crash nor a NaN loss ends it, and pruning saves epochs."""
 
 import json
 import os
@@ -27,7 +27,7 @@ def trials_of(folder):
 
 
 def processes_in(folder):
-    """Name the processes that train in a folder, as this kernel lists them."""
+    """Return the ids of processes that train in a folder, from /proc."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
@@ -47,7 +47,7 @@ def wait_for(condition, running):
 
 
 def kill_in_mid_trial(process, line, folder, number=0):
-    """Begin a search, kill it as soon as a trial has saved its first state, and see that the trial ends with it."""
+    """Start a search, kill it as soon as a trial has saved its first state, and check that the trial ends with it."""
     running = process("scripts/search", *line)
     wait_for(lambda: list(folder.glob(f"trial_{number:03}/*/last.ckpt")), running)
     assert processes_in(folder.parents[1])
@@ -65,7 +65,7 @@ def line(toy):
 
 
 def test_killed_in_mid_trial_it_goes_on_and_a_crash_and_a_nan_do_not_end_it(command, process, line, tmp_path):
-    """Of this seed's three draws the first is sound, the second crashes, and the third learns at a rate of 1e30."""
+    """With this seed the first of three draws is sound, the second crashes, and the third learns at a rate of 1e30."""
     line, folder = [*line, *ONE_OF_EACH, "trainer.max_epochs=20", "trials=3"], tmp_path / "runs/found"
     kill_in_mid_trial(process, line, folder)
     outcome = command("scripts/search", *line)
@@ -133,7 +133,7 @@ DOUBLE = f"CONFIG, RESULT = {CONFIG!r}, {RESULT!r}\n{DOUBLE}"
 
 @pytest.fixture
 def quick(command, tmp_path, monkeypatch):
-    """Search with a trainer of milliseconds in place of train.py; gives the trials."""
+    """Search with a trainer of milliseconds in place of train.py, and return the trials."""
     (tmp_path / "double.py").write_text(DOUBLE)
     monkeypatch.setattr(trials, "commands", lambda: {"train": tmp_path / "double.py"})
     monkeypatch.setattr(study, "SECONDS_BETWEEN_LOOKS", 0.02)
@@ -160,7 +160,7 @@ def test_a_study_is_in_the_file_of_its_name_whatever_that_means_in_a_url(tmp_pat
 
 
 def test_a_study_that_cannot_be_written_ends_in_one_sentence(command, monkeypatch):
-    """Optuna and SQLAlchemy wrap SQLite's own error, whether a disk is full or, as here, nothing may be written."""
+    """Optuna and SQLAlchemy wrap SQLite's error, whether the disk is full or, as here, not writable."""
     storage = study._storage
 
     def read_only(path):
@@ -186,7 +186,7 @@ def test_a_trial_that_falls_behind_is_stopped(quick, tmp_path):
     found, _ = quick("pruner=halving", "trials=8", "sampler=random", "trainer.max_epochs=20")
     best = -1.0
     for trial in found:
-        first = trial.intermediate_values[1]  # of the first seven, only those pass epoch 1 that lead there
+        first = trial.intermediate_values[1]  # of the first seven, only the leaders at epoch 1 continue
         assert trial.state == (COMPLETE if first > best else PRUNED) or trial.number == 7
         best = max(best, first)
     stopped = [trial.number for trial in found if trial.state == PRUNED]
@@ -198,7 +198,7 @@ def test_a_trial_that_falls_behind_is_stopped(quick, tmp_path):
 
 
 def test_the_best_is_chosen_by_validation_and_its_line_can_be_pasted(quick):
-    """The trainer's test accuracy is the better, the worse its validation is, and its batch size counts for nothing."""
+    """The trainer's test accuracy is better the worse its validation is, and its batch size has no effect."""
     found, outcome = quick("trials=12", "sampler=random", "pruner=none", "data=fashion_mnist", "data.batch_size=32,64")
     best = max(found, key=lambda trial: trial.value)
     (line,) = (line for line in outcome.out.splitlines() if line.startswith("Best "))

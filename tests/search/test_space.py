@@ -1,4 +1,4 @@
-"""What a search draws is what Hydra's sweeps say, and the same for the same seed."""
+"""A search draws from the ranges of Hydra's sweeps, and repeats itself for the same seed."""
 
 import math
 
@@ -63,7 +63,7 @@ SPACE = distributions(["optim.lr=tag(log, interval(1e-5, 1))", "data.batch_size=
 
 
 def drawn(sampler, seed, num=30):
-    """Draw a study's parameters, with a value that prefers small learning rates."""
+    """Draw a study's parameters, with an objective that prefers small learning rates."""
     study, found = optuna.create_study(), []
     for _ in range(num):
         trial = begun(study, sampler, seed)

@@ -1,4 +1,4 @@
-"""Steps of several batches, held against plain torch on one batch of all their samples."""
+"""Steps of several batches, compared with plain torch on one batch of all their samples."""
 
 import copy
 import functools
@@ -23,7 +23,7 @@ class Loader(list):
 
 
 def train(task, batches, num):
-    """Train for an epoch in steps of `num` batches, and return the weights."""
+    """Train for one epoch in steps of `num` batches, and return the weights."""
     settings = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     trainer = lightning.Trainer(
         accelerator="cpu",
@@ -39,7 +39,7 @@ def train(task, batches, num):
 
 @pytest.mark.parametrize("num_lost", [0, 1])
 def test_every_step_equals_that_of_one_large_batch_also_the_last_of_an_epoch(num_lost):
-    """Five batches in steps of three, of which one lacks a sample, as where a file cannot be read."""
+    """Five batches in steps of three; one lacks a sample, as if a file could not be read."""
     torch.manual_seed(0)
     net = LeNet300(1, 10, 8).double()
     images, labels = torch.randn(20, 1, 8, 8, dtype=torch.float64), torch.arange(20) % 10
@@ -56,7 +56,7 @@ def test_every_step_equals_that_of_one_large_batch_also_the_last_of_an_epoch(num
 
 
 def test_every_token_of_accumulated_sequences_counts_alike():
-    """The batches have 5, 11 and 3 tokens: a mean of their means would weigh those of the last one most."""
+    """The batches have 5, 11 and 3 tokens: a mean of means would weight the tokens of the last one most."""
     torch.manual_seed(0)
     net = Transformer(9, 7, 8, 1, 1, 2, 16, dropout=0.0).double()
     source = torch.randint(3, 9, (6, 4))

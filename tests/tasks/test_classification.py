@@ -35,7 +35,7 @@ def test_metrics_over_uneven_batches_equal_torchmetrics_over_all(num_classes):
 
 
 def test_a_training_step_never_waits_for_the_device():
-    """On the meta device there are no numbers, so that any transfer to the host raises."""
+    """The meta device has no values, so any transfer to the host raises."""
     net = LeNet5().to("meta")
     one = task(net, label_smoothing=0.1).to("meta")
     batch = torch.empty(8, 1, 32, 32, device="meta"), torch.empty(8, dtype=torch.long, device="meta")

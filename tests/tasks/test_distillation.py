@@ -24,7 +24,7 @@ def test_the_loss_is_the_papers_formula():
     images, labels = batch()
     student, wanted = net(images), teacher(images)
     p, q = (wanted / 3).softmax(1), (student / 3).softmax(1)
-    soft = -(p * q.log()).sum(1).mean() + (p * p.log()).sum(1).mean()  # cross-entropy less the teacher's own entropy
+    soft = -(p * q.log()).sum(1).mean() + (p * p.log()).sum(1).mean()  # cross-entropy minus the teacher's entropy
     expected = 0.25 * nn.functional.cross_entropy(student, labels) + 0.75 * 9 * soft
     task = Distillation(net=net, teacher=teacher, temperature=3.0, alpha=0.75, **COMMON)
     torch.testing.assert_close(task.training_step((images, labels), 0), expected)

@@ -1,4 +1,4 @@
-"""Logits that are not numbers are never right, wherever accuracy is computed, and are counted."""
+"""NaN logits never count as correct, wherever accuracy is computed, and are counted."""
 
 import functools
 import logging
@@ -19,10 +19,10 @@ from zoo.tasks.metrics import ClassificationMeter
 from zoo.tasks.transduction import TransductionMeter
 
 NAN = float("nan")
-# The labels are the class that torch's argmax takes for NaN, so that each of the four would count as right.
+# The labels are the class that torch's argmax returns for NaN, so each of the four would count as correct.
 LOGITS = torch.tensor([[NAN, NAN, NAN], [9.0, NAN, 0.0], [5.0, 1.0, 0.0], [0.0, 0.0, 7.0]])
 LABELS = torch.tensor([0, 1, 0, 2])
-SIX = torch.cat([LOGITS, torch.full((4, 3), -9.0)], 1)  # classes, of which five or fewer have no top-5 accuracy
+SIX = torch.cat([LOGITS, torch.full((4, 3), -9.0)], 1)  # classes; with five or fewer there is no top-5 accuracy
 
 
 def test_nan_is_what_torch_takes_for_the_largest():
@@ -62,7 +62,7 @@ def test_an_evaluation_is_that_of_the_others_with_these_as_mistakes():
 
 
 class Writer(nn.Module):
-    """Write 3, 4 and the end, and then NaN instead of the end for the second of two sources."""
+    """Generate 3, 4 and the end, but NaN instead of the end for the second of two sources."""
 
     def begin(self, source):
         return (torch.arange(len(source)), torch.zeros(len(source)))
@@ -76,7 +76,7 @@ class Writer(nn.Module):
 
 
 def test_what_is_written_with_nan_is_never_right():
-    """As torch takes NaN for the largest, the second source's word would end at the right place by luck."""
+    """torch treats NaN as the largest, so the second source's word would end at the right place by luck."""
     source, references = torch.ones(2, 3, dtype=torch.long), torch.tensor([[[3, 4]], [[3, 4]]])
     beams = beam_search(Writer(), source, 2, 4)[0][:, 0]
     for written in (greedy(Writer(), source, 4), beams):

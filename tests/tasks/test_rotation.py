@@ -54,7 +54,7 @@ def test_a_net_of_another_number_of_outputs_is_refused(command, toy_smoke, line)
 
 
 def test_upright_pictures_are_told_from_turned_ones(command, toy, tmp_path):
-    """The toy images' bars are horizontal, the class being their height: up and down are to be seen in few of them."""
+    """The toy images have horizontal bars at the height of their class: few of them show which way is up."""
     assert command("train", *toy, "task=rotation", "trainer.max_epochs=2").code == 0
     (result,) = tmp_path.glob("runs/toy/*/result.json")
     assert json.loads(result.read_text())["test"]["accuracy"] > 0.4  # horizontal or vertical: 0.5; by chance: 0.25

@@ -63,7 +63,7 @@ IMAGES, TURNS = "zoo.tasks.classification.ImageClassification", "zoo.tasks.rotat
 
 
 def heads(weights, there, here, task=IMAGES):
-    """Return a new net's weights and biases of its head after taking over those of a net of other classes."""
+    """Return the head weights and biases of a new net after transfer from a net with other classes."""
     net = ResNet("basic", [1], [4], 1, len(here), 28)
     before = net.fc.weight.detach().clone()
     theirs, ours = rows_of(net, task, {"classes": there}), rows_of(net, IMAGES, {"classes": here})

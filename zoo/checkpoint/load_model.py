@@ -1,4 +1,4 @@
-"""The net in a product file, built with its weights and tried out."""
+"""Build the net of a product file with its weights, and check that it runs."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,14 +20,14 @@ from zoo.quantize.weight_only import hold_integers
 
 
 def load_model(product: Product) -> nn.Module:
-    """Build the net of a product file with its weights; BadInput where the two do not fit, or it names no classes.
+    """Build the net of a product file with its weights; raise BadInput if they do not fit or it has no classes.
 
-    Its shape is settled on the meta device first, so that a file cannot ask for more memory than its weights justify.
+    Its shape is checked on the meta device first, so that a file cannot claim more memory than its weights justify.
     """
     facts, source = product.facts, str(product.path)
     config, recipe = facts["config"], facts["recipe"]
     if str(config.get("task", {}).get("_target_")).endswith(".RotationPrediction"):
-        raise BadInput("the net was trained with task=rotation and names no classes; train one with init_from=THE_FILE")
+        raise BadInput("the net was trained with task=rotation and has no classes; train one with init_from=THE_FILE")
     if program := program_of(recipe):
         check_numbers(product.weights, source)
         example = example_of(facts)
@@ -42,7 +42,7 @@ def load_model(product: Product) -> nn.Module:
     try:
         _check_logits(check_activations(shape, example_of(facts)), facts, source)
     except PROBLEMS as error:
-        raise BadInput(f"{source} does not describe a net that can be computed: {reason(error)}") from error
+        raise BadInput(f"{source} does not describe a net that can be run: {reason(error)}") from error
     net = stored_net(config["model"])
     replay(net, recipe)
     hold_integers(net, recipe)
@@ -56,26 +56,25 @@ def load_model(product: Product) -> nn.Module:
 
 
 def _check_logits(found: Any, facts: Mapping[str, Any], source: str) -> None:
-    """Raise BadInput unless what a file's net gave for one sample is a number for each class; of sequences, at each
-    place."""
+    """Raise BadInput unless a file's net returned one number per class for a sample, or per place of a sequence."""
     data = facts["data"]
     wanted = [1, len(data["classes"])] if "classes" in data else [1, data["max_length"], len(data["target_symbols"])]
     if not isinstance(found, torch.Tensor) or not found.is_floating_point() or list(found.shape) != wanted:
         kind = str(found.dtype).removeprefix("torch.") if isinstance(found, torch.Tensor) else type(found).__name__
         given = f"{kind} {list(found.shape)}" if isinstance(found, torch.Tensor) else kind
         raise BadInput(
-            f"{source}: its net gives {given} for a sample, and its data name {wanted[-1]:,} classes or symbols, "
+            f"{source}: its net returns {given} for a sample, and its data have {wanted[-1]:,} classes or symbols, "
             f"which need floats {wanted}"
         )
 
 
 def _try_out(net: nn.Module, example: Sequence[torch.Tensor], source: str) -> Any:
-    """Return what a net gives for zeros; BadInput where it cannot be called, as with places that it does not have."""
+    """Return a net's output for zeros; raise BadInput if it cannot be called, for example with indices out of range."""
     was_training = net.training
     try:
         with torch.no_grad():
             found = net.eval()(*(torch.zeros(one.shape, dtype=one.dtype) for one in example))
     except PROBLEMS as error:
-        raise BadInput(f"{source} does not describe a net that can be computed: {reason(error)}") from error
+        raise BadInput(f"{source} does not describe a net that can be run: {reason(error)}") from error
     net.train(was_training)
     return found

@@ -19,23 +19,23 @@ log = logging.getLogger("zoo")
 THEIR_NAMES = {"vit_base": "vit_b_16", "vit_base_32": "vit_b_32"}  # where ours differ
 FAMILIES = ("alexnet", "googlenet", "inception_v3", "resnet", "vgg", "vit_b")
 AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
-LEAST_PX = 75  # smaller images have another stem, in one net or another
+LEAST_PX = 75  # some nets have a different stem for smaller images
 
 
 def load_published(
     net: nn.Module, model: str, source: bool | str, image_size: int, classes: Sequence[str] = ()
 ) -> tuple[str, list[str]]:
-    """Put published weights into the net of the config `model`; give their name and the heads' weights that stay drawn.
+    """Load published weights into the net of the config `model`; return their name and the head weights not loaded.
 
     `source` is true for torchvision's best, the name of one of its entries, such as IMAGENET1K_V1, or a path. A head of
-    another size stays as it is, and one for 1,000 other `classes` than ImageNet's is matched by name. For grayscale the
-    first convolution's kernels are summed over the colours. Raises BadInput where there are none, where they cannot be
-    had, and where they are of another net.
+    another size is not loaded, and one for 1,000 other `classes` than ImageNet's is matched by name. For grayscale the
+    first convolution's kernels are summed over the colours. Raises BadInput if the weights do not exist, cannot be
+    downloaded or read, or belong to another net.
     """
     if image_size < LEAST_PX:
         raise BadInput(
-            f"model.pretrained={source}: published weights are for images of some 224 px, and the small nets for "
-            f"data.image_size={image_size} have another stem; take data of {LEAST_PX} px and more, or init_from"
+            f"model.pretrained={source}: published weights are for images of about 224 px, and the small nets for "
+            f"data.image_size={image_size} have another stem; use data of at least {LEAST_PX} px, or init_from"
         )
     entries = get_model_weights(_their_name(model))
     if source is True or source in entries.__members__:
@@ -51,7 +51,7 @@ def load_published(
             weights[key] = w
         elif w.ndim == 4 and w.shape[1] == 1 and key in weights and weights[key].shape[1] == 3:
             weights[key] = weights[key].sum(1, keepdim=True)
-    published: list[str] = entries.DEFAULT.meta["categories"]  # in ImageNet's order, in which folders of it are sorted
+    published: list[str] = entries.DEFAULT.meta["categories"]  # in ImageNet's order, that of its sorted folders
     if len(classes) == len(published) and not all(re.fullmatch(r"n\d{8}", one) for one in classes):
         heads: Any = net.head_names
         theirs, ours = dict.fromkeys(heads, published), dict.fromkeys(heads, classes)
@@ -64,7 +64,7 @@ def load_published(
 def published_normalisation(model: str, in_channels: int) -> tuple[list[float], list[float]]:
     """Return the mean and deviation (0…255) that a net's published weights were trained with; averages for grayscale.
 
-    GoogLeNet's and Inception-v3's come from TensorFlow, whose inputs lay in ±1; torchvision's nets convert to that.
+    GoogLeNet's and Inception-v3's come from TensorFlow, with inputs in ±1; torchvision's nets convert to that range.
     """
     their_name = _their_name(model)
     if their_name in ("googlenet", "inception_v3"):
@@ -82,7 +82,7 @@ def _their_name(model: str) -> str:
     published = [n for n in list_models(include=[f"{family}*" for family in FAMILIES]) if n.startswith(FAMILIES)]
     ours = {*published, *THEIR_NAMES}
     if name not in published:
-        raise BadInput(f"model.pretrained: torchvision publishes no weights of {model}; {choices(model, ours)}")
+        raise BadInput(f"model.pretrained: torchvision publishes no weights for {model}; {choices(model, ours)}")
     return name
 
 
@@ -92,20 +92,20 @@ def _download(entry: Any, model: str) -> dict[str, Tensor]:
         return weights
     except Exception as error:  # no network, a full disk, a bad checksum
         raise BadInput(
-            f"the weights of {model} could not be downloaded ({reason(error)}): fetch {entry.url} elsewhere and say "
+            f"the weights of {model} could not be downloaded ({reason(error)}): download {entry.url} elsewhere and set "
             "model.pretrained=FILE"
         ) from error
 
 
 def _read(path: Path, names: Any) -> dict[str, Tensor]:
     if not path.is_file():
-        raise BadInput(f"model.pretrained={path} is no file; true, false, {', '.join(names)} or a path may be given")
+        raise BadInput(f"model.pretrained={path} is not a file; use true, false, {', '.join(names)} or a path")
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
         weights = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(weights, dict) or not all(isinstance(w, Tensor) for w in weights.values()):
-            raise ValueError("it is no state dict")
+            raise ValueError("it is not a state dict")
         return weights
-    except Exception as error:  # bytes that are no weights lead the readers anywhere
-        raise BadInput(f"model.pretrained={path} holds no weights that can be read ({reason(error)[:100]})") from error
+    except Exception as error:  # bytes that are not weights can raise anything
+        raise BadInput(f"model.pretrained={path} cannot be read as weights ({reason(error)[:100]})") from error

@@ -1,4 +1,4 @@
-"""The product file, model.safetensors: weights and all that is needed to use them, as plain data that proves itself.
+"""The product file, model.safetensors: weights and everything needed to use them, as plain data with a checksum.
 
 The header's metadata has two entries: `zoo`, a JSON text of facts (format, config, recipe, data, metrics, versions,
 commit), and `zoo_sha256`, a digest of that text and of every tensor.
@@ -33,7 +33,7 @@ log = logging.getLogger("zoo")
 
 @dataclass(frozen=True)
 class Product:
-    """What a product file holds: weights by name, and facts as plain data."""
+    """The content of a product file: weights by name, and facts as plain data."""
 
     path: Path
     weights: dict[str, Tensor]
@@ -41,7 +41,7 @@ class Product:
 
 
 def save_product(path: Path, state: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """Write a net's weights (its state dict) and the facts, whole or not at all."""
+    """Write a net's weights (its state dict) and the facts, atomically."""
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     text = facts_text(facts)
     content = safetensors.torch.save(weights, {"zoo": text, "zoo_sha256": _digest(text, weights)})
@@ -50,7 +50,7 @@ def save_product(path: Path, state: Mapping[str, Tensor], facts: Mapping[str, An
 
 
 def file_of(path: str | Path) -> Path:
-    """Return a path, or the product of a run folder, or of the only run in a folder; BadInput where that is not one."""
+    """Return a path, or the product of a run folder or of the only run in a folder; raise BadInput if there is none."""
     path = Path(path)
     if not path.is_dir():
         return path
@@ -63,9 +63,9 @@ def file_of(path: str | Path) -> Path:
 
 
 def read_product(path: str | Path) -> Product:
-    """Read a product or a packed file onto the CPU; BadInput for one that is absent, cut short, foreign or changed.
+    """Read a product or packed file onto the CPU; raise BadInput if it is missing, truncated, foreign or changed.
 
-    Which of the two it is, its first bytes say. A folder stands for what `file_of` returns.
+    Its first bytes determine the format. A folder is resolved by `file_of`.
     """
     path = file_of(path)
     if not path.is_file():
@@ -91,27 +91,27 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], str]:
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
     except (SafetensorError, OSError, ValueError) as error:
         raise BadInput(
-            f"{path} is cut short or is neither a safetensors file nor a packed one ({error}); copy or train it again"
+            f"{path} is truncated or is neither a safetensors file nor a packed one ({error}); copy or train it again"
         ) from error
     if not {"zoo", "zoo_sha256"} <= metadata.keys():
         raise BadInput(f"{path} is a safetensors file, but not one that train.py wrote; only those can be read here")
     for name, weight in weights.items():
         if weight.dtype not in DTYPES.values():
-            raise BadInput(f"{path}: '{name[:80]}' is of {weight.dtype}, which no net of the zoo has")
+            raise BadInput(f"{path}: '{name[:80]}' is of {weight.dtype}, which no net of the zoo uses")
     if _digest(metadata["zoo"], weights) != metadata["zoo_sha256"]:
         raise BadInput(f"{path} was changed after it was written: its checksum does not match; use the original")
     return weights, metadata["zoo"]
 
 
 def load_weights(net: nn.Module, product: Product, replace_head: bool = False) -> list[str]:
-    """Put the product's weights into the net as `put_weights` does."""
+    """Load the product's weights into the net with `put_weights`."""
     return put_weights(net, product.weights, str(product.path), replace_head)
 
 
 def put_weights(net: nn.Module, weights: Mapping[str, Tensor], source: str, replace_head: bool = False) -> list[str]:
-    """Put weights into the net, every one in its place, and return the names that were left as they were.
+    """Load weights into the net and return the names that were not loaded.
 
-    With `replace_head`, weights of the net's heads (`net.head_names`) may differ in shape and are then left. Raises
+    With `replace_head`, weights of the net's heads (`net.head_names`) may differ in shape and are then skipped. Raises
     BadInput for weights of another net, naming their `source`.
     """
     check_numbers(weights, source)
@@ -127,7 +127,7 @@ def put_weights(net: nn.Module, weights: Mapping[str, Tensor], source: str, repl
 
 
 def provenance() -> dict[str, Any]:
-    """Say which code made a file: the versions of what computes, and the git commit where there is one."""
+    """Return the code that made a file: the versions of packages, and the git commit if there is one."""
     packages = ("torch", "torchvision", "lightning", "hydra-core", "zoo")
     return {
         "versions": {"python": platform.python_version()} | {p: importlib.metadata.version(p) for p in packages},
@@ -136,7 +136,7 @@ def provenance() -> dict[str, Any]:
 
 
 def _git_commit() -> str | None:
-    """Return the checkout's commit, with -dirty where files differ from it, or None outside of git."""
+    """Return the checkout's commit, with -dirty if files differ from it, or None outside of git."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

@@ -1,4 +1,4 @@
-"""What a file has of its net, held against that net on the meta device, where it takes no memory."""
+"""Compare the contents of a file with its net on the meta device, where that takes no memory."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,13 +14,13 @@ from zoo.quantize.pt2e import program_of
 from zoo.quantize.qat_int8 import is_trained_in_int8
 from zoo.quantize.weight_only import hold_integers
 
-RANGES = (".min_val", ".max_val")  # that fake quantizers have seen: from inf to -inf, where that is nothing yet
+RANGES = (".min_val", ".max_val")  # of fake quantizers: from inf to -inf before the first batch
 
 
 def shape_of(facts: Mapping[str, Any], weights: Mapping[str, Tensor], source: str) -> nn.Module:
-    """Build the net that a file describes, in eval mode, without memory; BadInput where it is not that of its weights.
+    """Build the net that a file describes on the meta device, in eval mode; raise BadInput if its weights do not fit.
 
-    A net that trains in int8 is the one before it was prepared for that, and not compared.
+    A net that trains in int8 is returned as it was before preparation, and is not compared.
     """
     net = stored_shape(facts["config"]["model"], weights, source).eval()
     replay(net, facts["recipe"])
@@ -31,14 +31,14 @@ def shape_of(facts: Mapping[str, Any], weights: Mapping[str, Tensor], source: st
 
 
 def check_promised(facts: Mapping[str, Any], shapes: Mapping[str, Sequence[int]], source: str) -> None:
-    """Raise BadInput unless tensors of these shapes are those of the net that a file describes.
+    """Raise BadInput unless these shapes are those of the net that a file describes.
 
-    That is before there are any: those of a program in int8 are compared as it is built.
+    This check precedes decoding; the tensors of an int8 program are compared when it is built.
     """
     try:
         if program := program_of(facts["recipe"]):
             if set(tensors_of(program)) != shapes.keys():
-                raise ValueError("they are not those that its program reads")
+                raise ValueError("they are not the ones its program reads")
             return
         promised = {name: torch.empty(tuple(shape), device="meta") for name, shape in shapes.items()}
     except (RuntimeError, ValueError, OverflowError) as error:
@@ -47,9 +47,9 @@ def check_promised(facts: Mapping[str, Any], shapes: Mapping[str, Sequence[int]]
 
 
 def check_shapes(net: nn.Module, weights: Mapping[str, Tensor], source: str, replace_head: bool = False) -> list[str]:
-    """Return the names of weights that belong to heads of another size; BadInput for weights of another net.
+    """Return the names of weights that belong to heads of another size; raise BadInput for weights of another net.
 
-    Without `replace_head`, another size of the head is another net, too.
+    Without `replace_head`, a head of another size counts as another net.
     """
     own = net.state_dict()
     heads: Any = net.head_names
@@ -67,7 +67,7 @@ def check_shapes(net: nn.Module, weights: Mapping[str, Tensor], source: str, rep
 
 
 def check_kinds(net: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
-    """Raise BadInput where weights are of other kinds of numbers than a net's."""
+    """Raise BadInput if dtypes differ from the net's, unless both are floating-point."""
     own = net.state_dict()
     for name, weight in weights.items():
         dtype = own[name].dtype
@@ -76,10 +76,10 @@ def check_kinds(net: nn.Module, weights: Mapping[str, Tensor], source: str) -> N
 
 
 def check_numbers(weights: Mapping[str, Tensor], source: str) -> None:
-    """Raise BadInput for weights that are not finite numbers, with which every answer is wrong."""
+    """Raise BadInput for weights that are not finite, which make every output wrong."""
     for name, weight in weights.items():
         if not weight.is_floating_point():
             continue
         odd = "NaN" if weight.isnan().any() else "infinity" if weight.isinf().any() else None
         if odd == "NaN" or (odd and not name.endswith(RANGES)):
-            raise BadInput(f"{source}: '{name}' holds {odd}, so that its net can answer nothing; take an earlier file")
+            raise BadInput(f"{source}: '{name}' holds {odd}, so the net cannot work; use an earlier file")

@@ -1,9 +1,9 @@
-"""The config in a file: checked before anything is built from it, and then built.
+"""Check the config in a file before anything is built from it, and build its net and data.
 
-A file is data, whoever wrote it. Its config may name only nets of zoo.models and data sets of zoo.data, each in the
-place where such a thing belongs; every other name, a text that would be parsed again, and a net that is larger than
-its weights are refused before any memory is taken. Paths in it are never followed: data sets are looked for by name
-under `data_root`, and nothing is downloaded unless the person says so.
+A file is untrusted data. Its config may name only nets of zoo.models and data sets of zoo.data, each in its proper
+place; every other name, text that would be parsed again, and a net larger than its weights are refused before any
+memory is taken. Paths in it are never followed: data sets are looked up by name under `data_root`, and nothing is
+downloaded unless the user enables it.
 """
 
 import importlib
@@ -29,12 +29,12 @@ from zoo.data.sources import ImageSource
 from zoo.errors import BadInput, reason
 from zoo.instantiate import build, is_trusted
 
-STARTS = ("init", "pretrained", "freeze")  # keys of `model` about how weights start, and not about the net
-MAX_SETTING = 2**20  # of the numbers that a net is built by
-MAX_SPARE_NUMBERS = 2**26  # that a net may hold beside, or before it was pruned to, what its file has
-MAX_PRUNED = 1024  # times as many weights as are left
+STARTS = ("init", "pretrained", "freeze")  # keys of `model` about initial weights, not about the net
+MAX_SETTING = 2**20  # limit of the numbers in a net's config
+MAX_SPARE_NUMBERS = 2**26  # that a net may have, however few its file has
+MAX_PRUNED = 1024  # times the number of weights left
 OPTIMIZERS = frozenset(name for name in torch.optim.__all__ if isinstance(vars(torch.optim)[name], type))
-DATA_ROOT = PurePath("data")  # as configs/train.yaml has it
+DATA_ROOT = PurePath("data")  # the default in configs/train.yaml
 
 
 def _is_net(member: Any) -> bool:
@@ -53,7 +53,7 @@ def _is_augmentation(member: Any) -> bool:
     return inspect.isclass(member) and any("__call__" in vars(base) for base in member.__mro__)
 
 
-# By the place in a config: what its `_target_` may be, and in which package that is defined.
+# By place in a config: the package that must define its `_target_`, and a test of that.
 KINDS: dict[str, tuple[Any, Callable[[Any], bool]]] = {
     "model": (zoo.models, _is_net),
     "data": (zoo.data, _is_data),
@@ -66,9 +66,7 @@ KINDS: dict[str, tuple[Any, Callable[[Any], bool]]] = {
 def check_stored(node: Any, place: str) -> None:
     """Raise BadInput unless a config of a `model` or of `data` calls only what belongs there."""
     if not isinstance(node, Mapping) or "_target_" not in node:
-        raise BadInput(
-            f"{place}._target_: expected the class that a choice of {place} brings, got {place}={str(node)[:80]}"
-        )
+        raise BadInput(f"{place}._target_: expected the class that {place}=... sets, got {place}={str(node)[:80]}")
     _check(node, place)
     for key in ("train", "test") if place == "data" else ():
         if isinstance(name := node.get(key), str) and not _is_below(name):
@@ -136,10 +134,10 @@ def _check_target(target: Any, place: str) -> None:
 
 
 def check_run(config: Mapping[str, Any], trusted: Sequence[str]) -> None:
-    """Raise BadInput unless a run folder's config calls only what the project has, and reads only what is at hand.
+    """Raise BadInput unless a run folder's config calls only allowed targets and reads only allowed files.
 
-    That is what the project's own configs name, the optimizers of torch, and files below the current folder; `trusted`
-    names more packages and places. A config is written by whoever made the folder.
+    Allowed are targets in the project's own configs, the optimizers of torch, and files below the current folder;
+    `trusted` names more packages and places. The config comes from the author of the folder, who may be anyone.
     """
     for place, node in config.items():
         _check_part(place, node)
@@ -147,11 +145,11 @@ def check_run(config: Mapping[str, Any], trusted: Sequence[str]) -> None:
             leads_out = text.startswith(("/", "~")) or ".." in PurePath(text).parts
             inside = PurePath(os.path.abspath(text)).is_relative_to(os.getcwd()) and not text.startswith("~")
             if leads_out and not inside and not any(PurePath(text).is_relative_to(one) for one in trusted):
-                raise BadInput(f"{key}: the run reads '{text}', outside of this folder; allow it by trusted=['{text}']")
+                raise BadInput(f"{key}: the run reads '{text}', outside this folder; allow it with trusted=['{text}']")
 
 
 def _texts(node: Any, place: str) -> Iterator[tuple[str, str]]:
-    """Yield the texts in a config, each with its key."""
+    """Yield the strings in a config, each with its key."""
     if isinstance(node, Mapping):
         for key, part in node.items():
             yield from _texts(part, f"{place}.{key}")
@@ -181,14 +179,14 @@ def _check_part(place: str, node: Any) -> None:
 
 
 def _may_be(target: str, place: str) -> bool:
-    """Return whether the project's own configs call this in such a place, or whether it is an optimizer of torch."""
+    """Return whether the project's own configs call this target in such a place, or it is an optimizer of torch."""
     if place == "optim" and target.startswith("torch.optim."):
         return target.removeprefix("torch.optim.") in OPTIMIZERS
     return target in targets().get(place_of(place), ())
 
 
 def stored_net(model: Mapping[str, Any]) -> nn.Module:
-    """Build the net that a file's config describes; BadInput as `check_stored` raises it."""
+    """Build the net described by a file's config; raise BadInput as `check_stored` does."""
     check_stored(model, "model")
     net: nn.Module = build({key: value for key, value in model.items() if key not in STARTS}, "model")
     if not hasattr(net, "head_names"):
@@ -197,7 +195,7 @@ def stored_net(model: Mapping[str, Any]) -> nn.Module:
 
 
 def stored_shape(model: Mapping[str, Any], weights: Mapping[str, Tensor], source: str) -> nn.Module:
-    """Build a file's net on the meta device, where it takes no memory; BadInput where it is too large for the file."""
+    """Build a file's net on the meta device, which takes no memory; raise BadInput if it is too large for the file."""
     numbers = sum(weight.numel() for weight in weights.values())
     try:
         with torch.device("meta"), _at_most(len(weights) + 8):
@@ -214,7 +212,7 @@ def stored_shape(model: Mapping[str, Any], weights: Mapping[str, Tensor], source
 
 @contextmanager
 def _at_most(count: int) -> Iterator[None]:
-    """Raise ValueError as soon as more parameters than these are made."""
+    """Raise ValueError as soon as more than `count` parameters are created."""
     made = 0
 
     def seen(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
@@ -231,7 +229,7 @@ def _at_most(count: int) -> Iterator[None]:
 
 
 def example_of(metadata: Mapping[str, Any]) -> tuple[Tensor, ...]:
-    """Return what a file's net is called with for one sample, on the meta device; of sequences, the longest."""
+    """Return the inputs of a file's net for one sample, on the meta device; for sequences, the longest."""
     data = metadata["data"]
     if "source_symbols" in data:
         return tuple(torch.ones(1, data["max_length"], dtype=torch.int64, device="meta") for _ in range(2))
@@ -240,10 +238,10 @@ def example_of(metadata: Mapping[str, Any]) -> tuple[Tensor, ...]:
 
 
 def stored_data(metadata: Mapping[str, Any], cfg: DictConfig) -> ResidentData:
-    """Build the data that a file's net was trained on, with the same split; they are found under `cfg.data_root`.
+    """Build the data that a file's net was trained on, with the same split, from `cfg.data_root`.
 
-    BadInput where the config asks for anything but data sets of the zoo, where the person has to say the place, and
-    where what is found there are other data than those.
+    Raises BadInput if the config names anything but data sets of the zoo, if the user must set the location, or if
+    the data found there are different.
     """
     config = metadata["config"]
     check_stored(config["data"], "data")
@@ -261,28 +259,28 @@ def stored_data(metadata: Mapping[str, Any], cfg: DictConfig) -> ResidentData:
 
 
 def _placed(settings: Mapping[str, Any], old_root: str, cfg: DictConfig) -> dict[str, Any]:
-    """Return settings of data with the places that the command line says in place of the file's own."""
+    """Return settings of data with the file's paths replaced by those of the command line."""
     placed = dict(settings)
     for key in ("root", "path"):
         if key in placed:
             placed[key] = _place_of(str(placed[key]), old_root, cfg.data_root)
     if "download" in placed:
         placed["download"] = bool(cfg.get("download"))
-    placed.pop("num_workers", None)  # of the machine that trained
+    placed.pop("num_workers", None)  # that of the machine that trained
     return placed
 
 
 def _place_of(named: str, old_root: str, root: str | None) -> str:
-    """Return where data are that were at `named`, with data sets in `old_root`, and are in `root` now.
+    """Return the current location, in `root`, of data that were at `named`, with data sets in `old_root`.
 
-    Only what was in `data`, where data sets are unless somebody says otherwise, is looked for without a word.
+    Without `root`, only data that were in `data`, the default folder of data sets, are looked up.
     """
     path = PurePath(named)
     below = path.is_relative_to(old_root) and _is_below(str(path.relative_to(old_root)))
     if not root and not (below and PurePath(old_root) == DATA_ROOT):
         raise BadInput(
             f"data_root: the net was trained on data in {old_root if below else named!r}; a file's paths are not "
-            "followed, so say where the data are: data_root=FOLDER"
+            "followed, so set the location of the data: data_root=FOLDER"
         )
     if below or root is None:
         return str(Path(root or DATA_ROOT, path.relative_to(old_root)))

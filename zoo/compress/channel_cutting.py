@@ -1,4 +1,4 @@
-"""Cut channels and attention heads out of the layers that hold them."""
+"""Remove channels and attention heads from layers."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -12,11 +12,11 @@ from zoo.models.attention import Attention
 from zoo.models.lenet import TableConv2d, TrainablePool2d
 from zoo.models.resnet import PadShortcut
 
-CUT_LAYERS = (nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.LayerNorm, nn.PReLU)  # layers of torch's with weights
+CUT_LAYERS = (nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.LayerNorm, nn.PReLU)  # torch's layers with weights
 
 
 def places_lost(groups: Sequence[Group], kept: Sequence[int]) -> dict[tuple[str, str], Tensor]:
-    """Return, by name and side of layers, which places go where the `kept` most important units of groups stay."""
+    """Return the places to remove, by layer name and side, so that the `kept` most important units of groups stay."""
     gone: dict[tuple[str, str], list[Tensor]] = defaultdict(list)
     for group, num in zip(groups, kept, strict=True):
         blocks = group.score.view(group.blocks, -1)
@@ -30,12 +30,12 @@ def places_lost(groups: Sequence[Group], kept: Sequence[int]) -> dict[tuple[str,
 
 
 def remove(net: nn.Module, groups: Sequence[Group], kept: Sequence[int]) -> None:
-    """Take all but the `kept` most important units of each group out of the net."""
+    """Remove all but the `kept` most important units of each group from the net."""
     for (name, side), lost in places_lost(groups, kept).items():
         where, _, leaf = name.rpartition(".")
         owner = net.get_submodule(where)
         if isinstance(owner, Attention) and leaf in "qkv":
-            if leaf == "q":  # the others lose the same
+            if leaf == "q":  # k and v lose the same places
                 _cut_attention(owner, side, lost)
         elif isinstance(owner, PadShortcut):
             owner.num_new_maps -= len(lost)
@@ -48,7 +48,7 @@ def remove(net: nn.Module, groups: Sequence[Group], kept: Sequence[int]) -> None
 
 
 def cut(module: nn.Module, key: str, dim: int, lost: Tensor) -> None:
-    """Take places of one dimension out of a module's parameter or buffer."""
+    """Remove places along one dimension of a module's parameter or buffer."""
     tensor = getattr(module, key)
     stays = torch.ones(tensor.shape[dim], dtype=torch.bool)
     stays[lost] = False
@@ -109,7 +109,7 @@ def _cut_convolution(conv: nn.Conv2d, side: str, lost: Tensor) -> None:
 
 
 def _cut_table(conv: TableConv2d, side: str, lost: Tensor) -> None:
-    """Take maps out of a table of connections, with all connections they had."""
+    """Remove maps from a table of connections, with all their connections."""
     ends, size = ("outputs", "out_channels") if side == "out" else ("inputs", "in_channels")
     stays = torch.ones(getattr(conv, size), dtype=torch.bool)
     stays[lost] = False

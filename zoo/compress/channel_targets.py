@@ -1,4 +1,4 @@
-"""How many channels each group keeps, for a share of all channels or of the multiply-accumulates."""
+"""Choose how many channels each group keeps, for a share of all channels or of the multiply-accumulates."""
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -9,11 +9,11 @@ from zoo.compress.dependencies import Group, Layer
 from zoo.errors import BadInput
 
 TOLERANCE = 0.05  # of a target of MACs
-LEAST_ROUNDED = 16  # channels: what is narrower is pruned one by one
+LEAST_ROUNDED = 16  # channels; narrower groups are pruned one by one
 
 
 def target_widths(groups: Sequence[Group], ratio: float, scope: str) -> list[float]:
-    """Return how many units of each group would stay, in fractions of one, if `ratio` of all channels went."""
+    """Return how many units of each group would stay, as a fraction, if `ratio` of all channels were removed."""
     if scope == "layer":
         return [(1 - ratio) * len(group.score) for group in groups]
     scores = torch.cat([group.score for group in groups])
@@ -26,13 +26,13 @@ def target_widths(groups: Sequence[Group], ratio: float, scope: str) -> list[flo
 
 
 def granularity(group: Group, round_to: int) -> int:
-    """Return in steps of how many units a group is pruned, so that its blocks stay even and its width round."""
+    """Return the step, in units, by which a group is pruned, so that its blocks stay equal and its width is rounded."""
     wide = group.unit == 1 and group.num_channels // group.blocks >= LEAST_ROUNDED
     return group.blocks * (round_to if wide else 1)
 
 
 def round_width(group: Group, units: float, round_to: int) -> int:
-    """Round a number of units to what may stay of the group: at least one step, and no more than there are."""
+    """Round a number of units to a valid width of the group: at least one step, at most all units."""
     step = granularity(group, round_to)
     return min(max(round(units / step), 1) * step, len(group.score))
 
@@ -40,7 +40,7 @@ def round_width(group: Group, units: float, round_to: int) -> int:
 def solve_for_macs(
     groups: Sequence[Group], layers: dict[str, Layer], share: float, scope: str, round_to: int
 ) -> tuple[list[int], int]:
-    """Return how many units of each group to keep for a share of the MACs, and what their widths are rounded to."""
+    """Return how many units of each group to keep for a share of the MACs, and the step their widths are rounded to."""
     cost = cost_of(groups, layers)
     target = share * cost([len(group.score) for group in groups])
     best: list[int] = []
@@ -52,7 +52,7 @@ def solve_for_macs(
             return kept, round_to
         round_to //= 2
     raise BadInput(
-        f"compress.before_fit.channels.macs={share} cannot be met within 5 %; the nearest that this net allows is "
+        f"compress.before_fit.channels.macs={share} cannot be met within 5 %; the nearest this net allows is "
         f"{share * cost(best) / target:.3g}"
     )
 
@@ -60,9 +60,9 @@ def solve_for_macs(
 def _settle(
     groups: Sequence[Group], cost: Callable[[Sequence[float]], float], target: float, scope: str, round_to: int
 ) -> list[int]:
-    """Find the ratio that meets the target by halving intervals, round all widths up, and then down one after another.
+    """Find the ratio that meets the target by bisection, round all widths up, and then down one after another.
 
-    The next to lose a step is the one furthest above what the ratio would leave it, and the last whichever fits best.
+    The group furthest above the width given by the ratio loses the next step; the last step is where it fits best.
     """
     low, high = 0.0, 1.0
     for _ in range(30):
@@ -91,8 +91,8 @@ def _settle(
 
 
 def cost_of(groups: Sequence[Group], layers: dict[str, Layer]) -> Callable[[Sequence[float]], float]:
-    """Return the function from the number of each group's units that stay to the MACs of the net."""
-    shares: dict[tuple[str, str], list[tuple[int, float]]] = defaultdict(list)  # of a side: groups, places a unit
+    """Return a function that computes the MACs of the net from the number of units that each group keeps."""
+    shares: dict[tuple[str, str], list[tuple[int, float]]] = defaultdict(list)  # by side: groups, places per unit
     for i, group in enumerate(groups):
         for member in group.members:
             shares[member.name, member.side].append((i, len(member.places) / len(group.score)))

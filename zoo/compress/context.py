@@ -1,4 +1,4 @@
-"""What a compression pass gets of the run that it is part of."""
+"""The information that a compression pass receives from its run."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ Measure = Callable[[nn.Module, Literal["train", "val", "test"]], dict[str, float
 
 @dataclass(frozen=True)
 class Context:
-    """The context of a pass: `example` is what the net is called with for one sample, on the meta device.
+    """The context of a pass: `example` has the inputs of the net for one sample, on the meta device.
 
-    `batches` iterates over training batches on the CPU, `recipe` is what was done to the net before, and `measure`
-    returns the metrics of a net on a split; it is there after the fit only. `init_from` is the file that the run began
-    with, by the run's own config.
+    `batches` iterates over training batches on the CPU, `recipe` has the steps applied to the net before, and `measure`
+    returns the metrics of a net on a split; it is set only after the fit. `init_from` is the file that the run started
+    from, according to its config.
     """
 
     example: tuple[Tensor, ...]

@@ -1,7 +1,7 @@
-"""Which channels of a net stand and fall together, found by torch-pruning's dependency graph (Fang et al., 2023).
+"""Find which channels of a net must be pruned together, with torch-pruning's dependency graph (Fang et al., 2023).
 
-The graph follows a shadow of the net on the meta device, in which what torch-pruning cannot follow is replaced by plain
-layers of the same dependencies, whatever they compute.
+The graph is built from a shadow of the net on the meta device, in which modules that torch-pruning cannot follow are
+replaced by plain layers with the same dependencies, whatever they compute.
 """
 
 import copy
@@ -16,14 +16,14 @@ from zoo.models.attention import Attention
 from zoo.models.lenet import TableConv2d, TrainablePool2d
 from zoo.models.resnet import PadShortcut
 
-Importance = Callable[[Any], Tensor | None]  # of a group of torch-pruning's: a number for each channel
+Importance = Callable[[Any], Tensor | None]  # maps a torch-pruning group to one number per channel
 
 
 @dataclass(frozen=True)
 class Member:
-    """A side of a module, `out` or `in`, or a parameter: of a group's `channels` in turn, the place in it of each.
+    """A side of a module, `out` or `in`, or a parameter: the places in it of a group's `channels`, one by one.
 
-    A linear layer behind flattened maps has several places for each channel. Norms and parameters have `out` only.
+    A linear layer after flattened maps has several places for each channel. Norms and parameters have only `out`.
     """
 
     name: str
@@ -34,10 +34,10 @@ class Member:
 
 @dataclass(frozen=True)
 class Group:
-    """Channels that can only go from all members at once.
+    """Channels that can only be removed from all members together.
 
-    They go in units of `unit` neighbours, which are attention heads where it is not 1, and as many from each of
-    `blocks` equal parts, as grouped convolutions want it. `score` is each unit's importance.
+    They are removed in units of `unit` neighbours (attention heads, if it is not 1), and equally many from each of
+    `blocks` equal parts, as grouped convolutions require. `score` is the importance of each unit.
     """
 
     members: tuple[Member, ...]
@@ -49,9 +49,9 @@ class Group:
 
 @dataclass(frozen=True)
 class Layer:
-    """What a convolution or linear layer computes for one sample: `macs` over a kernel of in × out channels.
+    """The cost of a convolution or linear layer for one sample: `macs` over a kernel of in × out channels.
 
-    Of attention's queries `pairs` counts those of tokens, each of which is two multiplications a channel beside.
+    For attention queries, `pairs` is the number of token pairs, each of which adds two multiplications per channel.
     """
 
     num_in: int
@@ -61,7 +61,7 @@ class Layer:
 
 
 class ShadowAttention(nn.Module):
-    """Attention with three layers for queries, keys and values; their product, too, ties each channel to its like."""
+    """Attention with three layers for queries, keys and values; their product ties corresponding channels together."""
 
     def __init__(self, original: Attention) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ class ShadowAttention(nn.Module):
 
 
 class ShadowShortcut(nn.Module):
-    """PadShortcut with a convolution that gives the maps it appends."""
+    """PadShortcut with a convolution that produces the appended maps."""
 
     def __init__(self, original: PadShortcut) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ class ShadowShortcut(nn.Module):
 
 
 def shadow_of(net: nn.Module) -> nn.Module:
-    """Copy the net to the meta device, with stand-ins for the parts that torch-pruning does not know."""
+    """Copy the net to the meta device, with substitutes for the modules that torch-pruning does not know."""
     shadow = copy.deepcopy(net).to("meta")
     for module in list(shadow.modules()):
         for name, child in module.named_children():
@@ -99,7 +99,7 @@ def shadow_of(net: nn.Module) -> nn.Module:
                 new = nn.Conv2d(child.in_channels, child.out_channels, child.kernel_size[0])
             elif isinstance(child, TrainablePool2d):
                 new = nn.Sequential(nn.AvgPool2d(2), nn.BatchNorm2d(len(child.weight)))
-            elif isinstance(child, nn.LocalResponseNorm | nn.PReLU):  # which mix no channels, or have one slope for all
+            elif isinstance(child, nn.LocalResponseNorm | nn.PReLU):  # mix no channels, or have one slope for all
                 new = nn.Identity()
             else:
                 continue
@@ -110,7 +110,7 @@ def shadow_of(net: nn.Module) -> nn.Module:
 
 
 def cast_weights(net: nn.Module, shadow: nn.Module) -> None:
-    """Give the shadow the net's weights and their gradients, for scores; those without a like in the net are zeros."""
+    """Copy the net's weights and gradients to the shadow for scoring; those missing in the net become zeros."""
     tensors: dict[str, tuple[Tensor, Tensor | None]] = {n: (p.detach(), p.grad) for n, p in net.named_parameters()}
     for name, module in net.named_modules():
         if isinstance(module, Attention):
@@ -132,7 +132,7 @@ def cast_weights(net: nn.Module, shadow: nn.Module) -> None:
 
 
 def layers_of(shadow: nn.Module, example: tuple[Tensor, ...]) -> dict[str, Layer]:
-    """Count what the shadow's layers compute for one sample in eval mode, without stand-ins for padding."""
+    """Count the operations of the shadow's layers for one sample in eval mode, without substitutes for padding."""
     found: dict[str, Layer] = {}
 
     def note(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
@@ -163,13 +163,13 @@ def layers_of(shadow: nn.Module, example: tuple[Tensor, ...]) -> dict[str, Layer
 
 
 def groups_of(net: nn.Module, shadow: nn.Module, example: tuple[Tensor, ...], importance: Importance) -> list[Group]:
-    """Return the groups of all channels that may go, scored; the net's input and its heads' outputs stay."""
+    """Return all groups of removable channels with scores; the net's input and its heads' outputs stay."""
     import torch_pruning
 
     def in_train_mode(model: nn.Module, inputs: tuple[Tensor, ...]) -> Any:
         return model.train()(*inputs)  # with its auxiliary heads
 
-    two = tuple(torch.cat([x, x]) for x in example)  # of one sample a batch norm has nothing to count
+    two = tuple(torch.cat([x, x]) for x in example)  # a batch norm has no statistics of one sample
     graph = torch_pruning.DependencyGraph().build_dependency(shadow, two, forward_fn=in_train_mode, verbose=False)
     names: dict[Any, str] = {thing: name for name, thing in [*shadow.named_modules(), *shadow.named_parameters()]}
     cast_weights(net, shadow)
@@ -187,11 +187,11 @@ def groups_of(net: nn.Module, shadow: nn.Module, example: tuple[Tensor, ...], im
                 if gives and isinstance(module, nn.Conv2d | nn.Linear):
                     reached |= {(module, i) for i in item.idxs}
                     is_head |= module in heads
-                if module in names:  # and is no operation
+                if module in names:  # and is not an operation
                     name = names[module]
                     if gives and name in num_heads:
                         unit = len(channels) // num_heads[name]
-                    if not is_depthwise(module):  # which loses whole groups, of one channel each
+                    if not is_depthwise(module):  # it loses whole groups of one channel each
                         blocks = max(blocks, getattr(module, "groups", 1))
                     places, of_channels = torch.tensor(item.idxs), torch.tensor(item.root_idxs)
                     members.append(Member(name, "out" if gives else "in", places, of_channels))
@@ -203,12 +203,12 @@ def groups_of(net: nn.Module, shadow: nn.Module, example: tuple[Tensor, ...], im
 
 
 def is_depthwise(module: nn.Module) -> bool:
-    """Return whether each input channel of a convolution has one output channel to itself."""
+    """Return whether a convolution is depthwise: one output channel for each input channel."""
     return isinstance(module, nn.Conv2d) and module.groups == module.in_channels == module.out_channels
 
 
 def _alike(graph: Any, root: nn.Module, channels: list[int]) -> list[list[int]]:
-    """Part channels of which some reach further than others, as those do that a concatenation passes on."""
+    """Split channels by the layers they reach, which differ for example after a concatenation."""
     if not channels:
         return []
     reach: dict[int, list[int]] = {i: [] for i in range(len(channels))}
@@ -222,7 +222,7 @@ def _alike(graph: Any, root: nn.Module, channels: list[int]) -> list[list[int]]:
 
 
 def _together(graph: Any, root: nn.Module, channels: list[int]) -> Any:
-    """Ask torch-pruning what must go with a layer's output channels, and number these from 0, as its scores want it."""
+    """Return torch-pruning's group of a layer's output channels, numbered from 0 as its scores require."""
     found = graph.get_pruning_group(root, graph.get_pruner_of_module(root).prune_out_channels, channels)
     order = {channel: i for i, channel in enumerate(channels)}
     for item in found:

@@ -1,9 +1,9 @@
-"""Remove whole channels and attention heads, so that what is left is an ordinary, smaller net.
+"""Remove whole channels and attention heads, which leaves an ordinary, smaller net.
 
 Fang et al., "DepGraph: towards any structural pruning", 2023. Importance is a mean over all layers that a channel
-touches, relative to that of the channels which go by the same rule. Magnitude: squared weights. Batch norm: the size of
-its scales (Liu et al., "Network slimming", 2017). Taylor: the change of the loss to first order (Molchanov et al.,
-2019). LAMP: squared weights over the sum of those not smaller (Lee et al., 2020), of use with scope `global`.
+touches, relative to that of the channels pruned by the same rule. Magnitude: squared weights. Batch norm: the size of
+its scales (Liu et al., "Network slimming", 2017). Taylor: the first-order change of the loss (Molchanov et al., 2019).
+LAMP: squared weights over the sum of those not smaller (Lee et al., 2020), useful with scope `global`.
 """
 
 import copy
@@ -27,7 +27,7 @@ from zoo.ranges import Between
 from zoo.ranges import Count as Positive
 from zoo.records.steps import Count, Layout, Name, Record, Size, Text
 
-INSTEAD = "compress=prune takes single weights of any net"
+INSTEAD = "compress=prune removes single weights of any net"
 NUM_SAMPLES = 512  # for Taylor's gradients
 ImportanceName = Literal["magnitude", "batch_norm", "taylor", "lamp"]
 
@@ -55,10 +55,10 @@ def prune_channels(
 ) -> Step:
     """Prune `ratio` of all channels or, with `macs`, as many as leave that share of multiply-accumulates within 5 %.
 
-    With scope `layer` all groups lose the same share; with `global` the least important channels go, wherever they are.
-    Widths of 16 and more become multiples of `round_to`, or of its half, and so on, where `macs` is not to be met else.
+    With scope `layer` all groups lose the same share; with `global` the least important channels of the net go.
+    Widths of at least 16 become multiples of `round_to`, or of half of it, and so on, if `macs` requires it.
     Inputs, classes and at least one channel or head of each group stay. Importance `taylor` takes batches of images and
-    labels from the context. BadInput for a net or a target that does not allow it.
+    labels from the context. Raises BadInput for a net or target that does not allow it.
     """
     example = context.example
     _check(net, example)
@@ -95,18 +95,18 @@ def prune_channels(
 
 def _check(net: nn.Module, example: tuple[Tensor, ...]) -> None:
     if len(example) > 1:
-        raise BadInput(f"compress=prune_channels is for nets of images, and {type(net).__name__} reads sequences")
+        raise BadInput(f"compress=prune_channels is for image nets, and {type(net).__name__} reads sequences")
     if any(isinstance(module, Maxout) for module in net.modules()):
-        raise BadInput("compress=prune_channels cannot part the pairs of model.activation=maxout; any other will do")
+        raise BadInput("compress=prune_channels cannot split the pairs of model.activation=maxout; use another one")
     for name, module in net.named_modules():
         if _is_foreign(module):
             raise BadInput(f"compress=prune_channels cannot cut '{name}', a {module}; {INSTEAD}")
 
 
 def _is_foreign(module: nn.Module) -> bool:
-    """Return whether `remove` would leave a layer of torch's as it is, or get it wrong."""
+    """Return whether `remove` would leave one of torch's layers unchanged, or cut it wrongly."""
     if isinstance(module, nn.Conv2d) and module.groups > 1 and not is_depthwise(module):
-        return module.groups in (module.in_channels, module.out_channels)  # several channels that go with one
+        return module.groups in (module.in_channels, module.out_channels)  # one channel takes several others with it
     if isinstance(module, nn.PReLU):
         return module.num_parameters > 1
     has_tensors = any(True for _ in (*module.parameters(recurse=False), *module.buffers(recurse=False)))
@@ -116,10 +116,10 @@ def _is_foreign(module: nn.Module) -> bool:
 def _check_dependencies(
     net: nn.Module, example: tuple[Tensor, ...], groups: Sequence[Group], kept: Sequence[int]
 ) -> None:
-    """Raise BadInput where channels were not followed to all that reads them, as through a channel shuffle.
+    """Raise BadInput if channels were not followed to all layers that read them, for example through a channel shuffle.
 
-    A copy whose layers do not read what goes must compute the same once it is gone. What layer norms read is left out
-    of this, since their statistics change with it.
+    A copy whose layers ignore the channels to remove must compute the same without them. Inputs of layer norms are
+    excluded, since removing them changes the statistics.
     """
     net = copy.deepcopy(net).double().eval()
     for module in list(net.modules()):
@@ -140,17 +140,17 @@ def _check_dependencies(
         remove(net, groups, kept)
         try:
             off = float((net(images) - before).abs().max())
-        except RuntimeError:  # sizes that do not fit
+        except RuntimeError:  # sizes do not fit
             off = float("inf")
     if off > 1e-6 * float(before.abs().max()):
         raise BadInput(
             f"compress=prune_channels cannot follow the channels of {type(net).__name__} to all layers that read them, "
-            f"as where they are shuffled; {INSTEAD}"
+            f"for example where they are shuffled; {INSTEAD}"
         )
 
 
 def _ignore(net: nn.Module, name: str, lost: Tensor) -> None:
-    """Set the weights to 0 with which a layer reads some of its inputs."""
+    """Set the weights with which a layer reads some of its inputs to 0."""
     where, _, leaf = name.rpartition(".")
     owner = net.get_submodule(where)
     if isinstance(owner, Attention) and leaf in "qkv":
@@ -178,18 +178,18 @@ def _scorer(net: nn.Module, importance: ImportanceName) -> Importance:
     if importance == "magnitude":
         return magnitude
     if not any(isinstance(module, nn.BatchNorm2d) for module in net.modules()):
-        raise BadInput(f"importance=batch_norm: {type(net).__name__} has no batch norms here; magnitude will do")
+        raise BadInput(f"importance=batch_norm: {type(net).__name__} has no batch norms here; use magnitude")
     scale = known.BNScaleImportance()
 
     def by_scale(group: Any) -> Tensor | None:
         score = scale(group)
-        return magnitude(group) if score is None else score  # of heads that have no norm
+        return magnitude(group) if score is None else score  # heads have no norm
 
     return by_scale
 
 
 def _with_gradients(net: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> nn.Module:
-    """Copy the net, with the gradients of its loss, over all heads, on some training samples."""
+    """Copy the net with the gradients of its loss, summed over all heads, on some training samples."""
     net, num = copy.deepcopy(net).train(), 0
     for parameter in net.parameters():
         parameter.requires_grad_()
@@ -197,7 +197,7 @@ def _with_gradients(net: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) ->
         output = net(images)
         heads = (output[0], *output[1]) if isinstance(output, tuple) else (output,)
         if not labels.is_floating_point() and labels.max() >= heads[0].shape[1]:
-            raise BadInput("importance=taylor wants a net that names the classes of these data; magnitude will do")
+            raise BadInput("importance=taylor needs a net that classifies these data; use magnitude")
         losses = [nn.functional.cross_entropy(head, labels, reduction="sum") for head in heads]
         torch.stack(losses).sum().backward()
         num += len(images)

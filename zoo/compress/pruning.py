@@ -1,4 +1,4 @@
-"""Prune single weights: those that score lowest become zero, and no mask is kept, since the zeros are the mask."""
+"""Prune single weights: those with the lowest scores become zero; the zeros are the mask, so none is stored."""
 
 import fnmatch
 import math
@@ -15,14 +15,14 @@ Setting = TypeVar("Setting")
 
 
 def prunable(net: nn.Module) -> dict[str, nn.Parameter]:
-    """Return the weights that may be pruned or shared: trained, of two dimensions and more, so no bias and no norm."""
+    """Return the weights that may be pruned or shared: trained, with at least two dimensions, so no biases or norms."""
     return {name: p for name, p in net.named_parameters() if p.ndim > 1 and p.requires_grad}
 
 
 def by_layer(setting: Setting | Mapping[str, Setting], weights: Mapping[str, Tensor], where: str) -> dict[str, Setting]:
-    """Return each weight its setting: the one for all, or that of the first pattern that its layer's name matches.
+    """Return the setting of each weight: the one for all, or that of the first pattern matching the layer's name.
 
-    A layer that no pattern matches is in no answer. BadInput for a pattern without a layer.
+    Layers that match no pattern are left out. Raises BadInput for a pattern that matches no layer.
     """
     if not isinstance(setting, Mapping):
         return dict.fromkeys(weights, setting)
@@ -48,9 +48,9 @@ def magnitude(weight: Tensor) -> Tensor:
 
 
 def lamp(weight: Tensor) -> Tensor:
-    """Score a weight by its square over those of its layer that are not smaller (Lee et al., "LAMP", 2021).
+    """Score a weight by its square over the sum of those in its layer that are not smaller (Lee et al., "LAMP", 2021).
 
-    What it prunes of all layers together leaves each of them something.
+    Pruning all layers together by this score leaves some weights in each of them.
     """
     squares, order = weight.flatten().double().square().sort()
     not_smaller = squares.flip(0).cumsum(0).flip(0)
@@ -60,24 +60,24 @@ def lamp(weight: Tensor) -> Tensor:
 
 
 def movement(weight: Tensor, gradient: Tensor) -> Tensor:
-    """Score a weight by how fast a step leads it away from zero; added up over steps (Sanh et al., 2020)."""
-    return (-weight * gradient).nan_to_num(0, 0, 0)  # of a step that 16-mixed will leave out
+    """Score a weight by how fast a step moves it away from zero; summed over steps (Sanh et al., 2020)."""
+    return (-weight * gradient).nan_to_num(0, 0, 0)  # NaN in steps that 16-mixed skips
 
 
 def taylor(weight: Tensor, gradient: Tensor) -> Tensor:
-    """Score a weight by the square of what the loss would change without it, to first order (Molchanov et al., 2019).
+    """Score a weight by the squared first-order change of the loss without it (Molchanov et al., 2019).
 
-    Added up over steps.
+    Summed over steps.
     """
     return (weight * gradient).square().nan_to_num(0, 0, 0)
 
 
 @torch.no_grad()
 def prune(weights: Mapping[str, Tensor], scores: Mapping[str, Tensor], sparsity: float | Mapping[str, float]) -> None:
-    """Set the lowest-scored weights to zero, in place: so many that round(sparsity · n) of n are.
+    """Set the weights with the lowest scores to zero, in place, until round(sparsity · n) of n are zero.
 
-    A number is the share of all weights together, a mapping that of each. A zero stays one, whatever its score, and
-    where more are zero already, none is added. Nothing waits for the device.
+    A number is the share of all weights together; a mapping has that of each. A zero stays zero, whatever its score,
+    and if more are already zero, none is added. Does not synchronise with the device.
     """
     if not isinstance(sparsity, Mapping):
         flat = torch.cat([weight.flatten() for weight in weights.values()])
@@ -99,10 +99,10 @@ def _prune_one(weight: Tensor, score: Tensor, sparsity: float) -> None:
 
 @torch.no_grad()
 def regrow(weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
-    """Drop a share of each layer's survivors, the smallest, and choose as many zeros to grow, of the largest gradients.
+    """Drop the smallest share of each layer's survivors, and grow as many zeros with the largest gradients.
 
-    Evci et al., "Rigging the lottery", 2020. What is grown starts at zero, and is therefore given as a mask a weight,
-    which the step in hand must spare: it moves them, and from then on they are not zero.
+    Evci et al., "Rigging the lottery", 2020. Grown weights start at zero and are returned as one mask per weight, which
+    the current step must not prune: it moves them, and from then on they are not zero.
     """
     grown = {}
     for name, weight in weights.items():

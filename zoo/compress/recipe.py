@@ -1,4 +1,4 @@
-"""The recipe: what was done to a net, as plain data, step by step, and how another net takes its shapes from it."""
+"""The recipe: the steps applied to a net as plain data, from which another net takes its shapes."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from zoo.errors import BadInput
 from zoo.records.steps import module_of
 
 Step = Mapping[str, Any]
-# What a step may change of a module beside the shapes of its tensors.
+# Attributes of a module that a step may change besides the shapes of its tensors.
 SIZES = (
     "in_channels",
     "out_channels",
@@ -22,7 +22,7 @@ SIZES = (
     "num_heads",
     "num_new_maps",
 )
-IN_INTEGERS = ("ptq_int8", "convert_int8", "weight_only")  # passes of which what leaves a net that cannot be trained
+IN_INTEGERS = ("ptq_int8", "convert_int8", "weight_only")  # passes that leave a net which cannot be trained
 
 
 def in_integers(recipe: Iterable[Step]) -> bool:
@@ -31,7 +31,7 @@ def in_integers(recipe: Iterable[Step]) -> bool:
 
 
 def layout(net: nn.Module) -> dict[str, dict[str, Any]]:
-    """Give, by module, its sizes and the shapes of its own parameters and buffers."""
+    """Return the sizes of each module and the shapes of its own parameters and buffers."""
     return {
         name: {
             "sizes": {key: _plain(getattr(module, key)) for key in SIZES if hasattr(module, key)},
@@ -42,10 +42,10 @@ def layout(net: nn.Module) -> dict[str, dict[str, Any]]:
 
 
 def changes(before: Mapping[str, Any], net: nn.Module) -> dict[str, dict[str, Any]]:
-    """Give, by module, what of its layout is another than `before`, and the content of reshaped buffers never saved.
+    """Return, by module, the layout that differs from `before`, and the content of reshaped non-persistent buffers.
 
-    Of a shape null stands for what stayed as it was: so a step says nothing of the number of classes, and a net with
-    another head can take it over.
+    In a shape, None means unchanged: a step does not contain the number of classes, so a net with another head can
+    replay it.
     """
     found: dict[str, dict[str, Any]] = {}
     for name, now in layout(net).items():
@@ -64,11 +64,11 @@ def changes(before: Mapping[str, Any], net: nn.Module) -> dict[str, dict[str, An
 
 
 def replay(net: nn.Module, recipe: Iterable[Step]) -> None:
-    """Give the net the shapes that the recipe's steps left, with weights of zeros where they are new.
+    """Reshape the net according to the recipe's steps; reshaped weights are zeros.
 
-    A pass that changes more than sizes has a function `replay(net, step)` of its own in its module.
+    A pass that changes more than sizes has its own function `replay(net, step)` in its module.
 
-    BadInput for a step that names what the net does not have, or would make it larger, as only another file's would.
+    Raises BadInput for a step, of another file, that names something the net does not have or would enlarge it.
     """
     for step in recipe:
         for name, new in step.get("layout", {}).items():
@@ -103,7 +103,7 @@ def _reshape(module: nn.Module, new: Mapping[str, Any]) -> None:
 
 
 def put(module: nn.Module, key: str, value: Tensor) -> None:
-    """Put a tensor of any shape in the place of a module's own parameter or buffer; frozen stays frozen."""
+    """Replace a module's own parameter or buffer by a tensor of any shape; frozen stays frozen."""
     old = getattr(module, key)
     if isinstance(old, nn.Parameter):
         value = nn.Parameter(value.detach(), requires_grad=old.requires_grad)

@@ -1,6 +1,6 @@
-"""Set two of every four weights to zero, which CUDA's sparse matrix products leave out (Mishra et al., 2021, "2:4").
+"""Set two of every four weights to zero, which CUDA's sparse matrix products skip (Mishra et al., 2021, "2:4").
 
-The zeros are the mask, and nothing else is kept of it.
+The zeros are the mask; no other is stored.
 """
 
 import copy
@@ -13,7 +13,7 @@ from zoo.compress.recipe import Step
 from zoo.errors import BadInput
 from zoo.records.steps import Names, Record
 
-SIDE = 16  # what both sides of a matrix must be a multiple of for the kernels
+SIDE = 16  # the kernels need both sides of a matrix to be multiples of this
 
 
 class StepRecord(Record, frozen=True):
@@ -21,17 +21,17 @@ class StepRecord(Record, frozen=True):
 
 
 def semi_structured(net: nn.Module, context: Context) -> Step:
-    """Keep of every four weights that follow each other along a linear layer's inputs the two largest.
+    """Keep the two largest of every four consecutive weights along a linear layer's inputs.
 
-    That is done to all layers whose shapes the kernels take and that run in eval mode; attention's queries, keys and
-    values, which are one matrix cut in three, stay dense.
-    BadInput for a net without such a layer.
+    This applies to all layers that run in eval mode and whose shapes the kernels support; attention's queries, keys
+    and values, which are one matrix split in three, stay dense.
+    Raises BadInput for a net without such a layer.
     """
     names = _fitting(net, context.example)
     if not names:
         raise BadInput(
             f"compress=semi_structured is for linear layers whose sides are multiples of {SIDE}, and "
-            f"{type(net).__name__} has none here; take compress=prune or prune_channels"
+            f"{type(net).__name__} has none here; use compress=prune or prune_channels"
         )
     for name in names:
         weight = net.get_parameter(f"{name}.weight")
@@ -40,14 +40,14 @@ def semi_structured(net: nn.Module, context: Context) -> Step:
 
 
 def mask_of(weight: Tensor) -> Tensor:
-    """Mark the two largest of every four weights along a matrix's rows, of equal ones the first; True stays."""
+    """Return the mask of the two largest of every four weights along a matrix's rows; the first wins among equals."""
     fours = weight.abs().unflatten(1, (-1, 4))
     order = fours.argsort(dim=2, descending=True, stable=True)
     return torch.zeros_like(fours, dtype=torch.bool).scatter(2, order[..., :2], True).flatten(1)
 
 
 def _fitting(net: nn.Module, example: tuple[Tensor, ...]) -> list[str]:
-    """Name the linear layers with sides that the kernels take, in the order in which eval mode calls them."""
+    """Return the names of linear layers with sides that the kernels support, in the order of calls in eval mode."""
     ghost = copy.deepcopy(net).to("meta").eval()
     called: dict[str, None] = {}  # in the order of calls
     for name, module in ghost.named_modules():
@@ -59,9 +59,9 @@ def _fitting(net: nn.Module, example: tuple[Tensor, ...]) -> list[str]:
 
 
 def use_sparse_kernels(net: nn.Module) -> int:
-    """Turn a net on CUDA to fp16, and its layers of 2:4 weights to torch's semi-structured tensors; count these.
+    """Convert a net on CUDA to fp16, and its 2:4 layers to torch's semi-structured tensors; return how many.
 
-    A layer stays dense where this card's kernels do not take its shape.
+    A layer stays dense if the kernels of this GPU do not support its shape.
     """
     net.half()
     net.register_forward_pre_hook(lambda net, args: tuple(x.half() if x.is_floating_point() else x for x in args))
@@ -77,6 +77,6 @@ def use_sparse_kernels(net: nn.Module) -> int:
 
 
 def half_empty(net: nn.Module) -> list[nn.Linear]:
-    """Return the linear layers of whose weights two in every four are zero."""
+    """Return the linear layers in which at least two of every four weights are zero."""
     layers = [m for m in net.modules() if isinstance(m, nn.Linear) and m.in_features % 4 == 0]
     return [layer for layer in layers if (layer.weight.unflatten(1, (-1, 4)) != 0).sum(2).max() <= 2]

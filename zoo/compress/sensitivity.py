@@ -1,4 +1,4 @@
-"""Sensitivity: what a layer's compression costs by itself, and how far all may go, or which must stay as they are."""
+"""Sensitivity: the cost of compressing each layer alone, how far all can go, and which must stay in floats."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +14,7 @@ from zoo.measure.accuracy import points_lost
 SPARSITIES = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99)
 BITS = (6, 5, 4, 3, 2, 1)
 log = logging.getLogger("zoo")
-Curve = list[tuple[float, float]]  # (level, accuracy), from the mildest level on
+Curve = list[tuple[float, float]]  # (level, accuracy), starting at the mildest level
 
 
 @torch.no_grad()
@@ -24,7 +24,7 @@ def scan(
     levels: Sequence[float],
     change: Callable[[Tensor, float], None],
 ) -> dict[str, Curve]:
-    """Measure the net's accuracy with one weight at a time changed to each level; all weights are left as they were."""
+    """Measure the net's accuracy with one weight at a time changed to each level; all weights are restored."""
     curves: dict[str, Curve] = {}
     for name, weight in weights.items():
         kept, curves[name] = weight.clone(), []
@@ -37,7 +37,7 @@ def scan(
 
 @dataclass(frozen=True)
 class Scan:
-    """What came of a scan: which layers must stay in floats, and what each layer costs by itself, in points."""
+    """The result of a scan: the layers that must stay in floats, and the cost of each layer alone, in points."""
 
     float_layers: list[str]
     costs: dict[str, float]
@@ -46,10 +46,10 @@ class Scan:
 def stay_in_floats(
     layers: Sequence[str], measure: Callable[[Sequence[str]], Mapping[str, float]], max_drop: float
 ) -> Scan:
-    """Find layers to stay in floats so that a net with the others in int8 loses at most `max_drop` points of accuracy.
+    """Choose layers to keep in floats so that the net with the others in int8 loses at most `max_drop` points.
 
-    `measure` gives accuracy and loss with some layers in floats. Only where all in int8 lose too much, each is measured
-    as the only one in int8, and one after the other stays in floats, what costs most first.
+    `measure` returns accuracy and loss with some layers in floats. Only if all in int8 lose too much, each layer is
+    measured as the only one in int8, and layers are kept in floats one by one, the most costly first.
     """
     before = measure(layers)["accuracy"]
 
@@ -63,19 +63,19 @@ def stay_in_floats(
     alone = {}
     for layer in layers:
         alone[layer] = measure([other for other in layers if other != layer])
-        log.info("%s by itself loses %.2f.", layer, cost(alone[layer]))
+        log.info("%s alone loses %.2f.", layer, cost(alone[layer]))
     order = sorted(layers, key=lambda layer: (alone[layer]["accuracy"], -alone[layer]["loss"]))
     costs = {layer: cost(found) for layer, found in alone.items()}
     for num in range(1, len(order)):
         lost = cost(measure(order[:num]))
-        log.info("With %s in floats, %.2f are lost.", ", ".join(order[:num]), lost)
+        log.info("With %s in floats, %.2f points are lost.", ", ".join(order[:num]), lost)
         if lost <= max_drop:
             return Scan(order[:num], costs)
     return Scan(order, costs)
 
 
 def prune_one(weight: Tensor, sparsity: float) -> None:
-    """Prune a weight by size, in place."""
+    """Prune a weight by magnitude, in place."""
     prune({"": weight}, {"": magnitude(weight)}, {"": sparsity})
 
 
@@ -85,7 +85,7 @@ def share_one(weight: Tensor, bits: float) -> None:
 
 
 def farthest(curve: Curve, least: float, mildest: float) -> float:
-    """Return the last level of a curve before its accuracy falls below `least`; `mildest` where all are below."""
+    """Return the last level of a curve before its accuracy falls below `least`, or `mildest` if all are below."""
     reached = mildest
     for level, accuracy in curve:
         if accuracy < least:

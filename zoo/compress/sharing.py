@@ -1,4 +1,4 @@
-"""Share weights: the survivors of a layer take few values, and no codebook is kept, since they are the codebook."""
+"""Share weights: the survivors of a layer take few values, which are the codebook, so none is stored."""
 
 import math
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ MOST_BITS = 8
 
 @dataclass(frozen=True)
 class Codebook:
-    """What is read off a shared weight: where its survivors are, which value each has, and the values."""
+    """The codebook of a shared weight: the positions of its survivors, the value index of each, and the values."""
 
     positions: Tensor  # (survivors,) int64, in the flattened weight
     members: Tensor  # (survivors,) int64, an index of `values` each
@@ -25,7 +25,7 @@ class Codebook:
 
     @classmethod
     def of(cls, weight: Tensor) -> "Codebook":
-        """Read the codebook off a weight: equal survivors are members of one cluster."""
+        """Return the codebook of a weight: equal survivors are members of one cluster."""
         flat = weight.detach().flatten()
         positions = flat.nonzero().flatten()
         values, members = flat[positions].unique(return_inverse=True)
@@ -33,15 +33,15 @@ class Codebook:
 
     @torch.no_grad()
     def tie_gradient(self, gradient: Tensor) -> None:
-        """Give every member the sum of its cluster's gradients, in place, and zeros none (Han et al., 2015, 3.1)."""
+        """Sum the gradients of each cluster for all its members, in place; zeros get 0 (Han et al., 2015, 3.1)."""
         sums = torch.zeros_like(self.values).index_add_(0, self.members, gradient.flatten()[self.positions])
         gradient.copy_(self._spread(sums, gradient))
 
     @torch.no_grad()
     def tie(self, weight: Tensor) -> None:
-        """Move every cluster by the mean of what its members have moved by, in place, and zeros back to zero.
+        """Move every cluster by the mean movement of its members, in place, and reset zeros to zero.
 
-        An optimizer that treats numbers one by one has moved all members alike; Muon has not.
+        An elementwise optimizer has moved all members equally; Muon has not.
         """
         moved = weight.flatten()[self.positions] - self.values[self.members]
         num = torch.bincount(self.members, minlength=len(self.values))
@@ -55,16 +55,14 @@ class Codebook:
 
 
 def check_settings(bits: int | Mapping[str, int], mean_bits: float | None, rate: float) -> None:
-    """Raise BadInput for numbers that no codebook could have."""
+    """Raise BadInput for settings that no codebook can have."""
     given = [*bits.values()] if isinstance(bits, Mapping) else [bits]
     if not all(type(one) is int and 1 <= one <= MOST_BITS for one in given):
         raise BadInput(f"compress.share.bits={bits}: a codebook has 1 to {MOST_BITS} bits")
     if mean_bits is not None and not (_is_number(mean_bits) and 1 <= mean_bits <= MOST_BITS):
-        raise BadInput(
-            f"compress.share.mean_bits={mean_bits} must lie between 1 and {MOST_BITS}, or be null for `bits`"
-        )
+        raise BadInput(f"compress.share.mean_bits={mean_bits} must be between 1 and {MOST_BITS}, or null to use `bits`")
     if not (_is_number(rate) and 0 <= rate < math.inf):
-        raise BadInput(f"compress.share.rate={rate} is the price of a bit, in variances: 0 and more, such as 0.005")
+        raise BadInput(f"compress.share.rate={rate} is the price of a bit, in variances: at least 0, such as 0.005")
 
 
 def _is_number(value: object) -> bool:
@@ -73,11 +71,11 @@ def _is_number(value: object) -> bool:
 
 @torch.no_grad()
 def share(weight: Tensor, bits: int, init: Init = "linear", rate: float = 0.0, seed: int = 0) -> None:
-    """Let the survivors of a weight take at most 2^bits values, in place: the means of as many clusters (k-means).
+    """Quantize the survivors of a weight to at most 2^bits values, in place: the means of as many clusters (k-means).
 
-    With `rate`, what a coder will take for a value counts as well, at `rate` variances of the survivors a bit: a
-    survivor goes to the value of the least squared distance plus that price (entropy-constrained quantization, Chou et
-    al., 1989; of nets, Choi et al., "Towards the limit of network quantization", 2017, section 5).
+    With `rate`, the bits that a coder will use for a value count as well, at `rate` variances of the survivors per bit:
+    a survivor gets the value with the least squared distance plus that price (entropy-constrained quantization, Chou et
+    al., 1989; for nets, Choi et al., "Towards the limit of network quantization", 2017, section 5).
     """
     check_settings(bits, None, rate)
     flat = weight.flatten().clone()
@@ -97,7 +95,7 @@ def share(weight: Tensor, bits: int, init: Init = "linear", rate: float = 0.0, s
 def borders(means: Tensor, costs: Tensor | None = None) -> Tensor:
     """Return the numbers above which the next of the sorted means is cheaper, with `costs` added to squared distances.
 
-    Where two of them cross, nothing lies between.
+    Where two borders cross, the interval between them is empty.
     """
     middle = (means[1:] + means[:-1]) / 2
     if costs is None:
@@ -111,9 +109,9 @@ def nearest(values: Tensor, means: Tensor) -> Tensor:
 
 
 def kmeans(values: Tensor, num: int, init: Init = "linear", seed: int = 0) -> Tensor:
-    """Cluster numbers (n,) around at most `num` means by Lloyd's rounds until nothing changes; gives them sorted.
+    """Cluster numbers (n,) around at most `num` means by Lloyd's algorithm until convergence; return the sorted means.
 
-    They begin evenly spread over the range (`linear`), over the numbers in order (`density`), or at numbers drawn by
+    They start evenly spread over the range (`linear`), over the sorted numbers (`density`), or at numbers drawn with
     `seed`. A round costs as much as looking up `num` borders in sorted numbers.
     """
     values = values.double().sort().values
@@ -128,10 +126,10 @@ def kmeans(values: Tensor, num: int, init: Init = "linear", seed: int = 0) -> Te
 
 
 def clustered(values: Tensor, means: Tensor, price: float = 0.0, most_rounds: int = 100) -> tuple[Tensor, Tensor]:
-    """Move sorted means to those of their sorted numbers, round by round; give them and the borders between them.
+    """Move sorted means to those of their sorted numbers, round by round; return them and the borders between them.
 
-    A number goes where squared distance plus `price` times bits is least, which are -log2 of the share of numbers that
-    went there in the round before. What nothing goes to is dropped.
+    A number goes where squared distance plus `price` times bits is least; the bits are -log2 of the share of numbers
+    that went there in the previous round. Empty clusters are dropped.
     """
     sums = torch.cat([values.new_zeros(1), values.cumsum(0)])
     costs = torch.zeros_like(means)
@@ -148,23 +146,23 @@ def clustered(values: Tensor, means: Tensor, price: float = 0.0, most_rounds: in
 
 
 def kmeans_exactly(values: Tensor, num: int) -> Tensor:
-    """Cluster numbers (n,) around at most `num` means with the least squared error there is; gives the means sorted.
+    """Cluster numbers (n,) around at most `num` means with minimal squared error; return the sorted means.
 
-    By dynamic programming over the sorted numbers: where the last cluster begins never falls as more numbers come in,
-    so that each round of halving looks only between what is solved (Grønlund et al., "Fast exact k-means", 2017). Takes
-    time in proportion to num · n · log n: some seconds for 100,000 numbers and 32 means.
+    Dynamic programming over the sorted numbers: the start of the last cluster never decreases as numbers are added, so
+    each round of bisection searches only between solved cases (Grønlund et al., "Fast exact k-means", 2017). Takes time
+    proportional to num · n · log n: some seconds for 100,000 numbers and 32 means.
     """
     x, counts = np.unique(values.double().cpu().numpy(), return_counts=True)
     n = len(x)
     weight, first, second = (np.concatenate([[0.0], np.cumsum(counts * x**power)]) for power in (0, 1, 2))
 
     def error(start: np.ndarray, stop: np.ndarray) -> np.ndarray:
-        """Of one cluster, x[start:stop]."""
+        """Return the error of one cluster, x[start:stop]."""
         return second[stop] - second[start] - (first[stop] - first[start]) ** 2 / (weight[stop] - weight[start])
 
-    least = np.full(n + 1, np.inf)  # error of the first 0, 1, … n numbers
+    least = np.full(n + 1, np.inf)  # error of the first 0, 1, …, n numbers
     least[1:] = error(np.zeros(n, dtype=np.int64), np.arange(1, n + 1))
-    begins = []  # of the last cluster, by how many numbers there are, for 2, 3, … clusters
+    begins = []  # starts of the last cluster by number of values, for 2, 3, … clusters
     for clusters in range(2, min(num, n) + 1):
         ends, begin, errors = np.array([clusters - 1, n + 1]), np.array([clusters - 1, n - 1]), np.full(2, np.inf)
         while len(gaps := np.flatnonzero(np.diff(ends) > 1)):
@@ -191,14 +189,14 @@ def kmeans_exactly(values: Tensor, num: int) -> Tensor:
 
 
 def squared_error(values: Tensor, means: Tensor) -> float:
-    """Return the sum of squared distances of numbers to their nearest mean."""
+    """Return the sum of squared distances of numbers to their nearest means."""
     return float((values - means[nearest(values, means)]).square().sum())
 
 
 def bits_by_budget(weights: Mapping[str, Tensor], mean_bits: float) -> dict[str, int]:
-    """Share out bits so that a survivor has `mean_bits` on average at most, and the squared error falls most.
+    """Distribute bits so that survivors have at most `mean_bits` on average and the squared error is small.
 
-    Each begins with one bit; the next goes where it takes away the most error for each bit of all survivors.
+    Each layer starts with one bit; the next goes to the layer where it reduces the error most per bit spent.
     """
     survivors = {name: w[w != 0].double() for name, w in weights.items()}
     survivors = {name: values for name, values in survivors.items() if len(values)}

@@ -1,6 +1,6 @@
-"""The AOTInductor package: a net compiled to machine code, for a process that has torch and nothing of ours.
+"""The AOTInductor package: a net compiled to machine code, for a process that has only torch installed.
 
-It is never read here, since code that somebody compiled cannot be checked before it runs.
+The zoo never reads one, since compiled code cannot be checked before it runs.
 """
 
 import os
@@ -17,14 +17,14 @@ from zoo.files import replacing
 
 
 def check_compiler() -> None:
-    """Raise BadInput where there is no C++ compiler."""
+    """Raise BadInput if there is no C++ compiler."""
     name = os.environ.get("CXX", "g++")
     if not shutil.which(name):
         raise BadInput(f"format=aoti compiles the net, and there is no compiler '{name}'; install g++, or set CXX")
 
 
 def save_aoti(path: Path, part: Part, facts: Mapping[str, Any]) -> None:
-    """Compile a net's part for CPUs like this one, and any number of threads; whole or not at all."""
+    """Compile a part of a net for this kind of CPU and any number of threads; write it atomically."""
     from torch._inductor import aoti_compile_and_package
 
     program = trace(part)

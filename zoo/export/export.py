@@ -1,4 +1,4 @@
-"""Write a checkpoint in other formats, each proven before it stays, and say in a table what they came to."""
+"""Export a checkpoint to other formats, verify each file before it is kept, and report the results in a table."""
 
 import itertools
 import os
@@ -33,7 +33,7 @@ from zoo.run.pack_product import share_at_once
 
 
 def check_formats(names: list[str]) -> None:
-    """Raise BadInput for a format that there is not, or not on this machine."""
+    """Raise BadInput for a format that does not exist or does not work on this machine."""
     if not names:
         raise BadInput(f"format: expected one format or more, got none; {choices('', format_names())}")
     for name in names:
@@ -41,10 +41,10 @@ def check_formats(names: list[str]) -> None:
 
 
 def export(product: Product, names: list[str], folder: Path, cfg: DictConfig) -> None:
-    """Write a product in some formats into a folder, where only files that are proven appear, and exports.json.
+    """Export a product to a folder in some formats, keeping only verified files, and write exports.json.
 
-    `cfg.compress` may have its weights share values first; what accuracy is lost is counted from before that. ZooError,
-    after all formats were tried, where one was refused; BadInput where a file would replace what is not its like.
+    With `cfg.compress`, weights are shared first; lost accuracy is counted from before that. Raises ZooError, after all
+    formats were tried, if one was refused, and BadInput if a file would replace something that no export wrote.
     """
     _check_settings(product, names, cfg)
     digest = sha256_of(product.path)
@@ -78,22 +78,20 @@ def export(product: Product, names: list[str], folder: Path, cfg: DictConfig) ->
 
 
 def _check_settings(product: Product, names: list[str], cfg: DictConfig) -> None:
-    """Raise BadInput for what the formats cannot say of the product; zoo.cli.settings has the ranges."""
+    """Raise BadInput for settings that do not fit the product; zoo.cli.settings has the ranges."""
     if cfg.bake and "classes" not in product.facts["data"]:
-        raise BadInput("bake=true is for nets of images, and this one reads sequences")
+        raise BadInput("bake=true is for image nets, and this one reads sequences")
     if in_integers(product.facts["recipe"]) and "share" in cfg.compress:
-        raise BadInput("compress=share starts from floats, and this net is in integers already")
+        raise BadInput("compress=share needs a float net, and this one is already quantized")
     for name in names:
         if program_of(product.facts["recipe"]) and format_of(name).precision != "fp32":
-            raise BadInput(
-                f"format={name} starts from floats, and this net is in int8 already; format=onnx keeps it so"
-            )
+            raise BadInput(f"format={name} needs a float net, and this one is already in int8; use format=onnx")
 
 
 def _earlier_rows(
     folder: Path, product: Product, names: list[str], digest: str, cfg: DictConfig
 ) -> list[dict[str, Any]]:
-    """Return what exports.json has of this checkpoint; BadInput where files of something else would be replaced."""
+    """Return the rows of this checkpoint in exports.json; raise BadInput if other files would be replaced."""
     rows, files = [], set()
     if (folder / EXPORTS).exists():
         found = read_exports(folder / EXPORTS)
@@ -101,7 +99,7 @@ def _earlier_rows(
         if found.get("sha256") == digest:
             rows = found["rows"]
         elif os.path.realpath(found["checkpoint"]) != os.path.realpath(product.path):
-            raise BadInput(f"{folder} has exports of {found['checkpoint']}; say out=ANOTHER_FOLDER")
+            raise BadInput(f"{folder} has exports of {found['checkpoint']}; set out=ANOTHER_FOLDER")
     if (folder / RESULT).exists():
         exports = read_result(folder / RESULT).get("exports", {})
         files |= {file for row in exports.values() for file in row["files"]}
@@ -110,14 +108,14 @@ def _earlier_rows(
         for path in (target, *(target.with_stem(f"{target.stem}_{part}") for part in PARTS)):
             if path.exists() and path.samefile(product.path):
                 if "share" in cfg.compress or (name == "zoo" and cfg.half):
-                    raise BadInput(f"format={name} would replace the checkpoint itself; say out=FOLDER")
+                    raise BadInput(f"format={name} would replace the checkpoint itself; set out=FOLDER")
             elif path.exists() and path.name not in files:
-                raise BadInput(f"format={name} would replace {path}, which no export wrote; say out=FOLDER")
+                raise BadInput(f"format={name} would replace {path}, which no export wrote; set out=FOLDER")
     return rows
 
 
 def _ending(name: str, cfg: DictConfig) -> str:
-    """Return what tells a file from others of its format, such as `_shared_baked`."""
+    """Return the suffix that distinguishes a file from others of its format, such as `_shared_baked`."""
     is_half = name == "zoo" and cfg.half
     endings = {
         "_shared": "share" in cfg.compress,
@@ -147,7 +145,7 @@ def _facts(product: Product, name: str, cfg: DictConfig) -> dict[str, Any]:
 
 
 def _try(name: str, job: Job, source: Answers, folder: Path) -> Row:
-    """Write files aside, prove them, and only then put them, and what was drawn with them, into the folder."""
+    """Write files to a temporary folder, verify them, and only then move them and their plots to `folder`."""
     form = format_of(name)
     precision = _precision(job.product, name, job.cfg)
     dense = sum(weight.numel() * weight.element_size() for weight in job.product.weights.values())
@@ -155,8 +153,8 @@ def _try(name: str, job: Job, source: Answers, folder: Path) -> Row:
     with tempfile.TemporaryDirectory(dir=folder, prefix=".export.") as place:
         try:
             files = form.write(Path(place) / _file(name, job.cfg), job)
-        except Exception as error:  # of torch or ONNX Runtime, for what they cannot translate
-            return replace(row, reason=f"{form.runtime} has no way to say this net: {reason(_first(error))}")
+        except Exception as error:  # torch or ONNX Runtime cannot translate something
+            return replace(row, reason=f"{form.runtime} cannot represent this net: {reason(_first(error))}")
         try:
             with running(files, form.runs_alone) as (runs, measured):
                 found = answers_of(_as_net(runs, files, job), job.data)
@@ -173,12 +171,12 @@ def _try(name: str, job: Job, source: Answers, folder: Path) -> Row:
 
 
 def _first(error: BaseException) -> BaseException:
-    """Return the error that led to another, which says more of a net than what torch makes of it."""
+    """Return the original cause of an error, which says more about a net than torch's own message."""
     return _first(error.__cause__) if error.__cause__ else error
 
 
 def _as_net(runs: list[Run], files: list[Path], job: Job) -> nn.Module:
-    """Return what another process computes as a net that the zoo can ask."""
+    """Wrap what another process computes in a net that the zoo can call."""
     if isinstance(job.data, SequenceData):
         padded = len(files) > 1 and has_fixed_length(job.net)
         return Writer(runs[0], runs[1], job.facts["data"]["max_length"] if padded else None)

@@ -1,6 +1,6 @@
-"""What an export format is: a class `Format` in a module zoo/export/format_NAME.py, found by this name.
+"""The interface of export formats: a class `Format` in a module zoo/export/format_NAME.py, found by this name.
 
-docs/extending.md shows one.
+docs/extending.md has an example.
 """
 
 import functools
@@ -20,12 +20,14 @@ from zoo.export.parts import Part, parts
 from zoo.export.runtime import Opened
 
 PREFIX = "format_"
+# Allowed difference of a logit, relative to the largest one or, if that is below 1, to 1. In fp16 torch itself is 2 %
+# off for some images; in int8 logits differ by whole steps, and accuracy decides.
 TOLERANCES = {"fp32": 1e-4, "fp16": 5e-2, "bf16": 5e-2, "int8": float("inf")}
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be exported: a product, its net in eval mode, its data, and what the format's files shall say."""
+    """What is exported: a product, its net in eval mode, its data, and the facts to store in the files."""
 
     product: Product
     net: nn.Module
@@ -34,7 +36,7 @@ class Job:
     cfg: DictConfig
 
     def write_parts(self, path: Path, save: Callable[[Path, Part, dict[str, Any]], None]) -> list[Path]:
-        """Write each part of the net, of images one, of sequences encoder and step, and return the files."""
+        """Write each part of the net (one for images, encoder and step for sequences) and return the files."""
         written = []
         for part, ending, facts in self._parts():
             written.append(path.with_stem(path.stem + ending))
@@ -42,18 +44,18 @@ class Job:
         return written
 
     def _parts(self) -> Iterator[tuple[Part, str, dict[str, Any]]]:
-        """Yield each part of the net, how the name of its file ends, and what that shall say."""
+        """Yield each part of the net, the suffix of its file name, and the facts to store in it."""
         for name, part in parts(self.net, self.facts).items():
             facts = {**self.facts, "export": {**self.facts["export"], "part": name}}
             yield part, f"_{name}" if name else "", facts
 
 
 class ExportFormat:
-    """A format: its file's name, in which precision its numbers are, and which runtime computes it.
+    """A format: its file name, the precision of its numbers, and the runtime that computes it.
 
-    A format that is `smaller` claims to take fewer bytes than the weights. `runs_alone` says that zoo/export/worker.py
-    computes it without the zoo; other files are computed by the zoo in a process of its own. Logits may differ from
-    the checkpoint's by `tolerance`, relative to the largest.
+    A `smaller` format must take fewer bytes than the weights. With `runs_alone`, zoo/export/worker.py computes it
+    without the zoo; other files are computed by the zoo in a separate process. Logits may differ from those of the
+    checkpoint by `tolerance`, relative to the largest.
     """
 
     file: ClassVar[str]
@@ -61,10 +63,10 @@ class ExportFormat:
     precision: ClassVar[str] = "fp32"
     smaller: ClassVar[bool] = False
     runs_alone: ClassVar[bool] = False
-    open: Callable[[Path], Opened] | None = None  # reads a file back, so that the zoo can evaluate it; or None
+    open: Callable[[Path], Opened] | None = None  # reads a file back for evaluation by the zoo, or None
 
     def check(self) -> None:
-        """Raise BadInput where this machine cannot write the format."""
+        """Raise BadInput if this machine cannot write the format."""
 
     def write(self, path: Path, job: Job) -> list[Path]:
         """Write the file or files of a net, and return their paths."""
@@ -81,7 +83,7 @@ def format_names() -> list[str]:
 
 @functools.cache
 def format_of(name: str) -> ExportFormat:
-    """Return a format by its name; BadInput where there is no such format."""
+    """Return a format by its name; raise BadInput if it does not exist."""
     if name not in format_names():
         raise BadInput(f"format={name} is not an export format; {choices(str(name), format_names())}")
     found: ExportFormat = importlib.import_module(f"zoo.export.{PREFIX}{name}").Format()
@@ -90,6 +92,6 @@ def format_of(name: str) -> ExportFormat:
 
 @functools.cache
 def openers() -> dict[str, Callable[[Path], Opened]]:
-    """Return what reads a file back, by the ending of its name."""
+    """Return the functions that read a file back, by file name suffix."""
     formats = [format_of(name) for name in format_names()]
     return {Path(one.file).suffix: one.open for one in formats if one.open is not None}

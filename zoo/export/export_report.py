@@ -1,4 +1,4 @@
-"""The matrix of exported files, format by precision by runtime: printed, and kept with the run they are of."""
+"""The matrix of exported files, format by precision by runtime: printed, and stored with their run."""
 
 import shutil
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from zoo.report import settings_row
 
 @dataclass(frozen=True)
 class Row:
-    """A cell of the matrix: what a format came to in its runtime, or why it could not be."""
+    """A cell of the matrix: the result of a format in its runtime, or the reason it was refused."""
 
     format: str
     precision: str
@@ -36,17 +36,17 @@ class Row:
 
 
 def check_boards(run: Path) -> None:
-    """Raise BadInput where what is below a run's exports/, which `record` replaces, leads elsewhere."""
+    """Raise BadInput if a run's exports/, which `record` replaces, is or contains a link."""
     if (run / RESULT).exists() and (run / BOARDS).is_symlink():
-        raise BadInput(f"{run / BOARDS} is a link, and what it leads to would be changed; put a folder in its place")
+        raise BadInput(f"{run / BOARDS} is a link, and its target would be changed; replace it by a folder")
     if (run / RESULT).exists():
         check_no_links(run / BOARDS)
 
 
 def record(run: Path, rows: Sequence[Row]) -> None:
-    """Keep rows in a run's result.json and beside its own row in TensorBoard's HParams, each in its format's place.
+    """Store rows in a run's result.json and next to its own row in TensorBoard's HParams, one per format.
 
-    Nothing is kept of a product whose folder has no result.json.
+    Nothing is stored for a product whose folder has no result.json.
     """
     if not (run / RESULT).exists():
         return
@@ -64,7 +64,7 @@ def record(run: Path, rows: Sequence[Row]) -> None:
 
 
 def _metrics(result: dict[str, Any], proof: Proof) -> dict[str, float]:
-    """Return the HParams metrics of a run with what differs for a file; latency is another thing where a net writes."""
+    """Return a run's HParams metrics with the values of a file; latency is left out for sequence nets."""
     once = proof.latency_ms["1"]["p50"]
     test, writes = {"accuracy": proof.accuracy}, "wer" in result["test"]
     of_file = {"product_bytes": proof.size_bytes, "latency_ms": once, "test": test, "validation": {}}
@@ -99,5 +99,5 @@ def show(title: str, rows: Sequence[Row]) -> None:
 
 
 def number(value: float) -> str:
-    """Write a number with two digits and more."""
+    """Format a number with at least two significant digits."""
     return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"

@@ -1,4 +1,4 @@
-"""The AOTInductor package, which torch computes; it is code, and so the zoo does not read it back."""
+"""The AOTInductor package, run by torch; it is compiled code, so the zoo does not read it back."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The .onnx file, which ONNX Runtime computes."""
+"""The .onnx file, run by ONNX Runtime."""
 
 from pathlib import Path
 

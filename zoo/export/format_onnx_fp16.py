@@ -1,4 +1,4 @@
-"""The .onnx file with numbers of 16 bits."""
+"""The .onnx file in float16."""
 
 from zoo.export import format_onnx
 

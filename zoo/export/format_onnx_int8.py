@@ -1,4 +1,4 @@
-"""The .onnx file with weights and activations of 8 bits."""
+"""The .onnx file with 8-bit weights and activations."""
 
 import itertools
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ class Format(format_onnx.Format):
     file, precision, smaller = "model_int8.onnx", "int8", True
 
     def write(self, path: Path, job: Job) -> list[Path]:
-        """Find the scales of activations on training batches, augmented as they are; of sequences at each call."""
+        """Calibrate activations on augmented training batches; for sequences, quantize them at each call."""
 
         def save(path: Path, part: Part, facts: dict[str, Any]) -> None:
             model = translate(part)

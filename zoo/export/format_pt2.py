@@ -1,4 +1,4 @@
-"""The .pt2 file, which torch computes."""
+"""The .pt2 file, run by torch."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The product file itself, as an export: what it was, or with weights that share values."""
+"""The product file itself as an export, unchanged or with shared weights."""
 
 from pathlib import Path
 

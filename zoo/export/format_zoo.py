@@ -1,4 +1,4 @@
-"""The packed file, with a plot of where its bytes go."""
+"""The packed file, with a plot of its bytes."""
 
 from pathlib import Path
 

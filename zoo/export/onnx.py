@@ -1,4 +1,4 @@
-"""The .onnx file: a net as operators of ONNX, for ONNX Runtime and whatever else reads them, in any language."""
+"""The .onnx file: a net as ONNX operators, for ONNX Runtime and other runtimes in any language."""
 
 import contextlib
 import hashlib
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     import onnx
     import onnxruntime
 
-MOST_BYTES = 2**31  # of a protocol buffer
-# What our graphs take and give, in ONNX Runtime's words.
+MOST_BYTES = 2**31  # limit of a protocol buffer
+# Types of the inputs and outputs of our graphs, as ONNX Runtime names them.
 DTYPES = {
     "tensor(float)": torch.float32,
     "tensor(float16)": torch.float16,
@@ -40,12 +40,12 @@ LONGEST_REASON = 300
 
 
 def save_onnx(path: Path, part: Part, facts: Mapping[str, Any]) -> None:
-    """Write a net's part as a graph of ONNX; whole or not at all."""
+    """Write a part of a net as an ONNX graph; atomically."""
     write_onnx(path, translate(part), facts)
 
 
 def translate(part: Part) -> "onnx.ModelProto":
-    """Return a net's part as a graph of ONNX, without a word of where it came from."""
+    """Return a part of a net as an ONNX graph, without references to its source code."""
     with quiet():
         program = torch.onnx.export(
             trace(part), dynamo=True, input_names=part.takes, output_names=part.gives, verbose=False
@@ -63,11 +63,11 @@ def translate(part: Part) -> "onnx.ModelProto":
 
 
 def write_onnx(path: Path, model: "onnx.ModelProto", facts: Mapping[str, Any]) -> None:
-    """Write a graph with what a user must know; BadInput where a single file cannot hold it."""
+    """Write a graph with its metadata; raise BadInput if it is too large for one file."""
     from onnx.helper import set_model_props
 
     if model.ByteSize() > MOST_BYTES:
-        raise BadInput(f"an .onnx file holds 2 GiB at most, and this net takes {model.ByteSize() / 2**30:.1f}")
+        raise BadInput(f"an .onnx file holds at most 2 GiB, and this net takes {model.ByteSize() / 2**30:.1f}")
     model.producer_name = "zoo"
     set_model_props(model, labels(facts))
     content = model.SerializeToString()
@@ -76,7 +76,7 @@ def write_onnx(path: Path, model: "onnx.ModelProto", facts: Mapping[str, Any]) -
 
 
 def _seal(content: bytes) -> bytes:
-    """Return the checksum of a graph as one more entry of its metadata, since ONNX itself has none."""
+    """Return the checksum of a graph as an extra metadata entry, since ONNX itself has none."""
     from onnx import ModelProto
 
     seal = ModelProto()
@@ -86,7 +86,7 @@ def _seal(content: bytes) -> bytes:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep torch and ONNX Runtime from telling of themselves, and of packages that they could do without."""
+    """Silence messages of torch and ONNX Runtime, also those about missing optional packages."""
     loggers = [logging.getLogger(name) for name in (None, "torch", "torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -101,14 +101,14 @@ def quiet() -> Iterator[None]:
 
 
 def open_onnx(path: Path) -> Opened:
-    """Open our .onnx file; BadInput for one that is cut short, changed or foreign, also from what it computes with."""
+    """Open an .onnx file; raise BadInput, also when it is run, if it is truncated, changed or foreign."""
     import onnxruntime
 
     content = path.read_bytes()
     facts, sizes = _checked(content, path)
     try:
         session = onnxruntime.InferenceSession(content, _options(), providers=["CPUExecutionProvider"])
-    except Exception as error:  # of ONNX Runtime's own, which have no common parent
+    except Exception as error:  # ONNX Runtime's exceptions have no common base class
         raise BadInput(f"{path} is not a graph that ONNX Runtime can compute ({_short(error)})") from error
     takes, gives = session.get_inputs(), session.get_outputs()
     checked: set[tuple[torch.Size, ...]] = set()
@@ -121,19 +121,19 @@ def open_onnx(path: Path) -> Opened:
                 checked.add(shapes)
             given = {one.name: tensor.numpy() for one, tensor in zip(takes, inputs, strict=True)}
             return tuple(torch.from_numpy(array) for array in session.run(None, given))
-        except Exception as error:  # of ONNX and ONNX Runtime, which have no common parent
+        except Exception as error:  # exceptions of ONNX and ONNX Runtime have no common base class
             told = ", ".join(str(list(shape)) for shape in shapes)
             raise BadInput(f"{path} holds a graph that cannot be computed for {told[:80]}: {_short(error)}") from error
 
     odd = [one.type for one in (*takes, *gives) if one.type not in DTYPES]
     if odd:
-        raise BadInput(f"{path} takes or gives {odd[0][:80]}, which no graph of a net does")
+        raise BadInput(f"{path} takes or returns {odd[0][:80]}, which no exported net does")
     dtypes = [[DTYPES[one.type] for one in ends] for ends in (takes, gives)]
     return Opened(path, facts, [one.shape for one in takes], [one.shape for one in gives], run, *dtypes)
 
 
 def _options() -> "onnxruntime.SessionOptions":
-    """Return what a stranger's graph is opened with, which takes no more memory than there is, and logs nothing."""
+    """Return session options for an untrusted graph, which limit it to the free memory and log nothing."""
     import onnxruntime
 
     arena = onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR
@@ -141,7 +141,7 @@ def _options() -> "onnxruntime.SessionOptions":
     onnxruntime.create_and_register_allocator(place, onnxruntime.OrtArenaCfg({"max_mem": available_bytes()}))
     options = session_options(torch.get_num_threads())
     options.add_session_config_entry("session.use_env_allocators", "1")
-    options.log_severity_level = 4  # what is fatal; of errors it tells by exceptions, too
+    options.log_severity_level = 4  # fatal only; errors are raised as exceptions anyway
     return options
 
 
@@ -150,14 +150,14 @@ def _short(error: Exception) -> str:
 
 
 def _checked(content: bytes, path: Path) -> tuple[dict[str, Any], Sizes]:
-    """Return a graph's facts and sizes; BadInput before ONNX Runtime sees one that is not as we write them."""
+    """Return a graph's facts and sizes; raise BadInput before ONNX Runtime opens a graph that we did not write."""
     import onnx
     from google.protobuf.message import DecodeError
 
     try:
         model = onnx.load_from_string(content)
     except DecodeError as error:
-        raise BadInput(f"{path} is cut short or is not an .onnx file ({reason(error)}); export it again") from error
+        raise BadInput(f"{path} is truncated or is not an .onnx file ({reason(error)}); export it again") from error
     texts = {entry.key: entry.value for entry in model.metadata_props}
     end = len(content) - len(_seal(b""))
     if "zoo" in texts and content[end:] != _seal(content[:end]):
@@ -167,6 +167,6 @@ def _checked(content: bytes, path: Path) -> tuple[dict[str, Any], Sizes]:
         check_graph(model, len(content))
         sizes = Sizes(model)
         sizes.check([[size.dim_value or SAMPLES for size in one.type.tensor_type.shape.dim] for one in sizes.inputs])
-    except Exception as error:  # of ONNX's, which have no common parent
+    except Exception as error:  # ONNX's exceptions have no common base class
         raise BadInput(f"{path} is not an .onnx file that scripts/export.py wrote: {_short(error)}") from error
     return facts, sizes

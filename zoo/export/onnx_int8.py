@@ -1,4 +1,4 @@
-"""An int8 .onnx file: each tensor between Quantize and Dequantize, which ONNX Runtime turns into integer kernels."""
+"""An int8 .onnx file: Quantize and Dequantize around each tensor, which ONNX Runtime turns into integer kernels."""
 
 import tempfile
 from collections.abc import Iterable
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 def quantized(model: "onnx.ModelProto", batches: Iterable[np.ndarray]) -> "onnx.ModelProto":
-    """Return a graph of float32 with int8 weights, one scale per channel, and uint8 activations, one per tensor.
+    """Return a float32 graph with int8 weights, one scale per channel, and uint8 activations, one per tensor.
 
-    The scales of activations are moving averages of what they reach at both ends, over batches of what the graph takes.
-    What ONNX Runtime computes as one is joined first, which makes a ViT a fifth faster. The graph that was given is of
-    no use afterwards.
+    The scales of activations are moving averages of their minimum and maximum over the input batches. Operators that
+    ONNX Runtime can fuse are fused first, which makes a ViT a fifth faster. The original graph cannot be used
+    afterwards.
     """
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
@@ -49,9 +49,9 @@ def quantized(model: "onnx.ModelProto", batches: Iterable[np.ndarray]) -> "onnx.
 
 
 def dynamically_quantized(model: "onnx.ModelProto") -> "onnx.ModelProto":
-    """Return a graph of float32 with the matrices of linear layers in int8, one scale per channel.
+    """Return a float32 graph with the matrices of linear layers in int8, one scale per channel.
 
-    Activations are quantized by what they are at each call. The graph that was given is of no use afterwards.
+    Activations are quantized dynamically at each call. The original graph cannot be used afterwards.
     """
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic

@@ -1,4 +1,4 @@
-"""How large the results of a graph of ONNX are, told from the shapes of its inputs, before anything is computed."""
+"""Infer how large the results of an ONNX graph are from the shapes of its inputs, before anything is computed."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     Nodes = Sequence[onnx.NodeProto]
 
-# What sizes are computed with; where it takes and gives few integers, it is computed here.
+# Operators that compute sizes; those that take and return few integers are evaluated here.
 FOLDED = frozenset(
     [
         *("Add", "Cast", "Concat", "Constant", "ConstantOfShape", "Div", "Equal", "Expand", "Gather", "Identity"),
@@ -22,28 +22,28 @@ FOLDED = frozenset(
         *("Unsqueeze", "Where"),
     ]
 )
-GROWING = frozenset(["ConstantOfShape", "Expand", "Range"])  # the sizes of whose results are numbers that they take
+GROWING = frozenset(["ConstantOfShape", "Expand", "Range"])  # their inputs are the sizes of their results
 FLOATS = frozenset(["FLOAT", "FLOAT16", "BFLOAT16", "DOUBLE"])
 INTEGERS = frozenset(["INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64"])
-NUM_AS_SHAPE = 1024  # of a tensor of so few numbers, the numbers themselves may be sizes of others
-MAX_INFERRED = 2**16  # operators whose sizes are inferred, in all the rounds in which one follows from another
-SAMPLES = 2  # for which the bounds are meant; more of them may take as much more
+NUM_AS_SHAPE = 1024  # the values of a tensor this small may be sizes of other tensors
+MAX_INFERRED = 2**16  # operators whose sizes are inferred, summed over all rounds of inference
+SAMPLES = 2  # that the bounds are meant for; they scale with the number of samples
 Shape = tuple[int, ...]
 Values = dict[str, np.ndarray]
-Results = dict[str, tuple[str, Shape | None]]  # of each its type and, where that can be told, its shape
+Results = dict[str, tuple[str, Shape | None]]  # the type of each and, if known, its shape
 
 
 class Sizes:
-    """What of a graph tells the sizes of its results: all but its weights.
+    """The parts of a graph that determine the sizes of its results: all but its weights.
 
-    Raises ValueError for a graph whose results are not numbers, or that divides integers by what may be 0.
+    Raises ValueError for a graph whose results are not numbers, or that divides integers by a possible 0.
     """
 
     def __init__(self, model: "onnx.ModelProto") -> None:
         import onnx
 
         self.opsets = {entry.domain: entry.version for entry in model.opset_import}
-        kept = onnx.GraphProto(input=model.graph.input)  # a copy, or else the weights would stay with it
+        kept = onnx.GraphProto(input=model.graph.input)  # a copy, so that the weights are not kept alive
         kept.node.extend(node for node in model.graph.node if _constant_of(node) is None)
         self.inputs, self.nodes = list(kept.input), list(kept.node)
         self.values: Values = {}
@@ -55,30 +55,30 @@ class Sizes:
                 value = self.values[name] = onnx.numpy_helper.to_array(tensor)
                 if value.dtype.kind in "iu" and value.size and value.min() > 0:
                     positive.add(name)
-            else:  # as if it were an input: inference would copy its numbers
+            else:  # as an input, since inference would copy its values
                 self.light.graph.input.append(onnx.helper.make_tensor_value_info(name, tensor.data_type, tensor.dims))
         _add(self.light, self.values)
-        for one in model.graph.output:  # without its shape: what a file says of that is not what it is
+        for one in model.graph.output:  # without the shape in the file, which may be wrong
             kind = one.type.tensor_type.elem_type
             self.light.graph.output.append(onnx.helper.make_tensor_value_info(one.name, kind, None))
         self._check_kinds(positive)
 
     def _check_kinds(self, positive: set[str]) -> None:
-        """Raise ValueError for results that are no numbers, and for integers that are not divided by a number above 0.
+        """Raise ValueError for results that are not numbers, and for integers not divided by a positive constant.
 
-        A division of integers by 0, or of the least of them by -1, ends the process.
+        Dividing an integer by 0, or the smallest integer by -1, crashes the process.
         """
         results = _inferred(self._given([None] * len(self.inputs)), self.nodes)
         for node in self.nodes:
             for name in filter(None, node.output):
                 kind, _ = results.get(name, ("", None))
                 if kind not in FLOATS | INTEGERS | {"BOOL"}:
-                    raise ValueError(f"its result '{name[:80]}' is of {kind.lower() or 'a kind'}, which no net's is")
+                    raise ValueError(f"its result '{name[:80]}' is of {kind.lower() or 'no type'}, which no net uses")
                 if kind in INTEGERS and node.op_type in ("Div", "Mod") and node.input[1] not in positive:
-                    raise ValueError(f"its result '{name[:80]}' divides integers by what may be 0")
+                    raise ValueError(f"its result '{name[:80]}' divides integers by a possible 0")
 
     def _given(self, shapes: Sequence[Sequence[int] | None]) -> "onnx.ModelProto":
-        """Return the graph without its weights and operators, for inputs of some shapes."""
+        """Return the graph without its weights and operators, for inputs of these shapes."""
         import onnx
 
         model = onnx.ModelProto()
@@ -89,7 +89,7 @@ class Sizes:
         return model
 
     def check(self, shapes: Sequence[Sequence[int]]) -> None:
-        """Raise ValueError where inputs of these shapes have too large results, or some whose sizes cannot be told."""
+        """Raise ValueError if results for inputs of these shapes are too large, or their sizes cannot be inferred."""
         model, values, times = self._given(shapes), dict(self.values), max(1.0, shapes[0][0] / SAMPLES)
         nodes: Nodes = self.nodes
         unknown: list[str] = []
@@ -97,7 +97,7 @@ class Sizes:
         for number in range(max(2, MAX_INFERRED // max(1, len(nodes)))):
             nodes, computed = self._fold(nodes, results, values)
             if number and not computed:
-                raise ValueError(f"the size of its result '{unknown[0][:80]}' cannot be told before it is computed")
+                raise ValueError(f"the size of its result '{unknown[0][:80]}' is not known before it is computed")
             _add(model, computed)
             results = _inferred(model, nodes)
             _check_sizes(results, nodes, times)
@@ -105,10 +105,10 @@ class Sizes:
             unknown = [name for name in names if results.get(name, ("", None))[1] is None]
             if not unknown:
                 return
-        raise ValueError("its sizes follow from each other in more steps than those of any net")
+        raise ValueError("its sizes depend on each other in more steps than those of any net")
 
     def _fold(self, nodes: "Nodes", results: Results, values: Values) -> tuple["Nodes", Values]:
-        """Compute the few integers that follow from shapes, and add them to `values`; return all other nodes, too."""
+        """Compute the few integers that follow from shapes and add them to `values`; return the rest and these."""
         from onnx.reference import ReferenceEvaluator
 
         left: list[onnx.NodeProto] = []
@@ -123,7 +123,7 @@ class Sizes:
                 try:
                     with np.errstate(all="ignore"):
                         found = [np.asarray(one) for one in evaluator.run(None, given)]
-                except Exception as error:  # of NumPy and ONNX, which have no common parent
+                except Exception as error:  # exceptions of NumPy and ONNX have no common base class
                     raise ValueError(f"{node.op_type} of its graph cannot be computed: {reason(error)}") from error
             else:
                 left.append(node)
@@ -134,7 +134,7 @@ class Sizes:
 
 
 def _constant_of(node: "onnx.NodeProto") -> "onnx.TensorProto | None":
-    """Return the tensor of an operator that is one."""
+    """Return the tensor of a Constant operator, or None for other operators."""
     is_tensor = node.op_type == "Constant" and [attribute.name for attribute in node.attribute] == ["value"]
     return node.attribute[0].t if is_tensor else None
 
@@ -152,7 +152,7 @@ def _add(model: "onnx.ModelProto", values: Values) -> None:
 
 
 def _is_small(node: "onnx.NodeProto", results: Results, given: Mapping[str, np.ndarray | None]) -> bool:
-    """Return whether an operator's results are small, by their shapes or, where those are not known, by its inputs'."""
+    """Return whether an operator's results are small, judged by their shapes or, if unknown, by those of its inputs."""
     shapes = [results.get(name, ("", None))[1] for name in node.output if name]
     if node.op_type in GROWING or None not in shapes:
         return all(shape is not None and math.prod(shape) <= NUM_AS_SHAPE for shape in shapes)
@@ -160,14 +160,14 @@ def _is_small(node: "onnx.NodeProto", results: Results, given: Mapping[str, np.n
 
 
 def _is_whole(value: np.ndarray | None) -> bool:
-    """Tell integers, with which ONNX Runtime computes as NumPy does."""
+    """Return whether values are integers, which ONNX Runtime computes as NumPy does."""
     return value is not None and value.dtype.kind in "iub"
 
 
 def _inferred(model: "onnx.ModelProto", nodes: "Nodes") -> Results:
-    """Return the types and shapes of what a graph, with these operators, has, as far as they can be inferred, by name.
+    """Return the types and inferred shapes of all values of a graph with these operators, by name.
 
-    ONNX could follow numbers that are sizes, too, but takes memory for as many as a graph says that there are.
+    ONNX could also propagate sizes as data, but would allocate as much memory as the graph claims to need.
     """
     import onnx
 
@@ -186,10 +186,10 @@ def _inferred(model: "onnx.ModelProto", nodes: "Nodes") -> Results:
 
 
 def _check_sizes(results: Results, nodes: "Nodes", times: float) -> None:
-    """Raise ValueError where a result, or all of them, would be too large, and where a size is none."""
+    """Raise ValueError if one result, or all together, would be too large, or a size is negative."""
     total = 0
     for name in [name for node in nodes for name in node.output if name]:
         shape = results.get(name, ("", None))[1] or ()
         total += math.prod(shape)
         if max(math.prod(shape) / MAX_NUMBERS, total / MAX_NUMBERS_IN_ALL) > times or min(shape, default=0) < 0:
-            raise ValueError(f"its result '{name[:80]}' would be of shape {str(shape)[:80]}, which no net's is")
+            raise ValueError(f"its result '{name[:80]}' would be of shape {str(shape)[:80]}, which no net has")

@@ -1,4 +1,4 @@
-"""Nets as graphs of operators, from which all formats are written: of images one, of sequences encoder and step."""
+"""Nets as graphs, from which all formats are written: one for images, encoder and step for sequences."""
 
 import copy
 import inspect
@@ -16,9 +16,9 @@ BATCH = Dim("batch", min=1)
 
 @dataclass(frozen=True)
 class Part:
-    """What becomes one graph: a net in eval mode, what it is called with for two samples, and which sizes may vary.
+    """The source of one graph: a net in eval mode, example inputs of two samples, and which sizes may vary.
 
-    `vary` has of each input the dimensions that do; `takes` and `gives` are names.
+    `vary` has the dynamic dimensions of each input; `takes` and `gives` are the names of inputs and outputs.
     """
 
     net: nn.Module
@@ -29,7 +29,7 @@ class Part:
 
 
 class Baked(nn.Module):
-    """A net that takes pixels, and normalises them itself."""
+    """A net that takes pixels and normalises them."""
 
     mean: Tensor
     std: Tensor
@@ -45,7 +45,7 @@ class Baked(nn.Module):
 
 
 class Encoder(nn.Module):
-    """The beginning of a net that writes: of a source its first state."""
+    """The encoder of a sequence net: returns the first state of a source."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class Encoder(nn.Module):
 
 
 class Step(nn.Module):
-    """One step of a net that writes: of a token and a state the logits of what follows, and the next state."""
+    """One decoding step of a sequence net: from a token and a state to the next token's logits and the next state."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class Step(nn.Module):
 
 
 class Half(nn.Module):
-    """A copy of a net in float16, between inputs and outputs of float32."""
+    """A copy of a net in float16 with float32 inputs and outputs."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -85,7 +85,7 @@ class Half(nn.Module):
 
 
 def parts(net: nn.Module, facts: Mapping[str, Any]) -> dict[str, Part]:
-    """Return the parts of a net, by name, in the precision that `facts` tell of: of images one, of sequences two."""
+    """Return the parts of a net by name, in the precision given in `facts`: one for images, two for sequences."""
     if "classes" not in facts["data"]:
         return _parts_of_writer(net, facts["data"]["max_length"], facts["export"]["precision"] == "fp16")
     return {"": _part_of_images(net, facts)}
@@ -100,9 +100,9 @@ def _part_of_images(net: nn.Module, facts: Mapping[str, Any]) -> Part:
 
 
 def _parts_of_writer(net: nn.Module, max_length: int, half: bool) -> dict[str, Part]:
-    """Return encoder and step of a net of sequences, for sources and targets of up to `max_length` tokens.
+    """Return encoder and step of a sequence net, for sources and targets of up to `max_length` tokens.
 
-    Which sizes of a state vary is found out by trying. torch.export knows LSTMs of one length only.
+    The sizes of a state that vary are found by trial. torch.export supports LSTMs of fixed length only.
     """
     encoder, step = Encoder(net).eval(), Step(net).eval()
     source, written = Dim("source", min=1, max=max_length), Dim("written", min=0, max=max_length)
@@ -134,19 +134,19 @@ def _parts_of_writer(net: nn.Module, max_length: int, half: bool) -> dict[str, P
 
 
 def has_fixed_length(net: nn.Module) -> bool:
-    """Tell a net whose encoder takes sources of the greatest length only, padded."""
+    """Return whether a net's encoder takes only sources padded to the maximum length."""
     return any(isinstance(module, nn.RNNBase) for module in net.modules())
 
 
 def trace(part: Part) -> ExportedProgram:
-    """Return a part's graph, without the weights that it does not read and without a word of where it came from."""
+    """Return a part's graph, without unused weights and without references to its source code."""
     first = next(iter(inspect.signature(part.net.forward).parameters.values()))
     vary: Any = {first.name: part.vary} if first.kind is inspect.Parameter.VAR_POSITIONAL else part.vary
-    # Strict, since otherwise len(x) would hold the graph to two samples.
+    # Strict, since otherwise len(x) would fix the graph to two samples.
     program = torch.export.export(part.net, part.inputs, dynamic_shapes=vary, strict=True)
     drop_unread(program)
     program.example_inputs = None
-    program._guards_code = []  # checks of sizes as Python, which whoever reads the file would have to run
+    program._guards_code = []  # size checks in Python, which readers of the file would have to run
     for node in program.graph.nodes:
         for key in ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "from_node"):
             node.meta.pop(key, None)
@@ -154,7 +154,7 @@ def trace(part: Part) -> ExportedProgram:
 
 
 def drop_unread(program: ExportedProgram) -> None:
-    """Take the weights that no node reads out of a graph; auxiliary heads, for one."""
+    """Remove weights that no node reads from a graph, such as those of auxiliary heads."""
     signature = program.graph_signature
     nodes = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
     kinds = (InputKind.PARAMETER, InputKind.BUFFER)

@@ -1,8 +1,8 @@
-"""The .pt2 file: a net as torch.export traced it, for any process that has torch.
+"""The .pt2 file: a net as traced by torch.export, for any process that has torch.
 
-torch.export.load unpickles, looks up and evaluates what a file asks it to, so that a foreign one could do anything.
-What is read here is therefore the archive's plain data alone: its graph becomes a program of zoo.quantize.graph_ir,
-whose operators are those of nets, and its weights become tensors. torch.export sees nothing of it.
+torch.export.load unpickles, looks up and evaluates whatever a file contains, so a foreign file could run any code.
+Only the plain data of the archive is read here: its graph becomes a program of zoo.quantize.graph_ir, which allows
+only operators of nets, and its weights become tensors. torch.export is not involved.
 """
 
 import functools
@@ -28,7 +28,7 @@ from zoo.quantize.operators import EXPORTED, INT8, PROBLEMS
 EXTRA, MODEL = "extra/", "models/model.json"
 WEIGHTS = ("parameter", "buffer", "tensor_constant")
 CONFIGS = ("data/weights/model_weights_config.json", "data/constants/model_constants_config.json")
-# torch.export's own numbers, of torch/_export/serde/schema.py; nets have none of the others, such as complex numbers.
+# The codes in torch/_export/serde/schema.py; nets use none of the other types, such as complex numbers.
 DTYPES = {
     1: torch.uint8,
     2: torch.int8,
@@ -42,12 +42,12 @@ DTYPES = {
     13: torch.bfloat16,
 }
 MEMORY_FORMATS = {1: "contiguous_format", 2: "channels_last", 4: "preserve_format"}
-CHECK = "aten._assert_tensor_metadata.default"  # of what a tensor was where it was traced, which gives nothing
-PLACES = ("layout", "device", "pin_memory")  # keywords of operators that make tensors: where, which is the CPU here
+CHECK = "aten._assert_tensor_metadata.default"  # checks a tensor's traced metadata and returns nothing
+PLACES = ("layout", "device", "pin_memory")  # keywords for where operators create tensors, which is the CPU here
 
 
 class TensorMeta(msgspec.Struct):
-    """What a graph says of a tensor; a size that may vary is an expression, which is not looked at."""
+    """The metadata of a tensor in a graph; a size that may vary is an expression, which is ignored."""
 
     dtype: int
     sizes: list[dict[str, Any]]
@@ -58,7 +58,7 @@ class TensorMeta(msgspec.Struct):
 class Input(msgspec.Struct):
     name: str
     arg: dict[str, Any]
-    kind: int | None = None  # 1 for what is given by its place
+    kind: int | None = None  # 1 for a positional argument
 
 
 class Node(msgspec.Struct):
@@ -85,7 +85,7 @@ class GraphModule(msgspec.Struct):
 
 
 class Model(msgspec.Struct):
-    """models/model.json, of which only what is named here is read."""
+    """models/model.json; only the fields listed here are read."""
 
     graph_module: GraphModule
 
@@ -101,14 +101,14 @@ class Payloads(msgspec.Struct):
 
 
 def save_pt2(path: Path, part: Part, facts: Mapping[str, Any]) -> None:
-    """Write a net's part as a graph that torch runs; whole or not at all."""
+    """Write a part of a net as a graph for torch; atomically."""
     program = trace(part)
     with replacing(path) as file:
         torch.export.save(program, file, extra_files=labels(facts))
 
 
 def open_pt2(path: Path) -> Opened:
-    """Open our .pt2 file; BadInput for one that is cut short, changed or foreign."""
+    """Open a .pt2 file; raise BadInput if it is truncated, changed or foreign."""
     records = _records(path)
     texts = {name.removeprefix(EXTRA): content for name, content in records.items() if name.startswith(EXTRA)}
     facts = read_labels({name: content.decode(errors="replace") for name, content in texts.items()}, path)
@@ -120,7 +120,7 @@ def open_pt2(path: Path) -> Opened:
         raise BadInput(f"{path} is not a .pt2 file that scripts/export.py wrote: {reason(error)}") from error
 
     def example(num: int) -> list[Tensor]:
-        """Return inputs on the meta device, with `num` samples, and 2 for each other size that may vary."""
+        """Return inputs on the meta device with `num` samples and 2 for every other dynamic size."""
         sizes = [[(2 if place else num) if size is None else size for place, size in enumerate(one)] for one in takes]
         return [torch.empty(size, dtype=dtype, device="meta") for size, dtype in zip(sizes, dtypes, strict=True)]
 
@@ -134,7 +134,7 @@ def open_pt2(path: Path) -> Opened:
 
 
 def _records(path: Path) -> dict[str, bytes]:
-    """Return the records of an archive by name; BadInput unless it is whole, and as large as what it holds."""
+    """Return the records of an archive by name; raise BadInput if it is damaged or its records exceed its size."""
     content = path.read_bytes()
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -146,20 +146,20 @@ def _records(path: Path) -> dict[str, bytes]:
             root = infos[0].filename.partition("/")[0] + "/" if infos else ""
             if not all(info.filename.startswith(root) for info in infos):
                 raise ValueError("its records are not all in one folder")
-            records = {info.filename.removeprefix(root): archive.read(info) for info in infos}  # compares checksums
+            records = {info.filename.removeprefix(root): archive.read(info) for info in infos}  # verifies checksums
             if len(records) < len(infos):
-                raise ValueError("two of its records have one name")
+                raise ValueError("two of its records have the same name")
     except (zipfile.BadZipFile, ValueError, RuntimeError, EOFError, NotImplementedError, OSError) as error:
         raise BadInput(
             f"{path} is cut short or is not a .pt2 file, or it was changed ({reason(error)}); copy or export it again"
         ) from error
     if any(name.startswith("data/aotinductor/") for name in records):
-        raise BadInput(f"{path} holds compiled code, which is not run unseen; use the .pt2 of format=pt2 here")
+        raise BadInput(f"{path} holds compiled code, which is never run here; use the .pt2 of format=pt2")
     return records
 
 
 def _payloads(records: Mapping[str, bytes]) -> dict[str, Tensor]:
-    """Return the tensors of an archive by name; ValueError where one does not fit its record."""
+    """Return the tensors of an archive by name; raise ValueError if one does not fit its record."""
     tensors = {}
     for config in CONFIGS:
         room = config[: config.rindex("/") + 1]
@@ -180,7 +180,7 @@ def _number(size: Mapping[str, Any]) -> int:
 
 
 def _program_of(module: GraphModule, payloads: Mapping[str, Tensor]) -> tuple[list[list[Any]], dict[str, Tensor]]:
-    """Return a graph as a program, and the tensors that it reads."""
+    """Return a graph as a program, and the tensors it reads."""
     places, tensors, program = _inputs_of(module, payloads)
     value = functools.partial(_value, places)
     for node in module.graph.nodes:
@@ -242,7 +242,7 @@ def _value(places: Mapping[str, dict[str, Any]], argument: Mapping[str, Any]) ->
         case "as_int" | "as_bool" | "as_string" | "as_ints" | "as_floats" | "as_bools":
             return content
         case "as_float":
-            return float(content)  # infinity is a text there
+            return float(content)  # infinity is stored as text
         case "as_scalar_type":
             return {"dtype": str(DTYPES[content]).removeprefix("torch.")}
         case "as_memory_format":
@@ -251,7 +251,7 @@ def _value(places: Mapping[str, dict[str, Any]], argument: Mapping[str, Any]) ->
 
 
 def _name_of(argument: Mapping[str, Any]) -> str:
-    """Return the name of a result: of a tensor, or of a size."""
+    """Return the name of a result, which is a tensor or a size."""
     ((kind, content),) = argument.items()
     if kind in ("as_sym_int", "as_sym_float", "as_sym_bool"):
         return content["as_name"]
@@ -259,7 +259,7 @@ def _name_of(argument: Mapping[str, Any]) -> str:
 
 
 def _ends(module: GraphModule) -> tuple[list[list[int | None]], list[list[int | None]], list[torch.dtype]]:
-    """Return the shapes that a graph takes and gives, None for a size that may vary, and the types of what it takes."""
+    """Return the shapes of a graph's inputs and outputs, with None for dynamic sizes, and the types of its inputs."""
     takes = [_name_of(spec["user_input"]["arg"]) for spec in module.signature.input_specs if "user_input" in spec]
     values = module.graph.tensor_values
     ends = (takes, [_name_of(one) for one in module.graph.outputs])

@@ -1,4 +1,4 @@
-"""Exported files as nets: their own runtimes compute them, and all else of the zoo calls them as any other."""
+"""Exported files as nets: computed by their own runtimes, and called by the zoo like any other net."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ from zoo.errors import BadInput
 from zoo.export.export_format import openers
 from zoo.export.runtime import Opened, Run
 
-PARTS = ("encoder", "step")  # of a net of sequences, each in a file that is named after it
+PARTS = ("encoder", "step")  # of a sequence net, each in a file named after it
 
 
 @dataclass(frozen=True)
 class Exported:
-    """An exported file that was read: what it says, and a net that its own runtime computes, on the CPU."""
+    """An exported file that was read: its facts, and a net computed by its own runtime on the CPU."""
 
     path: Path
     facts: dict[str, Any]
@@ -30,7 +30,7 @@ class OnCpu(nn.Module):
 
 
 class Classifier(OnCpu):
-    """Have a runtime compute logits (N, classes) of normalised images, also where it takes pixels."""
+    """Compute logits (N, classes) of normalised images with a runtime, even if that takes pixels."""
 
     def __init__(self, run: Run, facts: Mapping[str, Any], bake: bool) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class Classifier(OnCpu):
 
 
 class Writer(OnCpu):
-    """Have a runtime write, as zoo.models.decoding needs it; `length` is that of sources, where they must be padded."""
+    """Decode with a runtime, as zoo.models.decoding requires; sources are padded to `length`, if given."""
 
     def __init__(self, encoder: Run, step: Run, length: int | None) -> None:
         super().__init__()
@@ -59,27 +59,27 @@ class Writer(OnCpu):
 
 
 def pixels(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Return the pixels, uint8, that normalised images were made of."""
+    """Return the uint8 pixels of normalised images."""
     return (images * std + mean).round().clamp(0, 255).to(torch.uint8)
 
 
 def read_export(path: Path) -> Exported:
-    """Read an exported file, of sequences both; BadInput for what is cut short, changed or foreign, or does not fit."""
+    """Read an exported file, or both of a sequence net; raise BadInput if one is damaged, foreign or does not fit."""
     opened = openers()[path.suffix](path)
     facts, part = opened.facts, opened.facts["export"].get("part")
     if (part in PARTS) != ("classes" not in facts["data"]):
-        raise BadInput(f"{path} says that it is {_words(part)}, and tells of data of the other kind; export it again")
+        raise BadInput(f"{path} claims to be {_words(part)}, and describes data of the other kind; export it again")
     if part not in PARTS:
         return Exported(path, facts, _classifier(opened))
     name = path.name.replace(part, PARTS[part == "encoder"])
     if name == path.name:
-        raise BadInput(f"{path} is the {part} of a net that writes, which its name must say; export both again")
+        raise BadInput(f"{path} is the {part} of a sequence net, and its name must show this; export both again")
     if not path.with_name(name).is_file():
-        raise BadInput(f"{path} is the {part} of a net that writes, and {name} is not beside it")
+        raise BadInput(f"{path} is the {part} of a sequence net, and {name} is not next to it")
     both = {part: opened, PARTS[part == "encoder"]: openers()[path.suffix](path.with_name(name))}
     for half, one in both.items():
         if one.facts["export"].get("part") != half:
-            raise BadInput(f"{one.path} is not the {half} that its name says; export both again")
+            raise BadInput(f"{one.path} is not the {half}, as its name says; export both again")
     told = [{**one.facts, "export": {**one.facts["export"], "part": None}} for one in both.values()]
     if told[0] != told[1]:
         raise BadInput(f"{path} and {name} are of different nets; export both again")
@@ -87,11 +87,11 @@ def read_export(path: Path) -> Exported:
 
 
 def _words(part: str | None) -> str:
-    return f"the {part} of a net that writes" if part in PARTS else "a net of images"
+    return f"the {part} of a sequence net" if part in PARTS else "an image net"
 
 
 def _classifier(opened: Opened) -> Classifier:
-    """Return the net of images of a file; BadInput where its graph is not of the images and classes it tells of."""
+    """Return the image net of a file; raise BadInput if its graph does not fit its images and classes."""
     facts = opened.facts
     size, channels = (facts["config"]["data"][name] for name in ("image_size", "in_channels"))
     takes = torch.uint8 if facts["export"]["bake"] else torch.float32
@@ -101,7 +101,7 @@ def _classifier(opened: Opened) -> Classifier:
 
 
 def _writer(encoder: Opened, step: Opened) -> Writer:
-    """Return the net of two files; BadInput where their graphs are not of these symbols, or not of one state."""
+    """Return the net of two files; raise BadInput if their graphs do not match the symbols or each other's state."""
     facts = encoder.facts
     is_fixed = any(isinstance(size, int) for shape in encoder.takes for size in shape[1:])
     length = facts["data"]["max_length"] if is_fixed else None

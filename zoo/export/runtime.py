@@ -12,13 +12,13 @@ from torch import Tensor
 from zoo.errors import BadInput
 
 Run = Callable[..., tuple[Tensor, ...]]
-End = tuple[Sequence[Any], torch.dtype | None]  # a shape, with a number where it may not vary, and a type, if known
+End = tuple[Sequence[Any], torch.dtype | None]  # a shape, with numbers for fixed sizes, and a type, if known
 
 
 @dataclass(frozen=True)
 class Opened:
-    """What a file says, the shapes that its graph takes and gives (a number, or anything else where it may vary), a
-    function that computes it, on the CPU, and the types of what it takes and gives, where its runtime tells them."""
+    """The facts of a file, the shapes of its graph's inputs and outputs (numbers for fixed sizes, anything else for
+    dynamic ones), a function that runs it on the CPU, and the types of inputs and outputs, if the runtime has them."""
 
     path: Path
     facts: dict[str, Any]
@@ -29,17 +29,17 @@ class Opened:
     gives_dtypes: Sequence[torch.dtype] = ()
 
     def checked(self, takes: Sequence[End], gives: Sequence[End]) -> Run:
-        """Return `run`; BadInput where the graph takes or gives something else than the file's metadata tell of.
+        """Return `run`; raise BadInput if the graph's inputs or outputs differ from the file's metadata.
 
-        The first size of all is the number of samples, which may vary. What `run` gives is held against what is told,
-        too, since a graph may say anything of that.
+        The first size of each is the number of samples, which may vary. The results of `run` are checked as well, since
+        a graph may declare any shape.
         """
         found = [*zip_longest(self.takes, self.takes_dtypes)], [*zip_longest(self.gives, self.gives_dtypes)]
         if not all(map(_fit, found, (takes, gives))):
             typed = bool(self.takes_dtypes)
             raise BadInput(
-                f"{self.path} holds another net than it says: it takes {_words(found[0])} and gives "
-                f"{_words(found[1])}, where its metadata tell of {_words(takes, typed)} and {_words(gives, typed)}; "
+                f"{self.path} does not match its metadata: it takes {_words(found[0])} and returns "
+                f"{_words(found[1])}, expected {_words(takes, typed)} and {_words(gives, typed)}; "
                 "export it again"
             )
 
@@ -47,7 +47,7 @@ class Opened:
             first: list[End] = [(["any", *one.shape[1:]], one.dtype) for one in inputs]
             if not _fit(first, [*zip_longest(map(_sizes, self.takes), self.takes_dtypes)]):
                 raise BadInput(
-                    f"{self.path} takes {_words(found[0])}, and is given {_words(first)}, as by another net's half; "
+                    f"{self.path} takes {_words(found[0])}, got {_words(first)}: the other file is of a different net; "
                     "export both again"
                 )
             results = self.run(*inputs)
@@ -55,7 +55,7 @@ class Opened:
             if not _fit(free, gives) or any(len(one) != len(inputs[0]) for one in results):
                 given = [(one.shape, one.dtype) for one in results]
                 raise BadInput(
-                    f"{self.path} gives {_words(given)} of {len(inputs[0])} samples, where its metadata tell of "
+                    f"{self.path} returns {_words(given)} for {len(inputs[0])} samples, where its metadata give "
                     f"{_words(gives)}; export it again"
                 )
             return results
@@ -64,12 +64,12 @@ class Opened:
 
 
 def _fit(found: Sequence[End], told: Sequence[End]) -> bool:
-    """Return whether what a graph takes or gives is what is told of it; what is not told may be any."""
+    """Return whether a graph's inputs or outputs match the expected ones; unspecified sizes and types match any."""
     return len(found) == len(told) and all(map(_fits, found, told))
 
 
 def _sizes(shape: Sequence[Any]) -> list[int | None]:
-    """Return a shape with None for what may vary."""
+    """Return a shape with None for dynamic sizes."""
     return [size if isinstance(size, int) else None for size in shape]
 
 
@@ -81,7 +81,7 @@ def _fits(found: End, told: End) -> bool:
 
 
 def _words(ends: Sequence[End], typed: bool = True) -> str:
-    """Name the types and shapes of what a graph takes or gives: of one sample, where there may be any number."""
+    """Describe the types and shapes of a graph's inputs or outputs, per sample if the number of samples may vary."""
     told = []
     for shape, dtype in ends[:8]:
         is_free = len(shape) > 0 and not isinstance(shape[0], int)

@@ -1,4 +1,4 @@
-"""What an exported file must show before it may stay: read by its own runtime, in a process of its own, it is the net.
+"""Verify an exported file before it is kept: run in a separate process by its own runtime, it must match the net.
 
 `python -m zoo.export.verify THREADS FILE [PACKAGE ...]` is that process for files that only the zoo can read, which may
 name classes of these packages.
@@ -33,13 +33,10 @@ from zoo.instantiate import trusted_packages, trusting
 from zoo.measure.accuracy import is_right, points_lost
 from zoo.tasks.transcribe import transcribe
 
-# By which a logit may differ, as a share of the largest logit or, where that is below 1, of 1. In fp16 torch itself is
-# 2 % off for some images; in int8 logits differ by whole steps, and accuracy decides.
-
 
 @dataclass(frozen=True)
 class Answers:
-    """What a net says of the test samples: logits, batch by batch, and its accuracy, of sequences 1 - WER."""
+    """The outputs of a net for the test samples: logits by batch, and its accuracy (1 - WER for sequences)."""
 
     logits: list[Tensor]
     accuracy: float
@@ -51,9 +48,9 @@ class Answers:
 
 @dataclass(frozen=True)
 class Proof:
-    """What a format's files were found to be in their own runtime.
+    """The measurements of a format's files in their own runtime.
 
-    Latencies, in ms, are of batches of 1 and 64: of images, or of one step of a net that writes.
+    Latencies, in ms, are for batches of 1 and 64: of images, or of one step of a sequence net.
     """
 
     size_bytes: int
@@ -66,7 +63,7 @@ class Proof:
 
 @torch.inference_mode()
 def answers_of(net: nn.Module, data: ResidentData) -> Answers:
-    """Ask a net in eval mode, on the CPU, of all test samples; one that writes, step by step along the true tokens."""
+    """Run a net in eval mode on the CPU on all test samples; a sequence net step by step along the true tokens."""
     batches = data.loader("test", "cpu")
     if isinstance(data, SequenceData):
         logits = [_logits_of_steps(net, source, target) for source, target, _ in batches]
@@ -86,13 +83,13 @@ def _logits_of_steps(net: Any, source: Tensor, target: Tensor) -> Tensor:
 
 @contextmanager
 def running(paths: Sequence[Path], runs_alone: bool) -> Iterator[tuple[list[Run], dict[str, Any]]]:
-    """Yield a function for each file that has a process of its own compute it, and at the end what that measured.
+    """Yield a function for each file that runs it in a separate process, and at the end what that process measured.
 
-    It is worker.py without the zoo, where the files run alone, or else the zoo.
+    The process is worker.py without the zoo, if the files run alone, or else the zoo.
 
-    ZooError, with that process's reason, where it fails.
+    Raises ZooError with the reason if the process fails.
     """
-    # Without the folder of its own, where onnx.py is not the package.
+    # -P keeps its own folder off sys.path, where onnx.py would shadow the package.
     program = ["-P", worker.__file__] if runs_alone else ["-m", "zoo.export.verify"]
     line = [sys.executable, *program, str(torch.get_num_threads()), *(str(path.resolve()) for path in paths)]
     root, pipe, environment = Path(__file__).parents[2], subprocess.PIPE, dict(os.environ)
@@ -111,7 +108,7 @@ def running(paths: Sequence[Path], runs_alone: bool) -> Iterator[tuple[list[Run]
         def failed() -> ZooError:
             process.wait()
             errors.seek(0)
-            said = errors.read().decode(errors="replace").strip().splitlines() or ["it said nothing"]
+            said = errors.read().decode(errors="replace").strip().splitlines() or ["no message"]
             return ZooError(f"its runtime cannot compute it: {said[-1]}")
 
         def of_part(number: int) -> Run:
@@ -140,35 +137,35 @@ def running(paths: Sequence[Path], runs_alone: bool) -> Iterator[tuple[list[Run]
 
 
 def hold(found: Answers, source: Answers, paths: Sequence[Path], measured: dict[str, Any]) -> Proof:
-    """Hold what files answered against what their checkpoint did; ZooError where they gave something else."""
+    """Compare the answers of files with those of the checkpoint; raise ZooError for other shapes or NaN."""
     difference = 0.0
     for ours, theirs in zip(source.logits, found.logits, strict=True):
         if ours.shape != theirs.shape or not theirs.isfinite().all():
-            raise ZooError(f"it gives {tuple(theirs.shape)} numbers, or none, where the net gives {tuple(ours.shape)}")
+            raise ZooError(f"it returns {tuple(theirs.shape)} or NaN, expected finite {tuple(ours.shape)}")
         difference = max(difference, float((ours - theirs).abs().max()))
     size_bytes = sum(path.stat().st_size for path in paths)
     return Proof(size_bytes, found.accuracy, difference, **measured)
 
 
 def refusal(proof: Proof, source: Answers, tolerance: float, smaller_than: int | None, max_drop: float) -> str | None:
-    """Say in a sentence why files must not stay, or nothing.
+    """Return the reason to refuse files in one sentence, or None.
 
-    `tolerance` of a logit is relative to the largest, `smaller_than` are the bytes that they claim to be below, and
-    `max_drop` are the points of accuracy that they may lose.
+    `tolerance` is the allowed difference of a logit relative to the largest, `smaller_than` a bound on the bytes, and
+    `max_drop` the points of accuracy that may be lost.
     """
     limit = tolerance * max(1.0, source.largest)
     drop = points_lost(source.accuracy, proof.accuracy)
     if proof.largest_difference > limit:
-        return f"a logit differs from the checkpoint's by {proof.largest_difference:.2g}, where {limit:.2g} is allowed"
+        return f"a logit differs from the checkpoint's by {proof.largest_difference:.2g}, above {limit:.2g}"
     if drop > max_drop:
-        return f"it loses {drop:.2f} points of accuracy, where max_drop={max_drop:g} are allowed"
+        return f"it loses {drop:.2f} points of accuracy, more than max_drop={max_drop:g}"
     if smaller_than is not None and proof.size_bytes >= smaller_than:
-        return f"it takes {proof.size_bytes:,} bytes, and less than the weights' {smaller_than:,} was claimed"
+        return f"it takes {proof.size_bytes:,} bytes, expected fewer than the weights' {smaller_than:,}"
     return None
 
 
 def _serve(threads: int, path: str) -> None:
-    """Compute a file that the zoo reads, for the process that has started this one."""
+    """Run a file that the zoo reads, on behalf of the parent process."""
     torch.set_num_threads(threads)
     suffix = Path(path).suffix
     net = read_export(Path(path)).net if suffix in openers() else load_model(read_product(path)).eval()

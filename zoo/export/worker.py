@@ -1,7 +1,7 @@
-"""Compute exported files in a process that knows nothing of the zoo: `python alone.py THREADS FILE [FILE]`.
+"""Run exported files in a process without the zoo: `python worker.py THREADS FILE [FILE]`.
 
-The number of a file and arrays for its graph come in on stdin, and arrays go out on stdout. Where stdin ends, a line of
-JSON says how fast the last graph is, what memory the process took, and which runtimes were in it.
+Reads the number of a file and arrays for its graph from stdin, and writes arrays to stdout. When stdin ends, writes a
+line of JSON with the latency of the last graph, the memory of the process, and the runtimes it has loaded.
 """
 
 import io
@@ -18,8 +18,8 @@ import numpy as np
 if TYPE_CHECKING:
     import onnxruntime
 
-BATCHES = (1, 64)  # that are timed
-WARM_UP = 5  # calls that are not
+BATCHES = (1, 64)  # to time
+WARM_UP = 5  # untimed calls
 LEAST_CALLS, MOST_CALLS, ENOUGH_SECONDS = 10, 200, 2.0
 Arrays = list[np.ndarray]
 Run = Callable[[Arrays], Arrays]
@@ -39,20 +39,20 @@ def onnx_runtime(path: str, threads: int) -> Run:
 
 
 def session_options(threads: int) -> "onnxruntime.SessionOptions":
-    """Return what a session of ONNX Runtime is opened with, wherever the zoo opens one."""
+    """Return the options of every ONNX Runtime session in the zoo."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3  # errors
     with open("/proc/cpuinfo") as lines:
-        if not has_vnni(lines):  # sums in int8 would be cut off; elsewhere this only takes time
+        if not has_vnni(lines):  # int8 sums would saturate; with VNNI this would only cost time
             options.add_session_config_entry("session.x64quantprecision", "1")
     return options
 
 
 def has_vnni(cpuinfo: Iterable[str]) -> bool:
-    """Return whether a CPU, by the lines of Linux's /proc/cpuinfo, sums products of int8 in 32 bits."""
+    """Return whether a CPU, according to the lines of /proc/cpuinfo, sums int8 products in 32 bits."""
     flags = next((line for line in cpuinfo if line.startswith("flags")), "").split()
     return not {"avx512_vnni", "avx_vnni"}.isdisjoint(flags)
 
@@ -66,8 +66,8 @@ def torch_alone(path: str, threads: int) -> Run:
         names = archive.namelist()
         graph = next((archive.read(name) for name in names if name.endswith("/models/model.json")), b"")
     if b"quantized_decomposed" in graph:
-        from torch.ao.quantization.fx import _decomposed  # noqa: F401  which registers what torch.export.load looks up
-    # The caller wrote it a moment ago.
+        from torch.ao.quantization.fx import _decomposed  # noqa: F401  registers what torch.export.load looks up
+    # Trusted: the caller has just written it.
     net = torch.export.load(path).module() if graph else torch._inductor.aoti_load_package(path)
 
     def run(arrays: Arrays) -> Arrays:
@@ -79,9 +79,9 @@ def torch_alone(path: str, threads: int) -> Run:
 
 
 def serve(runs: list[Run]) -> None:
-    """Answer arrays with arrays until there are no more, then measure with the last."""
+    """Answer arrays with arrays until stdin ends, then measure with the last ones."""
     answers: IO[bytes] = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints shall not come between them
+    os.dup2(2, 1)  # keeps anything that libraries print out of the answers
     while request := receive(sys.stdin.buffer):
         which, *arrays = request
         send(answers, runs[int(which)](arrays))
@@ -92,7 +92,7 @@ def serve(runs: list[Run]) -> None:
 
 
 def time_ms(run: Run, arrays: Arrays) -> dict[str, float]:
-    """Return the median and the 95th percentile of the time that a batch takes."""
+    """Return the median and the 95th percentile of the time per batch."""
     seconds: list[float] = []
     for call in range(WARM_UP + MOST_CALLS):
         start = time.perf_counter()
@@ -106,14 +106,14 @@ def time_ms(run: Run, arrays: Arrays) -> dict[str, float]:
 
 
 def peak_bytes() -> int:
-    """Ask Linux for the most memory this process had; getrusage would count that of the process it was started by."""
+    """Return the peak memory of this process from Linux; getrusage would include that of its parent process."""
     with open("/proc/self/status") as lines:
         (line,) = (line for line in lines if line.startswith("VmHWM:"))
     return 1024 * int(line.split()[1])
 
 
 def send(file: IO[bytes], arrays: Arrays) -> None:
-    """Write arrays, behind their number of bytes."""
+    """Write arrays, preceded by their number of bytes."""
     content = io.BytesIO()
     np.savez(content, *arrays)
     file.write(content.tell().to_bytes(8, "little"))
@@ -122,7 +122,7 @@ def send(file: IO[bytes], arrays: Arrays) -> None:
 
 
 def receive(file: IO[bytes]) -> Arrays:
-    """Read the next arrays, or none where the other end has closed."""
+    """Read the next arrays; return none if the other end has closed."""
     size = int.from_bytes(file.read(8), "little")
     if not size:
         return []

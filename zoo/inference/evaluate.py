@@ -1,4 +1,4 @@
-"""A product file in, numbers out: its net and its data built again, and a split of them measured."""
+"""Evaluate a product file: rebuild its net and data, and measure a split."""
 
 from pathlib import Path
 from typing import Any
@@ -22,19 +22,19 @@ from zoo.tasks.transcribe import transcribe
 
 
 def read(path: str) -> Product | Exported:
-    """Read a product or a packed file or, by the ending of its name, an exported one; of a run folder, its product."""
+    """Read a product or packed file or, by its suffix, an exported one; for a run folder, its product."""
     file = file_of(path)
     if file.suffix not in openers():
         return read_product(file)
     if not file.is_file():
-        raise BadInput(f"there is no file {file}; scripts/export.py leaves its files beside the checkpoint")
+        raise BadInput(f"there is no file {file}; scripts/export.py writes its files next to the checkpoint")
     return read_export(file)
 
 
 def rebuild(source: Product | Exported, cfg: DictConfig) -> tuple[nn.Module, ResidentData]:
-    """Build the net of a file with its weights, and its data with the very split it was trained on.
+    """Build the net of a file with its weights, and its data with the same split it was trained on.
 
-    BadInput where the file asks for code from outside the zoo, or the data found are not the data it knows.
+    Raises BadInput if the file names code from outside the zoo, or the data found are different.
     """
     return rebuild_net(source), stored_data(source.facts, cfg)
 
@@ -45,17 +45,17 @@ def rebuild_net(source: Product | Exported) -> nn.Module:
 
 
 def evaluate(net: nn.Module, data: ResidentData, cfg: DictConfig) -> dict[str, Any]:
-    """Measure a split as cfg says: what images are taken for, or what is written for sequences; in fp32.
+    """Measure a split according to cfg: classes of images, or generated sequences; in fp32.
 
-    With `sparse` in fp16, and with CUDA's kernels for layers of which two in every four weights are zero.
+    With `sparse`, in fp16 and with CUDA's kernels for layers in which two of every four weights are zero.
     """
     device = put_on(net, cfg.accelerator)
     if cfg.sparse:
         if device.type != "cuda":
-            raise BadInput(f"sparse=true is for CUDA's kernels, and this is accelerator={device.type}")
+            raise BadInput(f"sparse=true needs CUDA's kernels, got accelerator={device.type}")
         if not use_sparse_kernels(net):
             raise BadInput(
-                "sparse=true: no layer has two zeros in every four weights; compress=semi_structured does that"
+                "sparse=true: no layer has two zeros in every four weights; train with compress=semi_structured"
             )
     if isinstance(data, SequenceData):
         return transcribe(net, data, cfg.split, device, cfg.beam)
@@ -64,7 +64,7 @@ def evaluate(net: nn.Module, data: ResidentData, cfg: DictConfig) -> dict[str, A
 
 
 def ending_of(path: Path, cfg: DictConfig) -> str:
-    """Return what tells the files of an evaluation from others in its folder: nothing for a product's test."""
+    """Return the suffix that distinguishes an evaluation's files in their folder: empty for a product's test."""
     words = {
         path.name: path.name != PRODUCT,
         cfg.split: cfg.split != "test",
@@ -75,7 +75,7 @@ def ending_of(path: Path, cfg: DictConfig) -> str:
 
 
 def put_on(net: nn.Module, accelerator: str) -> torch.device:
-    """Put a net on cpu, cuda or, with auto, the better of those there are, in eval mode, and say where that is."""
+    """Move a net in eval mode to cpu, cuda or, with auto, the better available one, and return the device."""
     auto = "cuda" if torch.cuda.is_available() and not isinstance(net, OnCpu) else "cpu"
     if isinstance(net, OnCpu) and accelerator not in ("auto", "cpu"):
         raise BadInput(f"accelerator={accelerator}: exported files are computed on the CPU; use auto or cpu")
@@ -83,7 +83,7 @@ def put_on(net: nn.Module, accelerator: str) -> torch.device:
         device = torch.device(auto if accelerator == "auto" else accelerator)
         net.to(device).eval()
     except (RuntimeError, AssertionError) as error:
-        raise BadInput(f"accelerator={accelerator} is not to be had here; auto, cpu and cuda may be") from error
+        raise BadInput(f"accelerator={accelerator} is not available here; use auto, cpu or cuda") from error
     return device
 
 

@@ -1,4 +1,4 @@
-"""What a trained net says of new things: files of images, or texts."""
+"""Predict classes of image files, or sequences for texts, with a trained net."""
 
 import glob
 import os
@@ -15,19 +15,19 @@ from zoo.data.sequences import SequenceFacts, encode_source
 from zoo.errors import BadInput, ZooError, reason
 from zoo.tasks.transcribe import write_for
 
-BATCH = 16  # pictures at once
-MOST_TOLD = 5  # files that cannot be read
+BATCH = 16  # images per batch
+MOST_TOLD = 5  # unreadable files listed in the error
 Prediction = tuple[str, list[tuple[str, float]]]
 
 
 def predict(
     net: nn.Module, facts: Mapping[str, Any], inputs: Sequence[str], top: int, device: torch.device
 ) -> Iterator[Prediction]:
-    """Yield for each input the `top` likeliest classes, or sequences to write, each with its probability, best first.
+    """Yield the `top` most probable classes, or sequences, for each input, each with its probability, best first.
 
-    Inputs are texts, or files of images, folders of them, and patterns such as `*.jpg`. What a product file or an
-    exported one says (`facts`) is all that is needed. Raises BadInput for texts with symbols that the net has never
-    seen and for what names no file at once, and for files that cannot be read as images after all others.
+    Inputs are texts, or image files, folders of them, and patterns such as `*.jpg`. Only the facts of a product file or
+    an exported one are needed. Raises BadInput immediately for texts with symbols that the net has never seen and for
+    missing files, and, after all others, for files that cannot be read as images.
     """
     if "source_symbols" in facts["data"]:
         symbols = SequenceFacts(**facts["data"])
@@ -53,48 +53,48 @@ def _of_images(
             continue
         shares, best = net(torch.cat(list(images.values())).to(device)).softmax(1).topk(min(top, len(classes)))
         if shares.isnan().any():
-            raise ZooError("the net gives logits that are NaN; train it again, or in trainer.precision=32-true")
+            raise ZooError("the net returns NaN logits; train it again, or with trainer.precision=32-true")
         for path, named, likely in zip(images, best.tolist(), shares.tolist(), strict=True):
             yield path, [(classes[i], share) for i, share in zip(named, likely, strict=True)]
     if unreadable:
         more = f"; and {len(unreadable) - MOST_TOLD:,} more" if len(unreadable) > MOST_TOLD else ""
-        raise BadInput(f"{'; '.join(map(str, unreadable[:MOST_TOLD]))}{more}; JPEG, PNG and others can be")
+        raise BadInput(f"{'; '.join(map(str, unreadable[:MOST_TOLD]))}{more}; use JPEG, PNG or another image format")
 
 
 def files_of(inputs: Sequence[str]) -> list[str]:
-    """Return the files that are named, that folders hold at any depth, and that patterns match, each once.
+    """Return the files that are named, contained in folders at any depth, or matched by patterns, each once.
 
-    Of a folder these are the pictures, by their names' endings, and nothing that is hidden.
+    From a folder, only files with image suffixes are taken, and no hidden ones.
     """
     files: dict[str, None] = {}
     for one in inputs:
         found = [one] if os.path.exists(one) else _matches(one)
         there = [file for path in found for file in (pictures_in(path) if os.path.isdir(path) else [path])]
         if not there:
-            what = "no picture in the folder" if found else "no such file"
+            what = "no image in the folder" if found else "no such file"
             raise BadInput(f"'{one}': {what}; expected files that can be read as images, folders of them, or patterns")
         files |= dict.fromkeys(there)
     return list(files)
 
 
 def _matches(pattern: str) -> list[str]:
-    """Return the files and folders that a pattern matches; one that links lead to in several ways once."""
+    """Return the files and folders that a pattern matches; one reached through several links only once."""
     found = {os.path.realpath(path): path for path in sorted(glob.glob(pattern, recursive=True), reverse=True)}
     return sorted(path for path in found.values() if os.path.isfile(path) or os.path.isdir(path))
 
 
 def read_image(path: str, settings: dict[str, Any], facts: dict[str, Any]) -> Tensor:
-    """Read one image (1, C, size, size), float32, as the net's own data were: resized, cut, gray or not, normalised."""
+    """Read an image (1, C, size, size), float32, preprocessed as in training: resized, cropped, gray, normalised."""
     size = settings["image_size"]
     stored = round(size * MARGIN) if "num_workers" in settings else size
     check_colour(background := settings.get("background", "white"))
     files = ImageFiles([path], stored, background=background)
     try:
         image = files.read(0)[None]
-    except Exception as error:  # bytes that are no image lead a decoder anywhere
+    except Exception as error:  # bytes that are not an image can raise anything
         why = error.strerror if isinstance(error, OSError) and error.strerror else reason(error)
         raise BadInput(f"'{path}' cannot be read as an image ({why})") from error
-    if settings["in_channels"] == 1:  # by ITU-R BT.601, rounded, so that what is gray stays as it is
+    if settings["in_channels"] == 1:  # by ITU-R BT.601, rounded, so that gray stays unchanged
         image = (image * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True).round()
     mean, std = (torch.tensor(facts[name])[:, None, None] for name in ("mean", "std"))
     return (centre(image, size).float() - mean) / std

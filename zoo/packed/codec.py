@@ -1,6 +1,6 @@
-"""Tensors to few bytes and back, without loss: which weights are left, of which sign, and which value each has.
+"""Lossless coding of tensors to few bytes and back: which weights survive, their signs and their values.
 
-How likely each of them is, and so how few bits it takes, zoo.packed.context_model learns from those before it.
+The probability of each, which sets its number of bits, is learnt from the previous ones by zoo.packed.context_model.
 """
 
 from collections.abc import Iterable, Iterator
@@ -16,35 +16,35 @@ from zoo.packed.context_model import MANTISSA, TRIVIAL, Floats, code_floats, cod
 from zoo.packed.range_coder import Array, Coder, Reader, Writer
 
 DTYPES = (torch.float32, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
-MOST_BY_CODE = 1 << 17  # weights a byte, as no chance is above 1 - LEAST and 1 - 2^-RAREST; what claims more is refused
+MOST_BY_CODE = 1 << 17  # weights per byte, since no probability exceeds 1 - LEAST or 1 - 2^-RAREST; more is refused
 MOST_VALUES = 4096  # in a codebook
 FARTHEST = 256  # inputs from a weight to its neighbour
-TILE = 16  # inputs that are turned to lie next to each other at a time, as many as a line of a CPU's cache holds
+TILE = 16  # inputs transposed together: as many as fit into a cache line
 
 
 @dataclass
 class Parts:
-    """What a tensor is coded as; its survivors are the weights that are not zero, input by input."""
+    """The coded parts of a tensor; its survivors are the nonzero weights, input by input."""
 
     dtype: torch.dtype = torch.float32
-    masked: bool = False  # which weights survive is coded
-    density: int = 0  # of survivors, in units of 1 / TRIVIAL
-    lag: int = 0  # inputs from a weight to its second neighbour, such as a row of px; the first is one away
-    shared: bool = False  # the values are those of a codebook
+    masked: bool = False  # whether a mask of survivors is coded
+    density: int = 0  # share of survivors, in units of 1 / TRIVIAL
+    lag: int = 0  # inputs from a weight to its second neighbour, such as a row of pixels; the first is at 1
+    shared: bool = False  # whether values come from a codebook
     floats: Floats = field(default_factory=lambda: Floats(0, 0, 1))
-    codebook: Array = field(default_factory=lambda: np.zeros(0, np.uint32))  # bit patterns, the positive values' first
+    codebook: Array = field(default_factory=lambda: np.zeros(0, np.uint32))  # bit patterns, positive values first
     signs: Array = field(default_factory=lambda: np.zeros((0, 0), np.int8))  # (inputs, outputs), 0 where none survives
-    values: Array = field(default_factory=lambda: np.zeros(0, np.uint32))  # bit patterns, or places in the codebook
+    values: Array = field(default_factory=lambda: np.zeros(0, np.uint32))  # bit patterns, or indices into the codebook
 
 
 @dataclass(frozen=True)
 class Bits:
-    """What a coded tensor takes, in bits, beside what simpler codes would take, of n survivors among N weights.
+    """The size of a coded tensor in bits, next to that of simpler codes, for n survivors among N weights.
 
-    `floor` is N·H(survives or not) + n·H(value), the entropy of independent weights whose frequencies are known; where
-    values are not shared, H(value) is their width. Codes that use neighbours can go below, and small tensors stay above
-    it, since frequencies must be learned. `huffman` codes the gaps between survivors and their values by two of
-    Huffman's codes, as Deep Compression does, tables not counted.
+    `floor` is N·H(survives or not) + n·H(value), the entropy of independent weights with known frequencies; if values
+    are not shared, H(value) is their width. Codes that use neighbours can go below it, and small tensors stay above it,
+    since frequencies must be learned. `huffman` is the size of two Huffman codes, for gaps between survivors and for
+    their values, as in Deep Compression, without code tables.
     """
 
     num_weights: int
@@ -58,7 +58,7 @@ class Bits:
 
 
 def encode(tensors: Iterable[Tensor]) -> tuple[bytes, list[Bits]]:
-    """Write tensors, those of floats as float32, and say what each takes; ValueError for a type that is not coded."""
+    """Encode tensors, floats as float32, and return the size of each; raise ValueError for an unsupported type."""
     writer = Writer()
     bits = []
     for tensor in tensors:
@@ -68,7 +68,7 @@ def encode(tensors: Iterable[Tensor]) -> tuple[bytes, list[Bits]]:
 
 
 def decode(code: bytes, shapes: Iterable[tuple[int, ...]]) -> Iterator[Tensor]:
-    """Read tensors of these shapes one by one; what `encode` did not write raises any exception, or gives anything."""
+    """Yield decoded tensors of these shapes; foreign code may raise any exception or return anything."""
     reader = Reader(code)
     for shape in shapes:
         parts = Parts()
@@ -77,7 +77,7 @@ def decode(code: bytes, shapes: Iterable[tuple[int, ...]]) -> Iterator[Tensor]:
 
 
 def sides(shape: tuple[int, ...]) -> tuple[int, int]:
-    """Return the numbers of inputs and outputs: a convolution's inputs are all of its window, a vector has one."""
+    """Return the numbers of inputs and outputs: a convolution's inputs are its whole window, a vector has one."""
     longer = [side for side in shape if side != 1]
     outputs = longer[0] if len(longer) > 1 else prod(shape)
     return prod(longer[1:]), outputs
@@ -91,7 +91,7 @@ def _taken_apart(tensor: Tensor) -> Parts:
         return Parts(tensor.dtype, values=tensor.reshape(-1).to(torch.int64).numpy())
     inputs, outputs = sides(tuple(tensor.shape))
     weights = tensor.float().reshape(outputs, inputs).numpy().T.copy()
-    weights += 0  # makes -0, as a mask leaves it of negative weights, 0
+    weights += 0  # turns -0, which a mask leaves of negative weights, into 0
     patterns = weights.view(np.uint32)
     left = patterns != 0
     values = patterns[left]
@@ -121,7 +121,7 @@ def _narrowest(patterns: Array) -> Floats:
 
 
 def _lag(signs: Array) -> int:
-    """Find how far behind a weight lies the input, beside the one before, whose weights resemble it most."""
+    """Return the distance, above 1, to the earlier input whose weights are most similar."""
     some = signs[: 16 * FARTHEST, :64].astype(np.float32)
     alike = [
         float((some[lag:] * some[:-lag]).sum() + (np.abs(some[lag:]) * np.abs(some[:-lag])).sum())
@@ -148,7 +148,7 @@ def _put_together(parts: Parts, shape: tuple[int, ...]) -> Tensor:
 
 
 def _code(coder: Coder, shape: tuple[int, ...], parts: Parts) -> tuple[float, float, float]:
-    """Code a tensor's parts, filling in those that are read, and give the bits of mask, codebook and values."""
+    """Code a tensor's parts, filling them in when reading, and return the bits of mask, codebook and values."""
 
     def number(size: int, given: int) -> int:
         return int(coder.numbers(size, 1, np.array([given]))[0])
@@ -204,7 +204,7 @@ def _counted(tensor: Tensor, parts: Parts, mask: float, codebook: float, values:
         floor = huffman = num * width
     if parts.masked:
         gaps = np.diff(np.flatnonzero(tensor.detach().cpu().numpy().reshape(-1)), prepend=-1)
-        fillers = int((gaps // 256).sum())  # zeros that count as survivors where a gap is too long for a byte
+        fillers = int((gaps // 256).sum())  # zeros coded as survivors where a gap is too long for a byte
         floor += entropy_bits(np.array([num, size - num]))
         huffman += huffman_bits(np.append(np.bincount(gaps % 256), fillers))
     return Bits(size, num, len(parts.codebook), mask, codebook, values, floor, huffman)

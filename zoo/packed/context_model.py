@@ -1,8 +1,8 @@
-"""How likely each decision on a weight is, learnt from those before it, so that no table is stored.
+"""The probability of each decision on a weight, learnt from the previous ones, so that no table is stored.
 
-A weight is likelier left where the output it leads to, the input it comes from and its neighbours in the image or the
-kernel are left, and likelier of their sign. Reading repeats the arithmetic of writing to the last bit, on any machine:
-chances are whole numbers of 1 / ONE, or floats that hold such exactly.
+A weight is more likely to survive if weights of its output, its input and its neighbours in the image or kernel do,
+and more likely to have their sign. Reading repeats the arithmetic of writing bit by bit, on any machine:
+probabilities are integer multiples of 1 / ONE, or floats that hold such values exactly.
 """
 
 from dataclasses import dataclass
@@ -11,23 +11,23 @@ import numpy as np
 
 from zoo.packed.range_coder import ONE, ONE_BITS, Array, Coder
 
-LEAST = ONE >> 12  # of a flag
-RAREST = 14  # a symbol's chance is 2^-14 at least
-TRIVIAL = 4096  # weights that may take no bits at all, where all are equal
-MANTISSA = 23  # bits of float32's, of which the sign is the first and the exponent the next eight
-OUTPUT_PRIOR, INPUT_PRIOR, PLACE_PRIOR = 16, 2, 1  # the first in inputs, the others in survivors expected
-EXCESS_BITS = 12  # of the fraction of how many more were found than expected
+LEAST = ONE >> 12  # least probability of a flag
+RAREST = 14  # the probability of a symbol is at least 2^-14
+TRIVIAL = 4096  # this many equal weights may take no bits at all
+MANTISSA = 23  # bits of float32's mantissa; the sign comes first, then eight bits of exponent
+OUTPUT_PRIOR, INPUT_PRIOR, PLACE_PRIOR = 16, 2, 1  # the first in inputs, the others in expected survivors
+EXCESS_BITS = 12  # fraction bits of the ratio of found to expected survivors
 NUM_LEVELS = 18
 LEVEL = np.repeat(np.arange(NUM_LEVELS), [1, *(1 << bits for bits in range(NUM_LEVELS - 1))])  # a number's bit length
 PLACE = (4 * LEVEL).astype(np.uint8)
-FLAG = 1 << 33  # above the sum of a part's chances
-# Parts of a row; tensors of LARGE weights have WIDE ones, for speed.
+FLAG = 1 << 33  # above the sum of a part's probabilities
+# Parts of a row; tensors with LARGE weights use WIDE ones for speed.
 CHUNKS, NARROW, WIDE, LARGE = 16, 16, 1024, 1 << 20
 
 
 @dataclass(frozen=True)
 class Floats:
-    """The narrowest kind of float that holds some float32s: bits of the mantissa, and a range of exponents."""
+    """The narrowest float format that holds some float32s: mantissa bits and a range of exponents."""
 
     mantissa: int
     lowest: int
@@ -35,15 +35,15 @@ class Floats:
 
     @property
     def width(self) -> float:
-        """Bits of such a float: with a sign, and exponents that are all as likely."""
+        """The bits of such a float, with a sign and equally likely exponents."""
         return 1 + float(np.log2(self.num_exponents)) + self.mantissa
 
 
 class _Survivors:
-    """Which weights survive, input by input; `density` is of survivors, in units of 1 / TRIVIAL.
+    """Which weights survive, input by input; `density` is the share of survivors, in units of 1 / TRIVIAL.
 
-    The chance to survive is at first the share of survivors so far among the output's weights, times how many more of
-    this input's were found than expected; and then times the same for all weights of such a chance and such neighbours.
+    The probability to survive starts as the share of survivors among the output's weights so far, times the ratio of
+    found to expected survivors of this input, times that ratio for all weights of similar probability and neighbours.
     """
 
     def __init__(self, inputs: int, outputs: int, density: int) -> None:
@@ -56,7 +56,7 @@ class _Survivors:
         self._expected = np.full(4 * NUM_LEVELS, PLACE_PRIOR << ONE_BITS)
 
     def code(self, coder: Coder, left: Array, first: Array, second: Array) -> Array:
-        """Code those of the next input, beside which of its two neighbours' survive."""
+        """Code the survivors of the next input, given those of its two neighbours."""
         rates = np.floor(self._of_output / self._num_inputs)
         sums = np.add.reduceat(rates, self._starts)
         neighbours = first + 2 * second.view(np.uint8)
@@ -82,7 +82,7 @@ class _Survivors:
 
 
 class _Signs:
-    """Of which sign the survivors are, by those of both neighbours."""
+    """The signs of survivors, given those of both neighbours."""
 
     def __init__(self) -> None:
         self._positive, self._negative = np.ones(9, np.int64), np.ones(9, np.int64)
@@ -99,9 +99,9 @@ class _Signs:
 
 
 def code_signs(coder: Coder, signs: Array, lag: int, density: int | None, signed: bool) -> float:
-    """Code which weights survive, all without a density, and, if there are two, their signs; give the latter's bits.
+    """Code which weights survive (all, without a density) and, with `signed`, their signs; return the latter's bits.
 
-    `signs` are (inputs, outputs), 0 where none survives; those that are read are filled in.
+    `signs` are (inputs, outputs), 0 where none survives; they are filled in when reading.
     """
     inputs, outputs = signs.shape
     survivors = None if density is None else _Survivors(inputs, outputs, density)
@@ -127,7 +127,7 @@ def _within(chances: Array) -> Array:
 
 
 def code_symbols(coder: Coder, size: int, num: int, given: Array, step: int = 2) -> Array:
-    """Code symbols as likely as they came before, counted again after ever longer stretches."""
+    """Code symbols by their frequency so far, updated after increasingly long stretches."""
     symbols = np.zeros(num, np.int64)
     counts = np.ones(size, np.int64)
     done = 0 if size > 1 else num
@@ -141,7 +141,7 @@ def code_symbols(coder: Coder, size: int, num: int, given: Array, step: int = 2)
 
 
 def code_floats(coder: Coder, num: int, floats: Floats, given: Array) -> Array:
-    """Code bit patterns of floats: exponents and signs as symbols, and mantissas, as good as random, as they are."""
+    """Code bit patterns of floats: exponents and signs as symbols; mantissas, nearly random, as plain numbers."""
     exponents = (given >> MANTISSA & 255) - floats.lowest
     high = code_symbols(coder, 2 * floats.num_exponents, num, exponents << 1 | given >> 31, step=16)
     patterns = (high & 1) << 31 | (high >> 1) + floats.lowest << MANTISSA
@@ -153,7 +153,7 @@ def code_floats(coder: Coder, num: int, floats: Floats, given: Array) -> Array:
 
 
 def code_integers(coder: Coder, num: int, given: Array) -> Array:
-    """Code int64s by as many bytes each as the longest needs, its sign in the last bit."""
+    """Code int64s with as many bytes each as the longest needs, with the sign in the last bit."""
     folded = (given << 1 ^ given >> 63).view(np.uint64)
     longest = (int(folded.max(initial=0)).bit_length() + 7) // 8
     width = int(coder.numbers(9, 1, np.array([max(longest, num > TRIVIAL)]))[0])

@@ -1,4 +1,4 @@
-"""What a product says beside its weights: facts as a JSON text, and that text in few bytes."""
+"""The facts stored next to a product's weights: as JSON text, and compressed."""
 
 import json
 import zlib
@@ -9,18 +9,18 @@ from zoo.records.metadata import FORMAT, MAX_BYTES
 
 
 def facts_text(facts: Mapping[str, Any]) -> str:
-    """Write facts, and the version of the zoo's files, as the JSON that product files and packed files hold."""
+    """Return the JSON text of facts and the file format version, as stored in product files and packed files."""
     return json.dumps({"format": FORMAT, **facts}, separators=(",", ":"))
 
 
 def deflated(text: str) -> bytes:
-    """Compress a text by DEFLATE, which has what is usual in ours from COMMON."""
+    """Compress a text by DEFLATE, with COMMON as its preset dictionary."""
     coder = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS, 9, zlib.Z_DEFAULT_STRATEGY, COMMON)
     return coder.compress(text.encode()) + coder.flush()
 
 
 def inflated(content: bytes) -> tuple[str, bytes]:
-    """Return the text that `deflated` made of the beginning, and what comes behind it; ValueError for anything else."""
+    """Return the text compressed by `deflated` and the bytes after it; raise ValueError for anything else."""
     coder = zlib.decompressobj(-zlib.MAX_WBITS, COMMON)
     try:
         text = coder.decompress(content, MAX_BYTES)
@@ -31,8 +31,8 @@ def inflated(content: bytes) -> tuple[str, bytes]:
     return text.decode(), coder.unused_data
 
 
-# What DEFLATE may copy from: pieces of our files, what comes most often last. A packed file can be read with the very
-# text only that it was written with, so that another text needs another version of packed files.
+# The preset dictionary of DEFLATE: pieces of our files, the most frequent last. A packed file can only be read with the
+# exact text it was written with, so changing the text requires a new version of packed files.
 COMMON = """
 "lenet5","lenet300","resnet20","vgg16_bn","cifar10","mnist_5k","sgd","distill","one_cycle","airplane","automobile",
 "bird","cat","deer","dog","frog","horse","ship","truck","_target_":"zoo.models.lenet.LeNet300","activation":"relu",

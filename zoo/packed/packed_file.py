@@ -1,7 +1,7 @@
-"""The packed file, .zoo: a net in few bytes, by itself, as docs/packed_file.md lays down byte by byte.
+"""The packed file, .zoo: a self-contained net in few bytes; docs/packed_file.md specifies it byte by byte.
 
-A magic number, a version and a checksum of all else; the facts and the tensors' shapes as a deflated text; the weights
-as zoo.packed.codec codes them. What is pruned or shared is found by looking at the weights.
+A magic number, a version and a checksum of all else; the facts and the tensors' shapes as deflated text; the weights
+as coded by zoo.packed.codec. Pruning and sharing are detected from the weights.
 """
 
 import hashlib
@@ -23,20 +23,20 @@ from zoo.packed.codec import MOST_BY_CODE, Bits, decode, encode, sides
 from zoo.packed.header import deflated, facts_text, inflated
 from zoo.packed.size_report import Ledger, Row
 
-MAGIC = b"\x89ZOO"  # no text file begins so
+MAGIC = b"\x89ZOO"  # no text file starts with this
 VERSION = 1
 DIGEST_BYTES = 16  # of SHA-256
 HEADER_BYTES = len(MAGIC) + 1
-# Weights that any file may hold, and how many more for each of its bytes. Of one weight in 10,000 left, with eight
-# values, a byte has some 4,000.
+# Weights that any file may hold, and how many more per byte. If one weight in 10,000 is left, with eight values, a byte
+# holds some 4,000.
 MOST_SPARE, MOST_PER_BYTE = 1 << 24, 1 << 12
-MOST_ROWS = 1 << 20  # inputs of all layers, each of which is decoded by itself; VGG-19 has 63,000
+MOST_ROWS = 1 << 20  # inputs of all layers, each of which is decoded separately; VGG-19 has 63,000
 MOST_TENSORS = 20_000  # ResNet-152 has 932
 Half = bool | Literal["bfloat16"]
 
 
 class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The text at the beginning of a packed file: the shapes of its tensors by name, and its metadata."""
+    """The text at the start of a packed file: the shapes of its tensors by name, and its metadata."""
 
     shapes: Annotated[
         dict[
@@ -49,10 +49,10 @@ class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def save_packed(path: Path, weights: Mapping[str, Tensor], facts: Mapping[str, Any], half: Half = False) -> Ledger:
-    """Write a packed file, whole or not at all, and say where its bytes go.
+    """Write a packed file atomically and return the ledger of its bytes.
 
-    Weights come back as they were, in float32; with `half` rounded before, to float16 or, if it says so, to the 8 bits
-    of bfloat16. BadInput for another `half`, and for a type of tensor that cannot be coded.
+    Weights are restored exactly, in float32; with `half` they are first rounded to float16 or, if it says so, to
+    bfloat16. Raises BadInput for another `half`, and for a type of tensor that cannot be coded.
     """
     dtype = dtype_of(half)
     content, ledger = pack({name: _rounded(w, dtype) if half else w for name, w in weights.items()}, facts)
@@ -62,7 +62,7 @@ def save_packed(path: Path, weights: Mapping[str, Tensor], facts: Mapping[str, A
 
 
 def dtype_of(half: Half) -> torch.dtype:
-    """Return the type that floats are rounded to; BadInput where `half` is none of its choices."""
+    """Return the dtype that floats are rounded to; raise BadInput if `half` is not one of its choices."""
     dtypes = {False: torch.float32, True: torch.float16, "bfloat16": torch.bfloat16}
     if not isinstance(half, bool | str) or half not in dtypes:
         raise BadInput(f"half={half} must be true, for float16, or false, or bfloat16")
@@ -70,7 +70,7 @@ def dtype_of(half: Half) -> torch.dtype:
 
 
 def pack(weights: Mapping[str, Tensor], facts: Mapping[str, Any]) -> tuple[bytes, Ledger]:
-    """Return the content of a packed file, and where its bytes go."""
+    """Return the content of a packed file and the ledger of its bytes."""
     try:
         code, bits = encode(weights.values())
         _check_sizes([tuple(weight.shape) for weight in weights.values()], len(code))
@@ -87,7 +87,7 @@ def pack(weights: Mapping[str, Tensor], facts: Mapping[str, Any]) -> tuple[bytes
 
 
 def is_packed(path: Path) -> bool:
-    """Tell by its first bytes whether a file is a packed one, or the beginning of one."""
+    """Return whether a file is packed, or the start of a packed one, judged by its first bytes."""
     with open(path, "rb") as file:
         start = file.read(len(MAGIC))
     return MAGIC.startswith(start)
@@ -95,7 +95,7 @@ def is_packed(path: Path) -> bool:
 
 @dataclass(frozen=True)
 class Opened:
-    """A packed file whose checksum is right: the shapes of its tensors, the JSON of its metadata, and coded weights."""
+    """A packed file with a valid checksum: the shapes of its tensors, the JSON of its metadata, and coded weights."""
 
     path: Path
     shapes: dict[str, tuple[int, ...]]
@@ -103,23 +103,23 @@ class Opened:
     code: bytes
 
     def weights(self) -> dict[str, Tensor]:
-        """Decode the weights; BadInput for a code that is not ours."""
+        """Decode the weights; raise BadInput for a code that the zoo did not write."""
         try:
             return dict(zip(self.shapes, decode(self.code, self.shapes.values()), strict=True))
-        except Exception as error:  # only of a file that was made so: its checksum is right
+        except Exception as error:  # only a forged file, since the checksum is valid
             raise _foreign(self.path, error) from error
 
 
 def read_packed(path: Path) -> tuple[dict[str, Tensor], bytes]:
-    """Read a packed file's weights and the JSON of its metadata; BadInput as `open_packed` raises it."""
+    """Read a packed file's weights and the JSON of its metadata; raise BadInput as `open_packed` does."""
     opened = open_packed(path)
     return opened.weights(), opened.facts
 
 
 def open_packed(path: Path) -> Opened:
-    """Read all of a packed file but its weights, which may take far more memory; BadInput for one that is damaged.
+    """Read a packed file except its weights, which may take far more memory; raise BadInput for a damaged file.
 
-    Nothing in it is looked at before its checksum was found right.
+    Nothing in it is parsed before its checksum was verified.
     """
     content = path.read_bytes()
     head, digest, body = (
@@ -129,7 +129,7 @@ def open_packed(path: Path) -> Opened:
     )
     if _digest(head, body) != digest:
         raise BadInput(
-            f"{path} was cut short or changed after it was written: its checksum does not match; copy it again"
+            f"{path} was truncated or changed after it was written: its checksum does not match; copy it again"
         )
     if head != MAGIC + bytes([VERSION]):
         raise BadInput(f"{path} is a packed file of version {head[-1]}, and this zoo reads version {VERSION}")
@@ -139,24 +139,24 @@ def open_packed(path: Path) -> Opened:
         shapes = {name: tuple(shape) for name, shape in said.shapes.items()}
         _check_sizes(shapes.values(), len(code))
         return Opened(path, shapes, bytes(said.facts), code)
-    except Exception as error:  # only of a file that was made so: its checksum is right
+    except Exception as error:  # only a forged file, since the checksum is valid
         raise _foreign(path, error) from error
 
 
 def _foreign(path: Path, error: Exception) -> BadInput:
-    return BadInput(f"{path} is no packed file that the zoo wrote: {reason(error)}")
+    return BadInput(f"{path} is not a packed file that the zoo wrote: {reason(error)}")
 
 
 def _check_sizes(shapes: Iterable[tuple[int, ...]], code_bytes: int) -> None:
-    """Raise ValueError for shapes that so few bytes cannot hold, or that the memory cannot, before any is taken."""
+    """Raise ValueError, before any memory is taken, for shapes that do not fit these bytes or the free memory."""
     shapes = list(shapes)
     size = sum(math.prod(shape) for shape in shapes)
     if size > min(MOST_BY_CODE * (code_bytes + 4), MOST_SPARE + MOST_PER_BYTE * code_bytes):
         raise ValueError(f"{code_bytes:,} bytes cannot hold the {size:,} weights it promises")
     if (rows := sum(sides(shape)[0] for shape in shapes)) > MOST_ROWS:
-        raise ValueError(f"it promises layers of {rows:,} inputs, and at most {MOST_ROWS:,} may be")
+        raise ValueError(f"it promises layers of {rows:,} inputs, more than {MOST_ROWS:,}")
     if 8 * size > (free := memory.available_bytes()):
-        raise ValueError(f"the {size:,} weights it promises do not fit the {free / 1e9:,.1f} GB of memory free here")
+        raise ValueError(f"the {size:,} weights it promises do not fit into the {free / 1e9:,.1f} GB of free memory")
 
 
 def _digest(head: bytes, body: bytes) -> bytes:
@@ -164,7 +164,7 @@ def _digest(head: bytes, body: bytes) -> bytes:
 
 
 def _rounded(weight: Tensor, dtype: torch.dtype) -> Tensor:
-    """Round floats to those of a narrower type, unless some are beyond it."""
+    """Round floats to a narrower dtype, unless some are out of its range."""
     if not weight.is_floating_point():
         return weight
     rounded = weight.to(dtype).float()
@@ -172,7 +172,7 @@ def _rounded(weight: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _ledger(weights: Mapping[str, Tensor], bits: list[Bits], code_bytes: int, rest: dict[str, int]) -> Ledger:
-    """Round what tensors take to bytes so that the sum is that of the file."""
+    """Round the sizes of tensors to bytes so that they add up to the size of the file."""
     done, end = 0, 0.0
 
     def share(more: float) -> int:

@@ -1,4 +1,4 @@
-"""What weights would take in the formats of Han et al., "Deep compression", 2015, of which no file is written."""
+"""The sizes of weights in the formats of Han et al., "Deep compression", 2015, which are never written to files."""
 
 import math
 from collections.abc import Mapping
@@ -8,13 +8,13 @@ from torch import Tensor
 
 from zoo.measure.entropy import huffman_bits
 
-GAP_BITS = {4: 8}  # of the distance from one survivor to the next in filters of convolutions; 5 in all else
+GAP_BITS = {4: 8}  # bits of the distance between survivors in convolution filters; 5 in all else
 
 
 def pruned_bytes(weights: Mapping[str, Tensor]) -> int:
-    """Return the size of pruned weights: each survivor takes 32 bits and its distance from the one before (table 4, P).
+    """Return the size of pruned weights: 32 bits per survivor plus its distance from the previous one (table 4, P).
 
-    Where a distance does not fit its bits, a zero stands between. Biases and all else take 32 bits a number.
+    Where a distance does not fit its bits, a zero is inserted. Biases and all else take 32 bits per number.
     """
     return _bytes(sum(_entries(w) * (32 + _gap_bits(w)) if w.ndim > 1 else 32 * w.numel() for w in weights.values()))
 
@@ -59,13 +59,13 @@ def _gap_bits(weight: Tensor) -> int:
 
 
 def _gaps(weight: Tensor) -> Tensor:
-    """Return how many zeros stand before each survivor."""
+    """Return the number of zeros before each survivor."""
     positions = weight.flatten().nonzero().flatten()
     return positions.diff(prepend=positions.new_tensor([-1])) - 1
 
 
 def _entries(weight: Tensor) -> int:
-    """Count survivors and the zeros that stand where a distance is too long."""
+    """Count survivors and the zeros inserted where a distance is too long."""
     gaps = _gaps(weight)
     return len(gaps) + int((gaps >> _gap_bits(weight)).sum())
 

@@ -1,6 +1,6 @@
-"""Decisions to bytes and back, each under a chance that is given: a range coder (Martin, 1979), constriction's.
+"""Code decisions of given probabilities to bytes and back: a range coder (Martin, 1979), that of constriction.
 
-A model of what is coded calls a `Writer` and a `Reader` alike, so that what reads cannot differ from what writes.
+A model calls a `Writer` and a `Reader` in the same way, so that reading cannot differ from writing.
 """
 
 from typing import Any, Protocol
@@ -11,23 +11,23 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 ONE_BITS = 16
-ONE = 1 << ONE_BITS  # chances are whole multiples of 1 / ONE
+ONE = 1 << ONE_BITS  # probabilities are integer multiples of 1 / ONE
 
 
 class Coder(Protocol):
-    """Write what is given, or read it and ignore what is given: the models below need not know which of the two."""
+    """Write the given values, or read values and ignore the given ones; models do not need to know which."""
 
     def flags(self, chances: Array, given: Array) -> Array:
-        """Code flags, each true with a chance of so many / ONE."""
+        """Code flags, each true with probability chance / ONE."""
 
     def symbols(self, counts: Array, num: int, given: Array) -> Array:
-        """Code `num` whole numbers below len(counts), as likely as their counts say."""
+        """Code `num` integers below len(counts), with probabilities proportional to their counts."""
 
     def numbers(self, size: int, num: int, given: Array) -> Array:
-        """Code `num` whole numbers below `size`, at most 2^23, all equally likely."""
+        """Code `num` integers below `size`, at most 2^23, all equally likely."""
 
     def num_bits(self) -> float:
-        """Give the information written so far."""
+        """Return the number of bits written so far."""
 
 
 class Writer:
@@ -50,7 +50,7 @@ class Writer:
         return 32 * words + 64 - float(np.log2(float(width)))
 
     def code(self) -> bytes:
-        """Return all that was written, less zeros at the end of its last word, which a reader fills up again."""
+        """Return everything written, without zeros at the end of the last word, which a reader restores."""
         words = self._coder.get_compressed().astype(">u4").tobytes()
         return words[:-3] + words[-3:].rstrip(b"\0")
 
@@ -82,4 +82,4 @@ class Reader:
 
 
 def _shares(chances: Array) -> Array:
-    return chances.astype(np.float32) / np.float32(ONE)  # exact, as a power of two is divided by
+    return chances.astype(np.float32) / np.float32(ONE)  # exact, since ONE is a power of two

@@ -1,4 +1,4 @@
-"""Where the bytes of a packed file go: as plain data, as a table, as curves and as a picture."""
+"""The ledger of a packed file's bytes: as plain data, as a table, as curves and as a plot."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -18,17 +18,17 @@ PARTS = ("mask", "codebook", "values")
 
 @dataclass(frozen=True)
 class Row:
-    """What a tensor takes: bytes as dense fp32, and coded as a mask, a codebook and values, whose sum is in the file.
+    """The size of a tensor: bytes as dense fp32, and coded as a mask, a codebook and values, whose sum is in the file.
 
-    `floor` is the entropy of its weights, were they independent and their frequencies known. It may take less, since
-    neighbours tell of each other, or more, as small tensors do: frequencies must be learned, and a codebook written.
-    `huffman` is what Huffman's code would take, without its table.
+    `floor` is the entropy of its weights if they were independent with known frequencies. It may take less, since
+    neighbours are correlated, or more, as small tensors do: frequencies must be learned, and a codebook written.
+    `huffman` is the size with Huffman coding, without its table.
     """
 
     name: str
     num_weights: int
     num_survivors: int
-    num_values: int  # of the codebook; 0 where there is none
+    num_values: int  # of the codebook; 0 if there is none
     dense: int
     mask: int
     codebook: int
@@ -55,11 +55,11 @@ class Ledger:
 
     @property
     def ratio(self) -> float:
-        """How many times smaller the file is than the same weights, dense, in fp32."""
+        """How many times smaller the file is than the same weights in dense fp32."""
         return sum(row.dense for row in self.rows) / self.size_bytes
 
     def plain(self) -> dict[str, Any]:
-        """Return it as plain data for result.json."""
+        """Return the ledger as plain data for result.json."""
         return {
             "bytes": self.size_bytes,
             "ratio": self.ratio,
@@ -68,14 +68,14 @@ class Ledger:
         }
 
     def by_layer(self) -> list[Row]:
-        """Return one row per layer, which is what holds tensors such as its weight and its bias."""
+        """Return one row per layer, summed over its tensors such as weight and bias."""
         layers: dict[str, list[Row]] = {}
         for row in self.rows:
             layers.setdefault(row.name.rpartition(".")[0] or row.name, []).append(row)
         return [_sum(name, rows) for name, rows in layers.items()]
 
     def scalars(self) -> dict[str, float]:
-        """Return what TensorBoard shows as curves."""
+        """Return the scalars that TensorBoard shows as curves."""
         layers = {f"packed/{row.name}_bytes": float(row.coded) for row in self.by_layer()}
         return {"packed/bytes": float(self.size_bytes), "packed/ratio": self.ratio, **layers}
 
@@ -86,9 +86,9 @@ def _sum(name: str, rows: Iterable[Row]) -> Row:
 
 
 def show_ledger(ledger: Ledger, title: str) -> None:
-    """Print one row per layer, in bytes, and the sums, with the entropy of independent weights and Huffman's code.
+    """Print one row per layer, in bytes, and the sums, with the entropy of independent weights and the Huffman size.
 
-    `of it` is how much of that entropy a layer takes: small ones more than 100 %.
+    `of it` is the size of a layer relative to that entropy: above 100 % for small ones.
     """
     table = Table(title=title, title_justify="left", box=box.SIMPLE, padding=0)
     table.add_column("bytes", overflow="fold", min_width=11)
@@ -119,9 +119,9 @@ def _size(num: float) -> str:
 
 
 def draw_ledger(ledger: Ledger, title: str) -> "Figure":
-    """Draw a bar a layer, stacked from what it is coded as, with marks for the i.i.d. entropy and for Huffman's code.
+    """Draw one bar per layer, stacked from its coded parts, with marks for the i.i.d. entropy and the Huffman size.
 
-    Of more layers than a screen holds, the largest are drawn, and the others as one bar.
+    If there are more layers than a screen holds, the largest are drawn, and the others as one bar.
     """
     from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""Convert a net that was trained with fake quantization to an int8 program, by torchao's PT2E."""
+"""Convert a net trained with fake quantization to an int8 program, with torchao's PT2E."""
 
 import copy
 import functools
@@ -18,10 +18,10 @@ class StepRecord(Record, frozen=True, kw_only=True):
 
 
 def converted(net: FakeQuantizedNet) -> tuple[Program, dict[str, Tensor]]:
-    """Return what a net was trained to be in int8 as a program with its tensors, rounded just as it was in training."""
+    """Return the int8 program of a net trained with fake quantization, and its tensors, rounded as in training."""
     net = copy.deepcopy(net).cpu().eval()
     net._enter((False, False, False))
-    for module in net.fake_quantizers():  # or convert would compute other scales of weights, by half a per cent
+    for module in net.fake_quantizers():  # or convert would change the scales of weights by half a per cent
         module.calculate_qparams = functools.partial(_qparams, module)
     with quiet_torchao(), only_conv2d_patterns():
         from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e

@@ -1,7 +1,7 @@
-"""A quantized net as a program in plain data, and back: a list of operations, and the tensors that they read.
+"""A quantized net as a program in plain data, and back: a list of operations, and the tensors they read.
 
-An operation is its name and arguments. Of these, `{"result": 3}` is what the third operation after the inputs gives,
-`{"tensor": name}` a tensor, and `{"dtype": name}` a type of numbers.
+An operation is its name and arguments. `{"result": 3}` refers to the result of step 3, counted from 0 with the inputs,
+`{"tensor": name}` to a tensor, and `{"dtype": name}` to a dtype.
 """
 
 import functools
@@ -19,23 +19,23 @@ from zoo.quantize.operators import INT8, PROBLEMS, bind, has_keywords, name_of_o
 from zoo.records.steps import MAX_STEPS
 
 Program = Sequence[Sequence[Any]]
-MANY = 64  # samples with which a program is tried, besides two
-MAX_SIZES, MAX_FACTOR = 64, 2**16  # of arithmetic on sizes
+MANY = 64  # samples that a program is tried with, besides two
+MAX_SIZES, MAX_FACTOR = 64, 2**16  # limits of arithmetic on sizes
 
 
 class QuantizedNet(fx.GraphModule):
-    """Run a program in eval mode, whatever mode is asked for; it has no layers of its own to train or to hook into.
+    """Run a program in eval mode, whatever mode is set; it has no layers to train or to hook into.
 
-    With a `source`, the file that the program came from, what it computes is checked on the meta device for each new
-    shape of inputs, before it takes any memory. BadInput where it cannot be computed.
+    With a `source`, the file that the program came from, the computation is checked on the meta device for each new
+    shape of inputs before it takes any memory. Raises BadInput if it cannot be computed.
     """
 
     head_names = ()
-    source: str | None = None  # which copies lose, as those that are compiled
+    source: str | None = None  # lost in copies, such as compiled ones
     shapes_seen: set[tuple[torch.Size, ...]]
 
     def recompile(self) -> Any:
-        """Take the code of the graph, but not fx's own way to call it, which prints the code where it fails."""
+        """Recompile the graph's code, without fx's wrapped call, which prints the code on failure."""
         code = super().recompile()
         type(self).__call__ = QuantizedNet._checked_call  # type: ignore[method-assign]
         return code
@@ -57,9 +57,9 @@ class QuantizedNet(fx.GraphModule):
 def serialize(graph: fx.GraphModule) -> tuple[list[list[Any]], dict[str, Tensor]]:
     """Return a graph in eval mode as a program, and its tensors, named after the layers that read them.
 
-    What no operation reads is left out, and so is dropout. ValueError for what a program has no word for.
+    Unused tensors and dropout are left out. Raises ValueError for anything that a program cannot express.
     """
-    names: dict[str, str] = {}  # of tensors, by where the graph has them
+    names: dict[str, str] = {}  # of tensors, by their place in the graph
     places: dict[fx.Node, Any] = {}
     program: list[list[Any]] = []
 
@@ -105,14 +105,14 @@ def deserialize(
     example: Callable[[int], Sequence[Tensor]] | None = None,
     tables: Sequence[Mapping[str, Sequence[str]]] = (INT8,),
 ) -> QuantizedNet:
-    """Build the net of a program with its tensors; BadInput, naming the `source`, where the two are not a net.
+    """Build the net of a program with its tensors; raise BadInput, naming the `source`, if the two are not a net.
 
-    The program may come from anywhere, so that nothing of its text reaches the code that torch.fx generates: operators
-    are keys of `tables`, their arguments are checked against their schemas, and tensors get names of ours. With an
-    `example`, which returns what the net is called with for a number of samples, on the meta device, it is tried there
-    before it may take any memory.
+    The program is untrusted, so none of its text reaches the code that torch.fx generates: operators are looked up in
+    `tables`, their arguments are checked against their schemas, and tensors are renamed. With an `example`, which
+    returns the net's inputs for a number of samples on the meta device, the net is tried there before it may take any
+    memory.
     """
-    # Registers quantized_decomposed, which torchao has from here, too.
+    # Registers quantized_decomposed, as torchao does.
     from torch.ao.quantization.fx import _decomposed  # noqa: F401
 
     try:
@@ -127,25 +127,25 @@ def deserialize(
 
 
 def check_samples(net: nn.Module, inputs: Sequence[Tensor]) -> None:
-    """Call a net on the meta device as `check_activations` does; ValueError unless all it gives is one per sample."""
+    """Call a net on the meta device by `check_activations`; raise ValueError unless results are one per sample."""
     num_samples = len(inputs[0])
     found = check_activations(net, inputs, max(1, num_samples), memory.available_bytes())
     for one in found if isinstance(found, tuple) else (found,):
         if not isinstance(one, Tensor) or one.dim() == 0 or len(one) != num_samples:
-            raise ValueError(f"it does not give one result for each of {num_samples} samples")
+            raise ValueError(f"it does not return one result for each of {num_samples} samples")
 
 
 def _graph_of(
     program: Program, tensors: Mapping[str, Tensor], tables: Sequence[Mapping[str, Sequence[str]]]
 ) -> tuple[dict[str, Tensor], fx.Graph]:
-    """Return the tensors of a program under names of ours, and its graph; ValueError for what is not a program."""
+    """Return the renamed tensors of a program and its graph; raise ValueError if it is not a program."""
     if len(program) > MAX_STEPS:
-        raise ValueError(f"it has {len(program):,} steps, and at most {MAX_STEPS:,} may be")
+        raise ValueError(f"it has {len(program):,} steps, expected at most {MAX_STEPS:,}")
     if set(tensors_of(program)) != tensors.keys():
-        raise ValueError("its tensors are not those that it reads")
+        raise ValueError("its tensors are not the ones it reads")
     graph = fx.Graph()
     results: list[fx.Node] = []
-    sizes: list[int] = []  # which of them are sizes
+    sizes: list[int] = []  # indices of results that are sizes
     places = {name: f"tensor_{number}" for number, name in enumerate(tensors)}
     nodes = {name: graph.get_attr(place) for name, place in places.items()}
 
@@ -186,7 +186,7 @@ def _referred(nodes: Mapping[str, fx.Node], results: Sequence[fx.Node], part: Ma
 
 
 def _of_sizes(name: str, arguments: Sequence[Any], sizes: Sequence[int], results: Sequence[fx.Node]) -> tuple[Any, ...]:
-    """Return the arguments of arithmetic on sizes: one earlier size, and one number or, in a sum, another size."""
+    """Return the arguments of arithmetic on sizes: an earlier size and a number or, in a sum, another size."""
     values: list[Any] = []
     for part in arguments:
         if isinstance(part, Mapping) and part.keys() == {"result"} and part["result"] in sizes:
@@ -202,12 +202,12 @@ def _of_sizes(name: str, arguments: Sequence[Any], sizes: Sequence[int], results
 
 
 def _held(tensor: Tensor) -> Tensor:
-    """Return a tensor as a net holds it: numbers that are no integers are parameters, and are trained no more."""
+    """Return a tensor as a net holds it: floating-point tensors become frozen parameters."""
     return nn.Parameter(tensor, requires_grad=False) if tensor.is_floating_point() else tensor
 
 
 def tensors_of(part: Any) -> Iterable[str]:
-    """Name the tensors that a part of a program reads."""
+    """Yield the names of the tensors that a part of a program reads."""
     if isinstance(part, Mapping):
         if "tensor" in part:
             yield part["tensor"]
@@ -224,7 +224,7 @@ def _tensor(graph: fx.GraphModule, path: str) -> Tensor:
 
 
 def _name_of(node: fx.Node) -> str:
-    """Name a tensor after the layer that reads it, as conv1.weight and conv1.weight_scale, or after its own place."""
+    """Return a tensor's name from the layer that reads it, such as conv1.weight_scale, or its name in the graph."""
     user = next(iter(node.users), node)
     role = ""
     if "dequantize_per_channel" in str(user.target):
@@ -239,7 +239,7 @@ def _name_of(node: fx.Node) -> str:
 
 
 def layer_of(node: fx.Node) -> str | None:
-    """Return the name of the module that an operation of an exported net comes from, or None."""
+    """Return the name of the module that an operation of an exported net belongs to, or None."""
     stack = list(node.meta.get("nn_module_stack", {}).values())
     return stack[-1][0].removeprefix("L['self'].") if stack and stack[-1][0] else None
 

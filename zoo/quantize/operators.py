@@ -1,4 +1,4 @@
-"""The operators that a program may call, and its arguments checked against their schemas."""
+"""The operators that a program may call, and checks of their arguments against their schemas."""
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# What operators raise that are called with what they cannot compute.
+# Exceptions that operators raise for arguments they cannot compute.
 PROBLEMS = (ValueError, TypeError, LookupError, ArithmeticError, RuntimeError, AssertionError)
-# What programs may ask for. No rule by pattern, since torch.ops.aten has operators that read and write files.
-INT8 = {  # nets of images in int8; none of these computes a size or a place from numbers of a picture
+# The operators allowed in programs. No patterns, since torch.ops.aten has operators that read and write files.
+INT8 = {  # image nets in int8; none of these computes a size or an index from pixel values
     "quantized_decomposed": (
         "quantize_per_tensor.default",
         "dequantize_per_tensor.default",
@@ -31,7 +31,7 @@ INT8 = {  # nets of images in int8; none of these computes a size or a place fro
     ),
     "operator": ("getitem",),
 }
-EXPORTED = {  # beyond these, nets of all kinds in .pt2 files
+EXPORTED = {  # in addition, for all kinds of nets in .pt2 files
     "aten": (
         *("__and__.Scalar", "__rshift__.Scalar", "_int_mm.default", "abs.default", "alias.default"),
         *("arange.default", "dropout.default", "embedding.default", "expand_as.default", "gather.default"),
@@ -39,10 +39,10 @@ EXPORTED = {  # beyond these, nets of all kinds in .pt2 files
         *("repeat_interleave.self_int", "round.default", "stack.default", "sub.Tensor", "sum.dim_IntList"),
         *("t.default", "to.dtype", "where.ScalarOther", "where.self", "zeros.default"),
     ),
-    "operator": ("add", "mul"),  # of sizes, and with numbers, so that they grow as the batch does
+    "operator": ("add", "mul"),  # of sizes and numbers, so that sizes grow with the batch
 }
-MAX_LIST = 1024  # of numbers or tensors, in one argument
-MODES = ("constant", "reflect", "replicate", "circular", "none", "tanh")  # the texts that operators of nets take
+MAX_LIST = 1024  # numbers or tensors in one argument
+MODES = ("constant", "reflect", "replicate", "circular", "none", "tanh")  # the strings that operators of nets take
 DTYPES = {
     str(dtype).removeprefix("torch."): dtype
     for dtype in (
@@ -67,7 +67,7 @@ def lstm(
     bidirectional: bool,
     batch_first: bool,
 ) -> Any:
-    """Compute torch.ops.aten.lstm.input; ValueError for sizes that do not fit, beside which its kernel would read."""
+    """Compute torch.ops.aten.lstm.input; raise ValueError for sizes with which its kernel would read out of bounds."""
     both, rows = (2 if bidirectional else 1), [4 * states[0].shape[-1]]
     wanted = [[num_layers * both, inputs.shape[0 if batch_first else 1], states[0].shape[-1]]] * 2
     for layer in range(min(num_layers, len(weights))):
@@ -82,24 +82,24 @@ def lstm(
     )
 
 
-OURS = {"aten.lstm.input": lstm}  # in the place of operators that do not check what they are given
+OURS = {"aten.lstm.input": lstm}  # replacements of operators that do not check their arguments
 
 
 def bind(
     parameters: Mapping[str, str], arguments: Sequence[Any], keywords: Mapping[str, Any], referred: Callable[[Any], Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return the arguments of a call, each checked against the kind of its parameter; ValueError where one differs."""
+    """Return the arguments of a call, checked against the kinds of its parameters; raise ValueError if one differs."""
     if len(arguments) > len(parameters):
-        raise ValueError(f"{len(arguments)} arguments were given to an operator that takes {len(parameters)}")
+        raise ValueError(f"{len(arguments)} arguments were passed to an operator that takes {len(parameters)}")
     names = list(parameters)
     values = tuple(_value(parameters[name], part, referred) for name, part in zip(names, arguments, strict=False))
     if not keywords.keys() <= set(names[len(values) :]):
-        raise ValueError(f"an operator was given {str(list(keywords))[:80]}, and takes {', '.join(names)}")
+        raise ValueError(f"an operator got {str(list(keywords))[:80]}, and takes {', '.join(names)}")
     return values, {name: _value(parameters[name], keywords[name], referred) for name in names if name in keywords}
 
 
 def _value(kind: str, part: Any, referred: Callable[[Any], Any]) -> Any:
-    """Return an argument of a kind, by the words of operators' schemas; ValueError where it is of another."""
+    """Return an argument of a kind, named as in operator schemas; raise ValueError if it is of another."""
     if kind.startswith("Optional["):
         return None if part is None else _value(kind[9:-1], part, referred)
     if kind.startswith("List[") and isinstance(part, list) and len(part) <= MAX_LIST:
@@ -110,7 +110,7 @@ def _value(kind: str, part: Any, referred: Callable[[Any], Any]) -> Any:
             return referred(part)
         case ("int", int()) if is_number and abs(part) < 2**63:
             return part
-        case ("float" | "number" | "Tensor", int() | float()) if is_number:  # for which torch makes tensors of numbers
+        case ("float" | "number" | "Tensor", int() | float()) if is_number:  # torch makes tensors of numbers
             return part
         case ("bool", bool()):
             return part
@@ -124,7 +124,7 @@ def _value(kind: str, part: Any, referred: Callable[[Any], Any]) -> Any:
 
 
 def operator_of(name: str, tables: Sequence[Mapping[str, Sequence[str]]]) -> tuple[Callable[..., Any], dict[str, str]]:
-    """Return an operator of a table, and the kinds of its parameters by name; ValueError where no table has it."""
+    """Return an operator of a table and the kinds of its parameters by name; raise ValueError if no table has it."""
     room, _, rest = name.partition(".")
     if not any(rest in table.get(room, ()) for table in tables):
         raise ValueError(f"'{name[:80]}' is not an operator of such a net")
@@ -137,14 +137,14 @@ def operator_of(name: str, tables: Sequence[Mapping[str, Sequence[str]]]) -> tup
 
 
 def has_word(target: Any) -> bool:
-    """Return whether a program of an int8 net can name an operator of a traced net."""
+    """Return whether a program of an int8 net can contain an operator of a traced net."""
     room, _, rest = str(target).partition(".")
     return target is operator.getitem or rest in INT8.get(room, ())
 
 
 def name_of_operator(target: Any) -> str:
     if not has_word(target):
-        raise ValueError(f"a program has no word for {target}")
+        raise ValueError(f"a program cannot express {target}")
     return "operator.getitem" if target is operator.getitem else str(target)
 
 

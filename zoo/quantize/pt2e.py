@@ -1,7 +1,7 @@
-"""Quantize a net to int8 for CPUs, by torchao's PT2E with the quantizer for Inductor on x86.
+"""Quantize a net to int8 for CPUs, with torchao's PT2E and its quantizer for Inductor on x86.
 
-Weights have a scale for each output channel; activations one for all, and a zero point, found by calibration (`ptq`) or
-during training (zoo.quantize.qat). Only these two files import torchao.
+Weights have a scale per output channel; activations have one scale and zero point per tensor, found by calibration
+(ptq_int8.py) or during training (qat_int8.py). Only modules of zoo.quantize import torchao.
 """
 
 import contextlib
@@ -23,32 +23,32 @@ from zoo.quantize.graph_ir import Program, QuantizedNet, layer_of
 from zoo.quantize.operators import has_word
 
 Batches = Iterable[tuple[Tensor, Tensor]]
-DEFAULTS: list[Any] = [None, None, None, [0, 0], [1, 1], False]  # of max_pool2d's arguments
+DEFAULTS: list[Any] = [None, None, None, [0, 0], [1, 1], False]  # arguments of max_pool2d
 QUANTIZED = (torch.ops.aten.conv2d.default, torch.ops.aten.linear.default)  # layers of these get int8 weights
 
 
 def program_of(recipe: Iterable[Step]) -> Program | None:
-    """Return the program of the net that a recipe leaves, or None where it is no int8 net."""
+    """Return the program of the net that a recipe leaves, or None if it is not an int8 net."""
     programs = [step["program"] for step in recipe if "program" in step]
     return programs[-1] if programs else None
 
 
 def traced(net: nn.Module, example: tuple[Tensor, ...]) -> ExportedProgram:
-    """Trace a copy of a net of images in eval mode, for any number of them; BadInput for a net that has no int8 form.
+    """Trace a copy of an image net in eval mode, for any batch size; raise BadInput for a net that has no int8 form.
 
-    `example` is what the net is called with for one sample, on the meta device.
+    `example` has the inputs of the net for one sample, on the meta device.
     """
     if isinstance(net, QuantizedNet):
-        raise BadInput("the net is quantized already; quantize the float net that it was made of")
+        raise BadInput("the net is already quantized; quantize the float net it was made from")
     if len(example) > 1 or not example[0].is_floating_point():
         raise BadInput(
-            f"int8 activations are for nets of images, and {type(net).__name__} reads sequences; "
-            "take compress=weight_int8 or dynamic_int8"
+            f"int8 activations are for image nets, and {type(net).__name__} reads sequences; "
+            "use compress=weight_int8 or dynamic_int8"
         )
     net = copy.deepcopy(net).cpu().eval()
     for module in net.modules():
-        if getattr(module, "inplace", False):  # or a ReLU that follows two convolutions is refused
-            setattr(module, "inplace", False)  # noqa: B010  mypy takes the attributes of modules for tensors
+        if getattr(module, "inplace", False):  # or a ReLU after two convolutions is refused
+            setattr(module, "inplace", False)  # noqa: B010  mypy assumes that attributes of modules are tensors
     images = torch.zeros(2, *example[0].shape[1:])
     trace = torch.export.export(net, (images,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), strict=True)
     for node in trace.graph.nodes:
@@ -58,20 +58,20 @@ def traced(net: nn.Module, example: tuple[Tensor, ...]) -> ExportedProgram:
             and not has_word(node.target)
         ):
             raise BadInput(
-                f"int8 has no word for {node.target}, which {layer_of(node) or type(net).__name__} computes; "
-                "take compress=weight_int8, or compress=none"
+                f"int8 does not support {node.target}, which {layer_of(node) or type(net).__name__} computes; "
+                "use compress=weight_int8 or compress=none"
             )
     return trace
 
 
 def layers_of(trace: ExportedProgram) -> list[str]:
-    """Name the layers that have weights to quantize, in the order in which they run."""
+    """Return the names of layers that have weights to quantize, in execution order."""
     layers = [layer_of(node) for node in trace.graph.nodes if node.target in QUANTIZED]
     return list(dict.fromkeys(layer for layer in layers if layer))
 
 
 def chosen(patterns: Sequence[str], layers: Sequence[str]) -> list[str]:
-    """Return the layers that names or patterns stand for; BadInput for one that stands for none."""
+    """Return the layers matched by names or patterns; raise BadInput for one that matches none."""
     if isinstance(patterns, str) or not all(isinstance(pattern, str) for pattern in patterns):
         raise BadInput(f"float_layers: expected a list of names or patterns, got {patterns}")
     for pattern in patterns:
@@ -81,10 +81,10 @@ def chosen(patterns: Sequence[str], layers: Sequence[str]) -> list[str]:
 
 
 def graph_of(trace: ExportedProgram) -> fx.GraphModule:
-    """Return a traced net as a module, without what Inductor gets wrong in int8.
+    """Return a traced net as a module, without operations that Inductor miscompiles in int8.
 
-    Of a max pooling whose input and output are int8 it forgets that it rounds its output's size up (torch 2.14), so
-    that such a one is made to pool what it needs of copies of the last row and column, which changes no maximum.
+    For max pooling with int8 input and output, Inductor ignores ceil_mode (torch 2.14). Such a pooling gets its input
+    padded with copies of the last row and column instead, which changes no maximum.
     """
     graph: Any = trace.module(check_guards=False)
     for node in graph.graph.find_nodes(op="call_function", target=torch.ops.aten.max_pool2d.default):
@@ -106,9 +106,9 @@ def graph_of(trace: ExportedProgram) -> fx.GraphModule:
 
 
 def make_quantizer(float_layers: Sequence[str], is_qat: bool) -> Any:
-    """Return the quantizer, with scales as small as needed: its default minimum of 2^-12 is larger than some weights'.
+    """Return the quantizer, with scales as small as needed: the default minimum of 2^-12 is too large for some weights.
 
-    Fake quantization takes no notice of that bound, so that a trained net would not be the one that is converted.
+    Fake quantization ignores that bound, so the converted net would differ from the trained one.
     """
     from torchao.quantization.pt2e.quantizer.x86_inductor_quantizer import (
         X86InductorQuantizer,
@@ -130,16 +130,16 @@ def make_quantizer(float_layers: Sequence[str], is_qat: bool) -> Any:
 def lower(net: nn.Module, images: Tensor) -> None:
     """Compile a net in eval mode for a CPU, in place, for images of this shape and under torch.no_grad(), and call it.
 
-    Inductor freezes the weights, which lets it fuse int8 layers with what is around them: without, they are slower than
-    floats. Other shapes, and inference mode, would have it compile again and freeze nothing. ZooError for a net in int8
-    where the CPU would compute something else.
+    Inductor freezes the weights to fuse int8 layers with their neighbours: without fusion they are slower than floats.
+    Other shapes, and inference mode, would trigger recompilation without freezing. Raises ZooError for an int8 net if
+    this CPU would compute wrong sums.
     """
     import torch._inductor.config
 
     if isinstance(net, QuantizedNet) and not sums_int8_exactly():
-        raise ZooError("Inductor's int8 needs a CPU with VNNI, and this one has none: sums would be cut off at 16 bits")
+        raise ZooError("Inductor's int8 needs a CPU with VNNI, and this one has none: sums would saturate at 16 bits")
     with quiet_torchao():
-        # Brings the patterns of int8 layers with it.
+        # Registers the patterns of int8 layers.
         import torchao.quantization.pt2e.quantizer.x86_inductor_quantizer  # noqa: F401
 
         net.compile(dynamic=False)
@@ -148,13 +148,13 @@ def lower(net: nn.Module, images: Tensor) -> None:
 
 
 def sums_int8_exactly() -> bool:
-    """Return whether this CPU has VNNI, without which two products of int8 are added in 16 bits, and cut off there."""
+    """Return whether this CPU has VNNI, without which two int8 products are added in 16 bits and saturate."""
     return torch.cpu._is_vnni_supported()
 
 
 @contextlib.contextmanager
 def quiet_torchao() -> Iterator[None]:
-    """Keep torchao and what it calls from telling of their own past."""
+    """Silence the deprecation warnings of torchao and the packages it calls."""
     loggers = [logging.getLogger(name) for name in ("torch.utils._pytree", "torchao")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -1,4 +1,4 @@
-"""Quantize a trained net to int8 with the ranges of activations on some batches, by torchao's PT2E."""
+"""Quantize a trained net to int8 with activation ranges from some batches, with torchao's PT2E."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -24,10 +24,10 @@ class StepRecord(Record, frozen=True, kw_only=True):
 def ptq(
     trace: ExportedProgram, batches: Batches, num_batches: int, float_layers: Sequence[str] = ()
 ) -> tuple[Program, dict[str, Tensor]]:
-    """Quantize a traced net after training, and give it as a program with its tensors.
+    """Quantize a traced net after training, and return its program and tensors.
 
-    Activations are calibrated by histograms over `num_batches` batches of images and labels. BadInput where there are
-    fewer, or of other images than the net takes.
+    Activations are calibrated by histograms over `num_batches` batches of images and labels. Raises BadInput if there
+    are fewer, or if the images do not fit the net.
     """
     with quiet_torchao():
         from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
@@ -49,4 +49,4 @@ def _calibration(batches: Batches, num_batches: int, shape: tuple[int, ...]) -> 
         num += 1
         yield images
     if num < num_batches:
-        raise BadInput(f"num_batches={num_batches} was asked for calibration, and the training data have only {num}")
+        raise BadInput(f"num_batches={num_batches}: expected at most {num}, the number of training batches")

@@ -1,4 +1,4 @@
-"""Train a net with fake quantization, by torchao's PT2E."""
+"""Train a net with fake quantization, with torchao's PT2E."""
 
 import contextlib
 import copy
@@ -17,7 +17,7 @@ from zoo.compress.recipe import Step
 from zoo.quantize.pt2e import chosen, graph_of, layers_of, make_quantizer, quiet_torchao, traced
 from zoo.records.steps import Names, Record, Size
 
-PATTERN_EPS = 1e-5  # of the batch norms that torchao puts in the place of those it folds
+PATTERN_EPS = 1e-5  # of the batch norms that torchao puts in place of folded ones
 
 
 class StepRecord(Record, frozen=True, kw_only=True):
@@ -26,11 +26,11 @@ class StepRecord(Record, frozen=True, kw_only=True):
 
 
 class FakeQuantizedNet(nn.Module):
-    """Train a net whose weights and activations are rounded as in int8 (Jacob et al., 2018), batch norms folded in.
+    """Train a net whose weights and activations are rounded as in int8 (Jacob et al., 2018), with folded batch norms.
 
-    Ranges of activations are moving averages, and are held from where `observes` is set to False on; so are the
-    statistics of batch norms with `norms_move`. In eval mode both are held. An exported graph has no modes: what they
-    change is changed in the graph when it is called next, since Lightning sets `training` without a word.
+    Activation ranges are moving averages, and are frozen once `observes` is set to False; batch norm statistics are
+    frozen by `norms_move`. In eval mode both are frozen. An exported graph has no modes: the graph is changed at the
+    next call instead, since Lightning sets `training` directly.
     """
 
     def __init__(self, graph: fx.GraphModule, head_names: Sequence[str]) -> None:
@@ -66,7 +66,7 @@ class FakeQuantizedNet(nn.Module):
 
 
 def qat_int8(net: nn.Module, context: Context, *, float_layers: Sequence[str] = ()) -> Step:
-    """Have a net trained with fake quantization, but for layers that a name or pattern of `float_layers` stands for."""
+    """Let a net train with fake quantization, except for layers matched by a name or pattern of `float_layers`."""
     kept = chosen(float_layers, layers_of(traced(net, context.example)))
     return {"pass": "qat_int8", "shape": list(context.example[0].shape[1:]), "float_layers": kept}
 
@@ -77,15 +77,15 @@ def is_trained_in_int8(recipe: Sequence[Step]) -> bool:
 
 
 def fake_quantized(net: nn.Module, recipe: Sequence[Step]) -> nn.Module:
-    """Return the net that trains where a recipe's last step is `qat_int8`, or else the net itself.
+    """Return a FakeQuantizedNet if the last step of the recipe is `qat_int8`, or else the net itself.
 
-    Auxiliary heads are left out, and training skips no branch of it.
+    It has no auxiliary heads, and training skips none of its branches.
     """
     if not is_trained_in_int8(recipe):
         return net
     net, step = copy.deepcopy(net), recipe[-1]
     for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d):  # so that it does the same with the eps that it is given
+        if isinstance(module, nn.BatchNorm2d):  # so that it computes the same with the new eps
             assert module.running_var is not None
             module.running_var.add_(module.eps - PATTERN_EPS).clamp_(min=0)
             module.eps = PATTERN_EPS
@@ -97,7 +97,7 @@ def fake_quantized(net: nn.Module, recipe: Sequence[Step]) -> nn.Module:
         graph = prepare_qat_pt2e(graph_of(trace), make_quantizer(step["float_layers"], is_qat=True))
     _name_once(graph)
     found = FakeQuantizedNet(graph, heads)
-    with torch.no_grad():  # gives the ranges of weights their shapes, without which no state can be loaded
+    with torch.no_grad():  # shapes the weight ranges, which loading a state requires
         found.norms_move = False
         found(torch.zeros(2, *step["shape"]))
         found.norms_move = True
@@ -109,12 +109,12 @@ def fake_quantized(net: nn.Module, recipe: Sequence[Step]) -> nn.Module:
 
 
 def _in_fp32(module: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
-    """Widen what autocast has made half as long, since fake quantization takes nothing else."""
+    """Cast autocast's inputs back to float32, which fake quantization requires."""
     return (args[0].float(),)
 
 
 def _name_once(graph: fx.GraphModule) -> None:
-    """Call a module that a graph has under several names by the first of them, so that its state is saved once."""
+    """Use only the first name of a module that has several in a graph, so that its state is saved once."""
     names: dict[int, str] = {}
     for node in graph.graph.find_nodes(op="call_module"):
         name = str(node.target)
@@ -126,9 +126,9 @@ def _name_once(graph: fx.GraphModule) -> None:
 
 @contextlib.contextmanager
 def only_conv2d_patterns() -> Iterator[None]:
-    """Have torchao look for batch norms behind 2-d convolutions only, with a scale for each output channel.
+    """Let torchao look only for batch norms after 2-d convolutions, with one scale per output channel.
 
-    It traces an example of all that might be there, and twice again where there is CUDA: 20 s instead of 2.
+    It would trace an example of every possible pattern, and twice as many with CUDA: 20 s instead of 2.
     """
     from torchao.quantization.pt2e import qat_utils
 

@@ -1,7 +1,7 @@
-"""Keep weights as integers of 8 or 4 bits, with a scale for each channel or group of them, and read them as floats.
+"""Store weights as 8-bit or 4-bit integers, with a scale per channel or group, and read them as floats.
 
-A layer stays the module that it was: of the same names and sizes, it has integers in its state, and gives floats to
-whoever asks for its weight. So hooks, export and any device take such a net as they take others.
+A layer keeps its names and sizes: its state has integers, and reading its weight returns floats. Hooks, export and
+all devices work as with any other net.
 """
 
 import functools
@@ -18,9 +18,9 @@ from zoo.models.attention import Attention
 from zoo.quantize.pt2e import chosen
 from zoo.records.steps import Names, Record, Size
 
-KINDS = (nn.Conv2d, nn.Linear, nn.LSTM, Attention)  # whose own tensors of two and more dimensions are weights
-LARGEST = {8: 127, 4: 7}  # numbers, by their bits; as far below zero as above, so that zero is one of them
-SCALE = "_scale"  # behind a weight's name
+KINDS = (nn.Conv2d, nn.Linear, nn.LSTM, Attention)  # their own tensors of two or more dimensions are weights
+LARGEST = {8: 127, 4: 7}  # largest number by bits; symmetric, so that zero is exact
+SCALE = "_scale"  # suffix of a weight's name
 
 
 class StepRecord(Record, frozen=True, kw_only=True):
@@ -31,7 +31,7 @@ class StepRecord(Record, frozen=True, kw_only=True):
 
 
 class IntegerWeights(nn.Module):
-    """Have integers in the place of weights; in the state is `weight` as they are, and next to it `weight_scale`."""
+    """Hold integers in place of weights; the state has them as `weight`, next to `weight_scale`."""
 
     held: dict[str, tuple[int, ...]]  # shapes of these weights, by name
     group: int | None
@@ -42,11 +42,11 @@ class IntegerWeights(nn.Module):
         return restored(*self.numbers(name), self.held[name], self.group)
 
     def numbers(self, name: str) -> tuple[Any, Any]:
-        """Return a weight's integers and scales as they are kept."""
+        """Return a weight's stored integers and scales."""
         return self._buffers[name], self._buffers[name + SCALE]
 
     def product(self, x: Tensor, name: str, rows: slice) -> Tensor:
-        """Multiply x (..., inputs) with some rows of a weight in 8 bits, each x rounded to 127 steps of its largest."""
+        """Multiply x (..., inputs) with some rows of an 8-bit weight, each x rounded to 127 steps of its maximum."""
         weight, scale = self.numbers(name)
         numbers, steps = rounded(x.flatten(0, -2), 8, None)
         summed = integer_product(numbers, weight[rows]).to(scale.dtype) * steps * scale[rows].t()
@@ -54,7 +54,7 @@ class IntegerWeights(nn.Module):
 
 
 class IntegerLSTM(IntegerWeights):
-    """Give its weights in floats to a kernel that asks for all in one list."""
+    """Pass the weights as floats to a kernel that takes all of them in one list."""
 
     _flat_weights_names: list[str]
 
@@ -64,10 +64,10 @@ class IntegerLSTM(IntegerWeights):
 
     @_flat_weights.setter
     def _flat_weights(self, weights: list[Tensor]) -> None:
-        """Leave it: torch.nn.LSTM keeps such a list of its own when it is moved."""
+        """Do nothing: torch.nn.LSTM sets its own list when it is moved."""
 
     def flatten_parameters(self) -> None:
-        """Leave it: there is nothing to lay in one piece."""
+        """Do nothing: there are no weights to make contiguous."""
 
 
 class DynamicLinear(IntegerWeights):
@@ -81,7 +81,7 @@ class DynamicLinear(IntegerWeights):
 
 
 class DynamicAttention(IntegerWeights):
-    """Project to queries, keys and values in int8; what these do with each other stays in floats."""
+    """Project to queries, keys and values in int8; attention itself stays in floats."""
 
     num_heads: int
     in_proj_bias: Tensor
@@ -96,11 +96,11 @@ class DynamicAttention(IntegerWeights):
 def weight_only(
     net: nn.Module, *, bits: int = 8, group: int | None = None, dynamic: bool = False, float_layers: Sequence[str] = ()
 ) -> Step:
-    """Turn the weights of convolutions, linear layers, attention and LSTMs to integers, in place.
+    """Quantize the weights of convolutions, linear layers, attention and LSTMs to integers, in place.
 
-    A scale is for all weights of an output channel, or for every `group` of them. With `dynamic`, linear layers round
-    their inputs as well, each sample or token by its own scale, and multiply in int8. Layers that a name or pattern of
-    `float_layers` stands for stay as they are. BadInput for a net without such layers, and settings that there are not.
+    There is one scale per output channel, or per `group` of its weights. With `dynamic`, linear layers round their
+    inputs as well, each sample or token with its own scale, and multiply in int8. Layers matched by a name or pattern
+    of `float_layers` stay in floats. Raises BadInput for invalid settings and for a net without such layers.
     """
     layers = layers_to_hold(net, bits, group, dynamic, float_layers)
     step = {"pass": "weight_only", "bits": bits, "group": group, "dynamic": dynamic, "layers": layers}
@@ -111,14 +111,14 @@ def weight_only(
 def layers_to_hold(
     net: nn.Module, bits: int, group: int | None, dynamic: bool, float_layers: Sequence[str]
 ) -> list[str]:
-    """Name the layers whose weights become integers; BadInput for a wrong setting, and where no layer is left."""
+    """Name the layers whose weights become integers; raise BadInput for wrong settings or if none is left."""
     if type(bits) is not int or bits not in LARGEST:
-        raise BadInput(f"bits={bits} was asked for a weight; {choices(str(bits), [str(one) for one in LARGEST])}")
+        raise BadInput(f"bits={bits} is not a supported width; {choices(str(bits), [str(one) for one in LARGEST])}")
     if group is not None and (type(group) is not int or group < 1):
-        raise BadInput(f"group={group} weights were asked for a scale; a whole number, or null for a channel, will do")
+        raise BadInput(f"group: expected a whole number of at least 1, or null for one scale per channel, got {group}")
     if dynamic and (bits != 8 or group is not None):
         raise BadInput(
-            f"dynamic=true multiplies in int8, by a scale a channel: bits=8, group=null, not {bits}, {group}"
+            f"dynamic=true multiplies in int8 with one scale per channel: bits=8, group=null, not {bits}, {group}"
         )
     layers = [name for name, module in net.named_modules() if isinstance(module, KINDS)]
     kept = chosen(float_layers, layers)
@@ -128,12 +128,12 @@ def layers_to_hold(
     tensors = [p for name in layers for p in net.get_submodule(name).parameters(recurse=False) if p.ndim > 1]
     longest = max(p[0].numel() for p in tensors)
     if group is not None and group > longest:
-        raise BadInput(f"group: expected at most {longest}, which all of a channel's weights are, or null, got {group}")
+        raise BadInput(f"group: expected at most {longest}, the number of weights per channel, or null, got {group}")
     return layers
 
 
 def hold_integers(net: nn.Module, recipe: Iterable[Step]) -> None:
-    """Have a net hold integers where the recipe's steps say so; BadInput for a step that is for another net."""
+    """Make a net hold integers according to the recipe's steps; raise BadInput for a step that does not fit it."""
     for step in recipe:
         if step["pass"] == "weight_only":
             try:
@@ -160,7 +160,7 @@ def _hold(module: nn.Module, bits: int, group: int | None, dynamic: bool) -> Non
 
 @functools.cache
 def _holding(kind: Any, dynamic: bool) -> type[nn.Module]:
-    """Return the class of a layer of this kind that holds integers."""
+    """Return the integer version of a layer class."""
     base = IntegerWeights
     if issubclass(kind, nn.LSTM):
         base = IntegerLSTM
@@ -174,7 +174,7 @@ def _holding(kind: Any, dynamic: bool) -> type[nn.Module]:
 def rounded(weight: Tensor, bits: int, group: int | None) -> tuple[Tensor, Tensor]:
     """Return the int8 numbers nearest to a weight (channels, ...), in its shape, and the scales (channels, groups).
 
-    A group is so many weights that follow each other in a channel; the last may have fewer.
+    A group is that many consecutive weights of a channel; the last may have fewer.
     """
     rows = weight.flatten(1)
     size = rows.shape[1]
@@ -187,7 +187,7 @@ def rounded(weight: Tensor, bits: int, group: int | None) -> tuple[Tensor, Tenso
 
 
 def restored(numbers: Tensor, scale: Tensor, shape: Sequence[int], group: int | None) -> Tensor:
-    """Return the weight of a shape, in the scale's type, that `rounded`, and for 4 bits `packed`, gave numbers for."""
+    """Return the weight, in the scale's dtype, from the numbers of `rounded` and, for 4 bits, `packed`."""
     if numbers.dtype == torch.uint8:
         numbers = unpacked(numbers, math.prod(shape)).view(tuple(shape))
     rows = numbers.flatten(1)
@@ -197,20 +197,20 @@ def restored(numbers: Tensor, scale: Tensor, shape: Sequence[int], group: int | 
 
 
 def packed(numbers: Tensor) -> Tensor:
-    """Put two numbers of 4 bits, from -7 to 7, into each byte, the first into its lower half, as 1 to 15."""
+    """Pack two 4-bit numbers, from -7 to 7, into each byte as 1 to 15, the first in the lower half."""
     halves = numbers.flatten() + 8
     halves = nn.functional.pad(halves, (0, halves.numel() % 2)).to(torch.uint8).view(-1, 2)
     return halves[:, 0] | halves[:, 1] << 4
 
 
 def unpacked(content: Tensor, num: int) -> Tensor:
-    """Return the first `num` numbers of 4 bits that were packed."""
+    """Return the first `num` packed 4-bit numbers."""
     return torch.stack([(content & 15).to(torch.int8), (content >> 4).to(torch.int8)], 1).flatten()[:num] - 8
 
 
 def integer_product(a: Tensor, b: Tensor) -> Tensor:
     """Multiply int8 matrices (M, K) and (N, K) into (M, N), exactly on a CPU.
 
-    Elsewhere torch's kernel needs sides that are multiples of 8, so that floats do it, which hold these numbers.
+    Elsewhere torch's kernel needs sides that are multiples of 8, so it is computed in floats.
     """
     return torch._int_mm(a, b.t()) if a.device.type == "cpu" else a.float() @ b.float().t()

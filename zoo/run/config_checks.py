@@ -14,11 +14,11 @@ from zoo.instantiate import attribute_of, check
 from zoo.ranges import Count, takes, written
 
 GROUPS = ("model", "data", "task", "optim", "schedule", "compress", "callbacks", "trainer", "experiment")
-MOST_NAMED = 8  # options in one sentence
+MOST_NAMED = 8  # options listed in one message
 
 
 def check_fit(cfg: DictConfig) -> None:
-    """Refuse a model or a task that looks up what the data do not have, such as one of images with sequences."""
+    """Refuse a model or task that needs settings the data do not have, such as an image model with sequences."""
     chosen = HydraConfig.get().runtime.choices
     for group in ("model", "task"):
         if wants_of_data(str(OmegaConf.to_container(cfg[group]))) - cfg.data.keys():
@@ -30,17 +30,17 @@ def check_fit(cfg: DictConfig) -> None:
     kind, wanted = (attribute_of(str(cfg[group].get("_target_")), "kind") for group in ("data", "task"))
     if kind and wanted and kind != wanted:
         raise BadInput(
-            f"task={chosen['task']} is for {wanted}, and data={chosen['data']} has {kind}; without it, the task that "
-            "fits is taken"
+            f"task={chosen['task']} is for {wanted}, and data={chosen['data']} has {kind}; leave task out to use "
+            "the one that fits"
         )
 
 
 def _some(names: list[str]) -> str:
-    return ", ".join(names) if len(names) <= MOST_NAMED else f"{', '.join(names[:3])} or another of {len(names)}"
+    return ", ".join(names) if len(names) <= MOST_NAMED else f"{', '.join(names[:3])} or others ({len(names)})"
 
 
 def check_settings(cfg: DictConfig) -> None:
-    """Refuse values that no object of the run takes, and those that mean nothing together; no data are read yet."""
+    """Refuse values that no object of the run accepts, and combinations without meaning; no data are read yet."""
 
     def demand(key: str, fits: Callable[[Any], bool], what: str) -> None:
         value = OmegaConf.select(cfg, key)
@@ -56,16 +56,14 @@ def check_settings(cfg: DictConfig) -> None:
     )
     for group in GROUPS[:-1]:
         if group not in ("callbacks", "compress"):
-            demand(f"{group}._target_", bool, f"the class that a choice of {group} brings")
+            demand(f"{group}._target_", bool, f"the class that {group}=... sets")
     for stage in ("before_fit", "after_fit"):
-        demand(
-            f"compress.{stage}", OmegaConf.is_dict, "passes by name, such as configs/compress/prune_channels.yaml has"
-        )
+        demand(f"compress.{stage}", OmegaConf.is_dict, "passes by name, as in configs/compress/prune_channels.yaml")
     for group in ("callbacks", "compress.before_fit", "compress.after_fit"):
         for name in OmegaConf.select(cfg, group):
             demand(f"{group}.{name}", _is_node_or_null, "a mapping with its _target_, or null to leave it out")
-    demand("trainer._partial_", lambda partial: not partial, "it left out: a trainer is built at once")
-    demand("trainer.precision", lambda p: p != "16-true", "16-mixed or bf16-true: fp16 alone rounds gradients to 0")
+    demand("trainer._partial_", lambda partial: not partial, "it left out: a trainer is built immediately")
+    demand("trainer.precision", lambda p: p != "16-true", "16-mixed or bf16-true: pure fp16 rounds gradients to 0")
     sizes = "a whole number of at least 1, or auto for the fastest"
     demand("data.batch_size", lambda size: size == "auto" or takes(Count, size), sizes)
     for group in GROUPS[:-1]:
@@ -75,7 +73,7 @@ def check_settings(cfg: DictConfig) -> None:
             demand("init_from", bool, "the model.safetensors of a trained net, since trainer.max_epochs=0 trains none")
         else:
             demand("trainer.max_epochs", bool, "a whole number of at least 1")
-    # A graph's gradients lie where its next run writes (https://github.com/pytorch/pytorch/issues/169545).
+    # A graph's next run overwrites its gradients (https://github.com/pytorch/pytorch/issues/169545).
     graphs = isinstance(cfg.compile, str)
     demand("trainer.accumulate_grad_batches", lambda n: n == 1 or not graphs, f"1 with compile={cfg.compile}")
     demand("trainer.accelerator", _is_here, "auto or cpu, since torch finds no such device here (trainer=cpu)")
@@ -83,11 +81,11 @@ def check_settings(cfg: DictConfig) -> None:
         if key in cfg.model and key in cfg.data:
             demand(f"model.{key}", cfg.data[key].__eq__, f"{cfg.data[key]}, as data.{key} says")
     if "budget" in cfg.callbacks and not cfg.model.pretrained:
-        demand("init_from", bool, "the model.safetensors of a trained net, whose accuracy compress=auto keeps to")
+        demand("init_from", bool, "the model.safetensors of a trained net, whose accuracy compress=auto maintains")
 
 
 def _known(cfg: DictConfig, group: str) -> dict[str, Any]:
-    """Return a group as plain data, without what other modules check and what only the data themselves know."""
+    """Return a group as plain data, without values that other modules check or that only the data determine."""
     plain: Any = OmegaConf.to_container(cfg[group], resolve=True)
     counted = {key for key in plain if group == "model" and key in cfg.data and cfg.data[key] is None}
     elsewhere = {"model": {*STARTS, *counted}, "task": {"teacher"}}.get(group, set())
@@ -101,7 +99,7 @@ def _is_node_or_null(value: Any) -> bool:
 
 
 def _is_here(accelerator: str) -> bool:
-    """Return whether this machine has such a device; `gpu` is any kind of GPU."""
+    """Return whether this machine has such a device; `gpu` means any kind of GPU."""
     if accelerator not in ("gpu", "cuda", "mps"):
         return True
     import torch

@@ -1,4 +1,4 @@
-"""The data of a run, loaded and checked against what the run began with."""
+"""The data of a run, loaded and checked against the data that the run started with."""
 
 from typing import Any
 
@@ -33,7 +33,7 @@ def build_data(run: Run) -> tuple[Run, ResidentData]:
     data: ResidentData = build(settings, "data")
     if data.batch_size % distributed.world_size():
         raise BadInput(
-            f"data.batch_size={data.batch_size} cannot be shared out to {distributed.world_size()} processes"
+            f"data.batch_size={data.batch_size} cannot be divided among {distributed.world_size()} processes"
         )
     with distributed.first_of_machine_first():
         facts = data.load()
@@ -48,7 +48,7 @@ def build_data(run: Run) -> tuple[Run, ResidentData]:
 
 
 def _check_same_data(run: Run, data: ResidentData) -> None:
-    """Refuse to go on with other data than a run began with: it would validate on what it was trained on."""
+    """Refuse to resume with different data: the run could validate on samples it was trained on."""
     assert run.last_checkpoint is not None
     state = AtomicCheckpointIO().load_checkpoint(run.last_checkpoint).get(type(data).__qualname__)
     before, product = state.get("facts") if isinstance(state, dict) else None, run.folder / PRODUCT
@@ -58,9 +58,9 @@ def _check_same_data(run: Run, data: ResidentData) -> None:
         try:
             data.check_same(before, "the run began with")
         except BadInput as error:
-            raise BadInput(f"resume={run.folder}: {error}; put them back, or begin a new run") from error
-        except (AttributeError, LookupError, TypeError) as error:  # of facts that somebody else wrote
-            raise BadInput(f"{run.last_checkpoint} does not tell of the data of this run ({reason(error)})") from error
+            raise BadInput(f"resume={run.folder}: {error}; restore them, or start a new run") from error
+        except (AttributeError, LookupError, TypeError) as error:  # facts from another writer
+            raise BadInput(f"{run.last_checkpoint} does not describe the data of this run ({reason(error)})") from error
 
 
 def _known_normalisation(run: Run, teachers: list[Product]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A run's folder, runs/<name>/<stamp>/: opened with a config that makes sense, new or resumed, and logged into."""
+"""The folder of a new or resumed run, runs/<name>/<stamp>/: its checked config and its log files."""
 
 import contextlib
 import logging
@@ -48,14 +48,14 @@ class Run:
 
     @property
     def last_checkpoint(self) -> Path | None:
-        """Where to go on, or None where nothing was saved yet."""
+        """The checkpoint to resume from, or None if nothing was saved yet."""
         return self.folder / LAST if (self.folder / LAST).exists() else None
 
 
 @contextmanager
 def open_run(cfg: DictConfig) -> Iterator[Run]:
-    """Open a run's folder, new or to be resumed, in each of its processes, and log to log.txt in it."""
-    config_of(cfg)  # before the processes are connected, so that all of them refuse what is wrong with it
+    """Open the folder of a new or resumed run in each of its processes, and log to its log.txt."""
+    config_of(cfg)  # before the processes connect, so that each of them rejects a bad config
     with contextlib.ExitStack() as stack:
         stack.enter_context(distributed.joined(cfg.trainer.accelerator))
         mine = (
@@ -71,15 +71,15 @@ def open_run(cfg: DictConfig) -> Iterator[Run]:
 
 @contextmanager
 def made(cfg: DictConfig) -> Iterator[Run]:
-    """Make a new run folder with its config.yaml, or find the one that `resume` names.
+    """Create a run folder with its config.yaml, or find the one named by `resume`.
 
-    Bad input that shows before anything was trained leaves no new folder behind.
+    A new folder is removed if bad input is found before anything was trained.
     """
     settled = config_of(cfg)
     run = Run(_resumed_folder(cfg), settled, resumed=True) if cfg.resume else _new(settled)
     try:
         with locked(run.folder / LOCK, str(run.folder)):
-            for litter in run.folder.glob(".*.part"):  # of a write that a kill cut short
+            for litter in run.folder.glob(".*.part"):  # left by a write that was killed
                 litter.unlink()
             yield run
     except BadInput:
@@ -91,7 +91,7 @@ def made(cfg: DictConfig) -> Iterator[Run]:
 
 
 def _remove(folder: Path) -> None:
-    """Remove a folder into which a logger's thread may still be writing."""
+    """Remove a folder that a logger's thread may still be writing to."""
     for _ in range(100):
         with contextlib.suppress(OSError):
             shutil.rmtree(folder)
@@ -100,7 +100,7 @@ def _remove(folder: Path) -> None:
 
 
 def config_of(cfg: DictConfig) -> DictConfig:
-    """Return the config of the run that a command line asks for, checked: with `resume` it is that run's own."""
+    """Return the checked config of the requested run; with `resume`, the config saved in that run's folder."""
     settled = _resumed(cfg) if cfg.resume else cfg
     if not cfg.resume:
         check_fit(cfg)
@@ -131,7 +131,7 @@ def _new(cfg: DictConfig) -> Run:
 
 
 def _chosen() -> dict[str, str | None]:
-    """Return the option of each group; several, as in callbacks=[ema,diagnostics], are joined by a plus sign."""
+    """Return the option of each group; lists such as callbacks=[ema,diagnostics] are joined with a plus sign."""
     chosen = dict(HydraConfig.get().runtime.choices)
     if experiment := chosen.get("experiment"):  # Hydra leaves lists out
         chosen = {**chosen_by(CONFIGS / "experiment" / f"{experiment}.yaml"), **chosen}
@@ -143,7 +143,7 @@ def _chosen() -> dict[str, str | None]:
 
 
 def _resumed(cfg: DictConfig) -> DictConfig:
-    """Read a run folder's own config; of the command line only trainer.* is taken over."""
+    """Read the config of a run folder and apply the trainer.* overrides of the command line; reject all others."""
     folder = _resumed_folder(cfg)
     check_no_links(folder)
     saved = _load(folder)
@@ -159,7 +159,7 @@ def _resumed(cfg: DictConfig) -> DictConfig:
 
 
 def _resumed_folder(cfg: DictConfig) -> Path:
-    """Return the run folder that `resume` names: itself, or the only one in it."""
+    """Return the run folder named by `resume`: the folder itself, or the only run folder in it."""
     folder = Path(cfg.resume)
     if (folder / CONFIG).is_file():
         return folder
@@ -169,7 +169,7 @@ def _resumed_folder(cfg: DictConfig) -> Path:
     if inside:
         raise BadInput(f"resume: expected one run folder, got {folder} with {len(inside)}; the latest is {inside[-1]}")
     there = [str(path.parent) for path in sorted(Path(cfg.runs).glob(f"*/*/{CONFIG}"))]
-    raise BadInput(f"resume={folder} is no run folder, since it has no {CONFIG}; {choices(str(folder), there)}")
+    raise BadInput(f"resume={folder} is not a run folder, since it has no {CONFIG}; {choices(str(folder), there)}")
 
 
 def _load(folder: Path) -> DictConfig:
@@ -184,7 +184,7 @@ def _load(folder: Path) -> DictConfig:
 def _logging_to(folder: Path) -> Iterator[None]:
     """Send our messages to the console and to log.txt, and libraries' messages and warnings to log.txt only.
 
-    Of the processes of a run only the first uses the console, and the others write to log_1.txt and so on.
+    Only the first process of a run uses the console; the others write to log_1.txt and so on.
     """
     rank = distributed.rank()
     file = open_file(folder / (f"log_{rank}.txt" if rank else "log.txt"), os.O_WRONLY | os.O_APPEND | os.O_CREAT)

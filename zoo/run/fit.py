@@ -1,4 +1,4 @@
-"""Train a run's net: the checks before the first step, the batch size, and the fit itself."""
+"""Train the net of a run: find the batch size, check the settings, and fit."""
 
 import contextlib
 import copy
@@ -31,13 +31,13 @@ from zoo.tasks.base import Task, parameter_groups
 from zoo.tasks.transfer import hold_frozen_norms
 
 log = logging.getLogger("zoo")
-LEAST_STEPS, LEAST_BATCH = 20, 16  # of an epoch with data.batch_size=auto
+LEAST_STEPS, LEAST_BATCH = 20, 16  # per epoch with data.batch_size=auto
 
 
 def fit(run: Run, trainer: lightning.Trainer, task: Task, data: ResidentData) -> None:
-    """Train from the start or from last.ckpt, or with trainer.max_epochs=0 only validate what there is.
+    """Train from the start or from last.ckpt; with trainer.max_epochs=0, only validate.
 
-    Leaves the best weights in model.safetensors.
+    The best weights are saved to model.safetensors.
     """
     _check_norms(run, task, data)
     callback_of(trainer, BestProduct).facts = {
@@ -50,8 +50,8 @@ def fit(run: Run, trainer: lightning.Trainer, task: Task, data: ResidentData) ->
     _check_limits(run.cfg, data)
     _check_metrics(run.cfg, task)
     if distributed.rank():
-        torch.manual_seed(run.cfg.seed + distributed.rank())  # for dropout; the first goes on as a process alone would
-    else:  # all is built, so what resume changed is sound
+        torch.manual_seed(run.cfg.seed + distributed.rank())  # for dropout; rank 0 keeps the seed of a single process
+    else:  # everything is built, so the changes made with resume are valid
         write_config(run.folder / CONFIG, OmegaConf.to_yaml(run.cfg))
     with _explained(run, trainer, data):
         if trainer.max_epochs == 0:
@@ -90,15 +90,15 @@ def _explained(run: Run, trainer: lightning.Trainer, data: ResidentData) -> Iter
 
 
 def _blame_checkpoint(run: Run, trainer: lightning.Trainer, error: Exception) -> None:
-    """Raise BadInput where a run that was to go on has not made one step with what it has loaded."""
+    """Raise BadInput if a resumed run failed before its first step with the loaded checkpoint."""
     if run.last_checkpoint is not None and not callback_of(trainer, ResumeCheckpoint).has_begun:
         raise BadInput(
-            f"{run.last_checkpoint} does not hold the state of this run ({reason(error)}); without it, train anew"
+            f"{run.last_checkpoint} does not hold the state of this run ({reason(error)}); train again without it"
         ) from error
 
 
 def _check_norms(run: Run, task: Task, data: ResidentData) -> None:
-    """Refuse batches of one sample if a batch norm would get one value a channel, which has no deviation."""
+    """Refuse batches of one sample if a batch norm would get one value per channel, which has no deviation."""
     together = run.cfg.trainer.sync_batchnorm and distributed.world_size() > 1
     if together or data.batch_size // distributed.world_size() > 1 or run.cfg.trainer.max_epochs == 0:
         return
@@ -109,7 +109,7 @@ def _check_norms(run: Run, task: Task, data: ResidentData) -> None:
         if norm.training and inputs[0].numel() == inputs[0].shape[1]:
             raise BadInput(
                 f"data.batch_size={data.batch_size}: expected at least {2 * distributed.world_size()} with "
-                f"model={run.cfg.choices.model}, in which a batch norm would get one value of each channel"
+                f"model={run.cfg.choices.model}, in which a batch norm would get one value per channel"
             )
 
     for module in ghost.modules():
@@ -120,7 +120,7 @@ def _check_norms(run: Run, task: Task, data: ResidentData) -> None:
 
 
 def _check_limits(cfg: DictConfig, data: ResidentData) -> None:
-    """Refuse shares of the batches that are less than one batch, and a validation after more than an epoch has."""
+    """Refuse fractions of less than one batch, and a validation interval longer than an epoch."""
     for split in SPLITS:
         key, limit = f"trainer.limit_{split}_batches", cfg.trainer[f"limit_{split}_batches"]
         if isinstance(limit, float) and 0 < limit * (num := len(data.loader(split, "cpu"))) < 1:
@@ -136,7 +136,7 @@ def _check_limits(cfg: DictConfig, data: ResidentData) -> None:
 
 
 def _check_metrics(cfg: DictConfig, task: Task) -> None:
-    """Refuse callbacks that watch a metric that no validation measures, before there has been one."""
+    """Refuse callbacks that watch a metric which no validation measures, before the first validation."""
     known = {"train/accuracy", *(f"val/{name}" for name in task.meter.names)}
     if (cfg.model.get("num_classes") or math.inf) <= TOP:
         known.discard("val/top5")
@@ -151,10 +151,10 @@ def _check_metrics(cfg: DictConfig, task: Task) -> None:
 
 
 def find_batch_size(trainer: lightning.Trainer, task: Task, data: ResidentData) -> int:
-    """Try out, on a copy of the task and with made-up samples, which batch is fastest; of all processes together.
+    """Return the fastest batch size, summed over all processes, timed on a copy of the task with made-up samples.
 
-    An epoch keeps at least 20 steps, unless its batches would be smaller than 16. The copy trains eagerly even where
-    the net is to be compiled.
+    An epoch keeps at least 20 steps, unless its batches would be smaller than 16. The copy trains eagerly even if
+    the net will be compiled.
     """
     device = trainer.strategy.root_device
     precision = trainer.precision_plugin
@@ -165,7 +165,7 @@ def find_batch_size(trainer: lightning.Trainer, task: Task, data: ResidentData) 
 
     def step(num_samples: int) -> None:
         nonlocal tried
-        if device.type == "cpu" and num_samples > tried > 0:  # where a step that does not fit would end the run
+        if device.type == "cpu" and num_samples > tried > 0:  # where running out of memory would kill the run
             expected = (memory.peak_bytes() - before) * num_samples / tried
             if expected > TOO_FULL * memory.available_bytes():
                 raise torch.OutOfMemoryError(f"{num_samples} samples need {expected / 1e9:.1f} GB")

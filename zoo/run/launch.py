@@ -1,4 +1,4 @@
-"""Start a run on several devices: the same command again, one process per device, by the engine of torchrun."""
+"""Start a run on several devices: the same command again, one process per device, with torchrun's launcher."""
 
 import logging
 import os
@@ -21,9 +21,9 @@ from zoo.run import directory
 
 
 def is_for_many(cfg: DictConfig) -> bool:
-    """Return whether a run asks for more devices than one, and nobody has started a process for each.
+    """Return whether a run uses several devices and its processes have not been started yet.
 
-    BadInput where it asks for devices that are not there: processes beyond the cores only wait for each other.
+    Raises BadInput if the devices do not exist: more processes than cores only wait for each other.
     """
     distributed.take_over_slurm()
     if distributed.world_size() > 1:
@@ -46,11 +46,11 @@ def _check_devices(cfg: DictConfig) -> None:
         raise BadInput(f"trainer.devices={devices}: expected each device once")
     largest = max([*named, len(named) - 1]) + 1 if named else devices
     if largest > there:
-        raise BadInput(f"trainer.devices={devices}: expected no more than the {there} {what} that there are")
+        raise BadInput(f"trainer.devices={devices}: expected at most {there}, the number of {what} here")
 
 
 def num_processes(cfg: DictConfig) -> int:
-    """Return how many devices of this machine trainer.devices names: a number, a list, or -1 or auto for all."""
+    """Return how many devices of this machine trainer.devices selects: a number, a list, or -1 or auto for all."""
     devices = cfg.trainer.devices
     if OmegaConf.is_list(devices):
         return len(devices)
@@ -62,16 +62,16 @@ def num_processes(cfg: DictConfig) -> int:
 
 
 def start(cfg: DictConfig) -> dict[str, Any]:
-    """Run a process for each device to its end and give the run's result.
+    """Run one process per device to completion and return the run's result.
 
-    As soon as one process fails or is killed, all others are stopped and ZooError says what happened.
+    As soon as one process fails or is killed, all others are stopped and ZooError reports the cause.
     """
     from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     for name in logging.root.manager.loggerDict:
-        if name.startswith("torch.distributed.elastic"):  # they would tell it again, at length
+        if name.startswith("torch.distributed.elastic"):  # they would repeat the error at length
             logging.getLogger(name).setLevel(logging.CRITICAL)
     with directory.made(cfg) as run, tempfile.TemporaryDirectory(prefix="zoo_") as logs:
         num = num_processes(run.cfg)
@@ -86,7 +86,7 @@ def start(cfg: DictConfig) -> dict[str, Any]:
             max_restarts=0,
             logs_specs=DefaultLogsSpecs(log_dir=logs),
         )
-        goes_on = f"python train.py resume={os.path.relpath(run.folder)} goes on from what was saved"
+        goes_on = f"python train.py resume={os.path.relpath(run.folder)} continues from the last checkpoint"
         try:
             with _environment(run, num):
                 elastic_launch(engine, sys.executable)(*command)
@@ -100,7 +100,7 @@ def start(cfg: DictConfig) -> dict[str, Any]:
 
 
 def _cause(failures: dict[int, Any], words: list[distributed.LastWords], num: int, goes_on: str) -> ZooError:
-    """Return the error that ended a run, not those that it caused in other processes."""
+    """Return the error that ended a run, not the errors it caused in other processes."""
     first, stopped = next(iter(failures)), (-signal.SIGTERM, 128 + signal.SIGTERM)
     words = [w for w in words if w.exit_code < 128 or w.rank == first]
     causes = [w for w in words if not w.lost]
@@ -108,8 +108,8 @@ def _cause(failures: dict[int, Any], words: list[distributed.LastWords], num: in
     silent = [rank for rank in ended if rank not in {w.rank for w in words}]
     if silent and (first in silent or not causes):
         failed, code = silent[0], ended[silent[0]]
-        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with {code} and without a word"
-        return ZooError(f"process {failed} of {num} {how}, so that the others were stopped; {goes_on}")
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with {code} and no message"
+        return ZooError(f"process {failed} of {num} {how}, so the others were stopped; {goes_on}")
     told = (causes or words)[0]
     error = (BadInput if told.exit_code == BadInput.exit_code else ZooError)(told.message)
     error.exit_code = told.exit_code
@@ -118,7 +118,7 @@ def _cause(failures: dict[int, Any], words: list[distributed.LastWords], num: in
 
 @contextmanager
 def _environment(run: directory.Run, num: int) -> Iterator[None]:
-    """Tell the processes where their run is, which devices it has and, on a CPU, how many threads each."""
+    """Set the environment of the processes: their run folder, its devices and, on a CPU, the threads of each."""
     before = dict(os.environ)
     os.environ[distributed.FOLDER], os.environ[distributed.LAUNCHER] = str(run.folder), str(os.getpid())
     os.environ.pop("HYDRA_FULL_ERROR")  # which zoo.cli.command has set for this process

@@ -1,4 +1,4 @@
-"""The net of a run: built from its config, with the weights it starts from, laid out and compiled."""
+"""The net of a run: built from its config, with its initial weights and memory format, and compiled."""
 
 import inspect
 import logging
@@ -29,17 +29,17 @@ log = logging.getLogger("zoo")
 
 
 def build_bare_model(model: DictConfig) -> nn.Module:
-    """Build the net that the config `model` describes, with initial weights as its paper has them."""
+    """Build the net described by the config `model`, with the initial weights of its paper."""
     settings: Any = OmegaConf.to_container(model, resolve=True)
     for name in ("num_classes", "num_source_tokens", "num_target_tokens"):
         if name in settings and settings[name] is None:
-            raise BadInput(f"data.{name}=null, and only a training run counts them; say how many there are")
+            raise BadInput(f"data.{name}=null, and only a training run counts them; set the number")
     net: nn.Module = build({key: value for key, value in settings.items() if key not in STARTS}, "model")
     return net
 
 
 def build_model(run: Run, data: ResidentData) -> nn.Module:
-    """Build the net with the weights it starts from; compress, freeze, lay out and compile it as the config says."""
+    """Build the net with its initial weights; compress, freeze, lay out and compile it according to the config."""
     torch.set_float32_matmul_precision("high" if run.cfg.tf32 else "highest")
     torch.backends.cudnn.allow_tf32 = run.cfg.tf32
     if run.resumed:
@@ -58,30 +58,30 @@ def build_model(run: Run, data: ResidentData) -> nn.Module:
     whole = fake_quantized(net, read_recipe(run))
     if whole is not net and (run.cfg.compile or run.cfg.model.freeze is not None):
         key = "compile" if run.cfg.compile else "model.freeze"
-        raise BadInput(f"{key} does not go with compress=qat_int8, which trains a graph of the net; leave it out")
+        raise BadInput(f"{key} does not work with compress=qat_int8, which trains a graph of the net; leave it out")
     return apply_layout(whole, run.cfg)
 
 
 def _check_memory(model: DictConfig) -> None:
-    """Refuse a net whose weights the memory does not hold; built on the meta device, it takes none to find out."""
+    """Refuse a net whose weights do not fit into memory; building it on the meta device allocates none."""
     with torch.device("meta"):
         num_bytes = sum(p.numel() * p.element_size() for p in build_bare_model(model).parameters())
     if num_bytes > memory.available_bytes():
-        raise BadInput(f"model: its weights take {num_bytes / 1e9:,.1f} GB, more memory than there is left")
+        raise BadInput(f"model: its weights take {num_bytes / 1e9:,.1f} GB, more than the free memory")
 
 
 def _start_weights(run: Run, net: nn.Module, facts: dict[str, Any]) -> None:
-    """Draw weights by `model.init`, and take over those that `model.pretrained` or `init_from` names.
+    """Initialise weights by `model.init`, then load those given by `model.pretrained` or `init_from`.
 
-    Rows of heads, and of embeddings, are matched by the names of classes and symbols.
+    Rows of heads and embeddings are matched by the names of classes and symbols.
     """
     model = run.cfg.model
     if model.init not in get_args(Scheme):
         raise BadInput(
-            f"model.init={model.init} is no way to draw weights; {choices(str(model.init), get_args(Scheme))}"
+            f"model.init={model.init} is not an initialisation; {choices(str(model.init), get_args(Scheme))}"
         )
     if model.pretrained and run.cfg.init_from:
-        raise BadInput("model.pretrained and init_from both say where weights come from; give one of them")
+        raise BadInput("model.pretrained and init_from both set the initial weights; use only one of them")
     initialise(net, model.init)
     if run.cfg.init_from:
         product = read_product(run.cfg.init_from)
@@ -100,7 +100,7 @@ def _start_weights(run: Run, net: nn.Module, facts: dict[str, Any]) -> None:
         return
     log.info("Weights taken from %s.", source)
     if left:
-        log.info("The head has another size there, so %s start from random values.", " and ".join(left))
+        log.info("The head has a different size there, so %s start from random values.", " and ".join(left))
 
 
 def _published(run: Run, net: nn.Module, facts: dict[str, Any]) -> tuple[str, list[str]]:
@@ -108,7 +108,7 @@ def _published(run: Run, net: nn.Module, facts: dict[str, Any]) -> tuple[str, li
     from zoo.checkpoint.pretrained import load_published
 
     model = run.cfg.model
-    for name in ("activation", "stride_on"):  # without parameters, so that the weights would fit all the same
+    for name in ("activation", "stride_on"):  # without parameters, so the weights would load all the same
         usual = inspect.signature(type(net)).parameters.get(name)
         if usual and name in model and model[name] != usual.default:
             raise BadInput(f"model.{name}={model[name]}: the published weights are for {usual.default}")
@@ -118,10 +118,10 @@ def _published(run: Run, net: nn.Module, facts: dict[str, Any]) -> tuple[str, li
 
 
 def may_have_seen(before: Mapping[str, Any], settings: Any, facts: Mapping[str, Any]) -> bool:
-    """Return whether a file's net may have been trained on what data of these settings and facts validate on.
+    """Return whether a file's net may have been trained on the validation samples of these settings and facts.
 
-    Its split is another one, of the same data set or of the same files, which may have been moved: of folders, those
-    with the same classes are taken for the same.
+    That is so for another split of the same data set or the same files. Files may have been moved, so image folders
+    with the same classes are assumed to be the same.
     """
     theirs, their_facts = before["config"]["data"], before["data"]
     if their_facts["split_hash"] == facts["split_hash"] or theirs.get("_target_") != settings.get("_target_"):
@@ -136,7 +136,7 @@ def may_have_seen(before: Mapping[str, Any], settings: Any, facts: Mapping[str, 
 
 
 def apply_layout(net: nn.Module, cfg: DictConfig) -> nn.Module:
-    """Apply the memory format and compile as the config says; in place, which keeps the names of weights."""
+    """Apply the memory format and compile according to the config; in place, which keeps the names of weights."""
     if cfg.channels_last:
         net = net.to(memory_format=torch.channels_last)
     if cfg.compile:

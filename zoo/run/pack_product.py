@@ -1,4 +1,4 @@
-"""The last stage of compression: a product as a packed file that is read back, with the sizes of each stage."""
+"""The last stage of compression: write a product to a packed file, read it back, and report each stage's size."""
 
 from collections.abc import Mapping
 from typing import Any, get_args
@@ -16,11 +16,11 @@ from zoo.paths import PACKED
 
 
 def pack(product: Product, context: Context, half: Half = True) -> tuple[Product, dict[str, Any]]:
-    """Write model.zoo next to a product and give what it decodes to, so that just that is tested.
+    """Write model.zoo next to a product and return the decoded product, so that exactly this is tested.
 
-    Numbers that are not shared, such as biases, are rounded to float16, or as `half` says (save_packed), and so are
-    the values that are. What is told are the file's ledger, also as curves and as ledger.png, and the sizes of the
-    stages: of pruning (P), sharing (P+Q) and Huffman's code as the paper computes them, and of the file (P+Q+coding).
+    Shared values and unshared numbers such as biases are rounded to float16, or according to `half` (save_packed).
+    Reported are the file's ledger, also as curves and as ledger.png, and the sizes of the stages: pruning (P), sharing
+    (P+Q) and Huffman coding by the formulas of the paper, and the file itself (P+Q+coding).
     """
     path = product.path.with_name(PACKED)
     ledger = save_packed(path, product.weights, product.facts, half)
@@ -41,10 +41,10 @@ def pack(product: Product, context: Context, half: Half = True) -> tuple[Product
 def share_at_once(
     product: Product, bits: int | Mapping[str, int], mean_bits: float | None, init: Init, rate: float
 ) -> Product:
-    """Let the weights of a product share values, without training them, as `compress.share` says."""
+    """Share the weights of a product according to `compress.share`, without training them."""
     check_settings(bits, mean_bits, rate)
     if init not in get_args(Init):
-        raise BadInput(f"compress.share.init={init} is no way to begin; {choices(str(init), get_args(Init))}")
+        raise BadInput(f"compress.share.init={init} is not an initialisation; {choices(str(init), get_args(Init))}")
     weights = {name: weight.clone() for name, weight in product.weights.items()}
     large = {name: weight for name, weight in weights.items() if weight.ndim > 1}
     of_each = by_layer(bits, large, "compress.share.bits") if mean_bits is None else bits_by_budget(large, mean_bits)

@@ -1,4 +1,4 @@
-"""What a pass of compress.after_fit says of itself, so that what it would refuse is told before the training."""
+"""The properties of a compress.after_fit pass, which let its errors be reported before training."""
 
 from collections.abc import Callable
 from typing import Any, Literal, TypeVar
@@ -11,11 +11,11 @@ def after_fit_pass(
     kind: Literal["images", "sequences"] | None = None,
     one_process: bool = True,
 ) -> Callable[[Pass], Pass]:
-    """Mark a function of a product, a context and settings as a pass of compress.after_fit.
+    """Mark a function of a product, a context and settings as a compress.after_fit pass.
 
     `check` takes the net before the fit, the context and the settings of the pass, and raises BadInput for what the
-    pass would refuse. `kind` is the only kind of data that it is for. With `one_process` it is refused in a run of
-    several, since it measures the net as a whole.
+    pass would refuse. `kind` is the only kind of data it supports. With `one_process` it is refused in a run of
+    several processes, since it measures the whole net.
     """
 
     def mark(function: Pass) -> Pass:

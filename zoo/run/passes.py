@@ -1,4 +1,4 @@
-"""Run the passes of a config over a net, keep the recipe of what they did, and give every process the same net."""
+"""Apply the passes of a config to a net, record them in the recipe, and give every process the same net."""
 
 import functools
 import itertools
@@ -27,7 +27,7 @@ log = logging.getLogger("zoo")
 
 
 def read_recipe(run: Run) -> list[Step]:
-    """Return all that was done to a run's net, as its folder says."""
+    """Return all steps applied to a run's net, as recorded in its folder."""
     file = run.folder / RECIPE
     recipe: list[Step] = [*read_recipe_file(file)] if file.exists() else []
     try:
@@ -39,30 +39,30 @@ def read_recipe(run: Run) -> list[Step]:
 
 
 def recipe_at_start(run: Run) -> list[Step]:
-    """Return what was done to the net so far: by the run that is resumed, or by the run of `init_from`."""
+    """Return the steps applied to the net so far: by the resumed run, or by the run of `init_from`."""
     if run.last_checkpoint:
         return read_recipe(run)
     recipe: list[Step] = list(read_product(run.cfg.init_from).facts["recipe"]) if run.cfg.init_from else []
     if in_integers(recipe) or any(step["pass"] == "qat_int8" for step in recipe):
-        raise BadInput(f"init_from={run.cfg.init_from} is quantized already; give the float net that it was made of")
+        raise BadInput(f"init_from={run.cfg.init_from} is already quantized; use the float net it was made from")
     return recipe
 
 
 def before_fit(run: Run, net: nn.Module, data: ResidentData) -> None:
-    """Pass the net through `compress.before_fit`, unless the run goes on, and write the recipe into its folder.
+    """Apply `compress.before_fit` to the net, unless the run is resumed, and write the recipe to its folder.
 
-    The first process does so; the others take over its recipe and its weights. BadInput for what the passes of
-    `compress.after_fit` would refuse once all is trained.
+    The first process does this; the others take over its recipe and weights. Raises BadInput for anything that the
+    passes of `compress.after_fit` would refuse after training.
     """
     after = _built(run, "after_fit")
     for name, function in after.items():
         if distributed.world_size() > 1 and getattr(_bare(function), "one_process", False):
-            raise BadInput(f"compress.after_fit.{name} is for one process; give its run init_from=... and one device")
+            raise BadInput(f"compress.after_fit.{name} is for one process; set init_from=... and one device")
         kind = getattr(_bare(function), "kind", None)
         if kind not in (None, data.kind):
             raise BadInput(
                 f"compress.after_fit.{name} is for {kind}, and data={run.cfg.choices.data} has {data.kind}; "
-                "take compress=weight_int8 or dynamic_int8"
+                "use compress=weight_int8 or dynamic_int8"
             )
     if run.last_checkpoint:
         _check_after_fit(after, net, data, read_recipe(run))
@@ -83,7 +83,7 @@ def before_fit(run: Run, net: nn.Module, data: ResidentData) -> None:
 def _check_after_fit(
     passes: Mapping[str, Callable[..., Any]], net: nn.Module, data: ResidentData, recipe: Sequence[Step]
 ) -> None:
-    """Ask each pass that has a `check` whether it will take the net, which is in floats, with the settings it has."""
+    """Let each pass that has a `check` check the float net with the settings of the pass."""
     for name, function in passes.items():
         if check := getattr(_bare(function), "check", None):
             settings = getattr(function, "keywords", {})
@@ -99,7 +99,7 @@ def _bare(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _apply(run: Run, net: nn.Module, data: ResidentData, recipe: Sequence[Step]) -> list[Step]:
-    """Pass the net through the passes of `compress.before_fit` in their order, and give their steps.
+    """Apply the passes of `compress.before_fit` to the net in order, and return their steps.
 
     A pass takes the net, a `Context` and its own settings by keyword, changes the net in place and returns its step.
     """
@@ -113,11 +113,11 @@ def _apply(run: Run, net: nn.Module, data: ResidentData, recipe: Sequence[Step])
 
 
 def after_fit(run: Run, product: Product, task: Task, data: ResidentData) -> tuple[Product, dict[str, dict[str, Any]]]:
-    """Pass a run's product through `compress.after_fit`, and give what comes of it and, by name, what each pass tells.
+    """Apply `compress.after_fit` to a run's product; return the new product and, by name, the report of each pass.
 
     Such a pass takes a product, a `Context` with `measure` and its own settings by keyword, and returns another
-    product, whose file every process reads, and plain data for result.json. zoo.run.pass_kinds has what it may say of
-    itself.
+    product, whose file every process reads, and plain data for result.json. zoo.run.pass_kinds lists the properties
+    it may declare.
     """
     told: dict[str, dict[str, Any]] = {}
     if distributed.rank() == 0:
@@ -136,7 +136,7 @@ def _built(run: Run, stage: str) -> dict[str, Callable[..., Any]]:
 
 
 def _measured(run: Run, task: Task, data: ResidentData, net: nn.Module, split: Split) -> dict[str, float]:
-    """Measure a net as the task does, in fp32 and in as many batches as the trainer takes."""
+    """Measure a net as the task does, in fp32 and with as many batches as the trainer uses."""
     limit, loader = run.cfg.trainer[f"limit_{split}_batches"], data.loader(split, task.device)
     num = int(limit * len(loader)) if isinstance(limit, float) else limit
     kept, task.net = task.net, net.to(task.device)

@@ -1,4 +1,4 @@
-"""Checks before epoch 1, in a table with one verdict each: mistakes are cheaper to find now than after a night."""
+"""Checks before epoch 1, shown as a table of verdicts: mistakes are cheaper to find now than after a night."""
 
 import copy
 import logging
@@ -38,7 +38,7 @@ NUM_DRAWN = 24
 
 
 def inspect(subject: Subject) -> list[Verdict]:
-    """Make all checks in turn, up to one that fails."""
+    """Run all checks in order, stopping at the first failure."""
     verdicts: list[Verdict] = []
     for check in (
         check_outputs,
@@ -57,7 +57,7 @@ def inspect(subject: Subject) -> list[Verdict]:
 
 
 def report(verdicts: Sequence[Verdict]) -> None:
-    """Print the table of verdicts; BadInput with the sentence of one that failed."""
+    """Print the table of verdicts; raise BadInput with the sentence of a failed one."""
     table = Table(title="Preflight", title_justify="left")
     for column in ("check", "verdict", "what was found"):
         table.add_column(column)
@@ -71,7 +71,7 @@ def report(verdicts: Sequence[Verdict]) -> None:
 
 
 def look_at_examples(subject: Subject, folder: Path) -> tuple[Verdict, "Figure | None"]:
-    """Draw training images as the net sees them, augmented, with the names of their classes, to be looked at."""
+    """Draw augmented training images as the net sees them, titled with their class names, for the user to check."""
     data = subject.data
     if isinstance(data, SequenceData):
         facts, (sources, targets) = data.load(), (part[:3].tolist() for part in subject.samples(NUM_DRAWN))
@@ -93,7 +93,7 @@ def look_at_examples(subject: Subject, folder: Path) -> tuple[Verdict, "Figure |
 
 
 def draw_examples(images: Tensor, names: Sequence[str]) -> "Figure":
-    """Draw images (N, 1 or 3, height, width) of 0…1 in rows of six, each under its name."""
+    """Draw images (N, 1 or 3, height, width) with values in 0…1 in rows of six, each titled with its name."""
     from matplotlib.figure import Figure
 
     rows = -(-len(images) // 6)

@@ -1,4 +1,4 @@
-"""The single checks of the preflight: each returns its verdict in one sentence."""
+"""The individual preflight checks; each returns a verdict with one sentence."""
 
 import copy
 import hashlib
@@ -21,24 +21,24 @@ from zoo.tasks.base import Task
 if TYPE_CHECKING:
     pass
 
-NUM_SAMPLES = 64  # that go through the net at once
+NUM_SAMPLES = 64  # in one forward pass
 NUM_TO_OVERFIT = 20
 MOST_STEPS, MOST_SECONDS = 300, 20.0  # of overfitting
-LEARNT = 0.1  # nats; a net that guesses is at ln(classes)
-FAR_OFF = 3.0  # times ln(classes); a Transformer that shares its embeddings as in its paper starts at 2.7
-LEAST_SIGNAL, LARGEST_SIGNAL = 1e-4, 1e4  # share of an output that depends on the input; size of an output
-MOST_FILES = 20_000  # that are read to be compared
+LEARNT = 0.1  # nats; guessing gives ln(classes)
+FAR_OFF = 3.0  # times ln(classes); a Transformer with embeddings shared as in its paper starts at 2.7
+LEAST_SIGNAL, LARGEST_SIGNAL = 1e-4, 1e4  # share of the output that depends on the input; size of the output
+MOST_FILES = 20_000  # to read and compare
 NUM_SLICES, NUM_FOR_DIFFERENCES = 8, 4  # parameters and samples of the gradient check
-# Steps are by the size of the parameter, or LEAST_SIZE. The shortest hardly meets a kink of a ReLU (gradients of
-# GoogLeNet are off by up to 2 % at 1e-6, and by 4e-5 at 1e-9), but rounding spoils small gradients at it, for which the
-# others are; a gradient that is wrong is so at each, and the best of them counts.
+# Step sizes relative to the size of the parameter, or LEAST_SIZE. The shortest rarely crosses a kink of a ReLU
+# (gradients of GoogLeNet are off by up to 2 % at 1e-6, and by 4e-5 at 1e-9), but rounding spoils small gradients there;
+# the longer steps are for those. A wrong gradient is wrong at every step, so the best step counts.
 STEPS, LEAST_SIZE = (1e-7, 1e-8, 1e-9, 1e-6), 1e-3
 TOLERANCE, ROUNDING = 0.01, 1e-8
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a check found: no run begins after `fail`, `skip` says why nothing was checked, `look` leaves it to you."""
+    """The result of a check: `fail` stops the run, `skip` means not checked, `look` leaves it to the user."""
 
     name: str
     state: Literal["pass", "look", "warn", "fail", "skip"]
@@ -47,22 +47,22 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Subject:
-    """What is checked: a task of its own to be used up, in train mode on its device and without regularisation."""
+    """The subject of the checks: a disposable copy of the task, in train mode on its device, without regularisation."""
 
     task: Task
     data: ResidentData
-    fresh: bool  # whether weights were just drawn
-    may_freeze: bool  # whether the config asks for frozen weights
+    fresh: bool  # whether the weights are newly initialised
+    may_freeze: bool  # whether model.freeze is set
 
     def samples(self, num: int) -> tuple[Tensor, ...]:
-        """Return training samples as they are, without augmentation."""
+        """Return training samples without augmentation."""
         plain: Any = copy.copy(self.data)
         plain.augmentations, plain.mix, plain.batch_size = (), None, min(num, self.data.load().num_samples["train"])
         return next(iter(plain.loader("train", self.task.device)))
 
 
 def check_outputs(subject: Subject) -> Verdict:
-    """Hold the net's number of outputs against the data's classes or tokens."""
+    """Compare the net's number of outputs with the number of classes or tokens in the data."""
     wanted = subject.task.num_outputs or num_classes(subject.data)
     net: Any = subject.task.net
     inputs = subject.data.made_up(2, subject.task.device)[: 1 if isinstance(subject.data, ImageData) else 2]
@@ -71,13 +71,13 @@ def check_outputs(subject: Subject) -> Verdict:
     found = (output[0] if isinstance(output, tuple) else output).shape[-1]
     if found != wanted:
         return Verdict(
-            "outputs", "fail", f"the net has {found} outputs and the data have {wanted} classes; give it {wanted}"
+            "outputs", "fail", f"the net has {found} outputs and the data have {wanted} classes; build it with {wanted}"
         )
-    return Verdict("outputs", "pass", f"{found}, one a class")
+    return Verdict("outputs", "pass", f"{found}, one per class")
 
 
 def check_inputs(subject: Subject) -> Verdict:
-    """Look at mean and deviation of what the net sees, which should be about 0 and 1."""
+    """Check that the inputs of the net have a mean of about 0 and a deviation of about 1."""
     if not isinstance(subject.data, ImageData):
         return Verdict("inputs", "skip", "tokens are not normalised")
     images = subject.samples(NUM_SAMPLES)[0]
@@ -89,13 +89,13 @@ def check_inputs(subject: Subject) -> Verdict:
         return Verdict(
             "inputs",
             "warn",
-            f"{found}: they are not normalised; data.mean=null data.std=null takes their own statistics",
+            f"{found}: they are not normalised; data.mean=null data.std=null uses their own statistics",
         )
     return Verdict("inputs", "pass", found)
 
 
 def check_splits(subject: Subject) -> Verdict:
-    """Compare raw images, or sources of sequences, of the three splits by hash."""
+    """Compare the raw images or source sequences of the three splits by hash."""
     data: Any = subject.data
     if isinstance(data, ImageData):
         parts = {name: data.files.get(name, part.images) for name, part in data.splits.items()}
@@ -113,7 +113,7 @@ def check_splits(subject: Subject) -> Verdict:
             places = f"such as number {both[0][1]} of {second} as number {both[0][0]} of {first}"
             problems.append(f"{len(both):,} of {len(keys[second]):,} {second} {what} are in {first}, too, {places}")
     if problems:
-        return Verdict("splits", "warn", f"{'; '.join(problems)}: what is measured on them is too good; remove them")
+        return Verdict("splits", "warn", f"{'; '.join(problems)}: metrics measured on them are too good; remove them")
     return Verdict("splits", "pass", f"{sum(map(len, keys.values())):,} {what}, none in two of train, val and test")
 
 
@@ -127,7 +127,7 @@ def _digests(images: Tensor | ImageFiles) -> Iterable[bytes]:
 
 @torch.no_grad()
 def check_initial_loss(subject: Subject) -> Verdict:
-    """Hold the loss before training against that of guessing, ln(classes), with norms that know one batch."""
+    """Compare the loss before training with that of guessing, ln(classes), with norm statistics of one batch."""
     classes = subject.task.num_outputs or num_classes(subject.data)
     task, expected = copy.deepcopy(subject.task), math.log(classes)
     for module in task.net.modules():
@@ -143,17 +143,17 @@ def check_initial_loss(subject: Subject) -> Verdict:
     if not math.isfinite(loss):
         return Verdict("initial loss", "fail", f"it is {loss} before any step; the net divides by 0 or overflows")
     if not subject.fresh:
-        return Verdict("initial loss", "skip", f"{found}; the weights are trained already")
+        return Verdict("initial loss", "skip", f"{found}; the weights are already trained")
     if loss > FAR_OFF * expected:
         return Verdict(
-            "initial loss", "warn", f"{found}: the net is sure and wrong; smaller weights in the head usually help"
+            "initial loss", "warn", f"{found}: the net is confident and wrong; smaller weights in the head usually help"
         )
     return Verdict("initial loss", "pass", found)
 
 
 @torch.no_grad()
 def check_signal(subject: Subject) -> Verdict:
-    """Follow a batch through the net: what layers give should depend on the input, and not grow without end."""
+    """Follow a batch through the net: layer outputs should depend on the input and stay bounded."""
     task = copy.deepcopy(subject.task)
     with health.LayerWatch(task.net) as watch:
         _loss(task, subject.samples(NUM_SAMPLES))
@@ -165,7 +165,7 @@ def check_signal(subject: Subject) -> Verdict:
             return Verdict(
                 "signal",
                 "warn",
-                f"it dies at {name}, of whose output {share:.1g} depends on the input; weights that are not zero, "
+                f"it dies at {name}, where {share:.1g} of the output depends on the input; weights that are not zero, "
                 "model.activation=relu, batch norm or fewer layers usually help",
             )
         if sizes[name] > LARGEST_SIGNAL:
@@ -179,7 +179,7 @@ def check_signal(subject: Subject) -> Verdict:
 
 
 def check_gradients(subject: Subject) -> Verdict:
-    """See that every parameter gets a gradient, and that only those are frozen that should be."""
+    """Check that every parameter gets a gradient, and that only the intended ones are frozen."""
     task = subject.task
     trained = {name: p for name, p in task.net.named_parameters() if p.requires_grad}
     frozen = [name for name, p in task.net.named_parameters() if not p.requires_grad]
@@ -192,20 +192,20 @@ def check_gradients(subject: Subject) -> Verdict:
             "gradients",
             "fail",
             "no weight gets a gradient: the weights are all zero, or the loss does not depend on them; model.init=he "
-            "draws them anew",
+            "initialises them again",
         )
     if without:
         return Verdict(
             "gradients", "warn", f"none for {join_names(without)}: cut off from the loss, or behind dead units"
         )
     if frozen and not subject.may_freeze:
-        return Verdict("gradients", "warn", f"{join_names(frozen)} frozen, and model.freeze does not ask for it")
-    asked = f"; frozen, as model.freeze asks: {join_names(frozen)}" if frozen else ""
+        return Verdict("gradients", "warn", f"{join_names(frozen)} frozen, although model.freeze is not set")
+    asked = f"; frozen by model.freeze: {join_names(frozen)}" if frozen else ""
     return Verdict("gradients", "pass", f"all {len(trained)} trained parameters get one{asked}")
 
 
 def check_differences(subject: Subject) -> Verdict:
-    """Hold gradients against central differences of the loss, in float64, along a random direction a parameter."""
+    """Compare gradients with central differences of the loss, in float64, along one random direction per parameter."""
     if subject.task.device.type == "mps":
         return Verdict("gradient check", "skip", "this device has no float64")
     task = copy.deepcopy(subject.task).double()
@@ -233,7 +233,7 @@ def check_differences(subject: Subject) -> Verdict:
             "gradient check",
             "fail",
             f"the gradient of {worst_name} is off by {worst:.1%} of the loss's central difference; look for .detach(), "
-            ".data or a backward of your own",
+            ".data or a custom backward",
         )
     return Verdict(
         "gradient check", "pass", f"{len(chosen)} slices agree with central differences within {TOLERANCE:.0%}"
@@ -251,7 +251,7 @@ def _difference(task: Task, batch: tuple[Tensor, ...], parameter: Tensor, direct
 
 
 def check_overfitting(subject: Subject) -> Verdict:
-    """Train on 20 samples alone, with Adam and nothing that regularises, until the loss is all but 0."""
+    """Train on only 20 samples, with Adam and without regularisation, until the loss is nearly 0."""
     task, batch = subject.task, subject.samples(NUM_TO_OVERFIT)
     optimizer = torch.optim.Adam([p for p in task.net.parameters() if p.requires_grad], lr=1e-3)
     started, first, loss = time.monotonic(), math.nan, math.nan
@@ -262,9 +262,7 @@ def check_overfitting(subject: Subject) -> Verdict:
             loss = float(now.detach())
             first = loss if step == 0 else first
             if loss < LEARNT:
-                return Verdict(
-                    "overfitting", "pass", f"{num} samples are learnt by heart in {step} steps (loss {loss:.2g})"
-                )
+                return Verdict("overfitting", "pass", f"{num} samples are memorised in {step} steps (loss {loss:.2g})")
             if time.monotonic() - started > MOST_SECONDS:
                 course = f"loss {first:.3g} → {loss:.3g} on {num} samples"
                 return Verdict("overfitting", "skip", f"undecided in {MOST_SECONDS:.0f} s and {step} steps: {course}")
@@ -274,8 +272,8 @@ def check_overfitting(subject: Subject) -> Verdict:
     return Verdict(
         "overfitting",
         "warn",
-        f"{num} samples cannot be learnt by heart: loss {first:.3g} → {loss:.3g} in {MOST_STEPS} steps. The net is too "
-        "deep to train as it is, too small or dead, or the loss does not see the labels",
+        f"{num} samples cannot be memorised: loss {first:.3g} → {loss:.3g} in {MOST_STEPS} steps. The net is too "
+        "deep to train, too small or dead, or the loss does not use the labels",
     )
 
 
@@ -286,7 +284,7 @@ def _loss(task: Task, batch: tuple[Tensor, ...]) -> Tensor:
 
 
 def num_classes(data: ResidentData) -> int:
-    """Return the number of classes, or of tokens that may be written."""
+    """Return the number of classes, or of target tokens."""
     sizes = data.sizes()
     return sizes["num_target_tokens"] if "num_target_tokens" in sizes else sizes["num_classes"]
 

@@ -1,4 +1,4 @@
-"""The last stage of quantization: a product in floats becomes one in integers, and the float one stays next to it."""
+"""The last stage of quantization: replace a float product by a quantized one, and keep the float one next to it."""
 
 import itertools
 import logging
@@ -26,14 +26,14 @@ from zoo.ranges import Count, Range
 from zoo.run.pass_kinds import after_fit_pass
 
 log = logging.getLogger("zoo")
-TRAINED = "trained.safetensors"  # the product as it was in floats
+TRAINED = "trained.safetensors"  # the float product
 
 
 def _kept(trace: ExportedProgram, float_layers: Sequence[str]) -> list[str]:
     layers = layers_of(trace)
     kept = chosen(float_layers, layers)
     if len(kept) == len(layers):
-        raise BadInput(f"float_layers={list(float_layers)} leaves no layer in int8; name fewer")
+        raise BadInput(f"float_layers={list(float_layers)} leaves no layer in int8; list fewer")
     return kept
 
 
@@ -44,23 +44,23 @@ def _check_ptq(
     float_layers: Sequence[str] = (),
     max_drop: float | None = None,
 ) -> None:
-    """Raise BadInput for what `ptq_int8` would refuse of a net before it is trained."""
+    """Raise BadInput before training if `ptq_int8` would refuse the net."""
     _check_floats(context.recipe)
     there = len(context.batches)  # type: ignore[arg-type]
     if num_batches > there:
-        raise BadInput(f"num_batches={num_batches}: expected at most {there}, as many as the training data have")
+        raise BadInput(f"num_batches={num_batches}: expected at most {there}, the number of training batches")
     _kept(traced(net, context.example), float_layers)
 
 
 def _check_floats(recipe: Sequence[Step]) -> None:
     if recipe and recipe[-1]["pass"] == "qat_int8":
-        raise BadInput("it starts from floats, and compress.before_fit has qat_int8, which convert_int8 ends")
+        raise BadInput("it needs a float net, and compress.before_fit has qat_int8; use convert_int8")
 
 
 def _check_convert(net: nn.Module, context: Context) -> None:
-    """Raise BadInput where a net is not trained with fake quantization, which `convert_int8` is for."""
+    """Raise BadInput if a net is not trained with fake quantization, as `convert_int8` requires."""
     if not context.recipe or context.recipe[-1]["pass"] != "qat_int8":
-        raise BadInput("convert_int8 is for a net of compress=qat_int8, and compress.before_fit does not end in it")
+        raise BadInput("convert_int8 is for a net of compress=qat_int8, and compress.before_fit does not end with it")
 
 
 def _check_weight_only(
@@ -71,7 +71,7 @@ def _check_weight_only(
     dynamic: bool = False,
     float_layers: Sequence[str] = (),
 ) -> None:
-    """Raise BadInput for what `weight_only` would refuse of a net before it is trained."""
+    """Raise BadInput before training if `weight_only` would refuse the net."""
     _check_floats(context.recipe)
     weights.layers_to_hold(net, bits, group, dynamic, float_layers)
 
@@ -84,11 +84,11 @@ def ptq_int8(
     float_layers: Sequence[str] = (),
     max_drop: Annotated[float, Range(0, 100, below=True)] | None = None,
 ) -> tuple[Product, dict[str, Any]]:
-    """Quantize a product after training, and write it in the place of the float one, which becomes trained.safetensors.
+    """Quantize a product after training and write it over the float one, which is kept as trained.safetensors.
 
-    Activations are calibrated on `num_batches` training batches. Layers that a name or pattern of `float_layers` stands
-    for stay as they are, and with `max_drop` those, too, without which more points of validation accuracy are lost.
-    Told are the metrics and bytes of the float net, and what a layer costs. BadInput where no layer is left.
+    Activations are calibrated on `num_batches` training batches. Layers matched by a name or pattern in `float_layers`
+    stay in floats; with `max_drop`, so do the layers needed to lose at most that many points of validation accuracy.
+    Reports the metrics and bytes of the float net and the cost of each layer. Raises BadInput if no layer is left.
     """
     product, measure = _in_floats(product), _measure_of(context)
     trace = traced(load_model(product), context.example)
@@ -104,7 +104,7 @@ def ptq_int8(
         scan = stay_in_floats([layer for layer in layers if layer not in kept], measured, max_drop)
         kept = [layer for layer in layers if layer in kept or layer in scan.float_layers]
         if len(kept) == len(layers):
-            raise BadInput(f"max_drop={max_drop} leaves no layer in int8; allow more, or take compress=qat_int8")
+            raise BadInput(f"max_drop={max_drop} leaves no layer in int8; allow more, or use compress=qat_int8")
         told = {"max_drop": max_drop, "float_layers": kept, "sensitivity": scan.costs}
     program, tensors = ptq(trace, batches, num_batches, kept)
     step = {"pass": "ptq_int8", "num_batches": num_batches, "float_layers": kept, "program": program}
@@ -114,9 +114,9 @@ def ptq_int8(
 
 @after_fit_pass(check=_check_convert)
 def convert_int8(product: Product, context: Context) -> tuple[Product, dict[str, Any]]:
-    """Turn the product of compress=qat_int8, which rounds as int8 does, into one in int8, and write it in its place.
+    """Convert the product of compress=qat_int8, which rounds as int8 does, to int8, and write it in its place.
 
-    Told are the metrics and bytes of the float net that the run began with.
+    Reports the metrics and bytes of the float net that the run started with.
     """
     product = _in_floats(product)
     net = load_model(product)
@@ -136,9 +136,9 @@ def weight_only(
     dynamic: bool = False,
     float_layers: Sequence[str] = (),
 ) -> tuple[Product, dict[str, Any]]:
-    """Turn a product's weights to integers as zoo.quantize.weight_only does, and write it in the float one's place.
+    """Quantize a product's weights with zoo.quantize.weight_only and write it over the float one.
 
-    That becomes trained.safetensors. Told are its metrics and bytes.
+    The float product is kept as trained.safetensors; its metrics and bytes are reported.
     """
     product = _in_floats(product)
     net = load_model(product)
@@ -147,12 +147,12 @@ def weight_only(
 
 
 def _measure_of(context: Context) -> Measure:
-    assert context.measure is not None  # it is after the fit
+    assert context.measure is not None  # always set after the fit
     return context.measure
 
 
 def _first_net(product: Product, first: str | None) -> Product | None:
-    """Return the product that a run began with, unless it knew other data, or is gone."""
+    """Return the product that a run started with, or None if it is missing or has another data split."""
     if first is None or not Path(first).exists():
         return None
     found = read_product(first)
@@ -160,19 +160,19 @@ def _first_net(product: Product, first: str | None) -> Product | None:
 
 
 def _in_floats(product: Product) -> Product:
-    """Return a product, or what it was in floats where a run that was resumed after its end has done this already."""
+    """Return the float product; if a finished run is resumed and already quantized, read trained.safetensors."""
     if not in_integers(product.facts["recipe"]):
         return product
     path = product.path.with_name(TRAINED)
     if not path.exists():
-        raise BadInput(f"{product.path} is quantized already; quantize the float net that it was made of")
+        raise BadInput(f"{product.path} is already quantized; quantize the float net it was made from")
     return read_product(path)
 
 
 def _replaced(
     product: Product, in_floats: Product | None, step: Step, tensors: Mapping[str, Tensor], measure: Measure
 ) -> tuple[Product, dict[str, Any]]:
-    """Write a quantized net in the place of a product, which becomes trained.safetensors, and tell of the float net."""
+    """Write a quantized net over a product, keep that as trained.safetensors, and report on the float net."""
     path = product.path.with_name(PRODUCT)
     told: dict[str, Any] = {}
     if in_floats:
@@ -188,7 +188,7 @@ def _replaced(
         right = 100 * told["float"]["test"]["accuracy"]
         sizes = told["float"]["product_bytes"], path.stat().st_size
         log.info(
-            "In floats %.2f %% of the test were right, in %s bytes; this is %s bytes.",
+            "The float net has a test accuracy of %.2f %% and %s bytes; this one has %s bytes.",
             right,
             *map("{:,}".format, sizes),
         )

@@ -1,4 +1,4 @@
-"""What a run came to: its product read back from the file and tested, and result.json."""
+"""The result of a run: test the product as read back from its file, and write result.json."""
 
 import contextlib
 import logging
@@ -35,8 +35,8 @@ log = logging.getLogger("zoo")
 
 
 def measure_product(run: Run, trainer: lightning.Trainer, task: Task, data: ResidentData) -> dict[str, Any]:
-    """Read the product back from its file, test that, and write result.json and the HParams table's row."""
-    distributed.of_first(None)  # which has written it by now
+    """Read the product back from its file, test it, and write result.json and the row of the HParams table."""
+    distributed.of_first(None)  # wait until the first process has written it
     product = read_product(run.folder / PRODUCT)
     _check_best(product)
     product, told = after_fit(run, product, task, data)
@@ -75,7 +75,7 @@ def _tested(run: Run, product: Product, trainer: lightning.Trainer, task: Task, 
     with _put_back(trainer, task):
         is_quantized = in_integers(product.facts["recipe"])
         if is_quantized or distributed.world_size() > 1:
-            whole = build_bare_model(run.cfg.model)  # that of training may be in parts
+            whole = build_bare_model(run.cfg.model)  # the trained one may be sharded
             replay(whole, product.facts["recipe"])
             task.net = apply_layout(whole, run.cfg)
         sizes = {
@@ -90,7 +90,7 @@ def _tested(run: Run, product: Product, trainer: lightning.Trainer, task: Task, 
             load_weights(task.net, product)
         with trainer.precision_plugin.forward_context():
             latency = latency_ms(task.net, data.example(), trainer.strategy.root_device)
-        # A compiled net would pass over the hook by which callbacks.predictions sees what the last layer takes.
+        # A compiled net would skip the hook through which callbacks.predictions sees the inputs of the last layer.
         eager = torch.compiler.set_stance("force_eager") if run.cfg.compile else contextlib.nullcontext()
         with eager:
             test = trainer.test(task, datamodule=data, verbose=False)[0]
@@ -115,7 +115,7 @@ def _of_training(product: Product, trainer: lightning.Trainer) -> dict[str, Any]
 def _of_data(product: Product, trainer: lightning.Trainer, data: ResidentData) -> dict[str, Any]:
     """Return the validation metrics of the best epoch, and which samples, and how many, were measured."""
     facts, metrics = data.load(), product.facts["best"]["metrics"].items()
-    validation = {name: math.nan if value is None else value for name, value in metrics}  # as JSON has no NaN
+    validation = {name: math.nan if value is None else value for name, value in metrics}  # JSON has no NaN
     num_validated = validation.pop("val/num_samples", facts.num_samples["val"] if validation else 0)
     num_tested = int(trainer.callback_metrics["test/num_samples"])
     return {
@@ -138,26 +138,26 @@ def _write(run: Run, result: dict[str, Any]) -> None:
 
 
 def _check_best(product: Product) -> None:
-    """Refuse a product, as somebody else may have put there, that does not say of which epoch it is and how good."""
+    """Refuse a product, perhaps copied from elsewhere, that does not record its best epoch and metrics."""
     best = product.facts.get("best")
     known = best["metrics"] if best else {}
     num, shares = known.get("val/num_samples", 0), [known.get(f"val/{key}") for key in ("accuracy", "top5")]
     is_sound = isinstance(num, int | float) and 0 <= num < 2**53
     if not best or not is_sound or not all(share is None or 0 <= share <= 1 for share in shares):
-        raise BadInput(f"{product.path} does not say what the best epoch of this run came to; put the run's own back")
+        raise BadInput(f"{product.path} does not record the best epoch of this run; restore the run's own file")
 
 
 def _warn_of_outdated(run: Run, product: Product) -> None:
-    """Name the evaluations in the folder that were written before the product, and so are of an earlier one."""
+    """Warn about evaluations in the folder that are older than the product, and so describe an earlier one."""
     written = product.path.stat().st_mtime_ns
     outdated = [file.name for file in sorted(run.folder.glob("evaluation*.json")) if file.stat().st_mtime_ns < written]
     if outdated:
-        log.warning("%s: of the product before this one; run evaluate.py again.", ", ".join(outdated))
+        log.warning("%s: from an earlier product; run evaluate.py again.", ", ".join(outdated))
 
 
 @contextlib.contextmanager
 def _put_back(trainer: lightning.Trainer, task: Task) -> Iterator[None]:
-    """Put back the net and the precision that were trained with, in whose place a quantized product is tested."""
+    """Restore the trained net and precision after a quantized product was tested in their place."""
     net, precision = task.net, trainer.strategy.precision_plugin
     try:
         yield

@@ -1,4 +1,4 @@
-"""The net and the data of a run that begins with a file's weights: the file's own, unless the command line says."""
+"""The model and data of a run that starts from a file's weights: the file's own, unless set on the command line."""
 
 import itertools
 from collections.abc import Iterator, Mapping
@@ -15,15 +15,15 @@ from zoo.errors import BadInput
 from zoo.instantiate import trusting
 from zoo.paths import CONFIGS
 
-# Settings of a net and its data that are not the file's to say: how weights start, and what only the data know.
+# Settings of a net and its data that are not taken from the file: initial weights, and sizes given by the data.
 OTHERS = ("model.init", "model.pretrained", "model.freeze", "num_classes", "num_source_tokens", "num_target_tokens")
-PLACES = ("root", "path", "download", "num_workers")  # which are the person's to say, whatever a file does
+PLACES = ("root", "path", "download", "num_workers")  # always the user's choice, never the file's
 
 GROUPS = ("model", "data")
 
 
 def with_those_of_file(arguments: list[str]) -> list[str]:
-    """Add to a command line with `init_from` the file's model= and data= and their settings, where it does not say."""
+    """Add the model=, data= and settings of the `init_from` file to a command line that does not set them."""
     given = {key.lstrip("+~"): value for key, _, value in (a.partition("=") for a in arguments)}
     file = given.get("init_from", "").strip("'\"")
     if "resume" in given or not file or not Path(file).exists():
@@ -34,7 +34,7 @@ def with_those_of_file(arguments: list[str]) -> list[str]:
 
 
 def _completed(arguments: list[str], given: Mapping[str, str], file: str) -> list[str]:
-    if Path(file).is_dir():  # of a run, of which the config is to name the file
+    if Path(file).is_dir():  # a run folder; the config must name the file
         from zoo.checkpoint.product_file import file_of
 
         file = str(file_of(file))
@@ -56,7 +56,7 @@ def _completed(arguments: list[str], given: Mapping[str, str], file: str) -> lis
         check_stored(config[group], group)
         option = config["choices"].get(group)
         if option not in {path.stem for place in places for path in (place / group).glob("*.yaml")}:
-            raise BadInput(f"init_from={file}: there is no {group}={option}, which the file names; say {group}=...")
+            raise BadInput(f"init_from={file}: there is no {group}={option}, which the file names; set {group}=...")
         taken.append(f"{group}={option}")
     with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
         usual = hydra.compose("train", [*taken, f"hydra.searchpath={_word([f'file://{one}' for one in places[1:]])}"])
@@ -81,7 +81,7 @@ def _is_said(key: str, given: Mapping[str, str]) -> bool:
 
 
 def _changed(theirs: Mapping[str, Any], usual: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the settings of a file that differ from the usual ones, but for those that follow others."""
+    """Yield the settings of a file that differ from the defaults, except for interpolated ones."""
     for name, value in theirs.items():
         if name in usual and OmegaConf.is_interpolation(usual, name):
             continue
@@ -93,7 +93,7 @@ def _changed(theirs: Mapping[str, Any], usual: Any, prefix: str = "") -> Iterato
 
 
 def _word(value: Any) -> str:
-    """Write a plain value in the words of a command line."""
+    """Write a plain value in the syntax of a command line."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, Mapping):

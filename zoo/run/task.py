@@ -1,4 +1,4 @@
-"""The task of a run: what the net is trained to do, with which optimizer, schedule and teachers."""
+"""The task of a run: the training objective with its optimizer, schedule and teachers."""
 
 import copy
 import glob
@@ -39,12 +39,12 @@ def read_teachers(named: Any) -> list[Product]:
     teachers = [read_product(file) for file in files]
     for teacher in teachers:
         if "classes" not in teacher.facts["data"]:
-            raise BadInput(f"task.teacher={teacher.path} reads sequences; a teacher names classes of images")
+            raise BadInput(f"task.teacher={teacher.path} is a net for sequences; a teacher must classify images")
     return teachers
 
 
 def check_teacher(run: Run, teacher: Product, facts: ImageFacts) -> None:
-    """Raise BadInput unless the teacher's product file knows the very images that this run's net will see."""
+    """Raise BadInput unless the teacher was trained with the same classes, image size and normalisation."""
     theirs, size = teacher.facts, run.cfg.data.image_size
     for what, found, wanted in (
         ("classes", theirs["data"]["classes"], facts.classes),
@@ -63,8 +63,8 @@ def check_teacher(run: Run, teacher: Product, facts: ImageFacts) -> None:
 def build_task(run: Run, net: nn.Module) -> Task:
     """Build the task around a net, with its optimizer and schedule.
 
-    Lightning cannot clip gradients in mixed precision for fused optimizers, and FSDP2 knows not all of them, so that
-    both take an ordinary one.
+    Lightning cannot clip gradients in mixed precision for fused optimizers, and FSDP2 does not support all of
+    them, so both use an ordinary one.
     """
     settings: Any = OmegaConf.to_container(run.cfg.optim, resolve=True)
     if run.cfg.trainer.gradient_clip_val is not None or run.cfg.trainer.strategy == "fsdp2":
@@ -80,16 +80,16 @@ def build_task(run: Run, net: nn.Module) -> Task:
     name = "num_classes" if "num_classes" in run.cfg.model else "num_target_tokens"
     wanted = built.num_outputs or run.cfg.data[name]
     if wanted < 2:
-        raise BadInput(f"data.{name}: expected at least 2, got {wanted}: with one class there is nothing to tell apart")
+        raise BadInput(f"data.{name}: expected at least 2, got {wanted}: one class leaves nothing to classify")
     if run.cfg.model[name] != wanted:
-        raise BadInput(f"model.{name}={run.cfg.model[name]} does not fit these data and task: {wanted} does")
+        raise BadInput(f"model.{name}={run.cfg.model[name]} does not fit these data and task; use {wanted}")
     return built
 
 
 def check_before(run: Run, trainer: lightning.Trainer, task: Task, data: ResidentData) -> None:
-    """Make the checks of zoo.run.preflight where the config asks for them, and leave all else as it was.
+    """Run the checks of zoo.run.preflight if the config enables them, without side effects on the run.
 
-    They get a task and a net of their own, eager, in fp32 and without what regularises. BadInput where one fails.
+    They use a copy of the task and net, eager, in fp32 and without regularisation. Raises BadInput if one fails.
     """
     if not run.cfg.get("preflight") or run.last_checkpoint:
         return

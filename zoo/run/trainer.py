@@ -1,4 +1,4 @@
-"""The trainer of a run: its devices and processes, its precision, its callbacks and its loggers."""
+"""The trainer of a run: its devices, processes, precision, callbacks and loggers."""
 
 import logging
 import warnings
@@ -22,7 +22,7 @@ log = logging.getLogger("zoo")
 
 
 def build_trainer(run: Run) -> lightning.Trainer:
-    """Build the trainer with the callbacks and loggers of a run; loggers drop what lies beyond the last checkpoint."""
+    """Build the trainer with the callbacks and loggers of a run; loggers drop entries after the last checkpoint."""
     settings: Any = OmegaConf.to_container(run.cfg.trainer, resolve=True)
     if settings["accelerator"] == "auto":
         settings["accelerator"] = "cuda" if torch.cuda.is_available() else "cpu"
@@ -31,9 +31,9 @@ def build_trainer(run: Run) -> lightning.Trainer:
     step = 0 if run.resumed else None
     if run.last_checkpoint:
         step = AtomicCheckpointIO().load_checkpoint(run.last_checkpoint)["global_step"]
-        log.info("Going on in %s after step %d.", run.folder, step)
+        log.info("Resuming %s after step %d.", run.folder, step)
     elif run.resumed:
-        log.info("Nothing was saved in %s yet: the run begins from the start.", run.folder)
+        log.info("Nothing was saved in %s yet: the run starts from the beginning.", run.folder)
     return build(
         settings,
         "trainer",
@@ -51,11 +51,11 @@ def build_trainer(run: Run) -> lightning.Trainer:
 
 
 def _of_many(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return the trainer's settings for one of several processes, which are as many as whoever started them says."""
+    """Return the trainer's settings for one of several processes; the launcher determines their number."""
     here = distributed.local_world_size()
     if settings["devices"] not in (1, -1, "auto", here) and not isinstance(settings["devices"], list):
         raise BadInput(f"trainer.devices={settings['devices']}, but {here} processes were started on this machine")
-    warnings.filterwarnings("ignore", "It is recommended to use `self.log", UserWarning)  # ours are of all already
+    warnings.filterwarnings("ignore", "It is recommended to use `self.log", UserWarning)  # ours are already reduced
     strategy = settings["strategy"]
     if strategy in ("auto", "ddp"):
         strategy = DDPStrategy(gradient_as_bucket_view=True)
@@ -73,8 +73,8 @@ def _of_many(settings: dict[str, Any]) -> dict[str, Any]:
 def resolve_precision(precision: str, accelerator: str) -> str:
     """Turn `auto` into bf16-mixed where CUDA does it in hardware, 16-mixed on older cards, and 32-true elsewhere.
 
-    A CPU without instructions for bf16 would emulate bf16-mixed 30 times slower than 32-true, and not for LSTMs: it
-    takes 32-true and says so.
+    A CPU without bf16 instructions would emulate bf16-mixed 30 times slower than 32-true, and not for LSTMs: it uses
+    32-true and logs a warning.
     """
     if precision == "bf16-mixed" and accelerator == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2":
         log.warning("This CPU has no instructions for trainer.precision=bf16-mixed: it trains in 32-true.")
@@ -87,10 +87,10 @@ def resolve_precision(precision: str, accelerator: str) -> str:
 
 
 def callback_of(trainer: lightning.Trainer, kind: type[SomeCallback]) -> SomeCallback:
-    """Find the trainer's callback of a kind that no run can do without."""
+    """Return the trainer's callback of a kind that every run needs."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, kind):
             return callback
     raise BadInput(
-        f"the callbacks lack a {kind.__name__}, which every run needs; see configs/callbacks/base/standard.yaml"
+        f"callbacks: a {kind.__name__} is missing, which every run needs; see configs/callbacks/base/standard.yaml"
     )
