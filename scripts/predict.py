@@ -36,7 +36,7 @@ def main(cfg: DictConfig) -> None:
         raise BadInput("inputs: expected image files, or texts for a sequence net, got none")
     file = evaluate.read(cfg.checkpoint)
     net = evaluate.rebuild_net(file)
-    device = evaluate.put_on(net, cfg.accelerator)
+    device = evaluate.to_device(net, cfg.accelerator)
     tables.show_predictions(predict.predict(net, file.facts, inputs, cfg.top, device))
 
 

@@ -221,8 +221,8 @@ def compression_table() -> str:
 
 def in_integers(result: dict[str, Any]) -> dict[str, Any] | None:
     """Return the results of the float net that a run quantized, or None for other runs."""
-    told = result.get("compress", {}).values()
-    return next((of["float"] for of in told if isinstance(of, dict) and "float" in of), None)
+    entries = result.get("compress", {}).values()
+    return next((of["float"] for of in entries if isinstance(of, dict) and "float" in of), None)
 
 
 def quantization_table() -> str:

@@ -28,7 +28,7 @@ def main(cfg: DictConfig) -> None:
         raise BadInput(f"checkpoint={cfg.checkpoint} is quantized already; use the float net that it was made from")
     if "classes" not in product.facts["data"]:
         raise BadInput(f"checkpoint={cfg.checkpoint} reads sequences; the scan is for image nets")
-    device = evaluate.put_on(net, cfg.accelerator)
+    device = evaluate.to_device(net, cfg.accelerator)
 
     def accuracy() -> float:
         logits, labels = evaluate.predict(net, data, cfg.split, device)

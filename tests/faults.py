@@ -5,7 +5,7 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from zoo.models.activations import activate
+from zoo.models.activations import make_activation
 from zoo.models.init import draw_in_unit_bounds
 from zoo.models.lenet import LeNet5
 
@@ -20,7 +20,7 @@ class Deep(nn.Module):
         widths = [in_channels * image_size * image_size, *[32] * 19, num_classes]
         self.layers = nn.Sequential(nn.Flatten())
         for one, next_one in pairwise(widths):
-            self.layers.extend([nn.Linear(one, next_one), activate(activation)])
+            self.layers.extend([nn.Linear(one, next_one), make_activation(activation)])
         del self.layers[-1]
         draw_in_unit_bounds(self)
 

@@ -74,7 +74,7 @@ def place_of(key: str) -> str:
     return key
 
 
-def wants_of_data(config: str) -> set[str]:
+def needed_of_data(config: str) -> set[str]:
     """Return the data settings that the text of another config refers to, such as num_classes."""
     return set(re.findall(r"\$\{data\.(\w+)\}", config))
 
@@ -86,7 +86,7 @@ def matches(group: str = "model") -> list[tuple[str, str]]:
             file.stem: hydra.compose("train", [f"data={file.stem}", "name=zoo"]).data.keys()
             for file in sorted((CONFIGS / "data").glob("*.yaml"))
         }
-    wants = {file.stem: wants_of_data(file.read_text()) for file in sorted((CONFIGS / group).glob("*.yaml"))}
+    wants = {file.stem: needed_of_data(file.read_text()) for file in sorted((CONFIGS / group).glob("*.yaml"))}
     return [(option, data) for option in wants for data in sets if wants[option] <= sets[data]]
 
 

@@ -159,7 +159,7 @@ def take_over_slurm() -> None:
 
 
 @contextmanager
-def joined(accelerator: str) -> Iterator[None]:
+def process_group(accelerator: str) -> Iterator[None]:
     """Connect the processes of a run, and silence stdout of all but the first."""
     if world_size() == 1:
         yield
@@ -195,7 +195,7 @@ def are_connected() -> bool:
     return torch is not None and torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
-def of_first(value: T) -> T:
+def broadcast_object(value: T) -> T:
     """Broadcast the value of the first process to all."""
     if world_size() == 1:
         return value
@@ -206,7 +206,7 @@ def of_first(value: T) -> T:
     return values[0]
 
 
-def of_all(value: T) -> list[T]:
+def all_gather_object(value: T) -> list[T]:
     """Gather the values of all processes, by rank, in every process."""
     if world_size() == 1:
         return [value]
@@ -217,7 +217,7 @@ def of_all(value: T) -> list[T]:
     return values
 
 
-def total(tensor: Any) -> Any:
+def all_reduce_sum(tensor: Any) -> Any:
     """Return the sum of a tensor over all processes."""
     if world_size() > 1:
         import torch
@@ -228,7 +228,7 @@ def total(tensor: Any) -> Any:
 
 
 @contextmanager
-def first_of_machine_first() -> Iterator[None]:
+def local_rank_zero_first() -> Iterator[None]:
     """Run the first process of each machine before the others, so that only it downloads files."""
     if world_size() == 1:
         yield

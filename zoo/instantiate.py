@@ -37,12 +37,12 @@ def trusting(packages: Iterable[str]) -> Iterator[None]:
 
 
 def trusted_packages() -> tuple[str, ...]:
-    """Return the packages that the user has said to trust."""
+    """Return the packages that the user trusts."""
     return _trusted.get()
 
 
 def is_trusted(target: str) -> bool:
-    """Return whether a `_target_` is in one of the packages that the user has said to trust."""
+    """Return whether a `_target_` is in one of the packages that the user trusts."""
     return any(target.startswith(f"{package}.") for package in trusted_packages())
 
 
@@ -56,10 +56,10 @@ def build(node: DictConfig | Mapping[str, Any], where: str, **given: Any) -> Any
         cause = error.__cause__
         if cause is None:
             raise BadInput(f"{where}: {reason(error)}") from error
-        raise _told(where, cause) from cause.__cause__
+        raise _as_bad_input(where, cause) from cause.__cause__
 
 
-def _told(where: str, error: BaseException) -> BaseException:
+def _as_bad_input(where: str, error: BaseException) -> BaseException:
     """Return BadInput if a constructor rejected its arguments, else the error itself, which is a bug.
 
     A rejection is a ValueError, Lightning's MisconfigurationException, or a missing argument.

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from zoo.compress.recipe import changes, layout, put, replay
+from zoo.compress.recipe import changes, layout, replay, set_tensor
 from zoo.errors import BadInput
 from zoo.models.lenet import LeNet5, LeNet300
 
@@ -16,9 +16,9 @@ def narrowed(num_classes: int = 10) -> tuple[nn.Module, list]:
     net = LeNet300(num_classes=num_classes)
     before = layout(net)
     net.layers[3].out_features = net.layers[5].in_features = 60
-    put(net.layers[3], "weight", net.layers[3].weight[:60])
-    put(net.layers[3], "bias", net.layers[3].bias[:60])
-    put(net.layers[5], "weight", net.layers[5].weight[:, :60])
+    set_tensor(net.layers[3], "weight", net.layers[3].weight[:60])
+    set_tensor(net.layers[3], "bias", net.layers[3].bias[:60])
+    set_tensor(net.layers[5], "weight", net.layers[5].weight[:, :60])
     return net, json.loads(json.dumps([{"pass": "prune_channels", "layout": changes(before, net)}]))
 
 

@@ -7,7 +7,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from zoo.data.augment import NUM_DRAWS, RandomFlip, RandomResizedCrop, RandomScaleCrop
-from zoo.data.batch_rng import Draws
+from zoo.data.batch_rng import BatchRng
 from zoo.data.folders import ImageFolders
 
 NUM = 2000  # torchvision's crops are slow
@@ -30,7 +30,7 @@ def theirs(height, width, crop) -> torch.Tensor:
 def test_areas_aspects_places_and_fallbacks_are_distributed_as_torchvisions(shape, crop):
     height, width = shape
     wanted = theirs(height, width, crop)
-    draw = Draws(0).uniform(NUM_DRAWS, 100 * NUM)
+    draw = BatchRng(0).uniform(NUM_DRAWS, 100 * NUM)
     found = torch.stack(crop.rectangles(draw, *torch.tensor(shape)[:, None])).double()
     assert (found >= 0).all()
     assert (found[0] + found[2] <= height).all()
@@ -54,12 +54,12 @@ def test_a_picture_that_no_rectangle_fits_shows_its_middle_as_torchvision_cuts_i
     for shape in ((100, 1000), (1000, 101), (333, 100), (90, 300)):
         transform = v2.RandomResizedCrop(SIZE, crop.area, crop.aspect)
         wanted = transform.make_params([torch.empty(1, *shape)])
-        found = crop.rectangles(Draws(0).uniform(NUM_DRAWS, 1), *torch.tensor(shape)[:, None])
+        found = crop.rectangles(BatchRng(0).uniform(NUM_DRAWS, 1), *torch.tensor(shape)[:, None])
         assert [int(one) for one in found] == [wanted[key] for key in ("top", "left", "height", "width")]
 
 
 def test_a_crop_after_scaling_is_a_square_of_a_share_of_the_shorter_side_anywhere():
-    draw = Draws(0).uniform(NUM_DRAWS, 20_000)
+    draw = BatchRng(0).uniform(NUM_DRAWS, 20_000)
     sizes = torch.tensor([375, 500])[:, None]
     top, left, height, width = RandomScaleCrop((256, 480), 224).rectangles(draw, *sizes)
     assert torch.equal(height, width)
@@ -124,7 +124,7 @@ def test_crops_are_as_sharp_as_torchvisions(photographs, cache, least):
 def test_a_crop_is_torchvisions_of_the_same_rectangle(photographs):
     path = sorted(photographs.glob("train/*/*.png"))[0]
     picture, crop = v2.functional.pil_to_tensor(Image.open(path)), RandomResizedCrop()
-    draw = Draws(0).uniform(NUM_DRAWS, 8)
+    draw = BatchRng(0).uniform(NUM_DRAWS, 8)
     rectangles = torch.stack(crop.rectangles(draw, *torch.tensor(picture.shape[1:])[:, None])).int().T.tolist()
     for numbers, rectangle in zip(draw.T.tolist(), rectangles, strict=True):
         wanted = v2.functional.resized_crop(picture, *rectangle, [SIZE, SIZE], antialias=True)

@@ -21,7 +21,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
 from zoo import distributed, memory
-from zoo.cli.messages import tell
+from zoo.cli.messages import report_error
 from zoo.data import image_files, image_workers
 from zoo.data.augment import RandomResizedCrop
 from zoo.data.folders import ImageFolders, image_folders
@@ -137,7 +137,7 @@ def test_a_worker_that_is_killed_ends_the_command_in_one_sentence(pictures, monk
     with pytest.raises(RuntimeError) as caught:
         list(files.batches([slice(0, 8)], torch.device("cpu")))
     assert time.monotonic() - began < 60
-    assert tell(caught.value) == 1
+    assert report_error(caught.value) == 1
     sentence = sentence_of(capfd.readouterr().err)
     assert "Killed" in sentence
     assert "data.num_workers" in sentence

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from zoo.data.augment import ColorJitter, RandomCrop, RandomFlip, RandomResizedCrop
-from zoo.data.batch_rng import Draws
+from zoo.data.batch_rng import BatchRng
 from zoo.data.loader import BatchLoader, centre
 from zoo.data.policies import RandAugment
 
@@ -109,7 +109,7 @@ def test_processes_evaluate_every_sample_once_in_as_many_batches_each(num, world
 
 
 def test_noise_differs_between_processes():
-    ranks = [Draws(1, "cpu", rank, 2).pixels((4, 3)) for rank in range(2)]
+    ranks = [BatchRng(1, "cpu", rank, 2).pixels((4, 3)) for rank in range(2)]
     assert not torch.equal(*ranks)
 
 

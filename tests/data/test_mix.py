@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from zoo.data.batch_rng import Draws
+from zoo.data.batch_rng import BatchRng
 from zoo.data.mix import CutMix, MixUp
 
 
@@ -21,7 +21,7 @@ def source_shares(shares, i, n):
 @pytest.mark.parametrize("seed", range(8))
 def test_shares_sum_to_one_and_are_what_the_pixels_hold(mix, seed):
     images, shares = batch()
-    mixed, mixed_shares = mix(images, shares, Draws(seed))
+    mixed, mixed_shares = mix(images, shares, BatchRng(seed))
     torch.testing.assert_close(mixed_shares.sum(1), torch.ones(6))
     for i in range(6):
         own, other = source_shares(mixed_shares, i, 6)
@@ -32,7 +32,7 @@ def test_shares_sum_to_one_and_are_what_the_pixels_hold(mix, seed):
 def test_mixup_draws_shares_of_its_beta_distribution():
     images, shares = batch(2, 1)
     kept = torch.tensor(
-        [MixUp(0.2)(images, shares, Draws(s))[1][0, 0].item() for s in range(4000)]
+        [MixUp(0.2)(images, shares, BatchRng(s))[1][0, 0].item() for s in range(4000)]
     )  # fmt: skip
     assert kept.mean().item() == pytest.approx(0.5, abs=0.03)
     assert kept.var().item() == pytest.approx(1 / (4 * (2 * 0.2 + 1)), abs=0.01)  # of Beta(α, α): 1 / (4 (2α + 1))
@@ -42,7 +42,7 @@ def test_cutmix_pastes_one_rectangle_of_all_sizes():
     images, shares = batch(2, 16)
     pasted = []
     for seed in range(500):
-        mixed, mixed_shares = CutMix()(images, shares, Draws(seed))
+        mixed, mixed_shares = CutMix()(images, shares, BatchRng(seed))
         changed = (mixed[0] != images[0]).any(0)
         rows, columns = changed.any(1).sum().item(), changed.any(0).sum().item()
         assert changed.sum().item() == rows * columns
@@ -54,7 +54,7 @@ def test_cutmix_pastes_one_rectangle_of_all_sizes():
 
 def test_cutmix_leaves_the_other_batches_alone():
     images, shares = batch()
-    touched = [not torch.equal(CutMix(probability=0.3)(images, shares, Draws(s))[0], images) for s in range(300)]
+    touched = [not torch.equal(CutMix(probability=0.3)(images, shares, BatchRng(s))[0], images) for s in range(300)]
     assert 50 < sum(touched) < 110
 
 

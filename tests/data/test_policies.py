@@ -4,7 +4,7 @@ from torchvision.transforms.v2 import RandAugment as TheirRandAugment
 from torchvision.transforms.v2 import TrivialAugmentWide
 from torchvision.transforms.v2 import functional as F
 
-from zoo.data.batch_rng import Draws
+from zoo.data.batch_rng import BatchRng
 from zoo.data.policies import NUM_LEVELS, RandAugment, TrivialAugment, _apply
 
 
@@ -32,7 +32,7 @@ def outcomes(policy, image, magnitudes):
 def test_trivial_augment_makes_what_torchvisions_could_and_nothing_else():
     image = picture()
     possible = outcomes(TrivialAugmentWide(), image, range(NUM_LEVELS))
-    made = TrivialAugment()(image.expand(300, -1, -1, -1), Draws(0))
+    made = TrivialAugment()(image.expand(300, -1, -1, -1), BatchRng(0))
     assert all(close(one, possible) for one in made)
     assert len({one.numpy().tobytes() for one in made}) > 150
 
@@ -40,7 +40,7 @@ def test_trivial_augment_makes_what_torchvisions_could_and_nothing_else():
 def test_rand_augment_of_one_operation_makes_what_torchvisions_could_and_all_of_it():
     image = picture()
     possible = outcomes(TheirRandAugment(magnitude=12), image, [12])
-    made = RandAugment(1, 12)(image.expand(400, -1, -1, -1), Draws(0))
+    made = RandAugment(1, 12)(image.expand(400, -1, -1, -1), BatchRng(0))
     assert all(close(one, possible) for one in made)
     assert all(close(one, made) for one in possible)
 
@@ -48,7 +48,7 @@ def test_rand_augment_of_one_operation_makes_what_torchvisions_could_and_all_of_
 def test_rand_augment_of_two_operations_goes_beyond_one():
     image = picture()
     possible = outcomes(TheirRandAugment(), image, [9])
-    made = RandAugment()(image.expand(100, -1, -1, -1), Draws(0))
+    made = RandAugment()(image.expand(100, -1, -1, -1), BatchRng(0))
     assert sum(not close(one, possible) for one in made) > 50
 
 
@@ -57,7 +57,7 @@ def test_no_second_operation_repeats_the_first_of_another_batch():
     numbered = [lambda x, level, sign, i=i: torch.full_like(x, i) for i in range(14)]
     firsts, seconds = set(), set()
     for seed in range(300):
-        host = Draws(seed).host
+        host = BatchRng(seed).host
         for seen in (firsts, seconds):
             made = _apply(torch.zeros(32, 1, 1, 1, dtype=torch.uint8), numbered, host, 9)
             seen.add(tuple(made.flatten().tolist()))
@@ -67,7 +67,7 @@ def test_no_second_operation_repeats_the_first_of_another_batch():
 @pytest.mark.parametrize("policy", [TrivialAugment(), RandAugment()])
 def test_grayscale_comes_back_as_grayscale_and_equal_seeds_repeat(policy):
     images = picture(1).expand(64, -1, -1, -1)
-    first, again, other = (policy(images, Draws(s)) for s in (4, 4, 5))
+    first, again, other = (policy(images, BatchRng(s)) for s in (4, 4, 5))
     assert first.shape == images.shape
     assert first.dtype == torch.uint8
     assert torch.equal(first, again)

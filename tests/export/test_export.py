@@ -24,8 +24,8 @@ from zoo.errors import BadInput
 from zoo.export import export, export_report, format_onnx, onnx
 from zoo.export.export_format import TOLERANCES
 from zoo.export.read_export import OnCpu
-from zoo.export.verify import Answers, Proof, refusal
-from zoo.inference.evaluate import put_on
+from zoo.export.verify import Answers, Verification, rejection_reason
+from zoo.inference.evaluate import to_device
 from zoo.packed.packed_file import save_packed
 from zoo.run.quantize_product import TRAINED, ptq_int8
 
@@ -172,18 +172,24 @@ def test_what_torch_cannot_translate_is_refused_with_its_reason(command, teacher
 def test_logits_may_differ_by_a_share_of_the_largest(precision, off, allowed):
     for largest, limit in ((0.5, allowed), (30.0, 30 * allowed)):
         source = Answers([torch.tensor([[largest, 0.0]])], 0.9)
-        proof = Proof(100, 0.9, off * max(1, largest), {}, 0, [])
-        assert f"above {limit:.2g}" in refusal(proof, source, TOLERANCES[precision], None, 0.5)
-        assert refusal(replace(proof, largest_difference=0.9 * limit), source, TOLERANCES[precision], None, 0.5) is None
+        proof = Verification(100, 0.9, off * max(1, largest), {}, 0, [])
+        assert f"above {limit:.2g}" in rejection_reason(proof, source, TOLERANCES[precision], None, 0.5)
+        assert (
+            rejection_reason(replace(proof, largest_difference=0.9 * limit), source, TOLERANCES[precision], None, 0.5)
+            is None
+        )
 
 
 def test_accuracy_may_fall_by_as_many_points_as_are_allowed():
     source = Answers([torch.tensor([[1.0, 0.0]])], 0.9)
-    proof = Proof(100, 0.8951, 3.0, {}, 0, [])
-    assert refusal(proof, source, math.inf, 101, 0.5) is None
+    proof = Verification(100, 0.8951, 3.0, {}, 0, [])
+    assert rejection_reason(proof, source, math.inf, 101, 0.5) is None
     half = Answers(source.logits, 0.915)  # 0.5000000000000004 points above
-    assert refusal(replace(proof, accuracy=0.91), half, math.inf, None, 0.5) is None
-    assert refusal(proof, source, math.inf, None, 0.4) == "it loses 0.49 points of accuracy, more than max_drop=0.4"
+    assert rejection_reason(replace(proof, accuracy=0.91), half, math.inf, None, 0.5) is None
+    assert (
+        rejection_reason(proof, source, math.inf, None, 0.4)
+        == "it loses 0.49 points of accuracy, more than max_drop=0.4"
+    )
 
 
 @pytest.fixture
@@ -342,7 +348,7 @@ def test_a_file_that_is_absent_or_foreign_is_one_sentence(command, tmp_path, nam
 
 def test_exported_files_are_computed_on_the_cpu_and_no_other_is_promised():
     with pytest.raises(BadInput, match="computed on the CPU"):
-        put_on(OnCpu(), "cuda")
+        to_device(OnCpu(), "cuda")
 
 
 def test_nothing_is_compiled_where_there_is_no_compiler(command, tmp_path, monkeypatch):
@@ -355,7 +361,7 @@ def test_nothing_is_compiled_where_there_is_no_compiler(command, tmp_path, monke
 def test_the_matrix_fits_a_terminal(capfd, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     times = {"1": {"p50": 0.025, "p95": 0.039}, "64": {"p50": 12.4, "p95": 15.1}}
-    proof = Proof(1_902_000, 0.9641, 4.9e-6, times, 771_000_000, [])
+    proof = Verification(1_902_000, 0.9641, 4.9e-6, times, 771_000_000, [])
     export_report.show("a net", [export_report.Row("safetensors", "fp32", "aotinductor", ["x"], proof)])
     line = capfd.readouterr().out.splitlines()[3]
     words = ["safetensors", "fp32", "aotinductor", "1,902", "96.41%", "5e-06", "0.025/0.039", "12/15", "771"]

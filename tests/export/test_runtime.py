@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from zoo.errors import BadInput
-from zoo.export.runtime import Opened
+from zoo.export.runtime import LoadedGraph
 
 FLOATS = torch.float32
 STATE = ([None, "length", 16], FLOATS)
 
 
 def opened(run):
-    return Opened(Path("net.pt2"), {}, [["batch", "length", 16]], [["batch", 8]], run, [FLOATS])
+    return LoadedGraph(Path("net.pt2"), {}, [["batch", "length", 16]], [["batch", 8]], run, [FLOATS])
 
 
 @pytest.mark.parametrize(

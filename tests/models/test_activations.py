@@ -6,7 +6,7 @@ import torch
 from conftest import CONFIGS, composed, inputs_of, options
 
 from zoo.catalogue import matches
-from zoo.models.activations import Activation, Maxout, ScaledTanh, activate
+from zoo.models.activations import Activation, Maxout, ScaledTanh, make_activation
 from zoo.run.model import build_bare_model
 
 
@@ -44,7 +44,7 @@ FORMULAS = {  # from the papers
 @pytest.mark.parametrize("x", [-0.5, 0.5])
 @pytest.mark.parametrize("name", FORMULAS)
 def test_each_name_is_the_function_of_its_paper(name, x):
-    assert activate(name)(torch.tensor([x])).item() == pytest.approx(FORMULAS[name](x), rel=1e-5)
+    assert make_activation(name)(torch.tensor([x])).item() == pytest.approx(FORMULAS[name](x), rel=1e-5)
 
 
 def test_no_name_is_left_out():
@@ -80,5 +80,5 @@ def test_every_net_that_leaves_the_choice_free_takes_every_activation(model, nam
         net = build_bare_model(cfg).eval()
         assert len(net(*(x.to("meta") for x in inputs_of(whole, 2)))) == 2
     kinds = {type(m) for m in net.modules()}
-    assert type(activate(name)) in kinds
+    assert type(make_activation(name)) in kinds
     assert name == "relu" or torch.nn.ReLU not in kinds

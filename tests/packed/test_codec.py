@@ -10,7 +10,7 @@ import scipy.stats
 import torch
 
 from zoo.packed.codec import MOST_BY_CODE, decode, encode
-from zoo.packed.context_model import LEAST, RAREST, TRIVIAL
+from zoo.packed.context_model import MAX_BITS, MIN_PROBABILITY, TRIVIAL
 from zoo.packed.range_coder import ONE
 
 SHAPES = [
@@ -182,7 +182,7 @@ def test_numbers_of_narrower_floats_take_no_more_than_their_own_bits(dtype, widt
 
 
 def test_a_weight_in_the_least_of_bits_is_what_the_bound_of_sizes_counts_on():
-    least = min(-np.log2(1 - LEAST / ONE), -np.log2(1 - 2.0**-RAREST))
+    least = min(-np.log2(1 - MIN_PROBABILITY / ONE), -np.log2(1 - 2.0**-MAX_BITS))
     assert 8 / least < MOST_BY_CODE
     for weights in (torch.zeros(2**20), torch.ones(2**20), torch.tensor([1.0, 2.0]).repeat_interleave(2**19)):
         code, _ = encode([weights])

@@ -19,7 +19,7 @@ from zoo.models.lenet import LeNet5, LeNet300
 from zoo.models.resnet import ResNet
 from zoo.packed.header import COMMON
 from zoo.packed.packed_file import MAGIC, VERSION, pack, read_packed, save_packed
-from zoo.packed.size_report import MOST_DRAWN, Ledger, Row, draw_ledger, show_ledger
+from zoo.packed.size_report import MOST_DRAWN, Row, SizeReport, draw_size_report, show_size_report
 from zoo.records.metadata import FORMAT
 from zoo.records.metadata import MAX_BYTES as MOST_BYTES
 
@@ -249,25 +249,25 @@ def test_the_ledger_sums_to_the_size_on_the_disk(packed, tmp_path):
 
 def test_the_ledger_is_printed_and_drawn_layer_by_layer(packed, capsys):
     _, _, ledger = packed
-    show_ledger(ledger, "a title")
+    show_size_report(ledger, "a title")
     lines = capsys.readouterr().out.splitlines()
     assert any(line.split()[:1] == ["fc"] for line in lines)
     assert any(line.split()[:3] == ["the", "file", f"{ledger.size_bytes:,}"] for line in lines)
-    axes = draw_ledger(ledger, "a title").axes[0]
+    axes = draw_size_report(ledger, "a title").axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == [*(r.name for r in ledger.by_layer()), "the rest"]
 
 
 @pytest.mark.parametrize(("values", "share"), [(42, "75%"), (82, "125%")])
 def test_a_layer_that_takes_more_than_its_entropy_is_printed_so(capsys, values, share):
     row = Row("fc.weight", 100, 100, 4, 400, 8, 10, values, 80.0, 90.0)  # mask, codebook, values; entropy
-    show_ledger(Ledger([row], {}), "a title")
+    show_size_report(SizeReport([row], {}), "a title")
     (cells,) = (line.split() for line in capsys.readouterr().out.splitlines() if line.split()[:1] == ["fc"])
     assert cells[-3:] == ["80", share, "90"]
 
 
 def test_of_many_layers_the_largest_are_drawn_and_the_others_are_one_bar():
     rows = [Row(f"layers.{i}.weight", 9, 9, 0, 36, 1, 2, i, 3.0, 4.0) for i in range(99)]
-    axes = draw_ledger(Ledger(rows, {"header": 5}), "many").axes[0]
+    axes = draw_size_report(SizeReport(rows, {"header": 5}), "many").axes[0]
     names = [label.get_text() for label in axes.get_yticklabels()]
     assert names == [*(f"layers.{i}" for i in range(99 - MOST_DRAWN, 99)), f"{99 - MOST_DRAWN} others", "the rest"]
 

@@ -18,7 +18,7 @@ from zoo.models.attention import Attention
 from zoo.quantize.graph_ir import deserialize
 from zoo.quantize.pt2e import traced
 from zoo.quantize.ptq_int8 import ptq
-from zoo.quantize.weight_only import hold_integers, packed, restored, rounded, unpacked, weight_only
+from zoo.quantize.weight_only import apply_weight_only, packed, restored, rounded, unpacked, weight_only
 from zoo.run.model import build_bare_model
 
 KINDS = {"int8": {}, "int4": {"bits": 4, "group": 64}, "dynamic": {"dynamic": True}}
@@ -196,7 +196,7 @@ def test_what_cannot_be_is_refused_in_one_sentence(settings, words):
 def test_a_recipe_of_another_net_is_refused(other, words):
     step = {"pass": "weight_only", "bits": 8, "group": None, "dynamic": False, "layers": ["conv1"], **other}
     with pytest.raises(BadInput, match=f"step weight_only does not fit this net.*{words}"):
-        hold_integers(build_bare_model(composed("lenet5_caffe", "mnist_5k").model), [step])
+        apply_weight_only(build_bare_model(composed("lenet5_caffe", "mnist_5k").model), [step])
 
 
 def test_a_run_of_a_sequence_net_multiplies_in_int8_and_tests_that(command, tmp_path):

@@ -69,7 +69,7 @@ def test_the_picture_has_true_classes_in_rows_and_a_number_in_each_filled_cell()
 
 def test_columns_have_short_names_where_they_are_no_others():
     settings = {"model": "vit", "optim.lr": 0.1, "task.width": 1, "model.width": 2, "model.freeze": None}
-    settings |= {"model.depths": [1, 2], "task.speak": {"max_length": 8}}
+    settings |= {"model.depths": [1, 2], "task.decode": {"max_length": 8}}
     assert settings_row.short_names(settings) == {
         "model": "vit",
         "lr": 0.1,

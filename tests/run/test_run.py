@@ -225,8 +225,8 @@ def test_no_batch_is_tried_that_a_cpu_has_no_memory_for(compose, toy, fashion_ro
     monkeypatch.setattr("zoo.measure.throughput.time.perf_counter", lambda: next(clock))  # larger is always faster
     monkeypatch.setattr(memory, "peak_bytes", lambda: 10**9 + max(tried, default=0) * 10**6)
     monkeypatch.setattr(memory, "available_bytes", lambda: 39 * 10**6)
-    made_up = data.made_up
-    monkeypatch.setattr(data, "made_up", lambda num, device: tried.append(num) or made_up(num, device))
+    random_batch = data.random_batch
+    monkeypatch.setattr(data, "random_batch", lambda num, device: tried.append(num) or random_batch(num, device))
     assert find_batch_size(trainer, task, data) == 16
     assert set(tried) == {16}  # with 640 images it would try 32 as well, which would take more than four fifths
 

@@ -47,8 +47,8 @@ SOURCE, TARGET = torch.tensor([[3, 4, 5], [4, 6, 0]]), torch.tensor([[1, 3, 4, 2
 
 
 def task(net, **settings):
-    speak = functools.partial(greedy, max_length=5)
-    return Transduction(net, functools.partial(torch.optim.SGD, lr=0.1), constant, speak, **settings)
+    decode = functools.partial(greedy, max_length=5)
+    return Transduction(net, functools.partial(torch.optim.SGD, lr=0.1), constant, decode, **settings)
 
 
 def test_each_token_is_told_from_the_true_ones_before_it_and_padding_does_not_count(net):

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from zoo.checkpoint.product_file import put_weights
+from zoo.checkpoint.product_file import load_state
 from zoo.errors import BadInput
 from zoo.models.googlenet import GoogLeNet
 from zoo.models.resnet import ResNet
@@ -10,7 +10,7 @@ from zoo.models.vit import ViT
 from zoo.optim.schedules import constant
 from zoo.tasks.base import parameter_groups
 from zoo.tasks.classification import ImageClassification
-from zoo.tasks.transfer import freeze, matched_by_name, rows_of, told_of_rows
+from zoo.tasks.transfer import describe_rows, freeze, matched_by_name, rows_of
 
 
 def resnet():
@@ -67,8 +67,8 @@ def heads(weights, there, here, task=IMAGES):
     net = ResNet("basic", [1], [4], 1, len(here), 28)
     before = net.fc.weight.detach().clone()
     theirs, ours = rows_of(net, task, {"classes": there}), rows_of(net, IMAGES, {"classes": here})
-    put_weights(net, matched_by_name(net, weights, theirs, ours), "the file")
-    return net.fc, before, " ".join(told_of_rows(theirs, ours))
+    load_state(net, matched_by_name(net, weights, theirs, ours), "the file")
+    return net.fc, before, " ".join(describe_rows(theirs, ours))
 
 
 def test_a_head_is_matched_by_the_names_of_its_classes():
@@ -107,7 +107,7 @@ def test_embeddings_are_matched_by_the_names_of_symbols():
     }
     drawn = new.source_embedding.weight[5].detach().clone()
     rows = [rows_of(old, "zoo.tasks.transduction.Transduction", facts) for facts in (first, second)]
-    put_weights(new, matched_by_name(new, old.state_dict(), *rows), "the file")
+    load_state(new, matched_by_name(new, old.state_dict(), *rows), "the file")
     source, target = old.source_embedding.weight, old.target_embedding.weight
     assert new.source_embedding.weight.equal(torch.cat([source[[0, 1, 2, 4, 5]], drawn[None]]))
     assert new.target_embedding.weight.equal(target[[0, 3, 2, 1, 4]])

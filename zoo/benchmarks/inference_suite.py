@@ -21,7 +21,7 @@ from zoo.compress.recipe import replay
 from zoo.errors import BadInput
 from zoo.export.onnx import translate
 from zoo.export.onnx_int8 import quantized
-from zoo.export.parts import Part
+from zoo.export.parts import ExportPart
 from zoo.export.worker import session_options
 from zoo.instantiate import build
 from zoo.quantize.graph_ir import deserialize
@@ -95,7 +95,7 @@ def _contenders(net: nn.Module, int8: nn.Module, images: Tensor) -> dict[str, Co
     net = net.eval().to(memory_format=torch.channels_last)
     images = images.to(memory_format=torch.channels_last)
     # Traced first, because tracing makes torch discard everything it has compiled, even of other nets.
-    graph = translate(Part(net, (torch.zeros(2, *images.shape[1:]),)))
+    graph = translate(ExportPart(net, (torch.zeros(2, *images.shape[1:]),)))
     ready: dict[str, Callable[[], Forward]] = {
         "fp32 compiled": lambda: _compiled(net, images),
         "fp32 eager": lambda: net,

@@ -32,7 +32,7 @@ class AttentionMaps(lightning.Callback):
             return
         for text in self.sources or data.usual_sources(3):
             source = data.encode(text).to(task.device)
-            target = data.opened(task.speak(task.net, source))
+            target = data.opened(task.decode(task.net, source))
             maps = task.net.alignments(source, target)[0].float().mean(1)  # layers × T × S
             read, written = data.names(source, target)
             figure = draw_maps(maps.cpu(), read, written, text)

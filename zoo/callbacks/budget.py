@@ -9,9 +9,9 @@ import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
-from zoo.callbacks.compression import Compression, keep_from_now_on, net_of, put, start_anew
+from zoo.callbacks.compression import Compression, copy_values, net_of, reset_best, reset_optimizer_state
 from zoo.compress.pruning import prunable, sparsity_of
-from zoo.compress.sensitivity import BITS, SPARSITIES, Curve, farthest, prune_one, scan, share_one
+from zoo.compress.sensitivity import BITS, SPARSITIES, Curve, prune_one, sensitivity_scan, share_one, strongest_level
 from zoo.compress.sharing import Codebook
 from zoo.errors import BadInput
 from zoo.measure.accuracy import points_lost
@@ -61,7 +61,9 @@ class AccuracyBudget(Compression):
         if not self.curves:
             self.reference = self.last = accuracy_of(trainer, pl_module)
             for what, levels, change in (("sparsity", SPARSITIES, prune_one), ("bits", BITS, share_one)):
-                self.curves[what] = scan(self.weights, lambda: accuracy_of(trainer, pl_module), levels, change)
+                self.curves[what] = sensitivity_scan(
+                    self.weights, lambda: accuracy_of(trainer, pl_module), levels, change
+                )
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         assert trainer.max_epochs is not None
@@ -74,7 +76,7 @@ class AccuracyBudget(Compression):
                 self._take_back(trainer, state)
             return
         if trainer.current_epoch == share_epoch > 0:
-            put(state, self.accepted)
+            copy_values(state, self.accepted)
         elif self._is_within(self.last):
             self.tolerance = GROWTH * self.tolerance or self.max_drop
             for name, sparsity in self._farthest("sparsity", self.tolerance, 0.0).items():
@@ -87,9 +89,9 @@ class AccuracyBudget(Compression):
 
     def _take_back(self, trainer: lightning.Trainer, state: Mapping[str, Tensor]) -> None:
         """Restore the last state within the budget, with shorter steps, since a shared value moves many weights."""
-        put(state, self.accepted)
+        copy_values(state, self.accepted)
         self.codebooks = {name: Codebook.of(weight) for name, weight in self.weights.items()}
-        start_anew(trainer)
+        reset_optimizer_state(trainer)
         for config in trainer.lr_scheduler_configs:
             config.scheduler.base_lrs = [SHORTER * lr for lr in config.scheduler.base_lrs]
         for group in trainer.optimizers[0].param_groups:
@@ -97,7 +99,7 @@ class AccuracyBudget(Compression):
 
     def _farthest(self, what: str, tolerance: float, mildest: float) -> dict[str, float]:
         least = self.reference - tolerance / 100
-        return {name: farthest(curve, least, mildest) for name, curve in self.curves[what].items()}
+        return {name: strongest_level(curve, least, mildest) for name, curve in self.curves[what].items()}
 
     def _is_within(self, accuracy: float) -> bool:
         return points_lost(self.reference, accuracy) <= self.max_drop
@@ -112,13 +114,13 @@ class AccuracyBudget(Compression):
                 share_one(self.weights[name], bits)
             if self._is_within(accuracy_of(trainer, task)) or tolerance < self.max_drop / 10:
                 break
-            put(self.weights, before)
+            copy_values(self.weights, before)
             tolerance /= GROWTH
         self.codebooks = {name: Codebook.of(weight) for name, weight in self.weights.items()}
         self._accept(net_of(task).state_dict())
         self._held = []  # zeros of the last trained state, not of the accepted one
-        start_anew(trainer)
-        keep_from_now_on(trainer)
+        reset_optimizer_state(trainer)
+        reset_best(trainer)
 
     def before_step(self, trainer: lightning.Trainer, net: Any) -> None:
         for name, codebook in self.codebooks.items():

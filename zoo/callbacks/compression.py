@@ -64,8 +64,8 @@ class Compression(lightning.Callback):
     def check_moments(self) -> None:
         moments = list(self.moments().values())
         if moments != sorted(moments):
-            told = ", ".join(f"{name}={moment}" for name, moment in self.moments().items())
-            raise ValueError(f"{told}: expected moments in increasing order")
+            text = ", ".join(f"{name}={moment}" for name, moment in self.moments().items())
+            raise ValueError(f"{text}: expected moments in increasing order")
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if pl_module.device_mesh is not None:
@@ -110,13 +110,13 @@ def step_at(trainer: lightning.Trainer, moment: float) -> int:
     return min(round(moment * total), total - 1)
 
 
-def start_anew(trainer: lightning.Trainer) -> None:
+def reset_optimizer_state(trainer: lightning.Trainer) -> None:
     """Clear the optimizer states, which belong to other weights; learning rates continue."""
     for optimizer in trainer.optimizers:
         optimizer.state.clear()
 
 
-def keep_from_now_on(trainer: lightning.Trainer) -> None:
+def reset_best(trainer: lightning.Trainer) -> None:
     """Choose the run's product among epochs that end from now on, since earlier ones were compressed less."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, BestProduct):
@@ -124,7 +124,7 @@ def keep_from_now_on(trainer: lightning.Trainer) -> None:
 
 
 @torch.no_grad()
-def put(weights: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
+def copy_values(weights: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
     """Copy values into the weights of the same names."""
     for name, weight in weights.items():
         weight.copy_(values[name])

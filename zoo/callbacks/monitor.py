@@ -93,7 +93,7 @@ class TrainingMonitor(lightning.Callback):
     def _fetched_losses(self) -> list[float]:
         """Fetch the losses since the last flush in one transfer."""
         if self._losses:
-            self._earlier += (distributed.total(torch.stack(self._losses)) / distributed.world_size()).tolist()
+            self._earlier += (distributed.all_reduce_sum(torch.stack(self._losses)) / distributed.world_size()).tolist()
             self._losses = []
         return self._earlier
 

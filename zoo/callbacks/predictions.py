@@ -34,7 +34,7 @@ class Predictions(lightning.Callback):
         task: Any = pl_module
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         self._facts = data.load()
-        self._is_drawn = any(distributed.of_all(bool(boards(trainer))))
+        self._is_drawn = any(distributed.all_gather_object(bool(boards(trainer))))
         self._stride = -(-self._facts.num_samples["test"] // NUM_EMBEDDED)
         self._batches: list[Part] = []
         self._mistakes: list[Part] = []
@@ -85,11 +85,11 @@ class Predictions(lightning.Callback):
         task: Any = pl_module
         path, split_hash = Path(trainer.default_root_dir) / PREDICTIONS, self._facts.split_hash
         if task.kind == "sequences":
-            correct = in_turn(distributed.of_all(task.meter.correct))
+            correct = in_turn(distributed.all_gather_object(task.meter.correct))
             if distributed.rank() == 0:
                 save(path, {"correct": torch.tensor([one for batch in correct for one in batch])}, split_hash)
             return
-        parts = distributed.of_all((self._batches, self._mistakes, self._embedded))
+        parts = distributed.all_gather_object((self._batches, self._mistakes, self._embedded))
         if distributed.rank() or not self._batches:
             return
         batches, mistakes, embedded = zip(*parts, strict=True)

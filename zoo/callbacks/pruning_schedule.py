@@ -9,7 +9,7 @@ import lightning
 import torch
 from torch import Tensor
 
-from zoo.callbacks.compression import Compression, keep_from_now_on, net_of, start_anew, step_at
+from zoo.callbacks.compression import Compression, net_of, reset_best, reset_optimizer_state, step_at
 from zoo.checkpoint.product_file import load_weights, read_product
 from zoo.compress import pruning
 from zoo.compress.pruning import Score, by_layer, prunable, sparsity_of
@@ -83,7 +83,7 @@ class Pruning(Compression):
         if (turn and step < end) or step == end:
             self._prune(weights, pruning.cubic((step - begin) / max(1, end - begin) if step < end else 1.0))
         if step == end:
-            keep_from_now_on(trainer)
+            reset_best(trainer)
         if self.rewind and step == end:
             self._rewind(trainer, net, self.rewind)
         spared = None
@@ -114,7 +114,7 @@ class Pruning(Compression):
         for parameter in net.parameters():
             if parameter.grad is not None:
                 parameter.grad.zero_()
-        start_anew(trainer)
+        reset_optimizer_state(trainer)
 
     def stage(self, trainer: lightning.Trainer) -> int:
         return 2 if trainer.global_step > step_at(trainer, self.end) else 1  # retraining, pruning

@@ -173,16 +173,16 @@ class ResumeCheckpoint(Checkpoint):
         if distributed.world_size() > 1 and trainer.global_step % every:  # synchronising at every step would be slow
             return
         due = self._signal or time.monotonic() - self._saved > 60 * self.every_minutes
-        if any(distributed.of_all(due)):
+        if any(distributed.all_gather_object(due)):
             self._save(trainer)
-        self._stop_if_told(trainer)
+        self._stop_if_signalled(trainer)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._save(trainer)
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if trainer.current_epoch > 0:
-            self._stop_if_told(trainer)
+            self._stop_if_signalled(trainer)
 
     def _save(self, trainer: lightning.Trainer) -> None:
         for logger in trainer.loggers:  # before the checkpoint, so that the logs reach at least as far
@@ -190,18 +190,20 @@ class ResumeCheckpoint(Checkpoint):
         trainer.save_checkpoint(Path(trainer.default_root_dir) / LAST, weights_only=False)  # optimizer and all
         self._saved = time.monotonic()
 
-    def _stop_if_told(self, trainer: lightning.Trainer) -> None:
-        told = [number for number in distributed.of_all(self._signal) if number]  # some processes may get none
-        if told:
+    def _stop_if_signalled(self, trainer: lightning.Trainer) -> None:
+        received = [
+            number for number in distributed.all_gather_object(self._signal) if number
+        ]  # some processes may get none
+        if received:
             raise Interrupted(
-                f"stopped by {signal.Signals(told[0]).name} after step {trainer.global_step}; "
+                f"stopped by {signal.Signals(received[0]).name} after step {trainer.global_step}; "
                 f"python train.py resume={os.path.relpath(trainer.default_root_dir)} continues from there",
-                told[0],
+                received[0],
             )
 
     def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._restore_handlers()
-        self._stop_if_told(trainer)  # by a signal in the last step
+        self._stop_if_signalled(trainer)  # by a signal in the last step
         if distributed.rank() == 0:
             (Path(trainer.default_root_dir) / PREVIOUS).unlink(missing_ok=True)
 
@@ -213,7 +215,7 @@ class ResumeCheckpoint(Checkpoint):
     def on_save_checkpoint(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        checkpoint["random_states"] = distributed.of_all(get_random_states())
+        checkpoint["random_states"] = distributed.all_gather_object(get_random_states())
         checkpoint["stopped_early_at"] = trainer.max_epochs if trainer.should_stop else None
 
     def on_load_checkpoint(

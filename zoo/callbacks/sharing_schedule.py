@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import lightning
 from torch import Tensor
 
-from zoo.callbacks.compression import Compression, keep_from_now_on, net_of, start_anew, step_at
+from zoo.callbacks.compression import Compression, net_of, reset_best, reset_optimizer_state, step_at
 from zoo.compress.pruning import by_layer, prunable
 from zoo.compress.sharing import MOST_BITS, Codebook, Init, bits_by_budget, share
 from zoo.errors import BadInput
@@ -67,8 +67,8 @@ class WeightSharing(Compression):
         for name, bits in self.bits_of.items():
             share(self.weights[name], bits, self.init, self.rate)
         self._read_codebooks()
-        start_anew(trainer)
-        keep_from_now_on(trainer)
+        reset_optimizer_state(trainer)
+        reset_best(trainer)
 
     def _read_codebooks(self) -> None:
         self.codebooks = {name: Codebook.of(self.weights[name]) for name in self.bits_of}

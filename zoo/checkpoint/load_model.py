@@ -16,7 +16,7 @@ from zoo.quantize.graph_ir import deserialize
 from zoo.quantize.operators import PROBLEMS
 from zoo.quantize.pt2e import program_of
 from zoo.quantize.qat_int8 import fake_quantized, is_trained_in_int8
-from zoo.quantize.weight_only import hold_integers
+from zoo.quantize.weight_only import apply_weight_only
 
 
 def load_model(product: Product) -> nn.Module:
@@ -45,7 +45,7 @@ def load_model(product: Product) -> nn.Module:
         raise BadInput(f"{source} does not describe a net that can be run: {reason(error)}") from error
     net = stored_net(config["model"])
     replay(net, recipe)
-    hold_integers(net, recipe)
+    apply_weight_only(net, recipe)
     if is_trained_in_int8(recipe) and recipe[-1]["shape"] != list(example_of(facts)[0].shape[1:]):
         raise BadInput(f"{source}: the recipe's step qat_int8 is for images of {recipe[-1]['shape']}, not these")
     net = fake_quantized(net, recipe)

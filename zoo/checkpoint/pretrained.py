@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import get_model_weights, list_models
 
-from zoo.checkpoint.product_file import put_weights
+from zoo.checkpoint.product_file import load_state
 from zoo.errors import BadInput, choices, reason
-from zoo.tasks.transfer import matched_by_name, told_of_rows
+from zoo.tasks.transfer import describe_rows, matched_by_name
 
 log = logging.getLogger("zoo")
 THEIR_NAMES = {"vit_base": "vit_b_16", "vit_base_32": "vit_b_32"}  # where ours differ
@@ -56,9 +56,9 @@ def load_published(
         heads: Any = net.head_names
         theirs, ours = dict.fromkeys(heads, published), dict.fromkeys(heads, classes)
         weights = matched_by_name(net, weights, theirs, ours)
-        for sentence in told_of_rows(theirs, ours):
+        for sentence in describe_rows(theirs, ours):
             log.info(sentence)
-    return name, put_weights(net, weights, name, replace_head=True)
+    return name, load_state(net, weights, name, replace_head=True)
 
 
 def published_normalisation(model: str, in_channels: int) -> tuple[list[float], list[float]]:

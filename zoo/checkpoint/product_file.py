@@ -104,11 +104,11 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], str]:
 
 
 def load_weights(net: nn.Module, product: Product, replace_head: bool = False) -> list[str]:
-    """Load the product's weights into the net with `put_weights`."""
-    return put_weights(net, product.weights, str(product.path), replace_head)
+    """Load the product's weights into the net with `load_state`."""
+    return load_state(net, product.weights, str(product.path), replace_head)
 
 
-def put_weights(net: nn.Module, weights: Mapping[str, Tensor], source: str, replace_head: bool = False) -> list[str]:
+def load_state(net: nn.Module, weights: Mapping[str, Tensor], source: str, replace_head: bool = False) -> list[str]:
     """Load weights into the net and return the names that were not loaded.
 
     With `replace_head`, weights of the net's heads (`net.head_names`) may differ in shape and are then skipped. Raises

@@ -12,7 +12,7 @@ from zoo.errors import BadInput, reason
 from zoo.quantize.graph_ir import tensors_of
 from zoo.quantize.pt2e import program_of
 from zoo.quantize.qat_int8 import is_trained_in_int8
-from zoo.quantize.weight_only import hold_integers
+from zoo.quantize.weight_only import apply_weight_only
 
 RANGES = (".min_val", ".max_val")  # of fake quantizers: from inf to -inf before the first batch
 
@@ -24,7 +24,7 @@ def shape_of(facts: Mapping[str, Any], weights: Mapping[str, Tensor], source: st
     """
     net = stored_shape(facts["config"]["model"], weights, source).eval()
     replay(net, facts["recipe"])
-    hold_integers(net, facts["recipe"])
+    apply_weight_only(net, facts["recipe"])
     if not is_trained_in_int8(facts["recipe"]):
         check_shapes(net, weights, source)
     return net

@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from zoo import distributed, escape
 from zoo.cli import settings
 from zoo.cli.help import help_text, wants_help
-from zoo.cli.messages import config_sentence, say, tell
+from zoo.cli.messages import config_sentence, print_error, report_error
 from zoo.errors import BadInput, Interrupted
 from zoo.instantiate import trusting
 from zoo.paths import CONFIGS
@@ -77,17 +77,17 @@ class _Invocation:
                 after_sweep(self.results)
             sys.stdout.flush()
         except BrokenPipeError as error:
-            self.codes.append(tell(error))
+            self.codes.append(report_error(error))
         except KeyboardInterrupt:
-            self.codes.append(say("stopped by Ctrl-C; what was saved before is whole", 130))
+            self.codes.append(print_error("stopped by Ctrl-C; what was saved before is whole", 130))
         except Stopped as stop:
-            self.codes.append(say("stopped by SIGTERM; what was saved before is whole", stop.code))
+            self.codes.append(print_error("stopped by SIGTERM; what was saved before is whole", stop.code))
         except (BadInput, PermissionError, NotADirectoryError, FileExistsError) as error:
-            self.codes.append(tell(error))
+            self.codes.append(report_error(error))
         except Exception as error:  # raised by Hydra while composing the config
             if self.full:
                 raise
-            self.codes.append(say(config_sentence(error, CONFIGS, self.config_name), BadInput.exit_code))
+            self.codes.append(print_error(config_sentence(error, CONFIGS, self.config_name), BadInput.exit_code))
 
     def job(self, cfg: DictConfig) -> None:
         """One run, of several in a sweep, of which the others go on if it fails."""
@@ -96,17 +96,17 @@ class _Invocation:
             with trusting(cfg.get("trusted") or ()):
                 self.results.append(self.story(cfg))
         except Interrupted as error:  # also ends a sweep
-            sys.exit(tell(error))
+            sys.exit(report_error(error))
         except SystemExit as exit_:
             if isinstance(exit_.__context__, KeyboardInterrupt):  # Lightning's answer outside of a step
-                sys.exit(say("stopped by Ctrl-C; files saved before are intact", 130))
+                sys.exit(print_error("stopped by Ctrl-C; files saved before are intact", 130))
             if not isinstance(exit_.__context__, BrokenPipeError):  # raised by Rich
                 raise
-            self.codes.append(tell(exit_.__context__))
+            self.codes.append(report_error(exit_.__context__))
         except Exception as error:  # hidden from Hydra, which would print another line
             if self.full:
                 raise
-            self.codes.append(tell(error))
+            self.codes.append(report_error(error))
 
 
 @contextlib.contextmanager

@@ -23,32 +23,32 @@ from zoo.errors import NOT_ON_RESUME, BadInput, ZooError, choices, reason
 from zoo.paths import CONFIGS, as_typed
 
 
-def tell(error: Exception) -> int:
+def report_error(error: Exception) -> int:
     """Print the message for an error, or the traceback if it was unexpected, and return the exit code."""
     if isinstance(error, ZooError):
-        return say(str(error), error.exit_code)
+        return print_error(str(error), error.exit_code)
     if isinstance(error, OmegaConfBaseException) and not _is_bug(error):
-        return say(config_sentence(error), BadInput.exit_code)
+        return print_error(config_sentence(error), BadInput.exit_code)
     if isinstance(error, BrokenPipeError) and _nobody_reads():
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would report it again at exit
-        return say("the output pipe was closed by its reader; files saved before are intact", ZooError.exit_code)
+        return print_error("the output was closed by its reader; files saved before are intact", ZooError.exit_code)
     if isinstance(error, OSError) and error.strerror:
         where = f": {os.fsdecode(error.filename)}" if isinstance(error.filename, str | bytes) else ""
         saved = "" if isinstance(error, FileNotFoundError) else "; files saved before are intact"
-        return say(f"{error.strerror}{where}{saved}", ZooError.exit_code)
+        return print_error(f"{error.strerror}{where}{saved}", ZooError.exit_code)
     if isinstance(error, RuntimeError) and (died := re.search(r"DataLoader worker \(pid.*\) (\w.*)", str(error))):
         how = error.__cause__ or died.group(1)
-        return say(
+        return print_error(
             f"a data loading worker died ({str(how).strip().rstrip('.')}); if memory is low, set fewer workers "
             "(data.num_workers) or smaller batches (data.batch_size, data.eval_batch_size), and continue with "
             "resume= and the run folder",
             ZooError.exit_code,
         )
     if memory.is_out_of_memory(error):
-        return say(f"out of memory ({reason(error)}); files saved before are intact", ZooError.exit_code)
+        return print_error(f"out of memory ({reason(error)}); files saved before are intact", ZooError.exit_code)
     if isinstance(error, RuntimeError) and distributed.world_size() > 1 and re.search("gloo|NCCL|by peer", str(error)):
         lost = f"process {distributed.rank()} lost its connection to another and stopped ({reason(error)})"
-        return say(f"{lost}; continue with resume= and the run folder", ZooError.exit_code, lost=True)
+        return print_error(f"{lost}; continue with resume= and the run folder", ZooError.exit_code, lost=True)
     traceback.print_exception(error)
     distributed.LastWords(f"{type(error).__name__}, see the traceback above", ZooError.exit_code).leave()
     return ZooError.exit_code
@@ -67,7 +67,7 @@ def _is_bug(error: OmegaConfBaseException) -> bool:
     return isinstance(error, ConfigAttributeError | ConfigKeyError) and not may_lack
 
 
-def say(sentence: str, code: int, lost: bool = False) -> int:
+def print_error(sentence: str, code: int, lost: bool = False) -> int:
     """Print a message once: in the first process, or where zoo.run.launch or torchrun collects it."""
     sentence = as_typed(escape.line(" ".join(sentence.split())))
     has_left = distributed.LastWords(sentence, code, lost).leave()

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.compress.dependencies import Group, is_depthwise
-from zoo.compress.recipe import put
+from zoo.compress.recipe import set_tensor
 from zoo.models.attention import Attention
 from zoo.models.lenet import TableConv2d, TrainablePool2d
 from zoo.models.resnet import PadShortcut
@@ -52,7 +52,7 @@ def cut(module: nn.Module, key: str, dim: int, lost: Tensor) -> None:
     tensor = getattr(module, key)
     stays = torch.ones(tensor.shape[dim], dtype=torch.bool)
     stays[lost] = False
-    put(module, key, tensor.detach().index_select(dim, stays.nonzero().flatten()))
+    set_tensor(module, key, tensor.detach().index_select(dim, stays.nonzero().flatten()))
 
 
 def _cut_each(module: nn.Module, keys: Sequence[str], lost: Tensor) -> None:
@@ -67,8 +67,8 @@ def _cut_attention(attention: Attention, side: str, lost: Tensor) -> None:
         return
     inner = len(attention.in_proj_weight) // 3
     attention.num_heads -= len(lost) * attention.num_heads // inner
-    of_all = torch.cat([lost + i * inner for i in range(3)])
-    _cut_each(attention, ("in_proj_weight", "in_proj_bias"), of_all)
+    all_gather_object = torch.cat([lost + i * inner for i in range(3)])
+    _cut_each(attention, ("in_proj_weight", "in_proj_bias"), all_gather_object)
 
 
 def _cut_layer(layer: nn.Module, side: str, lost: Tensor) -> None:
@@ -104,7 +104,7 @@ def _cut_convolution(conv: nn.Conv2d, side: str, lost: Tensor) -> None:
     stays[lost] = False
     weight = conv.weight.detach()
     parts = [part[:, own] for part, own in zip(weight.chunk(conv.groups), stays.split(width), strict=True)]
-    put(conv, "weight", torch.cat(parts))
+    set_tensor(conv, "weight", torch.cat(parts))
     conv.in_channels -= len(lost)
 
 
@@ -116,7 +116,7 @@ def _cut_table(conv: TableConv2d, side: str, lost: Tensor) -> None:
     cut_off = (~stays[getattr(conv, ends)]).nonzero().flatten()
     _cut_each(conv, ("weight", "inputs", "outputs"), cut_off)
     new_places = stays.cumsum(0) - 1
-    put(conv, ends, new_places[getattr(conv, ends)])
+    set_tensor(conv, ends, new_places[getattr(conv, ends)])
     setattr(conv, size, int(stays.sum()))
     if side == "out":
         _cut_each(conv, ("bias",), lost)

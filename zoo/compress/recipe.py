@@ -97,12 +97,12 @@ def _reshape(module: nn.Module, new: Mapping[str, Any]) -> None:
         full = [a if b is None else b for a, b in zip(old.shape, shape, strict=True)]
         if not all(type(a) is int and 0 < a <= b for a, b in zip(full, old.shape, strict=True)):
             raise ValueError(f"{key} cannot become {full}")
-        put(module, key, old.new_zeros(full))
+        set_tensor(module, key, old.new_zeros(full))
     for key, values in new.get("unsaved", {}).items():
-        put(module, key, torch.tensor(values, dtype=tensors[key].dtype, device=tensors[key].device))
+        set_tensor(module, key, torch.tensor(values, dtype=tensors[key].dtype, device=tensors[key].device))
 
 
-def put(module: nn.Module, key: str, value: Tensor) -> None:
+def set_tensor(module: nn.Module, key: str, value: Tensor) -> None:
     """Replace a module's own parameter or buffer by a tensor of any shape; frozen stays frozen."""
     old = getattr(module, key)
     if isinstance(old, nn.Parameter):

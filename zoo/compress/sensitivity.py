@@ -18,7 +18,7 @@ Curve = list[tuple[float, float]]  # (level, accuracy), starting at the mildest 
 
 
 @torch.no_grad()
-def scan(
+def sensitivity_scan(
     weights: Mapping[str, Tensor],
     accuracy: Callable[[], float],
     levels: Sequence[float],
@@ -84,7 +84,7 @@ def share_one(weight: Tensor, bits: float) -> None:
     share(weight, int(bits))
 
 
-def farthest(curve: Curve, least: float, mildest: float) -> float:
+def strongest_level(curve: Curve, least: float, mildest: float) -> float:
     """Return the last level of a curve before its accuracy falls below `least`, or `mildest` if all are below."""
     reached = mildest
     for level, accuracy in curve:

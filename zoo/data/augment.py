@@ -1,17 +1,18 @@
 """Batch augmentations, with random parameters per image, on the device of the batch.
 
-Each takes uint8 images (N, C, H, W) and the batch's `Draws`, and returns new uint8 images.
+Each takes uint8 images (N, C, H, W) and the batch's `BatchRng`, and returns new uint8 images.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from zoo.data import colour, geometry
-from zoo.data.batch_rng import Draws
+from zoo.data.batch_rng import BatchRng
 from zoo.errors import BadInput
 from zoo.ranges import Count, Share
 
@@ -25,7 +26,7 @@ class RandomCrop:
 
     padding: Count
 
-    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
+    def __call__(self, images: Tensor, draws: BatchRng) -> Tensor:
         n, c, h, w = images.shape
         padded = torch.nn.functional.pad(images, (self.padding,) * 4)
         corner = draws.integers(2 * self.padding + 1, 2, n)[:, :, None]
@@ -50,7 +51,7 @@ class Cut:
         """
         raise NotImplementedError
 
-    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
+    def __call__(self, images: Tensor, draws: BatchRng) -> Tensor:
         n, _, h, w = images.shape
         sizes = torch.tensor([[h], [w]], device=images.device)
         top, left, height, width = self.rectangles(draws.uniform(NUM_DRAWS, n), *sizes)
@@ -137,7 +138,7 @@ class ColorJitter:
     contrast: Share = 0.4
     saturation: Share = 0.4
 
-    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
+    def __call__(self, images: Tensor, draws: BatchRng) -> Tensor:
         draw = 2 * draws.uniform(3, len(images)) - 1
         images = colour.adjust_brightness(images, 1 + self.brightness * draw[0])
         images = colour.adjust_contrast(images, 1 + self.contrast * draw[1])
@@ -150,7 +151,7 @@ class RandomFlip:
 
     probability: Share = 0.5
 
-    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
+    def __call__(self, images: Tensor, draws: BatchRng) -> Tensor:
         chosen = draws.uniform(1, len(images))[0] < self.probability
         if images.device.type == "cpu":  # on other devices, nonzero() would synchronise
             rows = chosen.nonzero().flatten()
@@ -174,7 +175,7 @@ class RandomErasing:
         _check_range("area", self.area, 1)
         _check_range("aspect", self.aspect, math.inf)
 
-    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
+    def __call__(self, images: Tensor, draws: BatchRng) -> Tensor:
         n, c, h, w = images.shape
         draw = draws.uniform(5, n)
         # Algorithm 1 draws the aspect uniformly, which favours tall rectangles; log-uniform sampling does not.
@@ -218,3 +219,14 @@ def _check_range(name: str, pair: Sequence[object], most: float) -> None:
     numbers = [x for x in pair if isinstance(x, int | float)]
     if len(pair) != 2 or len(numbers) != 2 or not 0 < numbers[0] <= numbers[1] <= most:
         raise ValueError(f"{name}={list(pair)} must be two numbers above 0 and up to {most}, the smaller one first")
+
+
+def check_augmentations(augment: Mapping[str, Any], mix: Any, image_size: int) -> None:
+    """Raise BadInput unless each of data.augment, and data.mix, is an augmentation or null, and fits the images."""
+    for name, value in {"mix": mix, **{f"augment.{key}": value for key, value in augment.items()}}.items():
+        if value is not None and not callable(value):
+            raise BadInput(
+                f"data.{name}={value} is not an augmentation; use {{_target_: zoo.data.mix.CutMix}}, or null"
+            )
+    for name, value in augment.items():
+        check_fits(f"data.augment.{name}", value, image_size)

@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 APART = 0x5DEECE66D  # XORed into seeds, so that streams with the same seed differ
 
 
-class Draws:
+class BatchRng:
     """Draw random numbers for a batch split evenly across `world_size` processes, and return those of this process.
 
     Numbers are drawn for the whole batch, so that the augmentation of an image does not depend on the process count.
@@ -30,13 +30,13 @@ class Draws:
         self._fresh = True
 
     @property
-    def host(self) -> "Draws":
+    def host(self) -> "BatchRng":
         """Return new streams on the CPU, at their start."""
-        return Draws(self.seed ^ APART, "cpu", self.rank, self.world_size)
+        return BatchRng(self.seed ^ APART, "cpu", self.rank, self.world_size)
 
     def crops(self, rows: int, num: int) -> Tensor:
         """Return (rows, num) uniform numbers on the CPU, as `uniform`, from a stream used for nothing else."""
-        return Draws(self.seed ^ 3 * APART, "cpu", self.rank, self.world_size).uniform(rows, num)
+        return BatchRng(self.seed ^ 3 * APART, "cpu", self.rank, self.world_size).uniform(rows, num)
 
     def once(self) -> random.Random:
         """Return a host stream for values drawn once per batch, the same in every process."""

@@ -26,7 +26,7 @@ from zoo.data.image_workers import (
     stack_samples,
     why_unreadable,
 )
-from zoo.data.prefetch import ahead
+from zoo.data.prefetch import prefetch_to_device
 from zoo.data.read_image import read_picture, upright
 from zoo.errors import BadInput, reason
 
@@ -116,7 +116,7 @@ class ImageFiles:
         if raw:
             by_cpu = Decoding(self.paths, self.size, self.background, crop, False, full)
             batches = (stack_samples(self._decode_on(device, samples, by_cpu)) for samples in batches)
-        return ahead(self._checked(batches, full), device)
+        return prefetch_to_device(self._checked(batches, full), device)
 
     def _received(self, loader: Iterable[Any], raw: bool) -> Iterator[Any]:
         """Yield what workers send, with arrays (sent when shared memory is full) turned back into tensors."""

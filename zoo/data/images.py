@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from zoo import distributed, memory
-from zoo.data.augment import Cut, check_fits
+from zoo.data.augment import Cut, check_augmentations
 from zoo.data.file_checks import check_readable, warn_of_shared
 from zoo.data.image_files import ImageFiles
-from zoo.data.image_statistics import channel_statistics
+from zoo.data.image_statistics import channel_statistics, check_normalisation
 from zoo.data.loader import Augmentation, BatchLoader
 from zoo.data.mix import Mix
 from zoo.data.module import ResidentData, Split
@@ -86,11 +86,11 @@ class ImageData(ResidentData):
         split_seed: int = 0,
     ) -> None:
         super().__init__(batch_size, eval_batch_size, seed)
-        _check_normalisation(mean, std, in_channels)
+        check_normalisation(mean, std, in_channels)
         if not 0 <= fold < (folds or 1):
             count = f"there are {folds} folds" if folds else "data.folds is null, so there is one"
             raise BadInput(f"data.fold={fold} is not a fold: {count}, counted from 0")
-        _check_augmentations(augment or {}, mix, image_size)
+        check_augmentations(augment or {}, mix, image_size)
         if mix is not None and batch_size < 2:
             raise BadInput(f"data.mix needs batches of at least two images, got data.batch_size={batch_size}")
         self.source, self.num_classes, self.in_channels, self.image_size = source, num_classes, in_channels, image_size
@@ -185,7 +185,7 @@ class ImageData(ResidentData):
     @staticmethod
     def _readable(files: ImageFiles) -> Tensor:
         """Return a mask of the files that no process has failed to read so far."""
-        unreadable = set().union(*distributed.of_all(files.unreadable))
+        unreadable = set().union(*distributed.all_gather_object(files.unreadable))
         return torch.tensor([path not in unreadable for path in files.paths], dtype=torch.bool)
 
     def _content_hash(self, splits: dict[str, LabelledImages]) -> str | None:
@@ -272,32 +272,12 @@ class ImageData(ResidentData):
     def sizes(self) -> dict[str, int]:
         return {"num_classes": len(self.load().classes)}
 
-    def made_up(self, num: int, device: torch.device) -> tuple[Tensor, ...]:
+    def random_batch(self, num: int, device: torch.device) -> tuple[Tensor, ...]:
         images = torch.randn(num, self.in_channels, self.image_size, self.image_size, device=device)
         return images, torch.randint(len(self.load().classes), (num,), device=device)
 
     def example(self) -> tuple[Tensor, ...]:
         return (torch.empty(1, self.in_channels, self.image_size, self.image_size, device="meta"),)
-
-
-def _check_normalisation(mean: list[float] | None, std: list[float] | None, in_channels: int) -> None:
-    for name, values in (("mean", mean), ("std", std)):
-        if (mean is None) != (std is None) or (values is not None and len(values) != in_channels):
-            raise BadInput(
-                f"data.{name}={values} is not valid: set both mean and std, one number per channel, or neither"
-            )
-    if mean is not None and std is not None and (min(std) <= 0 or max(mean + std) <= 1):
-        raise BadInput(f"data.mean={mean} data.std={std} are not valid: they are in pixel units 0…255, with std > 0")
-
-
-def _check_augmentations(augment: Mapping[str, Augmentation | None], mix: Mix | None, image_size: int) -> None:
-    for name, value in {"mix": mix, **{f"augment.{key}": value for key, value in augment.items()}}.items():
-        if value is not None and not callable(value):
-            raise BadInput(
-                f"data.{name}={value} is not an augmentation; use {{_target_: zoo.data.mix.CutMix}}, or null"
-            )
-    for name, value in augment.items():
-        check_fits(f"data.augment.{name}", value, image_size)
 
 
 def _identity(images: Tensor | ImageFiles) -> Tensor:

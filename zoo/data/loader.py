@@ -9,12 +9,12 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from zoo.data.augment import NUM_DRAWS, Cut
-from zoo.data.batch_rng import Draws
+from zoo.data.batch_rng import BatchRng
 from zoo.data.image_files import ImageFiles
 from zoo.data.mix import Mix
-from zoo.data.prefetch import ahead
+from zoo.data.prefetch import prefetch_to_device
 
-Augmentation = Callable[[Tensor, Draws], Tensor]
+Augmentation = Callable[[Tensor, BatchRng], Tensor]
 Index = Tensor | slice
 
 
@@ -72,7 +72,7 @@ class BatchLoader:
         self.position = 0  # batches of this epoch yielded so far
         self._start = 0
         self._last: tuple[Tensor, int] | None = None  # last images yielded, and their batch number
-        self._draws = Draws(0, self.device, rank, world_size)
+        self._draws = BatchRng(0, self.device, rank, world_size)
 
     batch_sampler = None  # Lightning reads it in addition to `sampler`
 
@@ -143,7 +143,7 @@ class BatchLoader:
         """Yield images (n, C, S, S), uint8 on the device, and their numbers, for the index of each batch."""
         num = self.batch_size // self.world_size  # per process in a shuffled batch; no others are cropped
         seeds = (self._seed(1 + batch) for batch in batches)
-        draws = (Draws(seed, "cpu", self.rank, self.world_size).crops(NUM_DRAWS, num) for seed in seeds)
+        draws = (BatchRng(seed, "cpu", self.rank, self.world_size).crops(NUM_DRAWS, num) for seed in seeds)
         if isinstance(self.images, ImageFiles):
             crop = functools.partial(self.crop.cut, size=self.crop.size or self.image_size) if self.crop else None
             return self.images.batches(indices, self.device, crop, draws, full=self.shuffle)
@@ -151,7 +151,7 @@ class BatchLoader:
         if self.images.device.type == self.device.type:
             fetched = ((self.images[index], index) for index in indices)
         else:
-            fetched = ahead(((self.images[index].pin_memory(), index) for index in indices), self.device)
+            fetched = prefetch_to_device(((self.images[index].pin_memory(), index) for index in indices), self.device)
         return self._cut(self.crop, fetched, indices, draws) if self.crop and indices else fetched
 
     def _cut(

@@ -1,7 +1,7 @@
 """MixUp and CutMix on the device of the batch; labels become soft labels.
 
-Each takes normalised images (N, C, H, W), soft labels (N, classes) and the batch's `Draws`, and returns new images and
-labels. Each image is mixed with its neighbour in this process's share of the batch, which is already shuffled. The
+Each takes normalised images (N, C, H, W), soft labels (N, classes) and the batch's `BatchRng`, and returns new images
+and labels. Each image is mixed with its neighbour in this process's share of the batch, which is already shuffled. The
 mixing ratio is drawn once per batch, as in the authors' code, and on the host, to avoid synchronising with the device.
 """
 
@@ -11,11 +11,11 @@ from typing import Annotated
 
 from torch import Tensor
 
-from zoo.data.batch_rng import Draws
+from zoo.data.batch_rng import BatchRng
 from zoo.ranges import Range, Share
 
 Alpha = Annotated[float, Range(0, 100, above=True)]  # with huge values, Python's betavariate never returns
-Mix = Callable[[Tensor, Tensor, Draws], tuple[Tensor, Tensor]]
+Mix = Callable[[Tensor, Tensor, BatchRng], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class MixUp:
 
     alpha: Alpha = 0.2
 
-    def __call__(self, images: Tensor, shares: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+    def __call__(self, images: Tensor, shares: Tensor, draws: BatchRng) -> tuple[Tensor, Tensor]:
         kept = draws.once().betavariate(self.alpha, self.alpha)
         return images.lerp(images.roll(1, 0), 1 - kept), shares.lerp(shares.roll(1, 0), 1 - kept)
 
@@ -40,7 +40,7 @@ class CutMix:
     alpha: Alpha = 1.0
     probability: Share = 1.0
 
-    def __call__(self, images: Tensor, shares: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+    def __call__(self, images: Tensor, shares: Tensor, draws: BatchRng) -> tuple[Tensor, Tensor]:
         draw = draws.once()
         if draw.random() >= self.probability:
             return images, shares

@@ -41,7 +41,7 @@ class ResidentData(lightning.LightningDataModule, ABC):
         """Return the inputs of a net for one sample of typical size, on the meta device."""
 
     @abstractmethod
-    def made_up(self, num: int, device: torch.device) -> tuple[torch.Tensor, ...]:
+    def random_batch(self, num: int, device: torch.device) -> tuple[torch.Tensor, ...]:
         """Return a random training batch, with samples of typical size."""
 
     @abstractmethod

@@ -1,7 +1,7 @@
 """Augmentation policies: random operations per image, applied to a batch.
 
-Like all augmentations, they take uint8 images (N, C, H, W) and the batch's `Draws`. Operations are drawn on the host,
-so that images can be grouped by operation without synchronising with the device.
+Like all augmentations, they take uint8 images (N, C, H, W) and the batch's `BatchRng`. Operations are drawn on the
+host, so that images can be grouped by operation without synchronising with the device.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from zoo.data import colour, geometry
-from zoo.data.batch_rng import Draws
+from zoo.data.batch_rng import BatchRng
 from zoo.ranges import Count, Range
 
 NUM_LEVELS = 31
@@ -23,7 +23,7 @@ Operation = Callable[[Tensor, Tensor, Tensor], Tensor]  # images; per image, lev
 class TrivialAugment:
     """Apply one random operation of random strength (Müller and Hutter, 2021, the "wide" space of their table 6)."""
 
-    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
+    def __call__(self, images: Tensor, draws: BatchRng) -> Tensor:
         operations = _operations(0.99, (32.0, 32.0), 135.0, 0.99, 6)
         return _apply(images, operations, draws.host, None)
 
@@ -38,7 +38,7 @@ class RandAugment:
     num_ops: Count = 2
     magnitude: Annotated[int, Range(0, NUM_LEVELS - 1)] = 9
 
-    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
+    def __call__(self, images: Tensor, draws: BatchRng) -> Tensor:
         h, w = images.shape[-2:]
         operations = _operations(0.3, (w * 150 / 331, h * 150 / 331), 30.0, 0.9, 4)
         host = draws.host
@@ -70,7 +70,7 @@ def _operations(
     ]
 
 
-def _apply(images: Tensor, operations: list[Operation], host: Draws, magnitude: int | None) -> Tensor:
+def _apply(images: Tensor, operations: list[Operation], host: BatchRng, magnitude: int | None) -> Tensor:
     """Apply a random operation to each image, with random sign and, unless given, random magnitude."""
     chosen = host.integers(len(operations), 1, len(images))[0]
     drawn = host.integers(NUM_LEVELS, 1, len(images))[0]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 
-def ahead(batches: Iterable[tuple[Tensor, Any]], device: torch.device) -> Iterator[tuple[Tensor, Any]]:
+def prefetch_to_device(batches: Iterable[tuple[Tensor, Any]], device: torch.device) -> Iterator[tuple[Tensor, Any]]:
     """Copy images to a CUDA device on a separate stream, one batch ahead.
 
     The copy overlaps with other work only for images in pinned memory. On other devices, batches are copied on demand.

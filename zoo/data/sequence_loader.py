@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from zoo.data.batch_rng import Draws
+from zoo.data.batch_rng import BatchRng
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class SequenceLoader:
         if not self.shuffle:
             parts = len(self) * self.world_size
             return list(torch.arange(num).tensor_split(parts)[self.rank :: self.world_size])
-        draws = Draws((self.seed * 1_000_003 + self.epoch) * 1_000_033 % 2**63)
+        draws = BatchRng((self.seed * 1_000_003 + self.epoch) * 1_000_033 % 2**63)
         order = draws.permutation(num)[: len(self) * self.batch_size]
         order = order[(lengths[order] @ torch.tensor([1000, 1])).argsort(stable=True)]
         order = order.view(-1, self.batch_size)[draws.permutation(len(self))]

@@ -145,7 +145,7 @@ class SequenceData(ResidentData):
         facts = self.load()
         return {"num_source_tokens": len(facts.source_symbols), "num_target_tokens": len(facts.target_symbols)}
 
-    def made_up(self, num: int, device: torch.device) -> tuple[Tensor, ...]:
+    def random_batch(self, num: int, device: torch.device) -> tuple[Tensor, ...]:
         sizes = zip(self.load().example, self.sizes().values(), strict=True)
         source, target = (torch.randint(len(SPECIALS), end, (num, length), device=device) for length, end in sizes)
         return source, target

@@ -12,7 +12,7 @@ from typing import Any
 from zoo.errors import BadInput
 from zoo.export.file_metadata import labels
 from zoo.export.onnx import quiet
-from zoo.export.parts import Part, trace
+from zoo.export.parts import ExportPart, trace
 from zoo.files import replacing
 
 
@@ -23,7 +23,7 @@ def check_compiler() -> None:
         raise BadInput(f"format=aoti compiles the net, and there is no compiler '{name}'; install g++, or set CXX")
 
 
-def save_aoti(path: Path, part: Part, facts: Mapping[str, Any]) -> None:
+def save_aoti(path: Path, part: ExportPart, facts: Mapping[str, Any]) -> None:
     """Compile a part of a net for this kind of CPU and any number of threads; write it atomically."""
     from torch._inductor import aoti_compile_and_package
 

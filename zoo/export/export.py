@@ -23,7 +23,7 @@ from zoo.export.export_report import Row, check_boards, record, show
 from zoo.export.parts import has_fixed_length
 from zoo.export.read_export import PARTS, Classifier, Writer
 from zoo.export.runtime import Run
-from zoo.export.verify import Answers, answers_of, hold, refusal, running
+from zoo.export.verify import Answers, answers_of, compare_answers, rejection_reason, running
 from zoo.files import sha256_of
 from zoo.packed.packed_file import dtype_of
 from zoo.paths import EXPORTS, RESULT
@@ -140,8 +140,8 @@ def _precision(product: Product, name: str, cfg: DictConfig) -> str:
 
 
 def _facts(product: Product, name: str, cfg: DictConfig) -> dict[str, Any]:
-    said = {"format": name, "precision": _precision(product, name, cfg), "bake": cfg.bake}
-    return {**product.facts, "export": said}
+    export = {"format": name, "precision": _precision(product, name, cfg), "bake": cfg.bake}
+    return {**product.facts, "export": export}
 
 
 def _try(name: str, job: Job, source: Answers, folder: Path) -> Row:
@@ -158,11 +158,11 @@ def _try(name: str, job: Job, source: Answers, folder: Path) -> Row:
         try:
             with running(files, form.runs_alone) as (runs, measured):
                 found = answers_of(_as_net(runs, files, job), job.data)
-            proof = hold(found, source, files, measured)
+            proof = compare_answers(found, source, files, measured)
         except ZooError as error:
             return replace(row, reason=str(error))
         limits = form.tolerance(precision), dense if form.smaller else None, job.cfg.max_drop
-        why = refusal(proof, source, *limits)
+        why = rejection_reason(proof, source, *limits)
         if why:
             return replace(row, reason=why)
         for file in Path(place).iterdir():

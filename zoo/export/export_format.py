@@ -16,8 +16,8 @@ from torch import nn
 from zoo.checkpoint.product_file import Product
 from zoo.data.module import ResidentData
 from zoo.errors import BadInput, choices
-from zoo.export.parts import Part, parts
-from zoo.export.runtime import Opened
+from zoo.export.parts import ExportPart, parts
+from zoo.export.runtime import LoadedGraph
 
 PREFIX = "format_"
 # Allowed difference of a logit, relative to the largest one or, if that is below 1, to 1. In fp16 torch itself is 2 %
@@ -35,7 +35,7 @@ class Job:
     facts: dict[str, Any]
     cfg: DictConfig
 
-    def write_parts(self, path: Path, save: Callable[[Path, Part, dict[str, Any]], None]) -> list[Path]:
+    def write_parts(self, path: Path, save: Callable[[Path, ExportPart, dict[str, Any]], None]) -> list[Path]:
         """Write each part of the net (one for images, encoder and step for sequences) and return the files."""
         written = []
         for part, ending, facts in self._parts():
@@ -43,7 +43,7 @@ class Job:
             save(written[-1], part, facts)
         return written
 
-    def _parts(self) -> Iterator[tuple[Part, str, dict[str, Any]]]:
+    def _parts(self) -> Iterator[tuple[ExportPart, str, dict[str, Any]]]:
         """Yield each part of the net, the suffix of its file name, and the facts to store in it."""
         for name, part in parts(self.net, self.facts).items():
             facts = {**self.facts, "export": {**self.facts["export"], "part": name}}
@@ -63,7 +63,7 @@ class ExportFormat:
     precision: ClassVar[str] = "fp32"
     smaller: ClassVar[bool] = False
     runs_alone: ClassVar[bool] = False
-    open: Callable[[Path], Opened] | None = None  # reads a file back for evaluation by the zoo, or None
+    open: Callable[[Path], LoadedGraph] | None = None  # reads a file back for evaluation by the zoo, or None
 
     def check(self) -> None:
         """Raise BadInput if this machine cannot write the format."""
@@ -91,7 +91,7 @@ def format_of(name: str) -> ExportFormat:
 
 
 @functools.cache
-def openers() -> dict[str, Callable[[Path], Opened]]:
+def openers() -> dict[str, Callable[[Path], LoadedGraph]]:
     """Return the functions that read a file back, by file name suffix."""
     formats = [format_of(name) for name in format_names()]
     return {Path(one.file).suffix: one.open for one in formats if one.open is not None}

@@ -12,7 +12,7 @@ from rich.table import Table
 from zoo import escape
 from zoo.callbacks.loggers import TensorBoard
 from zoo.errors import BadInput
-from zoo.export.verify import Proof
+from zoo.export.verify import Verification
 from zoo.files import check_no_links
 from zoo.paths import BOARDS, RESULT
 from zoo.records.json_files import read_result, write_result
@@ -27,7 +27,7 @@ class Row:
     precision: str
     runtime: str
     files: list[str]
-    proof: Proof | None = None
+    proof: Verification | None = None
     reason: str | None = None
 
     def plain(self) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def record(run: Path, rows: Sequence[Row]) -> None:
             logger.experiment.close()
 
 
-def _metrics(result: dict[str, Any], proof: Proof) -> dict[str, float]:
+def _metrics(result: dict[str, Any], proof: Verification) -> dict[str, float]:
     """Return a run's HParams metrics with the values of a file; latency is left out for sequence nets."""
     once = proof.latency_ms["1"]["p50"]
     test, writes = {"accuracy": proof.accuracy}, "wer" in result["test"]

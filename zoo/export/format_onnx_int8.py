@@ -13,7 +13,7 @@ from zoo.export import format_onnx
 from zoo.export.export_format import Job
 from zoo.export.onnx import translate, write_onnx
 from zoo.export.onnx_int8 import dynamically_quantized, quantized
-from zoo.export.parts import Part
+from zoo.export.parts import ExportPart
 from zoo.export.read_export import pixels
 
 
@@ -23,7 +23,7 @@ class Format(format_onnx.Format):
     def write(self, path: Path, job: Job) -> list[Path]:
         """Calibrate activations on augmented training batches; for sequences, quantize them at each call."""
 
-        def save(path: Path, part: Part, facts: dict[str, Any]) -> None:
+        def save(path: Path, part: ExportPart, facts: dict[str, Any]) -> None:
             model = translate(part)
             if isinstance(job.data, SequenceData):
                 write_onnx(path, dynamically_quantized(model), facts)

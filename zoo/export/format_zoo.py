@@ -5,7 +5,7 @@ from pathlib import Path
 from zoo.export.export_format import ExportFormat, Job
 from zoo.files import replacing
 from zoo.packed.packed_file import save_packed
-from zoo.packed.size_report import draw_ledger, show_ledger
+from zoo.packed.size_report import draw_size_report, show_size_report
 from zoo.paths import PACKED
 
 
@@ -13,9 +13,9 @@ class Format(ExportFormat):
     file, runtime, smaller = PACKED, "zoo", True
 
     def write(self, path: Path, job: Job) -> list[Path]:
-        ledger = save_packed(path, job.product.weights, job.product.facts, job.cfg.half)
+        report = save_packed(path, job.product.weights, job.product.facts, job.cfg.half)
         name = job.product.facts["config"]["choices"]["model"]
-        show_ledger(ledger, f"{name} in {path.name}")
+        show_size_report(report, f"{name} in {path.name}")
         with replacing(path.with_name(f"{path.stem.replace('model', 'ledger', 1)}.png")) as file:
-            draw_ledger(ledger, name).savefig(file, format="png", dpi=150)
+            draw_size_report(report, name).savefig(file, format="png", dpi=150)
         return [path]

@@ -16,8 +16,8 @@ from zoo.errors import BadInput, reason
 from zoo.export.file_metadata import labels, read_labels
 from zoo.export.onnx_bounds import check_graph
 from zoo.export.onnx_sizes import SAMPLES, Sizes
-from zoo.export.parts import Part, trace
-from zoo.export.runtime import Opened
+from zoo.export.parts import ExportPart, trace
+from zoo.export.runtime import LoadedGraph
 from zoo.export.worker import session_options
 from zoo.files import replacing
 from zoo.memory import available_bytes
@@ -39,12 +39,12 @@ DTYPES = {
 LONGEST_REASON = 300
 
 
-def save_onnx(path: Path, part: Part, facts: Mapping[str, Any]) -> None:
+def save_onnx(path: Path, part: ExportPart, facts: Mapping[str, Any]) -> None:
     """Write a part of a net as an ONNX graph; atomically."""
     write_onnx(path, translate(part), facts)
 
 
-def translate(part: Part) -> "onnx.ModelProto":
+def translate(part: ExportPart) -> "onnx.ModelProto":
     """Return a part of a net as an ONNX graph, without references to its source code."""
     with quiet():
         program = torch.onnx.export(
@@ -100,7 +100,7 @@ def quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def open_onnx(path: Path) -> Opened:
+def open_onnx(path: Path) -> LoadedGraph:
     """Open an .onnx file; raise BadInput, also when it is run, if it is truncated, changed or foreign."""
     import onnxruntime
 
@@ -122,14 +122,14 @@ def open_onnx(path: Path) -> Opened:
             given = {one.name: tensor.numpy() for one, tensor in zip(takes, inputs, strict=True)}
             return tuple(torch.from_numpy(array) for array in session.run(None, given))
         except Exception as error:  # exceptions of ONNX and ONNX Runtime have no common base class
-            told = ", ".join(str(list(shape)) for shape in shapes)
-            raise BadInput(f"{path} holds a graph that cannot be computed for {told[:80]}: {_short(error)}") from error
+            listed = ", ".join(str(list(shape)) for shape in shapes)[:80]
+            raise BadInput(f"{path} holds a graph that cannot be computed for {listed}: {_short(error)}") from error
 
     odd = [one.type for one in (*takes, *gives) if one.type not in DTYPES]
     if odd:
         raise BadInput(f"{path} takes or returns {odd[0][:80]}, which no exported net does")
     dtypes = [[DTYPES[one.type] for one in ends] for ends in (takes, gives)]
-    return Opened(path, facts, [one.shape for one in takes], [one.shape for one in gives], run, *dtypes)
+    return LoadedGraph(path, facts, [one.shape for one in takes], [one.shape for one in gives], run, *dtypes)
 
 
 def _options() -> "onnxruntime.SessionOptions":

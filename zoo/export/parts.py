@@ -15,7 +15,7 @@ BATCH = Dim("batch", min=1)
 
 
 @dataclass(frozen=True)
-class Part:
+class ExportPart:
     """The source of one graph: a net in eval mode, example inputs of two samples, and which sizes may vary.
 
     `vary` has the dynamic dimensions of each input; `takes` and `gives` are the names of inputs and outputs.
@@ -84,22 +84,22 @@ class Half(nn.Module):
         return tuple(x.float() if x.is_floating_point() else x for x in found)
 
 
-def parts(net: nn.Module, facts: Mapping[str, Any]) -> dict[str, Part]:
+def parts(net: nn.Module, facts: Mapping[str, Any]) -> dict[str, ExportPart]:
     """Return the parts of a net by name, in the precision given in `facts`: one for images, two for sequences."""
     if "classes" not in facts["data"]:
         return _parts_of_writer(net, facts["data"]["max_length"], facts["export"]["precision"] == "fp16")
     return {"": _part_of_images(net, facts)}
 
 
-def _part_of_images(net: nn.Module, facts: Mapping[str, Any]) -> Part:
-    settings, said = facts["config"]["data"], facts["export"]
+def _part_of_images(net: nn.Module, facts: Mapping[str, Any]) -> ExportPart:
+    settings, export = facts["config"]["data"], facts["export"]
     shape = (2, settings["in_channels"], settings["image_size"], settings["image_size"])
-    net = Half(net) if said["precision"] == "fp16" else net
-    net = Baked(net, facts["data"]["mean"], facts["data"]["std"]) if said["bake"] else net
-    return Part(net.eval(), (torch.zeros(shape, dtype=torch.uint8 if said["bake"] else torch.float32),))
+    net = Half(net) if export["precision"] == "fp16" else net
+    net = Baked(net, facts["data"]["mean"], facts["data"]["std"]) if export["bake"] else net
+    return ExportPart(net.eval(), (torch.zeros(shape, dtype=torch.uint8 if export["bake"] else torch.float32),))
 
 
-def _parts_of_writer(net: nn.Module, max_length: int, half: bool) -> dict[str, Part]:
+def _parts_of_writer(net: nn.Module, max_length: int, half: bool) -> dict[str, ExportPart]:
     """Return encoder and step of a sequence net, for sources and targets of up to `max_length` tokens.
 
     The sizes of a state that vary are found by trial. torch.export supports LSTMs of fixed length only.
@@ -128,8 +128,8 @@ def _parts_of_writer(net: nn.Module, max_length: int, half: bool) -> dict[str, P
     kept, after = (tuple(f"{word}_{i}" for i in range(len(state))) for word in ("state", "next"))
     nets = [Half(encoder).eval(), Half(step).eval()] if half else [encoder, step]
     return {
-        "encoder": Part(nets[0], (read,), (of_read,), ("source",), kept),
-        "step": Part(nets[1], (token, *state), ({0: BATCH}, *vary), ("tokens", *kept), ("logits", *after)),
+        "encoder": ExportPart(nets[0], (read,), (of_read,), ("source",), kept),
+        "step": ExportPart(nets[1], (token, *state), ({0: BATCH}, *vary), ("tokens", *kept), ("logits", *after)),
     }
 
 
@@ -138,7 +138,7 @@ def has_fixed_length(net: nn.Module) -> bool:
     return any(isinstance(module, nn.RNNBase) for module in net.modules())
 
 
-def trace(part: Part) -> ExportedProgram:
+def trace(part: ExportPart) -> ExportedProgram:
     """Return a part's graph, without unused weights and without references to its source code."""
     first = next(iter(inspect.signature(part.net.forward).parameters.values()))
     vary: Any = {first.name: part.vary} if first.kind is inspect.Parameter.VAR_POSITIONAL else part.vary

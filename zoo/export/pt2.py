@@ -19,8 +19,8 @@ from torch import Tensor
 
 from zoo.errors import BadInput, reason
 from zoo.export.file_metadata import labels, read_labels
-from zoo.export.parts import Part, trace
-from zoo.export.runtime import Opened
+from zoo.export.parts import ExportPart, trace
+from zoo.export.runtime import LoadedGraph
 from zoo.files import replacing
 from zoo.quantize.graph_ir import deserialize
 from zoo.quantize.operators import EXPORTED, INT8, PROBLEMS
@@ -100,14 +100,14 @@ class Payloads(msgspec.Struct):
     config: dict[str, Payload]
 
 
-def save_pt2(path: Path, part: Part, facts: Mapping[str, Any]) -> None:
+def save_pt2(path: Path, part: ExportPart, facts: Mapping[str, Any]) -> None:
     """Write a part of a net as a graph for torch; atomically."""
     program = trace(part)
     with replacing(path) as file:
         torch.export.save(program, file, extra_files=labels(facts))
 
 
-def open_pt2(path: Path) -> Opened:
+def open_pt2(path: Path) -> LoadedGraph:
     """Open a .pt2 file; raise BadInput if it is truncated, changed or foreign."""
     records = _records(path)
     texts = {name.removeprefix(EXTRA): content for name, content in records.items() if name.startswith(EXTRA)}
@@ -130,7 +130,7 @@ def open_pt2(path: Path) -> Opened:
         found = net(*inputs)
         return found if isinstance(found, tuple) else (found,)
 
-    return Opened(path, facts, takes, gives, run, dtypes)
+    return LoadedGraph(path, facts, takes, gives, run, dtypes)
 
 
 def _records(path: Path) -> dict[str, bytes]:
@@ -210,14 +210,14 @@ def _inputs_of(
     tensors: dict[str, Tensor] = {}
     program: list[list[Any]] = []
     for spec in module.signature.input_specs:
-        ((kind, said),) = spec.items()
+        ((kind, argument),) = spec.items()
         if kind == "user_input":
-            places[_name_of(said["arg"])] = {"result": len(program)}
+            places[_name_of(argument["arg"])] = {"result": len(program)}
             program.append(["input"])
         elif kind in WEIGHTS:
-            name = said[f"{kind}_name"]
+            name = argument[f"{kind}_name"]
             tensors[name] = payloads[name]
-            places[said["arg"]["name"]] = {"tensor": name}
+            places[argument["arg"]["name"]] = {"tensor": name}
         else:
             raise ValueError(f"its graph takes a {kind[:80]}")
     return places, tensors, program

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from zoo.errors import BadInput
 from zoo.export.export_format import openers
-from zoo.export.runtime import Opened, Run
+from zoo.export.runtime import LoadedGraph, Run
 
 PARTS = ("encoder", "step")  # of a sequence net, each in a file named after it
 
@@ -80,8 +80,8 @@ def read_export(path: Path) -> Exported:
     for half, one in both.items():
         if one.facts["export"].get("part") != half:
             raise BadInput(f"{one.path} is not the {half}, as its name says; export both again")
-    told = [{**one.facts, "export": {**one.facts["export"], "part": None}} for one in both.values()]
-    if told[0] != told[1]:
+    comparable = [{**one.facts, "export": {**one.facts["export"], "part": None}} for one in both.values()]
+    if comparable[0] != comparable[1]:
         raise BadInput(f"{path} and {name} are of different nets; export both again")
     return Exported(path, facts, _writer(both["encoder"], both["step"]))
 
@@ -90,7 +90,7 @@ def _words(part: str | None) -> str:
     return f"the {part} of a sequence net" if part in PARTS else "an image net"
 
 
-def _classifier(opened: Opened) -> Classifier:
+def _classifier(opened: LoadedGraph) -> Classifier:
     """Return the image net of a file; raise BadInput if its graph does not fit its images and classes."""
     facts = opened.facts
     size, channels = (facts["config"]["data"][name] for name in ("image_size", "in_channels"))
@@ -100,7 +100,7 @@ def _classifier(opened: Opened) -> Classifier:
     return Classifier(run, facts, facts["export"]["bake"])
 
 
-def _writer(encoder: Opened, step: Opened) -> Writer:
+def _writer(encoder: LoadedGraph, step: LoadedGraph) -> Writer:
     """Return the net of two files; raise BadInput if their graphs do not match the symbols or each other's state."""
     facts = encoder.facts
     is_fixed = any(isinstance(size, int) for shape in encoder.takes for size in shape[1:])

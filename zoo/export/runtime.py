@@ -16,7 +16,7 @@ End = tuple[Sequence[Any], torch.dtype | None]  # a shape, with numbers for fixe
 
 
 @dataclass(frozen=True)
-class Opened:
+class LoadedGraph:
     """The facts of a file, the shapes of its graph's inputs and outputs (numbers for fixed sizes, anything else for
     dynamic ones), a function that runs it on the CPU, and the types of inputs and outputs, if the runtime has them."""
 
@@ -63,9 +63,9 @@ class Opened:
         return run
 
 
-def _fit(found: Sequence[End], told: Sequence[End]) -> bool:
+def _fit(found: Sequence[End], expected: Sequence[End]) -> bool:
     """Return whether a graph's inputs or outputs match the expected ones; unspecified sizes and types match any."""
-    return len(found) == len(told) and all(map(_fits, found, told))
+    return len(found) == len(expected) and all(map(_fits, found, expected))
 
 
 def _sizes(shape: Sequence[Any]) -> list[int | None]:
@@ -73,8 +73,8 @@ def _sizes(shape: Sequence[Any]) -> list[int | None]:
     return [size if isinstance(size, int) else None for size in shape]
 
 
-def _fits(found: End, told: End) -> bool:
-    (shape, dtype), (sizes, kind) = found, told
+def _fits(found: End, expected: End) -> bool:
+    (shape, dtype), (sizes, kind) = found, expected
     is_free = len(shape) == len(sizes) > 0 and not isinstance(shape[0], int)
     is_shape = is_free and all(size in (None, side) for side, size in zip(shape[1:], sizes[1:], strict=True))
     return is_shape and (dtype is None or kind is None or dtype == kind)
@@ -82,9 +82,9 @@ def _fits(found: End, told: End) -> bool:
 
 def _words(ends: Sequence[End], typed: bool = True) -> str:
     """Describe the types and shapes of a graph's inputs or outputs, per sample if the number of samples may vary."""
-    told = []
+    expected = []
     for shape, dtype in ends[:8]:
         is_free = len(shape) > 0 and not isinstance(shape[0], int)
         sizes = ", ".join(str(size) if isinstance(size, int) else "any" for size in shape[is_free:])
-        told.append(f"{str(dtype).removeprefix('torch.')} [{sizes}]" if typed and dtype else f"[{sizes}]")
-    return " and ".join(told) or "nothing"
+        expected.append(f"{str(dtype).removeprefix('torch.')} [{sizes}]" if typed and dtype else f"[{sizes}]")
+    return " and ".join(expected) or "nothing"

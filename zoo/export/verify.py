@@ -47,7 +47,7 @@ class Answers:
 
 
 @dataclass(frozen=True)
-class Proof:
+class Verification:
     """The measurements of a format's files in their own runtime.
 
     Latencies, in ms, are for batches of 1 and 64: of images, or of one step of a sequence net.
@@ -108,8 +108,8 @@ def running(paths: Sequence[Path], runs_alone: bool) -> Iterator[tuple[list[Run]
         def failed() -> ZooError:
             process.wait()
             errors.seek(0)
-            said = errors.read().decode(errors="replace").strip().splitlines() or ["no message"]
-            return ZooError(f"its runtime cannot compute it: {said[-1]}")
+            lines = errors.read().decode(errors="replace").strip().splitlines() or ["no message"]
+            return ZooError(f"its runtime cannot compute it: {lines[-1]}")
 
         def of_part(number: int) -> Run:
             def run(*inputs: Tensor) -> tuple[Tensor, ...]:
@@ -136,7 +136,7 @@ def running(paths: Sequence[Path], runs_alone: bool) -> Iterator[tuple[list[Run]
             raise
 
 
-def hold(found: Answers, source: Answers, paths: Sequence[Path], measured: dict[str, Any]) -> Proof:
+def compare_answers(found: Answers, source: Answers, paths: Sequence[Path], measured: dict[str, Any]) -> Verification:
     """Compare the answers of files with those of the checkpoint; raise ZooError for other shapes or NaN."""
     difference = 0.0
     for ours, theirs in zip(source.logits, found.logits, strict=True):
@@ -144,10 +144,12 @@ def hold(found: Answers, source: Answers, paths: Sequence[Path], measured: dict[
             raise ZooError(f"it returns {tuple(theirs.shape)} or NaN, expected finite {tuple(ours.shape)}")
         difference = max(difference, float((ours - theirs).abs().max()))
     size_bytes = sum(path.stat().st_size for path in paths)
-    return Proof(size_bytes, found.accuracy, difference, **measured)
+    return Verification(size_bytes, found.accuracy, difference, **measured)
 
 
-def refusal(proof: Proof, source: Answers, tolerance: float, smaller_than: int | None, max_drop: float) -> str | None:
+def rejection_reason(
+    proof: Verification, source: Answers, tolerance: float, smaller_than: int | None, max_drop: float
+) -> str | None:
     """Return the reason to refuse files in one sentence, or None.
 
     `tolerance` is the allowed difference of a logit relative to the largest, `smaller_than` a bound on the bytes, and

@@ -49,7 +49,7 @@ def evaluate(net: nn.Module, data: ResidentData, cfg: DictConfig) -> dict[str, A
 
     With `sparse`, in fp16 and with CUDA's kernels for layers in which two of every four weights are zero.
     """
-    device = put_on(net, cfg.accelerator)
+    device = to_device(net, cfg.accelerator)
     if cfg.sparse:
         if device.type != "cuda":
             raise BadInput(f"sparse=true needs CUDA's kernels, got accelerator={device.type}")
@@ -74,7 +74,7 @@ def ending_of(path: Path, cfg: DictConfig) -> str:
     return "".join(f"_{word}" for word, is_so in words.items() if is_so)
 
 
-def put_on(net: nn.Module, accelerator: str) -> torch.device:
+def to_device(net: nn.Module, accelerator: str) -> torch.device:
     """Move a net in eval mode to cpu, cuda or, with auto, the better available one, and return the device."""
     auto = "cuda" if torch.cuda.is_available() and not isinstance(net, OnCpu) else "cpu"
     if isinstance(net, OnCpu) and accelerator not in ("auto", "cpu"):

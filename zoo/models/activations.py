@@ -53,13 +53,13 @@ MODULES: dict[str, type[nn.Module]] = {
 }
 
 
-def activate(name: Activation, dim: int = 1) -> nn.Module:
-    """Create an activation by name, for maps along `dim`; it takes `pieces(name)` input maps per output map."""
+def make_activation(name: Activation, dim: int = 1) -> nn.Module:
+    """Create an activation for maps along `dim`; it takes `width_multiplier(name)` input maps per output map."""
     if name == "relu":
         return nn.ReLU(inplace=True)
     return Maxout(dim) if name == "maxout" else MODULES[name]()
 
 
-def pieces(name: Activation) -> int:
+def width_multiplier(name: Activation) -> int:
     """Return the number of input maps per output map of an activation: 2 for maxout, else 1."""
     return 2 if name == "maxout" else 1

@@ -38,17 +38,17 @@ class AirBench(nn.Module):
 def block(num_in: int, num_out: int) -> nn.Sequential:
     """Two convolutions whose first filters are initialised as the identity, with pooling in between."""
     return nn.Sequential(
-        passing_on(num_in, num_out),
+        identity_conv(num_in, num_out),
         nn.MaxPool2d(2),
         nn.BatchNorm2d(num_out, momentum=0.4),
         nn.GELU(),
-        passing_on(num_out, num_out),
+        identity_conv(num_out, num_out),
         nn.BatchNorm2d(num_out, momentum=0.4),
         nn.GELU(),
     )
 
 
-def passing_on(num_in: int, num_out: int) -> nn.Conv2d:
+def identity_conv(num_in: int, num_out: int) -> nn.Conv2d:
     conv = nn.Conv2d(num_in, num_out, 3, padding=1, bias=False)
     with torch.no_grad():
         nn.init.dirac_(conv.weight[:num_in])

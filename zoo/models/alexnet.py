@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from zoo.models.activations import Activation, activate, pieces
+from zoo.models.activations import Activation, make_activation, width_multiplier
 from zoo.models.init import draw_in_unit_bounds
 from zoo.ranges import BelowOne, Count
 
@@ -73,7 +73,7 @@ class AlexNet(nn.Module):
         activation: Activation = "relu",
     ) -> None:
         super().__init__()
-        per = pieces(activation)
+        per = width_multiplier(activation)
         small = image_size <= SMALL_IMAGE_PX
         side, units = (2, 1024) if small else (6, 4096)
         layers: list[nn.Module] = []
@@ -81,7 +81,7 @@ class AlexNet(nn.Module):
         for i, row in enumerate(TABLES[year]):
             kernel, stride, padding = (3, 1, 1) if small and i == 0 else row[1:4]
             layers.append(nn.Conv2d(channels, per * row.maps, kernel, stride, padding, groups=row.groups))
-            layers.append(activate(activation))
+            layers.append(make_activation(activation))
             if row.normalised:  # torch divides alpha by the 5 maps summed; the paper's 1e-4 is not divided
                 layers.append(ResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0))
             if row.pooled:
@@ -92,10 +92,10 @@ class AlexNet(nn.Module):
         self.classifier = nn.Sequential(
             nn.Dropout(dropout),
             nn.Linear(channels * side * side, per * units),
-            activate(activation),
+            make_activation(activation),
             nn.Dropout(dropout),
             nn.Linear(units, per * units),
-            activate(activation),
+            make_activation(activation),
             nn.Linear(units, num_classes),
         )
         if year == 2012:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.models.activations import Activation, activate, pieces
+from zoo.models.activations import Activation, make_activation, width_multiplier
 from zoo.models.logits import Logits
 from zoo.ranges import BelowOne, Count
 
@@ -52,10 +52,10 @@ class ConvNorm(nn.Module):
         activation: Activation = "relu",
     ) -> None:
         super().__init__()
-        maps = pieces(activation) * out_channels
+        maps = width_multiplier(activation) * out_channels
         self.conv = nn.Conv2d(in_channels, maps, kernel_size, stride, padding, bias=False)
         self.bn = nn.BatchNorm2d(maps, eps=0.001)
-        self.act = activate(activation)
+        self.act = make_activation(activation)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.act(self.bn(self.conv(x)))
@@ -83,8 +83,8 @@ class AuxiliaryHead(nn.Module):
     def __init__(self, maps: int, num_classes: int, dropout: float, activation: Activation, conv: Conv) -> None:
         super().__init__()
         self.conv = conv(maps, 128, 1)
-        self.fc1 = nn.Linear(128 * 4 * 4, 1024 * pieces(activation))
-        self.act = activate(activation)
+        self.fc1 = nn.Linear(128 * 4 * 4, 1024 * width_multiplier(activation))
+        self.act = make_activation(activation)
         self.fc2 = nn.Linear(1024, num_classes)
         self.dropout = nn.Dropout(dropout)
 

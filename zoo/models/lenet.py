@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from zoo.models.activations import Activation, activate, pieces
+from zoo.models.activations import Activation, make_activation, width_multiplier
 from zoo.models.init import draw_in_unit_bounds, draw_uniform, fans
 from zoo.ranges import Count
 
@@ -59,7 +59,7 @@ class TrainablePool2d(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(num_maps))
         self.bias = nn.Parameter(torch.zeros(num_maps))
-        self.act = activate(activation)
+        self.act = make_activation(activation)
 
     def forward(self, x: Tensor) -> Tensor:
         x = nn.functional.avg_pool2d(x, 2)
@@ -86,7 +86,7 @@ class LeNet5(nn.Module):
         super().__init__()
         padding = 2 if image_size == 28 else 0
         side = _side_after_features(image_size, padding)
-        per = pieces(activation)
+        per = width_multiplier(activation)
 
         def pool(num_maps: int) -> nn.Module:
             if pooling == "trainable":
@@ -95,18 +95,18 @@ class LeNet5(nn.Module):
 
         self.features = nn.Sequential(
             nn.Conv2d(in_channels, per * 6, 5, padding=padding),  # C1: 6 × 28 × 28
-            activate(activation),
+            make_activation(activation),
             pool(6),  # S2: 6 × 14 × 14
             nn.Conv2d(6, per * 16, 5) if c3 == "full" else TableConv2d(C3_TABLE, 5, per),  # C3: 16 × 10 × 10
-            activate(activation),
+            make_activation(activation),
             pool(16),  # S4: 16 × 5 × 5
         )
         self.classifier = nn.Sequential(
             nn.Flatten(),
             nn.Linear(16 * side * side, per * 120),  # C5, a convolution over the whole of S4
-            activate(activation),
+            make_activation(activation),
             nn.Linear(120, per * 84),  # F6
-            activate(activation),
+            make_activation(activation),
             nn.Linear(84, num_classes),
         )
         draw_as_in_1998(self) if activation == "scaled_tanh" else draw_in_unit_bounds(self)
@@ -155,13 +155,13 @@ class LeNet300(nn.Module):
         self, in_channels: Count = 1, num_classes: Count = 10, image_size: Count = 28, activation: Activation = "relu"
     ) -> None:
         super().__init__()
-        per = pieces(activation)
+        per = width_multiplier(activation)
         self.layers = nn.Sequential(
             nn.Flatten(),
             nn.Linear(in_channels * image_size * image_size, per * 300),
-            activate(activation),
+            make_activation(activation),
             nn.Linear(300, per * 100),
-            activate(activation),
+            make_activation(activation),
             nn.Linear(100, num_classes),
         )
         draw_as_in_1998(self) if activation == "scaled_tanh" else draw_in_unit_bounds(self)

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor, nn
 
-from zoo.models.activations import Activation, activate
+from zoo.models.activations import Activation, make_activation
 from zoo.models.init import draw_in_unit_bounds
 from zoo.models.stochastic_depth import StochasticDepth, decay_linearly
 from zoo.ranges import BelowOne, Count, NotEmpty
@@ -47,11 +47,11 @@ class BasicBlock(nn.Module):
         super().__init__()
         self.conv1 = convolve(in_channels, width, 3, strides[0] * strides[1])
         self.bn1 = nn.BatchNorm2d(width)
-        self.relu1 = activate(act)
+        self.relu1 = make_activation(act)
         self.conv2 = convolve(width, width, 3)
         self.bn2 = nn.BatchNorm2d(width)
         self.survive = StochasticDepth()
-        self.relu2 = activate(act)
+        self.relu2 = make_activation(act)
         self.downsample = downsample
 
     def forward(self, x: Tensor) -> Tensor:
@@ -72,14 +72,14 @@ class Bottleneck(nn.Module):
         super().__init__()
         self.conv1 = convolve(in_channels, width, 1, strides[0])
         self.bn1 = nn.BatchNorm2d(width)
-        self.relu1 = activate(act)
+        self.relu1 = make_activation(act)
         self.conv2 = convolve(width, width, 3, strides[1])
         self.bn2 = nn.BatchNorm2d(width)
-        self.relu2 = activate(act)
+        self.relu2 = make_activation(act)
         self.conv3 = convolve(width, width * self.expansion, 1)
         self.bn3 = nn.BatchNorm2d(width * self.expansion)
         self.survive = StochasticDepth()
-        self.relu3 = activate(act)
+        self.relu3 = make_activation(act)
         self.downsample = downsample
 
     def forward(self, x: Tensor) -> Tensor:
@@ -101,7 +101,7 @@ class PreActivation(nn.Module):
         super().__init__()
         convs = [m for name, m in block.named_children() if name.startswith("conv") and isinstance(m, nn.Conv2d)]
         self.convs = nn.ModuleList(convs)
-        self.before = nn.ModuleList(nn.Sequential(nn.BatchNorm2d(c.in_channels), activate(act)) for c in convs)
+        self.before = nn.ModuleList(nn.Sequential(nn.BatchNorm2d(c.in_channels), make_activation(act)) for c in convs)
         if first:
             self.before[0] = nn.Identity()
         self.survive = StochasticDepth()
@@ -156,12 +156,12 @@ class ResNet(nn.Module):
         self.conv1 = convolve(in_channels, widths[0], 3) if small else convolve(in_channels, widths[0], 7, 2)
         self.maxpool = nn.Identity() if small else nn.MaxPool2d(3, stride=2, padding=1)
         self.bn1 = nn.BatchNorm2d(widths[0])
-        self.relu = activate(activation)
+        self.relu = make_activation(activation)
         self.stages = [f"layer{i}" for i in range(1, len(depths) + 1)]
         for name, depth, width in zip(self.stages, depths, widths, strict=True):
             self.add_module(name, self._stage(depth, width, first=name == "layer1"))
         if preactivation:
-            self.last = nn.Sequential(nn.BatchNorm2d(self.channels), activate(activation))
+            self.last = nn.Sequential(nn.BatchNorm2d(self.channels), make_activation(activation))
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(self.channels, num_classes)
         for module in self.modules():

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from zoo.models.activations import Activation, activate, pieces
+from zoo.models.activations import Activation, make_activation, width_multiplier
 from zoo.models.attention import Attention
 from zoo.models.decoding import PAD, State
 from zoo.ranges import BelowOne, Count
@@ -25,8 +25,8 @@ class EncoderLayer(nn.Module):
         super().__init__()
         self.prenorm = prenorm
         self.self_attn = Attention(width, num_heads)
-        self.linear1 = nn.Linear(width, pieces(activation) * mlp_width)
-        self.activation = activate(activation, dim=-1)
+        self.linear1 = nn.Linear(width, width_multiplier(activation) * mlp_width)
+        self.activation = make_activation(activation, dim=-1)
         self.linear2 = nn.Linear(mlp_width, width)
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.dropout = nn.Dropout(dropout)

@@ -10,7 +10,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from zoo.models.activations import Activation, activate, pieces
+from zoo.models.activations import Activation, make_activation, width_multiplier
 from zoo.models.init import initialise
 from zoo.ranges import BelowOne, Count
 
@@ -41,7 +41,7 @@ class VGG(nn.Module):
         activation: Activation = "relu",
     ) -> None:
         super().__init__()
-        per = pieces(activation)
+        per = width_multiplier(activation)
         small = image_size <= SMALL_IMAGE_PX
         side, units = (1, 512) if small else (7, 4096)
         layers: list[nn.Module] = []
@@ -51,17 +51,17 @@ class VGG(nn.Module):
                 layers.append(nn.Conv2d(channels, per * maps, 3, padding=1))
                 if batch_norm:
                     layers.append(nn.BatchNorm2d(per * maps))
-                layers.append(activate(activation))
+                layers.append(make_activation(activation))
                 channels = maps
             layers.append(nn.MaxPool2d(2, stride=2, ceil_mode=small))
         self.features = nn.Sequential(*layers)
         self.avgpool = nn.AdaptiveAvgPool2d(side)
         self.classifier = nn.Sequential(
             nn.Linear(channels * side * side, per * units),
-            activate(activation),
+            make_activation(activation),
             nn.Dropout(dropout),
             nn.Linear(units, per * units),
-            activate(activation),
+            make_activation(activation),
             nn.Dropout(dropout),
             nn.Linear(units, num_classes),
         )

@@ -9,7 +9,7 @@ position embedding is learnt.
 import torch
 from torch import Tensor, nn
 
-from zoo.models.activations import Activation, activate, pieces
+from zoo.models.activations import Activation, make_activation, width_multiplier
 from zoo.models.attention import Attention
 from zoo.models.stochastic_depth import StochasticDepth, decay_linearly
 from zoo.ranges import BelowOne, Count
@@ -28,8 +28,8 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.ln_2 = nn.LayerNorm(width, eps=1e-6)
         self.mlp = nn.Sequential(
-            nn.Linear(width, pieces(activation) * mlp_width),
-            activate(activation, dim=-1),
+            nn.Linear(width, width_multiplier(activation) * mlp_width),
+            make_activation(activation, dim=-1),
             nn.Dropout(dropout),
             nn.Linear(mlp_width, width),
             nn.Dropout(dropout),

@@ -16,7 +16,9 @@ from zoo.packed.context_model import MANTISSA, TRIVIAL, Floats, code_floats, cod
 from zoo.packed.range_coder import Array, Coder, Reader, Writer
 
 DTYPES = (torch.float32, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
-MOST_BY_CODE = 1 << 17  # weights per byte, since no probability exceeds 1 - LEAST or 1 - 2^-RAREST; more is refused
+MOST_BY_CODE = (
+    1 << 17
+)  # weights per byte, since no probability exceeds 1 - MIN_PROBABILITY or 1 - 2^-MAX_BITS; more is refused
 MOST_VALUES = 4096  # in a codebook
 FARTHEST = 256  # inputs from a weight to its neighbour
 TILE = 16  # inputs transposed together: as many as fit into a cache line

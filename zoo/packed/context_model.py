@@ -11,8 +11,8 @@ import numpy as np
 
 from zoo.packed.range_coder import ONE, ONE_BITS, Array, Coder
 
-LEAST = ONE >> 12  # least probability of a flag
-RAREST = 14  # the probability of a symbol is at least 2^-14
+MIN_PROBABILITY = ONE >> 12  # least probability of a flag
+MAX_BITS = 14  # the probability of a symbol is at least 2^-14
 TRIVIAL = 4096  # this many equal weights may take no bits at all
 MANTISSA = 23  # bits of float32's mantissa; the sign comes first, then eight bits of exponent
 OUTPUT_PRIOR, INPUT_PRIOR, PLACE_PRIOR = 16, 2, 1  # the first in inputs, the others in expected survivors
@@ -64,12 +64,12 @@ class _Survivors:
         found, expected = INPUT_PRIOR, INPUT_PRIOR << ONE_BITS
         for part, sum_ in zip(self._parts, sums.tolist(), strict=True):
             guess = rates[part] * (((found << ONE_BITS + EXCESS_BITS) // expected) / (1 << EXCESS_BITS))
-            np.minimum(np.floor(guess, out=guess), ONE - LEAST, out=guess)
+            np.minimum(np.floor(guess, out=guess), ONE - MIN_PROBABILITY, out=guess)
             place = np.add(PLACE.take(guess.astype(np.intp)), neighbours[part], dtype=np.intp)
             excesses = ((self._found << ONE_BITS + EXCESS_BITS) // self._expected) / (1 << EXCESS_BITS)
-            chances = excesses.take(place)
-            chances *= guess
-            flags = coder.flags(_within(np.floor(chances, out=chances)), left[part])
+            probabilities = excesses.take(place)
+            probabilities *= guess
+            flags = coder.flags(_clip(np.floor(probabilities, out=probabilities)), left[part])
             coded[part] = flags
             sums_of_place = np.bincount(place, guess + FLAG * flags, 4 * NUM_LEVELS).astype(np.int64)
             self._found += sums_of_place // FLAG
@@ -89,8 +89,8 @@ class _Signs:
 
     def code(self, coder: Coder, up: Array, first: Array, second: Array) -> Array:
         kind = 3 * first.astype(np.intp) + second + 4
-        chances = _within((self._positive << ONE_BITS) // (self._positive + self._negative))
-        up = coder.flags(chances[kind], up)
+        probabilities = _clip((self._positive << ONE_BITS) // (self._positive + self._negative))
+        up = coder.flags(probabilities[kind], up)
         both = np.bincount(kind, minlength=9)
         positive = np.bincount(kind[up], minlength=9)
         self._positive += positive
@@ -122,8 +122,8 @@ def code_signs(coder: Coder, signs: Array, lag: int, density: int | None, signed
     return bits
 
 
-def _within(chances: Array) -> Array:
-    return np.minimum(np.maximum(chances, LEAST), ONE - LEAST)
+def _clip(probabilities: Array) -> Array:
+    return np.minimum(np.maximum(probabilities, MIN_PROBABILITY), ONE - MIN_PROBABILITY)
 
 
 def code_symbols(coder: Coder, size: int, num: int, given: Array, step: int = 2) -> Array:
@@ -133,7 +133,7 @@ def code_symbols(coder: Coder, size: int, num: int, given: Array, step: int = 2)
     done = 0 if size > 1 else num
     while done < num:
         part = slice(done, min(num, done + max(16, done // 8)))
-        likely = np.maximum(counts, counts.sum() >> RAREST)
+        likely = np.maximum(counts, counts.sum() >> MAX_BITS)
         symbols[part] = coder.symbols(likely, part.stop - done, given[part])
         counts += step * np.bincount(symbols[part], minlength=size)
         done = part.stop

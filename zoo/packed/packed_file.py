@@ -21,7 +21,7 @@ from zoo.errors import BadInput, reason
 from zoo.files import replacing
 from zoo.packed.codec import MOST_BY_CODE, Bits, decode, encode, sides
 from zoo.packed.header import deflated, facts_text, inflated
-from zoo.packed.size_report import Ledger, Row
+from zoo.packed.size_report import Row, SizeReport
 
 MAGIC = b"\x89ZOO"  # no text file starts with this
 VERSION = 1
@@ -48,17 +48,17 @@ class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     facts: msgspec.Raw
 
 
-def save_packed(path: Path, weights: Mapping[str, Tensor], facts: Mapping[str, Any], half: Half = False) -> Ledger:
-    """Write a packed file atomically and return the ledger of its bytes.
+def save_packed(path: Path, weights: Mapping[str, Tensor], facts: Mapping[str, Any], half: Half = False) -> SizeReport:
+    """Write a packed file atomically and return the report of its bytes.
 
     Weights are restored exactly, in float32; with `half` they are first rounded to float16 or, if it says so, to
     bfloat16. Raises BadInput for another `half`, and for a type of tensor that cannot be coded.
     """
     dtype = dtype_of(half)
-    content, ledger = pack({name: _rounded(w, dtype) if half else w for name, w in weights.items()}, facts)
+    content, report = pack({name: _rounded(w, dtype) if half else w for name, w in weights.items()}, facts)
     with replacing(path) as file:
         file.write(content)
-    return ledger
+    return report
 
 
 def dtype_of(half: Half) -> torch.dtype:
@@ -69,8 +69,8 @@ def dtype_of(half: Half) -> torch.dtype:
     return dtypes[half]
 
 
-def pack(weights: Mapping[str, Tensor], facts: Mapping[str, Any]) -> tuple[bytes, Ledger]:
-    """Return the content of a packed file and the ledger of its bytes."""
+def pack(weights: Mapping[str, Tensor], facts: Mapping[str, Any]) -> tuple[bytes, SizeReport]:
+    """Return the content of a packed file and the report of its bytes."""
     try:
         code, bits = encode(weights.values())
         _check_sizes([tuple(weight.shape) for weight in weights.values()], len(code))
@@ -81,9 +81,9 @@ def pack(weights: Mapping[str, Tensor], facts: Mapping[str, Any]) -> tuple[bytes
     head = MAGIC + bytes([VERSION])
     content = head + _digest(head, text + code) + text + code
     rest = {"header": len(head), "checksum": DIGEST_BYTES, "facts": len(text)}
-    ledger = _ledger(weights, bits, len(code), rest)
-    assert ledger.size_bytes == len(content)
-    return content, ledger
+    report = _size_report(weights, bits, len(code), rest)
+    assert report.size_bytes == len(content)
+    return content, report
 
 
 def is_packed(path: Path) -> bool:
@@ -94,7 +94,7 @@ def is_packed(path: Path) -> bool:
 
 
 @dataclass(frozen=True)
-class Opened:
+class PackedFile:
     """A packed file with a valid checksum: the shapes of its tensors, the JSON of its metadata, and coded weights."""
 
     path: Path
@@ -116,7 +116,7 @@ def read_packed(path: Path) -> tuple[dict[str, Tensor], bytes]:
     return opened.weights(), opened.facts
 
 
-def open_packed(path: Path) -> Opened:
+def open_packed(path: Path) -> PackedFile:
     """Read a packed file except its weights, which may take far more memory; raise BadInput for a damaged file.
 
     Nothing in it is parsed before its checksum was verified.
@@ -135,10 +135,10 @@ def open_packed(path: Path) -> Opened:
         raise BadInput(f"{path} is a packed file of version {head[-1]}, and this zoo reads version {VERSION}")
     try:
         text, code = inflated(body)
-        said = msgspec.json.decode(text, type=Head)
-        shapes = {name: tuple(shape) for name, shape in said.shapes.items()}
+        parsed = msgspec.json.decode(text, type=Head)
+        shapes = {name: tuple(shape) for name, shape in parsed.shapes.items()}
         _check_sizes(shapes.values(), len(code))
-        return Opened(path, shapes, bytes(said.facts), code)
+        return PackedFile(path, shapes, bytes(parsed.facts), code)
     except Exception as error:  # only a forged file, since the checksum is valid
         raise _foreign(path, error) from error
 
@@ -171,7 +171,7 @@ def _rounded(weight: Tensor, dtype: torch.dtype) -> Tensor:
     return rounded if rounded.isfinite().all() else weight
 
 
-def _ledger(weights: Mapping[str, Tensor], bits: list[Bits], code_bytes: int, rest: dict[str, int]) -> Ledger:
+def _size_report(weights: Mapping[str, Tensor], bits: list[Bits], code_bytes: int, rest: dict[str, int]) -> SizeReport:
     """Round the sizes of tensors to bytes so that they add up to the size of the file."""
     done, end = 0, 0.0
 
@@ -187,4 +187,4 @@ def _ledger(weights: Mapping[str, Tensor], bits: list[Bits], code_bytes: int, re
         parts = share(of.mask), share(of.codebook), share(of.values)
         counts = of.num_weights, of.num_survivors, of.num_values
         rows.append(Row(name, *counts, dense, *parts, of.floor / 8, of.huffman / 8))
-    return Ledger(rows, {**rest, "padding": code_bytes - done})
+    return SizeReport(rows, {**rest, "padding": code_bytes - done})

@@ -17,7 +17,7 @@ ONE = 1 << ONE_BITS  # probabilities are integer multiples of 1 / ONE
 class Coder(Protocol):
     """Write the given values, or read values and ignore the given ones; models do not need to know which."""
 
-    def flags(self, chances: Array, given: Array) -> Array:
+    def flags(self, probabilities: Array, given: Array) -> Array:
         """Code flags, each true with probability chance / ONE."""
 
     def symbols(self, counts: Array, num: int, given: Array) -> Array:
@@ -36,8 +36,8 @@ class Writer:
     def __init__(self) -> None:
         self._coder = constriction.stream.queue.RangeEncoder()
 
-    def flags(self, chances: Array, given: Array) -> Array:
-        return self._encode(given, constriction.stream.model.Bernoulli(perfect=False), _shares(chances))
+    def flags(self, probabilities: Array, given: Array) -> Array:
+        return self._encode(given, constriction.stream.model.Bernoulli(perfect=False), _shares(probabilities))
 
     def symbols(self, counts: Array, num: int, given: Array) -> Array:
         return self._encode(given, constriction.stream.model.Categorical(counts.astype(np.float64), perfect=False))
@@ -66,9 +66,9 @@ class Reader:
         words = np.frombuffer(code + bytes(-len(code) % 4), ">u4").astype(np.uint32)
         self._coder = constriction.stream.queue.RangeDecoder(words)
 
-    def flags(self, chances: Array, given: Array) -> Array:
+    def flags(self, probabilities: Array, given: Array) -> Array:
         model = constriction.stream.model.Bernoulli(perfect=False)
-        return self._coder.decode(model, _shares(chances)).astype(bool)
+        return self._coder.decode(model, _shares(probabilities)).astype(bool)
 
     def symbols(self, counts: Array, num: int, given: Array) -> Array:
         model = constriction.stream.model.Categorical(counts.astype(np.float64), perfect=False)
@@ -81,5 +81,5 @@ class Reader:
         return 0.0
 
 
-def _shares(chances: Array) -> Array:
-    return chances.astype(np.float32) / np.float32(ONE)  # exact, since ONE is a power of two
+def _shares(probabilities: Array) -> Array:
+    return probabilities.astype(np.float32) / np.float32(ONE)  # exact, since ONE is a power of two

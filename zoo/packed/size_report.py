@@ -1,4 +1,4 @@
-"""The ledger of a packed file's bytes: as plain data, as a table, as curves and as a plot."""
+"""The report of a packed file's bytes: as plain data, as a table, as curves and as a plot."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -42,7 +42,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Ledger:
+class SizeReport:
     """All bytes of a packed file: one row per tensor, and the rest by name."""
 
     rows: list[Row]
@@ -59,7 +59,7 @@ class Ledger:
         return sum(row.dense for row in self.rows) / self.size_bytes
 
     def plain(self) -> dict[str, Any]:
-        """Return the ledger as plain data for result.json."""
+        """Return the report as plain data for result.json."""
         return {
             "bytes": self.size_bytes,
             "ratio": self.ratio,
@@ -85,7 +85,7 @@ def _sum(name: str, rows: Iterable[Row]) -> Row:
     return Row(name, **{key: sum(row[key] for row in plain) for key in plain[0] if key != "name"})
 
 
-def show_ledger(ledger: Ledger, title: str) -> None:
+def show_size_report(report: SizeReport, title: str) -> None:
     """Print one row per layer, in bytes, and the sums, with the entropy of independent weights and the Huffman size.
 
     `of it` is the size of a layer relative to that entropy: above 100 % for small ones.
@@ -94,15 +94,15 @@ def show_ledger(ledger: Ledger, title: str) -> None:
     table.add_column("bytes", overflow="fold", min_width=11)
     for column in ("left", "fp32", *PARTS, "coded", "times", "i.i.d.", "of it", "Huffman"):
         table.add_column(column, justify="right", no_wrap=True)
-    layers = ledger.by_layer()
+    layers = report.by_layer()
     for row in layers:
         table.add_row(row.name, *_cells(row))
     table.add_section()
     table.add_row("all weights", *_cells(_sum("all", layers)))
-    for name, size in ledger.rest.items():
+    for name, size in report.rest.items():
         table.add_row(name, *[""] * 5, f"{size:,}")
     table.add_section()
-    table.add_row("the file", *[""] * 5, f"{ledger.size_bytes:,}", f"{ledger.ratio:.1f}", style="bold")
+    table.add_row("the file", *[""] * 5, f"{report.size_bytes:,}", f"{report.ratio:.1f}", style="bold")
     escape.console().print(table)
 
 
@@ -118,14 +118,14 @@ def _size(num: float) -> str:
     return f"{num:,.0f}" if num < 1e5 else f"{num / 1e3:,.0f} k" if num < 1e7 else f"{num / 1e6:,.1f} M"
 
 
-def draw_ledger(ledger: Ledger, title: str) -> "Figure":
+def draw_size_report(report: SizeReport, title: str) -> "Figure":
     """Draw one bar per layer, stacked from its coded parts, with marks for the i.i.d. entropy and the Huffman size.
 
     If there are more layers than a screen holds, the largest are drawn, and the others as one bar.
     """
     from matplotlib.figure import Figure
 
-    layers = ledger.by_layer()
+    layers = report.by_layer()
     if len(layers) > MOST_DRAWN:
         large = sorted(layers, key=lambda row: row.coded)[-MOST_DRAWN:]
         small = [row for row in layers if row not in large]
@@ -139,22 +139,22 @@ def draw_ledger(ledger: Ledger, title: str) -> "Figure":
         sizes = [getattr(row, part) / 1e3 for row in layers]
         axes.barh(places, sizes, left=ends, color=colour, label=part)
         ends = [end + size for end, size in zip(ends, sizes, strict=True)]
-    rest = sum(ledger.rest.values()) / 1e3
-    axes.barh([len(layers)], [rest], color="tab:gray", label=", ".join(ledger.rest))
+    rest = sum(report.rest.values()) / 1e3
+    axes.barh([len(layers)], [rest], color="tab:gray", label=", ".join(report.rest))
     for mark, what, label in (("|", "floor", "i.i.d. entropy"), ("x", "huffman", "Huffman")):
         marked = [getattr(row, what) / 1e3 for row in layers]
         axes.scatter(marked, places, marker=mark, color="black", s=60, zorder=3, label=label)
     labels = [f"{r.coded / 1e3:.2f} kB" + (f", {r.dense / r.coded:.0f}×" if r.coded else "") for r in layers]
-    farthest = [max(end, row.floor / 1e3, row.huffman / 1e3) for end, row in zip(ends, layers, strict=True)]
-    most = max(*farthest, rest)
-    for place, (end, label) in enumerate(zip([*farthest, rest], [*labels, f"{rest:.2f} kB"], strict=True)):
+    strongest_level = [max(end, row.floor / 1e3, row.huffman / 1e3) for end, row in zip(ends, layers, strict=True)]
+    most = max(*strongest_level, rest)
+    for place, (end, label) in enumerate(zip([*strongest_level, rest], [*labels, f"{rest:.2f} kB"], strict=True)):
         axes.text(end + 0.015 * most, place, label, va="center", fontsize=8)
     axes.set(xlabel="kB in the file", xlim=(0, 1.2 * most))
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
     title = escape.label(title)
     axes.set_title(
-        f"{title}: {ledger.size_bytes / 1e3:,.1f} kB, {ledger.ratio:.1f} times smaller than fp32", loc="left"
+        f"{title}: {report.size_bytes / 1e3:,.1f} kB, {report.ratio:.1f} times smaller than fp32", loc="left"
     )
     figure.legend(loc="outside lower center", ncols=6, frameon=False, fontsize=8)
     return figure

@@ -104,7 +104,7 @@ def weight_only(
     """
     layers = layers_to_hold(net, bits, group, dynamic, float_layers)
     step = {"pass": "weight_only", "bits": bits, "group": group, "dynamic": dynamic, "layers": layers}
-    hold_integers(net, [step])
+    apply_weight_only(net, [step])
     return step
 
 
@@ -132,7 +132,7 @@ def layers_to_hold(
     return layers
 
 
-def hold_integers(net: nn.Module, recipe: Iterable[Step]) -> None:
+def apply_weight_only(net: nn.Module, recipe: Iterable[Step]) -> None:
     """Make a net hold integers according to the recipe's steps; raise BadInput for a step that does not fit it."""
     for step in recipe:
         if step["pass"] == "weight_only":

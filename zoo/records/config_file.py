@@ -65,6 +65,8 @@ def read_config(path: Path) -> dict[str, Any]:
 def _with_moved_targets(node: Any) -> Any:
     if isinstance(node, dict):
         moved = {key: _with_moved_targets(value) for key, value in node.items()}
+        if "speak" in moved:  # an earlier name of a setting of zoo.tasks.transduction
+            moved["decode"] = moved.pop("speak")
         target = moved.get("_target_")
         return moved | {"_target_": MOVED[target]} if isinstance(target, str) and target in MOVED else moved
     return [_with_moved_targets(part) for part in node] if isinstance(node, list) else node

@@ -74,7 +74,7 @@ class Exports(Record, frozen=True, kw_only=True):
     sha256: Name | UnsetType = UNSET  # of the checkpoint
 
 
-class Ledger(Struct, frozen=True):
+class SizeReport(Struct, frozen=True):
     bytes: Count
     ratio: Amount
 
@@ -82,7 +82,7 @@ class Ledger(Struct, frozen=True):
 class Packed(Struct, frozen=True):
     """The figures of a packed file in the result of a run that are used in tables."""
 
-    ledger: Ledger
+    ledger: SizeReport
     stages: dict[Name, Amount]
 
 
@@ -148,11 +148,11 @@ class Result(Record, frozen=True, kw_only=True):
             raise ValueError("product_bytes is missing")
         if any(sizes is not UNSET and "test" not in sizes for sizes in (self.num_samples, self.split_sizes)):
             raise ValueError("num_samples has no count for test")
-        for name, told in (self.compress or {}).items():
+        for name, report in (self.compress or {}).items():
             if name == "pack":
-                msgspec.convert(told, Packed)
-            if isinstance(told, dict) and "float" in told:
-                msgspec.convert(told["float"], InFloats)
+                msgspec.convert(report, Packed)
+            if isinstance(report, dict) and "float" in report:
+                msgspec.convert(report["float"], InFloats)
 
 
 class Choices(Struct, frozen=True):

@@ -7,7 +7,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from zoo import distributed
-from zoo.catalogue import matches, wants_of_data
+from zoo.catalogue import matches, needed_of_data
 from zoo.checkpoint.stored_config import STARTS
 from zoo.errors import BadInput
 from zoo.instantiate import attribute_of, check
@@ -21,7 +21,7 @@ def check_fit(cfg: DictConfig) -> None:
     """Refuse a model or task that needs settings the data do not have, such as an image model with sequences."""
     chosen = HydraConfig.get().runtime.choices
     for group in ("model", "task"):
-        if wants_of_data(str(OmegaConf.to_container(cfg[group]))) - cfg.data.keys():
+        if needed_of_data(str(OmegaConf.to_container(cfg[group]))) - cfg.data.keys():
             option, data, pairs = chosen[group], chosen["data"], matches(group)
             fits = _some([theirs for mine, theirs in pairs if mine == option])
             others = _some([mine for mine, theirs in pairs if theirs == data])

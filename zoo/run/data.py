@@ -35,7 +35,7 @@ def build_data(run: Run) -> tuple[Run, ResidentData]:
         raise BadInput(
             f"data.batch_size={data.batch_size} cannot be divided among {distributed.world_size()} processes"
         )
-    with distributed.first_of_machine_first():
+    with distributed.local_rank_zero_first():
         facts = data.load()
     if run.last_checkpoint:
         _check_same_data(run, data)

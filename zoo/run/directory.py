@@ -57,11 +57,11 @@ def open_run(cfg: DictConfig) -> Iterator[Run]:
     """Open the folder of a new or resumed run in each of its processes, and log to its log.txt."""
     config_of(cfg)  # before the processes connect, so that each of them rejects a bad config
     with contextlib.ExitStack() as stack:
-        stack.enter_context(distributed.joined(cfg.trainer.accelerator))
+        stack.enter_context(distributed.process_group(cfg.trainer.accelerator))
         mine = (
             stack.enter_context(made(cfg)) if distributed.rank() == 0 and distributed.FOLDER not in os.environ else None
         )
-        there = Path(distributed.of_first(str(mine.folder) if mine else os.environ.get(distributed.FOLDER, "")))
+        there = Path(distributed.broadcast_object(str(mine.folder) if mine else os.environ.get(distributed.FOLDER, "")))
         run = mine or Run(there, config_of(cfg) if cfg.resume else _load(there), resumed=bool(cfg.resume))
         stack.enter_context(_logging_to(run.folder))
         log.debug("config:\n%s", OmegaConf.to_yaml(run.cfg))

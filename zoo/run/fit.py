@@ -170,7 +170,7 @@ def find_batch_size(trainer: lightning.Trainer, task: Task, data: ResidentData) 
             if expected > TOO_FULL * memory.available_bytes():
                 raise torch.OutOfMemoryError(f"{num_samples} samples need {expected / 1e9:.1f} GB")
         tried = max(tried, num_samples)
-        inputs, *wanted = data.made_up(num_samples, device)
+        inputs, *wanted = data.random_batch(num_samples, device)
         with precision.forward_context():
             loss = copied.training_step((precision.convert_input(inputs), *wanted), 0)
         loss.backward()
@@ -181,4 +181,4 @@ def find_batch_size(trainer: lightning.Trainer, task: Task, data: ResidentData) 
     largest = max(1, max(num // LEAST_STEPS, min(num, LEAST_BATCH)) // distributed.world_size())
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         mine = fastest_batch_size(step, largest, device)
-    return min(distributed.of_all(mine)) * distributed.world_size()
+    return min(distributed.all_gather_object(mine)) * distributed.world_size()

@@ -91,9 +91,9 @@ def start(cfg: DictConfig) -> dict[str, Any]:
             with _environment(run, num):
                 elastic_launch(engine, sys.executable)(*command)
         except SignalException as stop:
-            told = [w.message for w in distributed.last_words(logs) if w.exit_code == 128 + stop.sigval]
-            told.append(f"stopped by {signal.Signals(stop.sigval).name}; {goes_on}")
-            raise Interrupted(told[0], int(stop.sigval)) from stop
+            messages = [w.message for w in distributed.last_words(logs) if w.exit_code == 128 + stop.sigval]
+            messages.append(f"stopped by {signal.Signals(stop.sigval).name}; {goes_on}")
+            raise Interrupted(messages[0], int(stop.sigval)) from stop
         except ChildFailedError as error:
             raise _cause(error.failures, distributed.last_words(logs), num, goes_on) from error
     return read_result(run.folder / RESULT)
@@ -110,9 +110,9 @@ def _cause(failures: dict[int, Any], words: list[distributed.LastWords], num: in
         failed, code = silent[0], ended[silent[0]]
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with {code} and no message"
         return ZooError(f"process {failed} of {num} {how}, so the others were stopped; {goes_on}")
-    told = (causes or words)[0]
-    error = (BadInput if told.exit_code == BadInput.exit_code else ZooError)(told.message)
-    error.exit_code = told.exit_code
+    cause = (causes or words)[0]
+    error = (BadInput if cause.exit_code == BadInput.exit_code else ZooError)(cause.message)
+    error.exit_code = cause.exit_code
     return error
 
 

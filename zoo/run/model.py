@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from zoo import memory
-from zoo.checkpoint.product_file import put_weights, read_product
+from zoo.checkpoint.product_file import load_state, read_product
 from zoo.checkpoint.stored_config import STARTS
 from zoo.compress.recipe import replay
 from zoo.data.module import ResidentData
@@ -23,7 +23,7 @@ from zoo.models.init import Scheme, initialise
 from zoo.quantize.qat_int8 import fake_quantized
 from zoo.run.directory import Run
 from zoo.run.passes import before_fit, read_recipe, recipe_at_start
-from zoo.tasks.transfer import freeze, matched_by_name, rows_of, told_of_rows
+from zoo.tasks.transfer import describe_rows, freeze, matched_by_name, rows_of
 
 log = logging.getLogger("zoo")
 
@@ -89,8 +89,8 @@ def _start_weights(run: Run, net: nn.Module, facts: dict[str, Any]) -> None:
         theirs = rows_of(net, str(config.get("task", {}).get("_target_")), product.facts["data"])
         ours = rows_of(net, run.cfg.task._target_, facts)
         weights = matched_by_name(net, product.weights, theirs, ours)
-        source, left = str(product.path), put_weights(net, weights, str(product.path), replace_head=True)
-        for sentence in told_of_rows(theirs, ours):
+        source, left = str(product.path), load_state(net, weights, str(product.path), replace_head=True)
+        for sentence in describe_rows(theirs, ours):
             log.info(sentence)
         if may_have_seen(product.facts, OmegaConf.to_container(run.cfg.data), facts):
             log.warning("init_from was trained on another split, and may have seen samples that this run validates on.")

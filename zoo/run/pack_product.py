@@ -11,7 +11,7 @@ from zoo.errors import BadInput, choices
 from zoo.files import replacing
 from zoo.packed.packed_file import Half, save_packed
 from zoo.packed.paper_sizes import huffman_bytes, pruned_bytes, shared_bytes
-from zoo.packed.size_report import draw_ledger, show_ledger
+from zoo.packed.size_report import draw_size_report, show_size_report
 from zoo.paths import PACKED
 
 
@@ -19,23 +19,23 @@ def pack(product: Product, context: Context, half: Half = True) -> tuple[Product
     """Write model.zoo next to a product and return the decoded product, so that exactly this is tested.
 
     Shared values and unshared numbers such as biases are rounded to float16, or according to `half` (save_packed).
-    Reported are the file's ledger, also as curves and as ledger.png, and the sizes of the stages: pruning (P), sharing
+    Reported are the file's report, also as curves and as ledger.png, and the sizes of the stages: pruning (P), sharing
     (P+Q) and Huffman coding by the formulas of the paper, and the file itself (P+Q+coding).
     """
     path = product.path.with_name(PACKED)
-    ledger = save_packed(path, product.weights, product.facts, half)
-    show_ledger(ledger, str(path))
+    report = save_packed(path, product.weights, product.facts, half)
+    show_size_report(report, str(path))
     with replacing(path.with_name("ledger.png")) as file:
-        draw_ledger(ledger, path.parent.parent.name).savefig(file, format="png", dpi=150)
+        draw_size_report(report, path.parent.parent.name).savefig(file, format="png", dpi=150)
     weights = product.weights
     stages = {
-        "dense": sum(row.dense for row in ledger.rows),
+        "dense": sum(row.dense for row in report.rows),
         "P by the paper's formula": pruned_bytes(weights),
         "P+Q by the paper's formula": shared_bytes(weights),
         "P+Q+Huffman by the paper's formula": huffman_bytes(weights),
         "P+Q+coding": path.stat().st_size,
     }
-    return read_product(path), {"stages": stages, "ledger": ledger.plain(), "scalars": ledger.scalars()}
+    return read_product(path), {"stages": stages, "ledger": report.plain(), "scalars": report.scalars()}
 
 
 def share_at_once(

@@ -70,7 +70,7 @@ def before_fit(run: Run, net: nn.Module, data: ResidentData) -> None:
     recipe = recipe_at_start(run)
     steps = _apply(run, net, data, recipe) if distributed.rank() == 0 else []
     if distributed.world_size() > 1:
-        steps = distributed.of_first(steps)
+        steps = distributed.broadcast_object(steps)
         if distributed.rank():
             replay(net, steps)
         for tensor in net.state_dict().values():
@@ -106,8 +106,8 @@ def _apply(run: Run, net: nn.Module, data: ResidentData, recipe: Sequence[Step])
     steps: list[Step] = []
     for name, function in _built(run, "before_fit").items():
         step: Step = function(net, Context(data.example(), data.loader("train", "cpu"), [*recipe, *steps]))
-        said = [f"{key}={value}" for key, value in step.items() if isinstance(value, int | float | str)]
-        log.info("compress.before_fit.%s did %s.", name, ", ".join(said))
+        values = [f"{key}={value}" for key, value in step.items() if isinstance(value, int | float | str)]
+        log.info("compress.before_fit.%s did %s.", name, ", ".join(values))
         steps.append(step)
     return steps
 
@@ -119,15 +119,15 @@ def after_fit(run: Run, product: Product, task: Task, data: ResidentData) -> tup
     product, whose file every process reads, and plain data for result.json. zoo.run.pass_kinds lists the properties
     it may declare.
     """
-    told: dict[str, dict[str, Any]] = {}
+    reports: dict[str, dict[str, Any]] = {}
     if distributed.rank() == 0:
         measure = functools.partial(_measured, run, task, data)
         for name, function in _built(run, "after_fit").items():
             recipe = product.facts["recipe"]
             context = Context(data.example(), data.loader("train", "cpu"), recipe, measure, run.cfg.init_from)
-            product, told[name] = function(product, context)
-    path = distributed.of_first(str(product.path))
-    return product if distributed.rank() == 0 else read_product(path), distributed.of_first(told)
+            product, reports[name] = function(product, context)
+    path = distributed.broadcast_object(str(product.path))
+    return product if distributed.rank() == 0 else read_product(path), distributed.broadcast_object(reports)
 
 
 def _built(run: Run, stage: str) -> dict[str, Callable[..., Any]]:

@@ -95,7 +95,7 @@ def ptq_int8(
     layers = layers_of(trace)
     kept = _kept(trace, float_layers)
     batches = list(itertools.islice(context.batches, num_batches))  # the same for each try
-    told: dict[str, Any] = {}
+    report: dict[str, Any] = {}
     if max_drop is not None:
 
         def measured(others: Sequence[str]) -> dict[str, float]:
@@ -105,11 +105,11 @@ def ptq_int8(
         kept = [layer for layer in layers if layer in kept or layer in scan.float_layers]
         if len(kept) == len(layers):
             raise BadInput(f"max_drop={max_drop} leaves no layer in int8; allow more, or use compress=qat_int8")
-        told = {"max_drop": max_drop, "float_layers": kept, "sensitivity": scan.costs}
+        report = {"max_drop": max_drop, "float_layers": kept, "sensitivity": scan.costs}
     program, tensors = ptq(trace, batches, num_batches, kept)
     step = {"pass": "ptq_int8", "num_batches": num_batches, "float_layers": kept, "program": program}
     product, sizes = _replaced(product, product, step, tensors, measure)
-    return product, {**sizes, **told}
+    return product, {**sizes, **report}
 
 
 @after_fit_pass(check=_check_convert)
@@ -174,22 +174,22 @@ def _replaced(
 ) -> tuple[Product, dict[str, Any]]:
     """Write a quantized net over a product, keep that as trained.safetensors, and report on the float net."""
     path = product.path.with_name(PRODUCT)
-    told: dict[str, Any] = {}
+    report: dict[str, Any] = {}
     if in_floats:
         net = load_model(in_floats)
         size_bytes, metrics = in_floats.path.stat().st_size, {"validation": measure(net, "val")}
-        told["float"] = {"product_bytes": size_bytes, **metrics, "test": measure(net, "test")}
+        report["float"] = {"product_bytes": size_bytes, **metrics, "test": measure(net, "test")}
     save_product(path.with_name(TRAINED), product.weights, product.facts)
     facts = {**product.facts, "recipe": [*product.facts["recipe"], step]}
     found = measure(load_model(Product(path, dict(tensors), facts)), "val")
     best = {**product.facts["best"], "metrics": {f"val/{name}": value for name, value in found.items()}}
     save_product(path, tensors, {**facts, "best": best})
     if in_floats:
-        right = 100 * told["float"]["test"]["accuracy"]
-        sizes = told["float"]["product_bytes"], path.stat().st_size
+        right = 100 * report["float"]["test"]["accuracy"]
+        sizes = report["float"]["product_bytes"], path.stat().st_size
         log.info(
             "The float net has a test accuracy of %.2f %% and %s bytes; this one has %s bytes.",
             right,
             *map("{:,}".format, sizes),
         )
-    return read_product(path), told
+    return read_product(path), report

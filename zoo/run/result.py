@@ -36,10 +36,10 @@ log = logging.getLogger("zoo")
 
 def measure_product(run: Run, trainer: lightning.Trainer, task: Task, data: ResidentData) -> dict[str, Any]:
     """Read the product back from its file, test it, and write result.json and the row of the HParams table."""
-    distributed.of_first(None)  # wait until the first process has written it
+    distributed.broadcast_object(None)  # wait until the first process has written it
     product = read_product(run.folder / PRODUCT)
     _check_best(product)
-    product, told = after_fit(run, product, task, data)
+    product, reports = after_fit(run, product, task, data)
     measured = _tested(run, product, trainer, task, data)
     result = files.without_nan(
         {
@@ -51,13 +51,13 @@ def measure_product(run: Run, trainer: lightning.Trainer, task: Task, data: Resi
             "seed": run.cfg.seed,
             **_of_training(product, trainer),
             **_of_data(product, trainer, data),
-            "compress": {**told, **summaries(trainer)},
+            "compress": {**reports, **summaries(trainer)},
             "folder": str(run.folder),
             **{key: product.facts[key] for key in ("commit", "versions")},
         }
     )
     for logger in trainer.loggers:
-        for values in told.values():
+        for values in reports.values():
             logger.log_metrics(values.pop("scalars", {}), step=trainer.global_step)
         settings = {**result["settings"], "format": "safetensors"}  # exported files have rows of their own
         logger.log_hyperparams(settings_row.short_names(settings), metrics=settings_row.headline(result))

@@ -42,8 +42,8 @@ def _completed(arguments: list[str], given: Mapping[str, str], file: str) -> lis
         arguments = [*others, f"init_from={_word(file)}"]
     places = [CONFIGS, *_config_dirs(arguments)]
     experiment = CONFIGS / "experiment" / f"{given.get('experiment', '')}.yaml"
-    said = given.keys() | (chosen_by(experiment).keys() if experiment.is_file() else set())
-    groups = [group for group in GROUPS if group not in said]
+    chosen = given.keys() | (chosen_by(experiment).keys() if experiment.is_file() else set())
+    groups = [group for group in GROUPS if group not in chosen]
     if not groups:
         return arguments
 

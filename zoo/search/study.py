@@ -290,7 +290,7 @@ class _Running:
 
     def _tell(self, study: optuna.Study, value: float | None, state: TrialState, how: str) -> None:
         self.trial.set_user_attr("ended", how)
-        told = study.get_trials(deepcopy=False)[self.trial.number]
-        self.trial.set_user_attr(CHECKSUM, _checksum(told, state, value))
+        frozen = study.get_trials(deepcopy=False)[self.trial.number]
+        self.trial.set_user_attr(CHECKSUM, _checksum(frozen, state, value))
         study.tell(self.trial, value, state)
         console.print(f"trial {self.trial.number:3}   {format_params(self.trial.params)}   {how}", soft_wrap=True)

@@ -120,7 +120,7 @@ class Task(lightning.LightningModule):
         usual = loader.batch_size / distributed.world_size()  # keeps factors near 1, as fp16 needs
         super().backward(loss * (self._weights[-1] / usual), *args, **kwargs)
         if self._ends_step:
-            total = distributed.total(torch.as_tensor(sum(self._weights), device=loss.device))
+            total = distributed.all_reduce_sum(torch.as_tensor(sum(self._weights), device=loss.device))
             gradients = [p.grad for p in self.parameters() if p.grad is not None]
             mine = [g.to_local() if isinstance(g, DTensor) else g for g in gradients]
             torch._foreach_mul_(mine, num * usual * distributed.world_size() / total)
@@ -136,7 +136,7 @@ class Task(lightning.LightningModule):
         self.train_total += total
 
     def on_train_epoch_end(self) -> None:
-        accuracy = distributed.total(self.train_hits) / distributed.total(self.train_total)
+        accuracy = distributed.all_reduce_sum(self.train_hits) / distributed.all_reduce_sum(self.train_total)
         self.log("train/accuracy", accuracy, logger=False)  # Lightning would write it after saving last.ckpt,
         for logger in self.loggers:  # and a kill in between would lose it
             logger.log_metrics({"train/accuracy": float(accuracy)}, step=self.trainer.global_step - 1)
@@ -144,7 +144,9 @@ class Task(lightning.LightningModule):
         self.train_total.zero_()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["train_counts"] = [int(distributed.total(count)) for count in (self.train_hits, self.train_total)]
+        checkpoint["train_counts"] = [
+            int(distributed.all_reduce_sum(count)) for count in (self.train_hits, self.train_total)
+        ]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         for count, total in zip((self.train_hits, self.train_total), checkpoint["train_counts"], strict=True):

@@ -56,8 +56,8 @@ class Distillation(ImageClassification):
         if number in self._told:
             return self._told[number]
         with torch.no_grad():
-            told = torch.stack([self._soft(teacher(images)) for teacher in self._teachers])
-        wanted = told.logsumexp(0) - math.log(len(told))
+            outputs = torch.stack([self._soft(teacher(images)) for teacher in self._teachers])
+        wanted = outputs.logsumexp(0) - math.log(len(outputs))
         if number is not None:
             self._told[number] = wanted
         return wanted

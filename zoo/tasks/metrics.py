@@ -55,7 +55,7 @@ class ClassificationMeter(nn.Module):
 
     def compute(self) -> dict[str, Tensor]:
         """Return the means so far over all processes, as fractions of 1, and reset."""
-        loss, top1, top5, lost, count = distributed.total(self.sums).clone()
+        loss, top1, top5, lost, count = distributed.all_reduce_sum(self.sums).clone()
         self.sums.zero_()
         self.num_samples, self.num_nan = int(count), int(lost)
         means = {"loss": loss / count, "accuracy": top1 / count, "top5": top5 / count}

@@ -17,14 +17,14 @@ from zoo.tasks.edits import edits
 from zoo.tasks.losses import weight_penalty, widened
 
 PAD, START = 0, 1
-Speaker = Callable[[nn.Module, Tensor], Tensor]
+Decoder = Callable[[nn.Module, Tensor], Tensor]
 
 
 class Transduction(Task):
     """Train a net on (sources, targets) by teacher forcing: each token is predicted from the true ones before it.
 
     Logged as `val/` and `test/` are `loss`, plain cross-entropy per token, and `token_accuracy`, both with teacher
-    forcing on the first reference. Decoded outputs (`speak` returns tokens N × length, PAD after the end) are compared
+    forcing on the first reference. Decoded outputs (`decode` returns tokens N × length, PAD after the end) are compared
     with all references: `per`, edits to the nearest reference divided by its length (for phonemes, the phoneme error
     rate); `wer`, the fraction of outputs that match no reference (for words, the word error rate); `accuracy`, the
     rest. `train/accuracy` is that of tokens.
@@ -38,12 +38,12 @@ class Transduction(Task):
         net: nn.Module,
         optimizer: Callable[[list[dict[str, Any]]], Optimizer],
         schedule: Callable[[int], Factor],
-        speak: Speaker,
+        decode: Decoder,
         label_smoothing: BelowOne = 0.0,
         **settings: Any,
     ) -> None:
         super().__init__(net, optimizer, schedule, **settings)
-        self.speak, self.label_smoothing = speak, label_smoothing
+        self.decode, self.label_smoothing = decode, label_smoothing
         self.meter = TransductionMeter()
 
     def configure_model(self) -> None:
@@ -70,7 +70,7 @@ class Transduction(Task):
         logits, wanted = self.net(source, target[:, :-1]).float().flatten(0, 1), target[:, 1:].flatten()
         losses = nn.functional.cross_entropy(logits, wanted, ignore_index=PAD, reduction="sum")
         hits = (is_right(logits, wanted) & (wanted != PAD)).sum()
-        self.meter.update(losses, hits, (wanted != PAD).sum(), self.speak(self.net, source), references)
+        self.meter.update(losses, hits, (wanted != PAD).sum(), self.decode(self.net, source), references)
 
 
 class TransductionMeter(nn.Module):
@@ -120,7 +120,7 @@ class TransductionMeter(nn.Module):
         wrong_ones = sum(one.errors > 0 for one in found)
         lost = sum(int((written == START).any(1).sum()) for written, _ in self.written)
         counts = [sum(one.errors for one in found), sum(one.length for one in found), wrong_ones, len(found), lost]
-        totals = distributed.total(torch.cat([self.sums, self.sums.new_tensor(counts)]))
+        totals = distributed.all_reduce_sum(torch.cat([self.sums, self.sums.new_tensor(counts)]))
         losses, hits, tokens, errors, symbols, wrong, num, lost = totals
         self.num_samples, self.num_nan = int(num), int(lost)
         self.sums.zero_()

@@ -44,22 +44,22 @@ def matched_by_name(net: nn.Module, weights: Mapping[str, Tensor], theirs: Rows,
     return found
 
 
-def told_of_rows(theirs: Rows, ours: Rows) -> list[str]:
+def describe_rows(theirs: Rows, ours: Rows) -> list[str]:
     """Return sentences on what `matched_by_name` does to each module's rows; none if they are the same."""
-    told = []
+    messages = []
     for module, here in ours.items():
         there = theirs.get(module, here)
         new = [one for one in here if one not in there]
         if list(there) == list(here):
             continue
         if len(new) == len(here):
-            told.append(f"{module} starts from random values: it has no class or symbol in common with the file.")
+            messages.append(f"{module} starts from random values: it has no class or symbol in common with the file.")
             continue
-        told.append(f"{module} was matched by name: the file has other classes or symbols, or another order.")
+        messages.append(f"{module} was matched by name: the file has other classes or symbols, or another order.")
         if new:
             few = ", ".join(new[:MOST_NAMED]) + (f" and {len(new) - MOST_NAMED} more" if len(new) > MOST_NAMED else "")
-            told.append(f"Its rows for {few} start from random values.")
-    return told
+            messages.append(f"Its rows for {few} start from random values.")
+    return messages
 
 
 def freeze(net: nn.Module, what: str | list[str] | Mapping[str, str]) -> int:
