@@ -99,7 +99,7 @@ def test_product_files_take_turns_whether_floats_or_int8(command, toy, teacher, 
         (["rounds=0"], ["rounds: expected", "at least 1"]),
         (["only=[loop]", "suite=augment"], ["only=loop", "a batch at once"]),
         (["suite=step", "reference=resnet19"], ["reference=resnet19", "resnet18"]),
-        (["suite=inference", "data=reverse"], ["for nets of images"]),
+        (["suite=inference", "data=reverse"], ["suite=inference", "image nets"]),
     ],
 )
 def test_what_cannot_be_measured_is_refused_in_one_sentence(command, settings, words):

@@ -250,7 +250,7 @@ def test_files_of_one_format_that_differ_have_names_of_their_own_and_all_are_tol
     line = ("compress=share_5bit", "format=safetensors", "max_drop=50")
     assert command("scripts/export", f"checkpoint={teacher}", *line).code == 0
     done = command("scripts/export", f"checkpoint={teacher.with_name('model_shared.safetensors')}", "format=zoo")
-    assert (done.code, "say out=ANOTHER_FOLDER" in done.sentence) == (2, True)
+    assert (done.code, "out=ANOTHER_FOLDER" in done.sentence) == (2, True)
 
 
 def test_what_takes_pixels_is_told_from_what_takes_normalised_images_by_its_name():

@@ -151,7 +151,7 @@ def _records(path: Path) -> dict[str, bytes]:
                 raise ValueError("two of its records have the same name")
     except (zipfile.BadZipFile, ValueError, RuntimeError, EOFError, NotImplementedError, OSError) as error:
         raise BadInput(
-            f"{path} is cut short or is not a .pt2 file, or it was changed ({reason(error)}); copy or export it again"
+            f"{path} is truncated or is not a .pt2 file, or it was changed ({reason(error)}); copy or export it again"
         ) from error
     if any(name.startswith("data/aotinductor/") for name in records):
         raise BadInput(f"{path} holds compiled code, which is never run here; use the .pt2 of format=pt2")
