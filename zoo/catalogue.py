@@ -86,8 +86,8 @@ def matches(group: str = "model") -> list[tuple[str, str]]:
             file.stem: hydra.compose("train", [f"data={file.stem}", "name=zoo"]).data.keys()
             for file in sorted((CONFIGS / "data").glob("*.yaml"))
         }
-    wants = {file.stem: needed_of_data(file.read_text()) for file in sorted((CONFIGS / group).glob("*.yaml"))}
-    return [(option, data) for option in wants for data in sets if wants[option] <= sets[data]]
+    needs = {file.stem: needed_of_data(file.read_text()) for file in sorted((CONFIGS / group).glob("*.yaml"))}
+    return [(option, data) for option in needs for data in sets if needs[option] <= sets[data]]
 
 
 def catalogue() -> Iterator[Entry]:

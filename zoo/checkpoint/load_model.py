@@ -58,13 +58,13 @@ def load_model(product: Product) -> nn.Module:
 def _check_logits(found: Any, facts: Mapping[str, Any], source: str) -> None:
     """Raise BadInput unless a file's net returned one number per class for a sample, or per place of a sequence."""
     data = facts["data"]
-    wanted = [1, len(data["classes"])] if "classes" in data else [1, data["max_length"], len(data["target_symbols"])]
-    if not isinstance(found, torch.Tensor) or not found.is_floating_point() or list(found.shape) != wanted:
+    expected = [1, len(data["classes"])] if "classes" in data else [1, data["max_length"], len(data["target_symbols"])]
+    if not isinstance(found, torch.Tensor) or not found.is_floating_point() or list(found.shape) != expected:
         kind = str(found.dtype).removeprefix("torch.") if isinstance(found, torch.Tensor) else type(found).__name__
         given = f"{kind} {list(found.shape)}" if isinstance(found, torch.Tensor) else kind
         raise BadInput(
-            f"{source}: its net returns {given} for a sample, and its data have {wanted[-1]:,} classes or symbols, "
-            f"which need floats {wanted}"
+            f"{source}: its net returns {given} for a sample, and its data have {expected[-1]:,} classes or symbols, "
+            f"which need floats {expected}"
         )
 
 

@@ -71,13 +71,13 @@ def _settle(
             cost([max(u, g.blocks) for g, u in zip(groups, target_widths(groups, middle, scope), strict=True)]) > target
         )
         low, high = (middle, high) if over else (low, middle)
-    wanted = target_widths(groups, high, scope)
+    widths = target_widths(groups, high, scope)
     steps = [granularity(group, round_to) for group in groups]
-    kept = [min(-int(-u // s) * s or s, len(g.score)) for g, u, s in zip(groups, wanted, steps, strict=True)]
+    kept = [min(-int(-u // s) * s or s, len(g.score)) for g, u, s in zip(groups, widths, steps, strict=True)]
     previous = kept
     while cost(kept) > target:
         previous = list(kept)
-        excess = [(k - u) / s if k > s else -1 for k, u, s in zip(kept, wanted, steps, strict=True)]
+        excess = [(k - u) / s if k > s else -1 for k, u, s in zip(kept, widths, steps, strict=True)]
         i = max(range(len(groups)), key=excess.__getitem__)
         if excess[i] <= -1:
             break

@@ -116,8 +116,8 @@ def _check_layout(root: Path, names: Sequence[str]) -> None:
     """Raise BadInput unless root has all folders `names`; say what it has, and where they are if nearby."""
     if all(os.path.isdir(root / name) for name in names):
         return
-    wanted = " and ".join(f"{name}/<class>/" for name in names)
-    raise BadInput(f"data.root: expected a folder with pictures in {wanted}, got {root}, {_found_in(root, names)}")
+    expected = " and ".join(f"{name}/<class>/" for name in names)
+    raise BadInput(f"data.root: expected a folder with pictures in {expected}, got {root}, {_found_in(root, names)}")
 
 
 def _found_in(root: Path, names: Sequence[str]) -> str:

@@ -66,8 +66,8 @@ class Decoding(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, wanted: tuple[int, Draw]) -> Sample:
-        index, draw = wanted
+    def __getitem__(self, item: tuple[int, Draw]) -> Sample:
+        index, draw = item
         instead = random.Random(index)
         failures: list[Failure] = []
         for _ in range(MOST_TRIES if self.full else 1):

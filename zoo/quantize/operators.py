@@ -69,13 +69,13 @@ def lstm(
 ) -> Any:
     """Compute torch.ops.aten.lstm.input; raise ValueError for sizes with which its kernel would read out of bounds."""
     both, rows = (2 if bidirectional else 1), [4 * states[0].shape[-1]]
-    wanted = [[num_layers * both, inputs.shape[0 if batch_first else 1], states[0].shape[-1]]] * 2
+    expected = [[num_layers * both, inputs.shape[0 if batch_first else 1], states[0].shape[-1]]] * 2
     for layer in range(min(num_layers, len(weights))):
         columns = inputs.shape[-1] if layer == 0 else both * states[0].shape[-1]
-        wanted += [[*rows, columns], [*rows, states[0].shape[-1]], *([rows, rows] if has_biases else [])] * both
+        expected += [[*rows, columns], [*rows, states[0].shape[-1]], *([rows, rows] if has_biases else [])] * both
     several = [inputs, *states, *weights]
     is_one_kind = len({one.dtype for one in several}) == 1 and inputs.is_floating_point()
-    if inputs.dim() != 3 or [list(one.shape) for one in several[1:]] != wanted or not is_one_kind:
+    if inputs.dim() != 3 or [list(one.shape) for one in several[1:]] != expected or not is_one_kind:
         raise ValueError("the states and weights of an LSTM do not fit its inputs")
     return torch.ops.aten.lstm.input(
         inputs, states, weights, has_biases, num_layers, dropout, train, bidirectional, batch_first

@@ -33,8 +33,8 @@ def ptq(
         from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
         prepared = prepare_pt2e(graph_of(trace), make_quantizer(float_layers, is_qat=False))
-        wanted = trace.graph_signature.user_inputs[0]
-        shape = next(node.meta["val"].shape[1:] for node in trace.graph.nodes if node.name == wanted)
+        name = trace.graph_signature.user_inputs[0]
+        shape = next(node.meta["val"].shape[1:] for node in trace.graph.nodes if node.name == name)
         with torch.no_grad():
             for images in _calibration(batches, num_batches, tuple(shape)):
                 prepared(images)

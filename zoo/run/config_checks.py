@@ -27,10 +27,10 @@ def check_fit(cfg: DictConfig) -> None:
             others = _some([mine for mine, theirs in pairs if theirs == data])
             problem = f"{group}={option} does not fit data={data}"
             raise BadInput(f"{problem}: it takes data={fits}, and data={data} takes {group}={others}")
-    kind, wanted = (attribute_of(str(cfg[group].get("_target_")), "kind") for group in ("data", "task"))
-    if kind and wanted and kind != wanted:
+    kind, needed = (attribute_of(str(cfg[group].get("_target_")), "kind") for group in ("data", "task"))
+    if kind and needed and kind != needed:
         raise BadInput(
-            f"task={chosen['task']} is for {wanted}, and data={chosen['data']} has {kind}; leave task out to use "
+            f"task={chosen['task']} is for {needed}, and data={chosen['data']} has {kind}; leave task out to use "
             "the one that fits"
         )
 

@@ -170,9 +170,9 @@ def find_batch_size(trainer: lightning.Trainer, task: Task, data: ResidentData) 
             if expected > TOO_FULL * memory.available_bytes():
                 raise torch.OutOfMemoryError(f"{num_samples} samples need {expected / 1e9:.1f} GB")
         tried = max(tried, num_samples)
-        inputs, *wanted = data.random_batch(num_samples, device)
+        inputs, *targets = data.random_batch(num_samples, device)
         with precision.forward_context():
-            loss = copied.training_step((precision.convert_input(inputs), *wanted), 0)
+            loss = copied.training_step((precision.convert_input(inputs), *targets), 0)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -63,15 +63,17 @@ class Subject:
 
 def check_outputs(subject: Subject) -> Verdict:
     """Compare the net's number of outputs with the number of classes or tokens in the data."""
-    wanted = subject.task.num_outputs or num_classes(subject.data)
+    expected = subject.task.num_outputs or num_classes(subject.data)
     net: Any = subject.task.net
     inputs = subject.data.random_batch(2, subject.task.device)[: 1 if isinstance(subject.data, ImageData) else 2]
     with torch.no_grad():
         output = net(*inputs)
     found = (output[0] if isinstance(output, tuple) else output).shape[-1]
-    if found != wanted:
+    if found != expected:
         return Verdict(
-            "outputs", "fail", f"the net has {found} outputs and the data have {wanted} classes; build it with {wanted}"
+            "outputs",
+            "fail",
+            f"the net has {found} outputs and the data have {expected} classes; build it with {expected}",
         )
     return Verdict("outputs", "pass", f"{found}, one per class")
 

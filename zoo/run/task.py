@@ -46,13 +46,13 @@ def read_teachers(named: Any) -> list[Product]:
 def check_teacher(run: Run, teacher: Product, facts: ImageFacts) -> None:
     """Raise BadInput unless the teacher was trained with the same classes, image size and normalisation."""
     theirs, size = teacher.facts, run.cfg.data.image_size
-    for what, found, wanted in (
+    for what, found, expected in (
         ("classes", theirs["data"]["classes"], facts.classes),
         ("image size", theirs["config"]["data"]["image_size"], size),
         ("mean of images", theirs["data"]["mean"], facts.mean),
         ("deviation of images", theirs["data"]["std"], facts.std),
     ):
-        if found != wanted:
+        if found != expected:
             raise BadInput(
                 f"task.teacher={teacher.path} was trained with other {what} than data={run.cfg.choices.data} has"
             )
@@ -78,11 +78,11 @@ def build_task(run: Run, net: nn.Module) -> Task:
         given["teacher"] = [apply_layout(load_model(read_product(file)), run.cfg) for file in task.pop("teacher")]
     built: Task = build(task, "task", **given)
     name = "num_classes" if "num_classes" in run.cfg.model else "num_target_tokens"
-    wanted = built.num_outputs or run.cfg.data[name]
-    if wanted < 2:
-        raise BadInput(f"data.{name}: expected at least 2, got {wanted}: one class leaves nothing to classify")
-    if run.cfg.model[name] != wanted:
-        raise BadInput(f"model.{name}={run.cfg.model[name]} does not fit these data and task; use {wanted}")
+    expected = built.num_outputs or run.cfg.data[name]
+    if expected < 2:
+        raise BadInput(f"data.{name}: expected at least 2, got {expected}: one class leaves nothing to classify")
+    if run.cfg.model[name] != expected:
+        raise BadInput(f"model.{name}={run.cfg.model[name]} does not fit these data and task; use {expected}")
     return built
 
 

@@ -37,30 +37,30 @@ class Distillation(ImageClassification):
         self._teachers = tuple(
             one.eval().requires_grad_(False) for one in teachers
         )  # in a tuple, they are not submodules
-        self._told: dict[int, Tensor] = {}
+        self._cached: dict[int, Tensor] = {}
 
     def on_fit_start(self) -> None:
         for teacher in self._teachers:
             teacher.to(next(self.net.parameters()))  # device and precision
 
     def label_loss(self, logits: Tensor, labels: Tensor, images: Tensor) -> Tensor:
-        found, wanted = self._soft(logits), self._wanted(images)
-        divergence = nn.functional.kl_div(found, wanted, reduction="batchmean", log_target=True)
+        found, targets = self._soft(logits), self._targets(images)
+        divergence = nn.functional.kl_div(found, targets, reduction="batchmean", log_target=True)
         hard = super().label_loss(logits, labels, images)
         return (1 - self.alpha) * hard + self.alpha * self.temperature**2 * divergence
 
-    def _wanted(self, images: Tensor) -> Tensor:
+    def _targets(self, images: Tensor) -> Tensor:
         """Return the log of the teachers' mean probabilities, cached or computed: (N, classes)."""
         loader: Any = self._trainer and self._trainer.train_dataloader
         number = loader.number_of(images) if hasattr(loader, "number_of") else None
-        if number in self._told:
-            return self._told[number]
+        if number in self._cached:
+            return self._cached[number]
         with torch.no_grad():
             outputs = torch.stack([self._soft(teacher(images)) for teacher in self._teachers])
-        wanted = outputs.logsumexp(0) - math.log(len(outputs))
+        targets = outputs.logsumexp(0) - math.log(len(outputs))
         if number is not None:
-            self._told[number] = wanted
-        return wanted
+            self._cached[number] = targets
+        return targets
 
     def _soft(self, logits: Tensor) -> Tensor:
         return nn.functional.log_softmax(logits.float() / self.temperature, 1)

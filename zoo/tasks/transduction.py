@@ -55,10 +55,10 @@ class Transduction(Task):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         source, target = batch
-        logits, wanted = self.net(source, target[:, :-1]).flatten(0, 1), target[:, 1:].flatten()
-        self.count_hits(is_right(logits, wanted).sum(), (wanted != PAD).sum())
+        logits, labels = self.net(source, target[:, :-1]).flatten(0, 1), target[:, 1:].flatten()
+        self.count_hits(is_right(logits, labels).sum(), (labels != PAD).sum())
         loss = nn.functional.cross_entropy(
-            widened(logits), wanted, ignore_index=PAD, label_smoothing=self.label_smoothing
+            widened(logits), labels, ignore_index=PAD, label_smoothing=self.label_smoothing
         )
         return loss + weight_penalty(self.weights, self.l1, self.l2)
 
@@ -67,10 +67,10 @@ class Transduction(Task):
 
     def measure(self, batch: tuple[Tensor, Tensor, Tensor]) -> None:
         source, target, references = batch
-        logits, wanted = self.net(source, target[:, :-1]).float().flatten(0, 1), target[:, 1:].flatten()
-        losses = nn.functional.cross_entropy(logits, wanted, ignore_index=PAD, reduction="sum")
-        hits = (is_right(logits, wanted) & (wanted != PAD)).sum()
-        self.meter.update(losses, hits, (wanted != PAD).sum(), self.decode(self.net, source), references)
+        logits, labels = self.net(source, target[:, :-1]).float().flatten(0, 1), target[:, 1:].flatten()
+        losses = nn.functional.cross_entropy(logits, labels, ignore_index=PAD, reduction="sum")
+        hits = (is_right(logits, labels) & (labels != PAD)).sum()
+        self.meter.update(losses, hits, (labels != PAD).sum(), self.decode(self.net, source), references)
 
 
 class TransductionMeter(nn.Module):
