@@ -18,7 +18,7 @@ FACTS = {
         "model": {"_target_": "zoo.models.resnet.ResNet", "block": "basic", "depths": [1, 1], "widths": [4, 8]}
         | {"in_channels": 1, "num_classes": 10, "image_size": 28},
         "data": {"_target_": "zoo.data.images.ImageData", "in_channels": 1, "image_size": 28},
-        "choices": {"model": "tiny", "data": "random_batch"},
+        "choices": {"model": "tiny", "data": "made_up"},
     },
     "data": {
         "classes": [f"class {i}" for i in range(10)],

@@ -63,8 +63,12 @@ class TensorBoard(TensorBoardLogger):
             column.differs = column.name in MAIN_COLUMNS  # TensorBoard shows these first
         packed.content = unpacked.SerializeToString()
         for summary in (table, start, end):
-            self.experiment._get_file_writer().add_summary(summary)
+            self.file_writer().add_summary(summary)
         self.log_metrics(metrics)
+
+    def file_writer(self) -> Any:
+        """Return torch's writer of whole events, since SummaryWriter can only add its own kinds."""
+        return self.experiment._get_file_writer()
 
     def after_save_checkpoint(self, checkpoint_callback: Any) -> None:
         self.save()

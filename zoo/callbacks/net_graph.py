@@ -5,7 +5,7 @@ from typing import Any
 
 import lightning
 
-from zoo.callbacks.loggers import boards
+from zoo.callbacks.loggers import TensorBoard
 from zoo.measure.graph import Operation, follow
 from zoo.paths import LAST
 
@@ -20,10 +20,11 @@ class NetGraph(lightning.Callback):
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
         task: Any = pl_module
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        if stage == "fit" and boards(trainer) and not (Path(trainer.default_root_dir) / LAST).exists():
+        boards = [logger for logger in trainer.loggers if isinstance(logger, TensorBoard)]
+        if stage == "fit" and boards and not (Path(trainer.default_root_dir) / LAST).exists():
             event = graph_event(follow(task.net, data.example()))
-            for board in boards(trainer):
-                board._get_file_writer().add_event(event)
+            for board in boards:
+                board.file_writer().add_event(event)
 
 
 def graph_event(operations: list[Operation]) -> Any:

@@ -19,6 +19,11 @@ MAX_FLOPS = 2**40  # for one sample; VGG-19 takes 2^35 at 224 px
 MAX_RESULTS = 200_000
 
 
+def storage_id(storage: torch.UntypedStorage) -> int:
+    """Return a number that identifies a storage, also on the meta device, where all data pointers are 0."""
+    return storage._cdata
+
+
 class Bounded(TorchDispatchMode):
     """Raise ValueError if a computation on the meta device exceeds a limit: for one result, at once, or in total.
 
@@ -39,12 +44,14 @@ class Bounded(TorchDispatchMode):
             kwargs["device"] = "meta"
         given = [one for one in tree_leaves((args, kwargs)) if isinstance(one, Tensor)]
         found = func(*args, **kwargs)
-        known = self.alive.union(one.untyped_storage()._cdata for one in given)
+        known = self.alive.union(storage_id(one.untyped_storage()) for one in given)
         for one in [*given, *tree_leaves(found)]:
             if isinstance(one, Tensor):
                 self.num_results += 1
                 self.num_numbers += one.numel()
-                if one.untyped_storage()._cdata not in known:  # not a view of known memory, such as a transposed weight
+                if (
+                    storage_id(one.untyped_storage()) not in known
+                ):  # not a view of known memory, such as a transposed weight
                     self._check("a result has", one.numel(), MAX_NUMBERS, "numbers")
                     self._hold(one.untyped_storage())
         self.num_flops += _flops(func, args, kwargs, found)
@@ -64,7 +71,7 @@ class Bounded(TorchDispatchMode):
 
     def _hold(self, storage: torch.UntypedStorage) -> None:
         """Count the bytes of a storage until it is freed."""
-        key, num_bytes = storage._cdata, storage.nbytes()
+        key, num_bytes = storage_id(storage), storage.nbytes()
         self.alive.add(key)
         self.num_bytes += num_bytes
         weakref.finalize(storage, self._free, key, num_bytes).atexit = False

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from zoo.measure.bounds import storage_id
 from zoo.measure.padding import padding_kind
 from zoo.measure.receptive_field import Fields, ReceptiveFields
 
@@ -59,7 +60,8 @@ def measure_layers(net: nn.Module, image_shape: tuple[int, int, int]) -> list[La
             seen.add(module)
             is_leaf = next(module.children(), None) is None
             if isinstance(output, Tensor) and (is_leaf or params or total > within):
-                own_memory = is_leaf and output.untyped_storage()._cdata != args[0].untyped_storage()._cdata
+                storages = {storage_id(one.untyped_storage()) for one in (output, args[0])}
+                own_memory = is_leaf and len(storages) == 2
                 rows.append(
                     Layer(
                         name=name,

@@ -28,7 +28,7 @@ from zoo.run.directory import Run
 from zoo.run.passes import read_recipe
 from zoo.run.trainer import callback_of
 from zoo.tasks.base import Task, parameter_groups
-from zoo.tasks.transfer import hold_frozen_norms
+from zoo.tasks.transfer import BATCH_NORMS, hold_frozen_norms
 
 log = logging.getLogger("zoo")
 LEAST_STEPS, LEAST_BATCH = 20, 16  # per epoch with data.batch_size=auto
@@ -113,7 +113,7 @@ def _check_norms(run: Run, task: Task, data: ResidentData) -> None:
             )
 
     for module in ghost.modules():
-        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
+        if isinstance(module, BATCH_NORMS):
             module.register_forward_pre_hook(check)
     with torch.compiler.set_stance("force_eager"):
         ghost(*data.example())

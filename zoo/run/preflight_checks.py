@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from zoo.data.image_files import ImageFiles
 from zoo.data.images import ImageData
 from zoo.data.module import ResidentData
 from zoo.measure import health
 from zoo.tasks.base import Task
+from zoo.tasks.transfer import BATCH_NORMS
 
 if TYPE_CHECKING:
     pass
@@ -133,7 +134,7 @@ def check_initial_loss(subject: Subject) -> Verdict:
     classes = subject.task.num_outputs or num_classes(subject.data)
     task, expected = copy.deepcopy(subject.task), math.log(classes)
     for module in task.net.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        if isinstance(module, BATCH_NORMS):
             module.momentum = 1.0
     _loss(task, subject.samples(NUM_SAMPLES))
     batch = next(iter(subject.data.loader("val", task.device)), None)

@@ -25,6 +25,7 @@ from zoo.run.directory import Run
 from zoo.run.model import apply_layout
 from zoo.tasks.base import Task
 
+DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 log = logging.getLogger("zoo")
 
 
@@ -97,7 +98,7 @@ def check_before(run: Run, trainer: lightning.Trainer, task: Task, data: Residen
     plain = run.with_values(task=off)
     net = copy.deepcopy(task.net)
     for module in net.modules():
-        if isinstance(module, nn.modules.dropout._DropoutNd | StochasticDepth):
+        if isinstance(module, (*DROPOUTS, StochasticDepth)):
             module.p = 0.0
         elif isinstance(module, nn.RNNBase):
             module.dropout = 0.0

@@ -90,6 +90,14 @@ def _distribution(override: Override) -> BaseDistribution:
         raise BadInput(f"{override.input_line}: {reason(error)}") from error
 
 
+def contains(distribution: Any, value: Any) -> bool:
+    """Return whether a trial may have drawn a value."""
+    choices = getattr(distribution, "choices", None)
+    if choices is not None:
+        return any(type(one) is type(value) and one == value for one in choices)
+    return type(value) in (int, float) and distribution.low <= value <= distribution.high
+
+
 def draw(trial: Trial, space: Mapping[str, BaseDistribution]) -> list[str]:
     """Draw the overrides of a trial, or return those already drawn for a resumed trial."""
     from optuna.distributions import FloatDistribution, IntDistribution

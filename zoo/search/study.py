@@ -34,7 +34,7 @@ from zoo.paths import LOCK, STUDY
 from zoo.records.schema import CHECKSUM
 from zoo.run.directory import config_of
 from zoo.search.database import check_database
-from zoo.search.space import OWN, distributions, draw
+from zoo.search.space import OWN, contains, distributions, draw
 from zoo.search.study_table import console, format_params, show_study
 from zoo.search.trials import TrialRun
 
@@ -208,7 +208,7 @@ def _check_trial(trial: FrozenTrial, number: int, space: Mapping[str, BaseDistri
     """Raise ValueError unless a trial belongs to this search, with valid and unchanged values."""
     if trial.number != number or any(space.get(key) != kind for key, kind in trial.distributions.items()):
         raise ValueError(f"trial {number} belongs to another search")
-    if not all(space[key]._contains(space[key].to_internal_repr(value)) for key, value in trial.params.items()):
+    if not all(contains(space[key], value) for key, value in trial.params.items()):
         raise ValueError(f"trial {number} was not drawn from its space")
     figures = [*trial.intermediate_values.values(), *(trial.values or [])]
     if not all(map(math.isfinite, figures)) or (trial.state == TrialState.COMPLETE and len(trial.values or []) != 1):

@@ -5,12 +5,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from zoo.errors import BadInput, choices, nearest
 
 MOST_NAMED = 8  # classes listed in a message
 Rows = Mapping[str, Sequence[str]]  # modules with one row of weights per class or symbol, and the names of these
+
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 def rows_of(net: nn.Module, task: str, facts: Mapping[str, Any]) -> dict[str, Sequence[str]]:
@@ -95,7 +96,7 @@ def hold_frozen_norms(net: nn.Module) -> None:
     """Put batch norms with frozen parameters into eval mode, so that their statistics do not change either."""
     for module in net.modules():
         parameters = list(module.parameters(recurse=False))
-        if isinstance(module, _BatchNorm) and parameters and not any(p.requires_grad for p in parameters):
+        if isinstance(module, BATCH_NORMS) and parameters and not any(p.requires_grad for p in parameters):
             module.eval()
 
 
