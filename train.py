@@ -38,7 +38,7 @@ def main(cfg: DictConfig) -> dict[str, Any]:
         net = build_model(run, data)
         task = build_task(run, net)
         trainer = build_trainer(run)
-        tables.announce(run.folder, run.cfg, net)
+        tables.announce(run.folder, run.cfg, net, data.load())
 
         check_before(run, trainer, task, data)
         run = with_batch_size(run, trainer, task, data)

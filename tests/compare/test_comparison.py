@@ -117,7 +117,7 @@ def test_a_run_without_the_same_test_images_gets_a_dash_and_the_reason(tmp_path)
     (comparison,) = compared(tmp_path)
     notes = {row[0]: row[2:] for row in page.paired(comparison).rows}
     assert notes["same"][-1] == ""
-    reasons = {"split": "another split", "short": "another test set", "old": "no predictions"}
+    reasons = {"split": "another test set", "short": "another test set", "old": "no predictions"}
     for name, reason in {**reasons, "torn": "damaged predictions"}.items():
         assert notes[name] == ("–", "–", "–", "–", reason)
     assert notes["same"][2] == notes["same"][3]  # one comparison needs no correction
@@ -153,6 +153,10 @@ def test_runs_whose_test_files_have_the_same_names_and_other_contents_are_ranked
         "mnist_5k, test set one, files white": {1},
         "mnist_5k, test set one, files not compared": {3},
     }
+    for seed, content in ((0, "this"), (2, "that")):
+        result = {"split_hash": "all", "test_hash": "one", "test_sample_hash": content}
+        write_run(tmp_path / "sampled", f"run{seed}", seed, drawn(seed, 0.8), result=result)
+    assert len(compared(tmp_path / "sampled")) == 2
     same = [runs.run_of(tmp_path / f"run{seed}" / "2026-01-01") for seed in (0, 2, 3)]
     assert [one.title for one in runs.comparisons(same)] == ["mnist_5k"]
 

@@ -434,21 +434,22 @@ def test_the_split_knows_its_files_wherever_they_lie_and_their_change(pictures):
 
 
 def test_contents_exchanged_under_the_same_names_and_sizes_are_found_where_files_are_read_anyway(pictures):
-    before, unread = folders(pictures), folders(pictures, cache="none")
-    facts, unread_facts = asdict(before.load()), asdict(unread.load())
-    folders(pictures).check_same(facts, "before")
+    folders(pictures).check_same(asdict(folders(pictures).load()), "before")
     one, other = (pictures / f"train/{name}/00.jpg" for name in ("cat", "dog"))
     size = max(file.stat().st_size for file in (one, other))
     contents = [file.read_bytes().ljust(size, b"\0") for file in (one, other)]
     one.write_bytes(contents[0]), other.write_bytes(contents[1])
-    facts = asdict(folders(pictures).load())
+    facts, unread_facts = (asdict(folders(pictures, cache=cache).load()) for cache in ("host", "none"))
     one.write_bytes(contents[1]), other.write_bytes(contents[0])
     changed = folders(pictures)
     assert changed.load().split_hash == facts["split_hash"]
     with pytest.raises(BadInput, match="the same number of samples, but different contents"):
         changed.check_same(facts, "before")
-    changed.check_same({**facts, "content_hash": None}, "before")  # as of an earlier version or unread files
+    changed.check_same({**facts, "content_hash": None, "sample_hash": None}, "before")  # as of an earlier version
     assert unread_facts["content_hash"] is None
+    assert unread_facts["sample_hash"] == facts["sample_hash"]
+    with pytest.raises(BadInput, match="the same number of samples, but different contents"):
+        folders(pictures, cache="none").check_same(unread_facts, "before")
 
 
 def test_the_test_set_is_told_by_what_is_in_its_files_and_by_those_that_can_be_read(pictures):
@@ -523,7 +524,7 @@ def test_a_class_whose_only_picture_is_validated_on_is_told(pictures):
 def test_links_from_training_to_test_or_back_are_refused(pictures, link, to):
     (pictures / link).symlink_to(to)
     with pytest.raises(
-        BadInput, match=r"^data\.test: expected other pictures than those of train, got val, .* through a link"
+        BadInput, match=r"^data\.test: expected other pictures than those of train, got val, with the same ones"
     ):
         image_folders(str(pictures), SIDE)
 
@@ -538,7 +539,7 @@ def test_links_into_one_folder_may_part_it_but_not_share_a_picture(pictures):
     source = image_folders(str(pictures), SIDE)
     assert (len(source.train), len(source.test)) == (30, 10)
     (pictures / "train/cat/again.jpg").symlink_to(next((pictures / "val/cat").iterdir()).readlink())
-    with pytest.raises(BadInput, match=r"through a link, such as .*/again\.jpg"):
+    with pytest.raises(BadInput, match=r"the same ones, such as .*/again\.jpg"):
         image_folders(str(pictures), SIDE)
 
 
@@ -552,6 +553,33 @@ def test_pictures_of_which_copies_are_trained_on_are_counted_and_said(pictures, 
     assert line.startswith("Also in the training set, byte for byte: 3 of 14 test pictures, such as ")
     folders(pictures, num_validation=0, cache="none").load()  # which are never fully read
     assert sum("byte for byte" in text for text in told) == 1
+
+
+def test_training_pictures_in_two_classes_are_counted_and_said(pictures, told):
+    for i in range(4, 7):
+        shutil.copy(pictures / f"train/cat/{i:02}.jpg", pictures / f"train/dog/copy{i}.jpg")
+    folders(pictures, num_validation=0).load()
+    (line,) = (text for text in told if "byte for byte" in text)
+    assert line.startswith("In two classes, byte for byte: 3 training pictures, such as ")
+    assert line.endswith("in 'cat' and 'dog'.")
+
+
+def test_folders_of_systems_are_no_classes_and_hold_no_pictures(pictures, told):
+    before = [len(part) for part in (image_folders(str(pictures), SIDE).train, image_folders(str(pictures), SIDE).test)]
+    for place in ("train/cat/@eaDir", "train/@eaDir/x", "val/__MACOSX/x", "val/dog/@eaDir/05.jpg"):
+        (pictures / place).mkdir(parents=True)
+        shutil.copy(pictures / "train/cat/04.jpg", pictures / place / "thumb.jpg")
+    source = image_folders(str(pictures), SIDE)
+    assert [len(source.train), len(source.test)] == before
+    assert source.classes == ["cat", "dog"]
+    assert sum("hidden entries (2)" in text for text in told) == 2
+
+
+def test_classes_that_differ_only_in_case_are_named(pictures, told):
+    for split in ("train", "val"):
+        (pictures / split / "dog").rename(pictures / split / "Cat")
+    assert image_folders(str(pictures), SIDE).classes == ["Cat", "cat"]
+    assert sum("'Cat' and 'cat' differ only in case" in text or "'cat' and 'Cat'" in text for text in told) == 2
 
 
 def test_classes_whose_names_look_alike_are_told_apart(pictures):
@@ -623,7 +651,7 @@ def test_a_root_of_classes_alone_or_without_a_test_is_refused_with_what_would_do
     (pictures / "val").rename(pictures / "test")
     with pytest.raises(BadInput, match=r"\('test', 'train'\) and 0 files; set data\.test to another folder"):
         folders(pictures).load()
-    assert all(text.startswith("Also in the training set") for text in told)  # which copies of a folder are
+    assert all("byte for byte" in text for text in told)  # which copies of a folder are
 
 
 def test_pictures_that_are_in_no_folder_of_a_class_are_counted(pictures, told):

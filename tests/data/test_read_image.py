@@ -1,5 +1,6 @@
 """Reading an image: orientation, depth, transparency and size, compared with Pillow's pixels and known numbers."""
 
+import base64
 import struct
 import warnings
 import zlib
@@ -151,6 +152,66 @@ def test_colours_of_16_bits_keep_their_high_byte(tmp_path):
     ramp = np.stack([RAMP, RAMP.T, RAMP[::-1]], -1)
     (tmp_path / "a.ppm").write_bytes(b"P6 256 256 65535\n" + ramp.astype(">u2").tobytes())
     assert np.abs(pixels(tmp_path / "a.ppm") - ramp / 257).max() <= 1
+
+
+# Written by imagecodecs (OpenJPEG): 4 x 4 px, all at the highest level of 16, 12, 12 and 4 bits.
+OF_JPEG2000 = {
+    "colours of 16 bits": (
+        "|4;u>051Rl000040000400000000000000400004000000000000R#J0S^HI4*>!HQUDA90003200aa80smY81VDiQWB?@q0Yh?S"
+        "VRU6=AYyqSPjF>!N>D{dAa-SPb7^mGATlmBE;Rp;015yA0000O00IA#&-^eD6aZYWfPnwm"
+    ),
+    "colours of 12 bits": (
+        "0000CYEU2`4GM<}0000KW^{RQYH%_j00000YH%_j0000jYH%`W0000MX=r3}000040000400RpL0000001sntY;pkr000005C8xG"
+        "k7{r-WB*V8Q2;Lh000001ONa41ONa400000000001ONa41ONa4000000009E0RamE0Sf^E|55-9000010RRL900IA800cl_|6~9q"
+        "00BdCWnpw>WFTUBAWv{*Zc0!^M<8}(a&u{KZXhx)H7+#&kN^q*000007XShOlh5Q36aZYWfPnwm"
+    ),
+    "grey of 12 bits": (
+        "0000CYEU2`4GM<}0000KW^{RQYH%_j00000YH%_j0000jYH%`W0000MX=r3}0000400004009dJ0000001sntY;pkr000005dZ)H"
+        "hiY&#WB*V8Q2;3b000001ONa41ONa400000000001ONa41ONa4000000003C0RjI~01N;C009611Oxy9|6BkBKw$r503`qcLvm$d"
+        "bY)~9VtF7>aAj^vP(?=|c4cyNX>V>IGA=bPH2;tQ3IG5A000#L0soWF<Pa19T(AGx"
+    ),
+    "grey of 4 bits": (
+        "0000CYEU2`4GM<}0000KW^{RQYH%_j00000YH%_j0000jYH%`W0000MX=r3}0000400004009FB0000001sntY;pkr000005dZ)H"
+        "hiY&#WB*V8Q2;3b000001ONa41ONa400000000001ONa41ONa400000000340RjI~01N;C009611Oxy9|6BkBKp_8Q03`qcLvm$d"
+        "bY)~9VtF7>aAj^vP(?=|c4cyNX>V>IGA=bPH2;tQ3IG5A000#L0soWFgg_JkT%Z5h"
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", OF_JPEG2000)
+def test_white_in_jpeg_2000_is_white_or_refused(tmp_path, kind):
+    """Pillow reads white of 12 and 16 bits as black in colours, and white of 4 bits as 240."""
+    (tmp_path / "x.jp2").write_bytes(base64.b85decode(OF_JPEG2000[kind]))
+    if kind == "grey of 12 bits":
+        assert set(pixels(tmp_path / "x.jp2").flatten()) == {255}
+    else:
+        bits = kind.removeprefix("colours of ").removeprefix("grey of ")
+        with pytest.raises(ValueError, match=f"have {bits}"):
+            read_picture(str(tmp_path / "x.jp2"))
+
+
+def test_jpeg_2000_of_8_bits_is_read_with_and_without_its_container(tmp_path):
+    picture = smooth()
+    for name in ("x.jp2", "x.j2k"):
+        picture.save(tmp_path / name, irreversible=False)
+        assert (pixels(tmp_path / name) == np.asarray(picture)).all()
+
+
+def test_a_transparent_colour_of_16_bits_is_refused(tmp_path):
+    """Pillow compares it with pixels that it has reduced to 8 bits."""
+
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    lines = b"".join(b"\0" + struct.pack(">6H", 0x8000, 0x4000, 0x2000, 1, 2, 3) for _ in range(2))
+    parts = (
+        (b"IHDR", struct.pack(">IIBBBBB", 2, 2, 16, 2, 0, 0, 0)),
+        (b"tRNS", struct.pack(">3H", 0x8000, 0x4000, 0x2000)),
+    )
+    body = b"".join(chunk(*part) for part in (*parts, (b"IDAT", zlib.compress(lines)), (b"IEND", b"")))
+    (tmp_path / "x.png").write_bytes(b"\x89PNG\r\n\x1a\n" + body)
+    with pytest.raises(ValueError, match="transparent colour of 16 bits"):
+        read_picture(str(tmp_path / "x.png"))
 
 
 def test_floats_are_of_0_to_1_and_others_are_refused(tmp_path):

@@ -665,3 +665,23 @@ def test_a_cpu_trains_in_bf16_where_it_need_not_emulate_it(
     assert outcome.code == 0
     assert ("it trains in 32-true" in outcome.err) == (taken == "32-true")
     assert json.loads((only_run() / "result.json").read_text())["precision"] == taken
+
+
+def test_weights_keep_the_mean_and_std_that_they_were_trained_with(command, toy, teacher, tmp_path):
+    """On another split, whose own mean is another, an untrained net is the file's, unless the user sets them."""
+    theirs = read_product(teacher).facts["data"]
+    for name, *line in (["kept"], ["set", "data.mean=[1.0]", "data.std=[2.0]"]):
+        settings = (
+            f"init_from={teacher}",
+            "trainer.max_epochs=0",
+            "compress=packed",
+            "+data.split_seed=3",
+            f"name={name}",
+        )
+        done = command("train", *toy, *settings, *line)
+        assert done.code == 0, done.err
+        (folder,) = tmp_path.glob(f"runs/{name}/*")
+        ours = read_product(folder / "model.safetensors").facts["data"]
+        assert ours["split_hash"] != theirs["split_hash"]
+        expected = ([1.0], [2.0]) if line else (theirs["mean"], theirs["std"])
+        assert (ours["mean"], ours["std"]) == expected

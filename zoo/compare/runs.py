@@ -182,17 +182,18 @@ def _by_test_set(runs: Sequence[Finished]) -> dict[str, list[Finished]]:
             split = folds.setdefault(json.dumps(of_data, sort_keys=True), split)
         own = run.result.get("test_hash")
         parts[f"test set {own}" if own else known.get(split, f"unknown test set of split {split}")].append(run)
-    parts = {name: part for title, of_title in parts.items() for name, part in _by_content(title, of_title).items()}
+    for key in ("test_sample_hash", "test_content_hash"):
+        parts = {n: part for title, several in parts.items() for n, part in _by_content(title, several, key).items()}
     if len(parts) == 1:
         return {"": list(runs)}
     return {f", {name}": part for name, part in parts.items()}
 
 
-def _by_content(title: str, runs: Sequence[Finished]) -> dict[str, list[Finished]]:
+def _by_content(title: str, runs: Sequence[Finished], key: str) -> dict[str, list[Finished]]:
     """Split runs whose test files have the same names and sizes but different contents."""
     contents: dict[str | None, list[Finished]] = defaultdict(list)
     for run in runs:
-        contents[run.result.get("test_content_hash")].append(run)
+        contents[run.result.get(key)].append(run)
     if len(contents.keys() - {None}) < 2:
         return {title: list(runs)}
     return {f"{title}, files {content or 'not compared'}": part for content, part in contents.items()}

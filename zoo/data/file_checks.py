@@ -45,10 +45,27 @@ def check_readable(files: Mapping[str, ImageFiles], classes: Sequence[str], labe
                 )
 
 
-def warn_of_shared(files: Mapping[str, ImageFiles], contents: Mapping[str, Tensor]) -> None:
-    """Warn about validation and test pictures that are byte-for-byte copies of training pictures."""
+def warn_of_shared(
+    files: Mapping[str, ImageFiles], contents: Mapping[str, Tensor], labels: Sequence[int], classes: Sequence[str]
+) -> None:
+    """Warn about validation and test pictures that are byte-for-byte copies of training pictures.
+
+    So are training pictures that are in two classes; `labels` are those of the training pictures.
+    """
     rows = {name: [row.tobytes() for row in digests.numpy()] for name, digests in contents.items()}
-    trained = set(rows.pop("train"))
+    train = rows.pop("train")
+    trained = dict(zip(train, labels, strict=True))
+    paths, unreadable = files["train"].paths, files["train"].unreadable
+    several = [
+        (path, label, trained[digest])
+        for path, digest, label in zip(paths, train, labels, strict=True)
+        if trained[digest] != label and path not in unreadable
+    ]
+    if several:
+        path, *both = several[0]
+        named = " and ".join(f"'{escape.line(classes[label])}'" for label in both)
+        what = counted(len(several), "training picture")
+        log.warning("In two classes, byte for byte: %s, such as %s in %s.", what, escape.line(path), named)
     for name, digests in rows.items():
         paths, unreadable = files[name].paths, files[name].unreadable
         pairs = zip(paths, digests, strict=True)

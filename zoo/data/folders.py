@@ -23,6 +23,8 @@ from zoo.ranges import Count, Index, Text
 MOST_PER_CORE = 8  # worker processes; on slow disks they wait more than they compute
 log = logging.getLogger("zoo")
 MARGIN = 256 / 224  # decoded size over input size, as in torchvision
+# Folders that operating systems and network drives put next to pictures; skipped as hidden ones are.
+OF_SYSTEMS = {"@eaDir", "#recycle", "__MACOSX", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
 NUM_KINDS = 12  # kinds of skipped entries to list by name
 NUM_NAMED = 3  # folders to list by name in an error message
 AGAIN = "links to a parent folder or to one already read"
@@ -159,8 +161,8 @@ def _check_apart(names: Sequence[str], pictures: Sequence[Sequence[str]], links:
     ):
         if same := mine.keys() & theirs.keys():
             raise BadInput(
-                f"data.test: expected other pictures than those of {names[0]}, got {names[1]}, which has the same ones "
-                f"through a link, such as {mine[same.pop()]}"
+                f"data.test: expected other pictures than those of {names[0]}, got {names[1]}, with the same ones, "
+                f"such as {mine[same.pop()]}"
             )
 
 
@@ -194,6 +196,8 @@ def _listed(folder: Path, links: list[str]) -> dict[str, list[str]]:
             f"data.root: expected image folders in {folder}, got {counted(len(found), 'file')} and no folder; put "
             f"the images of each class into {folder}/<class>/"
         )
+    if alike := [pair for pair in itertools.combinations(classes, 2) if len(set(map(str.casefold, pair))) == 1]:
+        log.warning("%s: classes '%s' and '%s' differ only in case.", escape.line(folder), *map(escape.line, alike[0]))
     for name, files in classes.items():
         if not files:
             raise BadInput(f"data.root: expected pictures in {folder / name}, got none; add some or remove the folder")
@@ -245,7 +249,7 @@ def _entries(folder: str, left_out: Counter[str]) -> list[os.DirEntry[str]]:
     with os.scandir(folder) as entries:
         for entry in entries:
             try:
-                if entry.name.startswith("."):
+                if entry.name.startswith(".") or entry.name in OF_SYSTEMS:
                     left_out["hidden entries"] += 1
                 elif entry.is_dir() or entry.is_file():
                     kept.append(entry)

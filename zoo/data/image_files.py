@@ -32,6 +32,7 @@ from zoo.errors import BadInput, reason
 
 log = logging.getLogger("zoo")
 Decoder = Literal["cpu", "cuda"]
+NUM_SAMPLED = 500  # files per split whose content is compared, even if all are read only during training
 MOST_AHEAD = 3  # batches that each worker process prefetches
 
 
@@ -85,6 +86,10 @@ class ImageFiles:
 
         with ThreadPoolExecutor() as pool:
             return _rows(pool.map(digest, self.paths))
+
+    def sample(self) -> Tensor:
+        """Return (N,) int64: up to 500 evenly spaced files, few enough to be read before every run."""
+        return torch.linspace(0, len(self) - 1, min(len(self), NUM_SAMPLED)).round().long()
 
     def batches(
         self,

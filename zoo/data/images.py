@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -34,8 +34,8 @@ log = logging.getLogger("zoo")
 class ImageFacts:
     """Facts about the data stored in a product file; mean and std are per channel, in pixel units 0…255.
 
-    `split_hash` covers the pixels or, for images in files, their names and sizes in bytes. If all files were read
-    before training, `content_hash` covers their content.
+    `split_hash` covers the pixels or, for images in files, their names and sizes in bytes. `sample_hash` covers the
+    content of some hundred files of each split and, if all files were read before training, `content_hash` of all.
     """
 
     classes: list[str]
@@ -44,6 +44,7 @@ class ImageFacts:
     split_hash: str
     num_samples: dict[str, int]
     content_hash: str | None = None
+    sample_hash: str | None = None
 
 
 class ImageData(ResidentData):
@@ -102,6 +103,7 @@ class ImageData(ResidentData):
         self.cache, self.split_seed = cache, split_seed
         self.splits: dict[str, LabelledImages] = {}
         self.files: dict[str, ImageFiles] = {}  # files that the splits are read from
+        self.samples: dict[str, tuple[Tensor, Tensor]] = {}  # digests and labels of some files of each split
         self.contents: dict[str, Tensor] = {}  # digests of the files that were decoded in advance
 
     def load(self) -> ImageFacts:
@@ -114,6 +116,8 @@ class ImageData(ResidentData):
             check_readable(self.files, source.classes, {name: part.labels for name, part in splits.items()})
             mean, std = self._statistics(splits["train"].images)
             digests = [(_identity(part.images), part.labels) for part in splits.values()]
+            chosen = {name: files.sample() for name, files in self.files.items()}
+            self.samples = {n: (self.files[n][rows].contents(), splits[n].labels[rows]) for n, rows in chosen.items()}
             self.splits = self._cached(splits)
             self.facts = ImageFacts(
                 classes=list(source.classes),
@@ -121,7 +125,8 @@ class ImageData(ResidentData):
                 std=std,
                 split_hash=split_hash(digests),
                 num_samples={name: len(part) for name, part in self.splits.items()},
-                content_hash=self._content_hash(splits),
+                content_hash=self._content_hash(splits, source.classes),
+                sample_hash=split_hash(list(self.samples.values())) if self.samples else None,
             )
             if self.batch_size > len(self.splits["train"]):
                 num = len(self.splits["train"])
@@ -182,18 +187,22 @@ class ImageData(ResidentData):
         readable = self._readable(self.files["test"])
         return split_hash([(self.contents["test"][readable], self.splits["test"].labels)])
 
+    def test_sample_hash(self) -> str | None:
+        self.load()
+        return split_hash([self.samples["test"]]) if "test" in self.samples else None
+
     @staticmethod
     def _readable(files: ImageFiles) -> Tensor:
         """Return a mask of the files that no process has failed to read so far."""
         unreadable = set().union(*distributed.all_gather_object(files.unreadable))
         return torch.tensor([path not in unreadable for path in files.paths], dtype=torch.bool)
 
-    def _content_hash(self, splits: dict[str, LabelledImages]) -> str | None:
-        """Hash the content of files that were decoded in advance, else return None; warn about files in two splits."""
+    def _content_hash(self, splits: dict[str, LabelledImages], classes: Sequence[str]) -> str | None:
+        """Hash the content of files decoded in advance, else return None; warn about files in two splits or classes."""
         were_read = all(isinstance(part.images, Tensor) for part in self.splits.values())
         self.contents = {name: images.contents() for name, images in self.files.items()} if were_read else {}
         if "train" in self.contents:
-            warn_of_shared(self.files, self.contents)
+            warn_of_shared(self.files, self.contents, splits["train"].labels.tolist(), classes)
         digests = [(rows, splits[name].labels) for name, rows in self.contents.items()]
         return split_hash(digests) if digests else None
 

@@ -77,11 +77,15 @@ class ResidentData(lightning.LightningDataModule, ABC):
         """Hash the content of the test files; `test_hash` covers only names and sizes. None: unknown."""
         return None
 
+    def test_sample_hash(self) -> str | None:
+        """Hash the content of some test files, also if they are read only during training. None: not in files."""
+        return None
+
     def check_same(self, before: Mapping[str, Any], whose: str) -> None:
         """Raise BadInput, naming the difference, unless these data and their split match the facts `before`."""
         now = asdict(self.load())
-        both = now.get("content_hash") and before.get("content_hash")
-        if now["split_hash"] == before["split_hash"] and not (both and now["content_hash"] != before["content_hash"]):
+        both = [(now.get(key), before.get(key)) for key in ("content_hash", "sample_hash")]
+        if now["split_hash"] == before["split_hash"] and all(a == b for a, b in both if a and b):
             return
         what = "the same number of samples, but different contents, labels or split"
         for part, num in now["num_samples"].items():

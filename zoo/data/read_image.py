@@ -9,6 +9,8 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
+from zoo.errors import counted
+
 # Formats that Pillow decodes itself (not EPS, which needs an external program) and recognises by their first bytes.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO", "PCX", "SGI", "QOI")
 MOST_PIXELS = 178_956_970  # above this, Pillow also treats a file as an attack
@@ -156,6 +158,7 @@ def _by_pillow(picture: Any, background: str) -> Tensor:
     from PIL import Image
 
     _check_tiff(getattr(picture, "tag_v2", {}))
+    _check_depth(picture)
     _scale_transparency(picture)
     picture.load()
     orientation = _orientation(picture)  # 1 after loading a TIFF, which Pillow rotates
@@ -175,6 +178,43 @@ def _scale_transparency(picture: Any) -> None:
     raw = str(picture.tile[0][3]) if picture.format == "PNG" and picture.tile else ""
     if raw in ("L;2", "L;4") and isinstance(picture.info.get("transparency"), int):
         picture.info["transparency"] *= 255 // (2 ** int(raw[-1]) - 1)
+
+
+def _check_depth(picture: Any) -> None:
+    """Raise ValueError for depths of JPEG 2000 and PNG that Pillow would scale or compare wrongly."""
+    if picture.format == "JPEG2000":
+        bits = _bits_of_jpeg2000(picture.fp)
+        if max(bits) > 8 and len(bits) > 1:  # Pillow rounds white up to 256, and keeps 0 of it
+            raise ValueError(f"its colours have {max(bits)} bits; save it with 8 bits, or as PNG")
+        if min(bits) < 8:  # Pillow shifts, so that white becomes grey
+            raise ValueError(f"its samples have {counted(min(bits), 'bit')}; save it with 8 bits, or as PNG")
+    if picture.format == "PNG" and "transparency" in picture.info and str(picture.tile[0][3]).startswith("RGB;16"):
+        raise ValueError("it has a transparent colour of 16 bits; save it with 8 bits, or with an alpha channel")
+
+
+def _bits_of_jpeg2000(file: IO[bytes]) -> list[int]:
+    """Return the bits of each component, from the SIZ segment with which a codestream begins (ISO/IEC 15444-1, A.5)."""
+    place = file.tell()
+    file.seek(0)
+    start = file.read(2)
+    file.seek(0)
+    while start != b"\xff\x4f":  # a box of the JP2 format: length, kind, content
+        size, kind = int.from_bytes(file.read(4), "big"), file.read(4)
+        head = 8
+        if size == 1:
+            size, head = int.from_bytes(file.read(8), "big"), 16
+        if kind == b"jp2c":
+            break
+        if size < head:
+            raise ValueError("it starts like JPEG2000, but is damaged")
+        file.seek(size - head, 1)
+    siz = file.read(42 + 3 * 16384)
+    file.seek(place)
+    num = int.from_bytes(siz[40:42], "big")
+    bits = [(one & 0x7F) + 1 for one in siz[42 : 42 + 3 * num : 3]]
+    if siz[:4] != b"\xff\x4f\xff\x51" or not bits:
+        raise ValueError("it starts like JPEG2000, but is damaged")
+    return bits
 
 
 def _check_tiff(tags: Any) -> None:

@@ -41,6 +41,7 @@ class Images(Record, frozen=True, kw_only=True):
     split_hash: Name
     num_samples: NumSamples
     content_hash: Name | None = None
+    sample_hash: Name | None = None
 
     def __post_init__(self) -> None:
         if len(self.mean) != len(self.std):

@@ -137,6 +137,7 @@ class Result(Record, frozen=True, kw_only=True):
     split_sizes: dict[Literal["train", "val", "test"], Count] | UnsetType = UNSET
     test_hash: Name | UnsetType | None = UNSET
     test_content_hash: Name | UnsetType | None = UNSET
+    test_sample_hash: Name | UnsetType | None = UNSET
     exports: dict[Name, Cell] | UnsetType = UNSET
 
     def __post_init__(self) -> None:

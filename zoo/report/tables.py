@@ -29,14 +29,20 @@ ROWS = (
     ("loss", "loss", ".4f"),
 )
 WORST_SHOWN = 10
+NAMED = 5  # classes listed at the start of a run
 
 
-def announce(folder: Path, cfg: DictConfig, net: nn.Module) -> None:
-    """Print what will be trained, the run folder, and how to open TensorBoard."""
+def announce(folder: Path, cfg: DictConfig, net: nn.Module, facts: Any) -> None:
+    """Print what will be trained on which data, the run folder, and how to open TensorBoard."""
     params = count_parameters(net)
     console = escape.console()
     model, data = ((escape.line(cfg.choices[group]), "bold") for group in ("model", "data"))
     console.print(Text.assemble(model, " on ", data, f", {params:,} parameters, seed {cfg.seed}"))
+    names = getattr(facts, "classes", None)
+    classes = f"; {len(names):,} classes: {', '.join(names[:NAMED])}{', ...' * (len(names) > NAMED)}" if names else ""
+    counts = facts.num_samples
+    sizes = f"{counts['train']:,} for training, {counts['val']:,} for validation, {counts['test']:,} for testing"
+    console.print(f"Data        {sizes}{escape.line(classes)}", soft_wrap=True)
     console.print(f"Run folder  {folder}", soft_wrap=True)
     console.print(f"TensorBoard tensorboard --logdir {cfg.runs}   then open http://localhost:6006", soft_wrap=True)
     console.print()
@@ -69,7 +75,8 @@ def show_result(result: dict[str, Any]) -> None:
         soft_wrap=True,
     )
     console.print(f"Product     {result['folder']}/model.safetensors", soft_wrap=True)
-    console.print(f"Evaluate    python evaluate.py checkpoint={result['folder']}/model.safetensors", soft_wrap=True)
+    if result["settings"].get("task") != "rotation":  # whose net has no classes
+        console.print(f"Evaluate    python evaluate.py checkpoint={result['folder']}/model.safetensors", soft_wrap=True)
 
 
 def format_number(value: float | None, form: str, instead: str = "not a number") -> str:

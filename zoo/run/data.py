@@ -66,7 +66,7 @@ def _check_same_data(run: Run, data: ResidentData) -> None:
 def _known_normalisation(run: Run, teachers: list[Product]) -> dict[str, Any]:
     """Return the mean and std that the weights expect which a run begins with, where there are any.
 
-    Those are published weights, or those of `init_from` if it was given mean and std, or else the teacher's.
+    Those are published weights, or those of `init_from`, or else the teacher's.
     """
     channels = run.cfg.data.in_channels
     if run.cfg.model.pretrained:
@@ -76,7 +76,7 @@ def _known_normalisation(run: Run, teachers: list[Product]) -> dict[str, Any]:
         return {"mean": mean, "std": std}
     known = {}
     if run.cfg.init_from:
-        known = read_product(run.cfg.init_from).facts["config"]["data"]
+        known = read_product(run.cfg.init_from).facts["data"]
     elif teachers:
         known = teachers[0].facts["data"]
     both = {key: known.get(key) for key in ("mean", "std")}

@@ -99,6 +99,8 @@ def _start_weights(run: Run, net: nn.Module, facts: dict[str, Any]) -> None:
     else:
         return
     log.info("Weights taken from %s.", source)
+    if run.cfg.init_from and run.cfg.data.get("mean") and run.cfg.data.mean == product.facts["data"].get("mean"):
+        log.info("Its mean and std normalise the images.")
     if left:
         log.info("The head has a different size there, so %s start from random values.", " and ".join(left))
 

@@ -125,6 +125,7 @@ def _of_data(product: Product, trainer: lightning.Trainer, data: ResidentData) -
         "split_hash": facts.split_hash,
         "test_hash": data.test_hash(),
         "test_content_hash": data.test_content_hash(),
+        "test_sample_hash": data.test_sample_hash(),
     }
 
 
