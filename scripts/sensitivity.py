@@ -38,7 +38,7 @@ def main(cfg: DictConfig) -> None:
         ("sparsity", sensitivity.SPARSITIES, sensitivity.prune_one),
         ("bits", sensitivity.BITS, sensitivity.share_one),
     )
-    curves = {what: sensitivity.scan(prunable(net), accuracy, *how) for what, *how in scans}
+    curves = {what: sensitivity.sensitivity_scan(prunable(net), accuracy, *how) for what, *how in scans}
     written_files.write_sensitivity(Path(cfg.out or product.path.parent), accuracy(), curves)
 
 

@@ -5,7 +5,6 @@ from itertools import islice
 from typing import Annotated, Any
 
 import lightning
-import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
@@ -159,15 +158,11 @@ class AccuracyBudget(Compression):
 def accuracy_of(trainer: lightning.Trainer, task: Any) -> float:
     """Measure the current accuracy on the validation batches; the task's meter is empty after each validation."""
     strategy = trainer.strategy
-    was_training = task.training
-    task.eval()
-    with isolate_rng(), torch.no_grad():
+    with isolate_rng(), strategy.precision_plugin.val_step_context():
         loader = trainer.datamodule.val_dataloader()  # type: ignore[attr-defined]
-        for i, batch in enumerate(islice(loader, int(trainer.num_val_batches[0]))):
-            batch = strategy.batch_to_device(strategy.precision_plugin.convert_input(batch))
-            strategy.validation_step(batch, i)
-    task.train(was_training)
-    found = task.measured("validation")
+        batches = islice(loader, int(trainer.num_val_batches[0]))
+        inputs = (strategy.batch_to_device(strategy.precision_plugin.convert_input(batch)) for batch in batches)
+        found = task.measure_all(inputs, "validation")
     if "accuracy" not in found:
         raise BadInput("compress=auto needs an accuracy budget, but this task does not measure accuracy")
     return float(found["accuracy"])

@@ -31,6 +31,7 @@ from zoo.export.read_export import read_export
 from zoo.export.runtime import Run
 from zoo.instantiate import trusted_packages, trusting
 from zoo.measure.accuracy import is_right, points_lost
+from zoo.measure.evaluation import predictions
 from zoo.tasks.transcribe import transcribe
 
 
@@ -68,7 +69,7 @@ def answers_of(net: nn.Module, data: ResidentData) -> Answers:
     if isinstance(data, SequenceData):
         logits = [_logits_of_steps(net, source, target) for source, target, _ in batches]
         return Answers(logits, transcribe(net, data, "test", torch.device("cpu"))["accuracy"])
-    found = [(net(images).float(), labels) for images, labels in batches]
+    found = predictions(net, batches)
     hits = torch.cat([is_right(logits, labels) for logits, labels in found])
     return Answers([logits for logits, _ in found], float(hits.double().mean()))
 

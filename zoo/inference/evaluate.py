@@ -89,7 +89,5 @@ def to_device(net: nn.Module, accelerator: str) -> torch.device:
 
 def predict(net: nn.Module, data: ResidentData, split: Split, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return the logits (N, classes) and labels (N,) of a split of images, on the CPU."""
-    with torch.inference_mode():
-        pairs = [(net(images).float().cpu(), labels.cpu()) for images, labels in data.loader(split, device)]
-    logits, labels = zip(*pairs, strict=True)
+    logits, labels = zip(*evaluation.predictions(net, data.loader(split, device)), strict=True)
     return torch.cat(logits), torch.cat(labels)

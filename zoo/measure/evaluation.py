@@ -1,12 +1,19 @@
 """Evaluation of a classifier's predictions: accuracy, calibration and confusion matrix."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from zoo.files import without_nan
 from zoo.measure.accuracy import TOP, has_nan, is_right
+
+
+@torch.inference_mode()
+def predictions(net: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
+    """Return each batch's logits (N, C) in fp32 and labels (N,), on the CPU, for batches of images and labels."""
+    return [(net(images).float().cpu(), labels.cpu()) for images, labels in batches]
 
 
 def evaluate(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str, Any]:

@@ -140,11 +140,8 @@ def _measured(run: Run, task: Task, data: ResidentData, net: nn.Module, split: S
     limit, loader = run.cfg.trainer[f"limit_{split}_batches"], data.loader(split, task.device)
     num = int(limit * len(loader)) if isinstance(limit, float) else limit
     kept, task.net = task.net, net.to(task.device)
-    task.eval()
     try:
-        with torch.inference_mode():
-            for batch in itertools.islice(loader, num):
-                task.measure(batch)
+        metrics = task.measure_all(itertools.islice(loader, num), split)
     finally:
         task.net = kept
-    return {name: float(value) for name, value in task.measured(split).items()}
+    return {name: float(value) for name, value in metrics.items()}

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Self
 
 import lightning
@@ -168,6 +168,16 @@ class Task(lightning.LightningModule):
     def measure(self, batch: Any) -> Tensor | None:
         """Measure a validation or test batch, and return the logits if they are for the classes of the data."""
         raise NotImplementedError
+
+    def measure_all(self, batches: Iterable[Any], split: str) -> dict[str, Tensor]:
+        """Measure batches of a split as validation and test do; the meter must be empty."""
+        was_training = self.training
+        self.eval()
+        with torch.no_grad():
+            for batch in batches:
+                self.measure(batch)
+        self.train(was_training)
+        return self.measured(split)
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         self.measure(batch)
