@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import DictConfig
 from torch import nn
 
@@ -25,7 +24,6 @@ from zoo.export.read_export import PARTS, Classifier, Writer
 from zoo.export.runtime import Run
 from zoo.export.verify import Answers, answers_of, compare_answers, rejection_reason, running
 from zoo.files import sha256_of
-from zoo.packed.packed_file import dtype_of
 from zoo.paths import EXPORTS, RESULT
 from zoo.quantize.pt2e import program_of
 from zoo.records.json_files import read_exports, read_result, write_exports
@@ -107,7 +105,7 @@ def _earlier_rows(
         target = folder / _file(name, cfg)
         for path in (target, *(target.with_stem(f"{target.stem}_{part}") for part in PARTS)):
             if path.exists() and path.samefile(product.path):
-                if "share" in cfg.compress or (name == "zoo" and cfg.half):
+                if "share" in cfg.compress or _is_rounded(name, cfg):
                     raise BadInput(f"format={name} would replace the checkpoint itself; set out=FOLDER")
             elif path.exists() and path.name not in files:
                 raise BadInput(f"format={name} would replace {path}, which no export wrote; set out=FOLDER")
@@ -116,14 +114,20 @@ def _earlier_rows(
 
 def _ending(name: str, cfg: DictConfig) -> str:
     """Return the suffix that distinguishes a file from others of its format, such as `_shared_baked`."""
-    is_half = name == "zoo" and cfg.half
     endings = {
         "_shared": "share" in cfg.compress,
-        "_bf16": is_half and dtype_of(cfg.half) == torch.bfloat16,
-        "_fp16": is_half and dtype_of(cfg.half) == torch.float16,
-        "_baked": cfg.bake and format_of(name).runtime != "zoo",
+        f"_{format_of(name).precision_with(cfg)}": _is_rounded(name, cfg),
+        "_baked": _is_baked(name, cfg),
     }
     return "".join(ending for ending, is_so in endings.items() if is_so)
+
+
+def _is_rounded(name: str, cfg: DictConfig) -> bool:
+    return format_of(name).precision_with(cfg) != format_of(name).precision
+
+
+def _is_baked(name: str, cfg: DictConfig) -> bool:
+    return cfg.bake and format_of(name).runs_alone
 
 
 def _file(name: str, cfg: DictConfig) -> str:
@@ -134,9 +138,7 @@ def _file(name: str, cfg: DictConfig) -> str:
 def _precision(product: Product, name: str, cfg: DictConfig) -> str:
     if program_of(product.facts["recipe"]):
         return "int8"
-    if name == "zoo" and cfg.half:
-        return "bf16" if dtype_of(cfg.half) == torch.bfloat16 else "fp16"
-    return format_of(name).precision
+    return format_of(name).precision_with(cfg)
 
 
 def _facts(product: Product, name: str, cfg: DictConfig) -> dict[str, Any]:
@@ -180,4 +182,4 @@ def _as_net(runs: list[Run], files: list[Path], job: Job) -> nn.Module:
     if isinstance(job.data, SequenceData):
         padded = len(files) > 1 and has_fixed_length(job.net)
         return Writer(runs[0], runs[1], job.facts["data"]["max_length"] if padded else None)
-    return Classifier(runs[0], job.facts, job.cfg.bake and format_of(job.facts["export"]["format"]).runtime != "zoo")
+    return Classifier(runs[0], job.facts, _is_baked(job.facts["export"]["format"], job.cfg))

@@ -54,7 +54,8 @@ class ExportFormat:
     """A format: its file name, the precision of its numbers, and the runtime that computes it.
 
     A `smaller` format must take fewer bytes than the weights. With `runs_alone`, zoo/export/worker.py computes it
-    without the zoo; other files are computed by the zoo in a separate process. Logits may differ from those of the
+    without the zoo; other files are computed by the zoo in a separate process, and take normalised images even with
+    `bake`. Logits may differ from those of the
     checkpoint by `tolerance`, relative to the largest.
     """
 
@@ -64,6 +65,10 @@ class ExportFormat:
     smaller: ClassVar[bool] = False
     runs_alone: ClassVar[bool] = False
     open: Callable[[Path], LoadedGraph] | None = None  # reads a file back for evaluation by the zoo, or None
+
+    def precision_with(self, cfg: DictConfig) -> str:
+        """Return the precision of a float net's file with these settings."""
+        return self.precision
 
     def check(self) -> None:
         """Raise BadInput if this machine cannot write the format."""
