@@ -37,7 +37,7 @@ def test_a_net_that_slides_over_a_larger_image_gives_a_map():
         (["slide_over=abc"], "slide_over: expected a whole number of at least 1 or null"),
         (["model=transformer", "data=reverse"], "is for image nets, and these data are sequences"),
         ([f"checkpoint={ROOT}/tests/earlier/lstm.zoo"], "is for image nets, and these data are sequences"),
-        (["model=vgg61"], "model=vgg61: there is no such model; did you mean vgg19"),
+        (["model=vgg61"], "model=vgg61: there is no such option; did you mean vgg19"),
     ],
 )
 def test_what_cannot_be_shown_is_told_in_one_sentence(arguments, sentence):

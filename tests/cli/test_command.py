@@ -82,7 +82,7 @@ from zoo.instantiate import build
         (["init_from=[a]"], "init_from: expected", "['a']"),
         (["~model"], "model._target_: expected", "model=..."),
         (["~optim"], "optim: is needed", "~optim"),
-        (["~trainer.max_epochs"], "trainer.max_epochs: is needed", "none"),
+        (["~trainer.max_epochs"], "trainer.max_epochs: is required", "none"),
         (["callbacks.graph=5"], "callbacks.graph: expected", "null"),
         (["trainer=gpu"], "trainer.accelerator: expected auto or cpu", "trainer=cpu"),
         (["trainer.accelerator=meta"], "trainer.accelerator: expected", "cuda"),
@@ -143,7 +143,7 @@ def test_a_setting_that_was_meant_is_named_once(command):
 @pytest.mark.parametrize(
     ("arguments", "came", "would_do"),
     [
-        ([], "checkpoint is not given", "checkpoint=..."),
+        ([], "checkpoint is required", "checkpoint=..."),
         (["checkpont=x"], "checkpont", "checkpoint"),
         (["checkpoint=none.safetensors"], "none.safetensors", "runs/<name>/<stamp>"),
         (["checkpoint=null"], "checkpoint: expected", "null"),

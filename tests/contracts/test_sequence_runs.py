@@ -109,7 +109,7 @@ def test_a_transformer_learns_to_write_backwards(command, only_run):
         ("data=reverse task=classification", "task=classification is for images, and data=reverse has sequences"),
         ("data=reverse task=rotation", "task=rotation is for images"),
         ("data=reverse model.pretrained=true", "there are no published weights for sequences"),
-        ("data=pairs", "data.path is not given; say data.path=..."),
+        ("data=pairs", "data.path is required; set data.path=..."),
         ("data=pairs data.path=absent.tsv", "data.path=absent.tsv cannot be read"),
         (
             "data=reverse model.num_target_tokens=5",

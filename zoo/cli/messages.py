@@ -81,18 +81,18 @@ def config_sentence(error: Exception, configs: Path | None = None, config_name: 
     """Describe a wrong group, option, key or value, and list the valid ones."""
     first_line = reason(error)
     if isinstance(error, MissingMandatoryValue):
-        return f"{error.full_key} is not given; say {error.full_key}=..."
+        return f"{error.full_key} is required; set {error.full_key}=..."
     if isinstance(error, ConfigAttributeError | ConfigKeyError) and error.full_key:
-        return f"{error.full_key}: is needed, and the config has none"
+        return f"{error.full_key}: is required, but the config does not have it"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, option = error.missing_cfg_file.rpartition("/")
         options = error.options or [path.stem for path in (CONFIGS / group).glob("*.yaml")]  # empty for lists
-        return f"{group}={option}: there is no such {group}; {choices(option, options)}"
+        return f"{group}={option}: there is no such option; {choices(option, options)}"
     if configs and isinstance(error, ValueError):  # Hydra's error for model=5 names neither
         for key, _, option in (argument.partition("=") for argument in sys.argv[1:]):
             options = [path.stem for path in (configs / key).glob("*.yaml")]
             if options and option not in options:
-                return f"{key}={option}: there is no such {key or 'group'}; {choices(option, options)}"
+                return f"{key}={option}: there is no such option; {choices(option, options)}"
     if isinstance(error, OverrideParseException):
         return _no_override(str(error.override))
     if match := re.match(r"Ambiguous value for argument '(.*)'$", first_line):
