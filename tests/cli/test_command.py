@@ -82,7 +82,7 @@ from zoo.instantiate import build
         (["init_from=[a]"], "init_from: expected", "['a']"),
         (["~model"], "model._target_: expected", "model=..."),
         (["~optim"], "optim: is needed", "~optim"),
-        (["~trainer.max_epochs"], "trainer.max_epochs: is required", "none"),
+        (["~trainer.max_epochs"], "trainer.max_epochs: is required", "does not have it"),
         (["callbacks.graph=5"], "callbacks.graph: expected", "null"),
         (["trainer=gpu"], "trainer.accelerator: expected auto or cpu", "trainer=cpu"),
         (["trainer.accelerator=meta"], "trainer.accelerator: expected", "cuda"),

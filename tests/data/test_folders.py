@@ -696,7 +696,7 @@ def test_a_run_counts_the_classes_and_its_product_is_evaluated_on_files_that_mov
 
 
 def test_a_folder_is_asked_for(command):
-    assert "data.root is not given" in command("train", "data=image_folder").sentence
+    assert "data.root is required" in command("train", "data=image_folder").sentence
 
 
 def test_test_pictures_that_are_those_of_training_are_refused_and_other_classes_links_left_out(tmp_path, caplog):
