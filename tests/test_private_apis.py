@@ -17,6 +17,7 @@ USED = {
     "_current_fx_name": ("tasks/base.py", "Lightning sets it 45 times per step through nn.Module.__setattr__"),
     "_ddp_params_and_buffers_to_ignore": ("tasks/base.py", "DDP has no public way to leave buffers to each process"),
     "_trainer": ("tasks/distillation.py", "trainer raises an error in a task that is not attached to one"),
+    "_step_supports_amp_scaling": ("callbacks/monitor.py", "whether gradients are still scaled when the norm is taken"),
     "_foreach_*": ("optim/muon.py tasks/base.py tasks/losses.py", "documented by torch under this name"),
     "_conv_forward": ("models/lenet.py", "the one method of Conv2d that takes other weights"),
     "_parameters": ("compress/channel_cutting.py", "replaces a tensor by one of another shape"),
@@ -104,6 +105,12 @@ def test_lightning_names_the_hook_in_progress_through_this_attribute():
 
     assert "_current_fx_name" in inspect.getsource(call)
     assert lightning.LightningModule()._current_fx_name is None
+
+
+def test_fused_optimizers_say_that_they_unscale_gradients():
+    """If this fails, the gradient norm of fp16 runs is too large by the loss scale."""
+    optimizer = torch.optim.AdamW([nn.Parameter(torch.zeros(1))], fused=True)
+    assert optimizer._step_supports_amp_scaling
 
 
 def test_ddp_leaves_the_buffers_to_each_process_that_a_module_names():

@@ -1,5 +1,7 @@
 """The metrics logged during training."""
 
+import json
+import math
 import time
 
 import pytest
@@ -45,3 +47,13 @@ def test_samples_a_second_leave_out_what_is_not_training(command, toy, only_run,
     rates = [value for _, value in scalars(only_run())["train/samples_per_second"]]
     assert len(rates) == 2
     assert rates[1] > 640 / 3  # the maximum if validation were included
+
+
+def test_the_learning_rate_is_that_of_the_step_and_not_of_the_next(command, toy, only_run):
+    """A half cosine over five steps, from the first, which has the whole rate."""
+    line = [*toy, *SGD, "schedule=cosine", "schedule.warmup=0", "trainer.log_every_n_steps=1", "trainer.max_epochs=1"]
+    assert command("train", *line, "trainer.limit_train_batches=5").code == 0
+    rates = [value for _, value in scalars(only_run())["lr"]]
+    assert rates == pytest.approx([0.1 * (1 + math.cos(math.pi * i / 5)) / 2 for i in range(5)], rel=1e-5)
+    result = json.loads((only_run() / "result.json").read_text())
+    assert result["num_samples"]["train"] == 5 * 64 < result["split_sizes"]["train"]

@@ -288,6 +288,14 @@ def test_a_curve_has_a_point_an_epoch_and_its_band_is_numpys(tmp_path):
     assert runs.curve(folders[0], "train/loss") == [(i + 1, pytest.approx(2.5 - v)) for i, v in enumerate(values[0])]
 
 
+def test_the_mean_training_loss_of_an_epoch_weights_rows_by_their_steps(tmp_path):
+    """Three steps in a first row and one in a second; then four in one row."""
+    rows = [(2, 2.0, ""), (3, 4.0, 0), (7, 1.0, 1)]
+    lines = ["step,train/loss,epoch", *(f"{step},{loss},{epoch}" for step, loss, epoch in rows)]
+    (tmp_path / "metrics.csv").write_text("\n".join(lines) + "\n")
+    assert runs.curve(tmp_path, "train/loss") == [(1, (3 * 2.0 + 4.0) / 4), (2, 1.0)]
+
+
 class Sources(html.parser.HTMLParser):
     """Collect the resources that a page would load, and the cells of its tables."""
 

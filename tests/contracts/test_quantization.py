@@ -3,7 +3,7 @@
 import pytest
 import torch
 from conftest import composed, inputs_of
-from omegaconf import OmegaConf
+from small import facts_of
 
 from zoo.catalogue import matches
 from zoo.checkpoint.load_model import load_model
@@ -21,7 +21,7 @@ def a_net(model, data):
     """Return a net with random weights, two samples, and its facts."""
     torch.manual_seed(0)
     cfg = composed(model, data)
-    return build_bare_model(cfg.model).eval(), inputs_of(cfg, 2), {"config": OmegaConf.to_container(cfg)}
+    return build_bare_model(cfg.model).eval(), inputs_of(cfg, 2), facts_of(cfg)
 
 
 def smaller(path, net, state, facts, given):

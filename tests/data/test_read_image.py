@@ -214,6 +214,36 @@ def test_a_transparent_colour_of_16_bits_is_refused(tmp_path):
         read_picture(str(tmp_path / "x.png"))
 
 
+def test_a_gif_whose_first_frame_is_small_has_the_background_around_it(tmp_path):
+    frames = [Image.new("P", (8, 8), 1), Image.new("P", (20, 20), 1)]
+    for frame in frames:
+        frame.putpalette([255, 0, 0, 0, 0, 255])
+    frames[0].save(tmp_path / "x.gif")
+    content = bytearray((tmp_path / "x.gif").read_bytes())
+    content[6:10] = struct.pack("<HH", 20, 20)  # the canvas
+    (tmp_path / "x.gif").write_bytes(content)
+    expected = np.full((20, 20, 3), 255, dtype=np.uint8)
+    expected[:8, :8] = np.array(frames[0].convert("RGB"))
+    assert (pixels(tmp_path / "x.gif") == expected).all()
+
+
+def test_of_an_animated_png_the_first_frame_is_seen_and_not_the_picture_for_old_viewers(tmp_path):
+    old, first, second = (Image.new("RGB", (6, 5), colour) for colour in ("red", "lime", "blue"))
+    old.save(tmp_path / "x.png", save_all=True, append_images=[first, second], default_image=True)
+    assert (pixels(tmp_path / "x.png") == np.array(first)).all()
+    first.save(tmp_path / "y.png", save_all=True, append_images=[second])
+    assert (pixels(tmp_path / "y.png") == np.array(first)).all()
+
+
+def test_a_palette_of_8_bits_in_a_tiff_is_refused(tmp_path):
+    levels = list(range(256)) * 3
+    tags = {256: [2], 257: [1], 258: [8], 259: [1], 262: [3], 277: [1], 278: [1]}
+    wide = with_tags(tmp_path / "x.tif", [b"\x10\xff"], tags | {320: [257 * one for one in levels]})
+    assert pixels(wide)[0, :, 0].tolist() == [16, 255]
+    with pytest.raises(ValueError, match="palette has 8 bits"):
+        pixels(with_tags(tmp_path / "x.tif", [b"\x10\xff"], tags | {320: levels}))
+
+
 def test_floats_are_of_0_to_1_and_others_are_refused(tmp_path):
     ramp = np.linspace(0, 1, 256, dtype=np.float32).reshape(16, 16)
     Image.fromarray(ramp).save(tmp_path / "a.tif")

@@ -33,6 +33,7 @@ class TrainingMonitor(lightning.Callback):
         self._so_far = 0.0  # seconds of this epoch before it was interrupted
         self._started: float | None = None
         self._gradient_norm: Tensor  # of the step about to be logged
+        self._lr = 0.0  # of the latest step
         self._mark = (0.0, 0)  # time of the last log, and the number of images at that time
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -47,6 +48,7 @@ class TrainingMonitor(lightning.Callback):
     def on_before_optimizer_step(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
+        self._lr = optimizer.param_groups[0]["lr"]  # after the step, it is that of the next one
         if self._is_due(trainer, len(self._losses) + 1):
             self._gradient_norm = gradient_norm(trainer, pl_module)
 
@@ -72,7 +74,7 @@ class TrainingMonitor(lightning.Callback):
         losses = self._checked_losses(trainer)
         self._earlier = []
         mean = sum(losses) / len(losses) * trainer.accumulate_grad_batches  # Lightning divided each by this
-        norm, lr = float(self._gradient_norm), trainer.optimizers[0].param_groups[0]["lr"]
+        norm, lr = float(self._gradient_norm), self._lr
         (then, seen), self._mark = self._mark, (time.perf_counter(), self.num_images)
         rate = (self.num_images - seen) / (self._mark[0] - then)
         metrics = {"train/loss": mean, "lr": lr, "train/gradient_norm": norm, "train/samples_per_second": rate}
@@ -87,7 +89,7 @@ class TrainingMonitor(lightning.Callback):
         for i, loss in enumerate(losses):
             if not math.isfinite(loss):
                 step = trainer.global_step - (len(losses) - 1 - i) // trainer.accumulate_grad_batches
-                raise Diverged(_gone(f"loss became {loss} at step {step}", trainer))
+                raise Diverged(_gone(f"loss became {loss} at step {step}", trainer, self._lr))
         return losses
 
     def _fetched_losses(self) -> list[float]:
@@ -108,7 +110,7 @@ class TrainingMonitor(lightning.Callback):
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         loss = float(trainer.callback_metrics.get("val/loss", 0.0))
         if not math.isfinite(loss):  # the last step of the epoch diverged
-            raise Diverged(_gone(f"validation loss became {loss}", trainer))
+            raise Diverged(_gone(f"validation loss became {loss}", trainer, self._lr))
 
     @property
     def images_per_second(self) -> float:
@@ -142,8 +144,7 @@ def gradient_norm(trainer: lightning.Trainer, pl_module: lightning.LightningModu
     return norm / scaler.get_scale() if scaler is not None and fused else norm
 
 
-def _gone(what: str, trainer: lightning.Trainer) -> str:
-    lr = trainer.optimizers[0].param_groups[0]["lr"]
+def _gone(what: str, trainer: lightning.Trainer, lr: float) -> str:
     is_fp16 = trainer.precision == "16-mixed"
     was_saved = (Path(trainer.default_root_dir) / LAST).exists()
     kept = "the weights saved earlier are kept" if was_saved else "no weights were saved"

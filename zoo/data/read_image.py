@@ -20,7 +20,7 @@ HEIC = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1") 
 TELLING = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "JPEG2000", "AVIF")  # with unambiguous first bytes
 SAMPLES = {1: "unsigned", 2: "signed", 3: "floats", 4: "of unknown kind", 5: "complex", 6: "complex"}
 MEANINGS = {0: "white is 0", 1: "black is 0", 2: "RGB", 3: "a palette", 5: "CMYK", 6: "YCbCr", 8: "CIELAB"}
-BITS, COMPRESSION, PHOTOMETRIC, PLANES, SAMPLE_FORMAT = 258, 259, 262, 284, 339  # TIFF's tags
+BITS, COMPRESSION, PHOTOMETRIC, PLANES, COLORMAP, SAMPLE_FORMAT = 258, 259, 262, 284, 320, 339  # TIFF's tags
 # EXIF orientations: whether to transpose height and width, and which of (height, width) to flip.
 TURNS = {
     2: (False, [-1]),
@@ -159,6 +159,9 @@ def _by_pillow(picture: Any, background: str) -> Tensor:
 
     _check_tiff(getattr(picture, "tag_v2", {}))
     _check_depth(picture)
+    if getattr(picture, "default_image", False):  # of an animated PNG, for viewers that show no animations
+        picture.seek(1)
+    covered = picture.tile[0][1] if picture.format == "GIF" and picture.tile else None
     _scale_transparency(picture)
     picture.load()
     orientation = _orientation(picture)  # 1 after loading a TIFF, which Pillow rotates
@@ -169,6 +172,10 @@ def _by_pillow(picture: Any, background: str) -> Tensor:
     if picture.has_transparency_data:
         ground = Image.new("RGBA", picture.size, background)
         picture = Image.alpha_composite(ground, picture.convert("RGBA"))
+    if covered and covered != (0, 0, *picture.size) and not picture.has_transparency_data:
+        ground = Image.new("RGB", picture.size, background)  # around a first frame smaller than its canvas
+        ground.paste(picture.convert("RGB").crop(covered), covered[:2])
+        picture = ground
     image = torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)
     return upright(image, orientation)
 
@@ -221,6 +228,8 @@ def _check_tiff(tags: Any) -> None:
     """Raise ValueError for TIFF files, judging by their tags, that Pillow would read wrongly."""
     if getattr(tags, "prefix", b"") == b"MM" and 3 in tags.get(SAMPLE_FORMAT, ()) and tags.get(COMPRESSION, 1) != 1:
         raise ValueError("its floats are compressed and in big-endian order; save it with 8 bits, or as PNG")
+    if 0 < max(tags.get(COLORMAP, (0,))) < 256:
+        raise ValueError("its palette has 8 bits, as old programs write it; save it as PNG")
     if 2 in tags.get(SAMPLE_FORMAT, ()):
         raise ValueError("its samples are signed; only unsigned samples are supported")
     if tags.get(PLANES, 1) == 2 and tags.get(COMPRESSION, 1) == 1 and max(tags.get(BITS, (1,))) > 8:

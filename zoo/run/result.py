@@ -118,9 +118,12 @@ def _of_data(product: Product, trainer: lightning.Trainer, data: ResidentData) -
     validation = {name: math.nan if value is None else value for name, value in metrics}  # JSON has no NaN
     num_validated = validation.pop("val/num_samples", facts.num_samples["val"] if validation else 0)
     num_tested = int(trainer.callback_metrics["test/num_samples"])
+    num_trained = facts.num_samples["train"]
+    if trainer.limit_train_batches != 1.0:
+        num_trained = min(num_trained, int(trainer.num_training_batches) * data.batch_size)
     return {
         "validation": {k.removeprefix("val/"): v for k, v in validation.items()},
-        "num_samples": {**facts.num_samples, "val": int(num_validated), "test": num_tested},
+        "num_samples": {"train": num_trained, "val": int(num_validated), "test": num_tested},
         "split_sizes": facts.num_samples,
         "split_hash": facts.split_hash,
         "test_hash": data.test_hash(),
