@@ -74,7 +74,9 @@ def _explained(run: Run, trainer: lightning.Trainer, data: ResidentData) -> Iter
     """Turn errors of training that settings or a checkpoint are to blame for into ZooError."""
     try:
         yield
-    except NotImplementedError as error:  # torch has no kernel
+    except NotImplementedError as error:  # torch has no kernel for this precision, or else it is a bug of the net's
+        if trainer.precision == "32-true":
+            raise
         raise BadInput(f"trainer.precision={trainer.precision} does not suit this net here: {reason(error)}") from error
     except RuntimeError as error:
         if memory.is_out_of_memory(error):
