@@ -107,7 +107,7 @@ from zoo.instantiate import build
         (["~callbacks.product"], "BestProduct", "configs/callbacks/base/standard.yaml"),
         (["model.init=xavier"], "model.init=xavier", "glorot"),
         (["model.activation=rellu"], "model.activation: expected", "relu"),
-        (["model=resnet20", "model.activation=maxout"], "maxout", "any other"),
+        (["model=resnet20", "model.activation=maxout"], "maxout", "use another"),
         (["model=resnet20", "model.stochastic_depth=1"], "stochastic_depth: expected", "below 1"),
         (["model.freeze=clasifier"], "no part 'clasifier'", "classifier"),
         (["model.freeze=5"], "model.freeze=5", "backbone"),

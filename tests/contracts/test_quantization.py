@@ -38,7 +38,7 @@ def test_a_net_of_images_in_int8(tmp_path, model):
     net, given, facts = a_net(model, "fashion_mnist")
     logits = net(*given)
     program, tensors = ptq(traced(net, (given[0][:1].to("meta"),)), [(given[0], None)], 1)
-    facts["recipe"] = [{"pass": "ptq_int8", "program": program}]
+    facts["recipe"] = [{"pass": "ptq_int8", "num_batches": 1, "float_layers": [], "program": program}]
     found, share = smaller(tmp_path, net, tensors, facts, given)
     assert 0 < (found - logits).abs().max() < 0.1 * logits.abs().max()
     assert share < 0.36
