@@ -7,18 +7,27 @@ Result files are docs/results/<name>_seed<seed>.json. The table of all recipes c
 """
 
 import functools
-import json
 import os
 import re
-import statistics
-from collections import defaultdict
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
 from zoo.benchmarks import result_tables
+from zoo.benchmarks.run_tables import (
+    IMAGES,
+    SEQUENCES,
+    accuracy_table,
+    compressed_runs,
+    compression_table,
+    draw_compression,
+    kept_runs,
+    pipeline_table,
+    quantization_table,
+    recipe_table,
+    sequence_table,
+)
 from zoo.cli.command import command
 from zoo.paths import CHECKOUT, RESULT, RESULTS
 
@@ -26,7 +35,6 @@ PAGES = (
     "README.md",
     *(f"docs/{name}.md" for name in ("ten_minutes", "recipes", "speed", "compression", "packed_file", "quantization")),
 )
-IMAGES, SEQUENCES = "fashion_mnist", "cmudict"  # the data that the tables are of
 
 
 def keep(folder: Path) -> Path:
@@ -86,241 +94,9 @@ def _differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
     return [key for key in of_one if key in of_other and key != "seed" and of_one[key] != of_other[key]]
 
 
-def epochs_of(result: dict[str, Any]) -> str:
-    """Return the number of epochs of a run, with limit_train_batches if it was set."""
-    limit = result["settings"].get("trainer.limit_train_batches")
-    return str(result["epochs"]) if limit is None else f"{result['epochs']} (limit_train_batches={limit})"
-
-
 def _relative(value: Any) -> Any:
     """Reduce an absolute path to the file name."""
     return os.path.basename(value) if isinstance(value, str) and os.path.isabs(value) else value
-
-
-def _in_cell(value: Any) -> Any:
-    """Escape a setting for a table cell, unless it is a number or a word."""
-    from zoo import escape
-
-    if isinstance(value, list):
-        return [_in_cell(one) for one in value]
-    if (
-        value is None
-        or isinstance(value, int | float)
-        or (isinstance(value, str) and re.fullmatch(r"[\w./+-]*", value))
-    ):
-        return value
-    return escape.markdown(value if isinstance(value, str) else str(value))
-
-
-def kept_runs(belongs: Callable[[dict[str, Any]], bool]) -> dict[str, list[dict[str, Any]]]:
-    """Return the results for which `belongs` is true, by the name of their runs."""
-    from zoo import escape
-    from zoo.records.json_files import read_result
-
-    runs: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for file in sorted(RESULTS.glob("*_seed*.json")):
-        result = read_result(file)
-        result |= {key: escape.code(result[key]) for key in ("name", "commit")}  # shown between backticks
-        result |= {key: escape.markdown(result[key]) for key in ("net", "data", "device", "precision")}
-        result["settings"] = {key: _in_cell(value) for key, value in result.get("settings", {}).items()}
-        if belongs(result):
-            runs[result["name"]].append(result)
-    return runs
-
-
-def mean_accuracy(results: list[dict[str, Any]]) -> float:
-    return statistics.mean(result["test"]["accuracy"] for result in results)
-
-
-def made_by(result: dict[str, Any]) -> str:
-    """Return two table cells: the device and the commit of a run."""
-    return f"{result['device']}, {result['precision']} | `{result['commit']}`"
-
-
-def accuracy_table(of_families: bool = False) -> str:
-    """Return one row per run name: test accuracy as mean, with the spread over seeds if there are several.
-
-    The runs of experiment=ten_minutes_* have their own table, best first.
-    """
-    from zoo.compare.runs import mean_and_spread
-
-    def belongs(result: dict[str, Any]) -> bool:
-        ordinary = result["data"] == IMAGES and not result.get("compress")
-        return ordinary and result["name"].startswith("ten_minutes_") == of_families
-
-    rows = []
-    lines = [
-        "| experiment | params | MMACs | epochs | test accuracy | seeds | device | commit |",
-        "|---|---:|---:|---:|---:|---:|---|---|",
-    ]
-    for name, results in kept_runs(belongs).items():
-        first = results[0]
-        what = f"`{name}` ({first['net']})" if of_families else f"`{name}`"
-        sizes = f"{first['params']:,} | {first['macs'] / 1e6:.2f} | {epochs_of(first)}"
-        row = f"| {what} | {sizes} | {mean_and_spread(results, 'test')} | {len(results)} | {made_by(first)} |"
-        rows.append((-mean_accuracy(results) if of_families else 0, row))
-    return "\n".join([*lines, *(row for _, row in sorted(rows, key=lambda pair: pair[0]))])
-
-
-def sequence_table() -> str:
-    """Return one row per run name of sequence nets: test error rates as mean, and spread over seeds."""
-    from zoo.compare.runs import mean_and_spread
-
-    lines = [
-        "| experiment | params | epochs | minutes | test WER | test PER | seeds | device | commit |",
-        "|---|---:|---:|---:|---:|---:|---:|---|---|",
-    ]
-    for name, results in kept_runs(lambda result: result["data"] == SEQUENCES and not result.get("compress")).items():
-        first = results[0]
-        rates = " | ".join(mean_and_spread(results, "test", metric) for metric in ("wer", "per"))
-        minutes = statistics.mean(r["seconds"] for r in results) / 60
-        sizes = f"{first['params']:,} | {epochs_of(first)} | {minutes:.0f}"
-        lines.append(f"| `{name}` | {sizes} | {rates} | {len(results)} | {made_by(first)} |")
-    return "\n".join(lines)
-
-
-def compressed_runs() -> dict[str, list[dict[str, Any]]]:
-    """Return the results with packed files, by the name of their runs."""
-    return kept_runs(lambda result: "pack" in result.get("compress", {}))
-
-
-def dense_runs(net: str, data: str) -> list[dict[str, Any]]:
-    """Return the results of the dense net that compressed ones are compared with."""
-    name = f"{net}_{data}"
-    return kept_runs(lambda result: result["name"] == name)[name]
-
-
-def compression_table() -> str:
-    """Return one row per run name of packed files: bytes after each stage, and accuracy of the decoded net.
-
-    Values are means over seeds.
-    """
-    from zoo.compare.runs import mean_and_spread
-
-    stages = [f"{stage} by the paper's formula" for stage in ("P", "P+Q", "P+Q+Huffman")] + ["P+Q+coding"]
-    lines = [
-        "| experiment | dense (seeds) | the file (seeds) | points | epochs of each | P | P+Q | P+Q+Huffman | "
-        "the file, bytes | times smaller | minutes | device | commit |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|---|",
-    ]
-    runs = compressed_runs()
-    for name, results in runs.items():
-        first, packs = results[0], [r["compress"]["pack"] for r in results]
-        dense = dense_runs(first["net"], first["data"])
-        points = 100 * (mean_accuracy(results) - mean_accuracy(dense))
-        sizes = [statistics.mean(pack["stages"][stage] for pack in packs) for stage in stages]
-        whole = packs[0]["stages"]["dense"]
-        bytes_of = " | ".join(f"{size:,.0f} ({whole / size:.0f}×)" for size in sizes[:-1])
-        minutes = statistics.mean(r["seconds"] for r in results) / 60
-        texts = " | ".join(f"{mean_and_spread(of, 'test')} ({len(of)})" for of in (dense, results))
-        accuracies = f"{texts} | {points:+.2f} | {dense[0]['epochs']}, {first['epochs']}"
-        made = f"{sizes[-1]:,.0f} | {whole / sizes[-1]:.1f} | {minutes:.{int(minutes < 1)}f} | {made_by(first)}"
-        lines.append(f"| `{name}` | {accuracies} | {bytes_of} | {made} |")
-    return "\n".join(lines)
-
-
-def in_integers(result: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the results of the float net that a run quantized, or None for other runs."""
-    entries = result.get("compress", {}).values()
-    return next((of["float"] for of in entries if isinstance(of, dict) and "float" in of), None)
-
-
-def quantization_table() -> str:
-    """Return one row per run name of int8 nets: accuracy and bytes, and those of the float nets.
-
-    Values are means over seeds.
-    """
-    from zoo.compare.runs import mean_and_spread
-
-    lines = [
-        "| run | net | `compress=` | in floats | in integers | points | bytes in floats | in integers | seeds | "
-        "epochs | device | commit |",
-        "|---|---|---|---:|---:|---:|---:|---:|---:|---:|---|---|",
-    ]
-    for name, results in kept_runs(lambda result: in_integers(result) is not None).items():
-        first, floats = results[0], [of for of in map(in_integers, results) if of]
-        before, after = (mean_accuracy(of) for of in (floats, results))
-        accuracies = " | ".join(mean_and_spread(of, "test") for of in (floats, results))
-        sizes = [statistics.mean(r["product_bytes"] for r in of) for of in (floats, results)]
-        what = f"`{name}` | {first['net']}, {first['data']} | `{first['settings']['compress']}`"
-        bytes_of = f"{sizes[0]:,.0f} | {sizes[1]:,.0f} ({sizes[1] / sizes[0]:.0%})"
-        points, made = f"{100 * (after - before):+.2f}", f"{len(results)} | {first['epochs']} | {made_by(first)}"
-        lines.append(f"| {what} | {accuracies} | {points} | {bytes_of} | {made} |")
-    return "\n".join(lines)
-
-
-def pipeline_table() -> str:
-    """Return ResNet-20 as trained, after channel pruning, and then in int8: accuracy, MACs, bytes and speed.
-
-    Times are from benchmark_pipeline_<batch>.json, written by `suite=inference checkpoint=[...]` of the three.
-    """
-    from zoo.records.json_files import read_result
-
-    names = ("ptq_int8_resnet20", "prune_channels_resnet20", "qat_int8_pruned_resnet20")
-    files = [RESULTS / f"{name}_seed1.json" for name in names]
-    files += [RESULTS / f"benchmark_pipeline_{batch}.json" for batch in (1, 64)]
-    if not all(file.exists() for file in files):
-        return "Not measured yet."
-    dense, pruned, int8 = (read_result(file) for file in files[:3])
-    reports = [json.loads(file.read_text()) for file in files[3:]]
-    lines = [
-        "| ResNet-20 | test accuracy | MMACs | bytes | ms of 1 image | of 64 |",
-        "|---|---:|---:|---:|---:|---:|",
-    ]
-    rows = (
-        ("as trained", dense, in_integers(dense) or {}, "resnet20_fashion_mnist", "fp32 compiled"),
-        ("fewer channels", pruned, pruned, pruned["name"], "fp32 compiled"),
-        ("these in int8", int8, int8, int8["name"], "int8 compiled"),
-    )
-    for what, counted, tested, run, contender in rows:
-        times = []
-        for report in reports:
-            (name,) = (key for key in report["figures"] if key.startswith(f"{run}/") and key.endswith(f": {contender}"))
-            row = report["figures"][name]
-            times.append(f"{1000 * row['median_seconds']:.2f} ({1 / row['ratio']:.1f}×)")
-        sizes = f"{counted['macs'] / 1e6:.1f} | {tested['product_bytes']:,}"
-        lines.append(f"| {what} | {100 * tested['test']['accuracy']:.2f} % | {sizes} | {' | '.join(times)} |")
-    return "\n".join(
-        [*lines, "", f"One seed. Times are medians of Inductor's code {result_tables.made_on(reports[0])}."]
-    )
-
-
-def draw_compression(path: Path) -> None:
-    """Draw test accuracy against bytes: one point per run name of packed files, and a line for the dense net."""
-    from matplotlib.figure import Figure
-
-    from zoo import escape
-    from zoo.compare.comparison_plots import as_svg
-    from zoo.files import replacing
-
-    nets: dict[tuple[str, str], list[tuple[float, float, float]]] = defaultdict(list)
-    for results in compressed_runs().values():
-        accuracies = [100 * r["test"]["accuracy"] for r in results]
-        size = statistics.mean(r["compress"]["pack"]["ledger"]["bytes"] for r in results) / 1000
-        spread = statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0
-        nets[results[0]["net"], results[0]["data"]].append((size, statistics.mean(accuracies), spread))
-    figure = Figure(figsize=(3.6 * len(nets), 3.4), layout="constrained")
-    for axes, ((net, data), points) in zip(figure.subplots(1, len(nets), squeeze=False)[0], nets.items(), strict=True):
-        sizes, means, spreads = zip(*sorted(points), strict=True)
-        axes.errorbar(sizes, means, spreads, marker="o", capsize=3, label="decoded file")
-        axes.axhline(100 * mean_accuracy(dense_runs(net, data)), color="grey", linestyle="--", label="dense net")
-        axes.set_title(escape.label(f"{net}, {data}"), loc="left", fontsize="medium")
-        axes.set_xlabel("kB on the disk")
-        axes.set_ylabel("test accuracy, %")
-        axes.legend(fontsize="small")
-    with replacing(path) as file:
-        file.write(as_svg(figure))
-
-
-def recipe_table() -> str:
-    """Return one row per recipe of configs/experiment."""
-    from zoo.catalogue import recipes
-
-    lines = ["| recipe | net | data | epochs | published accuracy | source |", "|---|---|---|---:|---|---|"]
-    for recipe in recipes():
-        what = f"`{recipe.name}` | `{recipe.net}` | `{recipe.data}` | {recipe.epochs}"
-        lines.append(f"| {what} | {recipe.published} | {recipe.source} |")
-    return "\n".join(lines)
 
 
 TABLES = {

@@ -8,6 +8,7 @@ from conftest import ROOT
 from omegaconf import OmegaConf
 from stored import CONFIG, RESULT
 
+from zoo.benchmarks import run_tables
 from zoo.errors import BadInput
 
 PAGE = (ROOT / "docs/recipes.md").read_text()
@@ -42,6 +43,7 @@ def test_it_has_published_numbers(recipe, facts):
 def finished(script, tmp_path, monkeypatch):
     """Return a function that writes a run folder with given differences from an acceptable run."""
     monkeypatch.setattr(script, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(run_tables, "RESULTS", tmp_path / "results")
 
     def write(config=None, **changes):
         settings = {"task": "distill", "task.teacher": ["/home/me/one.safetensors", "/home/me/other.safetensors"]}
@@ -114,7 +116,7 @@ def test_what_is_kept_of_a_run_has_no_paths_of_its_machine(script, finished):
 
 
 def test_nets_in_integers_have_a_table_of_their_own_with_means_of_their_seeds(script, tmp_path, monkeypatch):
-    monkeypatch.setattr(script, "RESULTS", tmp_path)
+    monkeypatch.setattr(run_tables, "RESULTS", tmp_path)
     for seed, before, after in ((1, 0.95, 0.949), (2, 0.952, 0.952)):
         result = {
             **RESULT,
@@ -141,7 +143,7 @@ def test_nets_in_integers_have_a_table_of_their_own_with_means_of_their_seeds(sc
 
 
 def test_the_pipeline_is_told_with_speed_against_the_net_that_it_began_with(script, tmp_path, monkeypatch):
-    monkeypatch.setattr(script, "RESULTS", tmp_path)
+    monkeypatch.setattr(run_tables, "RESULTS", tmp_path)
     runs = {"ptq_int8_resnet20": 0.95, "prune_channels_resnet20": 0.948, "qat_int8_pruned_resnet20": 0.947}
     for name, accuracy in runs.items():
         told = {"int8": {"float": {"product_bytes": 1000, "test": {"accuracy": 0.951}}}}
