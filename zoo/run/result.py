@@ -119,7 +119,7 @@ def _of_data(product: Product, trainer: lightning.Trainer, data: ResidentData) -
     num_validated = validation.pop("val/num_samples", facts.num_samples["val"] if validation else 0)
     num_tested = int(trainer.callback_metrics["test/num_samples"])
     num_trained = facts.num_samples["train"]
-    if trainer.limit_train_batches != 1.0:
+    if trainer.limit_train_batches != 1.0 and math.isfinite(trainer.num_training_batches):  # infinite before a fit
         num_trained = min(num_trained, int(trainer.num_training_batches) * data.batch_size)
     return {
         "validation": {k.removeprefix("val/"): v for k, v in validation.items()},

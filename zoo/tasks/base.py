@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from zoo import distributed
 from zoo.errors import BadInput
 from zoo.optim.schedules import Factor
+from zoo.paths import LAST
 from zoo.ranges import NotNegative, Positive
 from zoo.tasks.losses import limit_norms
 from zoo.tasks.transfer import hold_frozen_norms
@@ -161,7 +162,7 @@ class Task(lightning.LightningModule):
         if different := sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)):
             first = different[0]
             raise BadInput(
-                f"resume={self.trainer.default_root_dir}: last.ckpt is of another net than the run's: {first[:80]} is "
+                f"{self.trainer.default_root_dir}/{LAST} is of another net than the run's: {first[:80]} is "
                 f"{theirs.get(first, 'missing')} there and {ours.get(first, 'missing')} here; train again from scratch"
             )
 
