@@ -82,7 +82,7 @@ def test_the_hparams_table_gets_a_row_with_real_metrics_and_says_what_was_limite
     outcome = command("train", *toy_smoke, "+data.eval_batch_size=20")
     assert outcome.code == 0, outcome.err
     result = json.loads((only_run() / "result.json").read_text())
-    assert result["num_samples"] == {"train": 640, "val": 40, "test": 40}
+    assert result["num_samples"] == {"train": 128, "val": 40, "test": 40}
     assert result["split_sizes"] == {"train": 640, "val": 60, "test": 200}
     assert result["settings"]["trainer.limit_test_batches"] == 2
     assert "validation (40 of 60)" in outcome.out
