@@ -192,11 +192,11 @@ def test_processes_die_with_the_one_that_started_them(monkeypatch):
 @pytest.mark.parametrize(
     ("cards", "arguments", "words"),
     [
-        (0, ["trainer.devices=3"], ["trainer.devices=3", "2 CPU cores"]),
-        (0, ["trainer.devices=99", "trainer.accelerator=cpu"], ["trainer.devices=99", "2 CPU cores"]),
+        (0, ["trainer.devices=3"], ["trainer.devices=3", "at most 2", "CPU cores"]),
+        (0, ["trainer.devices=99", "trainer.accelerator=cpu"], ["trainer.devices=99", "at most 2", "CPU cores"]),
         (0, ["trainer.devices=2", "trainer.accelerator=gpu"], ["trainer.accelerator: expected auto or cpu"]),
-        (2, ["trainer.devices=3"], ["trainer.devices=3", "2 CUDA devices"]),
-        (2, ["trainer.devices=[2]"], ["trainer.devices=[2]", "2 CUDA devices"]),
+        (2, ["trainer.devices=3"], ["trainer.devices=3", "at most 2", "CUDA devices"]),
+        (2, ["trainer.devices=[2]"], ["trainer.devices=[2]", "at most 2", "CUDA devices"]),
         (2, ["trainer.devices=[1,1]"], ["trainer.devices=[1, 1]", "each device once"]),
         (0, ["+trainer.num_nodes=2"], ["trainer.num_nodes: expected", "torchrun"]),
         (0, ["+trainer.num_nodes=2", *TWO], ["trainer.num_nodes: expected", "torchrun"]),
