@@ -193,15 +193,15 @@ def test_what_is_no_image_is_skipped_counted_and_named_once(pictures, cache, mon
     (pictures / "val/cat/04.jpg").write_bytes(b"no image")
     good = (pictures / "val/dog/05.jpg").read_bytes()
     (pictures / "val/dog/05.jpg").write_bytes(good[: len(good) // 2])
-    told: list[str] = []
-    monkeypatch.setattr(logging.getLogger("zoo"), "warning", lambda text, *values: told.append(text % values))
+    logged: list[str] = []
+    monkeypatch.setattr(logging.getLogger("zoo"), "warning", lambda text, *values: logged.append(text % values))
     data = folders(pictures, cache=cache, num_workers=2)
     seen = [whole(data, "test") for _ in range(2)]
     assert [len(x) for x, _ in seen] == [12, 12]
     assert [y.tolist() for _, y in seen] == [[0] * 6 + [1] * 6] * 2
-    assert ["val/cat/04.jpg" in told[0], "val/dog/05.jpg" in told[1]] == [True, True]
-    assert told[1].endswith("2 so far.")
-    assert len(told) == 2
+    assert ["val/cat/04.jpg" in logged[0], "val/dog/05.jpg" in logged[1]] == [True, True]
+    assert logged[1].endswith("2 so far.")
+    assert len(logged) == 2
 
 
 def test_of_files_decoded_on_a_device_only_those_that_are_no_jpeg_are_read_by_other_means(pictures, monkeypatch):
@@ -328,7 +328,7 @@ def test_preflight_finds_a_test_picture_among_whole_training_pictures_in_a_cache
 
 
 @pytest.fixture
-def told(monkeypatch) -> list[str]:
+def logged(monkeypatch) -> list[str]:
     """Collect our warnings."""
     found: list[str] = []
     monkeypatch.setattr(logging.getLogger("zoo"), "warning", lambda text, *values: found.append(text % values))
@@ -347,7 +347,7 @@ def test_files_are_listed_as_torchvision_lists_them(pictures):
     assert ours.labels.tolist() == theirs.targets
 
 
-def test_what_is_left_out_is_counted_and_said(pictures, told):
+def test_what_is_left_out_is_counted_and_said(pictures, logged):
     cat = pictures / "train/cat"
     for name in ("one.gif", "two.jfif", "three.jpe", "four.avif", "five.jp2"):
         (cat / name).write_bytes(b"")
@@ -370,7 +370,7 @@ def test_what_is_left_out_is_counted_and_said(pictures, told):
     assert source.train.labels.bincount().tolist() == [20 + 5 + 1, 20]
     assert str(cat / "real/deep.jpg") in source.train.images.paths
     assert len({os.path.realpath(path) for path in source.train.images.paths}) == 46
-    assert len(told) == 1
+    assert len(logged) == 1
     for count in (
         "train: skipped 15 in all: ",
         "hidden entries (3)",
@@ -382,21 +382,21 @@ def test_what_is_left_out_is_counted_and_said(pictures, told):
         "neither files nor folders (1)",
         "links to a parent folder or to one already read (4)",
     ):
-        assert count in told[0]
+        assert count in logged[0]
 
 
 @pytest.mark.parametrize("cache", ["host", "none"])
-def test_names_of_several_lines_are_told_in_one(pictures, told, cache):
+def test_names_of_several_lines_are_told_in_one(pictures, logged, cache):
     (pictures / "val/cat/two\nlines.jpg").write_bytes(b"")
     (pictures / "val/cat/more.t\nt").write_bytes(b"")
     pictures = pictures.rename(f"{pictures}\n")
     whole(folders(pictures, cache=cache, num_workers=0), "test")
-    assert [line.count("\n") for line in told] == [0, 0]
-    assert r"files of kind .t\nt (1)" in told[0]
-    assert r"two\nlines.jpg, which cannot be read (it is empty)" in told[1]
+    assert [line.count("\n") for line in logged] == [0, 0]
+    assert r"files of kind .t\nt (1)" in logged[0]
+    assert r"two\nlines.jpg, which cannot be read (it is empty)" in logged[1]
 
 
-def test_names_that_are_not_utf8_are_read_where_they_are_of_files_and_refused_of_classes(pictures, told):
+def test_names_that_are_not_utf8_are_read_where_they_are_of_files_and_refused_of_classes(pictures, logged):
     odd = os.fsencode(pictures / "train/cat") + b"/caf\xe9.jpg"
     with open(odd, "wb") as file:
         file.write((pictures / "train/cat/00.jpg").read_bytes())
@@ -406,7 +406,7 @@ def test_names_that_are_not_utf8_are_read_where_they_are_of_files_and_refused_of
     with open(odd, "wb") as file:
         file.write(b"")
     folders(pictures, cache="host").load()
-    assert [text.split(", which")[0][-10:] for text in told] == ["caf\\xe9.jpg"[-10:]]
+    assert [text.split(", which")[0][-10:] for text in logged] == ["caf\\xe9.jpg"[-10:]]
     os.mkdir(os.fsencode(pictures / "train") + b"/caf\xe9")
     with pytest.raises(BadInput, match=r"data\.root: expected class names in UTF-8, got b'caf\\xe9'"):
         folders(pictures).load()
@@ -543,28 +543,28 @@ def test_links_into_one_folder_may_part_it_but_not_share_a_picture(pictures):
         image_folders(str(pictures), SIDE)
 
 
-def test_pictures_of_which_copies_are_trained_on_are_counted_and_said(pictures, told):
+def test_pictures_of_which_copies_are_trained_on_are_counted_and_said(pictures, logged):
     for i in range(4, 7):
         shutil.copy(pictures / f"train/cat/{i:02}.jpg", pictures / f"val/cat/{i:02}.jpg")
     for folder in ("train/dog", "val/dog"):  # identical, and unreadable
         (pictures / folder / "06.jpg").write_bytes(b"")
     folders(pictures, num_validation=0).load()
-    (line,) = (text for text in told if "byte for byte" in text)
+    (line,) = (text for text in logged if "byte for byte" in text)
     assert line.startswith("Also in the training set, byte for byte: 3 of 14 test pictures, such as ")
     folders(pictures, num_validation=0, cache="none").load()  # which are never fully read
-    assert sum("byte for byte" in text for text in told) == 1
+    assert sum("byte for byte" in text for text in logged) == 1
 
 
-def test_training_pictures_in_two_classes_are_counted_and_said(pictures, told):
+def test_training_pictures_in_two_classes_are_counted_and_named(pictures, logged):
     for i in range(4, 7):
         shutil.copy(pictures / f"train/cat/{i:02}.jpg", pictures / f"train/dog/copy{i}.jpg")
     folders(pictures, num_validation=0).load()
-    (line,) = (text for text in told if "byte for byte" in text)
+    (line,) = (text for text in logged if "byte for byte" in text)
     assert line.startswith("In two classes, byte for byte: 3 training pictures, such as ")
     assert line.endswith("in 'cat' and 'dog'.")
 
 
-def test_folders_of_systems_are_no_classes_and_hold_no_pictures(pictures, told):
+def test_system_folders_are_not_classes_and_their_pictures_do_not_count(pictures, logged):
     before = [len(part) for part in (image_folders(str(pictures), SIDE).train, image_folders(str(pictures), SIDE).test)]
     for place in ("train/cat/@eaDir", "train/@eaDir/x", "val/__MACOSX/x", "val/dog/@eaDir/05.jpg"):
         (pictures / place).mkdir(parents=True)
@@ -572,14 +572,14 @@ def test_folders_of_systems_are_no_classes_and_hold_no_pictures(pictures, told):
     source = image_folders(str(pictures), SIDE)
     assert [len(source.train), len(source.test)] == before
     assert source.classes == ["cat", "dog"]
-    assert sum("hidden entries (2)" in text for text in told) == 2
+    assert sum("hidden entries (2)" in text for text in logged) == 2
 
 
-def test_classes_that_differ_only_in_case_are_named(pictures, told):
+def test_classes_that_differ_only_in_case_are_named(pictures, logged):
     for split in ("train", "val"):
         (pictures / split / "dog").rename(pictures / split / "Cat")
     assert image_folders(str(pictures), SIDE).classes == ["Cat", "cat"]
-    assert sum("'Cat' and 'cat' differ only in case" in text or "'cat' and 'Cat'" in text for text in told) == 2
+    assert sum("'Cat' and 'cat' differ only in case" in text or "'cat' and 'Cat'" in text for text in logged) == 2
 
 
 def test_classes_whose_names_look_alike_are_told_apart(pictures):
@@ -639,7 +639,7 @@ def test_a_root_beside_the_right_one_is_refused_with_what_it_holds_and_where_tha
     assert outcome.sentence.endswith(words.replace("{root}", str(pictures)))
 
 
-def test_a_root_of_classes_alone_or_without_a_test_is_refused_with_what_would_do(pictures, told):
+def test_a_root_of_classes_alone_or_without_a_test_is_refused_with_what_would_do(pictures, logged):
     (pictures / "train").rename(pictures.parent / "alone")
     for name in ("eel", "fox"):
         shutil.copytree(pictures.parent / "alone/cat", pictures.parent / "alone" / name)
@@ -651,17 +651,17 @@ def test_a_root_of_classes_alone_or_without_a_test_is_refused_with_what_would_do
     (pictures / "val").rename(pictures / "test")
     with pytest.raises(BadInput, match=r"\('test', 'train'\) and 0 files; set data\.test to another folder"):
         folders(pictures).load()
-    assert all("byte for byte" in text for text in told)  # which copies of a folder are
+    assert all("byte for byte" in text for text in logged)  # which copies of a folder are
 
 
-def test_pictures_that_are_in_no_folder_of_a_class_are_counted(pictures, told):
+def test_pictures_that_are_in_no_folder_of_a_class_are_counted(pictures, logged):
     for picture in (pictures / "val/cat").iterdir():
         shutil.move(picture, pictures / "val")
     for name in ("cat", "dog"):
         shutil.rmtree(pictures / "val" / name)
     with pytest.raises(BadInput, match=r"^data\.root: expected image folders in .*/val, got 7 files and no folder"):
         folders(pictures).load()
-    assert told[0].endswith("skipped 7 in all: files outside the class folders (7).")
+    assert logged[0].endswith("skipped 7 in all: files outside the class folders (7).")
 
 
 def test_one_file_is_no_files(pictures):

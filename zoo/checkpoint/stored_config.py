@@ -189,9 +189,14 @@ def stored_net(model: Mapping[str, Any]) -> nn.Module:
     """Build the net described by a file's config; raise BadInput as `check_stored` does."""
     check_stored(model, "model")
     net: nn.Module = build({key: value for key, value in model.items() if key not in STARTS}, "model")
-    if not hasattr(net, "head_names"):
-        raise BadInput(f"model: {model['_target_']} has no head_names, the names of its output layers, as nets have")
+    check_heads(net)
     return net
+
+
+def check_heads(net: nn.Module) -> None:
+    """Raise BadInput unless a module is a net, which names its output layers, and not a part of one."""
+    if not hasattr(net, "head_names"):
+        raise BadInput(f"model: {type(net).__name__} has no head_names, the names of its output layers, as nets have")
 
 
 def stored_shape(model: Mapping[str, Any], weights: Mapping[str, Tensor], source: str) -> nn.Module:
@@ -203,10 +208,10 @@ def stored_shape(model: Mapping[str, Any], weights: Mapping[str, Tensor], source
     except BadInput as error:
         raise BadInput(f"{source}: {error}") from error
     except (ArithmeticError, AssertionError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
-        raise BadInput(f"{source}: model does not describe a net: {reason(error)}") from error
+        raise BadInput(f"{source}: its config does not describe a net: {reason(error)}") from error
     size = sum(tensor.numel() for tensor in [*net.parameters(), *net.buffers()])
     if size > max(MAX_SPARE_NUMBERS, MAX_PRUNED * numbers):
-        raise BadInput(f"{source}: model describes a net of {size:,} numbers, and the file has {numbers:,}")
+        raise BadInput(f"{source}: its config describes a net of {size:,} numbers, and the file has {numbers:,}")
     return net
 
 
@@ -252,7 +257,7 @@ def stored_data(metadata: Mapping[str, Any], cfg: DictConfig) -> ResidentData:
     try:
         data: ResidentData = build(settings, "data")
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        raise BadInput(f"data does not describe data: {reason(error)}") from error
+        raise BadInput(f"the config of the file does not describe data: {reason(error)}") from error
     data.load()
     data.check_same(metadata["data"], "the net was trained on")
     return data

@@ -116,16 +116,16 @@ class ImageData(ResidentData):
             check_readable(self.files, source.classes, {name: part.labels for name, part in splits.items()})
             mean, std = self._statistics(splits["train"].images)
             digests = [(_identity(part.images), part.labels) for part in splits.values()]
-            chosen = {name: files.sample() for name, files in self.files.items()}
-            self.samples = {n: (self.files[n][rows].contents(), splits[n].labels[rows]) for n, rows in chosen.items()}
             self.splits = self._cached(splits)
+            content_hash = self._content_hash(splits, source.classes)
+            self.samples = {name: self._sampled(name, splits[name].labels) for name in self.files}
             self.facts = ImageFacts(
                 classes=list(source.classes),
                 mean=mean,
                 std=std,
                 split_hash=split_hash(digests),
                 num_samples={name: len(part) for name, part in self.splits.items()},
-                content_hash=self._content_hash(splits, source.classes),
+                content_hash=content_hash,
                 sample_hash=split_hash(list(self.samples.values())) if self.samples else None,
             )
             if self.batch_size > len(self.splits["train"]):
@@ -186,6 +186,12 @@ class ImageData(ResidentData):
             return None
         readable = self._readable(self.files["test"])
         return split_hash([(self.contents["test"][readable], self.splits["test"].labels)])
+
+    def _sampled(self, name: str, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the digests and labels of some files of a split, which are read only if not all of them were."""
+        rows = self.files[name].sample()
+        known = name in self.contents
+        return self.contents[name][rows] if known else self.files[name][rows].contents(), labels[rows]
 
     def test_sample_hash(self) -> str | None:
         self.load()

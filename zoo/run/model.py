@@ -13,7 +13,7 @@ from torch import nn
 
 from zoo import memory
 from zoo.checkpoint.product_file import load_state, read_product
-from zoo.checkpoint.stored_config import STARTS
+from zoo.checkpoint.stored_config import STARTS, check_heads
 from zoo.compress.recipe import replay
 from zoo.data.module import ResidentData
 from zoo.errors import BadInput, choices
@@ -45,8 +45,7 @@ def build_model(run: Run, data: ResidentData) -> nn.Module:
     if run.resumed:
         _check_memory(run.cfg.model)
     net = build_bare_model(run.cfg.model)
-    if not hasattr(net, "head_names"):
-        raise BadInput(f"model: {type(net).__name__} has no head_names, the names of its output layers, as nets have")
+    check_heads(net)
     replay(net, recipe_at_start(run))
     if not run.last_checkpoint:
         _start_weights(run, net, asdict(data.load()))
