@@ -8,7 +8,6 @@ import zlib
 
 import pytest
 import torch
-from conftest import ROOT
 from small import FACTS as SMALL
 from small import facts_of
 
@@ -317,22 +316,6 @@ def test_weights_of_another_net_are_refused(tmp_path):
     save_packed(tmp_path / "x.zoo", LeNet5().state_dict(), FACTS)
     with pytest.raises(BadInput, match="more parameters than the file has tensors"):
         load_model(read_product(tmp_path / "x.zoo"))
-
-
-@pytest.mark.slow
-def test_vgg_16_for_imagenet_is_packed_in_two_minutes_and_read_in_half_a_minute(tmp_path):
-    """On one core, as process time: 138 M weights, 90 % pruned, 32 values per layer."""
-    line = [
-        sys.executable,
-        str(ROOT / "scripts/benchmark.py"),
-        "suite=packed",
-        "rounds=1",
-        f"out={tmp_path / 'x.json'}",
-    ]
-    subprocess.run(line, check=True)
-    figures = json.loads((tmp_path / "x.json").read_text())["figures"]
-    assert figures["write"]["median_seconds"] < 120
-    assert figures["read"]["median_seconds"] < 30
 
 
 def test_tensors_that_no_program_reads_are_refused_before_they_are_decoded(tmp_path):
