@@ -67,8 +67,8 @@ def _cut_attention(attention: Attention, side: str, lost: Tensor) -> None:
         return
     inner = len(attention.in_proj_weight) // 3
     attention.num_heads -= len(lost) * attention.num_heads // inner
-    all_gather_object = torch.cat([lost + i * inner for i in range(3)])
-    _cut_each(attention, ("in_proj_weight", "in_proj_bias"), all_gather_object)
+    of_all_three = torch.cat([lost + i * inner for i in range(3)])
+    _cut_each(attention, ("in_proj_weight", "in_proj_bias"), of_all_three)
 
 
 def _cut_layer(layer: nn.Module, side: str, lost: Tensor) -> None:

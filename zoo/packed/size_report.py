@@ -145,9 +145,9 @@ def draw_size_report(report: SizeReport, title: str) -> "Figure":
         marked = [getattr(row, what) / 1e3 for row in layers]
         axes.scatter(marked, places, marker=mark, color="black", s=60, zorder=3, label=label)
     labels = [f"{r.coded / 1e3:.2f} kB" + (f", {r.dense / r.coded:.0f}×" if r.coded else "") for r in layers]
-    strongest_level = [max(end, row.floor / 1e3, row.huffman / 1e3) for end, row in zip(ends, layers, strict=True)]
-    most = max(*strongest_level, rest)
-    for place, (end, label) in enumerate(zip([*strongest_level, rest], [*labels, f"{rest:.2f} kB"], strict=True)):
+    farthest = [max(end, row.floor / 1e3, row.huffman / 1e3) for end, row in zip(ends, layers, strict=True)]
+    most = max(*farthest, rest)
+    for place, (end, label) in enumerate(zip([*farthest, rest], [*labels, f"{rest:.2f} kB"], strict=True)):
         axes.text(end + 0.015 * most, place, label, va="center", fontsize=8)
     axes.set(xlabel="kB in the file", xlim=(0, 1.2 * most))
     axes.set_yticks(range(len(names)), names)
