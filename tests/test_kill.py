@@ -200,6 +200,12 @@ def test_a_budget_of_accuracy_goes_on(stop_once, teacher, only_run, tmp_path, ba
     stop_once(f"init_from={dense}", "compress=auto", "compress.max_drop=5", batch=batch)
 
 
+@pytest.mark.parametrize("batch", [2, 8, 14, 29])  # before the first rounding, and after it
+def test_integers_their_steps_and_their_price_go_on(stop_once, batch):
+    line = ["compress.rate.bytes=20000", "compress.rate.every=3", "compress.rate.begin=0.1", "callbacks=ema"]
+    stop_once("compress=rate", *line, batch=batch)
+
+
 @pytest.mark.parametrize("batch", [6, 7, 12])
 def test_scores_and_regrowth_go_on_after_a_resume(stop_once, batch):
     line = ["compress.prune.score=movement", "compress.prune.every=3", "compress.prune.regrow=0.3"]

@@ -164,5 +164,5 @@ def accuracy_of(trainer: lightning.Trainer, task: Any) -> float:
         inputs = (strategy.batch_to_device(strategy.precision_plugin.convert_input(batch)) for batch in batches)
         found = task.measure_all(inputs, "validation")
     if "accuracy" not in found:
-        raise BadInput("compress=auto needs an accuracy budget, but this task does not measure accuracy")
+        raise BadInput("max_drop: expected a task that measures accuracy, and this one does not")
     return float(found["accuracy"])

@@ -1,7 +1,7 @@
 """Base class of callbacks that compress during training."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning
 import torch
@@ -19,6 +19,8 @@ class Compression(lightning.Callback):
     Moments are fractions of all steps, so that they do not depend on the number of epochs.
     """
 
+    averages: ClassVar[bool] = False  # whether callbacks=ema may average the weights
+
     def __init__(self) -> None:
         self._held: list[tuple[Tensor, Tensor]] = []  # weights in the current step, and masks of their zeros
 
@@ -29,7 +31,7 @@ class Compression(lightning.Callback):
     def stage(self, trainer: lightning.Trainer) -> int:
         """Return the current stage of this callback.
 
-        1: pruning, 2: retraining, 3: weight sharing, 4: int8 rounding, 0: none.
+        1: pruning, 2: retraining, 3: weight sharing or integers, 4: int8 rounding, 0: none.
         """
         raise NotImplementedError
 
@@ -70,7 +72,8 @@ class Compression(lightning.Callback):
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if pl_module.device_mesh is not None:
             raise BadInput("compress needs whole weights, but trainer.strategy=fsdp2 shards them; use ddp")
-        if any(isinstance(callback, WeightEMA) for callback in trainer.callbacks):  # type: ignore[attr-defined]
+        averages = any(isinstance(callback, WeightEMA) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+        if averages and not self.averages:
             raise BadInput("callbacks=ema would undo compress by averaging the weights; use only one of them")
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:

@@ -1,6 +1,7 @@
 """Exponential moving average of the weights."""
 
 import copy
+from collections.abc import Callable
 from itertools import islice
 from typing import Any
 
@@ -19,12 +20,15 @@ class WeightEMA(lightning.Callback):
 
     The decay grows as (1 + steps) / (10 + steps) up to `decay`, so that the random initialisation is forgotten quickly.
     The raw weights are validated as well, with the task's `meter`, which takes a second pass over the validation data;
-    the results are logged as `val/raw_accuracy`, `val/raw_loss` and so on.
+    the results are logged as `val/raw_accuracy`, `val/raw_loss` and so on. A callback that compresses may set
+    `project`, which turns the average of a tensor, by name, into values that the net may have.
     """
 
     def __init__(self, decay: Between = 0.999) -> None:
         self.decay = decay
         self.average: dict[str, Tensor] = {}
+        self.project: Callable[[str, Tensor], Tensor] | None = None
+        self._raw: dict[str, Tensor] = {}  # weights, while the net has their averages
 
     def _live(self, pl_module: lightning.LightningModule) -> dict[str, Tensor]:
         net = pl_module.net
@@ -54,17 +58,17 @@ class WeightEMA(lightning.Callback):
         average = get_ema_multi_avg_fn(min(self.decay, (1 + step) / (10 + step)))
         average(list(self.average.values()), list(self._live(pl_module).values()), step)
 
-    def _swap(self, pl_module: lightning.LightningModule) -> None:
-        live = self._live(pl_module)
-        for name, average in self.average.items():
-            kept = live[name].clone()
-            live[name].copy_(average)
-            average.copy_(kept)
-
     def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        self._swap(pl_module)
+        live = self._live(pl_module)
+        self._raw = {name: live[name].clone() for name in self.average}
+        for name, average in self.average.items():
+            live[name].copy_(self.project(name, average) if self.project else average)
 
-    on_validation_end = on_validation_start
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        live = self._live(pl_module)
+        for name, raw in self._raw.items():
+            live[name].copy_(raw)
+        self._raw = {}
 
     def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Validate the raw weights, with a separate meter, before the task computes the metrics of the average."""
@@ -73,12 +77,12 @@ class WeightEMA(lightning.Callback):
         strategy, of_average = trainer.strategy, task.meter
         task.meter = copy.deepcopy(of_average)
         task.meter.compute()  # empties it
-        self._swap(pl_module)
+        self.on_validation_end(trainer, pl_module)
         with isolate_rng():
             for i, batch in enumerate(islice(loader, int(trainer.num_val_batches[0]))):
                 batch = strategy.batch_to_device(strategy.precision_plugin.convert_input(batch))
                 strategy.validation_step(batch, i)
-        self._swap(pl_module)
+        self.on_validation_start(trainer, pl_module)
         metrics, task.meter = task.meter.compute(), of_average
         pl_module.log_dict({f"val/raw_{name}": value for name, value in metrics.items()})
 

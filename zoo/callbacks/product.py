@@ -1,7 +1,7 @@
 """Save the best weights as the product of a run."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +12,8 @@ from zoo.checkpoint.product_file import save_product
 from zoo.paths import PRODUCT
 from zoo.ranges import Index
 
+Rule = Callable[[lightning.Trainer, lightning.LightningModule, Mapping[str, Any], float], bool]
+
 
 class BestProduct(lightning.Callback):
     """Write model.safetensors into the run folder after each validation that improves `metric`.
@@ -19,20 +21,28 @@ class BestProduct(lightning.Callback):
     If epochs are equal in `metric`, as is common with few images, the one with the lowest validation loss is kept.
     This callback must come before any that swaps the weights for validation only, so that the validated weights are
     saved. With `metric` null, and in a run without validation, the last weights are kept. `facts` is stored in the file
-    together with the weights and this metric.
+    together with the weights and this metric. A callback that compresses may set `rule`, which then decides; it is told
+    the facts and a score, the metric with its sign, or the epoch without one; larger is better.
     """
 
     def __init__(self, metric: str | None = "val/accuracy", mode: Literal["max", "min"] = "max") -> None:
         self.metric, self.sign = metric, {"max": 1, "min": -1}[mode]
         self.facts: Mapping[str, Any] = {}
         self.best: dict[str, Any] = {}  # epoch, and all validation metrics there
+        self.rule: Rule | None = None
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if trainer.sanity_checking:
             return
         metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
-        if self.metric is None or self._beats(metrics):
-            self._write(trainer, pl_module, {"epoch": trainer.current_epoch, "metrics": metrics})
+        best = {"epoch": trainer.current_epoch, "metrics": metrics}
+        if self.rule is not None:
+            score = float(trainer.current_epoch if self.metric is None else self.sign * metrics[self.metric])
+            keeps = self.rule(trainer, pl_module, self._facts(best), -math.inf if math.isnan(score) else score)
+        else:
+            keeps = self.metric is None or self._beats(metrics)
+        if keeps:
+            self._write(trainer, pl_module, best)
 
     def _beats(self, metrics: Mapping[str, float]) -> bool:
         assert self.metric is not None
@@ -46,9 +56,12 @@ class BestProduct(lightning.Callback):
             self._write(trainer, pl_module, {"epoch": trainer.current_epoch - 1, "metrics": {}})
 
     def _write(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, best: dict[str, Any]) -> None:
-        metrics = {name: value if math.isfinite(value) else None for name, value in best["metrics"].items()}
-        write_weights(trainer, PRODUCT, {**self.facts, "best": {**best, "metrics": metrics}})
+        write_weights(trainer, PRODUCT, self._facts(best))
         self.best = best
+
+    def _facts(self, best: Mapping[str, Any]) -> dict[str, Any]:
+        metrics = {name: value if math.isfinite(value) else None for name, value in best["metrics"].items()}
+        return {**self.facts, "best": {**best, "metrics": metrics}}
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best}

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from zoo.measure.entropy import entropy_bits, huffman_bits
+from zoo.measure.layer_kinds import sides
 from zoo.packed.context_model import MANTISSA, TRIVIAL, Floats, code_floats, code_integers, code_signs, code_symbols
 from zoo.packed.range_coder import Array, Coder, Reader, Writer
 
@@ -76,13 +77,6 @@ def decode(code: bytes, shapes: Iterable[tuple[int, ...]]) -> Iterator[Tensor]:
         parts = Parts()
         _code(reader, shape, parts)
         yield _put_together(parts, shape)
-
-
-def sides(shape: tuple[int, ...]) -> tuple[int, int]:
-    """Return the numbers of inputs and outputs: a convolution's inputs are its whole window, a vector has one."""
-    longer = [side for side in shape if side != 1]
-    outputs = longer[0] if len(longer) > 1 else prod(shape)
-    return prod(longer[1:]), outputs
 
 
 def _taken_apart(tensor: Tensor) -> Parts:

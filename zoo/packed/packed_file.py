@@ -19,7 +19,8 @@ from torch import Tensor
 from zoo import memory
 from zoo.errors import BadInput, reason
 from zoo.files import replacing
-from zoo.packed.codec import MOST_BY_CODE, Bits, decode, encode, sides
+from zoo.measure.layer_kinds import sides
+from zoo.packed.codec import MOST_BY_CODE, Bits, decode, encode
 from zoo.packed.header import deflated, facts_text, inflated
 from zoo.packed.size_report import Row, SizeReport
 
@@ -54,11 +55,16 @@ def save_packed(path: Path, weights: Mapping[str, Tensor], facts: Mapping[str, A
     Weights are restored exactly, in float32; with `half` they are first rounded to float16 or, if it says so, to
     bfloat16. Raises BadInput for another `half`, and for a type of tensor that cannot be coded.
     """
-    dtype = dtype_of(half)
-    content, report = pack({name: _rounded(w, dtype) if half else w for name, w in weights.items()}, facts)
+    content, report = pack(rounded(weights, half), facts)
     with replacing(path) as file:
         file.write(content)
     return report
+
+
+def rounded(weights: Mapping[str, Tensor], half: Half) -> dict[str, Tensor]:
+    """Round weights as `half` says; see `save_packed`."""
+    dtype = dtype_of(half)
+    return {name: _rounded(weight, dtype) if half else weight for name, weight in weights.items()}
 
 
 def dtype_of(half: Half) -> torch.dtype:

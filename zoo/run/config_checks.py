@@ -80,8 +80,11 @@ def check_settings(cfg: DictConfig) -> None:
     for key in ("in_channels", "image_size"):
         if key in cfg.model and key in cfg.data:
             demand(f"model.{key}", cfg.data[key].__eq__, f"{cfg.data[key]}, as data.{key} says")
-    if "budget" in cfg.callbacks and not cfg.model.pretrained:
-        demand("init_from", bool, "the model.safetensors of a trained net, whose accuracy compress=auto maintains")
+    max_drop = OmegaConf.select(cfg, "callbacks.rate.max_drop")
+    if max_drop is not None:
+        demand("compress.rate.bytes", lambda size: size is None, f"null with compress.rate.max_drop={max_drop}")
+    if ("budget" in cfg.callbacks or max_drop is not None) and not cfg.model.pretrained:
+        demand("init_from", bool, "the model.safetensors of a trained net, whose accuracy is the reference")
 
 
 def _known(cfg: DictConfig, group: str) -> dict[str, Any]:

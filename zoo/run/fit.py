@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import lightning
@@ -16,19 +17,22 @@ from torch import nn
 from zoo import distributed, memory
 from zoo.callbacks.monitor import TrainingMonitor
 from zoo.callbacks.product import BestProduct
+from zoo.callbacks.rate_schedule import RateTraining
 from zoo.callbacks.resume import ResumeCheckpoint
 from zoo.checkpoint.product_file import provenance
 from zoo.data.module import SPLITS, ResidentData
 from zoo.errors import BadInput, ZooError, choices, reason
 from zoo.measure.accuracy import TOP
+from zoo.measure.layer_kinds import BATCH_NORMS
 from zoo.measure.throughput import TOO_FULL, fastest_batch_size
 from zoo.paths import CONFIG
 from zoo.records.config_file import write_config
 from zoo.run.directory import Run
+from zoo.run.pack_product import as_packed
 from zoo.run.passes import read_recipe
 from zoo.run.trainer import callback_of
 from zoo.tasks.base import Task, parameter_groups
-from zoo.tasks.transfer import BATCH_NORMS, hold_frozen_norms
+from zoo.tasks.transfer import hold_frozen_norms
 
 log = logging.getLogger("zoo")
 LEAST_STEPS, LEAST_BATCH = 20, 16  # per epoch with data.batch_size=auto
@@ -46,6 +50,11 @@ def fit(run: Run, trainer: lightning.Trainer, task: Task, data: ResidentData) ->
         "data": asdict(data.load()),
         **provenance(),
     }
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, RateTraining):
+            settings = run.cfg.compress.after_fit.get("pack") or {}
+            names = ("half", "fold_norms", "bias_bits")
+            callback.as_packed = partial(as_packed, **{name: settings[name] for name in names if name in settings})
     callback_of(trainer, TrainingMonitor), callback_of(trainer, ResumeCheckpoint)
     _check_limits(run.cfg, data)
     _check_metrics(run.cfg, task)

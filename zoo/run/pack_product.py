@@ -1,33 +1,48 @@
 """The last stage of compression: write a product to a packed file, read it back, and report each stage's size."""
 
 from collections.abc import Mapping
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
+from torch import Tensor, nn
+
+from zoo.checkpoint.load_model import load_model
 from zoo.checkpoint.product_file import Product, read_product
 from zoo.compress.context import Context
+from zoo.compress.fold_norms import STEP, folded, with_short_vectors
 from zoo.compress.pruning import by_layer
 from zoo.compress.sharing import Init, bits_by_budget, check_settings, share
 from zoo.errors import BadInput, choices
 from zoo.files import replacing
-from zoo.packed.packed_file import Half, save_packed
+from zoo.packed.packed_file import Half, rounded, save_packed
 from zoo.packed.paper_sizes import huffman_bytes, pruned_bytes, shared_bytes
 from zoo.packed.size_report import draw_size_report, show_size_report
 from zoo.paths import PACKED
+from zoo.ranges import Range
+
+BiasBits = Annotated[int, Range(1, 23)]
 
 
-def pack(product: Product, context: Context, half: Half = True) -> tuple[Product, dict[str, Any]]:
+def pack(
+    product: Product,
+    context: Context,
+    half: Half = True,
+    fold_norms: bool = False,
+    bias_bits: BiasBits | None = None,
+) -> tuple[Product, dict[str, Any]]:
     """Write model.zoo next to a product and return the decoded product, so that exactly this is tested.
 
-    Shared values and unshared numbers such as biases are rounded to float16, or according to `half` (save_packed).
-    Reported are the file's report, also as curves and as ledger.png, and the sizes of the stages: pruning (P), sharing
-    (P+Q) and Huffman coding by the formulas of the paper, and the file itself (P+Q+coding).
+    Shared values and unshared numbers such as biases are rounded to float16, or according to `half` (save_packed). For
+    `fold_norms` and `bias_bits`, see `as_packed`. Reported are the file's report, also as curves and as ledger.png, and
+    the sizes of the stages: pruning (P), sharing (P+Q) and Huffman coding by the formulas of the paper, and the file
+    itself (P+Q+coding).
     """
     path = product.path.with_name(PACKED)
-    report = save_packed(path, product.weights, product.facts, half)
+    net = load_model(product)
+    weights, facts = as_packed(net, product.weights, product.facts, half, fold_norms, bias_bits)
+    report = save_packed(path, weights, facts)
     show_size_report(report, str(path))
     with replacing(path.with_name("ledger.png")) as file:
         draw_size_report(report, path.parent.parent.name).savefig(file, format="png", dpi=150)
-    weights = product.weights
     stages = {
         "dense": sum(row.dense for row in report.rows),
         "P by the paper's formula": pruned_bytes(weights),
@@ -36,6 +51,26 @@ def pack(product: Product, context: Context, half: Half = True) -> tuple[Product
         "P+Q+coding": path.stat().st_size,
     }
     return read_product(path), {"stages": stages, "ledger": report.plain(), "scalars": report.scalars()}
+
+
+def as_packed(
+    net: nn.Module,
+    weights: Mapping[str, Tensor],
+    facts: Mapping[str, Any],
+    half: Half = True,
+    fold_norms: bool = False,
+    bias_bits: int | None = None,
+) -> tuple[Mapping[str, Tensor], Mapping[str, Any]]:
+    """Return a net's weights and facts as `pack` writes them.
+
+    With `fold_norms`, the statistics of batch norms are folded into their weights, and the recipe says so. Biases and
+    norms keep `bias_bits` bits of mantissa, or with null as many as `half` leaves.
+    """
+    if fold_norms and (found := folded(net, weights)):
+        weights, facts = {**weights, **found}, {**facts, "recipe": [*facts["recipe"], STEP]}
+    if bias_bits is not None:
+        weights = with_short_vectors(weights, bias_bits)
+    return rounded(dict(sorted(weights.items())), half), facts
 
 
 def share_at_once(

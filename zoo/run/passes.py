@@ -12,6 +12,7 @@ from torch import nn
 from zoo import distributed
 from zoo.checkpoint.product_file import Product, read_product
 from zoo.compress.context import Context
+from zoo.compress.fold_norms import is_folded
 from zoo.compress.recipe import Step, in_integers, replay
 from zoo.data.module import ResidentData, Split
 from zoo.errors import BadInput, reason
@@ -45,6 +46,8 @@ def recipe_at_start(run: Run) -> list[Step]:
     recipe: list[Step] = list(read_product(run.cfg.init_from).facts["recipe"]) if run.cfg.init_from else []
     if in_integers(recipe) or any(step["pass"] == "qat_int8" for step in recipe):
         raise BadInput(f"init_from={run.cfg.init_from} is already quantized; use the float net it was made from")
+    if is_folded(recipe):
+        raise BadInput(f"init_from={run.cfg.init_from} has folded batch norms; use the model.safetensors beside it")
     return recipe
 
 

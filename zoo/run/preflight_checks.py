@@ -16,8 +16,8 @@ from zoo.data.image_files import ImageFiles
 from zoo.data.images import ImageData
 from zoo.data.module import ResidentData
 from zoo.measure import health
+from zoo.measure.layer_kinds import BATCH_NORMS
 from zoo.tasks.base import Task
-from zoo.tasks.transfer import BATCH_NORMS
 
 if TYPE_CHECKING:
     pass

@@ -7,11 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from zoo.errors import BadInput, choices, nearest
+from zoo.measure.layer_kinds import BATCH_NORMS
 
 MOST_NAMED = 8  # classes listed in a message
 Rows = Mapping[str, Sequence[str]]  # modules with one row of weights per class or symbol, and the names of these
-
-BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 def rows_of(net: nn.Module, task: str, facts: Mapping[str, Any]) -> dict[str, Sequence[str]]:

@@ -1,0 +1,14 @@
+"""What weights and modules are, by their shape and class."""
+
+from math import prod
+
+from torch import nn
+
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
+
+def sides(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Return the numbers of inputs and outputs: a convolution's inputs are its whole window, a vector has one."""
+    longer = [side for side in shape if side != 1]
+    outputs = longer[0] if len(longer) > 1 else prod(shape)
+    return prod(longer[1:]), outputs
