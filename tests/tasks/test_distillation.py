@@ -1,5 +1,6 @@
 import csv
 import functools
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from zoo.checkpoint.product_file import read_product
 from zoo.data.loader import BatchLoader
 from zoo.models.lenet import LeNet5
 from zoo.optim.schedules import constant
+from zoo.records.config_file import read_config
 from zoo.tasks.classification import ImageClassification
 from zoo.tasks.distillation import Distillation
 
@@ -133,3 +135,44 @@ def test_a_teacher_that_does_not_fit_is_refused(command, toy, teacher, settings,
     outcome = command("train", "data=fashion_mnist", *others, "task=distill", *settings)
     assert outcome.code == 2
     assert sentence in outcome.sentence
+
+
+def test_a_teacher_is_trained_once_by_its_experiment_and_resumed_if_it_was_stopped(command, toy, tmp_path):
+    line = [a for a in toy if not a.startswith("trainer")] + ["trainer=smoke", "task=distill", "name=student"]
+    teacher = "task.teacher={experiment: lenet5_fashion_mnist, seeds: [1, 2]}"
+    assert command("train", *line, teacher).code == 0
+    trained = sorted((tmp_path / "runs/lenet5_fashion_mnist").glob("*/result.json"))
+    assert len(trained) == 2
+    (student,) = (tmp_path / "runs/student").glob("*")
+    config = read_config(student / "config.yaml")
+    expected = sorted(str(file.with_name("model.safetensors")) for file in trained)
+    assert sorted(config["task"]["teacher"]) == expected
+    configs = [read_config(Path(file).with_name("config.yaml")) for file in expected]
+    assert {one["seed"] for one in configs} == {1, 2}
+    assert all(one["data"]["num_validation"] == 60 for one in configs)  # the student's split
+    assert command("train", *line, teacher, "name=second").code == 0  # both are there
+    assert sorted((tmp_path / "runs/lenet5_fashion_mnist").glob("*/result.json")) == trained
+    trained[0].unlink()  # as if it had been stopped
+    outcome = command("train", *line, teacher, "name=third")
+    assert outcome.code == 0
+    assert "Training a teacher: python train.py resume=" in outcome.err
+    assert sorted((tmp_path / "runs/lenet5_fashion_mnist").glob("*/result.json")) == trained
+    other = [a for a in line if not a.startswith("data.num_v")] + ["data.num_validation=70"]
+    assert command("train", *other, "task.teacher={experiment: lenet5_fashion_mnist}", "name=fourth").code == 0
+    assert len(list((tmp_path / "runs/lenet5_fashion_mnist").glob("*"))) == 3  # of another split
+
+
+@pytest.mark.parametrize(
+    ("teacher", "sentence"),
+    [
+        ("{experiment: lenet5_fashon_mnist}", "did you mean lenet5_fashion_mnist"),
+        ("{experiment: ../../etc}", "task.teacher.experiment"),
+        ("{experiment: lenet5_fashion_mnist, seeds: []}", "task.teacher: expected an experiment and a list of seeds"),
+        ("{experiment: lenet5_fashion_mnist, epochs: 3}", "unknown field `epochs`"),
+    ],
+)
+def test_an_experiment_that_is_none_is_refused(command, toy, tmp_path, teacher, sentence):
+    outcome = command("train", *toy, "task=distill", f"task.teacher={teacher}")
+    assert outcome.code == 2
+    assert sentence in outcome.sentence
+    assert not list(tmp_path.glob("runs/*/*"))

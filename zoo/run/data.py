@@ -12,7 +12,7 @@ from zoo.errors import BadInput, reason
 from zoo.instantiate import build
 from zoo.paths import PRODUCT
 from zoo.run.directory import Run
-from zoo.run.task import check_teacher, read_teachers
+from zoo.run.teachers import check_teacher, with_teachers
 
 
 def build_data(run: Run) -> tuple[Run, ResidentData]:
@@ -20,11 +20,7 @@ def build_data(run: Run) -> tuple[Run, ResidentData]:
 
     Returned with them is the run with what was left to them filled in: the sizes that a net is built by, mean and std.
     """
-    teachers: list[Product] = []
-    if "teacher" in run.cfg.task:
-        teachers = read_teachers(run.cfg.task.teacher)
-        # As whole paths, so that the run can be resumed from another folder.
-        run = run.with_values(task={"teacher": [str(teacher.path) for teacher in teachers]})
+    run, teachers = with_teachers(run)
     if "mean" in run.cfg.data and run.cfg.data.mean is None and run.cfg.data.std is None:
         run = run.with_values(data=_known_normalisation(run, teachers))
     settings: Any = OmegaConf.to_container(run.cfg.data, resolve=True)

@@ -42,8 +42,11 @@ class Run:
         OmegaConf.set_readonly(self.cfg, True)
 
     def with_values(self, **groups: Mapping[str, Any]) -> "Run":
-        """Return this run with settings that were null or auto, such as the number of classes, filled in."""
-        cfg: Any = OmegaConf.merge(self.cfg, groups)
+        """Return this run with settings that were left open, such as the number of classes, filled in."""
+        cfg: Any = OmegaConf.create(OmegaConf.to_container(self.cfg))
+        for group, values in groups.items():
+            for key, value in values.items():
+                cfg[group][key] = value
         return replace(self, cfg=cfg)
 
     @property

@@ -1,7 +1,6 @@
 """The task of a run: the training objective with its optimizer, schedule and teachers."""
 
 import copy
-import glob
 import logging
 from typing import Any
 
@@ -13,13 +12,11 @@ from torch import nn
 
 from zoo.callbacks.loggers import TensorBoard
 from zoo.checkpoint.load_model import load_model
-from zoo.checkpoint.product_file import Product, file_of, read_product
-from zoo.data.images import ImageFacts
+from zoo.checkpoint.product_file import read_product
 from zoo.data.module import ResidentData
 from zoo.errors import BadInput
 from zoo.instantiate import build, probe
 from zoo.models.stochastic_depth import StochasticDepth
-from zoo.ranges import written
 from zoo.run import preflight, preflight_checks
 from zoo.run.directory import Run
 from zoo.run.model import apply_layout
@@ -27,38 +24,6 @@ from zoo.tasks.base import Task
 
 DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 log = logging.getLogger("zoo")
-
-
-def read_teachers(named: Any) -> list[Product]:
-    """Read the product files that `task.teacher` names, by a path, a pattern, or a list of them."""
-    patterns = [named] if isinstance(named, str) else list(named) if OmegaConf.is_list(named) else []
-    if not patterns or not all(isinstance(one, str) and one for one in patterns):
-        raise BadInput(
-            f"task.teacher: expected the model.safetensors of a net trained on these data, got {written(named)}"
-        )
-    files = [str(file_of(file).resolve()) for one in patterns for file in sorted(glob.glob(one)) or [one]]
-    teachers = [read_product(file) for file in files]
-    for teacher in teachers:
-        if "classes" not in teacher.facts["data"]:
-            raise BadInput(f"task.teacher={teacher.path} is a net for sequences; a teacher must classify images")
-    return teachers
-
-
-def check_teacher(run: Run, teacher: Product, facts: ImageFacts) -> None:
-    """Raise BadInput unless the teacher was trained with the same classes, image size and normalisation."""
-    theirs, size = teacher.facts, run.cfg.data.image_size
-    for what, found, expected in (
-        ("classes", theirs["data"]["classes"], facts.classes),
-        ("image size", theirs["config"]["data"]["image_size"], size),
-        ("mean of images", theirs["data"]["mean"], facts.mean),
-        ("deviation of images", theirs["data"]["std"], facts.std),
-    ):
-        if found != expected:
-            raise BadInput(
-                f"task.teacher={teacher.path} was trained with other {what} than data={run.cfg.choices.data} has"
-            )
-    if theirs["data"]["split_hash"] != facts.split_hash:
-        log.warning("The teacher was trained on another split, and may have seen images that this run validates on.")
 
 
 def build_task(run: Run, net: nn.Module) -> Task:
