@@ -8,6 +8,7 @@ import pytest
 import torch
 from conftest import scalars
 
+from zoo.checkpoint.product_file import read_product
 from zoo.tasks.classification import ImageClassification
 
 SGD = ["optim=sgd", "optim.lr=0.1", "optim.momentum=0", "optim.nesterov=false", "optim.weight_decay=0"]
@@ -57,3 +58,32 @@ def test_the_learning_rate_is_that_of_the_step_and_not_of_the_next(command, toy,
     assert rates == pytest.approx([0.1 * (1 + math.cos(math.pi * i / 5)) / 2 for i in range(5)], rel=1e-5)
     result = json.loads((only_run() / "result.json").read_text())
     assert result["num_samples"]["train"] == 5 * 64 < result["split_sizes"]["train"]
+
+
+def test_a_run_that_ends_within_an_epoch_counts_its_time_and_says_what_was_not_validated(command, toy, only_run):
+    toy = [a for a in toy if not a.startswith("trainer.log")] + ["trainer.log_every_n_steps=1"]
+    outcome = command("train", *toy, "+trainer.max_steps=17")  # of ten steps per epoch
+    assert outcome.code == 0
+    result = json.loads((only_run() / "result.json").read_text())
+    assert len(result["epoch_seconds"]) == 2
+    assert result["seconds"] == sum(result["epoch_seconds"])
+    assert result["images_per_second"] == pytest.approx(17 * 64 / result["seconds"])
+    assert "The last 7 steps were not validated, and are not in the product." in outcome.err
+    assert read_product(only_run() / "model.safetensors").facts["best"]["epoch"] == 0
+
+
+def test_the_last_weights_are_kept_also_if_a_run_ends_within_an_epoch(command, toy, only_run, tmp_path):
+    for name, steps in (("ten", 10), ("seventeen", 17)):
+        line = ["callbacks.product.metric=null", f"+trainer.max_steps={steps}", "schedule=constant"]
+        assert command("train", *toy, *line).code == 0
+        only_run().rename(tmp_path / name)
+    ten, seventeen = (read_product(tmp_path / name / "model.safetensors") for name in ("ten", "seventeen"))
+    assert not torch.equal(ten.weights["classifier.5.weight"], seventeen.weights["classifier.5.weight"])
+    assert seventeen.facts["best"] == {"epoch": 1, "metrics": {}}
+
+
+def test_a_run_of_less_than_an_epoch_counts_the_samples_that_it_trained_on(command, toy, only_run):
+    assert command("train", *toy, "+trainer.max_steps=4").code == 0
+    result = json.loads((only_run() / "result.json").read_text())
+    assert result["num_samples"]["train"] == 4 * 64
+    assert 0 < result["images_per_second"] < 1e7

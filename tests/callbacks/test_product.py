@@ -33,7 +33,12 @@ def test_the_best_validation_is_kept_and_of_equals_that_of_the_lowest_loss(tmp_p
     for epoch, (accuracy, loss) in enumerate(zip(accuracies, losses, strict=True)):
         metrics = {"val/accuracy": accuracy, "val/loss": loss}
         trainer = Trainer(
-            net, sanity_checking=False, callback_metrics=metrics, current_epoch=epoch, default_root_dir=tmp_path
+            net,
+            sanity_checking=False,
+            callback_metrics=metrics,
+            current_epoch=epoch,
+            global_step=epoch,
+            default_root_dir=tmp_path,
         )
         product.on_validation_end(trainer, None)
     assert read_product(tmp_path / "model.safetensors").facts["best"]["epoch"] == kept

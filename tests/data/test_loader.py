@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import torch
 
@@ -20,6 +22,18 @@ def test_an_epoch_without_shuffling_is_the_data_in_order_in_batches_as_equal_as_
     assert {len(labels) for _, labels in batches} == {9, 10}
     assert torch.cat([labels for _, labels in batches]).tolist() == list(range(103))
     assert len(loader(shuffle=False)) == 11
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_if_only_some_batches_are_used_each_is_spread_over_data_in_the_order_of_their_classes(world_size):
+    found = []
+    for rank in range(world_size):
+        one = loader(shuffle=False, rank=rank, world_size=world_size)
+        one.spread = True
+        batches = [labels.tolist() for _, labels in one]
+        assert all(max(batch) - min(batch) >= 103 - 2 * len(batches) * world_size for batch in batches)
+        found.extend(itertools.chain(*batches))
+    assert sorted(found) == list(range(103))
 
 
 def test_a_shuffled_epoch_sees_every_sample_at_most_once_and_drops_the_short_batch():

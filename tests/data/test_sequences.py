@@ -76,6 +76,17 @@ def test_an_epoch_has_every_pair_once_but_for_a_last_short_batch_and_little_padd
     assert share < 0.05
 
 
+def test_if_only_some_batches_are_used_each_has_sequences_of_all_lengths(reverse):
+    lengths = []
+    for limit in (None, 1.0, 2, 0.5):
+        loader = reverse.limited_loader("val", "cpu", limit)
+        batch = next(iter(loader))
+        lengths.append(int((batch[0] != 0).sum(1).amax()))
+    longest = int(reverse.splits["val"].lengths[:, 0].max())
+    assert lengths[0] == lengths[1] < longest
+    assert lengths[2:] == [longest, longest]
+
+
 def test_epochs_differ_and_seeds_repeat_them(reverse):
     def first(epoch, seed=0):
         loader = SequenceLoader(reverse.splits["train"], 64, shuffle=True, seed=seed)

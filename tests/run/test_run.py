@@ -15,7 +15,7 @@ from types import SimpleNamespace
 
 import lightning
 import pytest
-import safetensors
+import safetensors.torch
 import torch
 import yaml
 from conftest import scalars
@@ -100,6 +100,15 @@ def test_the_hparams_table_gets_a_row_with_real_metrics_and_says_what_was_limite
     for column in columns:  # a column without a value would show -1
         assert tags[column.name.tag]
     assert tags["result/test_accuracy"][0][1] == pytest.approx(result["test"]["accuracy"])
+
+
+def test_part_of_the_batches_has_samples_of_every_class_though_the_data_are_in_their_order(command, only_run):
+    line = ["data=mnist_5k", "model=lenet300", "trainer=cpu", "trainer.max_epochs=1", "trainer.limit_train_batches=2"]
+    limits = ["trainer.limit_test_batches=1", "trainer.limit_val_batches=1", "trainer.log_every_n_steps=1"]
+    assert command("train", *line, *limits).code == 0
+    labels = safetensors.torch.load_file(only_run() / "predictions.safetensors")["labels"]
+    counts = labels.bincount(minlength=10)  # of 1,000 test images, 100 of each class, in two batches
+    assert counts.tolist() == [50] * 10
 
 
 def test_the_product_knows_its_net_its_data_and_its_makers(command, toy_smoke, only_run):

@@ -32,6 +32,7 @@ class TrainingMonitor(lightning.Callback):
         self._earlier: list[float] = []  # losses already fetched
         self._so_far = 0.0  # seconds of this epoch before it was interrupted
         self._started: float | None = None
+        self._latest = 0.0  # time at the end of the latest batch
         self._gradient_norm: Tensor  # of the step about to be logged
         self._lr = 0.0  # of the latest step
         self._mark = (0.0, 0)  # time of the last log, and the number of images at that time
@@ -55,6 +56,7 @@ class TrainingMonitor(lightning.Callback):
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        self._latest = time.perf_counter()
         self._losses.append(outputs["loss"])
         self.num_images += len(batch[1]) * distributed.world_size()
         stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0 or trainer.is_last_batch
@@ -98,6 +100,11 @@ class TrainingMonitor(lightning.Callback):
             self._earlier += (distributed.all_reduce_sum(torch.stack(self._losses)) / distributed.world_size()).tolist()
             self._losses = []
         return self._earlier
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if self._started is not None and self._latest > self._started:  # within an epoch: max_steps, max_time
+            self.epoch_seconds.append(self._so_far + self._latest - self._started)
+            self._so_far, self._started = 0.0, None
 
     def on_save_checkpoint(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]

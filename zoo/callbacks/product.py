@@ -1,5 +1,6 @@
 """Save the best weights as the product of a run."""
 
+import logging
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,9 +10,11 @@ import lightning
 
 from zoo import distributed
 from zoo.checkpoint.product_file import save_product
+from zoo.errors import counted
 from zoo.paths import PRODUCT
 from zoo.ranges import Index
 
+log = logging.getLogger("zoo")
 Rule = Callable[[lightning.Trainer, lightning.LightningModule, Mapping[str, Any], float], bool]
 
 
@@ -30,10 +33,12 @@ class BestProduct(lightning.Callback):
         self.facts: Mapping[str, Any] = {}
         self.best: dict[str, Any] = {}  # epoch, and all validation metrics there
         self.rule: Rule | None = None
+        self._num_validated = -1  # steps at the last validation
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if trainer.sanity_checking:
             return
+        self._num_validated = trainer.global_step
         metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
         best = {"epoch": trainer.current_epoch, "metrics": metrics}
         if self.rule is not None:
@@ -52,8 +57,12 @@ class BestProduct(lightning.Callback):
         return gain > 0 or (gain == 0 and metrics["val/loss"] < self.best["metrics"]["val/loss"])
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        if not self.best:
+        is_validated = self._num_validated in (-1, trainer.global_step)
+        if not self.best or (self.metric is None and self.rule is None and not is_validated):
             self._write(trainer, pl_module, {"epoch": trainer.current_epoch - 1, "metrics": {}})
+        elif not is_validated:
+            left = trainer.global_step - self._num_validated
+            log.warning("The last %s were not validated, and are not in the product.", counted(left, "step"))
 
     def _write(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, best: dict[str, Any]) -> None:
         write_weights(trainer, PRODUCT, self._facts(best))

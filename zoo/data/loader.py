@@ -68,6 +68,7 @@ class BatchLoader:
         self.mix, self.num_classes = mix, num_classes
         self.distinct_epochs = distinct_epochs
         self.rank, self.world_size = rank, world_size
+        self.spread = False  # whether each unshuffled batch has samples from everywhere
         self.epoch = 0
         self.position = 0  # batches of this epoch yielded so far
         self._start = 0
@@ -136,6 +137,8 @@ class BatchLoader:
             whole = order[: len(self) * self.batch_size].view(len(self), self.world_size, -1)
             return list(whole[:, self.rank])
         parts = len(self) * self.world_size
+        if self.spread:
+            return [slice(part, None, parts) for part in range(self.rank, parts, self.world_size)]
         bounds = [num * i // max(1, parts) for i in range(parts + 1)]
         return [slice(bounds[i], bounds[i + 1]) for i in range(self.rank, parts, self.world_size)]
 

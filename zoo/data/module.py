@@ -58,10 +58,19 @@ class ResidentData(lightning.LightningDataModule, ABC):
         return self._train_loader
 
     def val_dataloader(self) -> Any:
-        return self.loader("val", self._device())
+        return self.limited_loader("val", self._device(), self.trainer.limit_val_batches if self.trainer else None)
 
     def test_dataloader(self) -> Any:
-        return self.loader("test", self._device())
+        return self.limited_loader("test", self._device(), self.trainer.limit_test_batches if self.trainer else None)
+
+    def limited_loader(self, split: Split, device: torch.device, limit: float | None) -> Any:
+        """Return the batches of a split of which only a number or a fraction, `limit`, will be used.
+
+        Each batch is then spread over the whole split, since samples may be in the order of their class or length.
+        """
+        loader = self.loader(split, device)
+        loader.spread = isinstance(limit, int) or (limit is not None and limit < 1)
+        return loader
 
     def state_dict(self) -> dict[str, Any]:
         """Save the training loader's position; on its own, Lightning restores it only if no schedule counts steps."""

@@ -51,6 +51,7 @@ class SequenceLoader:
         self.device = torch.device(device)
         self.sequences, self.batch_size = sequences.to(self.device), batch_size
         self.shuffle, self.seed, self.rank, self.world_size = shuffle, seed, rank, world_size
+        self.spread = False  # whether each unshuffled batch has samples from everywhere
         self.epoch = 0
         self.position = 0  # batches of this epoch yielded so far
         self._start = 0
@@ -88,6 +89,8 @@ class SequenceLoader:
         num, lengths = len(self.sequences), self.sequences.lengths
         if not self.shuffle:
             parts = len(self) * self.world_size
+            if self.spread:
+                return [torch.arange(part, num, parts) for part in range(self.rank, parts, self.world_size)]
             return list(torch.arange(num).tensor_split(parts)[self.rank :: self.world_size])
         draws = BatchRng((self.seed * 1_000_003 + self.epoch) * 1_000_033 % 2**63)
         order = draws.permutation(num)[: len(self) * self.batch_size]

@@ -140,7 +140,8 @@ def _built(run: Run, stage: str) -> dict[str, Callable[..., Any]]:
 
 def _measured(run: Run, task: Task, data: ResidentData, net: nn.Module, split: Split) -> dict[str, float]:
     """Measure a net as the task does, in fp32 and with as many batches as the trainer uses."""
-    limit, loader = run.cfg.trainer[f"limit_{split}_batches"], data.loader(split, task.device)
+    limit = run.cfg.trainer[f"limit_{split}_batches"]
+    loader = data.limited_loader(split, task.device, limit)
     num = int(limit * len(loader)) if isinstance(limit, float) else limit
     kept, task.net = task.net, net.to(task.device)
     try:

@@ -121,6 +121,7 @@ def _of_data(product: Product, trainer: lightning.Trainer, data: ResidentData) -
     num_trained = facts.num_samples["train"]
     if trainer.limit_train_batches != 1.0 and math.isfinite(trainer.num_training_batches):  # infinite before a fit
         num_trained = min(num_trained, int(trainer.num_training_batches) * data.batch_size)
+    num_trained = min(num_trained, callback_of(trainer, TrainingMonitor).num_images or num_trained)
     return {
         "validation": {k.removeprefix("val/"): v for k, v in validation.items()},
         "num_samples": {"train": num_trained, "val": int(num_validated), "test": num_tested},
