@@ -1,6 +1,7 @@
 """Export a trained network to other formats, and verify each file.
 
 python scripts/export.py checkpoint=runs/first/<stamp>/model.safetensors format=[zoo,pt2,onnx]
+python scripts/export.py checkpoint=model.safetensors format=zoo compress=rate compress.rate.max_drop=0.3
 python scripts/export.py checkpoint=model.safetensors format=onnx_int8
 """
 
@@ -20,11 +21,11 @@ def main(cfg: DictConfig) -> None:
 
     names = list(cfg.format) if OmegaConf.is_list(cfg.format) else [cfg.format]
     export.check_formats(names)
-    if {*cfg.compress} - {"before_fit", "after_fit", "share"} or cfg.compress.before_fit:
-        raise BadInput("compress: export supports share and share_5bit; for others, use python train.py init_from=...")
+    if {*cfg.compress} - {"before_fit", "after_fit", "share", "rate"} or cfg.compress.before_fit:
+        raise BadInput("compress: export supports rate and share; for others, use python train.py init_from=...")
     product = read_product(cfg.checkpoint)
-    if "share" in cfg.compress:
-        check(OmegaConf.to_container(cfg.compress.share), "compress.share")
+    for name in {"share", "rate"} & cfg.compress.keys():
+        check(OmegaConf.to_container(cfg.compress[name]), f"compress.{name}")
     export.export(product, names, Path(cfg.out or product.path.parent), cfg)
 
 

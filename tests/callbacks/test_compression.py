@@ -216,4 +216,21 @@ def test_export_shares_at_once_what_was_trained(command, teacher):
     assert command(*line, "compress.share.rate=0.02").code == 0
     assert teacher.with_name("model_shared.zoo").stat().st_size < 0.9 * size
     outcome = command("scripts/export", f"checkpoint={teacher}", "compress=prune")
-    assert (outcome.code, "export supports share" in outcome.sentence) == (2, True)
+    assert (outcome.code, "export supports rate and share" in outcome.sentence) == (2, True)
+
+
+def test_export_rounds_at_once_to_far_fewer_bytes_than_it_shares(command, teacher):
+    line = ("scripts/export", f"checkpoint={teacher}", "max_drop=6")
+    assert command(*line, "compress=share_5bit", "compress.share.rate=0.02").code == 0
+    outcome = command(*line, "compress=rate", "compress.rate.max_drop=3")
+    assert outcome.code == 0
+    small, shared = (teacher.with_name(f"model_{name}.zoo") for name in ("rate", "shared"))
+    assert small.stat().st_size < 2 / 3 * shared.stat().st_size
+    weights = read_product(small).weights
+    for weight in weights.values():
+        if weight.ndim > 1:
+            ratios = weight.unique() / weight[weight != 0].abs().min()
+            assert torch.allclose(ratios * 6, (ratios * 6).round(), atol=1e-3)  # multiples of a step
+    assert command("evaluate", f"checkpoint={small}").code == 0
+    outcome = command(*line, "compress=rate", "compress.rate.max_drop=-1")
+    assert outcome.code == 2

@@ -58,9 +58,12 @@ class RateModel:
     def bits(self, integers: Tensor) -> Tensor:
         """Return the bits of each integer, in the tensor's shape."""
         sizes = integers.abs()
+        return torch.where(sizes == 0, self.zero, self.nonzero + self.of_magnitudes(sizes))
+
+    def of_magnitudes(self, sizes: Tensor) -> Tensor:
+        """Return the bits of magnitudes from 1 on; zeros count as 1."""
         excess = 2 * (sizes - MOST).clamp_min(1).log2()
-        magnitudes = self.magnitudes[(sizes.clamp(1, MOST + 1) - 1).long()]
-        return torch.where(sizes == 0, self.zero, self.nonzero + magnitudes + excess)
+        return self.magnitudes[(sizes.clamp(1, MOST + 1) - 1).long()] + excess
 
     def slope(self, scaled: Tensor) -> Tensor:
         """Return the derivative of the bits, interpolated between integers, with respect to latents over steps."""

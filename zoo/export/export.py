@@ -15,6 +15,7 @@ from zoo.checkpoint.load_model import load_model
 from zoo.checkpoint.product_file import Product
 from zoo.checkpoint.stored_config import stored_data
 from zoo.compress.recipe import in_integers
+from zoo.data.module import ResidentData
 from zoo.data.sequences import SequenceData
 from zoo.errors import BadInput, ZooError, choices, reason
 from zoo.export.export_format import Job, format_names, format_of
@@ -28,6 +29,7 @@ from zoo.paths import EXPORTS, RESULT
 from zoo.quantize.pt2e import program_of
 from zoo.records.json_files import read_exports, read_result, write_exports
 from zoo.run.pack_product import share_at_once
+from zoo.run.round_product import round_at_once
 
 
 def check_formats(names: list[str]) -> None:
@@ -41,8 +43,9 @@ def check_formats(names: list[str]) -> None:
 def export(product: Product, names: list[str], folder: Path, cfg: DictConfig) -> None:
     """Export a product to a folder in some formats, keeping only verified files, and write exports.json.
 
-    With `cfg.compress`, weights are shared first; lost accuracy is counted from before that. Raises ZooError, after all
-    formats were tried, if one was refused, and BadInput if a file would replace something that no export wrote.
+    With `cfg.compress`, weights are shared or rounded first; lost accuracy is counted from before that. Raises
+    ZooError, after all formats were tried, if one was refused, and BadInput if a file would replace something that no
+    export wrote.
     """
     _check_settings(product, names, cfg)
     digest = sha256_of(product.path)
@@ -50,10 +53,8 @@ def export(product: Product, names: list[str], folder: Path, cfg: DictConfig) ->
     check_boards(folder)
     net, data = load_model(product).eval(), stored_data(product.facts, cfg)
     before = source = answers_of(net, data)
-    if "share" in cfg.compress:
-        settings = (cfg.compress.share[key] for key in ("bits", "mean_bits", "init", "rate"))
-        product = share_at_once(product, *settings)
-        net = load_model(product).eval()
+    if compressed := _compressed(product, data, cfg):
+        product, net = compressed, load_model(compressed).eval()
         source = replace(answers_of(net, data), accuracy=before.accuracy)
     folder.mkdir(parents=True, exist_ok=True)
     rows = [_try(name, Job(product, net, data, _facts(product, name, cfg), cfg), source, folder) for name in names]
@@ -75,12 +76,24 @@ def export(product: Product, names: list[str], folder: Path, cfg: DictConfig) ->
         raise ZooError("; ".join(refused))
 
 
+def _compressed(product: Product, data: ResidentData, cfg: DictConfig) -> Product | None:
+    """Return the product as `cfg.compress` makes it without training, or None if it changes nothing."""
+    if "share" in cfg.compress:
+        return share_at_once(product, *(cfg.compress.share[key] for key in ("bits", "mean_bits", "init", "rate")))
+    if "rate" in cfg.compress:
+        max_drop = cfg.max_drop / 2 if cfg.compress.rate.max_drop is None else cfg.compress.rate.max_drop
+        packing = {key: cfg.compress.after_fit.pack[key] for key in ("half", "fold_norms", "bias_bits")}
+        return round_at_once(product, data, max_drop, cfg.calibration_batches, packing)
+    return None
+
+
 def _check_settings(product: Product, names: list[str], cfg: DictConfig) -> None:
     """Raise BadInput for settings that do not fit the product; zoo.cli.settings has the ranges."""
     if cfg.bake and "classes" not in product.facts["data"]:
         raise BadInput("bake=true is for image nets, and this one reads sequences")
-    if in_integers(product.facts["recipe"]) and "share" in cfg.compress:
-        raise BadInput("compress=share needs a float net, and this one is already quantized")
+    for name in {"share", "rate"} & cfg.compress.keys():
+        if in_integers(product.facts["recipe"]):
+            raise BadInput(f"compress={name} needs a float net, and this one is already quantized")
     for name in names:
         if program_of(product.facts["recipe"]) and format_of(name).precision != "fp32":
             raise BadInput(f"format={name} needs a float net, and this one is already in int8; use format=onnx")
@@ -105,7 +118,7 @@ def _earlier_rows(
         target = folder / _file(name, cfg)
         for path in (target, *(target.with_stem(f"{target.stem}_{part}") for part in PARTS)):
             if path.exists() and path.samefile(product.path):
-                if "share" in cfg.compress or _is_rounded(name, cfg):
+                if {"share", "rate"} & cfg.compress.keys() or _is_rounded(name, cfg):
                     raise BadInput(f"format={name} would replace the checkpoint itself; set out=FOLDER")
             elif path.exists() and path.name not in files:
                 raise BadInput(f"format={name} would replace {path}, which no export wrote; set out=FOLDER")
@@ -116,6 +129,7 @@ def _ending(name: str, cfg: DictConfig) -> str:
     """Return the suffix that distinguishes a file from others of its format, such as `_shared_baked`."""
     endings = {
         "_shared": "share" in cfg.compress,
+        "_rate": "rate" in cfg.compress,
         f"_{format_of(name).precision_with(cfg)}": _is_rounded(name, cfg),
         "_baked": _is_baked(name, cfg),
     }
