@@ -10,6 +10,7 @@ from zoo.checkpoint.product_file import Product, read_product
 from zoo.compress.context import Context
 from zoo.compress.fold_norms import STEP, folded, with_short_vectors
 from zoo.compress.pruning import by_layer
+from zoo.compress.remove_unread import remove_unread as without_unread
 from zoo.compress.sharing import Init, bits_by_budget, check_settings, share
 from zoo.errors import BadInput, choices
 from zoo.files import replacing
@@ -19,6 +20,7 @@ from zoo.packed.size_report import draw_size_report, show_size_report
 from zoo.paths import PACKED
 from zoo.ranges import Range
 
+LEAST_SAVED = 0.05  # share of the multiply-accumulates for which channels are removed
 BiasBits = Annotated[int, Range(1, 23)]
 
 
@@ -28,18 +30,24 @@ def pack(
     half: Half = True,
     fold_norms: bool = False,
     bias_bits: BiasBits | None = None,
+    remove_unread: bool = False,
 ) -> tuple[Product, dict[str, Any]]:
     """Write model.zoo next to a product and return the decoded product, so that exactly this is tested.
 
     Shared values and unshared numbers such as biases are rounded to float16, or according to `half` (save_packed). For
-    `fold_norms` and `bias_bits`, see `as_packed`. Reported are the file's report, also as curves and as ledger.png, and
-    the sizes of the stages: pruning (P), sharing (P+Q) and Huffman coding by the formulas of the paper, and the file
-    itself (P+Q+coding).
+    `fold_norms` and `bias_bits`, see `as_packed`. With `remove_unread`, channels that no weight reads are removed if
+    that saves a twentieth of the multiply-accumulates. Reported are the file's report, also as curves and as
+    ledger.png, and the sizes of the stages: pruning (P), sharing (P+Q) and Huffman coding by the formulas of the paper,
+    and the file itself (P+Q+coding).
     """
     path = product.path.with_name(PACKED)
-    net = load_model(product)
-    weights, facts = as_packed(net, product.weights, product.facts, half, fold_norms, bias_bits)
-    report = save_packed(path, weights, facts)
+    weights: Mapping[str, Tensor] = product.weights
+    net, facts = load_model(product), product.facts
+    step = without_unread(net, context.example) if remove_unread else None
+    if step is not None and step["macs"] <= (1 - LEAST_SAVED) * step["macs_before"]:
+        weights, facts = net.state_dict(), {**facts, "recipe": [*facts["recipe"], step]}
+    weights, packed_facts = as_packed(net, weights, facts, half, fold_norms, bias_bits)
+    report = save_packed(path, weights, packed_facts)
     show_size_report(report, str(path))
     with replacing(path.with_name("ledger.png")) as file:
         draw_size_report(report, path.parent.parent.name).savefig(file, format="png", dpi=150)
