@@ -19,7 +19,11 @@ COLUMNS = (
     ("from, to", "ratio_range", "{0[0]:.2f}, {0[1]:.2f}"),
     ("samples/s", "samples_per_second", "{:,.0f}"),
     ("TFLOPS", "tflops", "{:.2f}"),
+    ("bytes", "bytes", "{:,}"),
     ("test accuracy", "test_accuracy", "{:.2%}"),
+    ("s to write", "write_seconds", "{:.2g}"),
+    ("s to read", "read_seconds", "{:.2g}"),
+    ("setting", "setting", "{}"),
     ("failed", "failed", "{}"),
 )
 

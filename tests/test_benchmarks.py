@@ -127,3 +127,17 @@ def test_the_gpu_suite_is_of_settings_that_there_are(compose):
 def test_the_first_step_is_reached_not_long_after_torch_is_there(compose):
     figures = compare(suite_of(compose("+suite=startup"))(None), rounds=1)
     assert all(row["median_seconds"] > 0 for row in figures.values())
+
+
+def test_one_net_is_compared_in_files_of_several_kinds(command, teacher, tmp_path):
+    line = [f"checkpoint={teacher}", "data_root=data", f"out={tmp_path}/sizes.json"]
+    assert command("scripts/benchmark", "suite=packed", *line).code == 0
+    figures = json.loads((tmp_path / "sizes.json").read_text())["figures"]
+    assert {"fp32", "packed, rounded", "packed, shared", "int8, zip", "int8, xz", "int8, ONNX"} <= figures.keys()
+    size = {name: row["bytes"] for name, row in figures.items()}
+    assert size["fp32"] == pytest.approx(4 * 61_706, rel=0.02)
+    assert 61_706 * 0.3 < size["int8, zip"] < 1.1 * 61_706
+    assert size["packed, rounded"] < 2 / 3 * size["packed, shared"]
+    trained = json.loads((teacher.parent / "result.json").read_text())["test"]["accuracy"]
+    assert figures["fp32"]["test_accuracy"] == pytest.approx(trained)
+    assert all(row["test_accuracy"] > trained - 0.05 for row in figures.values())

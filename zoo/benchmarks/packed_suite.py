@@ -2,22 +2,26 @@
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
 from omegaconf import DictConfig
 
 from zoo.benchmarks.rounds import Contender, Suite
+from zoo.benchmarks.sizes_suite import Figures, sizes_suite
 from zoo.models.vgg import VGG
 from zoo.packed.packed_file import read_packed, save_packed
 
 
-def packed_suite(cfg: DictConfig) -> Suite:
+def packed_suite(cfg: DictConfig) -> Suite | Iterator[Figures]:
     """Time a packed file of VGG-16 for ImageNet: 138 M weights, 90 % zeros, 32 values per layer, one core.
 
-    Seconds are CPU time of the process, so that other processes do not count.
+    Seconds are CPU time of the process, so that other processes do not count. With `cfg.checkpoint`, that net in files
+    of several kinds is compared instead; see zoo.benchmarks.sizes_suite.
     """
+    if cfg.checkpoint:
+        return sizes_suite(cfg)
     torch.set_num_threads(1)
     draw = torch.Generator().manual_seed(0)
     weights = VGG(16).state_dict()
