@@ -115,19 +115,18 @@ def _check_target(target: Any, place: str) -> None:
         raise BadInput(f"{place} is not called, got _target_={str(target)[:80]!r}")
     package, fits = KINDS[place]
     home, _, name = target.rpartition(".")
-    if is_trusted(target):
+    trusted = is_trusted(target)
+    homes = {f"{package.__name__}.{module.name}" for module in pkgutil.iter_modules(package.__path__)}
+    member = None
+    if trusted or (home in homes and not name.startswith("_")):
         try:
             member = vars(importlib.import_module(home)).get(name)
         except ImportError as error:
             raise BadInput(f"{place}._target_={target[:80]} cannot be imported ({reason(error)})") from error
-        if fits(member):
-            return
+    if fits(member) and (trusted or member.__module__ == home):
+        return
+    if trusted:
         raise BadInput(f"{place}._target_={target[:80]} is not of the kind that belongs there")
-    homes = {f"{package.__name__}.{module.name}" for module in pkgutil.iter_modules(package.__path__)}
-    if home in homes and not name.startswith("_"):
-        member = vars(importlib.import_module(home)).get(name)
-        if fits(member) and member.__module__ == home:
-            return
     raise BadInput(
         f"{place}._target_: expected what {package.__name__} defines for it, got '{target[:80]}'; {_if_trusted(target)}"
     )
