@@ -33,7 +33,7 @@ class Data(lightning.LightningDataModule):
     def val_dataloader(self):
         return self.given
 
-    def loader(self, split, device):
+    def limited_loader(self, split, device, limit):
         return self.given
 
 
