@@ -23,11 +23,13 @@ PLACES = {
         "OmegaConf.load": "of the project's own configs",
     },
     "benchmarks/training_suites.py": {"OmegaConf.create": "of a literal"},
+    "benchmarks/sizes_suite.py": {"OmegaConf.create": "of literals and a path of the command line"},
     "benchmarks/rounds.py": {
         "import_module": "of a suite, which is one of a table",
         "getattr": "of a suite, which is one of a table",
     },
     "callbacks/budget.py": {"getattr": "of a list in the source", "setattr": "of a list in the source"},
+    "callbacks/rate_schedule.py": {"getattr": "of a list in the source", "setattr": "of a list in the source"},
     "callbacks/resume.py": {"torch.load": "weights_only, and of a checkpoint whose checksum and names were checked"},
     "checkpoint/pretrained.py": {"torch.load": "weights_only, of a file that the command line names"},
     "checkpoint/stored_config.py": {
