@@ -25,8 +25,8 @@ from zoo.errors import BadInput
 from zoo.export.onnx import translate
 from zoo.export.onnx_int8 import quantized
 from zoo.export.parts import ExportPart
+from zoo.measure import evaluation
 from zoo.measure.accuracy import is_right, points_lost
-from zoo.measure.evaluation import predictions
 from zoo.packed.packed_file import open_packed, pack
 from zoo.paths import PACKED
 from zoo.run.pack_product import as_packed, share_at_once
@@ -64,12 +64,10 @@ class _Net:
         self.product, self.data, self.net = product, data, load_model(product).eval()
         self.reference = self.accuracy(product.weights, "val")
 
-    @torch.inference_mode()
     def accuracy(self, weights: Weights, split: Split, net: nn.Module | None = None) -> float:
         net = net or self.net
         net.load_state_dict(dict(weights))
-        found = predictions(net, self.data.loader(split, "cpu"))
-        return float(torch.cat([is_right(logits, labels) for logits, labels in found]).double().mean())
+        return evaluation.accuracy(net, self.data.loader(split, "cpu"))
 
     def is_near(self, weights: Weights) -> bool:
         return points_lost(self.reference, self.accuracy(weights, "val")) <= MOST_LOST

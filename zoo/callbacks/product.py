@@ -24,8 +24,8 @@ class BestProduct(lightning.Callback):
     If epochs are equal in `metric`, as is common with few images, the one with the lowest validation loss is kept.
     This callback must come before any that swaps the weights for validation only, so that the validated weights are
     saved. With `metric` null, and in a run without validation, the last weights are kept. `facts` is stored in the file
-    together with the weights and this metric. A callback that compresses may set `rule`, which then decides; it is told
-    the facts and a score, the metric with its sign, or the epoch without one; larger is better.
+    together with the weights and this metric. A callback that compresses may set `rule`, which then decides: it
+    receives the facts and a score, which is the metric with its sign, or else the epoch; larger is better.
     """
 
     def __init__(self, metric: str | None = "val/accuracy", mode: Literal["max", "min"] = "max") -> None:

@@ -97,13 +97,14 @@ class RateTraining(Compression):
         last = int(trainer.estimated_stepping_batches) - 1
         if batch_idx % trainer.accumulate_grad_batches or step < begin:
             return
+        is_first = self.integers is None
         if self.integers is None:
             self.integers = IntegerWeights(prunable(net_of(pl_module)), self.step)
-            self.bits = float(self.integers.count_bits())
-            self._pack(pl_module, self._facts)
         elif (step - begin) % self.every and step != last:
             return
         self.bits = float(self.integers.count_bits())
+        if is_first:
+            self._pack(pl_module, self._facts)
         if self.bytes is not None:
             target = max(1.0, self.bytes - self.file["others"]) * self.file["bits_per_byte"]
             self.price = self.control.towards_bits(self.bits, target)

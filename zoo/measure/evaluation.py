@@ -16,6 +16,12 @@ def predictions(net: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> lis
     return [(net(images).float().cpu(), labels.cpu()) for images, labels in batches]
 
 
+def accuracy(net: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
+    """Return the fraction of images that a net classifies correctly, for batches of images and labels."""
+    hits = torch.cat([is_right(logits, labels) for logits, labels in predictions(net, batches)])
+    return float(hits.double().mean())
+
+
 def evaluate(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str, Any]:
     """Evaluate predictions: logits (N, C) float, labels (N,) int64.
 

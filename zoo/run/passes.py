@@ -47,7 +47,9 @@ def recipe_at_start(run: Run) -> list[Step]:
     if in_integers(recipe) or any(step["pass"] == "qat_int8" for step in recipe):
         raise BadInput(f"init_from={run.cfg.init_from} is already quantized; use the float net it was made from")
     if is_folded(recipe):
-        raise BadInput(f"init_from={run.cfg.init_from} has folded batch norms; use the model.safetensors beside it")
+        raise BadInput(
+            f"init_from={run.cfg.init_from} has folded batch norms; use the model.safetensors in the same folder"
+        )
     return recipe
 
 

@@ -14,8 +14,8 @@ from zoo.compress.rate_rounding import Rounding, curvatures, highest_price, upda
 from zoo.data.module import ResidentData
 from zoo.data.sequences import SequenceData
 from zoo.errors import BadInput
-from zoo.measure.accuracy import is_right, points_lost
-from zoo.measure.evaluation import predictions
+from zoo.measure.accuracy import points_lost
+from zoo.measure.evaluation import accuracy
 from zoo.run.pack_product import as_packed
 from zoo.tasks.transcribe import transcribe
 
@@ -60,9 +60,7 @@ def _inputs(data: ResidentData, batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]
     return (batch[0], batch[1][:, :-1]) if isinstance(data, SequenceData) else (batch[0],)
 
 
-@torch.inference_mode()
 def _accuracy(net: nn.Module, data: ResidentData) -> float:
     if isinstance(data, SequenceData):
         return float(transcribe(net, data, "val", torch.device("cpu"))["accuracy"])
-    found = predictions(net, data.loader("val", "cpu"))
-    return float(torch.cat([is_right(logits, labels) for logits, labels in found]).double().mean())
+    return accuracy(net, data.loader("val", "cpu"))

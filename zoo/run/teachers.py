@@ -81,15 +81,15 @@ def check_teacher(run: Run, teacher: Product, facts: ImageFacts) -> None:
 def _trained(run: Run, teacher: dict[str, Any]) -> Iterator[Path]:
     """Yield the product of each teacher's run: a finished one, or one that is resumed or trained now."""
     try:
-        wanted = msgspec.convert(teacher, Trained)
+        settings = msgspec.convert(teacher, Trained)
     except msgspec.ValidationError as error:
         raise BadInput(f"task.teacher: expected an experiment and a list of seeds ({reason(error)})") from error
-    there = [file.stem for file in CONFIGS.glob("experiment/*.yaml")]
-    if wanted.experiment not in there:
-        raise BadInput(f"task.teacher.experiment: {choices(wanted.experiment, there)}")
-    for seed in wanted.seeds:
+    known = [file.stem for file in CONFIGS.glob("experiment/*.yaml")]
+    if settings.experiment not in known:
+        raise BadInput(f"task.teacher.experiment: {choices(settings.experiment, known)}")
+    for seed in settings.seeds:
         split = {key: run.cfg.data.get(key) for key in SPLIT}
-        arguments = [f"experiment={wanted.experiment}", f"seed={seed}"]
+        arguments = [f"experiment={settings.experiment}", f"seed={seed}"]
         arguments += [f"data.{key}={value}" for key, value in split.items() if value is not None]
         if (chosen := run.cfg.choices.trainer) != "auto":
             arguments.append(f"trainer={chosen}")
