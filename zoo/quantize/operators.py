@@ -28,6 +28,7 @@ INT8 = {  # image nets in int8; none of these computes a size or an index from p
         *("squeeze.dim", "unsqueeze.default", "sym_size.int", "relu6.default", "hardtanh.default", "hardswish.default"),
         *("hardsigmoid.default", "clamp.default", "mean.dim", "chunk.default", "split.Tensor"),
         *("split_with_sizes.default", "reshape.default", "contiguous.default", "clone.default"),
+        *("new_zeros.default", "index_put.default"),  # of LeNet-5's connection table of 1998
     ),
     "operator": ("getitem",),
 }
@@ -35,7 +36,7 @@ EXPORTED = {  # in addition, for all kinds of nets in .pt2 files
     "aten": (
         *("__and__.Scalar", "__rshift__.Scalar", "_int_mm.default", "abs.default", "alias.default"),
         *("arange.default", "dropout.default", "embedding.default", "expand_as.default", "gather.default"),
-        *("gt.Scalar", "index_put.default", "lstm.input", "ne.Scalar", "new_zeros.default", "relu_.default"),
+        *("gt.Scalar", "lstm.input", "ne.Scalar", "relu_.default"),
         *("repeat_interleave.self_int", "round.default", "stack.default", "sub.Tensor", "sum.dim_IntList"),
         *("t.default", "to.dtype", "where.ScalarOther", "where.self", "zeros.default"),
     ),
