@@ -1,10 +1,9 @@
 """Evaluate a trained network on its test data.
 
-python evaluate.py checkpoint=runs/first/<stamp>/model.safetensors
+python evaluate.py checkpoint=runs/first                 the newest run in this folder
+python evaluate.py checkpoint=zoo:lenet5_mnist_5k        a net that comes with the zoo
 python evaluate.py checkpoint=model.onnx split=val out=here
 """
-
-from pathlib import Path
 
 from omegaconf import DictConfig
 
@@ -13,6 +12,7 @@ from zoo.cli.command import command
 
 @command("evaluate")
 def main(cfg: DictConfig) -> None:
+    from zoo.checkpoint.named_files import folder_for
     from zoo.files import sha256_of
     from zoo.inference import evaluate
     from zoo.report import tables, written_files
@@ -21,8 +21,8 @@ def main(cfg: DictConfig) -> None:
     net, data = evaluate.rebuild(file, cfg)
     source = {"checkpoint": str(file.path), "sha256": sha256_of(file.path)}
     source |= {"net": file.facts["config"]["choices"]["model"], "split": cfg.split}
-    folder, ending = Path(cfg.out or file.path.parent), evaluate.ending_of(file.path, cfg)
-    if cfg.out:
+    folder, ending = folder_for(file.path, cfg.out), evaluate.ending_of(file.path, cfg)
+    if folder != file.path.parent:
         written_files.check_free(folder, source, ending)
     found = source | evaluate.evaluate(net, data, cfg)
 

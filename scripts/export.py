@@ -1,11 +1,9 @@
 """Export a trained network to other formats, and verify each file.
 
-python scripts/export.py checkpoint=runs/first/<stamp>/model.safetensors format=[zoo,pt2,onnx]
+python scripts/export.py checkpoint=runs/first format=[zoo,pt2,onnx]
 python scripts/export.py checkpoint=model.safetensors format=zoo compress=rate compress.rate.max_drop=0.3
 python scripts/export.py checkpoint=model.safetensors format=onnx_int8
 """
-
-from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -14,6 +12,7 @@ from zoo.cli.command import command
 
 @command("export")
 def main(cfg: DictConfig) -> None:
+    from zoo.checkpoint.named_files import folder_for
     from zoo.checkpoint.product_file import read_product
     from zoo.errors import BadInput
     from zoo.export import export
@@ -26,7 +25,7 @@ def main(cfg: DictConfig) -> None:
     product = read_product(cfg.checkpoint)
     for name in {"share", "rate"} & cfg.compress.keys():
         check(OmegaConf.to_container(cfg.compress[name]), f"compress.{name}")
-    export.export(product, names, Path(cfg.out or product.path.parent), cfg)
+    export.export(product, names, folder_for(product.path, cfg.out), cfg)
 
 
 if __name__ == "__main__":

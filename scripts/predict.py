@@ -3,7 +3,7 @@
   python scripts/predict.py FILE picture.jpg folder/ '*.png'
   python scripts/predict.py FILE "a text"                        for a sequence network
 
-FILE is a model.safetensors, a run folder, or a packed or exported file; checkpoint=FILE is the same.
+FILE is a model.safetensors, a run folder, a packed or exported file, or zoo:NAME; checkpoint=FILE is the same.
 """
 
 import os
@@ -12,6 +12,7 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import DictConfig
 
 from zoo.cli.command import command, words_as
+from zoo.paths import OF_ZOO
 
 ENDINGS = (".safetensors", ".zoo", ".onnx", ".pt2")
 
@@ -20,7 +21,7 @@ def _reworded(arguments: list[str]) -> list[str]:
     """Use the first word as the checkpoint if it is such a file or a folder, and no checkpoint= is given."""
     is_given = any(argument.startswith("checkpoint=") for argument in arguments)
     first = arguments[0] if arguments and not is_given else ""
-    if (first.endswith(ENDINGS) and "=" not in first) or os.path.isdir(first):
+    if (first.endswith(ENDINGS) and "=" not in first) or first.startswith(OF_ZOO) or os.path.isdir(first):
         arguments = [f"checkpoint={QuotedString(arguments[0], Quote.single).with_quotes()}", *arguments[1:]]
     return words_as("inputs")(arguments)
 

@@ -1,6 +1,6 @@
 """Write the tables of README.md and docs/ from result files.
 
-  python scripts/results.py add=runs/<name>/<stamp>              add a result
+  python scripts/results.py add=runs/<name>              add a result
   python scripts/results.py                                      rewrite the tables and docs/compression.svg
 
 Result files are docs/results/<name>_seed<seed>.json. The table of all recipes comes from configs/experiment.
@@ -38,14 +38,15 @@ PAGES = (
 
 
 def keep(folder: Path) -> Path:
-    """Copy a run's result.json into docs/results, without the paths of its machine."""
+    """Copy a run's result.json into docs/results, without the paths of its machine; of a folder of runs, the newest."""
+    from zoo.checkpoint.named_files import newest
     from zoo.errors import BadInput, reason
     from zoo.records.json_files import read_result, write_result
 
-    file = folder / RESULT
-    if not file.is_file():
+    file = newest(folder, RESULT)
+    if file is None:
         raise BadInput(f"add={folder} has no result.json; only finished runs have one")
-    result = read_result(file)
+    folder, result = file.parent, read_result(file)
     result.pop("folder", None)
     for key, value in result.setdefault("settings", {}).items():
         result["settings"][key] = [_relative(one) for one in value] if isinstance(value, list) else _relative(value)

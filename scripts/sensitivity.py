@@ -1,11 +1,9 @@
 """Measure the loss of accuracy from pruning or sharing each layer.
 
-  python scripts/sensitivity.py checkpoint=runs/first/<stamp>/model.safetensors
+  python scripts/sensitivity.py checkpoint=runs/first
 
 Layers are changed one at a time, without retraining. Writes sensitivity.json and a plot next to the checkpoint.
 """
-
-from pathlib import Path
 
 from omegaconf import DictConfig
 
@@ -14,6 +12,7 @@ from zoo.cli.command import command
 
 @command("sensitivity")
 def main(cfg: DictConfig) -> None:
+    from zoo.checkpoint.named_files import folder_for
     from zoo.checkpoint.product_file import read_product
     from zoo.compress import sensitivity
     from zoo.compress.pruning import prunable
@@ -39,7 +38,7 @@ def main(cfg: DictConfig) -> None:
         ("bits", sensitivity.BITS, sensitivity.share_one),
     )
     curves = {what: sensitivity.sensitivity_scan(prunable(net), accuracy, *how) for what, *how in scans}
-    written_files.write_sensitivity(Path(cfg.out or product.path.parent), accuracy(), curves)
+    written_files.write_sensitivity(folder_for(product.path, cfg.out), accuracy(), curves)
 
 
 if __name__ == "__main__":

@@ -1,1 +1,84 @@
-"""A reference zoo of vision networks and the Transformer; `zoo.run` builds a run from its config."""
+"""A reference zoo of vision networks and the Transformer.
+
+```python
+import zoo
+
+zoo.list_models("resnet*")
+net = zoo.create_model("resnet20", num_classes=10, in_channels=3, image_size=32)
+trained = zoo.load("lenet5_mnist_5k")  # or a file that train.py or scripts/export.py wrote
+trained.predict("picture.png")
+```
+
+Importing this package imports neither torch nor anything else that takes long.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from zoo.inference.trained_net import TrainedNet
+
+__all__ = ["create_model", "list_models", "list_trained", "load"]
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Return the names of the networks that match a pattern such as `resnet*`, sorted."""
+    from zoo.catalogue import model_names
+
+    return model_names(pattern)
+
+
+def list_trained(pattern: str = "*") -> list[str]:
+    """Return the names of the trained nets that come with the zoo and match a pattern, sorted; see `load`."""
+    import fnmatch
+
+    from zoo.checkpoint.named_files import trained_files
+
+    return fnmatch.filter(trained_files(), pattern)
+
+
+def create_model(name: str, *, pretrained: bool | str = False, **settings: Any) -> "nn.Module":
+    """Build a network by its name, with the initial weights of its paper.
+
+    Args:
+        name: a file in configs/model; `list_models` returns all.
+        pretrained: true for torchvision's best ImageNet weights, the name of one of its entries, such as
+            IMAGENET1K_V1, or a file with such weights. A head of another size keeps its initial weights.
+        settings: those of configs/model/<name>.yaml. Image nets need `num_classes`, `in_channels` and, except
+            AirBench, `image_size`; all others have defaults.
+
+    Returns:
+        The network, in train mode. It takes normalised images (N, in_channels, image_size, image_size) and returns
+        logits (N, num_classes). In train mode, networks with auxiliary heads return `zoo.models.logits.Logits`.
+
+    Raises:
+        ValueError: for an unknown name or setting, a missing one, or a value out of range.
+    """
+    from zoo.checkpoint.create_model import create_model as create
+    from zoo.errors import as_value_error
+
+    with as_value_error():
+        return create(name, pretrained, **settings)
+
+
+def load(source: str | Path, trusted: Sequence[str] = ()) -> "TrainedNet":
+    """Load a trained network with its classes, preprocessing and metadata.
+
+    Args:
+        source: the name of a net that comes with the zoo, with or without `zoo:` (`list_trained` returns all), or a
+            model.safetensors, a run folder, a packed file, or an exported .pt2 or .onnx file.
+        trusted: packages outside the zoo whose classes the file may name, as in `train.py trusted=[...]`.
+
+    Raises:
+        ValueError: for an unknown name, and for a file that is missing, damaged or foreign.
+    """
+    from zoo.checkpoint.named_files import is_name_of_trained
+    from zoo.errors import as_value_error
+    from zoo.inference.trained_net import load as read
+    from zoo.paths import OF_ZOO
+
+    with as_value_error():
+        return read(f"{OF_ZOO}{source}" if is_name_of_trained(source) else source, trusted)

@@ -4,6 +4,7 @@ Each config in configs/model starts with its paper and the data it was designed 
 with a description, its source and the published accuracy.
 """
 
+import fnmatch
 import functools
 import re
 from collections.abc import Iterator
@@ -43,6 +44,11 @@ def _hydra_ready() -> AbstractContextManager[None]:
     if GlobalHydra().is_initialized():
         return nullcontext()
     return hydra.initialize_config_dir(str(CONFIGS), version_base="1.3")
+
+
+def model_names(pattern: str = "*") -> list[str]:
+    """Return the names of configs/model that match a pattern such as `resnet*`, sorted."""
+    return sorted(fnmatch.filter((file.stem for file in (CONFIGS / "model").glob("*.yaml")), pattern))
 
 
 @functools.cache

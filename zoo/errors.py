@@ -1,7 +1,8 @@
 """Errors that are shown to the user as one sentence, without a traceback."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 NOT_ON_RESUME = "cannot be set with resume, which keeps the run's own config except for trainer.*"
 
@@ -30,6 +31,15 @@ class Interrupted(ZooError):
     def __init__(self, message: str, signum: int) -> None:
         super().__init__(message)
         self.exit_code = 128 + signum
+
+
+@contextmanager
+def as_value_error() -> Iterator[None]:
+    """Raise BadInput as ValueError, which callers from Python expect; also a decorator."""
+    try:
+        yield
+    except BadInput as error:
+        raise ValueError(str(error)) from error
 
 
 def reason(error: BaseException) -> str:

@@ -1,7 +1,7 @@
 """Paths of the configs and commands, and the names of the files in a run folder, runs/<name>/<stamp>/.
 
-In a checkout, configs/, train.py, evaluate.py, scripts/ and docs/results/ are next to the package; in an installed
-package they are inside it, as configs/, commands/ and results/.
+In a checkout, configs/, train.py, evaluate.py, scripts/, docs/cards/ and docs/results/ are next to the package; in an
+installed package they are inside it, as configs/, commands/, cards/ and results/.
 """
 
 import os
@@ -12,6 +12,9 @@ PACKAGE = Path(__file__).resolve().parent
 CHECKOUT = PACKAGE.parent
 IS_INSTALLED = (PACKAGE / "commands").is_dir()
 CONFIGS = PACKAGE / "configs" if IS_INSTALLED else CHECKOUT / "configs"
+OF_ZOO = "zoo:"  # before the name of a net that comes with the zoo
+TRAINED = PACKAGE / "trained"  # nets that come with the zoo: the packed file and the claim of each
+CARDS = PACKAGE / "cards" if IS_INSTALLED else CHECKOUT / "docs" / "cards"
 RESULTS = PACKAGE / "results" if IS_INSTALLED else CHECKOUT / "docs" / "results"
 STARTED_BY_ZOO = "ZOO_COMMAND"  # in the environment of `zoo train` and of the processes that it starts
 

@@ -145,7 +145,7 @@ def test_a_setting_that_was_meant_is_named_once(command):
     [
         ([], "checkpoint is required", "checkpoint=..."),
         (["checkpont=x"], "checkpont", "checkpoint"),
-        (["checkpoint=none.safetensors"], "none.safetensors", "runs/<name>/<stamp>"),
+        (["checkpoint=none.safetensors"], "none.safetensors", "newest run"),
         (["checkpoint=null"], "checkpoint: expected", "null"),
         (["checkpoint=x", "split=foo"], "split: expected", "test, val"),
         (["checkpoint=x", "accelerator=meta"], "accelerator: expected", "auto, cpu"),

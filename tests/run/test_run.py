@@ -35,6 +35,7 @@ from zoo.models.inception_v3 import InceptionV3
 from zoo.models.lenet import LeNet5
 from zoo.run.directory import Run, _resumed_folder
 from zoo.run.fit import _check_limits, _check_metrics, find_batch_size
+from zoo.run.start_from_file import with_those_of_file
 from zoo.run.task import build_task
 from zoo.run.trainer import resolve_precision
 from zoo.tasks.classification import ImageClassification
@@ -301,7 +302,7 @@ def test_a_finished_run_can_be_trained_further_in_the_same_folder_and_its_rate_m
     assert yaml.safe_load((only_run() / "config.yaml").read_text())["trainer"]["max_epochs"] == 5
 
 
-def test_a_run_folder_or_the_only_one_in_a_folder_stands_for_its_product(command, toy_smoke, tmp_path):
+def test_a_run_folder_and_the_newest_in_a_folder_stand_for_their_product(command, toy_smoke, tmp_path):
     assert command("train", *toy_smoke).code == 0
     (one,) = tmp_path.glob("runs/toy/*")
     wanted = read_product(one / "model.safetensors").weights
@@ -314,7 +315,8 @@ def test_a_run_folder_or_the_only_one_in_a_folder_stands_for_its_product(command
     facts = [json.loads((folder / "result.json").read_text()) for folder in (one, two)]
     assert facts[0]["split_hash"] == facts[1]["split_hash"]
     shutil.copytree(one, one.parent / "later")
-    assert f"one run folder, got 2; the latest is {one.parent / 'later'}" in sentence_of_evaluate(command, one.parent)
+    (one / "model.safetensors").unlink()
+    assert read_product(one.parent).path == one.parent / "later/model.safetensors"
     assert "a folder without a model.safetensors" in sentence_of_evaluate(command, tmp_path / "data")
 
 
@@ -322,15 +324,13 @@ def sentence_of_evaluate(command, place) -> str:
     return command("evaluate", f"checkpoint={place}").sentence
 
 
-def test_a_folder_with_one_run_in_it_is_resumed_and_with_two_is_not(tmp_path):
-    for stamp in ("a", "b"):
+def test_of_a_folder_of_runs_the_newest_is_resumed(tmp_path):
+    for stamp in ("2026-11-29_10-00-00", "2026-11-30_09-00-00", "2026-11-30_09-00-00-1"):
         (tmp_path / "first" / stamp).mkdir(parents=True)
         (tmp_path / "first" / stamp / "config.yaml").write_text("name: first\n")
         cfg = OmegaConf.create({"resume": str(tmp_path / "first"), "runs": str(tmp_path)})
-        if stamp == "a":
-            assert _resumed_folder(cfg) == tmp_path / "first/a"
-    with pytest.raises(BadInput, match=r"^resume: expected one run folder, got .* with 2; the latest is .*/first/b$"):
-        _resumed_folder(cfg)
+        assert _resumed_folder(cfg) == tmp_path / "first" / stamp
+        assert with_those_of_file([f"resume={tmp_path}/first"]) == [f"resume='{tmp_path}/first/{stamp}'"]
 
 
 @pytest.mark.parametrize(

@@ -19,12 +19,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from zoo.checkpoint.named_files import file_of
 from zoo.checkpoint.shapes import check_kinds, check_numbers, check_promised, check_shapes
 from zoo.errors import BadInput
 from zoo.files import replacing
 from zoo.packed.header import facts_text
 from zoo.packed.packed_file import is_packed, open_packed
-from zoo.paths import PRODUCT
 from zoo.quantize.operators import DTYPES
 from zoo.records.metadata import parse_metadata
 
@@ -49,27 +49,14 @@ def save_product(path: Path, state: Mapping[str, Tensor], facts: Mapping[str, An
         file.write(content)
 
 
-def file_of(path: str | Path) -> Path:
-    """Return a path, or the product of a run folder or of the only run in a folder; raise BadInput if there is none."""
-    path = Path(path)
-    if not path.is_dir():
-        return path
-    found = [path / PRODUCT] if (path / PRODUCT).is_file() else sorted(path.glob(f"*/{PRODUCT}"))
-    if not found:
-        raise BadInput(f"{path}: expected a file or a run folder, got a folder without a {PRODUCT}")
-    if len(found) > 1:
-        raise BadInput(f"{path}: expected a file or one run folder, got {len(found)}; the latest is {found[-1].parent}")
-    return found[0]
-
-
 def read_product(path: str | Path) -> Product:
     """Read a product or packed file onto the CPU; raise BadInput if it is missing, truncated, foreign or changed.
 
-    Its first bytes determine the format. A folder is resolved by `file_of`.
+    Its first bytes determine the format. `file_of` resolves folders and names such as zoo:lenet5_mnist_5k.
     """
     path = file_of(path)
     if not path.is_file():
-        raise BadInput(f"there is no file {path}; a run leaves its model.safetensors in runs/<name>/<stamp>/")
+        raise BadInput(f"there is no file {path}; expected a model.safetensors, or a folder in runs for its newest run")
     if path.suffix in (".onnx", ".pt2"):
         raise BadInput(
             f"{path} is an exported file, which evaluate.py and scripts/predict.py read; expected the "

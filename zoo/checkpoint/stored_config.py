@@ -251,8 +251,8 @@ def stored_data(metadata: Mapping[str, Any], cfg: DictConfig) -> ResidentData:
     check_stored(config["data"], "data")
     settings = {**config["data"], "eval_batch_size": cfg.batch_size}
     if isinstance(settings.get("source"), Mapping):
-        settings["source"] = _placed(settings["source"], str(config.get("data_root")), cfg)
-    settings = _placed(settings, str(config.get("data_root")), cfg)
+        settings["source"] = placed(settings["source"], str(config.get("data_root")), cfg)
+    settings = placed(settings, str(config.get("data_root")), cfg)
     try:
         data: ResidentData = build(settings, "data")
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
@@ -262,7 +262,7 @@ def stored_data(metadata: Mapping[str, Any], cfg: DictConfig) -> ResidentData:
     return data
 
 
-def _placed(settings: Mapping[str, Any], old_root: str, cfg: DictConfig) -> dict[str, Any]:
+def placed(settings: Mapping[str, Any], old_root: str, cfg: DictConfig) -> dict[str, Any]:
     """Return settings of data with the file's paths replaced by those of the command line."""
     placed = dict(settings)
     for key in ("root", "path"):

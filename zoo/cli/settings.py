@@ -98,6 +98,16 @@ class Compare:
     out: Text
 
 
+class Trained(Evaluate):
+    add: Text | None
+    name: Text | None
+
+
+class Reproduce(Evaluate):
+    train: bool
+    runs: Text
+
+
 class Results:
     add: Text | None
 
@@ -110,6 +120,8 @@ OF_CONFIG: dict[str, type] = {
     "evaluate": Evaluate,
     "sensitivity": Evaluate,
     "export": Export,
+    "trained": Trained,
+    "reproduce": Reproduce,
     "predict": Predict,
     "compare": Compare,
     "results": Results,

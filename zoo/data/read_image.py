@@ -67,6 +67,28 @@ def read_picture(path: str, background: str = "white") -> Tensor:
         return _by_pillow(picture, background)
 
 
+def picture_of(given: Any, background: str = "white") -> Tensor:
+    """Convert a picture in memory to (3, height, width), uint8, upright and opaque, as `read_picture` reads files.
+
+    `given` is a PIL image, an array (height, width) or (height, width, channels), or a tensor (channels, height,
+    width). Raises ValueError unless arrays and tensors are uint8, with 1, 3 or 4 channels.
+    """
+    import numpy as np
+    from PIL import Image
+
+    if isinstance(given, Image.Image):
+        return _by_pillow(given.copy(), background)
+    array = given.detach().cpu().movedim(0, -1).numpy() if isinstance(given, Tensor) else given
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"expected a path, a PIL image, an array or a tensor, got {type(given).__name__}")
+    channels = array.shape[2] if array.ndim == 3 else 1
+    if array.dtype != np.uint8 or array.ndim not in (2, 3) or channels not in (1, 3, 4) or 0 in array.shape:
+        order = "(channels, height, width)" if isinstance(given, Tensor) else "(height, width, channels)"
+        kind = f"{array.dtype} {tuple(given.shape)}"
+        raise ValueError(f"expected uint8 {order} with 1, 3 or 4 channels, got {kind}")
+    return _by_pillow(Image.fromarray(array.squeeze(2) if array.ndim == 3 and channels == 1 else array), background)
+
+
 def read_jpeg(path: str) -> tuple[Tensor, int] | None:
     """Return a JPEG file's bytes (uint8), not decoded, and the orientation for `upright`; None for other formats."""
     with _opened(path) as (file, picture):

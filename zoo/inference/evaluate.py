@@ -8,7 +8,8 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from zoo.checkpoint.load_model import load_model
-from zoo.checkpoint.product_file import Product, file_of, read_product
+from zoo.checkpoint.named_files import file_of
+from zoo.checkpoint.product_file import Product, read_product
 from zoo.checkpoint.stored_config import stored_data
 from zoo.compress.semi_structured import use_sparse_kernels
 from zoo.data.module import ResidentData, Split

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from zoo.data.folders import MARGIN, check_colour, pictures_in
-from zoo.data.image_files import ImageFiles
+from zoo.data.image_workers import resize_and_crop
 from zoo.data.loader import centre
+from zoo.data.read_image import picture_of, read_picture
 from zoo.data.sequences import SequenceFacts, encode_source
 from zoo.errors import BadInput, ZooError, reason
 from zoo.tasks.transcribe import write_for
@@ -37,7 +38,6 @@ def predict(
     return _of_images(net, facts, files_of(inputs), top, device)
 
 
-@torch.inference_mode()
 def _of_images(
     net: nn.Module, facts: Mapping[str, Any], paths: Sequence[str], top: int, device: torch.device
 ) -> Iterator[Prediction]:
@@ -51,14 +51,23 @@ def _of_images(
                 unreadable.append(error)
         if not images:
             continue
-        shares, best = net(torch.cat(list(images.values())).to(device)).softmax(1).topk(min(top, len(classes)))
-        if shares.isnan().any():
-            raise ZooError("the net returns NaN logits; train it again, or with trainer.precision=32-true")
-        for path, named, likely in zip(images, best.tolist(), shares.tolist(), strict=True):
-            yield path, [(classes[i], share) for i, share in zip(named, likely, strict=True)]
+        yield from zip(images, classify(net, torch.cat(list(images.values())).to(device), classes, top), strict=True)
     if unreadable:
         more = f"; and {len(unreadable) - MOST_TOLD:,} more" if len(unreadable) > MOST_TOLD else ""
         raise BadInput(f"{'; '.join(map(str, unreadable[:MOST_TOLD]))}{more}; use JPEG, PNG or another image format")
+
+
+@torch.inference_mode()
+def classify(net: nn.Module, images: Tensor, classes: Sequence[str], top: int) -> list[list[tuple[str, float]]]:
+    """Return the `top` most probable classes of each image (N, C, size, size), each with its probability, best first.
+
+    Raises ZooError if the net returns NaN.
+    """
+    shares, best = net(images).softmax(1).topk(min(top, len(classes)))
+    if shares.isnan().any():
+        raise ZooError("the net returns NaN logits; train it again, or with trainer.precision=32-true")
+    rows = zip(best.tolist(), shares.tolist(), strict=True)
+    return [[(classes[i], share) for i, share in zip(named, likely, strict=True)] for named, likely in rows]
 
 
 def files_of(inputs: Sequence[str]) -> list[str]:
@@ -83,17 +92,21 @@ def _matches(pattern: str) -> list[str]:
     return sorted(path for path in found.values() if os.path.isfile(path) or os.path.isdir(path))
 
 
-def read_image(path: str, settings: dict[str, Any], facts: dict[str, Any]) -> Tensor:
-    """Read an image (1, C, size, size), float32, preprocessed as in training: resized, cropped, gray, normalised."""
-    size = settings["image_size"]
+def read_image(picture: Any, settings: Mapping[str, Any], facts: Mapping[str, Any]) -> Tensor:
+    """Return a picture as (1, C, size, size), float32, preprocessed as in training: resized, cropped, gray, normalised.
+
+    `picture` is the path of a file, or a picture in memory, as `picture_of` takes it. Raises BadInput for others.
+    """
+    size, background = settings["image_size"], settings.get("background", "white")
     stored = round(size * MARGIN) if "num_workers" in settings else size
-    check_colour(background := settings.get("background", "white"))
-    files = ImageFiles([path], stored, background=background)
+    check_colour(background)
+    is_file = isinstance(picture, str | os.PathLike)
     try:
-        image = files.read(0)[None]
+        whole = read_picture(os.fspath(picture), background) if is_file else picture_of(picture, background)
+        image = resize_and_crop(whole, stored)[None]
     except Exception as error:  # bytes that are not an image can raise anything
         why = error.strerror if isinstance(error, OSError) and error.strerror else reason(error)
-        raise BadInput(f"'{path}' cannot be read as an image ({why})") from error
+        raise BadInput(f"'{picture}' cannot be read as an image ({why})" if is_file else f"a picture: {why}") from error
     if settings["in_channels"] == 1:  # by ITU-R BT.601, rounded, so that gray stays unchanged
         image = (image * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True).round()
     mean, std = (torch.tensor(facts[name])[:, None, None] for name in ("mean", "std"))

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from zoo import distributed, escape
 from zoo.catalogue import chosen_by
+from zoo.checkpoint.named_files import newest
 from zoo.checkpoint.stored_config import check_new, check_run
 from zoo.cli.settings import check_saved
 from zoo.errors import NOT_ON_RESUME, BadInput, choices
@@ -162,15 +163,10 @@ def _resumed(cfg: DictConfig) -> DictConfig:
 
 
 def _resumed_folder(cfg: DictConfig) -> Path:
-    """Return the run folder named by `resume`: the folder itself, or the only run folder in it."""
+    """Return the run folder named by `resume`: the folder itself, or the newest run folder in it."""
     folder = Path(cfg.resume)
-    if (folder / CONFIG).is_file():
-        return folder
-    inside = sorted(path.parent for path in folder.glob(f"*/{CONFIG}"))
-    if len(inside) == 1:
-        return inside[0]
-    if inside:
-        raise BadInput(f"resume: expected one run folder, got {folder} with {len(inside)}; the latest is {inside[-1]}")
+    if found := newest(folder, CONFIG):
+        return found.parent
     there = [str(path.parent) for path in sorted(Path(cfg.runs).glob(f"*/*/{CONFIG}"))]
     raise BadInput(f"resume={folder} is not a run folder, since it has no {CONFIG}; {choices(str(folder), there)}")
 

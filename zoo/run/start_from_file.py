@@ -11,9 +11,10 @@ from omegaconf import OmegaConf
 
 from zoo import distributed, escape
 from zoo.catalogue import chosen_by
+from zoo.checkpoint.named_files import file_of, newest
 from zoo.errors import BadInput
 from zoo.instantiate import trusting
-from zoo.paths import CONFIGS
+from zoo.paths import CONFIG, CONFIGS, OF_ZOO
 
 # Settings of a net and its data that are not taken from the file: initial weights, and sizes given by the data.
 OTHERS = ("model.init", "model.pretrained", "model.freeze", "num_classes", "num_source_tokens", "num_target_tokens")
@@ -23,23 +24,28 @@ GROUPS = ("model", "data")
 
 
 def with_those_of_file(arguments: list[str]) -> list[str]:
-    """Add the model=, data= and settings of the `init_from` file to a command line that does not set them."""
+    """Add the model=, data= and settings of the `init_from` file to a command line that does not set them.
+
+    `init_from` and `resume` become the path of a file and of a run folder, if they name a folder of runs.
+    """
     given = {key.lstrip("+~"): value for key, _, value in (a.partition("=") for a in arguments)}
-    file = given.get("init_from", "").strip("'\"")
-    if "resume" in given or not file or not Path(file).exists():
+    resumed, file = (given.get(key, "").strip("'\"") for key in ("resume", "init_from"))
+    if resumed and not (Path(resumed) / CONFIG).is_file() and (found := newest(Path(resumed), CONFIG)):
+        return _with(arguments, "resume", str(found.parent))
+    if resumed or not file or not (file.startswith(OF_ZOO) or Path(file).exists()):
         return arguments
     packages = OmegaConf.from_dotlist([f"trusted={given.get('trusted', '[]')}"]).trusted
     with trusting(packages if OmegaConf.is_list(packages) else ()):
-        return _completed(arguments, given, file)
+        if (path := str(file_of(file))) != file:
+            arguments = _with(arguments, "init_from", path)
+        return _completed(arguments, given, path)
+
+
+def _with(arguments: list[str], key: str, value: str) -> list[str]:
+    return [*(a for a in arguments if a.partition("=")[0].lstrip("+~") != key), f"{key}={_word(value)}"]
 
 
 def _completed(arguments: list[str], given: Mapping[str, str], file: str) -> list[str]:
-    if Path(file).is_dir():  # a run folder; the config must name the file
-        from zoo.checkpoint.product_file import file_of
-
-        file = str(file_of(file))
-        others = [a for a in arguments if a.partition("=")[0].lstrip("+~") != "init_from"]
-        arguments = [*others, f"init_from={_word(file)}"]
     places = [CONFIGS, *_config_dirs(arguments)]
     experiment = CONFIGS / "experiment" / f"{given.get('experiment', '')}.yaml"
     chosen = given.keys() | (chosen_by(experiment).keys() if experiment.is_file() else set())

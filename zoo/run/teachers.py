@@ -13,7 +13,8 @@ from hydra import compose
 from omegaconf import OmegaConf
 
 from zoo import distributed
-from zoo.checkpoint.product_file import Product, file_of, read_product
+from zoo.checkpoint.named_files import file_of
+from zoo.checkpoint.product_file import Product, read_product
 from zoo.data.images import ImageFacts
 from zoo.errors import BadInput, ZooError, choices, reason
 from zoo.paths import CONFIG, CONFIGS, LAST, PRODUCT, RESULT, commands

@@ -1,0 +1,34 @@
+"""Verify a net that comes with the zoo, or train it again.
+
+python scripts/reproduce.py zoo:lenet5_mnist_5k                test the file again
+python scripts/reproduce.py zoo:lenet5_mnist_5k train=true     train it again from its own config
+"""
+
+from omegaconf import DictConfig
+
+from zoo.cli.command import command
+from zoo.paths import OF_ZOO
+
+
+def _reworded(arguments: list[str]) -> list[str]:
+    """Use the first word as the checkpoint."""
+    return [f"checkpoint={arguments[0]}", *arguments[1:]] if arguments and "=" not in arguments[0] else arguments
+
+
+@command("reproduce", reword=_reworded)
+def main(cfg: DictConfig) -> None:
+    from zoo.checkpoint.named_files import file_of
+    from zoo.errors import BadInput
+    from zoo.inference import cards
+    from zoo.run import train_again
+
+    if not cfg.checkpoint.startswith(OF_ZOO):
+        raise BadInput(f"checkpoint: expected zoo:NAME, a net that comes with the zoo, got {cfg.checkpoint[:80]}")
+    file = file_of(cfg.checkpoint)
+    print(cards.verify(file.stem, file, cfg))
+    if cfg.train:
+        print(cards.compare_with(file.stem, train_again.train_again(file, cfg)))
+
+
+if __name__ == "__main__":
+    main()

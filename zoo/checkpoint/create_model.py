@@ -1,0 +1,30 @@
+"""Build a net by its name in configs/model, outside of a run."""
+
+from typing import Any
+
+from omegaconf import OmegaConf
+from torch import nn
+
+from zoo.catalogue import model_names
+from zoo.checkpoint.pretrained import load_published
+from zoo.errors import BadInput, choices
+from zoo.instantiate import build
+from zoo.paths import CONFIGS
+
+OF_DATA = "${data."  # begins the settings that a run takes from its data
+
+
+def create_model(name: str, pretrained: bool | str = False, **settings: Any) -> nn.Module:
+    """Build a net with the initial weights of its paper, in train mode; see `zoo.create_model`."""
+    if name not in model_names():
+        raise BadInput(f"there is no model {name[:80]!r}; {choices(name[:80], model_names())}")
+    config: Any = OmegaConf.to_container(OmegaConf.load(CONFIGS / "model" / f"{name}.yaml"))
+    required = [key for key, value in config.items() if str(value).startswith(OF_DATA)]
+    if missing := [key for key in required if key not in settings]:
+        raise BadInput(f"model {name}: expected {' and '.join(missing)}, as {', '.join(f'{m}=...' for m in missing)}")
+    net: nn.Module = build(config | settings, "model")
+    if pretrained:
+        if "image_size" not in settings:
+            raise BadInput(f"pretrained={pretrained}: there are no published weights for {name}")
+        load_published(net, name, pretrained, settings["image_size"])
+    return net

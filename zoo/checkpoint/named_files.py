@@ -1,0 +1,64 @@
+"""The files that users name: by a path, by a run folder, or by the name of a net that comes with the zoo."""
+
+import logging
+import re
+from pathlib import Path
+
+from zoo.errors import BadInput, choices, nearest
+from zoo.paths import OF_ZOO, PRODUCT, TRAINED
+
+log = logging.getLogger("zoo")
+
+
+def trained_files() -> dict[str, Path]:
+    """Return the packed files of the nets that come with the zoo, by name."""
+    return {file.stem: file for file in sorted(TRAINED.glob("*.zoo"))}
+
+
+def is_name_of_trained(source: str | Path) -> bool:
+    """Return whether something is the name, or nearly the name, of a net that comes with the zoo, and not a file."""
+    text, known = str(source), trained_files()
+    return not Path(source).exists() and (text in known or bool(re.fullmatch(r"\w+", text) and nearest(text, known)))
+
+
+def is_shipped(file: Path) -> bool:
+    """Return whether a file comes with the zoo, in whose folder no command writes."""
+    return file.parent == TRAINED
+
+
+def folder_for(file: Path, out: str | None) -> Path:
+    """Return the folder for what is written about a file: `out`, or that of the file.
+
+    For a net that comes with the zoo, the default is the current folder.
+    """
+    return Path(out or (Path() if is_shipped(file) else file.parent))
+
+
+def file_of(named: str | Path) -> Path:
+    """Return the file of a trained net that a user names.
+
+    That is a path, `zoo:NAME` for a net that comes with the zoo, a run folder for its product, or a folder of runs for
+    the product of the newest, as in `runs/first`; `runs/first/model.zoo` is a file of the newest run. Raises BadInput
+    for an unknown name, and for a folder without a product.
+    """
+    if str(named).startswith(OF_ZOO):
+        known, name = trained_files(), str(named).removeprefix(OF_ZOO)
+        if name not in known:
+            raise BadInput(f"{str(named)[:80]} does not come with the zoo; {choices(name[:80], known)}")
+        return known[name]
+    path = Path(named)
+    if not path.is_dir():
+        return path if path.exists() else newest(path.parent, path.name) or path
+    if (found := newest(path, PRODUCT)) is None:
+        raise BadInput(f"{path}: expected a file or a run folder, got a folder without a {PRODUCT}")
+    return found
+
+
+def newest(folder: Path, name: str) -> Path | None:
+    """Return the file `name` of a run folder, or of the newest run in a folder, whose name is the last in order."""
+    if (folder / name).is_file():
+        return folder / name
+    found = sorted(folder.glob(f"*/{name}"))
+    if len(found) > 1:
+        log.warning("%s has %d runs; using the newest, %s.", folder, len(found), found[-1].parent)
+    return found[-1] if found else None

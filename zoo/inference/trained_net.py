@@ -1,0 +1,84 @@
+"""A trained net with its classes, preprocessing and metadata, for use from Python."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zoo.checkpoint.named_files import is_shipped
+from zoo.data.sequences import SequenceFacts
+from zoo.errors import BadInput, as_value_error
+from zoo.inference import evaluate, predict
+from zoo.instantiate import trusting
+from zoo.paths import CARDS
+from zoo.tasks.transcribe import write_for
+
+Predicted = list[tuple[str, float]]
+
+
+class TrainedNet:
+    """A trained net that was read from a file.
+
+    Attributes:
+        net: the network, in eval mode on the CPU. Takes normalised images (N, C, size, size), float32, and returns
+            logits (N, classes); a sequence net is used through `predict`.
+        classes: the names of the classes, in the order of the logits; empty for sequence nets.
+        metadata: all that the file says about the net: config, recipe, data, versions, commit.
+        path: the file.
+    """
+
+    def __init__(self, path: Path, net: nn.Module, metadata: dict[str, Any]) -> None:
+        self.path, self.net, self.metadata = path, net.eval(), metadata
+        self.classes: list[str] = list(metadata["data"].get("classes", ()))
+
+    def __repr__(self) -> str:
+        chosen = self.metadata["config"]["choices"]
+        return f"<{type(self).__name__} {self.path.name}: {chosen['model']}, trained on {chosen['data']}>"
+
+    @property
+    def card(self) -> str:
+        """The model card of a net that comes with the zoo, in Markdown; empty for other files."""
+        return (CARDS / f"{self.path.stem}.md").read_text() if is_shipped(self.path) else ""
+
+    @as_value_error()
+    def preprocess(self, picture: Any) -> Tensor:
+        """Return a picture as the net takes it: (1, C, size, size), float32, prepared as in training.
+
+        `picture` is a path, a PIL image, a uint8 array (height, width) or (height, width, channels), or a uint8 tensor
+        (channels, height, width). Raises ValueError for anything else, and for a file that is not a picture.
+        """
+        if not self.classes:
+            raise BadInput(f"{self!r} is for sequences, which need no preprocessing; pass a text to predict()")
+        return predict.read_image(picture, self.metadata["config"]["data"], self.metadata["data"])
+
+    @as_value_error()
+    def predict(self, inputs: Any, top: int = 5, batch_size: int = 64) -> Any:
+        """Return the `top` most probable classes with their probabilities, best first: [(class, probability), ...].
+
+        `inputs` is one picture, as `preprocess` takes it, or a sequence of them, for which a list of such lists is
+        returned; pictures are computed in batches. For a sequence net, it is a text or several, and the result has
+        the most probable outputs of a beam search of width `top`. Raises ValueError for inputs of another kind.
+        """
+        if isinstance(inputs, Sequence) and not isinstance(inputs, str):
+            return list(self._predict(inputs, top, batch_size))
+        return next(iter(self._predict([inputs], top, 1)))
+
+    def _predict(self, inputs: Sequence[Any], top: int, batch_size: int) -> Iterable[Predicted]:
+        if top < 1 or batch_size < 1:
+            raise BadInput(f"expected top and batch_size of at least 1, got {top} and {batch_size}")
+        device = next((p.device for p in self.net.parameters()), torch.device("cpu"))
+        if not self.classes:
+            symbols = SequenceFacts(**self.metadata["data"])
+            yield from (write_for(self.net, text, symbols, device, top) for text in inputs)
+        for start in range(0, len(inputs) if self.classes else 0, batch_size):
+            images = torch.cat([self.preprocess(one) for one in inputs[start : start + batch_size]])
+            yield from predict.classify(self.net, images.to(device), self.classes, top)
+
+
+def load(source: str | Path, trusted: Sequence[str] = ()) -> TrainedNet:
+    """Read a file and build its net; see `zoo.load`."""
+    with trusting(trusted):
+        found = evaluate.read(str(source))
+        return TrainedNet(found.path, evaluate.rebuild_net(found), found.facts)

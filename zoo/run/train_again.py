@@ -1,0 +1,41 @@
+"""Train the net of a file again, from the config that the file holds."""
+
+import subprocess
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra import compose
+from omegaconf import DictConfig, OmegaConf
+
+from zoo.checkpoint.product_file import read_product
+from zoo.checkpoint.stored_config import placed
+from zoo.errors import ZooError
+from zoo.paths import CONFIG, RESULT, commands
+from zoo.records.config_file import write_config
+from zoo.records.json_files import read_result
+
+
+def train_again(file: Path, cfg: DictConfig) -> dict[str, Any]:
+    """Train a net from the config in its file, in a new run in `cfg.runs`, and return the result of this run.
+
+    Data are looked up in `cfg.data_root`. Teachers that the experiment trains are trained first, as in the original.
+    Raises ZooError if the run fails.
+    """
+    config = read_product(file).facts["config"]
+    old_root = config["data_root"]
+    config |= {"name": f"reproduce_{file.stem}", "runs": cfg.runs, "data_root": cfg.data_root or old_root}
+    config["data"] = placed(config["data"], old_root, cfg)
+    if "source" in config["data"]:
+        config["data"]["source"] = placed(config["data"]["source"], old_root, cfg)
+    if "teacher" in config["task"] and (experiment := config["choices"].get("experiment")):
+        config["task"]["teacher"] = OmegaConf.to_container(compose("train", [f"experiment={experiment}"]).task.teacher)
+    folder = Path(cfg.runs) / config["name"] / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    folder.mkdir(parents=True)
+    write_config(folder / CONFIG, yaml.safe_dump(config, sort_keys=False))
+    code = subprocess.run([sys.executable, str(commands()["train"]), f"resume={folder}"], check=False).returncode
+    if code:
+        raise ZooError(f"train={file.stem}: the run ended with exit code {code}; python train.py resume={folder}")
+    return read_result(folder / RESULT)
