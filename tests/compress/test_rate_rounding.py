@@ -113,6 +113,26 @@ def test_norms_are_measured_again_as_the_mean_over_batches():
 
 
 def test_the_highest_price_that_is_good_is_found():
-    assert highest_price(lambda price: price < 0.37) == pytest.approx(0.37, rel=0.03)
-    assert highest_price(lambda price: False) is None
-    assert math.isfinite(highest_price(lambda price: True))
+    assert highest_price(lambda price: price < 0.37, 1.0) == pytest.approx(0.37, rel=0.03)
+    assert highest_price(lambda price: price < 3.7e-9, 1e-8) == pytest.approx(3.7e-9, rel=0.03)
+    assert highest_price(lambda price: False, 1.0) is None
+    assert math.isfinite(highest_price(lambda price: True, 1.0))
+
+
+@pytest.mark.parametrize("certainty", [1.0, 30.0])
+def test_the_unit_of_prices_makes_steps_of_a_standard_deviation_also_for_a_net_that_is_certain(certainty):
+    """A net that is certain has next to no curvature; its prices were once all too high, and its files inaccurate."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(40, 60), nn.ReLU(), nn.Linear(60, 10))
+    with torch.no_grad():
+        net[2].weight.mul_(certainty)
+    names = ["0.weight", "2.weight"]
+    weights = {name: net.get_parameter(name).detach() for name in names}
+    rounding = Rounding(weights, *curvatures(net, names, [(torch.randn(128, 40),)]))
+    logs = []
+    for name, rounded in rounding.at(rounding.unit).items():
+        step = rounded[rounded != 0].abs().min()
+        logs.append(weights[name].numel() * math.log(step / weights[name].std()))
+    assert abs(sum(logs)) / rounding.num_weights < 0.02  # steps have 8 bits
+    close = rounding.at(rounding.unit * 2**-16)
+    assert all((close[name] - weights[name]).abs().max() < weights[name].std() / 20 for name in names)

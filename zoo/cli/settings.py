@@ -98,14 +98,19 @@ class Compare:
     out: Text
 
 
-class Trained(Evaluate):
+class Trained:
     add: Text | None
-    name: Text | None
+    name: Annotated[Any, PlainName()] | None
+    data_root: Text | None
+    download: bool
 
 
-class Reproduce(Evaluate):
+class Reproduce:
+    checkpoint: Text
     train: bool
     runs: Text
+    data_root: Text | None
+    download: bool
 
 
 class Results:

