@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,18 +18,19 @@ from zoo.checkpoint.product_file import Product, read_product
 from zoo.checkpoint.stored_config import DATA_ROOT, stored_data
 from zoo.data.module import ResidentData
 from zoo.data.sequences import SequenceData
-from zoo.errors import BadInput, ZooError
+from zoo.errors import BadInput, ZooError, counted
 from zoo.files import sha256_of, write_json, write_text
 from zoo.inference import evaluate
 from zoo.measure.accuracy import is_right
 from zoo.measure.evaluation import predictions
+from zoo.measure.latency import latency_ms
 from zoo.packed.packed_file import save_packed
 from zoo.paths import CARDS, RESULT, TRAINED
 from zoo.records.json_files import read_result
 from zoo.report.tables import format_number
 
 OF_RUN = (
-    "params", "macs", "latency_ms", "seed", "epochs", "seconds", "device", "precision", "commit", "versions", "test",
+    "params", "macs", "seed", "epochs", "seconds", "device", "precision", "commit", "versions", "test",
     "validation", "num_samples", "split_hash", "test_hash",
 )  # fmt: skip  # what a claim says of the run
 ABOUT = {  # per data set: what its nets are for, what they are not for, and where the data come from
@@ -49,6 +51,7 @@ ABOUT = {  # per data set: what its nets are for, what they are not for, and whe
     ),
 }
 AS_CLAIMED = {"split": "test", "accelerator": "cpu", "sparse": False, "beam": 1, "batch_size": 500}  # of evaluate.py
+CPU = torch.device("cpu")
 CONFIDENCE = 1.96  # standard deviations of a 95 % interval
 
 
@@ -101,13 +104,18 @@ def measured(file: Path, cfg: DictConfig) -> dict[str, Any]:
     settings = OmegaConf.create({**AS_CLAIMED, "data_root": cfg.data_root, "download": cfg.download})
     net, data = load_model(source), stored_data(source.facts, settings)
     found = evaluate.evaluate(net, data, settings)
-    claimed = {key: value for key, value in found.items() if key != "worst"}
+    found |= {
+        "latency_ms": latency_ms(net, data.example(), CPU),
+        "machine": platform.machine(),
+        "threads": torch.get_num_threads(),
+    }
+    claimed = {key: value for key, value in found.items() if key not in ("worst", "confusion_matrix")}
     return claimed if isinstance(data, SequenceData) else claimed | {"of_sample": num_of_sample(net, data)}
 
 
 def num_of_sample(net: nn.Module, data: ResidentData) -> int:
     """Return how many of the first batch of test images, spread over all of them, are classified correctly."""
-    ((logits, labels),) = predictions(net, itertools.islice(data.limited_loader("test", torch.device("cpu"), 1), 1))
+    ((logits, labels),) = predictions(net, itertools.islice(data.limited_loader("test", CPU, 1), 1))
     return int(is_right(logits, labels).sum())
 
 
@@ -198,7 +206,7 @@ def _rows(product: Product, claim: Mapping[str, Any]) -> list[tuple[str, str]]:
     run, found = claim["run"], claim["evaluation"]
     size, dense = product.path.stat().st_size, 4 * run["params"]
     points, num = 100 * half_interval(found["accuracy"], found["num_samples"]), found["num_samples"]
-    latency, made = run.get("latency_ms"), f"{run['device']}, {run['precision']}"
+    made, threads = f"{run['device']}, {run['precision']}", counted(found["threads"], "thread")
     return [
         ("accuracy of this file", f"{found['accuracy']:.2%} ± {points:.2f} of {num:,} test samples"),
         ("accuracy at the end of its run", f"{run['test']['accuracy']:.2%}"),
@@ -208,7 +216,7 @@ def _rows(product: Product, claim: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("bytes", f"{size:,}, {dense / size:.1f} times fewer than its weights in float32"),
         ("parameters", f"{run['params']:,}"),
         ("multiply-accumulates per sample", f"{run['macs']:,}"),
-        ("latency of one sample", f"{latency:.2f} ms ({made})" if latency else ""),
+        ("latency of one sample", f"{found['latency_ms']:.2f} ms on a CPU ({found['machine']}) with {threads}"),
         ("training", f"{run['epochs']} epochs in {run['seconds'] / 60:.1f} minutes ({made})"),
         ("seed, commit", f"{run['seed']}, `{run['commit']}`"),
         ("passes", ", ".join(step["pass"] for step in product.facts["recipe"])),
