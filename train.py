@@ -44,7 +44,7 @@ def main(cfg: DictConfig) -> dict[str, Any]:
         run = with_batch_size(run, trainer, task, data)
         fit(run, trainer, task, data)
         result = measure_product(run, trainer, task, data)
-        tables.show_result(result)
+        tables.show_result(result, run.cfg)
         return result
 
 

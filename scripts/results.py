@@ -29,12 +29,11 @@ from zoo.benchmarks.run_tables import (
     sequence_table,
 )
 from zoo.cli.command import command
+from zoo.inference.cards import trained_table
 from zoo.paths import CHECKOUT, RESULT, RESULTS
 
-PAGES = (
-    "README.md",
-    *(f"docs/{name}.md" for name in ("ten_minutes", "recipes", "speed", "compression", "packed_file", "quantization")),
-)
+IN_DOCS = ("sequences", "ten_minutes", "recipes", "speed", "compression", "packed_file", "quantization")
+PAGES = ("README.md", *(f"docs/{name}.md" for name in IN_DOCS))
 
 
 def keep(folder: Path) -> Path:
@@ -108,6 +107,7 @@ TABLES = {
     "compression": compression_table,
     "quantization": quantization_table,
     "pipeline": pipeline_table,
+    "trained": trained_table,
     "gpu_aims": lambda: result_tables.aims_table(RESULTS),
     "inference": lambda: result_tables.inference_table(RESULTS),
     **{

@@ -49,11 +49,12 @@ def test_no_control_character_and_no_markup_reaches_a_terminal(monkeypatch):
 
 def test_results_and_evaluations_with_any_names_are_printed(monkeypatch, capsys):
     result = {**RESULT, "net": NAME, "folder": f"runs/{NAME}"}
+    cfg = OmegaConf.create({"runs": NAME, "data_root": "data", "data": {"root": NAME}})
     counts = {"num_samples": 2, "recall": 0.5, "precision": 0.5}
     evaluation = {"accuracy": 0.5, "top5": 1.0, "loss": 1.0, "calibration_error": 0.1, "num_samples": 4, "num_nan": 0}
     evaluation |= {"classes": {NAME: counts, "[b]": counts}, "confusion_matrix": [[1, 1], [1, 1]]}
     for show in (
-        lambda: tables.show_result(result),
+        lambda: tables.show_result(result, cfg),
         lambda: tables.show_evaluation(evaluation),
     ):
         shown = printed(show, monkeypatch)

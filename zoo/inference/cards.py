@@ -14,6 +14,7 @@ from torch import nn
 
 from zoo import escape
 from zoo.checkpoint.load_model import load_model
+from zoo.checkpoint.named_files import trained_files
 from zoo.checkpoint.product_file import Product, read_product
 from zoo.checkpoint.stored_config import DATA_ROOT, stored_data
 from zoo.data.module import ResidentData
@@ -222,6 +223,18 @@ def _rows(product: Product, claim: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("passes", ", ".join(step["pass"] for step in product.facts["recipe"])),
         ("SHA-256", f"`{claim['sha256']}`"),
     ]
+
+
+def trained_table() -> str:
+    """Return one row per net that comes with the zoo, with the figures of its card."""
+    lines = ["| name | test accuracy | bytes | in float32 | parameters |", "|---|---:|---:|---:|---:|"]
+    for name, file in trained_files().items():
+        claim, size = claim_of(name), file.stat().st_size
+        run, found = claim["run"], claim["evaluation"]
+        rate = f"{found['wer']:.2%} WER" if "wer" in found else f"{found['accuracy']:.2%}"
+        link = f"[`{name}`](docs/cards/{name}.md)"
+        lines.append(f"| {link} | {rate} | {size:,} | {4 * run['params']:,} | {run['params']:,} |")
+    return "\n".join(lines)
 
 
 def _per_class(found: Mapping[str, Any]) -> list[str]:

@@ -2,6 +2,7 @@
 
 import math
 import os
+import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ ROWS = (
     ("token accuracy", "token_accuracy", ".2%"),
     ("loss", "loss", ".4f"),
 )
+DATA_ROOT = "data"  # the default of train.py
 WORST_SHOWN = 10
 NAMED = 5  # classes listed at the start of a run
 
@@ -48,8 +50,8 @@ def announce(folder: Path, cfg: DictConfig, net: nn.Module, facts: Any) -> None:
     console.print()
 
 
-def show_result(result: dict[str, Any]) -> None:
-    """Print the table at the end of a run."""
+def show_result(result: dict[str, Any], cfg: DictConfig) -> None:
+    """Print the table at the end of a run, and commands to go on with."""
     table = Table(title=f"{result['net']} on {result['data']}", title_justify="left")
     table.add_column("")
     for split in ("validation", "test"):
@@ -75,8 +77,28 @@ def show_result(result: dict[str, Any]) -> None:
         soft_wrap=True,
     )
     console.print(f"Product     {result['folder']}/model.safetensors", soft_wrap=True)
-    if result["settings"].get("task") != "rotation":  # whose net has no classes
-        console.print(f"Evaluate    python evaluate.py checkpoint={result['folder']}/model.safetensors", soft_wrap=True)
+    for what, line in _next_commands(result, cfg).items():
+        console.print(f"{what:11} {line}", soft_wrap=True)
+
+
+def _next_commands(result: dict[str, Any], cfg: DictConfig) -> dict[str, str]:
+    """Return what to do next with the net of a run, as lines to copy."""
+    folder = shlex.quote(result["folder"])
+    if result["settings"].get("task") == "rotation":  # whose net has no classes
+        return {"Train on": f"python train.py init_from={folder} task=classification"}
+    key = next((key for key in ("root", "path") if cfg.data.get(key)), "")
+    own = str(cfg.data[key]) if key else ""
+    if not own or Path(own).is_relative_to(cfg.data_root):
+        key, own = "", ""
+    root = str(Path(own).parent if key == "path" else own or cfg.data_root)
+    place = "" if root == DATA_ROOT else f" data_root={shlex.quote(root)}"
+    lines = {"Look": f"tensorboard --logdir {shlex.quote(cfg.runs)}"}
+    lines["Evaluate"] = f"python evaluate.py checkpoint={folder}{place}"
+    if not result.get("compress"):
+        data = f" data.{key}={shlex.quote(own)}" if own else place
+        lines["Compress"] = f"python train.py init_from={folder} compress=rate compress.rate.max_drop=0.5{data}"
+    lines["Export"] = f"python scripts/export.py checkpoint={folder}{place} format=[zoo,onnx]"
+    return lines
 
 
 def format_number(value: float | None, form: str, instead: str = "not a number") -> str:
