@@ -71,6 +71,7 @@ PLACES = {
     },
     "records/steps.py": {"import_module": "of a pass that zoo/compress or zoo/quantize has, by its name in the folder"},
     "run/directory.py": {"OmegaConf.create": "of a mapping: the composed config, or one that zoo.records has read"},
+    "run/train_again.py": {"yaml.safe_dump": "writes plain data, and reads nothing"},
     "run/pass_kinds.py": {"setattr": "of names in the source"},
 }
 

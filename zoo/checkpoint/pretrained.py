@@ -1,4 +1,4 @@
-"""Published weights: torchvision's for ImageNet, downloaded by its own API or read from a file with the same keys."""
+"""Published weights: torchvision's for ImageNet, downloaded by its own API, or a file in its or timm's layout."""
 
 import logging
 import re
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torchvision.models import get_model_weights, list_models
 
 from zoo.checkpoint.product_file import load_state
+from zoo.checkpoint.timm_weights import CONFIG_JSON, from_timm, preprocessing_of
 from zoo.errors import BadInput, choices, reason
 from zoo.tasks.transfer import describe_rows, matched_by_name
 
@@ -37,13 +38,12 @@ def load_published(
             f"model.pretrained={source}: published weights are for images of about 224 px, and the small nets for "
             f"data.image_size={image_size} have another stem; use data of at least {LEAST_PX} px, or init_from"
         )
-    entries = get_model_weights(_their_name(model))
-    if source is True or source in entries.__members__:
-        entry = entries.DEFAULT if source is True else entries[str(source)]
-        name = f"torchvision's {entry}"
-        weights = _download(entry, model)
+    file = Path(str(source))
+    if source is not True and file.is_file():
+        name, weights = str(source), from_timm(_read(file))
     else:
-        name, weights = str(source), _read(Path(str(source)), entries.__members__)
+        entry = _entry_of(model, source)
+        name, weights = f"torchvision's {entry}", _download(entry, model)
     own = net.state_dict()
     weights = {key: w for key, w in weights.items() if key in own or not key.startswith(AUXILIARY)}
     for key, w in own.items():
@@ -51,7 +51,7 @@ def load_published(
             weights[key] = w
         elif w.ndim == 4 and w.shape[1] == 1 and key in weights and weights[key].shape[1] == 3:
             weights[key] = weights[key].sum(1, keepdim=True)
-    published: list[str] = entries.DEFAULT.meta["categories"]  # in ImageNet's order, that of its sorted folders
+    published: list[str] = get_model_weights("resnet18").DEFAULT.meta["categories"]  # in the order of their folders
     if len(classes) == len(published) and not all(re.fullmatch(r"n\d{8}", one) for one in classes):
         heads: Any = net.head_names
         theirs, ours = dict.fromkeys(heads, published), dict.fromkeys(heads, classes)
@@ -61,13 +61,23 @@ def load_published(
     return name, load_state(net, weights, name, replace_head=True)
 
 
-def published_normalisation(model: str, in_channels: int) -> tuple[list[float], list[float]]:
+def published_normalisation(model: str, in_channels: int, source: bool | str = True) -> tuple[list[float], list[float]]:
     """Return the mean and deviation (0…255) that a net's published weights were trained with; averages for grayscale.
 
-    GoogLeNet's and Inception-v3's come from TensorFlow, with inputs in ±1; torchvision's nets convert to that range.
+    A file may have timm's config.json next to it, which has both. GoogLeNet's and Inception-v3's come from TensorFlow,
+    with inputs in ±1; torchvision's nets convert to that range.
     """
-    their_name = _their_name(model)
-    if their_name in ("googlenet", "inception_v3"):
+    file = Path(str(source))
+    found = preprocessing_of(file) if source is not True and file.is_file() else None
+    if found:
+        mean, std = found.mean, found.std
+        how = f"crops {found.crop_pct:g} of the shorter side, and resizes with {found.interpolation} interpolation"
+        log.info(
+            "Mean and std are those of %s. timm %s; the zoo crops 0.875, bilinear.", file.with_name(CONFIG_JSON), how
+        )
+        if len(mean) != 3:
+            raise BadInput(f"model.pretrained={source}: its config.json has {len(mean)} channels, expected 3")
+    elif (their_name := _their_name(model)) in ("googlenet", "inception_v3"):
         mean, std = [0.5] * 3, [0.5] * 3
     else:
         transforms: Any = get_model_weights(their_name).DEFAULT.transforms()
@@ -77,12 +87,24 @@ def published_normalisation(model: str, in_channels: int) -> tuple[list[float], 
     return [255 * x for x in mean], [255 * x for x in std]
 
 
+def _entry_of(model: str, source: bool | str) -> Any:
+    """Return torchvision's entry that a source names; raise BadInput if there is none."""
+    entries = get_model_weights(_their_name(model))
+    if source is not True and source not in entries.__members__:
+        names = ", ".join(entries.__members__)
+        raise BadInput(f"model.pretrained={source} is not a file; use true, false, {names} or a path")
+    return entries.DEFAULT if source is True else entries[str(source)]
+
+
 def _their_name(model: str) -> str:
     name = THEIR_NAMES.get(model, model)
     published = [n for n in list_models(include=[f"{family}*" for family in FAMILIES]) if n.startswith(FAMILIES)]
     ours = {*published, *THEIR_NAMES}
     if name not in published:
-        raise BadInput(f"model.pretrained: torchvision publishes no weights for {model}; {choices(model, ours)}")
+        raise BadInput(
+            f"model.pretrained: torchvision publishes no weights for {model}; {choices(model, ours)} Or use a file of "
+            f"timm's, with its {CONFIG_JSON} next to it"
+        )
     return name
 
 
@@ -97,9 +119,7 @@ def _download(entry: Any, model: str) -> dict[str, Tensor]:
         ) from error
 
 
-def _read(path: Path, names: Any) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise BadInput(f"model.pretrained={path} is not a file; use true, false, {', '.join(names)} or a path")
+def _read(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)

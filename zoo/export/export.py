@@ -141,7 +141,7 @@ def _is_rounded(name: str, cfg: DictConfig) -> bool:
 
 
 def _is_baked(name: str, cfg: DictConfig) -> bool:
-    return cfg.bake and format_of(name).runs_alone
+    return cfg.bake and format_of(name).bakes
 
 
 def _file(name: str, cfg: DictConfig) -> str:

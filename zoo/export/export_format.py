@@ -54,9 +54,8 @@ class ExportFormat:
     """A format: its file name, the precision of its numbers, and the runtime that computes it.
 
     A `smaller` format must take fewer bytes than the weights. With `runs_alone`, zoo/export/worker.py computes it
-    without the zoo; other files are computed by the zoo in a separate process, and take normalised images even with
-    `bake`. Logits may differ from those of the
-    checkpoint by `tolerance`, relative to the largest.
+    without the zoo; other files are computed by the zoo in a separate process. Only a format that `bakes` takes pixels
+    with `bake`. Logits may differ from those of the checkpoint by `tolerance`, relative to the largest.
     """
 
     file: ClassVar[str]
@@ -64,6 +63,7 @@ class ExportFormat:
     precision: ClassVar[str] = "fp32"
     smaller: ClassVar[bool] = False
     runs_alone: ClassVar[bool] = False
+    bakes: ClassVar[bool] = False
     open: Callable[[Path], LoadedGraph] | None = None  # reads a file back for evaluation by the zoo, or None
 
     def precision_with(self, cfg: DictConfig) -> str:

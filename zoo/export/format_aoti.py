@@ -7,7 +7,7 @@ from zoo.export.export_format import ExportFormat, Job
 
 
 class Format(ExportFormat):
-    file, runtime, runs_alone = "model_aoti.pt2", "aotinductor", True
+    file, runtime, runs_alone, bakes = "model_aoti.pt2", "aotinductor", True, True
 
     def check(self) -> None:
         check_compiler()

@@ -7,7 +7,7 @@ from zoo.export.onnx import open_onnx, save_onnx
 
 
 class Format(ExportFormat):
-    file, runtime, runs_alone = "model.onnx", "onnxruntime", True
+    file, runtime, runs_alone, bakes = "model.onnx", "onnxruntime", True, True
     open = staticmethod(open_onnx)
 
     def write(self, path: Path, job: Job) -> list[Path]:

@@ -7,7 +7,7 @@ from zoo.export.pt2 import open_pt2, save_pt2
 
 
 class Format(ExportFormat):
-    file, runtime, runs_alone = "model.pt2", "torch", True
+    file, runtime, runs_alone, bakes = "model.pt2", "torch", True, True
     open = staticmethod(open_pt2)
 
     def write(self, path: Path, job: Job) -> list[Path]:

@@ -27,7 +27,8 @@ Run = Callable[[Arrays], Arrays]
 
 def main() -> None:
     threads, *paths = sys.argv[1:]
-    serve([(onnx_runtime if path.endswith(".onnx") else torch_alone)(path, int(threads)) for path in paths])
+    kinds = {"onnx": onnx_runtime, "safetensors": library_alone}
+    serve([kinds.get(path.rpartition(".")[2], torch_alone)(path, int(threads)) for path in paths])
 
 
 def onnx_runtime(path: str, threads: int) -> Run:
@@ -78,6 +79,34 @@ def torch_alone(path: str, threads: int) -> Run:
     return run
 
 
+def library_alone(path: str, threads: int) -> Run:
+    """Build the net that a file of weights names, by torchvision or timm, and load the weights strictly."""
+    import torch
+    from safetensors import safe_open
+    from safetensors.torch import load_file
+
+    torch.set_num_threads(threads)
+    with safe_open(path, "pt") as file:
+        facts = file.metadata()
+    name, arguments = facts["architecture"], json.loads(facts["arguments"])
+    if facts["library"] == "timm":
+        import timm
+
+        net = timm.create_model(name, pretrained=False, **arguments)
+    else:
+        import torchvision
+
+        net = torchvision.models.get_model(name, weights=None, **arguments)
+    net.load_state_dict(load_file(path), strict=True)
+    net.eval()
+
+    def run(arrays: Arrays) -> Arrays:
+        with torch.inference_mode():
+            return [net(torch.from_numpy(arrays[0])).numpy()]
+
+    return run
+
+
 def serve(runs: list[Run]) -> None:
     """Answer arrays with arrays until stdin ends, then measure with the last ones."""
     answers: IO[bytes] = os.fdopen(os.dup(1), "wb")
@@ -86,7 +115,7 @@ def serve(runs: list[Run]) -> None:
         which, *arrays = request
         send(answers, runs[int(which)](arrays))
     timed = {batch: time_ms(runs[-1], [np.repeat(array[:1], batch, 0) for array in arrays]) for batch in BATCHES}
-    modules = [name for name in ("onnxruntime", "torch", "zoo") if name in sys.modules]
+    modules = [name for name in ("onnxruntime", "timm", "torch", "torchvision", "zoo") if name in sys.modules]
     answers.write(json.dumps({"latency_ms": timed, "peak_bytes": peak_bytes(), "modules": modules}).encode())
     answers.close()
 

@@ -68,7 +68,7 @@ def _known_normalisation(run: Run, teachers: list[Product]) -> dict[str, Any]:
     if run.cfg.model.pretrained:
         from zoo.checkpoint.pretrained import published_normalisation
 
-        mean, std = published_normalisation(run.cfg.choices.model, channels)
+        mean, std = published_normalisation(run.cfg.choices.model, channels, run.cfg.model.pretrained)
         return {"mean": mean, "std": std}
     known = {}
     if run.cfg.init_from:

@@ -1,0 +1,77 @@
+"""State dicts for other libraries: torchvision's and timm's nets of the same name load them strictly."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from torch import Tensor
+
+from zoo.checkpoint.pretrained import LEAST_PX, THEIR_NAMES
+from zoo.checkpoint.timm_weights import CONFIG_JSON, to_timm
+from zoo.errors import BadInput
+from zoo.export.export_format import Job
+from zoo.files import replacing, write_json
+
+TIMM_VITS = {
+    "vit_tiny": "vit_tiny_patch16_224",
+    "vit_small": "vit_small_patch16_224",
+    "vit_base": "vit_base_patch16_224",
+    "vit_base_32": "vit_base_patch32_224",
+}
+
+
+def save_for_torchvision(path: Path, job: Job) -> None:
+    """Write the weights of a net under torchvision's names, with the arguments of its constructor as metadata."""
+    model, data = _checked(job)
+    if data["in_channels"] != 3:
+        raise BadInput(f"torchvision's nets take 3 channels, and this one takes {data['in_channels']}")
+    arguments: dict[str, Any] = {"num_classes": len(job.facts["data"]["classes"])}
+    if model.startswith("vit"):
+        arguments["image_size"] = data["image_size"]
+    if model in ("googlenet", "inception_v3"):
+        arguments |= {"aux_logits": any(name.startswith(("aux", "Aux")) for name in job.product.weights)}
+        arguments["init_weights"] = False
+    _save(path, job.product.weights, "torchvision", THEIR_NAMES.get(model, model), arguments)
+
+
+def save_for_timm(path: Path, job: Job) -> None:
+    """Write the weights of a net in timm's layout, and a config.json with the preprocessing next to it."""
+    model, data = _checked(job)
+    classes, facts = job.facts["data"]["classes"], job.facts["data"]
+    name = TIMM_VITS.get(model, model)
+    arguments = {"num_classes": len(classes), "in_chans": data["in_channels"]}
+    if model in TIMM_VITS:
+        arguments["img_size"] = data["image_size"]
+    weights = {key: weight for key, weight in job.product.weights.items() if not key.startswith("AuxLogits.")}
+    _save(path, to_timm(weights), "timm", name, arguments)
+    preprocessing = {
+        "input_size": [data["in_channels"], data["image_size"], data["image_size"]],
+        "mean": [one / 255 for one in facts["mean"]],
+        "std": [one / 255 for one in facts["std"]],
+        "crop_pct": 0.875,
+        "interpolation": "bilinear",
+        "num_classes": len(classes),
+    }
+    config = {"architecture": name, "num_classes": len(classes), "label_names": classes}
+    write_json(path.with_name(CONFIG_JSON), {**config, "pretrained_cfg": preprocessing})
+
+
+def _checked(job: Job) -> tuple[str, Mapping[str, Any]]:
+    """Return the name of a net and the settings of its data; raise BadInput for one that other libraries lack."""
+    config = job.facts["config"]
+    if "classes" not in job.facts["data"]:
+        raise BadInput("this net reads sequences, and the library has nets for images")
+    if config["data"]["image_size"] < LEAST_PX:
+        raise BadInput(
+            f"this net is for images of {config['data']['image_size']} px, for which it has another stem than the "
+            f"library's; expected at least {LEAST_PX} px"
+        )
+    return config["choices"]["model"], config["data"]
+
+
+def _save(path: Path, weights: Mapping[str, Tensor], library: str, name: str, arguments: Mapping[str, Any]) -> None:
+    metadata = {"format": "pt", "library": library, "architecture": name, "arguments": json.dumps(arguments)}
+    with replacing(path) as file:
+        file.write(safetensors.torch.save({key: weight.contiguous() for key, weight in weights.items()}, metadata))
