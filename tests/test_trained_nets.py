@@ -8,6 +8,7 @@ from conftest import ROOT
 from omegaconf import OmegaConf
 
 import zoo
+from zoo.checkpoint import named_files
 from zoo.checkpoint.load_model import load_model
 from zoo.checkpoint.product_file import read_product
 from zoo.checkpoint.stored_config import stored_data
@@ -85,13 +86,16 @@ def test_commands_take_one_by_its_name(command, tmp_path):
     line = ["model=lenet300", "task=distill", "task.teacher=zoo:lenet5_mnist_5k", "trainer=smoke", "name=of_teacher"]
     outcome = command("train", *line)
     assert outcome.code == 0, outcome.err
+    outcome = command("scripts/compare", "zoo:lenet5_mnist_5k", "runs/on", f"out={tmp_path}/page")
+    assert outcome.code == 0, outcome.err
+    assert "98.60" in (tmp_path / "page/comparison.md").read_text()
     assert command("evaluate", "checkpoint=zoo:lenet_mnist_5k").sentence.endswith("did you mean lenet5_mnist_5k?")
 
 
 def test_a_claim_that_does_not_hold_is_an_error(tmp_path, monkeypatch):
     for suffix in ("zoo", "json"):
         shutil.copy(TRAINED / f"lenet5_mnist_5k.{suffix}", tmp_path)
-    monkeypatch.setattr(cards, "TRAINED", tmp_path)
+    monkeypatch.setattr(named_files, "TRAINED", tmp_path)
     cfg = OmegaConf.create({"data_root": None, "download": False})
     file = tmp_path / "lenet5_mnist_5k.zoo"
     assert cards.verify("lenet5_mnist_5k", file, cfg).startswith("lenet5_mnist_5k: 986 of 1,000 ")

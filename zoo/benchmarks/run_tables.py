@@ -1,5 +1,6 @@
 """The tables of README.md and docs/ that are made from runs: by net, by data, by what was done to the net."""
 
+import itertools
 import json
 import re
 import statistics
@@ -216,23 +217,25 @@ def pipeline_table() -> str:
 
 
 def draw_compression(path: Path) -> None:
-    """Draw test accuracy against bytes: one point per run name of packed files, and a line for the dense net."""
+    """Draw test accuracy against bytes for each net: a curve per method, a point per run name, a line for dense nets."""
     from matplotlib.figure import Figure
 
     from zoo import escape
     from zoo.compare.comparison_plots import as_svg
     from zoo.files import replacing
 
-    nets: dict[tuple[str, str], list[tuple[float, float, float]]] = defaultdict(list)
+    nets: dict[tuple[str, str], dict[str, list[tuple[float, float, float]]]] = defaultdict(lambda: defaultdict(list))
     for results in compressed_runs().values():
         accuracies = [100 * r["test"]["accuracy"] for r in results]
         size = statistics.mean(r["compress"]["pack"]["ledger"]["bytes"] for r in results) / 1000
         spread = statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0
-        nets[results[0]["net"], results[0]["data"]].append((size, statistics.mean(accuracies), spread))
+        method = str(results[0]["settings"].get("compress", "packed"))
+        nets[results[0]["net"], results[0]["data"]][method].append((size, statistics.mean(accuracies), spread))
     figure = Figure(figsize=(3.6 * len(nets), 3.4), layout="constrained")
-    for axes, ((net, data), points) in zip(figure.subplots(1, len(nets), squeeze=False)[0], nets.items(), strict=True):
-        sizes, means, spreads = zip(*sorted(points), strict=True)
-        axes.errorbar(sizes, means, spreads, marker="o", capsize=3, label="decoded file")
+    for axes, ((net, data), methods) in zip(figure.subplots(1, len(nets), squeeze=False)[0], nets.items(), strict=True):
+        for marker, (method, points) in zip(itertools.cycle("osD^"), sorted(methods.items())):
+            sizes, means, spreads = zip(*sorted(points), strict=True)
+            axes.errorbar(sizes, means, spreads, marker=marker, capsize=3, label=f"compress={method}")
         axes.axhline(100 * mean_accuracy(dense_runs(net, data)), color="grey", linestyle="--", label="dense net")
         axes.set_title(escape.label(f"{net}, {data}"), loc="left", fontsize="medium")
         axes.set_xlabel("kB on the disk")

@@ -1,8 +1,10 @@
 """The files that users name: by a path, by a run folder, or by the name of a net that comes with the zoo."""
 
+import json
 import logging
 import re
 from pathlib import Path
+from typing import Any
 
 from zoo.errors import BadInput, choices, nearest
 from zoo.paths import OF_ZOO, PRODUCT, TRAINED
@@ -13,6 +15,12 @@ log = logging.getLogger("zoo")
 def trained_files() -> dict[str, Path]:
     """Return the packed files of the nets that come with the zoo, by name."""
     return {file.stem: file for file in sorted(TRAINED.glob("*.zoo"))}
+
+
+def claim_of(name: str) -> dict[str, Any]:
+    """Read the claim about a net that comes with the zoo: the digest of its file, its evaluation, and its run."""
+    claim: dict[str, Any] = json.loads((TRAINED / f"{name}.json").read_text())
+    return claim
 
 
 def is_name_of_trained(source: str | Path) -> bool:

@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from zoo.checkpoint.named_files import claim_of, file_of
 from zoo.errors import BadInput
-from zoo.paths import CONFIG, METRICS, RESULT
+from zoo.packed.packed_file import open_packed
+from zoo.paths import CONFIG, METRICS, OF_ZOO, RESULT
 from zoo.records.config_file import read_config
 from zoo.records.json_files import read_result
+from zoo.records.metadata import parse_metadata
 from zoo.records.metrics_file import read_metrics
 
 REPEATS = ("seed", "data.seed", "data.fold")  # settings in which the runs of a group may differ
@@ -39,7 +42,8 @@ class Finished:
 
     @property
     def size_bytes(self) -> int:
-        return self.result.get("product_bytes", self.result["bytes"]["model.safetensors"])
+        found = self.result.get("product_bytes")
+        return self.result["bytes"]["model.safetensors"] if found is None else found
 
     @property
     def exports(self) -> list[dict[str, Any]]:
@@ -99,22 +103,38 @@ class Comparison:
 
 
 def read(paths: Sequence[Path]) -> tuple[list[Finished], list[Path]]:
-    """Return the runs with a result at and below some paths, oldest first, and the folders of those without."""
+    """Return the runs with a result at and below some paths, oldest first, and the folders of those without.
+
+    A path may be zoo:NAME, a net that comes with the zoo.
+    """
     folders: dict[Path, None] = {}
+    shipped = [run_of_shipped(file_of(path)) for path in paths if str(path).startswith(OF_ZOO)]
     for path in paths:
+        if str(path).startswith(OF_ZOO):
+            continue
         found = sorted(Path(folder) for folder, _, files in os.walk(path) if CONFIG in files)
         if not found:
             raise BadInput(f"{path} has no run in or below it; a run folder has a {CONFIG}")
         folders |= dict.fromkeys(found)
     finished = [run_of(folder) for folder in folders if (folder / RESULT).exists()]
-    if not finished:
+    if not finished and not shipped:
         raise BadInput(f"none of the {len(folders)} runs has a {RESULT} yet")
-    return sorted(finished, key=lambda run: run.folder.name), [f for f in folders if not (f / RESULT).exists()]
+    unfinished = [folder for folder in folders if not (folder / RESULT).exists()]
+    return sorted([*shipped, *finished], key=lambda run: run.folder.name), unfinished
 
 
 def run_of(folder: Path) -> Finished:
     """Read a run with a result; raise BadInput if its files are damaged."""
     return Finished(folder, read_result(folder / RESULT), config_of(folder))
+
+
+def run_of_shipped(file: Path) -> Finished:
+    """Return the run of a net that comes with the zoo, with the figures of its packed file."""
+    claim, config = claim_of(file.stem), parse_metadata(open_packed(file).facts, file)["config"]
+    settings = {**config.pop("choices"), **dict(_leaves(config)), "name": f"{OF_ZOO}{file.stem}"}
+    of_file = {key: claim["evaluation"][key] for key in OWN_METRICS if key in claim["evaluation"]}
+    figures = {"test": of_file, "product_bytes": file.stat().st_size, "latency_ms": claim["evaluation"]["latency_ms"]}
+    return Finished(file.with_suffix(""), {"epoch_seconds": [], "bytes": {}, **claim["run"], **figures}, settings)
 
 
 def config_of(folder: Path) -> Settings:

@@ -1,7 +1,6 @@
 """The nets that come with the zoo: what each is claimed to do, its card, and whether the claim holds."""
 
 import itertools
-import json
 import math
 import platform
 from collections.abc import Mapping
@@ -14,7 +13,7 @@ from torch import nn
 
 from zoo import escape
 from zoo.checkpoint.load_model import load_model
-from zoo.checkpoint.named_files import trained_files
+from zoo.checkpoint.named_files import claim_of, trained_files
 from zoo.checkpoint.product_file import Product, read_product
 from zoo.checkpoint.stored_config import DATA_ROOT, stored_data
 from zoo.data.module import ResidentData
@@ -30,10 +29,7 @@ from zoo.paths import CARDS, RESULT, TRAINED
 from zoo.records.json_files import read_result
 from zoo.report.tables import format_number
 
-OF_RUN = (
-    "params", "macs", "seed", "epochs", "seconds", "device", "precision", "commit", "versions", "test",
-    "validation", "num_samples", "split_hash", "test_hash",
-)  # fmt: skip  # what a claim says of the run
+LEFT_OUT = ("folder", "epoch_seconds", "bytes", "exports", "compress")  # of the result of a run
 ABOUT = {  # per data set: what its nets are for, what they are not for, and where the data come from
     "mnist_5k": (
         "Recognising single handwritten digits, white on black, centred, at 28 px; learning and testing.",
@@ -56,12 +52,6 @@ CPU = torch.device("cpu")
 CONFIDENCE = 1.96  # standard deviations of a 95 % interval
 
 
-def claim_of(name: str) -> dict[str, Any]:
-    """Read the claim about a net that comes with the zoo: the digest of its file, its evaluation, and its run."""
-    claim: dict[str, Any] = json.loads((TRAINED / f"{name}.json").read_text())
-    return claim
-
-
 def add(file: Path, name: str, cfg: DictConfig) -> Path:
     """Add the packed file of a run to the nets that come with the zoo: test it, and write its claim and its card.
 
@@ -81,7 +71,7 @@ def add(file: Path, name: str, cfg: DictConfig) -> Path:
     config = product.facts["config"]
     facts = {**product.facts, "config": _without_paths({**config, "runs": "runs"}, config["data_root"])}
     save_packed(target, product.weights, facts)
-    run = {key: result[key] for key in OF_RUN if key in result}
+    run = {key: value for key, value in result.items() if key not in LEFT_OUT}
     run["experiment"] = facts["config"]["choices"].get("experiment")
     write_json(TRAINED / f"{name}.json", {"sha256": sha256_of(target), "evaluation": measured(target, cfg), "run": run})
     write_card(name)
