@@ -217,7 +217,7 @@ def pipeline_table() -> str:
 
 
 def draw_compression(path: Path) -> None:
-    """Draw test accuracy against bytes for each net: a curve per method, a point per run name, a line for dense nets."""
+    """Draw test accuracy against bytes for each net: a curve per method, a line for the dense net."""
     from matplotlib.figure import Figure
 
     from zoo import escape
