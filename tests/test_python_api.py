@@ -72,6 +72,7 @@ def test_published_weights_are_loaded_from_a_file(tmp_path):
             "pretrained",
         ),
         (lambda: zoo.load("lenet5_mnist5k"), "lenet5_mnist_5k"),
+        (lambda: zoo.load("resnet18"), "create_model"),
         (lambda: zoo.load("zoo:nothing_like_it"), "zoo:nothing_like_it"),
         (lambda: zoo.load("zoo:../trained/lenet5_mnist_5k"), "does not come with the zoo"),
         (lambda: zoo.load("none.zoo"), "none.zoo"),

@@ -75,10 +75,16 @@ def load(source: str | Path, trusted: Sequence[str] = ()) -> "TrainedNet":
     Raises:
         ValueError: for an unknown name, and for a file that is missing, damaged or foreign.
     """
+    from zoo.catalogue import model_names
     from zoo.checkpoint.named_files import is_name_of_trained
-    from zoo.errors import as_value_error
+    from zoo.errors import BadInput, as_value_error
     from zoo.inference.trained_net import load as read
     from zoo.paths import OF_ZOO
 
     with as_value_error():
+        if str(source) in model_names() and not Path(source).exists():
+            raise BadInput(
+                f"{source} is a network without weights: zoo.create_model('{source}', ...) builds it, and "
+                "zoo.list_trained() lists the trained ones"
+            )
         return read(f"{OF_ZOO}{source}" if is_name_of_trained(source) else source, trusted)

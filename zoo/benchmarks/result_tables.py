@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from zoo.errors import counted
+
 BENCHMARKS = ("train", "train_resnet20", "step", "loader", "augment", "startup", "logging", "gpu", "packed")
 MEASURED = (
     ("samples/s", "samples_per_second", "{:,.0f}"),
@@ -14,7 +16,7 @@ MEASURED = (
 
 def made_on(report: dict[str, Any]) -> str:
     """Return the device, torch version and commit of a report."""
-    where = f"on {report.get('device', 'cpu')} with {report['threads']} threads"
+    where = f"on {report.get('device', 'cpu')} with {counted(report['threads'], 'thread')}"
     return f"{where}, torch {report['versions']['torch']}, commit `{report['commit']}`"
 
 
@@ -38,7 +40,10 @@ def benchmark_table(results: Path, name: str) -> str:
         lines.append("| " + " | ".join([contender, f"{row['median_seconds']:.2f}", ratio, *cells]) + " |")
     counts = [len(row["seconds"]) for row in rows if "seconds" in row]
     rounds = f"{min(counts)}" if len(set(counts)) == 1 else f"{min(counts)} to {max(counts)}"
-    lines += ["", f"Medians of {rounds} rounds {made_on(report)}."]
+    lines += [
+        "",
+        f"Medians of {rounds} rounds {made_on(report)}." if rounds != "1" else f"One round {made_on(report)}.",
+    ]
     return "\n".join(lines)
 
 

@@ -25,8 +25,8 @@ from zoo.measure.accuracy import is_right
 from zoo.measure.evaluation import predictions
 from zoo.measure.latency import latency_ms
 from zoo.packed.packed_file import save_packed
-from zoo.paths import CARDS, RESULT, TRAINED
-from zoo.records.json_files import read_result
+from zoo.paths import CARDS, EXPORTS, RESULT, TRAINED
+from zoo.records.json_files import read_exports, read_result
 from zoo.report.tables import format_number
 
 LEFT_OUT = ("folder", "epoch_seconds", "bytes", "exports", "compress")  # of the result of a run
@@ -73,9 +73,17 @@ def add(file: Path, name: str, cfg: DictConfig) -> Path:
     save_packed(target, product.weights, facts)
     run = {key: value for key, value in result.items() if key not in LEFT_OUT}
     run["experiment"] = facts["config"]["choices"].get("experiment")
-    write_json(TRAINED / f"{name}.json", {"sha256": sha256_of(target), "evaluation": measured(target, cfg), "run": run})
+    claim = {"sha256": sha256_of(target), "evaluation": measured(target, cfg), "run": run}
+    write_json(TRAINED / f"{name}.json", claim | {"export": _export_of(file)})
     write_card(name)
     return target
+
+
+def _export_of(file: Path) -> str | None:
+    """Return the format in which scripts/export.py wrote a file, or None for the file of a run."""
+    exports = file.parent / EXPORTS
+    rows = read_exports(exports)["rows"] if exports.is_file() else []
+    return next((row["format"] for row in rows if file.name in row["files"]), None)
 
 
 def _without_paths(node: Any, data_root: str) -> Any:
@@ -184,7 +192,7 @@ def _card(name: str, product: Product, claim: Mapping[str, Any]) -> str:
         "",
         "```bash",
         f"python scripts/reproduce.py zoo:{name}               # test the file again",
-        f"python scripts/reproduce.py zoo:{name} train=true    # train it again from its own config",
+        f"python scripts/reproduce.py zoo:{name} train=true    # repeat its run, from its own config",
         "```",
     ]
     if experiment := run.get("experiment"):
@@ -199,12 +207,14 @@ def _rows(product: Product, claim: Mapping[str, Any]) -> list[tuple[str, str]]:
     points, num = 100 * half_interval(found["accuracy"], found["num_samples"]), found["num_samples"]
     made, threads = f"{run['device']}, {run['precision']}", counted(found["threads"], "thread")
     return [
-        ("accuracy of this file", f"{found['accuracy']:.2%} ± {points:.2f} of {num:,} test samples"),
+        ("accuracy of this file", f"{found['accuracy']:.2%} (95 % interval ± {points:.2f}; {num:,} test samples)"),
         ("accuracy at the end of its run", f"{run['test']['accuracy']:.2%}"),
         ("word error rate, phoneme error rate", f"{found['wer']:.2%}, {found['per']:.2%}" if "wer" in found else ""),
         ("test loss", format_number(found["loss"], ".4f") if "loss" in found else ""),
         ("expected calibration error", format_number(found["calibration_error"], ".2%") if "loss" in found else ""),
         ("bytes", f"{size:,}, {dense / size:.1f} times fewer than its weights in float32"),
+        ("made by", f"`scripts/export.py`, as `{claim['export']}`, after the run" if claim["export"] else "its run"),
+        ("weights that are zero", f"{_zeros(product):.0%}"),
         ("parameters", f"{run['params']:,}"),
         ("multiply-accumulates per sample", f"{run['macs']:,}"),
         ("latency of one sample", f"{found['latency_ms']:.2f} ms on a CPU ({found['machine']}) with {threads}"),
@@ -225,6 +235,12 @@ def trained_table() -> str:
         link = f"[`{name}`](docs/cards/{name}.md)"
         lines.append(f"| {link} | {rate} | {size:,} | {4 * run['params']:,} | {run['params']:,} |")
     return "\n".join(lines)
+
+
+def _zeros(product: Product) -> float:
+    """Return the share of zeros among the weights of more than one dimension."""
+    large = [weight for weight in product.weights.values() if weight.ndim > 1]
+    return 1 - sum(int(weight.count_nonzero()) for weight in large) / sum(weight.numel() for weight in large)
 
 
 def _per_class(found: Mapping[str, Any]) -> list[str]:

@@ -19,7 +19,7 @@ from zoo.checkpoint.load_model import load_model
 from zoo.checkpoint.product_file import Product, load_weights, read_product
 from zoo.compress.recipe import in_integers, replay
 from zoo.data.module import ResidentData
-from zoo.errors import BadInput, reason
+from zoo.errors import BadInput, counted, reason
 from zoo.measure.counts import count_macs_of, count_parameters
 from zoo.measure.latency import latency_ms
 from zoo.paths import PRODUCT, RESULT
@@ -173,4 +173,4 @@ def _put_back(trainer: lightning.Trainer, task: Task) -> Iterator[None]:
 def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{device.type}, {platform.machine()}, {torch.get_num_threads()} threads"
+    return f"{device.type}, {platform.machine()}, {counted(torch.get_num_threads(), 'thread')}"
