@@ -12,7 +12,7 @@ from conftest import compose_run
 from torch import nn
 
 from zoo.checkpoint.load_model import load_model
-from zoo.checkpoint.product_file import read_product
+from zoo.checkpoint.product_file import read_product, save_product
 from zoo.errors import BadInput
 from zoo.models.lenet import LeNet300
 from zoo.run import passes
@@ -155,3 +155,20 @@ def test_nothing_is_trained_where_what_follows_would_be_refused(command, toy, on
     done = command("train", *toy, "compress=ptq_int8", "compress.after_fit.int8.num_batches=99")
     assert (done.code, "num_batches=99: expected at most 10" in done.sentence) == (2, True)
     assert not list(Path("runs").rglob("metrics.csv"))
+
+
+def test_a_packed_net_without_the_channels_that_no_weight_reads_is_tested_as_it_is(command, toy, tmp_path):
+    assert command("train", *toy, "model=lenet300", "name=dense").code == 0
+    product = read_product(tmp_path / "runs/dense")
+    product.weights["layers.3.weight"][:, 100:] = 0  # of 300 units, 200 are not read
+    save_product(tmp_path / "some.safetensors", product.weights, product.facts)
+    line = ["init_from=some.safetensors", "trainer.max_epochs=0", "name=small", "compress=packed"]
+    outcome = command("train", *line, "compress.after_fit.pack.remove_unread=true")
+    assert outcome.code == 0, outcome.err
+    (folder,) = tmp_path.glob("runs/small/*")
+    result = json.loads((folder / "result.json").read_text())
+    assert result["macs"] == 784 * 100 + 100 * 100 + 100 * 10
+    assert result["params"] == result["macs"] + 100 + 100 + 10
+    assert command("evaluate", f"checkpoint={folder}/model.zoo", "accelerator=cpu").code == 0
+    found = json.loads((folder / "evaluation_model.zoo.json").read_text())
+    assert found["accuracy"] == pytest.approx(result["test"]["accuracy"])

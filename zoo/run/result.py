@@ -39,8 +39,9 @@ def measure_product(run: Run, trainer: lightning.Trainer, task: Task, data: Resi
     distributed.broadcast_object(None)  # wait until the first process has written it
     product = read_product(run.folder / PRODUCT)
     _check_best(product)
-    product, reports = after_fit(run, product, task, data)
-    measured = _tested(run, product, trainer, task, data)
+    trained, (product, reports) = product, after_fit(run, product, task, data)
+    has_changed = product.facts["recipe"] != trained.facts["recipe"]
+    measured = _tested(run, product, trainer, task, data, has_changed)
     result = files.without_nan(
         {
             "name": run.cfg.name,
@@ -69,12 +70,17 @@ def measure_product(run: Run, trainer: lightning.Trainer, task: Task, data: Resi
     return result
 
 
-def _tested(run: Run, product: Product, trainer: lightning.Trainer, task: Task, data: ResidentData) -> dict[str, Any]:
-    """Return the size, the latency and the test metrics of the net that the product file holds."""
+def _tested(
+    run: Run, product: Product, trainer: lightning.Trainer, task: Task, data: ResidentData, has_changed: bool
+) -> dict[str, Any]:
+    """Return the size, the latency and the test metrics of the net that the product file holds.
+
+    That net is built anew if passes after training have changed its structure.
+    """
     whole = task.net
     with _put_back(trainer, task):
         is_quantized = in_integers(product.facts["recipe"])
-        if is_quantized or distributed.world_size() > 1:
+        if has_changed or is_quantized or distributed.world_size() > 1:
             whole = build_bare_model(run.cfg.model)  # the trained one may be sharded
             replay(whole, product.facts["recipe"])
             task.net = apply_layout(whole, run.cfg)
