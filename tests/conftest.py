@@ -244,7 +244,16 @@ def toy_run(root: Path) -> list[str]:
         "trainer.log_every_n_steps=4",
         "optim.lr=0.003",
         "name=toy",
+        *WITHOUT_PLOTS,
     ]
+
+
+WITHOUT_PLOTS = ("callbacks.graph=null", "callbacks.predictions=null")  # which take longer than the training
+
+
+def with_plots(line: list[str]) -> list[str]:
+    """Return the arguments of a run with the callbacks that every run has."""
+    return [argument for argument in line if argument not in WITHOUT_PLOTS]
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import safetensors
 import sklearn.decomposition
 import sklearn.metrics
 import torch
-from conftest import scalars
+from conftest import scalars, with_plots
 from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -34,7 +34,7 @@ def events_of():
 
 
 def test_a_run_keeps_its_predictions_and_shows_them(command, toy, only_run, compose, events_of):
-    assert command("train", *toy, "optim.lr=0.0005", "trainer.max_epochs=1").code == 0
+    assert command("train", *with_plots(toy), "optim.lr=0.0005", "trainer.max_epochs=1").code == 0
     folder = only_run()
     product, result = read_product(folder / "model.safetensors"), json.loads((folder / "result.json").read_text())
     with torch.random.fork_rng():
@@ -97,7 +97,7 @@ def test_a_run_of_sequences_keeps_which_sources_were_right_and_shows_its_graph(c
 
 
 def test_a_task_that_names_no_classes_leaves_no_predictions(command, toy_smoke, only_run):
-    outcome = command("train", *toy_smoke, "task=rotation")
+    outcome = command("train", *with_plots(toy_smoke), "task=rotation")
     assert outcome.code == 0, outcome.err
     assert not (only_run() / "predictions.safetensors").exists()
 

@@ -20,7 +20,7 @@ import pytest
 import safetensors.torch
 import torch
 import yaml
-from conftest import scalars, toy_images, toy_run
+from conftest import scalars, toy_images, toy_run, with_plots
 from omegaconf import OmegaConf
 from PIL import Image
 from safetensors import safe_open
@@ -51,7 +51,7 @@ def csv_rows(folder):
 
 
 def test_a_run_leaves_a_whole_folder_and_learns(command, toy, only_run):
-    outcome = command("train", *toy)
+    outcome = command("train", *with_plots(toy))
     assert outcome.code == 0, outcome.err
     folder = only_run()
     files = {path.name for path in folder.iterdir() if not path.name.startswith(("events.out.tfevents", ".lock"))}
@@ -503,7 +503,7 @@ def test_with_ema_the_product_holds_the_averaged_weights_that_were_validated(com
 
 
 def test_callbacks_are_combined_by_name_and_keep_those_that_every_run_has(command, toy_smoke, only_run):
-    outcome = command("train", *toy_smoke, "callbacks=[ema,early_stopping]")
+    outcome = command("train", *with_plots(toy_smoke), "callbacks=[ema,early_stopping]")
     assert outcome.code == 0, outcome.err
     config = yaml.safe_load((only_run() / "config.yaml").read_text())
     always = {"progress", "monitor", "product", "resume", "graph", "predictions"}
@@ -521,7 +521,8 @@ def test_a_callback_that_there_is_not_is_told_with_what_was_meant(command, callb
 
 def test_a_metric_named_in_the_config_is_measured_logged_and_kept_and_is_scikit_learns(command, toy, only_run):
     node = "{_target_: torchmetrics.classification.MulticlassF1Score, num_classes: 10}"
-    outcome = command("train", *toy, f"+task.metrics.f1={node}", "callbacks.product.metric=val/f1", "callbacks=ema")
+    line = [*with_plots(toy), f"+task.metrics.f1={node}", "callbacks.product.metric=val/f1", "callbacks=ema"]
+    outcome = command("train", *line)
     assert outcome.code == 0, outcome.err
     result = json.loads((only_run() / "result.json").read_text())
     with safe_open(only_run() / "predictions.safetensors", "numpy") as file:
