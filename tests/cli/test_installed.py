@@ -39,18 +39,8 @@ def test_without_a_command_it_lists_them_and_a_typo_is_told_with_what_was_meant(
     listed = zoo()
     assert listed.returncode == 0
     assert {line.split()[0] for line in listed.stdout.splitlines() if line.startswith("  ")} == {
-        *(
-            "train",
-            "evaluate",
-            "predict",
-            "export",
-            "compare",
-            "search",
-            "sensitivity",
-            "summary",
-            "benchmark",
-            "reproduce",
-        )
+        *("train", "evaluate", "predict", "export", "compare", "search", "sensitivity", "summary", "benchmark"),
+        "reproduce",
     }
     typo = zoo("trian")
     assert typo.returncode == 2
