@@ -81,6 +81,7 @@ def test_published_weights_are_loaded_from_a_file(tmp_path):
         (lambda: zoo.load(EARLIER / "resnet.safetensors").predict(np.zeros((8, 8))), "float64"),
         (lambda: zoo.load(EARLIER / "resnet.safetensors").predict(np.zeros((3, 8, 8), np.uint8)), "(3, 8, 8)"),
         (lambda: zoo.load(EARLIER / "resnet.safetensors").predict([], top=0), "top"),
+        (lambda: zoo.load(EARLIER / "resnet.safetensors").predict(torch.zeros(8, 9, dtype=torch.uint8)), "(8, 9)"),
         (lambda: zoo.load(EARLIER / "lstm.zoo").predict("Ü"), "Ü"),
         (lambda: zoo.load(EARLIER / "lstm.zoo").preprocess("abc"), "sequences"),
     ],

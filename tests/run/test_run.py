@@ -31,6 +31,7 @@ from torch import nn
 
 from zoo import memory
 from zoo.callbacks.resume import ResumeCheckpoint
+from zoo.checkpoint.named_files import file_of
 from zoo.checkpoint.product_file import read_product, save_product
 from zoo.errors import BadInput
 from zoo.instantiate import build
@@ -348,6 +349,17 @@ def test_the_commands_at_the_end_of_a_run_can_be_copied(command, fashion_root, t
         script, *arguments = shlex.split(text)
         done = command(script.removesuffix(".py"), *arguments, *more[what])
         assert done.code == 0, (text, done.err)
+
+
+def test_only_files_in_run_folders_stand_for_a_missing_path(tmp_path):
+    for folder, files in (("backup", ["model.zoo"]), ("run", ["config.yaml", "model.safetensors"])):
+        (tmp_path / folder).mkdir()
+        for name in files:
+            (tmp_path / folder / name).touch()
+    (tmp_path / "run" / "lenet").mkdir()
+    for name in ("model.zoo", "m?del.safetensors", "lenet"):
+        assert file_of(tmp_path / name) == tmp_path / name
+    assert file_of(tmp_path / "model.safetensors") == tmp_path / "run/model.safetensors"
 
 
 def test_of_a_folder_of_runs_the_newest_is_resumed(tmp_path):

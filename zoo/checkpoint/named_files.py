@@ -1,5 +1,6 @@
 """The files that users name: by a path, by a run folder, or by the name of a net that comes with the zoo."""
 
+import glob
 import json
 import logging
 import re
@@ -7,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import BadInput, choices, nearest
-from zoo.paths import OF_ZOO, PRODUCT, TRAINED
+from zoo.paths import CONFIG, OF_ZOO, PRODUCT, TRAINED
 
 log = logging.getLogger("zoo")
 
@@ -31,7 +32,7 @@ def is_name_of_trained(source: str | Path) -> bool:
 
 def is_shipped(file: Path) -> bool:
     """Return whether a file comes with the zoo, in whose folder no command writes."""
-    return file.parent == TRAINED
+    return file.resolve().parent == TRAINED
 
 
 def folder_for(file: Path, out: str | None) -> Path:
@@ -62,11 +63,15 @@ def file_of(named: str | Path) -> Path:
     return found
 
 
+def _is_of_run(file: Path) -> bool:
+    return file.is_file() and file.with_name(CONFIG).is_file()
+
+
 def newest(folder: Path, name: str) -> Path | None:
     """Return the file `name` of a run folder, or of the newest run in a folder, whose name is the last in order."""
     if (folder / name).is_file():
         return folder / name
-    found = sorted(folder.glob(f"*/{name}"))
+    found = [file for file in sorted(folder.glob(f"*/{glob.escape(name)}")) if _is_of_run(file)]
     if len(found) > 1:
         log.warning("%s has %d runs; using the newest, %s.", folder, len(found), found[-1].parent)
     return found[-1] if found else None

@@ -78,6 +78,8 @@ def picture_of(given: Any, background: str = "white") -> Tensor:
 
     if isinstance(given, Image.Image):
         return _by_pillow(given.copy(), background)
+    if isinstance(given, Tensor) and given.ndim != 3:
+        raise ValueError(f"expected a uint8 tensor (channels, height, width), got {tuple(given.shape)}")
     array = given.detach().cpu().movedim(0, -1).numpy() if isinstance(given, Tensor) else given
     if not isinstance(array, np.ndarray):
         raise ValueError(f"expected a path, a PIL image, an array or a tensor, got {type(given).__name__}")

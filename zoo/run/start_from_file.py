@@ -14,7 +14,7 @@ from zoo.catalogue import chosen_by
 from zoo.checkpoint.named_files import file_of, newest
 from zoo.errors import BadInput
 from zoo.instantiate import trusting
-from zoo.paths import CONFIG, CONFIGS, OF_ZOO
+from zoo.paths import CONFIG, CONFIGS
 
 # Settings of a net and its data that are not taken from the file: initial weights, and sizes given by the data.
 OTHERS = ("model.init", "model.pretrained", "model.freeze", "num_classes", "num_source_tokens", "num_target_tokens")
@@ -32,7 +32,7 @@ def with_those_of_file(arguments: list[str]) -> list[str]:
     resumed, file = (given.get(key, "").strip("'\"") for key in ("resume", "init_from"))
     if resumed and not (Path(resumed) / CONFIG).is_file() and (found := newest(Path(resumed), CONFIG)):
         return _with(arguments, "resume", str(found.parent))
-    if resumed or not file or not (file.startswith(OF_ZOO) or Path(file).exists()):
+    if resumed or not file or not file_of(file).exists():
         return arguments
     packages = OmegaConf.from_dotlist([f"trusted={given.get('trusted', '[]')}"]).trusted
     with trusting(packages if OmegaConf.is_list(packages) else ()):
