@@ -1,7 +1,7 @@
 """Compare runs: tables, curves and significance tests.
 
   python scripts/compare.py                                      all runs below runs/
-  python scripts/compare.py runs/a runs/b out=folder     also writes an HTML page and Markdown
+  python scripts/compare.py runs/a runs/b out=folder             also writes an HTML page and Markdown
 
 Runs that differ only in seed or fold share one row, with mean and spread.
 """

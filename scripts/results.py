@@ -1,6 +1,6 @@
 """Write the tables of README.md and docs/ from result files.
 
-  python scripts/results.py add=runs/<name>              add a result
+  python scripts/results.py add=runs/<name>                      add a result
   python scripts/results.py                                      rewrite the tables and docs/compression.svg
 
 Result files are docs/results/<name>_seed<seed>.json. The table of all recipes comes from configs/experiment.

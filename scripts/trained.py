@@ -1,7 +1,7 @@
 """Add a net to those that come with the zoo, and write the cards of all of them.
 
-python scripts/trained.py add=runs/<name>/model.zoo    test the file, and write its claim and its card
-python scripts/trained.py                                      write the cards in docs/cards again
+python scripts/trained.py add=runs/<name>/model.zoo   test the file, and write its claim and its card
+python scripts/trained.py                             write the cards in docs/cards again
 """
 
 from pathlib import Path

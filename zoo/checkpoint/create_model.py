@@ -17,7 +17,7 @@ OF_DATA = "${data."  # begins the settings that a run takes from its data
 def create_model(name: str, pretrained: bool | str = False, **settings: Any) -> nn.Module:
     """Build a net with the initial weights of its paper, in train mode; see `zoo.create_model`."""
     if name not in model_names():
-        raise BadInput(f"there is no model {name[:80]!r}; {choices(name[:80], model_names())}")
+        raise BadInput(f"unknown model {name[:80]!r}; {choices(name[:80], model_names())}")
     config: Any = OmegaConf.to_container(OmegaConf.load(CONFIGS / "model" / f"{name}.yaml"))
     required = [key for key, value in config.items() if str(value).startswith(OF_DATA)]
     if missing := [key for key in required if key not in settings]:

@@ -56,7 +56,7 @@ def read_product(path: str | Path) -> Product:
     """
     path = file_of(path)
     if not path.is_file():
-        raise BadInput(f"there is no file {path}; expected a model.safetensors, or a folder in runs for its newest run")
+        raise BadInput(f"there is no file {path}; pass a model.safetensors, or a folder of runs to use the newest run")
     if path.suffix in (".onnx", ".pt2"):
         raise BadInput(
             f"{path} is an exported file, which evaluate.py and scripts/predict.py read; expected the "

@@ -249,10 +249,7 @@ def stored_data(metadata: Mapping[str, Any], cfg: DictConfig) -> ResidentData:
     """
     config = metadata["config"]
     check_stored(config["data"], "data")
-    settings = {**config["data"], "eval_batch_size": cfg.batch_size}
-    if isinstance(settings.get("source"), Mapping):
-        settings["source"] = placed(settings["source"], str(config.get("data_root")), cfg)
-    settings = placed(settings, str(config.get("data_root")), cfg)
+    settings = placed({**config["data"], "eval_batch_size": cfg.batch_size}, str(config.get("data_root")), cfg)
     try:
         data: ResidentData = build(settings, "data")
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
@@ -263,15 +260,17 @@ def stored_data(metadata: Mapping[str, Any], cfg: DictConfig) -> ResidentData:
 
 
 def placed(settings: Mapping[str, Any], old_root: str, cfg: DictConfig) -> dict[str, Any]:
-    """Return settings of data with the file's paths replaced by those of the command line."""
-    placed = dict(settings)
+    """Return settings of data, and of their source, with the file's paths replaced by those of the command line."""
+    found = dict(settings)
     for key in ("root", "path"):
-        if key in placed:
-            placed[key] = _place_of(str(placed[key]), old_root, cfg.data_root)
-    if "download" in placed:
-        placed["download"] = bool(cfg.get("download"))
-    placed.pop("num_workers", None)  # that of the machine that trained
-    return placed
+        if key in found:
+            found[key] = _place_of(str(found[key]), old_root, cfg.data_root)
+    if "download" in found:
+        found["download"] = bool(cfg.get("download"))
+    if isinstance(found.get("source"), Mapping):
+        found["source"] = placed(found["source"], old_root, cfg)
+    found.pop("num_workers", None)  # that of the machine that trained
+    return found
 
 
 def _place_of(named: str, old_root: str, root: str | None) -> str:

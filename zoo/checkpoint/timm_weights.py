@@ -19,7 +19,7 @@ from zoo.files import read_file
 CONFIG_JSON = "config.json"  # as on the Hugging Face hub
 MOST_BYTES = 1 << 20
 OF_POOLED = 7  # px, side of the map that the first linear layer of a VGG reads
-# Beginnings of names, ours and timm's; {} stands for a number.
+# Name prefixes, ours and timm's; {} is a number.
 NAMES = (
     ("class_token", "cls_token"),
     ("conv_proj.", "patch_embed.proj."),

@@ -72,8 +72,7 @@ def add(file: Path, name: str, cfg: DictConfig) -> Path:
     facts = {**product.facts, "config": _without_paths({**config, "runs": "runs"}, config["data_root"])}
     save_packed(target, product.weights, facts)
     run = {key: value for key, value in result.items() if key not in LEFT_OUT}
-    run["experiment"] = facts["config"]["choices"].get("experiment")
-    claim = {"sha256": sha256_of(target), "evaluation": measured(target, cfg), "run": run}
+    claim = {"sha256": sha256_of(target), "evaluation": _measured(target, cfg), "run": run}
     write_json(TRAINED / f"{name}.json", claim | {"export": _export_of(file)})
     write_card(name)
     return target
@@ -97,12 +96,17 @@ def _without_paths(node: Any, data_root: str) -> Any:
     return Path(node).name if isinstance(node, str) and node.startswith("/") else node
 
 
-def measured(file: Path, cfg: DictConfig) -> dict[str, Any]:
-    """Evaluate a packed file on its whole test set, and return what its claim has."""
+def _evaluated(file: Path, cfg: DictConfig) -> tuple[nn.Module, ResidentData, dict[str, Any]]:
+    """Return the net of a packed file, its data, and its evaluation on the whole test set."""
     source = read_product(file)
     settings = OmegaConf.create({**AS_CLAIMED, "data_root": cfg.data_root, "download": cfg.download})
     net, data = load_model(source), stored_data(source.facts, settings)
-    found = evaluate.evaluate(net, data, settings)
+    return net, data, evaluate.evaluate(net, data, settings)
+
+
+def _measured(file: Path, cfg: DictConfig) -> dict[str, Any]:
+    """Evaluate a packed file and time it, and return what its claim has."""
+    net, data, found = _evaluated(file, cfg)
     found |= {
         "latency_ms": latency_ms(net, data.example(), CPU),
         "machine": platform.machine(),
@@ -123,9 +127,10 @@ def verify(name: str, file: Path, cfg: DictConfig) -> str:
 
     The number of correct test samples must be the same.
     """
-    claim, found = claim_of(name), measured(file, cfg)
+    claim = claim_of(name)
     if sha256_of(file) != claim["sha256"]:
         raise ZooError(f"{name}: the file was changed after its card was written")
+    _, _, found = _evaluated(file, cfg)
     expected, num = num_correct(claim["evaluation"]), num_correct(found)
     what = f"{num:,} of {found['num_samples']:,} test samples correct"
     if num != expected:
@@ -195,7 +200,7 @@ def _card(name: str, product: Product, claim: Mapping[str, Any]) -> str:
         f"python scripts/reproduce.py zoo:{name} train=true    # repeat its run, from its own config",
         "```",
     ]
-    if experiment := run.get("experiment"):
+    if experiment := chosen.get("experiment"):
         lines += ["", f"The recipe is `experiment={experiment}`."]
     return "\n".join(lines) + "\n"
 

@@ -75,7 +75,7 @@ def _tested(
 ) -> dict[str, Any]:
     """Return the size, the latency and the test metrics of the net that the product file holds.
 
-    That net is built anew if passes after training have changed its structure.
+    The net is rebuilt if passes after training have changed its structure.
     """
     whole = task.net
     with _put_back(trainer, task):

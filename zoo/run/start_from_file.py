@@ -32,13 +32,13 @@ def with_those_of_file(arguments: list[str]) -> list[str]:
     resumed, file = (given.get(key, "").strip("'\"") for key in ("resume", "init_from"))
     if resumed and not (Path(resumed) / CONFIG).is_file() and (found := newest(Path(resumed), CONFIG)):
         return _with(arguments, "resume", str(found.parent))
-    if resumed or not file or not file_of(file).exists():
+    if resumed or not file or not (path := file_of(file)).exists():
         return arguments
     packages = OmegaConf.from_dotlist([f"trusted={given.get('trusted', '[]')}"]).trusted
     with trusting(packages if OmegaConf.is_list(packages) else ()):
-        if (path := str(file_of(file))) != file:
-            arguments = _with(arguments, "init_from", path)
-        return _completed(arguments, given, path)
+        if str(path) != file:
+            arguments = _with(arguments, "init_from", str(path))
+        return _completed(arguments, given, str(path))
 
 
 def _with(arguments: list[str], key: str, value: str) -> list[str]:

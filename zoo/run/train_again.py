@@ -28,8 +28,6 @@ def train_again(file: Path, cfg: DictConfig) -> dict[str, Any]:
     old_root = config["data_root"]
     config |= {"name": f"reproduce_{file.stem}", "runs": cfg.runs, "data_root": cfg.data_root or old_root}
     config["data"] = placed(config["data"], old_root, cfg)
-    if "source" in config["data"]:
-        config["data"]["source"] = placed(config["data"]["source"], old_root, cfg)
     if "teacher" in config["task"] and (experiment := config["choices"].get("experiment")):
         config["task"]["teacher"] = OmegaConf.to_container(compose("train", [f"experiment={experiment}"]).task.teacher)
     folder = Path(cfg.runs) / config["name"] / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
