@@ -13,9 +13,10 @@ from zoo.checkpoint.load_model import load_model
 from zoo.checkpoint.product_file import read_product
 from zoo.checkpoint.stored_config import stored_data
 from zoo.data.sources import DEBIAN_FASHION_MNIST
-from zoo.errors import ZooError
+from zoo.errors import BadInput, ZooError
 from zoo.inference import cards
 from zoo.paths import CARDS, TRAINED
+from zoo.run import train_again
 
 NAMES = zoo.list_trained()
 HERE = [name for name in NAMES if "fashion_mnist" not in name or DEBIAN_FASHION_MNIST.is_dir()]
@@ -76,19 +77,24 @@ def texts(node):
 def test_commands_take_one_by_its_name(command, tmp_path):
     outcome = command("evaluate", "checkpoint=zoo:lenet5_mnist_5k")
     assert outcome.code == 0, outcome.err
-    (file,) = tmp_path.glob("evaluation*.json")  # in the current folder
+    (file,) = tmp_path.glob("lenet5_mnist_5k/evaluation*.json")
     assert json.loads(file.read_text())["accuracy"] == claim_of("lenet5_mnist_5k")["evaluation"]["accuracy"]
     outcome = command("scripts/export", "checkpoint=zoo:lenet5_mnist_5k", "format=safetensors", "max_drop=0")
     assert outcome.code == 0, outcome.err
-    assert read_product(TRAINED / "lenet5_mnist_5k.zoo").weights.keys() == read_product(tmp_path).weights.keys()
+    assert (
+        read_product(TRAINED / "lenet5_mnist_5k.zoo").weights.keys()
+        == read_product(tmp_path / "lenet5_mnist_5k").weights.keys()
+    )
     outcome = command("train", "init_from=zoo:lenet5_mnist_5k", "trainer=smoke", "name=on")
     assert outcome.code == 0, outcome.err
     line = ["model=lenet300", "task=distill", "task.teacher=zoo:lenet5_mnist_5k", "trainer=smoke", "name=of_teacher"]
     outcome = command("train", *line)
     assert outcome.code == 0, outcome.err
-    outcome = command("scripts/compare", "zoo:lenet5_mnist_5k", "runs/on", f"out={tmp_path}/page")
+    outcome = command(
+        "scripts/compare", "zoo:lenet5_mnist_5k", "zoo:lenet5_mnist_5k", "runs/on", f"out={tmp_path}/page"
+    )
     assert outcome.code == 0, outcome.err
-    assert "98.60" in (tmp_path / "page/comparison.md").read_text()
+    assert (tmp_path / "page/comparison.md").read_text().count("98.60") == 1
     assert command("evaluate", "checkpoint=zoo:lenet_mnist_5k").sentence.endswith("did you mean lenet5_mnist_5k?")
 
 
@@ -117,6 +123,15 @@ def test_a_net_trained_again_with_another_accuracy_is_an_error():
         cards.compare_with("lenet5_mnist_5k", {"test": {"accuracy": 0.9}})
 
 
+def test_a_run_that_began_with_a_file_is_not_trained_again(monkeypatch, tmp_path):
+    product = read_product(TRAINED / "lenet5_mnist_5k.zoo")
+    product.facts["config"]["init_from"] = "model.safetensors"
+    monkeypatch.setattr(train_again, "read_product", lambda file: product)
+    with pytest.raises(BadInput, match="train=true: lenet5_mnist_5k began with the weights of "):
+        train_again.train_again(product.path, OmegaConf.create({"runs": str(tmp_path), "data_root": None}))
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.slow
 def test_training_again_gives_what_the_card_says(command, tmp_path):
     outcome = command("scripts/reproduce", "zoo:lenet5_mnist_5k", "train=true")
@@ -132,6 +147,10 @@ def test_only_runs_of_a_clean_commit_are_added(tmp_path, command):
     outcome = command("scripts/trained", f"add={ROOT / 'tests/earlier/packed.zoo'}")
     assert outcome.code == 2
     assert "result.json" in outcome.sentence
+    for name in ("lenet5_mnist_5k", "lenet-5"):
+        outcome = command("scripts/trained", f"add={ROOT / 'tests/earlier/packed.zoo'}", f"name={name}")
+        assert outcome.code == 2
+        assert f"name={name}: expected letters" in outcome.sentence
     for arguments in (["checkpoint=model.zoo"], ["zoo:nothing"]):
         assert command("scripts/reproduce", *arguments).code == 2
 

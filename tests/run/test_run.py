@@ -362,6 +362,16 @@ def test_only_files_in_run_folders_stand_for_a_missing_path(tmp_path):
     assert file_of(tmp_path / "model.safetensors") == tmp_path / "run/model.safetensors"
 
 
+def test_an_older_run_is_used_only_with_a_warning(tmp_path, caplog):
+    for stamp in ("2026-11-29_10-00-00", "2026-11-30_09-00-00"):
+        (tmp_path / "first" / stamp).mkdir(parents=True)
+        (tmp_path / "first" / stamp / "config.yaml").touch()
+    older = tmp_path / "first/2026-11-29_10-00-00/model.safetensors"
+    older.touch()
+    assert file_of(tmp_path / "first") == older
+    assert "the newest run, 2026-11-30_09-00-00, has no model.safetensors; using" in caplog.text
+
+
 def test_of_a_folder_of_runs_the_newest_is_resumed(tmp_path):
     for stamp in ("2026-11-29_10-00-00", "2026-11-30_09-00-00", "2026-11-30_09-00-00-1"):
         (tmp_path / "first" / stamp).mkdir(parents=True)

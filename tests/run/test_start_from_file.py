@@ -65,6 +65,23 @@ def test_the_command_line_says_otherwise(file):
         assert with_those_of_file(line) == line
 
 
+def test_a_sweep_over_files_takes_their_settings_if_they_are_the_same(file, tmp_path):
+    start = file("model=resnet20", "model.depths=[1,1,1]", "data=fashion_mnist")
+    (tmp_path / FILE).rename(tmp_path / "a.safetensors")
+    file("model=resnet20", "model.depths=[1,1,1]", "data=fashion_mnist")
+    line = ["-m", "init_from=a.safetensors,model.safetensors", "seed=3"]
+    *given, net, data, depths = with_those_of_file(line)
+    assert (given, net, data, depths) == (line, "model=resnet20", "data=fashion_mnist", "++model.depths=[1,1,1]")
+    *given, _, _, _ = with_those_of_file(["-m", "init_from=choice('a.safetensors', .)"])
+    assert given == ["-m", "init_from='a.safetensors','model.safetensors'"]
+    file("model=resnet20", "model.depths=[2,2,2]", "data=fashion_mnist")
+    with pytest.raises(BadInput, match=r"init_from: a\.safetensors and model\.safetensors have different settings"):
+        with_those_of_file(line)
+    both = [*line, "model=resnet20", "data=mnist_5k"]
+    assert with_those_of_file(both) == both
+    assert "model.depths=[2,2,2]" in with_those_of_file([start])[-1]
+
+
 def test_sequences_bring_their_task(file):
     cfg = settings(with_those_of_file([file("data=reverse", "model=lstm_seq2seq", "data.max_length=12")]))
     assert cfg.task._target_ == "zoo.tasks.transduction.Transduction"

@@ -137,7 +137,9 @@ def test_a_teacher_that_does_not_fit_is_refused(command, toy, teacher, settings,
     assert sentence in outcome.sentence
 
 
-def test_a_teacher_is_trained_once_by_its_experiment_and_resumed_if_it_was_stopped(command, toy, tmp_path):
+def test_a_teacher_is_trained_once_by_its_experiment_and_resumed_if_it_was_stopped(
+    command, toy, fashion_root, tmp_path
+):
     line = [a for a in toy if not a.startswith("trainer")] + ["trainer=smoke", "task=distill", "name=student"]
     teacher = "task.teacher={experiment: lenet5_fashion_mnist, seeds: [1, 2]}"
     assert command("train", *line, teacher).code == 0
@@ -151,6 +153,8 @@ def test_a_teacher_is_trained_once_by_its_experiment_and_resumed_if_it_was_stopp
     assert {one["seed"] for one in configs} == {1, 2}
     assert all(one["data"]["num_validation"] == 60 for one in configs)  # the student's split
     assert command("train", *line, teacher, "name=second").code == 0  # both are there
+    assert sorted((tmp_path / "runs/lenet5_fashion_mnist").glob("*/result.json")) == trained
+    assert command("train", *line, teacher, "name=moved", f"data_root={fashion_root}").code == 0
     assert sorted((tmp_path / "runs/lenet5_fashion_mnist").glob("*/result.json")) == trained
     trained[0].unlink()  # as if it had been stopped
     outcome = command("train", *line, teacher, "name=third")

@@ -1,6 +1,5 @@
 """The files that users name: by a path, by a run folder, or by the name of a net that comes with the zoo."""
 
-import glob
 import json
 import logging
 import re
@@ -14,8 +13,8 @@ log = logging.getLogger("zoo")
 
 
 def trained_files() -> dict[str, Path]:
-    """Return the packed files of the nets that come with the zoo, by name."""
-    return {file.stem: file for file in sorted(TRAINED.glob("*.zoo"))}
+    """Return the packed files of the nets that come with the zoo, by name; each has a claim in a JSON file."""
+    return {file.stem: file for file in sorted(TRAINED.glob("*.zoo")) if file.with_suffix(".json").is_file()}
 
 
 def claim_of(name: str) -> dict[str, Any]:
@@ -38,9 +37,9 @@ def is_shipped(file: Path) -> bool:
 def folder_for(file: Path, out: str | None) -> Path:
     """Return the folder for what is written about a file: `out`, or that of the file.
 
-    For a net that comes with the zoo, the default is the current folder.
+    For a net that comes with the zoo, the default is a folder of its name in the current one.
     """
-    return Path(out or (Path() if is_shipped(file) else file.parent))
+    return Path(out or (file.stem if is_shipped(file) else file.parent))
 
 
 def file_of(named: str | Path) -> Path:
@@ -63,15 +62,14 @@ def file_of(named: str | Path) -> Path:
     return found
 
 
-def _is_of_run(file: Path) -> bool:
-    return file.is_file() and file.with_name(CONFIG).is_file()
-
-
 def newest(folder: Path, name: str) -> Path | None:
     """Return the file `name` of a run folder, or of the newest run in a folder, whose name is the last in order."""
     if (folder / name).is_file():
         return folder / name
-    found = [file for file in sorted(folder.glob(f"*/{glob.escape(name)}")) if _is_of_run(file)]
-    if len(found) > 1:
+    runs = sorted(config.parent for config in folder.glob(f"*/{CONFIG}"))
+    found = [run / name for run in runs if (run / name).is_file()]
+    if found and found[-1].parent != runs[-1]:
+        log.warning("%s: the newest run, %s, has no %s; using %s.", folder, runs[-1].name, name, found[-1].parent)
+    elif len(found) > 1:
         log.warning("%s has %d runs; using the newest, %s.", folder, len(found), found[-1].parent)
     return found[-1] if found else None

@@ -108,7 +108,8 @@ def read(paths: Sequence[Path]) -> tuple[list[Finished], list[Path]]:
     A path may be zoo:NAME, a net that comes with the zoo.
     """
     folders: dict[Path, None] = {}
-    shipped = [run_of_shipped(file_of(path)) for path in paths if str(path).startswith(OF_ZOO)]
+    named = dict.fromkeys(file_of(str(path)) for path in paths if str(path).startswith(OF_ZOO))
+    shipped = [run_of_shipped(file) for file in named]
     for path in paths:
         if str(path).startswith(OF_ZOO):
             continue

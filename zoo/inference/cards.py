@@ -3,6 +3,8 @@
 import itertools
 import math
 import platform
+import re
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -55,10 +57,14 @@ CONFIDENCE = 1.96  # standard deviations of a 95 % interval
 def add(file: Path, name: str, cfg: DictConfig) -> Path:
     """Add the packed file of a run to the nets that come with the zoo: test it, and write its claim and its card.
 
-    Paths of this machine are removed from its metadata. Raises BadInput for a net without a run, or a run whose commit
-    has uncommitted changes.
+    Paths of this machine are removed from its metadata. Raises BadInput for a name that is taken, a net without a run,
+    and a run whose commit has uncommitted changes.
     """
     product = read_product(file)
+    if not re.fullmatch(r"\w+", name) or name in trained_files():
+        raise BadInput(
+            f"name={name}: expected letters, digits and underscores, and none of {', '.join(trained_files())}"
+        )
     if not (file.parent / RESULT).is_file():
         raise BadInput(f"add={file}: expected a file in a run folder, got one without a {RESULT} next to it")
     result = read_result(file.parent / RESULT)
@@ -66,14 +72,17 @@ def add(file: Path, name: str, cfg: DictConfig) -> Path:
         raise BadInput(f"add={file}: commit {result['commit']} has uncommitted changes; run it again from a clean one")
     if product.facts["config"]["choices"]["data"] not in ABOUT:
         raise BadInput(f"add={file}: expected a net trained on {', '.join(ABOUT)}")
-    TRAINED.mkdir(exist_ok=True)
-    target = TRAINED / f"{name}.zoo"
     config = product.facts["config"]
     facts = {**product.facts, "config": _without_paths({**config, "runs": "runs"}, config["data_root"])}
-    save_packed(target, product.weights, facts)
     run = {key: value for key, value in result.items() if key not in LEFT_OUT}
-    claim = {"sha256": sha256_of(target), "evaluation": _measured(target, cfg), "run": run}
-    write_json(TRAINED / f"{name}.json", claim | {"export": _export_of(file)})
+    TRAINED.mkdir(exist_ok=True)
+    target = TRAINED / f"{name}.zoo"
+    with tempfile.TemporaryDirectory(dir=TRAINED) as folder:
+        untested = Path(folder) / target.name
+        save_packed(untested, product.weights, facts)
+        claim = {"sha256": sha256_of(untested), "evaluation": _measured(untested, cfg), "run": run}
+        write_json(target.with_suffix(".json"), claim | {"export": _export_of(file)})
+        untested.replace(target)
     write_card(name)
     return target
 

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import OverrideParseException
 from omegaconf import OmegaConf
 
 from zoo import distributed, escape
@@ -26,32 +28,63 @@ GROUPS = ("model", "data")
 def with_those_of_file(arguments: list[str]) -> list[str]:
     """Add the model=, data= and settings of the `init_from` file to a command line that does not set them.
 
-    `init_from` and `resume` become the path of a file and of a run folder, if they name a folder of runs.
+    `init_from` and `resume` become the path of a file and of a run folder, if they name a folder of runs. A sweep over
+    files needs files whose settings are the same. Raises BadInput for others.
     """
     given = {key.lstrip("+~"): value for key, _, value in (a.partition("=") for a in arguments)}
-    resumed, file = (given.get(key, "").strip("'\"") for key in ("resume", "init_from"))
-    if resumed and not (Path(resumed) / CONFIG).is_file() and (found := newest(Path(resumed), CONFIG)):
-        return _with(arguments, "resume", str(found.parent))
-    if resumed or not file or not (path := file_of(file)).exists():
+    if resumed := _values(given, "resume"):
+        return _with(arguments, "resume", resumed, [_run_folder(one) for one in resumed])
+    named = _values(given, "init_from")
+    files = [str(file_of(one)) for one in named]
+    if not files or not all(Path(file).exists() for file in files):
         return arguments
     packages = OmegaConf.from_dotlist([f"trusted={given.get('trusted', '[]')}"]).trusted
     with trusting(packages if OmegaConf.is_list(packages) else ()):
-        if str(path) != file:
-            arguments = _with(arguments, "init_from", str(path))
-        return _completed(arguments, given, str(path))
+        taken = [_settings_of(file, arguments, given) for file in files]
+    for file, theirs in zip(files, taken, strict=True):
+        if different := sorted(set(theirs) ^ set(taken[0])):
+            raise BadInput(
+                f"init_from: {files[0]} and {file} have different settings ({different[0].lstrip('+')}); "
+                "set model=... and data=..., or start one run for each file"
+            )
+    if taken[0] and distributed.rank() == 0:
+        print(escape.line(f"Taken from {', '.join(files)}: {' '.join(one.lstrip('+') for one in taken[0])}"))
+    return [*_with(arguments, "init_from", named, files), *taken[0]]
 
 
-def _with(arguments: list[str], key: str, value: str) -> list[str]:
-    return [*(a for a in arguments if a.partition("=")[0].lstrip("+~") != key), f"{key}={_word(value)}"]
+def _values(given: Mapping[str, str], key: str) -> list[str]:
+    """Return the paths that a command line sets a key to: one, or several in a sweep."""
+    if not given.get(key):
+        return []
+    try:
+        (override,) = OverridesParser.create().parse_overrides([f"{key}={given[key]}"])
+    except OverrideParseException:
+        return []  # Hydra reports it
+    values = list(override.sweep_iterator()) if override.is_sweep_override() else [override.value()]
+    return [str(value) for value in values if value is not None]
 
 
-def _completed(arguments: list[str], given: Mapping[str, str], file: str) -> list[str]:
+def _run_folder(named: str) -> str:
+    found = None if (Path(named) / CONFIG).is_file() else newest(Path(named), CONFIG)
+    return str(found.parent) if found else named
+
+
+def _with(arguments: list[str], key: str, before: list[str], values: list[str]) -> list[str]:
+    """Return the command line with other values of a key: one, or several for a sweep."""
+    if values == before:
+        return arguments
+    others = [a for a in arguments if a.partition("=")[0].lstrip("+~") != key]
+    return [*others, f"{key}={','.join(map(_word, values))}"]
+
+
+def _settings_of(file: str, arguments: list[str], given: Mapping[str, str]) -> list[str]:
+    """Return the settings of a file that a command line does not set, as words of a command line."""
     places = [CONFIGS, *_config_dirs(arguments)]
     experiment = CONFIGS / "experiment" / f"{given.get('experiment', '')}.yaml"
     chosen = given.keys() | (chosen_by(experiment).keys() if experiment.is_file() else set())
     groups = [group for group in GROUPS if group not in chosen]
     if not groups:
-        return arguments
+        return []
 
     from zoo.checkpoint.product_file import read_product  # here, since torch takes seconds to import
     from zoo.checkpoint.stored_config import check_stored
@@ -70,9 +103,7 @@ def _completed(arguments: list[str], given: Mapping[str, str], file: str) -> lis
     for key, value in _changed(theirs, usual):
         if key not in OTHERS and key.rpartition(".")[2] not in (*OTHERS, *PLACES) and not _is_said(key, given):
             taken.append(f"++{key}={_word(value)}")
-    if distributed.rank() == 0:
-        print(escape.line(f"Taken from {file}: {' '.join(one.lstrip('+') for one in taken)}"))
-    return [*arguments, *taken]
+    return taken
 
 
 def _config_dirs(arguments: list[str]) -> list[Path]:

@@ -105,20 +105,20 @@ def _trained(run: Run, teacher: dict[str, Any]) -> Iterator[Path]:
 
 
 def _runs_of(run: Run, arguments: list[str]) -> list[Path]:
-    """Return the run folders with the settings that these arguments compose, oldest first."""
+    """Return the run folders with the settings that these arguments compose, oldest first, wherever their data are."""
     try:
-        composed = OmegaConf.to_container(compose("train", arguments), resolve=True)
+        composed = compose("train", arguments)
     except Exception as error:  # Hydra raises many types
         raise BadInput(f"task.teacher: {' '.join(arguments)} is not a run ({reason(error)})") from error
-    assert isinstance(composed, dict)
-    expected = {key: value for key, value in composed.items() if key not in OF_NO_INFLUENCE}
     found = []
     for config in Path(run.cfg.runs).glob(f"*/*/{CONFIG}"):
         try:
             saved = read_config(config)
         except BadInput:  # damaged, or of another version
             continue
-        if _fits(expected, saved):
+        composed.data_root = saved["data_root"]
+        expected: Any = OmegaConf.to_container(composed, resolve=True)
+        if _fits({key: value for key, value in expected.items() if key not in OF_NO_INFLUENCE}, saved):
             found.append(config.parent)
     return sorted(found, key=lambda folder: (folder / CONFIG).stat().st_mtime)
 

@@ -1,5 +1,6 @@
 """Train the net of a file again, from the config that the file holds."""
 
+import shlex
 import subprocess
 import sys
 from datetime import datetime
@@ -12,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from zoo.checkpoint.product_file import read_product
 from zoo.checkpoint.stored_config import placed
-from zoo.errors import ZooError
+from zoo.errors import BadInput, ZooError
 from zoo.paths import CONFIG, RESULT, commands
 from zoo.records.config_file import write_config
 from zoo.records.json_files import read_result
@@ -22,9 +23,11 @@ def train_again(file: Path, cfg: DictConfig) -> dict[str, Any]:
     """Train a net from the config in its file, in a new run in `cfg.runs`, and return the result of this run.
 
     Data are looked up in `cfg.data_root`. Teachers that the experiment trains are trained first, as in the original.
-    Raises ZooError if the run fails.
+    Raises BadInput for a net that began with the weights of a file, and ZooError if the run fails.
     """
     config = read_product(file).facts["config"]
+    if config["init_from"]:
+        raise BadInput(f"train=true: {file.stem} began with the weights of {config['init_from']}, which are not here")
     old_root = config["data_root"]
     config |= {"name": f"reproduce_{file.stem}", "runs": cfg.runs, "data_root": cfg.data_root or old_root}
     config["data"] = placed(config["data"], old_root, cfg)
@@ -35,5 +38,6 @@ def train_again(file: Path, cfg: DictConfig) -> dict[str, Any]:
     write_config(folder / CONFIG, yaml.safe_dump(config, sort_keys=False))
     code = subprocess.run([sys.executable, str(commands()["train"]), f"resume={folder}"], check=False).returncode
     if code:
-        raise ZooError(f"train={file.stem}: the run ended with exit code {code}; python train.py resume={folder}")
+        goes_on = f"python train.py resume={shlex.quote(str(folder))}"
+        raise ZooError(f"train=true: the run ended with exit code {code}; {goes_on} continues it")
     return read_result(folder / RESULT)
