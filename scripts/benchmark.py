@@ -55,11 +55,12 @@ def main(cfg: DictConfig) -> None:
     from zoo.benchmarks import rounds
     from zoo.checkpoint.product_file import provenance
     from zoo.files import write_json
+    from zoo.measure.device import device_name
 
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.simplefilter("ignore")
     torch.set_float32_matmul_precision("high" if cfg.tf32 else "highest")
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    device = device_name(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     header = {"suite": cfg.suite, "rounds": cfg.rounds, "threads": torch.get_num_threads(), "device": device}
     figures: dict[str, dict[str, Any]] = {}
     for part in rounds.measured(cfg):

@@ -102,8 +102,9 @@ def zoo_table() -> str:
         maps = [layer.field for layer in layers if len(layer.output) == 3 and min(layer.output[1:]) > 1 and layer.field]
         sees = max(field.size for fields in maps for field in fields) if len(maps) > 1 else "all"
         time = f"{figures[entry.name]['ratio']:.2g}" if entry.name in figures else "–"
+        source = entry.cfg.model._target_.rpartition(".")[0].replace(".", "/")
         cells = (
-            f"`{entry.name}`",
+            f"[`{entry.name}`](../{source}.py)",
             f"{entry.authors}, {entry.title}",
             entry.year,
             entry.image_shape[1],

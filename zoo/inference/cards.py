@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import platform
 import re
 import tempfile
 from collections.abc import Mapping
@@ -24,6 +23,7 @@ from zoo.errors import BadInput, ZooError, counted
 from zoo.files import sha256_of, write_json, write_text
 from zoo.inference import evaluate
 from zoo.measure.accuracy import is_right
+from zoo.measure.device import device_name
 from zoo.measure.evaluation import predictions
 from zoo.measure.latency import latency_ms
 from zoo.packed.packed_file import save_packed
@@ -118,7 +118,7 @@ def _measured(file: Path, cfg: DictConfig) -> dict[str, Any]:
     net, data, found = _evaluated(file, cfg)
     found |= {
         "latency_ms": latency_ms(net, data.example(), CPU),
-        "machine": platform.machine(),
+        "machine": device_name(CPU),
         "threads": torch.get_num_threads(),
     }
     claimed = {key: value for key, value in found.items() if key not in ("worst", "confusion_matrix")}

@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import math
-import platform
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,6 +20,7 @@ from zoo.compress.recipe import in_integers, replay
 from zoo.data.module import ResidentData
 from zoo.errors import BadInput, counted, reason
 from zoo.measure.counts import count_macs_of, count_parameters
+from zoo.measure.device import device_name
 from zoo.measure.latency import latency_ms
 from zoo.paths import PRODUCT, RESULT
 from zoo.records.json_files import write_result
@@ -177,6 +177,5 @@ def _put_back(trainer: lightning.Trainer, task: Task) -> Iterator[None]:
 
 
 def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{device.type}, {platform.machine()}, {counted(torch.get_num_threads(), 'thread')}"
+    name = device_name(device)
+    return name if device.type == "cuda" else f"CPU, {name}, {counted(torch.get_num_threads(), 'thread')}"

@@ -1,0 +1,23 @@
+"""The name of a device in results: of a CPU with the instructions that decide how fast it computes integers."""
+
+import platform
+import re
+from pathlib import Path
+
+import torch
+
+CPU_INFO = Path("/proc/cpuinfo")  # on Linux
+INSTRUCTIONS = {"amx_int8": "AMX", "avx512_vnni": "AVX512-VNNI", "avx_vnni": "AVX-VNNI", "avx2": "AVX2"}
+
+
+def device_name(device: torch.device) -> str:
+    """Return the name of a CUDA device, or of a CPU, such as `Intel Xeon Gold 6226 CPU, AVX512-VNNI`."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    text = CPU_INFO.read_text() if CPU_INFO.is_file() else ""
+    found = {
+        key: (re.search(rf"^{key}\s*: (.*)$", text, re.MULTILINE) or [""] * 2)[1] for key in ("model name", "flags")
+    }
+    model = re.sub(r"\((R|TM)\)| @.*", "", found["model name"]) or platform.machine()
+    best = next((name for flag, name in INSTRUCTIONS.items() if flag in found["flags"].split()), "")
+    return ", ".join(filter(None, (" ".join(model.split()), best)))
