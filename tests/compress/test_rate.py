@@ -83,6 +83,29 @@ def test_bits_are_led_to_the_target_and_stay_there(num, share, target):
     assert max(abs(b / target - 1) for b in bits[round(1.5 * num) :]) < 0.12
 
 
+class Freezing(Plant):
+    """Bits that fall by a twentieth in the last part of a run, and rise no more, as at small learning rates."""
+
+    def __init__(self, num, num_after):
+        super().__init__(0.05)
+        self.left, self.drift = num, 0.05 / num_after
+
+    def after(self, price):
+        before, self.left = self.bits, self.left - 1
+        found = super().after(price)
+        self.bits = found if self.left > 0 else min(found, before * (1 - self.drift))
+        return self.bits
+
+
+@pytest.mark.parametrize("num", [200, 2000])
+def test_bits_that_only_fall_at_the_end_reach_the_target_from_above(num):
+    num_after = round(0.7 * num)
+    control, plant = PriceControl(num, num_after), Freezing(num, num_after)
+    for _ in range(num + num_after):
+        bits = plant.after(control.towards_bits(plant.bits, 4e5))
+    assert 0.97 * 4e5 < bits < 4e5
+
+
 def test_a_price_falls_when_too_much_accuracy_is_lost():
     control = PriceControl(100)
     first = control.price

@@ -84,7 +84,8 @@ class RateTraining(Compression):
         super().on_train_start(trainer, pl_module)
         num_steps = step_at(trainer, self.end) - step_at(trainer, self.begin)
         num_changes = num_steps // self.every if self.max_drop is None else int(trainer.max_epochs or 1)
-        self.control = PriceControl(num_changes, *self._state.get("control", ()))
+        num_after = (int(trainer.estimated_stepping_batches) - step_at(trainer, self.end)) // self.every
+        self.control = PriceControl(num_changes, num_after, *self._state.get("control", ()))
         if integers := self._state.get("integers"):
             self.integers = IntegerWeights(prunable(net_of(pl_module)), self.step, integers)
         elif self.max_drop is not None and not self.reference:

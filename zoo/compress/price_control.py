@@ -6,7 +6,7 @@ HIGHEST, LOWEST = 5.0, -10.0  # of the price's logarithm
 
 
 class PriceControl:
-    """The price of a bit, in loss per bit per weight, which is adapted a given number of times, or more often.
+    """The price of a bit, in loss per bit per weight, which is adapted `num_changes` times, and `num_after` times more.
 
     `state` has all that it remembers: the logarithm of the price, the bits at the start, and the number of changes.
     """
@@ -15,10 +15,14 @@ class PriceControl:
     # more in runs with few changes, so that these can adapt as far.
     PROPORTIONAL, EACH, ALL = 2.0, 0.04, 40.0
     EACH_EPOCH, ALL_EPOCHS = 0.2, 6.0  # the same after validations
-    MARGIN = 0.01  # share of the target by which bits end below it, since they vary
+    # Shares of the target by which bits are above it after `num_changes`, and below it at the end: at the last, small
+    # learning rates they fall, and no lower price makes them rise.
+    ABOVE, MARGIN = 0.05, 0.01
 
-    def __init__(self, num_changes: int, state: tuple[float, float, int] = (math.log(0.05), 0.0, 0)) -> None:
-        self.num_changes, self.state = max(1, num_changes), state
+    def __init__(
+        self, num_changes: int, num_after: int = 0, state: tuple[float, float, int] = (math.log(0.05), 0.0, 0)
+    ) -> None:
+        self.num_changes, self.num_after, self.state = max(1, num_changes), num_after, state
 
     @property
     def price(self) -> float:
@@ -27,12 +31,13 @@ class PriceControl:
     def towards_bits(self, bits: float, target: float) -> float:
         """Return the next price from the current number of bits.
 
-        A PI controller of the logarithm of the price leads the bits from those at the start to the target, along a
-        straight line of their logarithm.
+        A PI controller of the logarithm of the price leads the bits from those at the start to a little more than the
+        target, along a straight line of their logarithm, and then slowly to the target.
         """
         log_price, start, done = self.state
-        target *= 1 - self.MARGIN
         start = start or max(bits, target)
+        left = 1 - max(0, done - self.num_changes) / max(1, self.num_after)
+        target *= 1 - self.MARGIN + (self.ABOVE + self.MARGIN) * max(0.0, left) * (self.num_after > 0)
         on_path = start * (target / start) ** min(1.0, done / self.num_changes)
         error = math.log(max(bits, 1.0) / on_path)
         log_price += max(self.EACH, self.ALL / self.num_changes) * max(-0.5, min(error, 0.5))
