@@ -70,16 +70,16 @@ class TrainedNet:
             is_whole = isinstance(value, Integral) and not isinstance(value, bool)  # NumPy's, too
             require(is_whole and value >= 1, key, "a whole number of at least 1", value)
         several = isinstance(inputs, list | tuple)
-        predict_all = self._classify if self.classes else self._write
-        found = list(predict_all(inputs if several else [inputs], int(top), int(batch_size)))
-        return found if several else found[0]
+        all_inputs = inputs if several else [inputs]
+        rows = self._classify(all_inputs, top, batch_size) if self.classes else self._write(all_inputs, top)
+        return list(rows) if several else next(rows)
 
     def _classify(self, pictures: Sequence[Any], top: int, batch_size: int) -> Iterator[Predicted]:
         for start in range(0, len(pictures), batch_size):
             images = torch.cat([self.preprocess(one) for one in pictures[start : start + batch_size]])
             yield from predict.classify(self.net, images.to(self._device), self.classes, top)
 
-    def _write(self, texts: Sequence[Any], top: int, _batch_size: int) -> Iterator[Predicted]:
+    def _write(self, texts: Sequence[Any], top: int) -> Iterator[Predicted]:
         symbols = SequenceFacts(**self.metadata["data"])
         for text in texts:
             require(isinstance(text, str), "inputs", "a text, or a list or tuple of texts", text)
