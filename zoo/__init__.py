@@ -12,6 +12,7 @@ trained.predict("picture.png")
 Importing this package imports neither torch nor anything else that takes long.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,22 +23,35 @@ if TYPE_CHECKING:
     from zoo.inference.trained_net import TrainedNet
 
 __all__ = ["create_model", "list_models", "list_trained", "load"]
+PATTERN = "a text such as 'resnet*'"
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Return the names of the networks that match a pattern such as `resnet*`, sorted."""
-    from zoo.catalogue import model_names
+    """Return the names of the networks that match a pattern such as `resnet*`, sorted.
 
-    return model_names(pattern)
+    Raises ValueError unless the pattern is a text.
+    """
+    from zoo.catalogue import model_names
+    from zoo.errors import as_value_error, require
+
+    with as_value_error():
+        require(isinstance(pattern, str), "pattern", PATTERN, pattern)
+        return model_names(pattern)
 
 
 def list_trained(pattern: str = "*") -> list[str]:
-    """Return the names of the trained nets that come with the zoo and match a pattern, sorted; see `load`."""
+    """Return the names of the trained nets that come with the zoo and match a pattern, sorted; see `load`.
+
+    Raises ValueError unless the pattern is a text.
+    """
     import fnmatch
 
     from zoo.checkpoint.named_files import trained_files
+    from zoo.errors import as_value_error, require
 
-    return fnmatch.filter(trained_files(), pattern)
+    with as_value_error():
+        require(isinstance(pattern, str), "pattern", PATTERN, pattern)
+        return fnmatch.filter(trained_files(), pattern)
 
 
 def create_model(name: str, *, pretrained: bool | str = False, **settings: Any) -> "nn.Module":
@@ -70,19 +84,24 @@ def load(source: str | Path, trusted: Sequence[str] = ()) -> "TrainedNet":
     Args:
         source: the name of a net that comes with the zoo, with or without `zoo:` (`list_trained` returns all), or a
             model.safetensors, a run folder, a packed file, or an exported .pt2 or .onnx file.
-        trusted: packages outside the zoo whose classes the file may name, as in `train.py trusted=[...]`.
+        trusted: a list of packages outside the zoo whose classes the file may name, as in `train.py trusted=[...]`.
 
     Raises:
-        ValueError: for an unknown name, and for a file that is missing, damaged or foreign.
+        ValueError: for an unknown name, for a file that is missing, damaged or foreign, and for arguments of another
+            type.
     """
     from zoo.catalogue import model_names
     from zoo.checkpoint.named_files import is_name_of_trained
-    from zoo.errors import BadInput, as_value_error
+    from zoo.errors import BadInput, as_value_error, require
     from zoo.inference.trained_net import load as read
     from zoo.paths import OF_ZOO
 
     with as_value_error():
-        if str(source) in model_names() and not Path(source).exists():
+        is_named = isinstance(source, str | Path) and source != ""
+        require(is_named, "source", "the name of a trained net, or the path of a file or a run folder", source)
+        are_packages = isinstance(trusted, list | tuple) and all(isinstance(one, str) for one in trusted)
+        require(are_packages, "trusted", "a list of packages, such as ['my_package']", trusted)
+        if str(source) in model_names() and not os.path.exists(source):
             raise BadInput(
                 f"{source} is a network without weights: zoo.create_model('{source}', ...) builds it, and "
                 "zoo.list_trained() lists the trained ones"

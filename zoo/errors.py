@@ -4,6 +4,9 @@ import difflib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+from zoo import escape
+
+LONGEST_SHOWN = 80  # characters of a value in a message
 NOT_ON_RESUME = "cannot be set with resume, which keeps the run's own config except for trainer.*"
 
 
@@ -35,11 +38,23 @@ class Interrupted(ZooError):
 
 @contextmanager
 def as_value_error() -> Iterator[None]:
-    """Raise BadInput as ValueError, which callers from Python expect; also a decorator."""
+    """Raise BadInput as ValueError of one line, which callers from Python expect; also a decorator."""
     try:
         yield
     except BadInput as error:
-        raise ValueError(str(error)) from error
+        raise ValueError(escape.line(error)) from error
+
+
+def require(holds: bool, key: str, expected: str, value: object) -> None:
+    """Raise BadInput with the key, what is expected and the value unless something holds of an argument."""
+    if not holds:
+        raise BadInput(f"{key}: expected {expected}, got {shown(value)}")
+
+
+def shown(value: object) -> str:
+    """Return a plain value as Python writes it, shortened, and the type of any other value, such as `list`."""
+    is_plain = isinstance(value, str | bytes | int | float | None)
+    return escape.shortened(repr(value), LONGEST_SHOWN) if is_plain else type(value).__name__
 
 
 def reason(error: BaseException) -> str:

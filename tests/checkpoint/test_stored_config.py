@@ -41,7 +41,7 @@ def test_what_the_project_has_is_resumed_without_a_word(overrides):
     ("overrides", "key", "trusted"),
     [
         (("data=image_folder", "data.root=/mnt/pictures"), "data.root", "/mnt"),
-        (("data=image_folder", "data.root=../pictures"), "data.root", "../pictures"),
+        (("data=image_folder", "data.root=../elsewhere"), "data.root", "../elsewhere"),
         (("data=image_folder", "data.root='~/pictures'"), "data.root", "~/pictures"),
         (("data=pairs", "data.path=/dev/zero"), "data.path", "/dev/zero"),
         (("data=fashion_mnist", "data_root=/mnt/data"), "data", "/mnt/data"),

@@ -1,6 +1,12 @@
-"""Reading an image: orientation, depth, transparency and size, compared with Pillow's pixels and known numbers."""
+"""Reading an image: orientation, depth, transparency and size, compared with Pillow's pixels and known numbers.
+
+`pixels` and `refusal` read each file by its path and as an image that Pillow has opened.
+"""
 
 import base64
+import copy
+import io
+import math
 import struct
 import warnings
 import zlib
@@ -11,7 +17,7 @@ import torch
 from PIL import Image, ImageOps
 from torchvision.io import ImageReadMode, decode_image
 
-from zoo.data.read_image import _formats, read_jpeg, read_picture, suffixes, upright
+from zoo.data.read_image import _formats, picture_of, read_jpeg, read_picture, suffixes, upright
 
 RAMP = np.arange(65536, dtype=np.uint16).reshape(256, 256)
 
@@ -22,7 +28,24 @@ def smooth(width=48, height=30) -> Image.Image:
 
 
 def pixels(path) -> np.ndarray:
-    return read_picture(str(path)).permute(1, 2, 0).numpy()
+    found = read_picture(str(path))
+    for source in (path, io.BytesIO(path.read_bytes())):
+        with Image.open(source) as opened, Image.open(path) as untouched:
+            assert torch.equal(picture_of(opened), found)
+            assert torch.equal(picture_of(opened), found)
+            opened.load()
+            untouched.load()
+            assert opened == untouched  # in mode, size, info, palette and bytes
+    return found.permute(1, 2, 0).numpy()
+
+
+def refusal(path) -> str:
+    with pytest.raises(ValueError, match=r"^it") as of_path:
+        read_picture(str(path))
+    with Image.open(path) as opened, pytest.raises(ValueError, match=r"^it") as of_opened:
+        picture_of(opened)
+    assert str(of_opened.value) == str(of_path.value)
+    return str(of_path.value)
 
 
 def with_tags(path, strips: list[bytes], tags: dict[int, list[int]]):
@@ -149,8 +172,8 @@ def test_a_scan_of_16_bits_whose_white_is_0_is_no_negative(tmp_path):
 
 
 def test_colours_of_16_bits_keep_their_high_byte(tmp_path):
-    ramp = np.stack([RAMP, RAMP.T, RAMP[::-1]], -1)
-    (tmp_path / "a.ppm").write_bytes(b"P6 256 256 65535\n" + ramp.astype(">u2").tobytes())
+    ramp = np.stack([RAMP, RAMP.T, RAMP[::-1]], -1)[::16]
+    (tmp_path / "a.ppm").write_bytes(b"P6 256 16 65535\n" + ramp.astype(">u2").tobytes())
     assert np.abs(pixels(tmp_path / "a.ppm") - ramp / 257).max() <= 1
 
 
@@ -186,8 +209,7 @@ def test_white_in_jpeg_2000_is_white_or_refused(tmp_path, kind):
         assert set(pixels(tmp_path / "x.jp2").flatten()) == {255}
     else:
         bits = kind.removeprefix("colours of ").removeprefix("grey of ")
-        with pytest.raises(ValueError, match=f"have {bits}"):
-            read_picture(str(tmp_path / "x.jp2"))
+        assert f"have {bits}" in refusal(tmp_path / "x.jp2")
 
 
 def test_jpeg_2000_of_8_bits_is_read_with_and_without_its_container(tmp_path):
@@ -210,8 +232,7 @@ def test_a_transparent_colour_of_16_bits_is_refused(tmp_path):
     )
     body = b"".join(chunk(*part) for part in (*parts, (b"IDAT", zlib.compress(lines)), (b"IEND", b"")))
     (tmp_path / "x.png").write_bytes(b"\x89PNG\r\n\x1a\n" + body)
-    with pytest.raises(ValueError, match="transparent colour of 16 bits"):
-        read_picture(str(tmp_path / "x.png"))
+    assert "transparent colour of 16 bits" in refusal(tmp_path / "x.png")
 
 
 def test_a_gif_whose_first_frame_is_small_has_the_background_around_it(tmp_path):
@@ -240,8 +261,7 @@ def test_a_palette_of_8_bits_in_a_tiff_is_refused(tmp_path):
     tags = {256: [2], 257: [1], 258: [8], 259: [1], 262: [3], 277: [1], 278: [1]}
     wide = with_tags(tmp_path / "x.tif", [b"\x10\xff"], tags | {320: [257 * one for one in levels]})
     assert pixels(wide)[0, :, 0].tolist() == [16, 255]
-    with pytest.raises(ValueError, match="palette has 8 bits"):
-        pixels(with_tags(tmp_path / "x.tif", [b"\x10\xff"], tags | {320: levels}))
+    assert "palette has 8 bits" in refusal(with_tags(tmp_path / "x.tif", [b"\x10\xff"], tags | {320: levels}))
 
 
 def test_floats_are_of_0_to_1_and_others_are_refused(tmp_path):
@@ -250,16 +270,14 @@ def test_floats_are_of_0_to_1_and_others_are_refused(tmp_path):
     assert np.abs(pixels(tmp_path / "a.tif")[..., 0] - ramp * 255).max() <= 0.5 + 1e-4
     for values in (ramp * 255, ramp - 0.5, np.where(ramp > 0.5, np.nan, ramp)):
         Image.fromarray(values.astype(np.float32)).save(tmp_path / "b.tif")
-        with pytest.raises(ValueError, match="floats range from"):
-            read_picture(str(tmp_path / "b.tif"))
+        assert "floats range from" in refusal(tmp_path / "b.tif")
 
 
 @pytest.mark.parametrize("bits", [8, 16, 32])
 def test_samples_with_a_sign_are_refused_and_the_same_bytes_without_one_are_read(tmp_path, bits):
     """-1 is 255 when unsigned: the darkest pixels would become white."""
     values = np.arange(-128, 128).astype(f"<i{bits // 8}").reshape(16, 16)
-    with pytest.raises(ValueError, match="are signed"):
-        read_picture(str(tiff(tmp_path / "a.tif", bits, values.tobytes(), 16, 16, sample_format=2)))
+    assert "are signed" in refusal(tiff(tmp_path / "a.tif", bits, values.tobytes(), 16, 16, sample_format=2))
     if bits == 8:
         found = pixels(tiff(tmp_path / "b.tif", bits, values.tobytes(), 16, 16))
         assert np.array_equal(found[..., 0], values.view(np.uint8))
@@ -275,8 +293,7 @@ def test_colours_in_planes_are_those_that_were_written_or_refused(tmp_path, bits
     strips = [zlib.compress(part) if compression == 8 else part for part in parts]
     path = planar(tmp_path / "a.tif", bits, strips, 48, 30, compression)
     if bits == 16 and compression == 1:
-        with pytest.raises(ValueError, match="planes of 16 bits"):
-            read_picture(str(path))
+        assert "planes of 16 bits" in refusal(path)
     else:
         assert np.array_equal(pixels(path), colours)
 
@@ -290,8 +307,7 @@ def test_grey_whose_alpha_is_multiplied_in_already_is_mixed_with_the_background(
 
 
 def test_grey_of_32_bits_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="32 bits"):
-        read_picture(str(tiff(tmp_path / "a.tif", 32, RAMP.astype("<u4").tobytes(), 256, 256)))
+    assert "32 bits" in refusal(tiff(tmp_path / "a.tif", 32, RAMP.astype("<u4").tobytes(), 256, 256))
 
 
 @pytest.mark.parametrize(
@@ -384,8 +400,7 @@ def test_compressed_floats_in_big_endian_order_and_a_bigtiff_of_that_order_are_r
     entries = b"".join(struct.pack(">HHII", tag, 4, 1, number) for tag, number in tags.items())
     head = b"MM\0*" + struct.pack(">I", 8 + len(values)) + values
     (tmp_path / "a.tif").write_bytes(head + struct.pack(">H", len(tags)) + entries + b"\0" * 4)
-    with pytest.raises(ValueError, match="big-endian"):
-        pixels(tmp_path / "a.tif")
+    assert "big-endian" in refusal(tmp_path / "a.tif")
     (tmp_path / "b.tif").write_bytes(b"MM\0+\0\x08\0\0" + struct.pack(">Q", 16) + b"\0" * 32)
     with pytest.raises(ValueError, match="BigTIFF in big-endian order"):
         pixels(tmp_path / "b.tif")
@@ -423,3 +438,197 @@ def test_all_kinds_that_pillow_writes_and_that_are_listed_can_be_read(tmp_path):
     for suffix in sorted(suffixes() - {".ico"}):
         smooth().save(tmp_path / f"a{suffix}")
         assert pixels(tmp_path / f"a{suffix}").shape == (30, 48, 3), suffix
+
+
+@pytest.mark.parametrize(
+    "kind", ["png", "gif", "tiff", "webp", "bmp", "qoi", "avif", "p.png", "16.png", "16.tiff", "pgm"]
+)
+def test_a_decoded_picture_is_what_its_file_is(tmp_path, kind):
+    picture = Image.fromarray(RAMP) if kind in ("16.png", "16.tiff", "pgm") else smooth()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    more = {"exif": exif} if kind in ("png", "tiff", "webp", "avif") else {"transparency": 3} if kind == "p.png" else {}
+    (picture.convert("P") if kind == "p.png" else picture).save(tmp_path / f"a.{kind}", **more)
+    with Image.open(tmp_path / f"a.{kind}") as decoded:
+        decoded.load()
+    assert torch.equal(picture_of(decoded), read_picture(str(tmp_path / f"a.{kind}")))
+
+
+def test_a_decoded_scan_of_12_bits_and_one_whose_white_is_0_are_scaled_as_their_files_say(tmp_path):
+    with Image.open(tiff(tmp_path / "a.tif", 16, RAMP.tobytes(), 256, 256, photometric=0)) as decoded:
+        decoded.load()
+    assert np.abs(picture_of(decoded)[0].numpy() - (65535 - RAMP.astype(int)) / 257).max() <= 0.5 + 1e-9
+    with Image.open(tiff(tmp_path / "b.tif", 12, b"\xff\xf0\x00" * 32, 8, 8)) as decoded:
+        decoded.load()
+    assert picture_of(decoded)[0, 0].tolist() == [255, 0] * 4
+
+
+@pytest.mark.parametrize("kind", ["gif", "webp", "png", "jpg"])
+def test_a_deep_copy_or_a_picture_from_another_process_has_its_pixels(tmp_path, kind):
+    smooth().save(tmp_path / f"a.{kind}")
+    with Image.open(tmp_path / f"a.{kind}") as opened:
+        sent = copy.deepcopy(opened)
+        assert np.array_equal(picture_of(sent).permute(1, 2, 0), opened.convert("RGB"))
+
+
+def test_a_deep_copy_of_a_tiff_is_refused_since_it_lost_its_depth(tmp_path):
+    with Image.open(tiff(tmp_path / "a.tif", 12, b"\xff\xf0\x00" * 32, 8, 8)) as opened:
+        sent = copy.deepcopy(opened)
+    with pytest.raises(ValueError, match=r"decoded TIFF, .* pass its path"):
+        picture_of(sent)
+
+
+@pytest.mark.parametrize("kind", ["apng", "trns", "trns of colour", "jp2"])
+def test_a_decoded_picture_that_may_not_be_what_its_file_is_is_refused_and_its_copy_is_taken(tmp_path, kind):
+    path, black, white = tmp_path / "a.png", Image.new("RGB", (4, 4)), Image.new("RGB", (4, 4), "white")
+    if kind == "apng":
+        black.save(path, save_all=True, append_images=[white], default_image=True)
+    elif kind == "jp2":
+        black.save(path, "JPEG2000")
+    else:
+        (black if "colour" in kind else black.convert("L")).save(
+            path, transparency=(0, 0, 0) if "colour" in kind else 0
+        )
+    assert pixels(path).min() == (0 if kind == "jp2" else 255)
+    with Image.open(path) as decoded:
+        decoded.load()
+    with pytest.raises(ValueError, match=r"decoded (PNG|JPEG2000), .* pass its path"):
+        picture_of(decoded)
+    assert picture_of(decoded.copy()).max() == (255 if "trns" in kind else 0)
+
+
+@pytest.mark.parametrize("kind", ["gif", "png", "tif", "webp", "mpo"])
+def test_a_picture_is_read_at_the_frame_it_is_at(tmp_path, kind):
+    frames = [Image.new("RGB", (20, 10), colour) for colour in ("#ff0000", "#00ff00", "#0000ff")]
+    frames[0].save(tmp_path / f"a.{kind}", save_all=True, append_images=frames[1:])
+    with Image.open(tmp_path / f"a.{kind}") as opened:
+        for frame in (0, 2, 1):
+            opened.seek(frame)
+            found = picture_of(opened)
+            assert found.sum((1, 2)).argmax() == frame
+            assert np.array_equal(found.permute(1, 2, 0), opened.convert("RGB"))
+
+
+def test_a_picture_that_was_changed_in_memory_is_not_read_from_its_file(tmp_path):
+    smooth().save(tmp_path / "a.png")
+    for change in (lambda one: one.thumbnail((12, 12)), lambda one: one.paste("red", (0, 0, 9, 9))):
+        with Image.open(tmp_path / "a.png") as opened:
+            change(opened)
+            assert np.array_equal(picture_of(opened).permute(1, 2, 0), opened)
+            assert opened.getpixel((0, 0)) != smooth().getpixel((0, 0))
+
+
+def test_a_picture_whose_file_was_closed_before_it_was_decoded_is_refused(tmp_path):
+    for name in ("a.png", "a.tga"):
+        smooth().save(tmp_path / name)
+        opened = Image.open(tmp_path / name)
+        opened.close()
+        verified = Image.open(tmp_path / name)
+        verified.verify()
+        for one in (opened, verified):
+            with pytest.raises(ValueError, match=r"closed"):
+                picture_of(one)
+
+
+def test_a_picture_that_pillow_alone_can_open_is_what_it_says(tmp_path):
+    smooth().save(tmp_path / "a.tga")
+    with Image.open(tmp_path / "a.tga") as opened:
+        assert np.array_equal(picture_of(opened).permute(1, 2, 0), smooth())
+
+
+def test_grey_of_more_than_8_bits_in_memory_is_scaled_if_its_range_is_known_and_else_refused():
+    for mode, kind in (("I;16", "<u2"), ("I;16B", ">u2")):
+        found = picture_of(Image.frombytes(mode, (256, 256), RAMP.astype(kind).tobytes()))[0].numpy()
+        assert np.abs(found - RAMP / 257).max() <= 0.5 + 1e-9
+    unit = np.linspace(0, 1, 256, dtype=np.float32).reshape(16, 16)
+    assert np.abs(picture_of(Image.fromarray(unit))[0].numpy() - unit * 255).max() <= 0.5 + 1e-4
+    wide = RAMP.astype(np.int32)
+    for values in (wide, wide * 300, wide // 257, -wide, unit * 255, -unit):
+        with pytest.raises(ValueError, match=r"32 bits|range from"):
+            picture_of(Image.fromarray(values))
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        Image.new("1", (4, 4), 1),
+        Image.new("LA", (4, 4), (0, 0)),
+        Image.new("LA", (4, 4), (0, 0)).convert("La"),
+        Image.new("RGBA", (4, 4), (0, 0, 0, 0)),
+        Image.new("RGBA", (4, 4), (0, 0, 0, 0)).convert("RGBa"),
+        Image.new("RGBX", (4, 4), (255, 255, 255, 0)),
+        Image.new("PA", (4, 4), (0, 0)),
+        Image.new("CMYK", (4, 4), (0, 0, 0, 0)),
+        Image.new("HSV", (4, 4), (0, 0, 255)),
+        Image.new("LAB", (4, 4), (255, 128, 128)),
+        Image.new("YCbCr", (4, 4), (255, 128, 128)),
+        Image.new("I;16", (4, 4), 65535),
+        Image.new("F", (4, 4), 1),
+    ],
+    ids=lambda picture: picture.mode,
+)
+def test_what_is_white_or_transparent_in_memory_is_white(picture):
+    assert (picture_of(picture) >= (254 if picture.mode == "LAB" else 255)).all()  # Pillow's white in CIELAB
+
+
+def test_a_palette_in_memory_may_have_transparent_colours():
+    picture = Image.new("P", (4, 4), 1)
+    picture.putpalette([0, 0, 0, 255, 0, 0, 0, 51], "RGBA")
+    assert (picture_of(picture) == 204).all()  # black that covers a fifth of white
+
+
+ODD_SIZES = {
+    (0, 5): "at least 1 px",
+    (0, 0): "at least 1 px",
+    (2, 201): "times the other",
+    (20_000, 20_000): "in total",
+}
+
+
+@pytest.mark.parametrize("size", ODD_SIZES)
+def test_sizes_that_are_refused_in_files_are_refused_in_memory(size):
+    pixel = torch.zeros(3, 1, 1, dtype=torch.uint8)
+    in_memory = [pixel.expand(3, *size), pixel.expand(3, *size).movedim(0, -1).numpy(), pixel[0].expand(size).numpy()]
+    if math.prod(size) < 10**6:
+        in_memory.append(Image.new("RGB", size[::-1]))
+    for picture in in_memory:
+        with pytest.raises(ValueError, match=ODD_SIZES[size]):
+            picture_of(picture)
+    assert picture_of(np.zeros((2, 200), np.uint8)).shape == (3, 2, 200)
+
+
+def test_arrays_and_tensors_are_read_however_they_lie_in_memory():
+    array = np.asarray(smooth())
+    wide = np.repeat(array, 2, axis=1)
+    tensor = torch.tensor(array).permute(2, 0, 1)
+    frozen = array.copy()
+    frozen.flags.writeable = False
+    same = [np.asfortranarray(array), wide[:, ::2], array[::-1].copy()[::-1], frozen, array.astype(">u1")]
+    same += [tensor, tensor.contiguous(), torch.tensor(wide).permute(2, 0, 1)[..., ::2]]
+    assert all(np.array_equal(picture_of(one).permute(1, 2, 0), array) for one in same)
+    grey = array[..., :1]
+    same = [grey, grey[..., 0], np.broadcast_to(grey, array.shape), tensor[:1], tensor[:1].expand(3, -1, -1)]
+    assert all(np.array_equal(one, grey[..., 0]) for given in same for one in picture_of(given))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        np.zeros((4, 4), ">u2"),
+        np.zeros((4, 4), np.float32),
+        np.zeros((4, 4), bool),
+        np.zeros((4, 4, 2), np.uint8),
+        np.zeros((4, 4, 0), np.uint8),
+        np.zeros((2, 4, 4, 3), np.uint8),
+        np.zeros((), np.uint8),
+        np.ma.masked_array(np.zeros((4, 4), np.uint8), True),
+        torch.zeros(4, 4, dtype=torch.uint8),
+        torch.zeros(3, 4, 4, requires_grad=True),
+        torch.zeros(3, 4, 4, dtype=torch.uint8, device="meta"),
+        torch.zeros(3, 4, 4, dtype=torch.uint8).to_sparse(),
+        torch.zeros(2, 3, 4, 4, dtype=torch.uint8),
+    ],
+)
+def test_other_arrays_and_tensors_are_refused(given):
+    with pytest.raises((ValueError, TypeError, NotImplementedError), match=r"expected|meta tensor|Sparse"):
+        picture_of(given)

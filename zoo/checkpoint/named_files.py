@@ -2,11 +2,12 @@
 
 import json
 import logging
+import os
 import re
 from pathlib import Path
 from typing import Any
 
-from zoo.errors import BadInput, choices, nearest
+from zoo.errors import BadInput, choices, nearest, require
 from zoo.paths import CONFIG, OF_ZOO, PRODUCT, TRAINED
 
 log = logging.getLogger("zoo")
@@ -26,7 +27,7 @@ def claim_of(name: str) -> dict[str, Any]:
 def is_name_of_trained(source: str | Path) -> bool:
     """Return whether something is the name, or nearly the name, of a net that comes with the zoo, and not a file."""
     text, known = str(source), trained_files()
-    return not Path(source).exists() and (text in known or bool(re.fullmatch(r"\w+", text) and nearest(text, known)))
+    return not os.path.exists(source) and (text in known or bool(re.fullmatch(r"\w+", text) and nearest(text, known)))
 
 
 def is_shipped(file: Path) -> bool:
@@ -47,14 +48,22 @@ def file_of(named: str | Path) -> Path:
 
     That is a path, `zoo:NAME` for a net that comes with the zoo, a run folder for its product, or a folder of runs for
     the product of the newest, as in `runs/first`; `runs/first/model.zoo` is a file of the newest run. Raises BadInput
-    for an unknown name, and for a folder without a product.
+    for an unknown name, a path that cannot be looked up, and a folder without a product.
     """
+    require(str(named) != "", "file", "a path, or zoo:NAME for a net that comes with the zoo", named)
     if str(named).startswith(OF_ZOO):
         known, name = trained_files(), str(named).removeprefix(OF_ZOO)
         if name not in known:
             raise BadInput(f"{str(named)[:80]} does not come with the zoo; {choices(name[:80], known)}")
         return known[name]
     path = Path(named)
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError) as error:  # a name that is too long or not valid, or a folder that may not be read
+        why = error.strerror if isinstance(error, OSError) else error
+        raise BadInput(f"{str(named)[:80]} cannot be looked up: {why}") from error
     if not path.is_dir():
         return path if path.exists() else newest(path.parent, path.name) or path
     if (found := newest(path, PRODUCT)) is None:

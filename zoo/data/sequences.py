@@ -13,7 +13,7 @@ from torch import Tensor
 from zoo.data.module import ResidentData, Split
 from zoo.data.pairs import Pairs, Symbols, Unit, cmudict, reversed_letters, split_text, tab_separated
 from zoo.data.sequence_loader import SequenceLoader, Sequences
-from zoo.errors import BadInput
+from zoo.errors import BadInput, shown
 from zoo.ranges import Count, Range
 
 PAD, START, END = SPECIALS = range(3)
@@ -231,9 +231,9 @@ def encode_source(text: str, facts: SequenceFacts) -> Tensor:
     symbols = [s if s in tokens else s.lower() for s in split_text(text, facts.source_unit)]
     if foreign := [s for s in symbols if tokens.get(s, PAD) not in range(len(SPECIALS), len(tokens))]:
         known = " ".join(facts.source_symbols[len(SPECIALS) :][:100])
-        raise BadInput(f"'{text}' has '{foreign[0]}', which the net was not trained on; it knows {known}")
+        raise BadInput(f"{shown(text)} has '{foreign[0]}', which the net was not trained on; it knows {known}")
     if not 0 < len(symbols) <= facts.max_length:
-        raise BadInput(f"'{text}' has {len(symbols)} symbols; expected 1 to {facts.max_length}")
+        raise BadInput(f"{shown(text)} has {len(symbols)} symbols; expected 1 to {facts.max_length}")
     return torch.tensor([[tokens[s] for s in symbols]])
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from zoo import escape
 from zoo.data.folders import MARGIN, check_colour, pictures_in
 from zoo.data.image_workers import resize_and_crop
 from zoo.data.loader import centre
@@ -17,6 +18,7 @@ from zoo.errors import BadInput, ZooError, reason
 from zoo.tasks.transcribe import write_for
 
 BATCH = 16  # images per batch
+LONGEST_PATH = 400  # characters of a path in an error
 MOST_TOLD = 5  # unreadable files listed in the error
 Prediction = tuple[str, list[tuple[str, float]]]
 
@@ -106,7 +108,8 @@ def read_image(picture: Any, settings: Mapping[str, Any], facts: Mapping[str, An
         image = resize_and_crop(whole, stored)[None]
     except Exception as error:  # bytes that are not an image can raise anything
         why = error.strerror if isinstance(error, OSError) and error.strerror else reason(error)
-        raise BadInput(f"'{picture}' cannot be read as an image ({why})" if is_file else f"a picture: {why}") from error
+        path = escape.shortened(str(picture), LONGEST_PATH)
+        raise BadInput(f"'{path}' cannot be read as an image ({why})" if is_file else f"a picture: {why}") from error
     if settings["in_channels"] == 1:  # by ITU-R BT.601, rounded, so that gray stays unchanged
         image = (image * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True).round()
     mean, std = (torch.tensor(facts[name])[:, None, None] for name in ("mean", "std"))

@@ -1,6 +1,7 @@
 """A trained net with its classes, preprocessing and metadata, for use from Python."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from zoo.checkpoint.named_files import is_shipped
 from zoo.data.sequences import SequenceFacts
-from zoo.errors import BadInput, as_value_error
+from zoo.errors import BadInput, as_value_error, require
 from zoo.inference import evaluate, predict
 from zoo.instantiate import trusting
 from zoo.paths import CARDS
@@ -47,7 +48,10 @@ class TrainedNet:
         """Return a picture as the net takes it: (1, C, size, size), float32, prepared as in training.
 
         `picture` is a path, a PIL image, a uint8 array (height, width) or (height, width, channels), or a uint8 tensor
-        (channels, height, width). Raises ValueError for anything else, and for a file that is not a picture.
+        (channels, height, width). A PIL image that Pillow has opened and not decoded is read as its file is, at the
+        frame it is at; all others by their pixels, turned by the orientation in their EXIF, with 0 to 65,535 for mode
+        I;16 and 0 to 1 for mode F. Raises ValueError for anything else, for a file that is not a picture, and for more
+        than 178,956,970 pixels or a side of more than 100 times the other.
         """
         if not self.classes:
             raise BadInput(f"{self!r} is for sequences, which need no preprocessing; pass a text to predict()")
@@ -57,24 +61,33 @@ class TrainedNet:
     def predict(self, inputs: Any, top: int = 5, batch_size: int = 64) -> Any:
         """Return the `top` most probable classes with their probabilities, best first: [(class, probability), ...].
 
-        `inputs` is one picture, as `preprocess` takes it, or a sequence of them, for which a list of such lists is
-        returned; pictures are computed in batches. For a sequence net, it is a text or several, and the result has
-        the most probable outputs of a beam search of width `top`. Raises ValueError for inputs of another kind.
+        `inputs` is one picture, as `preprocess` takes it, or a list or tuple of them, for which a list of such lists is
+        returned; pictures are computed in batches of `batch_size`. For a sequence net, it is a text, or a list or tuple
+        of them, and the result has the most probable outputs of a beam search of width `top`. Raises ValueError for
+        inputs of another kind; pass other collections and iterators as list(inputs).
         """
-        if isinstance(inputs, Sequence) and not isinstance(inputs, str):
-            return list(self._predict(inputs, top, batch_size))
-        return next(iter(self._predict([inputs], top, 1)))
+        for key, value in (("top", top), ("batch_size", batch_size)):
+            is_whole = isinstance(value, Integral) and not isinstance(value, bool)  # NumPy's, too
+            require(is_whole and value >= 1, key, "a whole number of at least 1", value)
+        several = isinstance(inputs, list | tuple)
+        all_inputs = inputs if several else [inputs]
+        rows = self._classify(all_inputs, top, batch_size) if self.classes else self._write(all_inputs, top)
+        return list(rows) if several else next(rows)
 
-    def _predict(self, inputs: Sequence[Any], top: int, batch_size: int) -> Iterable[Predicted]:
-        if top < 1 or batch_size < 1:
-            raise BadInput(f"expected top and batch_size of at least 1, got {top} and {batch_size}")
-        device = next((p.device for p in self.net.parameters()), torch.device("cpu"))
-        if not self.classes:
-            symbols = SequenceFacts(**self.metadata["data"])
-            yield from (write_for(self.net, text, symbols, device, top) for text in inputs)
-        for start in range(0, len(inputs) if self.classes else 0, batch_size):
-            images = torch.cat([self.preprocess(one) for one in inputs[start : start + batch_size]])
-            yield from predict.classify(self.net, images.to(device), self.classes, top)
+    def _classify(self, pictures: Sequence[Any], top: int, batch_size: int) -> Iterator[Predicted]:
+        for start in range(0, len(pictures), batch_size):
+            images = torch.cat([self.preprocess(one) for one in pictures[start : start + batch_size]])
+            yield from predict.classify(self.net, images.to(self._device), self.classes, top)
+
+    def _write(self, texts: Sequence[Any], top: int) -> Iterator[Predicted]:
+        symbols = SequenceFacts(**self.metadata["data"])
+        for text in texts:
+            require(isinstance(text, str), "inputs", "a text, or a list or tuple of texts", text)
+            yield write_for(self.net, text, symbols, self._device, top)
+
+    @property
+    def _device(self) -> torch.device:
+        return next((p.device for p in self.net.parameters()), torch.device("cpu"))
 
 
 def load(source: str | Path, trusted: Sequence[str] = ()) -> TrainedNet:
