@@ -161,6 +161,13 @@ def test_numbers_for_predict_are_whole_and_at_least_1(name, key, value):
             trained.predict(inputs, **{key: value})
 
 
+def test_a_net_in_train_mode_predicts_as_in_eval_mode():
+    trained, picture = earlier("resnet.safetensors"), np.full((28, 28), 90, np.uint8)
+    expected = trained.predict(picture)
+    trained.net.train()
+    assert trained.predict(picture) == expected
+
+
 def test_numpys_whole_numbers_are_taken():
     trained, picture = earlier("resnet.safetensors"), np.zeros((28, 28), np.uint8)
     assert (

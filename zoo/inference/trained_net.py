@@ -64,11 +64,12 @@ class TrainedNet:
         `inputs` is one picture, as `preprocess` takes it, or a list or tuple of them, for which a list of such lists is
         returned; pictures are computed in batches of `batch_size`. For a sequence net, it is a text, or a list or tuple
         of them, and the result has the most probable outputs of a beam search of width `top`. Raises ValueError for
-        inputs of another kind; pass other collections and iterators as list(inputs).
+        inputs of another kind; pass other collections and iterators as list(inputs). Puts the net in eval mode.
         """
         for key, value in (("top", top), ("batch_size", batch_size)):
             is_whole = isinstance(value, Integral) and not isinstance(value, bool)  # NumPy's, too
             require(is_whole and value >= 1, key, "a whole number of at least 1", value)
+        self.net.eval()
         several = isinstance(inputs, list | tuple)
         all_inputs = inputs if several else [inputs]
         rows = self._classify(all_inputs, top, batch_size) if self.classes else self._write(all_inputs, top)
