@@ -43,7 +43,7 @@ def downloaded(theirs, tmp_path, monkeypatch):
 @pytest.mark.parametrize("source", [True, "IMAGENET1K_V1"])
 def test_what_torchvision_downloads_is_taken_over_whole(theirs, downloaded, source):
     net = resnet18()
-    name, left = load_published(net, "resnet18", source, 224)
+    name, left = load_published(net, "resnet18", source, {"image_size": 224})
     assert "ResNet18_Weights.IMAGENET1K_V1" in name
     assert left == []
     for key, weight in theirs.state_dict().items():
@@ -53,10 +53,10 @@ def test_what_torchvision_downloads_is_taken_over_whole(theirs, downloaded, sour
 def test_a_head_of_1000_classes_of_other_names_is_matched_by_name(theirs, downloaded):
     categories = torchvision.models.ResNet18_Weights.IMAGENET1K_V1.meta["categories"]
     net, folders = resnet18(), [f"n{i:08}" for i in range(1000)]
-    load_published(net, "resnet18", True, 224, folders)  # named like ImageNet's folders
+    load_published(net, "resnet18", True, {"image_size": 224}, folders)  # named like ImageNet's folders
     assert net.fc.weight.equal(theirs.fc.weight)
     drawn = net.fc.weight.data.zero_()
-    load_published(net, "resnet18", True, 224, [*reversed(categories[1:]), "zoo"])
+    load_published(net, "resnet18", True, {"image_size": 224}, [*reversed(categories[1:]), "zoo"])
     assert net.fc.weight[:999].equal(theirs.fc.weight[1:].flip(0))
     assert not drawn[999].any()
 
@@ -64,7 +64,7 @@ def test_a_head_of_1000_classes_of_other_names_is_matched_by_name(theirs, downlo
 def test_a_path_will_do_and_a_head_for_other_classes_stays_drawn(theirs, downloaded):
     net = resnet18(num_classes=7)
     head = net.fc.weight.detach().clone()
-    _, left = load_published(net, "resnet18", str(downloaded), 224)
+    _, left = load_published(net, "resnet18", str(downloaded), {"image_size": 224})
     assert left == ["fc.weight", "fc.bias"]
     assert torch.equal(net.fc.weight, head)
     assert torch.equal(net.layer4[1].conv2.weight, theirs.layer4[1].conv2.weight)
@@ -72,7 +72,7 @@ def test_a_path_will_do_and_a_head_for_other_classes_stays_drawn(theirs, downloa
 
 def test_a_gray_image_gives_what_it_would_give_in_three_equal_colours(theirs, downloaded):
     net = resnet18(in_channels=1).eval()
-    load_published(net, "resnet18", str(downloaded), 224)
+    load_published(net, "resnet18", str(downloaded), {"image_size": 224})
     gray = torch.randn(1, 1, 96, 96)
     with torch.inference_mode():
         torch.testing.assert_close(net(gray), theirs.eval()(gray.expand(-1, 3, -1, -1)), atol=1e-4, rtol=0)
@@ -82,7 +82,7 @@ def test_auxiliary_heads_are_left_out_where_the_net_has_none(tmp_path):
     theirs = torchvision.models.googlenet(init_weights=False, aux_logits=True)
     torch.save(theirs.state_dict(), tmp_path / "googlenet.pth")
     net = GoogLeNet(aux_heads=False)
-    assert load_published(net, "googlenet", str(tmp_path / "googlenet.pth"), 224)[1] == []
+    assert load_published(net, "googlenet", str(tmp_path / "googlenet.pth"), {"image_size": 224})[1] == []
     assert torch.equal(net.inception5b.branch1.conv.weight, theirs.inception5b.branch1.conv.weight)
 
 
@@ -122,7 +122,7 @@ def test_what_cannot_be_taken_is_told(downloaded, tmp_path, model, source, size,
     source = {"FILE": str(downloaded), "BROKEN": str(tmp_path / "BROKEN")}.get(source, source)
     net = resnet18() if model != "resnet34" else ResNet("basic", [3, 4, 6, 3], [64, 128, 256, 512])
     with pytest.raises(BadInput, match=sentence):
-        load_published(net, model, source, size)
+        load_published(net, model, source, {"image_size": size})
 
 
 def test_without_a_network_the_sentence_says_what_would_do(tmp_path, monkeypatch):
@@ -130,7 +130,7 @@ def test_without_a_network_the_sentence_says_what_would_do(tmp_path, monkeypatch
     with pytest.raises(
         BadInput, match=r"could not be downloaded .* download https://download.pytorch.org/models/resnet18"
     ):
-        load_published(resnet18(), "resnet18", True, 224)
+        load_published(resnet18(), "resnet18", True, {"image_size": 224})
 
 
 @pytest.fixture

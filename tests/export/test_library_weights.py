@@ -43,7 +43,7 @@ def test_timms_net_with_our_weights_and_ours_with_its(name, tmp_path):
     save_file(theirs.state_dict(), tmp_path / "model.safetensors")
     theirs.load_state_dict(to_timm(net.state_dict()), strict=True)
     assert relative_difference(theirs(images), net(images)) < 1e-5
-    _, left = load_published(net, name, str(tmp_path / "model.safetensors"), size)
+    _, left = load_published(net, name, str(tmp_path / "model.safetensors"), {"image_size": size})
     assert left == []
     assert relative_difference(net(images), before) < 1e-5
 
@@ -93,9 +93,9 @@ def test_a_config_of_another_kind_is_refused(weights, content):
 
 def test_weights_of_another_net_are_refused(weights):
     with pytest.raises(BadInput, match="another net"):
-        load_published(ours("vit_tiny", 224), "vit_tiny", str(weights), 224)
+        load_published(ours("vit_tiny", 224), "vit_tiny", str(weights), {"image_size": 224})
     with pytest.raises(BadInput, match=r"vit_tiny.*timm"):
-        load_published(ours("vit_tiny", 224), "vit_tiny", True, 224)
+        load_published(ours("vit_tiny", 224), "vit_tiny", True, {"image_size": 224})
 
 
 def test_a_trained_net_goes_to_both_libraries_and_comes_back(command, tmp_path, only_run):
