@@ -46,7 +46,8 @@ NAMES = (
 )
 OF_VIT, OF_VGG = "patch_embed.proj.weight", "pre_logits.fc1.weight"  # names only in timm's layout
 Channels = Annotated[list[Annotated[float, Meta(ge=-4, le=4)]], Meta(min_length=1, max_length=4)]
-Deviations = Annotated[list[Annotated[float, Meta(ge=1e-3, le=4)]], Meta(min_length=1, max_length=4)]
+# A channel of one shade has 1e-3 / 255 (zoo/data/image_statistics.py).
+Deviations = Annotated[list[Annotated[float, Meta(ge=1e-6, le=4)]], Meta(min_length=1, max_length=4)]
 Word = Annotated[str, Meta(max_length=80)]
 
 
