@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torchvision.models import get_model_weights, list_models
 
+from zoo.catalogue import model_names
 from zoo.checkpoint.product_file import load_state
 from zoo.checkpoint.stored_config import STARTS
 from zoo.checkpoint.timm_weights import (
@@ -115,8 +116,8 @@ def published_normalisation(model: str, in_channels: int, source: bool | str = T
 def _check_settings(net: nn.Module, model: str, settings: Mapping[str, Any]) -> None:
     """Raise BadInput for a setting that changes what the net computes but not its weights, which would still load."""
     usual = {name: one.default for name, one in inspect.signature(type(net)).parameters.items()}
-    if (file := CONFIGS / "model" / f"{model}.yaml").is_file():
-        config: Any = OmegaConf.to_container(OmegaConf.load(file))
+    if model in model_names():
+        config: Any = OmegaConf.to_container(OmegaConf.load(CONFIGS / "model" / f"{model}.yaml"))
         usual |= config
     own = {key: value for key, value in settings.items() if key not in STARTS}
     for key in own.keys() & usual.keys() - {*OF_DATA, *IN_TRAINING}:
@@ -139,11 +140,16 @@ def _file_of(source: bool | str) -> Path | None:
     """Return the file that a source names, if it does; raise BadInput for a net of the zoo, which init_from takes."""
     if source is True or not (str(source).startswith(OF_ZOO) or os.path.exists(str(source))):
         return None
-    file = Path(str(source))
-    if not file.is_file() or is_packed(file) or "zoo" in _metadata(file):
+    file, is_named = Path(str(source)), str(source).startswith(OF_ZOO)
+    if not is_named and not (file.is_file() and file.stat().st_size):
         raise BadInput(
-            f"model.pretrained={source}: expected a file of weights without settings, and not a net of the zoo or a "
-            f"folder; use init_from={source}, or zoo.load in Python"
+            f"model.pretrained={source}: expected a file of weights, got a folder, an empty or a special file; for a "
+            f"run use init_from={source}"
+        )
+    if is_named or is_packed(file) or "zoo" in _metadata(file):
+        raise BadInput(
+            f"model.pretrained={source} is a net of the zoo, with its own classes, mean and std; use "
+            f"init_from={source}, or zoo.load in Python"
         )
     return file
 
