@@ -32,7 +32,10 @@ PLACES = {
     "callbacks/rate_schedule.py": {"getattr": "of a list in the source", "setattr": "of a list in the source"},
     "callbacks/resume.py": {"torch.load": "weights_only, and of a checkpoint whose checksum and names were checked"},
     "checkpoint/create_model.py": {"OmegaConf.load": "of one of the project's own configs, a name that was looked up"},
-    "checkpoint/pretrained.py": {"torch.load": "weights_only, of a file that the command line names"},
+    "checkpoint/pretrained.py": {
+        "OmegaConf.load": "of one of the project's own configs, a name that was looked up",
+        "torch.load": "weights_only, of a file that the command line names",
+    },
     "checkpoint/stored_config.py": {
         "import_module": "of a module that zoo.models or zoo.data has, by its name in their folders"
     },

@@ -29,7 +29,5 @@ def create_model(name: str, pretrained: bool | str = False, **settings: Any) -> 
         raise BadInput(f"model {name}: expected {' and '.join(missing)}, as {', '.join(f'{m}=...' for m in missing)}")
     net: nn.Module = build(config | settings, "model")
     if pretrained:
-        if "image_size" not in settings:
-            raise BadInput(f"pretrained={pretrained}: there are no published weights for {name}")
-        load_published(net, name, pretrained, settings["image_size"])
+        load_published(net, name, pretrained, config | settings)
     return net

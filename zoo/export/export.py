@@ -116,7 +116,8 @@ def _earlier_rows(
         files |= {file for row in exports.values() for file in row["files"]}
     for name in names:
         target = folder / _file(name, cfg)
-        for path in (target, *(target.with_stem(f"{target.stem}_{part}") for part in PARTS)):
+        parts = (target.with_stem(f"{target.stem}_{part}") for part in PARTS)
+        for path in (target, *parts, *(folder / beside for beside in format_of(name).beside)):
             if path.exists() and path.samefile(product.path):
                 if {"share", "rate"} & cfg.compress.keys() or _is_rounded(name, cfg):
                     raise BadInput(f"format={name} would replace the checkpoint itself; set out=FOLDER")
@@ -183,7 +184,7 @@ def _try(name: str, job: Job, source: Answers, folder: Path) -> Row:
             return replace(row, reason=why)
         for file in Path(place).iterdir():
             os.replace(file, folder / file.name)
-    return replace(row, proof=proof, files=[file.name for file in files])
+    return replace(row, proof=proof, files=[*(file.name for file in files), *form.beside])
 
 
 def _first(error: BaseException) -> BaseException:

@@ -53,13 +53,15 @@ class Job:
 class ExportFormat:
     """A format: its file name, the precision of its numbers, and the runtime that computes it.
 
-    A `smaller` format must take fewer bytes than the weights. With `runs_alone`, zoo/export/worker.py computes it
-    without the zoo; other files are computed by the zoo in a separate process. Only a format that `bakes` takes pixels
-    with `bake`. Logits may differ from those of the checkpoint by `tolerance`, relative to the largest.
+    It writes other files `beside` its own. A `smaller` format must take fewer bytes than the weights. With
+    `runs_alone`, zoo/export/worker.py computes it without the zoo; other files are computed by the zoo in a separate
+    process. Only a format that `bakes` takes pixels with `bake`. Logits may differ from those of the checkpoint by
+    `tolerance`, relative to the largest.
     """
 
     file: ClassVar[str]
     runtime: ClassVar[str]
+    beside: ClassVar[tuple[str, ...]] = ()
     precision: ClassVar[str] = "fp32"
     smaller: ClassVar[bool] = False
     runs_alone: ClassVar[bool] = False

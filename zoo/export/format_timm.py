@@ -3,6 +3,7 @@
 import importlib.util
 from pathlib import Path
 
+from zoo.checkpoint.timm_weights import CONFIG_JSON
 from zoo.errors import BadInput
 from zoo.export.export_format import ExportFormat, Job
 from zoo.export.library_weights import save_for_timm
@@ -10,6 +11,7 @@ from zoo.export.library_weights import save_for_timm
 
 class Format(ExportFormat):
     file, runtime, runs_alone = "model_timm.safetensors", "timm", True
+    beside = (CONFIG_JSON,)
 
     def check(self) -> None:
         if importlib.util.find_spec("timm") is None:

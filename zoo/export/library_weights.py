@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from zoo.checkpoint.pretrained import LEAST_PX, THEIR_NAMES
-from zoo.checkpoint.timm_weights import CONFIG_JSON, to_timm
+from zoo.checkpoint.timm_weights import ARCHITECTURES, CONFIG_JSON, MOST_PX_OF_VGG, timm_name, to_timm
 from zoo.errors import BadInput
 from zoo.export.export_format import Job
 from zoo.files import replacing, write_json
@@ -37,25 +37,49 @@ def save_for_torchvision(path: Path, job: Job) -> None:
 
 
 def save_for_timm(path: Path, job: Job) -> None:
-    """Write the weights of a net in timm's layout, and a config.json with the preprocessing next to it."""
+    """Write the weights of a net in timm's layout, and next to it the config.json that timm builds the net from."""
     model, data = _checked(job)
     classes, facts = job.facts["data"]["classes"], job.facts["data"]
-    name = TIMM_VITS.get(model, model)
-    arguments = {"num_classes": len(classes), "in_chans": data["in_channels"]}
-    if model in TIMM_VITS:
+    name, is_vit = TIMM_VITS.get(model, model), model in TIMM_VITS
+    if not ARCHITECTURES.fullmatch(name):
+        raise BadInput(f"it has no {model}; expected a ResNet, VGG, Inception-v3 or ViT")
+    if model.startswith("vgg") and data["image_size"] > MOST_PX_OF_VGG:
+        raise BadInput(
+            f"for images of more than {MOST_PX_OF_VGG} px its VGG averages over several places, and this one, for "
+            f"{data['image_size']} px, pools to one"
+        )
+    arguments: dict[str, Any] = {"num_classes": len(classes), "in_chans": data["in_channels"]}
+    if is_vit:
         arguments["img_size"] = data["image_size"]
     weights = {key: weight for key, weight in job.product.weights.items() if not key.startswith("AuxLogits.")}
     _save(path, to_timm(weights), "timm", name, arguments)
     preprocessing = {
         "input_size": [data["in_channels"], data["image_size"], data["image_size"]],
+        "fixed_input_size": is_vit,
         "mean": [one / 255 for one in facts["mean"]],
         "std": [one / 255 for one in facts["std"]],
         "crop_pct": 0.875,
+        "crop_mode": "center",
         "interpolation": "bilinear",
         "num_classes": len(classes),
+        **_ends(job.net),
     }
-    config = {"architecture": name, "num_classes": len(classes), "label_names": classes}
+    config = {
+        "architecture": name,
+        "num_classes": len(classes),
+        "global_pool": "token" if is_vit else "avg",
+        "label_names": classes,
+        "model_args": arguments,
+    }
     write_json(path.with_name(CONFIG_JSON), {**config, "pretrained_cfg": preprocessing})
+
+
+def _ends(net: nn.Module) -> dict[str, str]:
+    """Return timm's names of a net's first convolution and of its head, which it replaces for other sizes."""
+    first = next(name for name, module in net.named_modules() if isinstance(module, nn.Conv2d))
+    heads: Any = net.head_names
+    found = {"first_conv": first, "classifier": heads[0]}
+    return {key: timm_name(f"{name}.weight").removesuffix(".weight") for key, name in found.items()}
 
 
 def _checked(job: Job) -> tuple[str, Mapping[str, Any]]:

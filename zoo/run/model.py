@@ -1,6 +1,5 @@
 """The net of a run: built from its config, with its initial weights and memory format, and compiled."""
 
-import inspect
 import logging
 import os
 from collections.abc import Mapping
@@ -108,14 +107,8 @@ def _published(run: Run, net: nn.Module, facts: dict[str, Any]) -> tuple[str, li
     """Load torchvision's weights; return where they are from, and the names of those that do not fit the head."""
     from zoo.checkpoint.pretrained import load_published
 
-    model = run.cfg.model
-    for name in ("activation", "stride_on"):  # without parameters, so the weights would load all the same
-        usual = inspect.signature(type(net)).parameters.get(name)
-        if usual and name in model and model[name] != usual.default:
-            raise BadInput(f"model.{name}={model[name]}: the published weights are for {usual.default}")
-    if "image_size" not in run.cfg.data:
-        raise BadInput(f"model.pretrained={model.pretrained}: there are no published weights for sequences")
-    return load_published(net, run.cfg.choices.model, model.pretrained, run.cfg.data.image_size, facts["classes"])
+    model: Any = OmegaConf.to_container(run.cfg.model, resolve=True)
+    return load_published(net, run.cfg.choices.model, model["pretrained"], model, facts.get("classes", ()))
 
 
 def may_have_seen(before: Mapping[str, Any], settings: Any, facts: Mapping[str, Any]) -> bool:

@@ -35,7 +35,7 @@ def matched_by_name(net: nn.Module, weights: Mapping[str, Tensor], theirs: Rows,
     for name in own.keys() & weights.keys():
         module = name.rpartition(".")[0]
         there, here = theirs.get(module, ()), ours.get(module, ())
-        fits = own[name].shape[1:] == weights[name].shape[1:]
+        fits = own[name].ndim == weights[name].ndim and own[name].shape[1:] == weights[name].shape[1:]
         if list(there) == list(here) or not fits or len(weights[name]) != len(there) or len(own[name]) != len(here):
             continue
         place = {one: i for i, one in enumerate(there)}
