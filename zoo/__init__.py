@@ -60,7 +60,8 @@ def create_model(name: str, *, pretrained: bool | str = False, **settings: Any) 
     Args:
         name: a file in configs/model; `list_models` returns all.
         pretrained: true for torchvision's best ImageNet weights, the name of one of its entries, such as
-            IMAGENET1K_V1, or a file with such weights. A head of another size keeps its initial weights.
+            IMAGENET1K_V1, or a file of weights from torchvision or timm, whose config.json next to it is compared with
+            the net. A head of another size keeps its initial weights.
         settings: those of configs/model/<name>.yaml. Image nets need `num_classes`, `in_channels` and, except
             AirBench, `image_size`; all others have defaults.
 
@@ -69,7 +70,7 @@ def create_model(name: str, *, pretrained: bool | str = False, **settings: Any) 
         logits (N, num_classes). In train mode, networks with auxiliary heads return `zoo.models.logits.Logits`.
 
     Raises:
-        ValueError: for an unknown name or setting, a missing one, or a value out of range.
+        ValueError: for an unknown name or setting, a missing one, a value out of range, and weights of another net.
     """
     from zoo.checkpoint.create_model import create_model as create
     from zoo.errors import as_value_error
