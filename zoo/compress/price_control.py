@@ -32,12 +32,12 @@ class PriceControl:
         """Return the next price from the current number of bits.
 
         A PI controller of the logarithm of the price leads the bits from those at the start to a little more than the
-        target, along a straight line of their logarithm, and then slowly to the target.
+        target, along a straight line of their logarithm, and then to the target, in the first half of what remains.
         """
         log_price, start, done = self.state
         start = start or max(bits, target)
-        left = 1 - max(0, done - self.num_changes) / max(1, self.num_after)
-        target *= 1 - self.MARGIN + (self.ABOVE + self.MARGIN) * max(0.0, left) * (self.num_after > 0)
+        left = max(0.0, 1 - 2 * max(0, done - self.num_changes) / self.num_after) if self.num_after else 0.0
+        target *= 1 - self.MARGIN + (self.ABOVE + self.MARGIN) * left
         on_path = start * (target / start) ** min(1.0, done / self.num_changes)
         error = math.log(max(bits, 1.0) / on_path)
         log_price += max(self.EACH, self.ALL / self.num_changes) * max(-0.5, min(error, 0.5))
