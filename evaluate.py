@@ -7,10 +7,10 @@ python evaluate.py checkpoint=model.onnx split=val out=here
 
 from omegaconf import DictConfig
 
-from zoo.cli.command import command
+from zoo.cli.command import command, first_word_as
 
 
-@command("evaluate")
+@command("evaluate", reword=first_word_as("checkpoint"))
 def main(cfg: DictConfig) -> None:
     from zoo.checkpoint.named_files import folder_for
     from zoo.files import sha256_of

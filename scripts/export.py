@@ -7,10 +7,10 @@ python scripts/export.py checkpoint=model.safetensors format=onnx_int8
 
 from omegaconf import DictConfig, OmegaConf
 
-from zoo.cli.command import command
+from zoo.cli.command import command, first_word_as
 
 
-@command("export")
+@command("export", reword=first_word_as("checkpoint"))
 def main(cfg: DictConfig) -> None:
     from zoo.checkpoint.named_files import folder_for
     from zoo.checkpoint.product_file import read_product

@@ -8,10 +8,9 @@ FILE is a model.safetensors, a run folder, a packed or exported file, or zoo:NAM
 
 import os
 
-from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import DictConfig
 
-from zoo.cli.command import command, words_as
+from zoo.cli.command import command, first_word_as, words_as
 from zoo.paths import OF_ZOO
 
 ENDINGS = (".safetensors", ".zoo", ".onnx", ".pt2")
@@ -21,8 +20,8 @@ def _reworded(arguments: list[str]) -> list[str]:
     """Use the first word as the checkpoint if it is such a file or a folder, and no checkpoint= is given."""
     is_given = any(argument.startswith("checkpoint=") for argument in arguments)
     first = arguments[0] if arguments and not is_given else ""
-    if (first.endswith(ENDINGS) and "=" not in first) or first.startswith(OF_ZOO) or os.path.isdir(first):
-        arguments = [f"checkpoint={QuotedString(arguments[0], Quote.single).with_quotes()}", *arguments[1:]]
+    if first.endswith(ENDINGS) or first.startswith(OF_ZOO) or os.path.isdir(first):
+        arguments = first_word_as("checkpoint")(arguments)
     return words_as("inputs")(arguments)
 
 

@@ -6,16 +6,11 @@ python scripts/reproduce.py zoo:lenet5_mnist_5k train=true     train it again fr
 
 from omegaconf import DictConfig
 
-from zoo.cli.command import command
+from zoo.cli.command import command, first_word_as
 from zoo.paths import OF_ZOO
 
 
-def _reworded(arguments: list[str]) -> list[str]:
-    """Use the first word as the checkpoint."""
-    return [f"checkpoint={arguments[0]}", *arguments[1:]] if arguments and "=" not in arguments[0] else arguments
-
-
-@command("reproduce", reword=_reworded)
+@command("reproduce", reword=first_word_as("checkpoint"))
 def main(cfg: DictConfig) -> None:
     from zoo.checkpoint.named_files import file_of
     from zoo.errors import BadInput

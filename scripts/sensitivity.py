@@ -7,10 +7,10 @@ Layers are changed one at a time, without retraining. Writes sensitivity.json an
 
 from omegaconf import DictConfig
 
-from zoo.cli.command import command
+from zoo.cli.command import command, first_word_as
 
 
-@command("sensitivity")
+@command("sensitivity", reword=first_word_as("checkpoint"))
 def main(cfg: DictConfig) -> None:
     from zoo.checkpoint.named_files import folder_for
     from zoo.checkpoint.product_file import read_product

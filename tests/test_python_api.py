@@ -1,6 +1,7 @@
 """zoo.list_models, create_model, list_trained and load, as a user types them."""
 
 import functools
+import importlib.metadata
 import re
 import shutil
 import subprocess
@@ -159,6 +160,10 @@ def test_numbers_for_predict_are_whole_and_at_least_1(name, key, value):
     for inputs in ([], "abc"):
         with pytest.raises(ValueError, match=rf"^{key}: expected a whole number of at least 1, got [^\n]+$"):
             trained.predict(inputs, **{key: value})
+
+
+def test_the_version_is_that_of_the_installed_package():
+    assert zoo.__version__ == importlib.metadata.version("zoo")
 
 
 def test_a_net_in_train_mode_predicts_as_in_eval_mode():

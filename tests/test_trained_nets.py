@@ -77,13 +77,15 @@ def texts(node):
 def test_commands_take_one_by_its_name(command, tmp_path):
     outcome = command("evaluate", "checkpoint=zoo:lenet5_mnist_5k")
     assert outcome.code == 0, outcome.err
-    (file,) = tmp_path.glob("lenet5_mnist_5k/evaluation*.json")
+    (file,) = tmp_path.glob("zoo_lenet5_mnist_5k/evaluation*.json")
+    assert zoo.load("lenet5_mnist_5k").path.parent == TRAINED  # whatever is written here
+    assert command("evaluate", "checkpoint=lenet5_mnist_5k").sentence.endswith("did you mean zoo:lenet5_mnist_5k?")
     assert json.loads(file.read_text())["accuracy"] == claim_of("lenet5_mnist_5k")["evaluation"]["accuracy"]
-    outcome = command("scripts/export", "checkpoint=zoo:lenet5_mnist_5k", "format=safetensors", "max_drop=0")
+    outcome = command("scripts/export", "zoo:lenet5_mnist_5k", "format=safetensors", "max_drop=0")
     assert outcome.code == 0, outcome.err
     assert (
         read_product(TRAINED / "lenet5_mnist_5k.zoo").weights.keys()
-        == read_product(tmp_path / "lenet5_mnist_5k").weights.keys()
+        == read_product(tmp_path / "zoo_lenet5_mnist_5k").weights.keys()
     )
     outcome = command("train", "init_from=zoo:lenet5_mnist_5k", "trainer=smoke", "name=on")
     assert outcome.code == 0, outcome.err

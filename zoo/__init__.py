@@ -9,7 +9,8 @@ trained = zoo.load("lenet5_mnist_5k")  # or a file that train.py or scripts/expo
 trained.predict("picture.png")
 ```
 
-Importing this package imports neither torch nor anything else that takes long.
+These four functions are the public interface; all else may change. Importing this package imports neither torch nor
+anything else that takes long.
 """
 
 import os
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from zoo.inference.trained_net import TrainedNet
 
 __all__ = ["create_model", "list_models", "list_trained", "load"]
-PATTERN = "a text such as 'resnet*'"
+__version__ = "0.1.0"
+_PATTERN = "a text such as 'resnet*'"
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -35,7 +37,7 @@ def list_models(pattern: str = "*") -> list[str]:
     from zoo.errors import as_value_error, require
 
     with as_value_error():
-        require(isinstance(pattern, str), "pattern", PATTERN, pattern)
+        require(isinstance(pattern, str), "pattern", _PATTERN, pattern)
         return model_names(pattern)
 
 
@@ -50,7 +52,7 @@ def list_trained(pattern: str = "*") -> list[str]:
     from zoo.errors import as_value_error, require
 
     with as_value_error():
-        require(isinstance(pattern, str), "pattern", PATTERN, pattern)
+        require(isinstance(pattern, str), "pattern", _PATTERN, pattern)
         return fnmatch.filter(trained_files(), pattern)
 
 

@@ -38,9 +38,9 @@ def is_shipped(file: Path) -> bool:
 def folder_for(file: Path, out: str | None) -> Path:
     """Return the folder for what is written about a file: `out`, or that of the file.
 
-    For a net that comes with the zoo, the default is a folder of its name in the current one.
+    For a net that comes with the zoo, the default is the folder zoo_NAME in the current one.
     """
-    return Path(out or (file.stem if is_shipped(file) else file.parent))
+    return Path(out or (f"zoo_{file.stem}" if is_shipped(file) else file.parent))
 
 
 def file_of(named: str | Path) -> Path:

@@ -19,12 +19,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from zoo.checkpoint.named_files import file_of
+from zoo.checkpoint.named_files import file_of, trained_files
 from zoo.checkpoint.shapes import check_kinds, check_numbers, check_promised, check_shapes
-from zoo.errors import BadInput
+from zoo.errors import BadInput, nearest
 from zoo.files import replacing
 from zoo.packed.header import facts_text
 from zoo.packed.packed_file import is_packed, open_packed
+from zoo.paths import OF_ZOO
 from zoo.quantize.operators import DTYPES
 from zoo.records.metadata import parse_metadata
 
@@ -56,7 +57,7 @@ def read_product(path: str | Path) -> Product:
     """
     path = file_of(path)
     if not path.is_file():
-        raise BadInput(f"there is no file {path}; pass a model.safetensors, or a folder of runs to use the newest run")
+        raise BadInput(f"there is no file {path}; {_what_would_do(path)}")
     if path.suffix in (".onnx", ".pt2"):
         raise BadInput(
             f"{path} is an exported file, which evaluate.py and scripts/predict.py read; expected the "
@@ -69,6 +70,12 @@ def read_product(path: str | Path) -> Product:
         return Product(path, packed.weights(), facts)
     weights, text = _read_safetensors(path)
     return Product(path, weights, parse_metadata(text, path))
+
+
+def _what_would_do(path: Path) -> str:
+    if close := nearest(path.name, trained_files()):
+        return f"did you mean {' or '.join(OF_ZOO + name for name in close)}?"
+    return f"pass a model.safetensors, a folder of runs to use the newest run, or {OF_ZOO}NAME for a net of the zoo"
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], str]:

@@ -136,6 +136,17 @@ def _check_processes() -> None:
     distributed.check_all_there()
 
 
+def first_word_as(key: str) -> Callable[[list[str]], list[str]]:
+    """Return a function that turns a first argument that is no setting, such as a path or zoo:NAME, into `key=...`."""
+
+    def reword(arguments: list[str]) -> list[str]:
+        if not arguments or arguments[0].startswith("-") or "=" in arguments[0]:
+            return arguments
+        return [f"{key}={QuotedString(arguments[0], Quote.single).with_quotes()}", *arguments[1:]]
+
+    return reword
+
+
 def words_as(key: str) -> Callable[[list[str]], list[str]]:
     """Return a function that collects positional arguments, such as paths, in a list setting `key=[...]`."""
 
