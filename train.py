@@ -14,9 +14,9 @@ from zoo.run.start_from_file import with_those_of_file
 
 
 def compare(results: list[dict[str, Any]]) -> None:
-    from zoo.compare import page
+    from zoo.compare import terminal
 
-    page.show_sweep(results)
+    terminal.show_sweep(results)
 
 
 @command("train", after_sweep=compare, reword=with_those_of_file)
