@@ -43,7 +43,8 @@ class Finished:
     @property
     def time(self) -> str:
         """The time at which the run started, as in the name of its folder; empty for a net that comes with the zoo."""
-        return self.folder.name.replace("_", " ") if self.folder.name[:1].isdigit() else ""
+        day, _, clock = self.folder.name.partition("_")
+        return f"{day} {clock.replace('-', ':')}".strip() if day[:1].isdigit() else ""
 
     @property
     def size_bytes(self) -> int:
