@@ -63,8 +63,7 @@ def measure_product(run: Run, trainer: lightning.Trainer, task: Task, data: Resi
     for logger in trainer.loggers:
         for values in reports.values():
             logger.log_metrics(values.pop("scalars", {}), step=trainer.global_step)
-        settings = {**result["settings"], "format": "safetensors"}  # exported files have rows of their own
-        logger.log_hyperparams(settings_row.short_names(settings), metrics=settings_row.headline(result))
+        logger.log_hyperparams(settings_row.row(result), metrics=settings_row.metrics(result), step=trainer.global_step)
         logger.finalize("success")
     result["bytes"] = {f.name: f.stat().st_size for f in sorted(run.folder.glob("[!.]*")) if f.is_file()}
     if distributed.rank() == 0:
