@@ -475,6 +475,9 @@ def test_differences_leave_out_what_nobody_set_what_follows_and_what_was_said():
     assert found({"optim": "sgd", "optim.momentum": 0.9}, {"optim": "sgd"}) == []  # the default of configs/optim
     assert found({"optim": "sgd", "optim.momentum": 0.8}, {"optim": "sgd"}) == ["optim.momentum"]
     assert found({"optim": "sgd", "optim.momentum": 0.9}, {"optim": "adamw"}) == ["optim"]
+    assert found({"compress": "rate", "callbacks.rate.weight": 0.3}, {"compress": "none"}) == ["compress"]
+    assert found({"init_from": "a", "data.mean": [1.0]}, {"init_from": None}) == ["init_from"]
+    assert found({"../../etc.x": 1}, {}) == ["../../etc.x"]
     assert found({"data.image_size": 64, "model.image_size": 64}, {"data.image_size": 32, "model.image_size": 32}) == [
         "data.image_size"
     ]
@@ -518,6 +521,16 @@ def test_points_that_another_beats_are_grey_and_the_front_is_not(mixed):
         grey |= {tuple(place): bool(np.ptp(colour[:3]) == 0) for place in places}
     assert {i for i, point in enumerate(points) if not grey[point]} == set(on_front)
     assert 0 < len(on_front) < len(points)
+
+
+def test_the_latency_of_int8_which_torch_simulates_is_not_shown_and_not_drawn(tmp_path):
+    for i, report in enumerate(({}, {"ptq_int8": {}})):
+        result = {"latency_ms": 1.0 + i, "product_bytes": 1000, "compress": report}
+        write_run(tmp_path, f"run{i}", 1, drawn(i, 0.9), result=result)
+    (comparison,) = compared(tmp_path)
+    assert sorted(of(tables.ranking(comparison), "latency ms")) == ["1", "–"]
+    panels = comparison_plots.draw_costs(comparison).axes
+    assert [sum(len(dots.get_offsets()) for dots in panel.collections) for panel in panels[1:]] == [2, 1]
 
 
 def test_nothing_is_compared_with_itself(tmp_path):

@@ -693,8 +693,10 @@ def test_a_state_gone_to_nan_replaces_no_checkpoint(command, toy, only_run, monk
 def test_compile_takes_torchs_modes(command, toy_smoke, monkeypatch, setting, expected):
     seen = []
     monkeypatch.setattr(nn.Module, "compile", lambda self, mode: seen.append(mode))
-    assert command("train", *toy_smoke, f"compile={setting}").code == 0
+    done = command("train", *toy_smoke, f"compile={setting}")
+    assert done.code == 0
     assert seen == expected
+    assert ("torch compiles the net in its first step" in done.err) == (setting != "false")
 
 
 @pytest.mark.slow

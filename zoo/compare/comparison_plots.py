@@ -73,7 +73,7 @@ def draw_curves(comparison: Comparison) -> "Figure":
 
 
 def draw_costs(comparison: Comparison) -> "Figure":
-    """Draw the test metric of all groups against bytes, MACs and, if measured, latency, with Pareto fronts.
+    """Draw the test metric of all groups against bytes, MACs and latency, where measured, with Pareto fronts.
 
     Groups that another beats in both are grey.
     """
@@ -85,25 +85,27 @@ def draw_costs(comparison: Comparison) -> "Figure":
         "multiply-accumulates": [group.mean("macs") for group in groups],
         "latency, ms": [group.mean("latency_ms") for group in groups],
     }
-    known = {what: xs for what, xs in costs.items() if all(x is not None and x > 0 for x in xs)}
+    costs = {what: [x and max(x, 0) for x in xs] for what, xs in costs.items()}  # an unknown or no cost is not drawn
+    known = {what: xs for what, xs in costs.items() if any(xs)}
     known = known or {"parameters": [max(1, group.runs[0].result["params"]) for group in groups]}
     sign = -1 if comparison.metric == "wer" else 1
     ys = [100 * statistics.fmean(run.result["test"][comparison.metric] for run in group.runs) for group in groups]
     figure = Figure(figsize=(1 + 4 * len(known), 4.4), layout="constrained")
     fronts: set[int] = set()
     for axes, (what, xs) in zip(figure.subplots(1, len(known), squeeze=False)[0], known.items(), strict=True):
-        best = front([(x, sign * y) for x, y in zip(xs, ys, strict=True)])
+        ranks = [rank for rank, x in enumerate(xs) if x]
+        best = [ranks[i] for i in front([(xs[rank], sign * ys[rank]) for rank in ranks])]
         _draw_front(axes, [(xs[i], ys[i]) for i in best])
-        for rank, (x, y) in enumerate(zip(xs, ys, strict=True)):
+        for rank in ranks:
             is_best = rank in best
-            axes.scatter(
-                x, y, s=36 if is_best else 16, color=FRONT if is_best else DOMINATED, zorder=3 if is_best else 1
-            )
+            look: dict[str, Any] = {"color": FRONT, "s": 36, "zorder": 3} if is_best else {"color": DOMINATED, "s": 16}
+            axes.scatter(xs[rank], ys[rank], **look)
             if is_best or len(groups) <= MOST_NUMBERED:
                 colour, size = ("black", 9) if is_best else ("0.5", 7)
-                axes.annotate(str(rank + 1), (x, y), (4, 4), textcoords="offset points", fontsize=size, color=colour)
+                place = {"xytext": (4, 4), "textcoords": "offset points"}
+                axes.annotate(str(rank + 1), (xs[rank], ys[rank]), fontsize=size, color=colour, **place)
         fronts |= set(best)
-        _of_costs(axes, what, xs, comparison)
+        _of_costs(axes, what, [xs[rank] for rank in ranks], comparison)
     for rank in sorted(fronts)[:MOST_DRAWN]:
         figure.axes[0].scatter([], [], color=FRONT, label=_numbered(rank, groups[rank]))
     _legend(figure)

@@ -44,7 +44,8 @@ def ranking(comparison: Comparison, by_time: bool = False) -> Table:
         rows.append((*first, group.label, str(len(group.runs)), *figures))
     about = (
         "Mean, with the standard deviation over several seeds or folds. kB is the size of the product file, seconds "
-        "the training time, begun the start of the newest run."
+        "the training time, begun the start of the newest run. int8 nets have no latency here, since torch only "
+        "simulates them: exported files have one."
     )
     if by_time:
         rows.sort(key=lambda row: row[-1], reverse=True)

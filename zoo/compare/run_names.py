@@ -8,10 +8,12 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from zoo import escape
+from zoo.cli.help import GROUPS
 from zoo.paths import CONFIGS
 
 REPEATS = ("seed", "data.seed", "data.fold")  # settings in which the runs of a group may differ
 NAMES = ("name", "runs", "data_root", "resume", "experiment")  # settings that do not affect results
+NORMALISATION = ("data.mean", "data.std")
 ALWAYS = ("model", "compress")  # named wherever they differ
 UNSET: tuple[Any, ...] = (None, False, [], {})
 USUAL = ("none", "default", "null")  # options that need no word
@@ -42,9 +44,14 @@ def differing(several: Sequence[Settings]) -> list[str]:
 
 
 def _follows(key: str, values: Sequence[Any], several: Sequence[Settings]) -> bool:
-    """Return whether the runs that chose the same option of a setting's group have the same value."""
+    """Return whether the runs that chose the same options, on which a setting may depend, have the same value.
+
+    These are the option of its group, for callbacks also that of `compress`, which adds its own, and for the mean and
+    deviation of images the file that the run started from.
+    """
     group, _, rest = key.partition(".")
-    chosen = [repr(settings.get(group)) for settings in several]
+    others = {"callbacks": ("compress",)}.get(group, ()) + (("init_from",) if key in NORMALISATION else ())
+    chosen = [repr([settings.get(one) for one in (group, *others)]) for settings in several]
     of_option = dict(zip(chosen, values, strict=True))
     return bool(rest) and all(of_option[option] == value for option, value in zip(chosen, values, strict=True))
 
@@ -55,13 +62,14 @@ def _nobody_set(key: str, values: Sequence[Any]) -> bool:
     if len(present) == len(values):
         return False
     group, _, rest = key.partition(".")
-    return all(value in UNSET or (rest, repr(value)) in _defaults(group) for value in present)
+    known = _defaults(group) if group in GROUPS else frozenset()  # the key is text from a file, and no path
+    return all(value in UNSET or (rest, repr(value)) in known for value in present)
 
 
 @functools.cache
 def _defaults(group: str) -> frozenset[tuple[str, str]]:
     """Return the settings in the options of a config group, with their values as text."""
-    files = sorted((CONFIGS / group).rglob("*.yaml")) if (CONFIGS / group).is_dir() else []
+    files = sorted((CONFIGS / group).rglob("*.yaml"))
     nodes: list[Any] = [OmegaConf.to_container(OmegaConf.load(file)) for file in files]
     return frozenset((key, repr(value)) for node in nodes if isinstance(node, dict) for key, value in leaves(node))
 

@@ -19,6 +19,7 @@ from zoo.records.config_file import read_config
 from zoo.records.json_files import read_result
 from zoo.records.metadata import parse_metadata
 from zoo.records.metrics_file import read_metrics
+from zoo.report.settings_row import simulates_int8
 
 NAMING = ("classification", "distill", "transduction", "ImageClassification", "Distillation", "Transduction")
 OWN_METRICS = ("accuracy", "loss", "top5", "token_accuracy", "wer", "per", "num_samples")
@@ -69,7 +70,12 @@ class Group:
         return statistics.fmean(run.accuracy for run in self.runs)
 
     def mean(self, key: str) -> float | None:
-        """Return the mean of a number in the results, or None if one of them does not have it."""
+        """Return the mean of a number in the results, or None if one of them does not have it.
+
+        The latency of int8 nets counts as unknown, since torch only simulates them.
+        """
+        if key == "latency_ms" and any(simulates_int8(run.result) for run in self.runs):
+            return None
         values = [run.result.get(key) for run in self.runs]
         return None if None in values else statistics.fmean(values)  # type: ignore[arg-type]
 

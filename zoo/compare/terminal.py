@@ -11,6 +11,7 @@ from rich.console import Console
 from zoo import escape
 from zoo.compare.comparison_tables import DIFFERENCES, EXPORTS, MOST_COLUMNS, Table, tables
 from zoo.compare.runs import Comparison, grouped, mean_and_spread, part_tested, run_of
+from zoo.errors import counted
 
 LEAST_NAME = 34  # letters of a name that are shown before another column is
 GAP = 2  # letters between columns
@@ -35,13 +36,15 @@ def fitted(table: Table, width: int) -> Table:
 
 
 def show(comparisons: Sequence[Comparison], unfinished: Sequence[Path], by_time: bool = False) -> None:
-    """Print the tables, except wide tables of exported files and settings, which are only on the page."""
+    """Print the tables, except those of exported files and settings that do not fit, which are on the page."""
     console = escape.console()
     for comparison in comparisons:
         console.print()
         console.print(comparison.title, style="bold")
         for table in tables(comparison, by_time):
-            if table.title in (EXPORTS, DIFFERENCES) and len(table.columns) > MOST_COLUMNS:
+            is_whole = len(fitted(table, console.width).columns) == len(table.columns) <= MOST_COLUMNS
+            if table.title in (EXPORTS, DIFFERENCES) and not is_whole:
+                console.print(f"{table.title}: {counted(len(table.rows), 'row')}, on the page")
                 continue
             _print(console, table)
             console.print(table.about)

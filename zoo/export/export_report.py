@@ -71,7 +71,7 @@ def _figures(result: dict[str, Any], proof: Verification) -> tuple[dict[str, Any
     more = {"largest difference": proof.largest_difference, "peak MB": proof.peak_bytes / 1e6}
     for batch, times in proof.latency_ms.items():
         more |= {f"ms of {batch}, {which}": time for which, time in times.items()}
-    return {**result, **of_file}, more
+    return {**result, **of_file, "compress": {}}, more
 
 
 def show(title: str, rows: Sequence[Row]) -> None:

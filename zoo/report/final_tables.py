@@ -12,6 +12,7 @@ from rich.table import Table
 
 from zoo import escape
 from zoo.paths import PACKED, PRODUCT
+from zoo.report.settings_row import simulates_int8
 from zoo.report.tables import format_number
 
 log = logging.getLogger("zoo")
@@ -77,7 +78,7 @@ def _compared(result: dict[str, Any]) -> Table:
         ("latency, ms", "latency_ms", 1, ".3g"),
     ):
         old, new = before.get(key), result.get(key)
-        if key == "latency_ms" and (is_in_integers(result) or before.get("macs") == result["macs"]):
+        if key == "latency_ms" and (simulates_int8(result) or before.get("macs") == result["macs"]):
             continue  # torch only simulates int8, and a net with the same layers takes the same time
         if old and new:
             table.add_row(label, f"{old / unit:{form}}", f"{new / unit:{form}}", _factor(old, new))
@@ -102,7 +103,7 @@ def _show_facts(console: Console, result: dict[str, Any]) -> None:
     )
     console.print(f"On          {result['device']} in {result['precision']}", soft_wrap=True)
     console.print(f"File to use {_file(result)}, {result['product_bytes']:,} bytes", soft_wrap=True)
-    if is_in_integers(result):
+    if simulates_int8(result):
         console.print(
             "            for torch, which simulates int8; export it for a runtime that is fast", soft_wrap=True
         )
@@ -114,12 +115,6 @@ def _file(result: dict[str, Any]) -> str:
 
 def _is_packed(result: dict[str, Any]) -> bool:
     return "pack" in result.get("compress", {})
-
-
-def is_in_integers(result: dict[str, Any]) -> bool:
-    """Return whether a pass after training has quantized the net of a result."""
-    reports = result.get("compress", {}).values()
-    return any(isinstance(report, dict) and "float" in report for report in reports)
 
 
 def _next_commands(result: dict[str, Any], cfg: DictConfig) -> dict[str, str]:

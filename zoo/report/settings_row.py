@@ -58,13 +58,18 @@ def metrics(result: dict[str, Any]) -> dict[str, float]:
     """Return the metrics of the HParams table, of which TensorBoard shows the first five by default."""
     main = "wer" if "wer" in result["test"] else "accuracy"
     found = {
-        "latency, ms": result.get("latency_ms"),
+        "latency, ms": None if simulates_int8(result) else result.get("latency_ms"),
         f"validation {main}": result["validation"].get(main),
         f"test {main}": result["test"].get(main),
         "test loss": result["test"].get("loss"),
         "minutes": result["seconds"] / 60,
     }
     return {name: value for name, value in found.items() if value is not None}
+
+
+def simulates_int8(result: Mapping[str, Any]) -> bool:
+    """Return whether the net of a result is in int8, which torch only simulates, so that its latency says nothing."""
+    return any(name in (result.get("compress") or {}) for name in ("ptq_int8", "convert_int8"))
 
 
 def more_figures(result: dict[str, Any]) -> dict[str, float]:
