@@ -14,15 +14,15 @@ from zoo.run.start_from_file import with_those_of_file
 
 
 def compare(results: list[dict[str, Any]]) -> None:
-    from zoo.compare import page
+    from zoo.compare import terminal
 
-    page.show_sweep(results)
+    terminal.show_sweep(results)
 
 
 @command("train", after_sweep=compare, reword=with_those_of_file)
 def main(cfg: DictConfig) -> dict[str, Any]:
     # Imported here because torch takes seconds to import, and --help must be fast.
-    from zoo.report import tables
+    from zoo.report import final_tables, tables
     from zoo.run import directory, launch
     from zoo.run.data import build_data
     from zoo.run.fit import fit, with_batch_size
@@ -44,7 +44,7 @@ def main(cfg: DictConfig) -> dict[str, Any]:
         run = with_batch_size(run, trainer, task, data)
         fit(run, trainer, task, data)
         result = measure_product(run, trainer, task, data)
-        tables.show_result(result, run.cfg)
+        final_tables.show_result(result, run.cfg)
         return result
 
 

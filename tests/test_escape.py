@@ -16,7 +16,7 @@ from stored import CONFIG, RESULT
 
 from zoo import escape
 from zoo.callbacks.prediction_plots import draw_mistakes
-from zoo.report import plots, tables
+from zoo.report import final_tables, plots, tables
 
 ESC = "\x1b]0;owned\x07\x1b[31m\u202e"
 NAME = f"<script>alert(1)</script>[/]:smile: $x_{{$ `a|b` ![x](http://y)\n# {ESC}"
@@ -26,7 +26,7 @@ def printed(print_it, monkeypatch):
     """Return what a function prints to a terminal."""
     screen = io.StringIO()
     console = escape.console(file=screen, force_terminal=True, color_system=None, width=400)
-    monkeypatch.setattr(escape, "console", lambda: console)
+    monkeypatch.setattr(escape, "console", lambda **_: console)
     print_it()
     monkeypatch.undo()
     return screen.getvalue()
@@ -48,13 +48,13 @@ def test_no_control_character_and_no_markup_reaches_a_terminal(monkeypatch):
 
 
 def test_results_and_evaluations_with_any_names_are_printed(monkeypatch, capsys):
-    result = {**RESULT, "net": NAME, "folder": f"runs/{NAME}"}
+    result = {**RESULT, "net": NAME, "folder": f"runs/{NAME}", "product_bytes": 250_840}
     cfg = OmegaConf.create({"runs": NAME, "data_root": "data", "data": {"root": NAME}})
     counts = {"num_samples": 2, "recall": 0.5, "precision": 0.5}
     evaluation = {"accuracy": 0.5, "top5": 1.0, "loss": 1.0, "calibration_error": 0.1, "num_samples": 4, "num_nan": 0}
     evaluation |= {"classes": {NAME: counts, "[b]": counts}, "confusion_matrix": [[1, 1], [1, 1]]}
     for show in (
-        lambda: tables.show_result(result, cfg),
+        lambda: final_tables.show_result(result, cfg),
         lambda: tables.show_evaluation(evaluation),
     ):
         shown = printed(show, monkeypatch)
@@ -112,10 +112,11 @@ def test_a_comparison_of_runs_with_any_names_is_clean(command, tmp_path):
     assert not set("\x1b\x07\u202e<>") & set(text)
     assert "![x](" not in text.replace(r"\[", "")
     rows = [line.replace(r"\|", "").count("|") for line in text.splitlines() if line.startswith("|")]
-    assert rows == [10, 10, 10, 10, 8, 8, 8, 4, 4, 4]  # of the ranking, against the best, and settings
+    assert rows == [11, 11, 11, 11, 8, 8, 8, 4, 4, 4]  # of the ranking, against the best, and settings
     page, seen = (tmp_path / "page/comparison.html").read_text(), Seen()
     seen.feed(page)
-    assert "script" not in seen.tags
+    assert page.count("<script>") == 1
+    assert "alert(1)" not in page.rpartition("<script>")[2]
     assert "<script>alert(1)</script>" in seen.text
     assert not set("\x1b\x07\u202e") & set(page)
 

@@ -21,7 +21,7 @@ def test_a_run_in_automatic_precision_learns_on_the_card(command, toy, only_run)
     assert result["precision"] in ("bf16-mixed", "16-mixed")
     assert result["device"] == torch.cuda.get_device_name()
     assert result["test"]["accuracy"] > 0.9
-    peaks = [value for _, value in scalars(only_run())["train/peak_gpu_gb"]]
+    peaks = [value for _, value in scalars(only_run())["while training/peak_gpu_gb"]]
     assert 0 < peaks[0] <= peaks[-1] < torch.cuda.get_device_properties(0).total_memory / 1e9
 
 
@@ -31,7 +31,7 @@ def test_the_norm_of_gradients_is_free_of_fp16s_scale(command, toy, only_run, tm
     for precision in ("32-true", "16-mixed"):
         line = [a for a in toy if not a.startswith("trainer=")]
         assert command("train", *line, "trainer.limit_train_batches=4", f"trainer.precision={precision}").code == 0
-        norms.append(scalars(only_run())["train/gradient_norm"][0][1])
+        norms.append(scalars(only_run())["while training/gradient_norm"][0][1])
         only_run().rename(tmp_path / precision)
     assert norms[1] == pytest.approx(norms[0], rel=0.05)
 

@@ -39,6 +39,7 @@ PLACES = {
     "checkpoint/stored_config.py": {
         "import_module": "of a module that zoo.models or zoo.data has, by its name in their folders"
     },
+    "compare/run_names.py": {"OmegaConf.load": "of the project's own configs, in a folder that help.py names"},
     "compress/channel_cutting.py": {
         "getattr": "of names that torch gives, or in the source",
         "setattr": "of names that torch gives, or in the source",

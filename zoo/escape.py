@@ -103,6 +103,12 @@ def shortened(name: str, most: int) -> str:
     return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
+def shortened_in_middle(name: str, most: int) -> str:
+    """Return a name of at most `most` characters, with the start and the end of a longer one."""
+    end = (most - 1) // 2
+    return name if len(name) <= most else f"{name[: most - 1 - end]}…{name[len(name) - end :]}"
+
+
 def console(**settings: Any) -> "Console":
     """Return a console that prints text literally, in one line, without markup, emoji or control characters."""
     return _kind()(highlight=False, markup=False, emoji=False, **settings)

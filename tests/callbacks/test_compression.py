@@ -65,8 +65,8 @@ def test_zeros_enlarge_no_checkpoint_and_curves_tell_the_stages(command, toy, on
     sizes = [(folder / "last.ckpt").stat().st_size for folder in (dense, only_run())]
     assert sizes[1] < sizes[0] + 2000
     curves = scalars(only_run())
-    assert [value for _, value in curves["compress/stage"]] == [1, 2, 3]
-    assert [value for _, value in curves["compress/sparsity"]][1:] == pytest.approx([0.9, 0.9], abs=1e-4)
+    assert [value for _, value in curves["while compressing/stage"]] == [1, 2, 3]
+    assert [value for _, value in curves["while compressing/sparsity"]][1:] == pytest.approx([0.9, 0.9], abs=1e-4)
     with open(only_run() / "metrics.csv", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["compress/stage"]]
     assert [float(row["compress/values"]) for row in rows][:2] == [0, 0]

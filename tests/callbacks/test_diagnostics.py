@@ -11,6 +11,7 @@ import torch
 from conftest import scalars, toy_images, write_idx
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from zoo.callbacks.loggers import DIAGNOSTICS as GROUP
 from zoo.callbacks.resume import ResumeCheckpoint
 from zoo.checkpoint.product_file import read_product, save_product
 from zoo.errors import Diverged
@@ -33,16 +34,18 @@ def test_of_a_sound_run_nothing_stands_out_and_all_figures_are_in_tensorboard(co
     layers = ["features.0", "features.3", "classifier.1", "classifier.3", "classifier.5"]
     tags = scalars(only_run())
     for layer in layers:
-        assert [step for step, _ in tags[f"update_ratio/{layer}"]] == [0, 4, 8, 10, 14, 18, 20, 24, 28]
-        assert [step for step, _ in tags[f"singular_value/{layer}"]] == [9, 19, 29]
-    assert all(value == pytest.approx(1e-3) for _, value in tags["update_ratio/rule_of_thumb"])
-    assert {tag for tag in tags if tag.startswith("dead_units/")} == {f"dead_units/{layer}" for layer in layers[:-1]}
+        assert [step for step, _ in tags[f"{GROUP}/update_ratio/{layer}"]] == [0, 4, 8, 10, 14, 18, 20, 24, 28]
+        assert [step for step, _ in tags[f"{GROUP}/singular_value/{layer}"]] == [9, 19, 29]
+    assert all(value == pytest.approx(1e-3) for _, value in tags[f"{GROUP}/update_ratio/rule_of_thumb"])
+    assert {tag for tag in tags if tag.startswith(f"{GROUP}/dead_units/")} == {
+        f"{GROUP}/dead_units/{layer}" for layer in layers[:-1]
+    }
     events = EventAccumulator(str(only_run()), size_guidance={"histograms": 0})
     events.Reload()
     for kind, times in (("activations", 9), ("gradients", 9), ("weights", 3)):
-        assert all(len(events.Histograms(f"{kind}/{layer}")) == times for layer in layers)
-    assert {"filters/features.0", "diagnostics/update_ratio"} <= set(events.Tags()["images"])
-    (weights,) = (e.histogram_value for e in events.Histograms("weights/features.0")[-1:])
+        assert all(len(events.Histograms(f"{GROUP}/{kind}/{layer}")) == times for layer in layers)
+    assert {f"{GROUP}/filters/features.0", f"{GROUP}/update_ratio of all layers"} <= set(events.Tags()["images"])
+    (weights,) = (e.histogram_value for e in events.Histograms(f"{GROUP}/weights/features.0")[-1:])
     state = torch.load(only_run() / "last.ckpt", weights_only=True)["state_dict"]["net.features.0.weight"]
     assert (weights.min, weights.max) == pytest.approx((float(state.min()), float(state.max())))
     assert sum(weights.bucket) == state.numel()
@@ -86,7 +89,7 @@ def test_a_run_resumed_in_mid_epoch_ends_as_one_that_was_not_stopped(command, wa
     assert (one / "diagnostics.json").read_text() == (two / "diagnostics.json").read_text()
     states = [torch.load(folder / "last.ckpt", weights_only=True)["state_dict"] for folder in (one, two)]
     assert all(value.equal(states[1][name]) for name, value in states[0].items())
-    tag = "update_ratio/features.0"
+    tag = f"{GROUP}/update_ratio/features.0"
     assert scalars(one)[tag] == scalars(two)[tag]
 
 
@@ -176,5 +179,8 @@ def test_sequence_nets_are_watched(command, only_run):
     line = ["data=reverse", "trainer=smoke", "trainer.accelerator=cpu", "callbacks=diagnostics"]
     assert command("train", *line).code == 0
     tags = scalars(only_run())
-    assert {"update_ratio/source_embedding", "dead_units/decoder.layers.1.linear1"} <= tags.keys()
+    assert {
+        f"{GROUP}/update_ratio/source_embedding",
+        f"{GROUP}/dead_units/decoder.layers.1.linear1",
+    } <= tags.keys()
     assert reading(only_run())

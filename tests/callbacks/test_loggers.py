@@ -3,7 +3,7 @@ import csv
 import pytest
 from conftest import scalars
 
-from zoo.callbacks.loggers import MetricsCSV, TensorBoard
+from zoo.callbacks.loggers import DIAGNOSTICS, MetricsCSV, TensorBoard, board_tag
 from zoo.errors import BadInput
 
 
@@ -34,6 +34,24 @@ def test_a_resumed_file_drops_what_lies_beyond_the_checkpoint_and_keeps_the_rest
     second.log_metrics({"train/loss": 0.5}, step=29)
     second.finalize("success")
     assert [(r["step"], r["train/loss"]) for r in rows(tmp_path)] == [("9", "9.0"), ("19", "19.0"), ("29", "0.5")]
+
+
+def test_tensorboard_shows_losses_and_accuracies_first_and_diagnostics_last_and_no_single_values():
+    metrics = ["epoch", "lr", "train/loss", "train/accuracy", "train/gradient_norm", "train/samples_per_second"]
+    metrics += [
+        "val/loss",
+        "val/accuracy",
+        "val/wer",
+        "val/raw_loss",
+        "compress/stage",
+        "test/accuracy",
+        "packed/bytes",
+    ]
+    tags = sorted({tag for metric in metrics if (tag := board_tag(metric))})
+    assert tags[:3] == ["train/accuracy", "train/loss", "val/accuracy"]
+    groups = [*dict.fromkeys(tag.partition("/")[0] for tag in tags)]
+    assert groups == ["train", "val", "while compressing", "while training"]
+    assert max(*groups, "with the result", "with the test set", "with attention", DIAGNOSTICS) == DIAGNOSTICS
 
 
 def test_event_files_of_another_name_and_damaged_metrics_are_told_or_passed_over(tmp_path):

@@ -31,7 +31,7 @@ def test_the_norm_of_gradients_is_that_of_a_plain_step_over_the_learning_rate(
         assert command("train", *line).code == 0
         state = torch.load(only_run() / "last.ckpt", weights_only=True)["state_dict"]
         weights.append(torch.cat([w.flatten() for name, w in state.items() if name.startswith("net.")]))
-        norms = [value for _, value in scalars(only_run())["train/gradient_norm"]]
+        norms = [value for _, value in scalars(only_run())["while training/gradient_norm"]]
         only_run().rename(tmp_path / str(num_steps))
     assert len(norms) == 2
     assert float((weights[1] - weights[0]).norm()) / 0.1 == pytest.approx(norms[1], rel=1e-4)
@@ -39,13 +39,13 @@ def test_the_norm_of_gradients_is_that_of_a_plain_step_over_the_learning_rate(
 
 def test_the_norm_of_gradients_is_taken_before_they_are_clipped(command, toy, only_run):
     assert command("train", *toy, "trainer.gradient_clip_val=0.001", "trainer.max_epochs=1").code == 0
-    assert min(value for _, value in scalars(only_run())["train/gradient_norm"]) > 0.01
+    assert min(value for _, value in scalars(only_run())["while training/gradient_norm"]) > 0.01
 
 
 def test_samples_a_second_leave_out_what_is_not_training(command, toy, only_run, monkeypatch):
     monkeypatch.setattr(ImageClassification, "validation_step", lambda self, batch, batch_idx: slowly(self, batch))
     assert command("train", *toy, "trainer.max_epochs=2", "trainer.log_every_n_steps=10").code == 0
-    rates = [value for _, value in scalars(only_run())["train/samples_per_second"]]
+    rates = [value for _, value in scalars(only_run())["while training/samples_per_second"]]
     assert len(rates) == 2
     assert rates[1] > 640 / 3  # the maximum if validation were included
 
@@ -54,7 +54,7 @@ def test_the_learning_rate_is_that_of_the_step_and_not_of_the_next(command, toy,
     """A half cosine over five steps, from the first, which has the whole rate."""
     line = [*toy, *SGD, "schedule=cosine", "schedule.warmup=0", "trainer.log_every_n_steps=1", "trainer.max_epochs=1"]
     assert command("train", *line, "trainer.limit_train_batches=5").code == 0
-    rates = [value for _, value in scalars(only_run())["lr"]]
+    rates = [value for _, value in scalars(only_run())["while training/lr"]]
     assert rates == pytest.approx([0.1 * (1 + math.cos(math.pi * i / 5)) / 2 for i in range(5)], rel=1e-5)
     result = json.loads((only_run() / "result.json").read_text())
     assert result["num_samples"]["train"] == 5 * 64 < result["split_sizes"]["train"]

@@ -15,7 +15,7 @@ from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from tensorboard.util.tensor_util import make_ndarray
 from torch.nn.functional import one_hot
 
-from zoo.callbacks.prediction_plots import draw_mistakes, principal_components
+from zoo.callbacks.prediction_plots import draw_mistakes, framed, principal_components
 from zoo.callbacks.predictions import most_confident, smallest_type
 from zoo.checkpoint.load_model import load_model
 from zoo.checkpoint.product_file import read_product
@@ -52,7 +52,9 @@ def test_a_run_keeps_its_predictions_and_shows_them(command, toy, only_run, comp
     assert 0.1 < accuracy < 1  # otherwise there are no mistakes to show
 
     events = events_of(folder)
-    assert events.Tags()["images"] == ["test/confusion matrix", "test/most confident mistakes"]
+    assert events.Tags()["images"] == [
+        f"with the test set/{name}" for name in ("confusion matrix", "most confident mistakes")
+    ]
     (curve,) = events.Tensors("test precision and recall/Bag")  # rows: TP, FP, TN, FN, precision, recall
     _, _, _, _, precision, recall = make_ndarray(curve.tensor_proto)
     is_bag, shares = labels == data.load().classes.index("Bag"), logits.softmax(1)[:, data.load().classes.index("Bag")]
@@ -109,6 +111,19 @@ def test_the_most_confident_are_the_first_of_all_parts():
     best = confidence.sort(descending=True).values[:25]
     assert most_confident(parts)["confidence"].equal(best)
     assert most_confident(parts)["labels"].equal((100 * best).long())
+
+
+@pytest.mark.parametrize("num_classes", [1, 2, 10, 100])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_frame_of_an_image_has_the_colour_of_its_class_and_the_rest_is_the_image(num_classes, channels):
+    labels = torch.arange(num_classes).repeat(2)
+    images = torch.randint(256, (len(labels), channels, 28, 28), dtype=torch.uint8)
+    found = framed(images, labels, num_classes)
+    assert found.shape == (len(labels), 3, 28, 28)
+    torch.testing.assert_close(found[:, :, 2:-2, 2:-2], (images / 255).expand(-1, 3, -1, -1)[:, :, 2:-2, 2:-2])
+    corners = found[:, :, 0, 0]
+    assert corners[:num_classes].equal(corners[num_classes:])
+    assert len({tuple(colour) for colour in corners.tolist()}) == num_classes
 
 
 @pytest.mark.parametrize("num_classes", [2, 256, 257, 1000, 40_000])

@@ -12,7 +12,8 @@ from omegaconf import OmegaConf
 from safetensors.numpy import save_file
 from stored import RESULT
 
-from zoo.compare import comparison_plots, page, runs, significance
+from zoo.compare import comparison_plots, run_names, runs, significance, terminal
+from zoo.compare import comparison_tables as tables
 
 NUM_TEST = 1000
 
@@ -64,6 +65,27 @@ def drawn(seed, share):
     return np.random.default_rng(seed).random(NUM_TEST) < share
 
 
+def mixed_runs(root):
+    """Write 30 runs: nets of one name, compressed ones, sweeps, other names, some on a part of the data."""
+    rng = np.random.default_rng(0)
+    nets = ["lenet5", "resnet20", "vgg11_bn", "vit_tiny", "googlenet"]
+    for i in range(30):
+        net = nets[i % 5] if i < 20 else "resnet20"
+        config = [f"choices.model={net}", f"model._target_=zoo.models.{net}.Net", f"optim.lr={(0.01, 0.003)[i % 2]}"]
+        config += [
+            f"model.depths=[{i % 5}]",
+            "choices.experiment=null",
+            f"choices.compress={('none', 'rate')[i // 20]}",
+        ]
+        config += ["trainer.limit_train_batches=2"] if i == 29 else []
+        config += [f"compress.rate.max_drop={(i - 20) / 4}"] if i >= 20 else []
+        sizes = {"product_bytes": int(rng.integers(10_000, 60_000_000)), "macs": int(rng.integers(4e5, 3e8))}
+        result = {**sizes, "latency_ms": float(rng.uniform(0.1, 90)), "net": net, "params": sizes["product_bytes"] // 4}
+        name = f"a_long_name_of_a_run_for_the_third_paper_{i}" if i in (7, 8) else "toy"
+        stamp = f"2026-01-{i % 3 + 1:02}_10-{i:02}-00"
+        write_run(root, name, i % 3, drawn(i, 0.8 + 0.006 * i), stamp=stamp, config=config, result=result)
+
+
 @pytest.fixture
 def six(tmp_path):
     """A good net and a poor one, with three seeds each, that differ only in learning rate."""
@@ -71,6 +93,11 @@ def six(tmp_path):
         for name, share, lr in (("good", 0.95, 0.01), ("poor", 0.8, 0.1)):
             write_run(tmp_path / "runs", name, i, drawn(i, share), stamp=f"2026-01-0{i + 1}", config=[f"optim.lr={lr}"])
     return tmp_path / "runs"
+
+
+def of(table, column):
+    """Return a column of a table."""
+    return [row[table.columns.index(column)] for row in table.rows]
 
 
 def compared(root):
@@ -103,8 +130,8 @@ def test_every_run_is_held_against_the_best_on_the_same_images(tmp_path):
         only_a, only_it = int((right["a"] & ~right[name]).sum()), int((right[name] & ~right["a"]).sum())
         assert (pair.only_best, pair.only_this) == (only_a, only_it)
         assert pair.p == pytest.approx(scipy.stats.binomtest(only_a, only_a + only_it).pvalue)
-    table = page.paired(comparison)
-    assert [row[0] for row in table.rows] == ["b", "c"]
+    table = tables.paired(comparison)
+    assert of(table, "run") == ["b", "c"]
 
 
 def test_a_run_without_the_same_test_images_gets_a_dash_and_the_reason(tmp_path):
@@ -115,12 +142,13 @@ def test_a_run_without_the_same_test_images_gets_a_dash_and_the_reason(tmp_path)
     (write_run(tmp_path, "old", 1, drawn(5, 0.6)) / "predictions.safetensors").unlink()
     (write_run(tmp_path, "torn", 1, drawn(6, 0.5)) / "predictions.safetensors").write_bytes(b"torn")
     (comparison,) = compared(tmp_path)
-    notes = {row[0]: row[2:] for row in page.paired(comparison).rows}
+    table = tables.paired(comparison)
+    notes = {row[2]: (row[1], *row[3:]) for row in table.rows}
     assert notes["same"][-1] == ""
     reasons = {"split": "another test set", "short": "another test set", "old": "no predictions"}
     for name, reason in {**reasons, "torn": "damaged predictions"}.items():
         assert notes[name] == ("–", "–", "–", "–", reason)
-    assert notes["same"][2] == notes["same"][3]  # one comparison needs no correction
+    assert notes["same"][0] == notes["same"][3]  # one comparison needs no correction
 
 
 def test_runs_of_other_test_samples_are_ranked_apart(tmp_path):
@@ -168,12 +196,11 @@ def test_what_is_right_of_sequences_is_read_and_ranked_by_wer(tmp_path):
         folder = write_run(tmp_path, name, 1, hits, result={"test": rates, "validation": rates})
         save_file({"correct": hits.astype(np.uint8)}, folder / "predictions.safetensors", {"split_hash": "one"})
     (comparison,) = compared(tmp_path)
-    table = page.ranking(comparison)
-    assert [row[1] for row in table.rows] == ["b", "a"]
-    assert table.columns[3] == "test WER"
+    table = tables.ranking(comparison)
+    assert of(table, "run") == ["b", "a"]
     wer = 100 * (1 - drawn(ord("b"), 0.8).mean())
-    assert table.rows[0][3] == f"{wer:.2f} %"
-    assert page.paired(comparison).rows[0][-1] == ""
+    assert of(table, "test WER")[0] == f"{wer:.2f} %"
+    assert tables.paired(comparison).rows[0][-1] == ""
 
 
 def test_mean_and_spread_over_seeds_are_numpys(six):
@@ -181,8 +208,9 @@ def test_mean_and_spread_over_seeds_are_numpys(six):
     for group, share in zip(comparison.groups, (0.95, 0.8), strict=True):
         accuracies = [100 * drawn(i, share).mean() for i in range(3)]
         expected = f"{np.mean(accuracies):.2f} % ± {np.std(accuracies, ddof=1):.2f}"
-        row = next(row for row in page.ranking(comparison).rows if row[1] == group.label)
-        assert row[2:4] == ("3", expected)
+        table = tables.ranking(comparison)
+        i = of(table, "run").index(group.label)
+        assert (of(table, "runs")[i], of(table, "test accuracy")[i]) == ("3", expected)
 
 
 def test_runs_are_grouped_by_all_their_settings_but_seed_fold_and_name(tmp_path):
@@ -205,23 +233,23 @@ def test_groups_of_one_name_are_told_apart_by_what_differs(tmp_path):
     for i, lr in enumerate((0.1, 0.2)):
         write_run(tmp_path, "lenet", 1, drawn(i, 0.9), stamp=f"2026-01-0{i + 1}", config=[f"optim.lr={lr}"])
     (comparison,) = compared(tmp_path)
-    assert {group.label for group in comparison.groups} == {"lenet optim.lr=0.1", "lenet optim.lr=0.2"}
+    assert {group.label for group in comparison.groups} == {"lr=0.1", "lr=0.2"}
 
 
 def test_settings_that_differ_are_set_side_by_side(six):
     (comparison,) = compared(six)
-    table = page.differences(comparison)
+    table = tables.differences(comparison)
     assert (table.columns, table.rows) == (["setting", "good", "poor"], [["optim.lr", "0.01", "0.1"]])
 
 
 def test_of_many_runs_that_differ_in_little_each_is_a_row(tmp_path):
     for i in range(9):
-        config = [f"optim.lr={i}", "data.mix=null"][: 1 + i % 2]
+        config = [f"optim.lr={i}", "data.mix=cut"][: 1 + i % 2]
         write_run(tmp_path, f"trial_{i}", 1, drawn(1, 0.9 - 0.01 * i), config=config)
     (comparison,) = compared(tmp_path)
-    table = page.differences(comparison)
+    table = tables.differences(comparison)
     assert table.columns == ["run", "optim.lr", "data.mix"]
-    assert table.rows == [[f"trial_{i}", str(i), "null" if i % 2 else "–"] for i in range(9)]
+    assert table.rows == [[f"trial_{i}", str(i), "cut" if i % 2 else "–"] for i in range(9)]
 
 
 def test_other_data_and_other_tasks_are_compared_apart(tmp_path):
@@ -253,11 +281,11 @@ def test_runs_that_were_tested_in_part_are_ranked_apart_and_last(tmp_path):
     }
 
 
-def test_a_run_that_made_do_with_less_data_says_so_by_its_name(tmp_path):
+def test_runs_that_made_do_with_less_data_are_ranked_apart(tmp_path):
     write_run(tmp_path, "a", 1, drawn(1, 0.9), config=["trainer.limit_train_batches=100"])
     write_run(tmp_path, "b", 1, drawn(2, 0.8), config=["trainer.limit_train_batches=null"])
-    (comparison,) = compared(tmp_path)
-    assert [group.label for group in comparison.groups] == ["a limit_train_batches=100", "b"]
+    found = [(one.title, [group.label for group in one.groups]) for one in compared(tmp_path)]
+    assert found == [("mnist_5k", ["b"]), ("mnist_5k, limit_train_batches=100", ["a"])]
 
 
 def test_an_image_whose_logits_were_nan_is_not_right_by_its_label(tmp_path):
@@ -326,7 +354,7 @@ def test_the_command_writes_a_page_that_needs_no_other_file(command, six, tmp_pa
     found.feed(text)
     assert len(found.loaded) == 2
     assert all(source.startswith("data:image/svg+xml;base64,") for source in found.loaded)
-    assert "script" not in found.tags
+    assert found.tags.count("script") == 1  # ours, which sorts and searches
     assert "link" not in found.tags
     assert "url(" not in text
     best = f"{100 * np.mean([drawn(i, 0.95).mean() for i in range(3)]):.2f} %"
@@ -334,7 +362,7 @@ def test_the_command_writes_a_page_that_needs_no_other_file(command, six, tmp_pa
     markdown = (tmp_path / "page" / "comparison.md").read_text()
     for picture in re.findall(r"\]\((.*?\.svg)\)", markdown):
         assert (tmp_path / "page" / picture).read_bytes().startswith(b"<?xml")
-    assert f"| 1 | good | 3 | {best}" in markdown
+    assert re.search(rf"\| 1 \| {best} ± [\d.]+ \| 251 \| – \| good \| 3 \|", markdown)
 
 
 def cell(name, size_bytes, accuracy, ms, why=None):
@@ -359,7 +387,7 @@ def test_exported_files_are_listed_and_drawn_and_what_was_refused_says_why(comma
     outcome = command("scripts/compare", "runs", f"out={tmp_path}/page")
     assert outcome.code == 0, outcome.err
     (comparison,) = compared(tmp_path / "runs")
-    rows = {row[1]: row for row in page.exported(comparison).rows}
+    rows = {row[1]: row for row in tables.exported(comparison).rows}
     lost = f"{100 * (hits.mean() - 0.91):.2f}"
     times = ("0.4 / 0.8", "25.6 / 51.2")
     assert rows["pt2"] == ("a", "pt2", "fp32", "torch", "250", "91.00 %", lost, "2e-05", *times, "50", "")
@@ -373,14 +401,14 @@ def test_exported_files_are_listed_and_drawn_and_what_was_refused_says_why(comma
         assert list(panel.lines[0].get_xdata()) == pytest.approx(xs)
         assert list(panel.lines[0].get_ydata()) == pytest.approx([90, 91])
     write_run(tmp_path / "without", "c", 1, drawn(1, 0.9))
-    assert page.exported(compared(tmp_path / "without")[0]) is None
+    assert tables.exported(compared(tmp_path / "without")[0]) is None
 
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         (["nowhere"], "nowhere has no run in or below it"),
-        (["runs/good", "outt=x"], "there is no setting 'outt'"),
+        (["runs/good", "outt=x"], "there is no setting 'outt' of this command or of these runs; did you mean out?"),
     ],
 )
 def test_what_cannot_be_compared_is_told_in_one_sentence(command, six, arguments, sentence):
@@ -396,11 +424,120 @@ def test_a_damaged_result_is_named(command, six):
     assert "runs/good/2026-01-01/result.json is damaged, or was not written by the zoo" in outcome.sentence
 
 
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory):
+    root = tmp_path_factory.mktemp("mixed")
+    mixed_runs(root)
+    return root
+
+
+@pytest.mark.parametrize("width", [80, 100, 200])
+def test_at_any_width_each_of_thirty_runs_has_rank_accuracy_bytes_latency_and_a_name_of_its_own(
+    mixed, width, capsys, monkeypatch
+):
+    monkeypatch.setenv("COLUMNS", str(width))
+    found = compared(mixed)
+    terminal.show(found, [])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= width
+    ranked = [row for one in found for row in tables.ranking(one).rows]
+    assert sum(int(row[5]) for row in ranked) == 30
+    for row in ranked:
+        (line,) = (line for line in lines if line.split()[:1] == [row[0]] and row[1] in line and row[2] in line)
+        assert row[3] in line
+        name = re.search(rf"  {row[3]}  (\S.*?)  ", line)[1]
+        assert re.fullmatch(re.escape(name).replace("…", ".*"), row[4])
+        assert width < 200 or name == row[4]
+    names = [re.split(r"  +", line.strip())[4] for line in lines if re.match(r" *\d+  +[\d.]+ % ", line)]
+    assert len(set(names)) == len(names) == len(ranked)
+
+
+def test_runs_are_named_by_model_and_compression_and_the_fewest_settings_more():
+    def named(*several):
+        return run_names.names_of(
+            [{"name": "a", "model": "x", **one} for one in several], list("123456")[: len(several)]
+        )
+
+    assert named({"optim.lr": 0.1, "optim.momentum": 0}, {"optim.lr": 0.2, "optim.momentum": 1}) == ["lr=0.1", "lr=0.2"]
+    assert named({"model": "y", "optim.lr": 1}, {"optim.lr": 2}, {"optim.lr": 3}) == ["y", "x lr=2", "x lr=3"]
+    assert named({"name": "b"}, {"optim.lr": 1}, {"optim.lr": 2}) == ["b", "a lr=1", "a lr=2"]
+    assert named({"compress": "none"}, {"compress": "rate"}) == ["none", "rate"]
+    assert named({}, {}) == ["a 1", "a 2"]
+    assert named({"name": "x_d", "data": "d"}, {"name": "b", "data": "d"}) == ["x", "b"]
+
+
+def test_differences_leave_out_what_nobody_set_what_follows_and_what_was_said():
+    def found(*several):
+        return run_names.differing(several)
+
+    assert found({"tf32": True}, {}) == ["tf32"]  # no default of a group
+    assert found({"model.freeze": None}, {}) == []
+    assert found({"optim": "sgd", "optim.momentum": 0.9}, {"optim": "sgd"}) == []  # the default of configs/optim
+    assert found({"optim": "sgd", "optim.momentum": 0.8}, {"optim": "sgd"}) == ["optim.momentum"]
+    assert found({"optim": "sgd", "optim.momentum": 0.9}, {"optim": "adamw"}) == ["optim"]
+    assert found({"compress": "rate", "callbacks.rate.weight": 0.3}, {"compress": "none"}) == ["compress"]
+    assert found({"init_from": "a", "data.mean": [1.0]}, {"init_from": None}) == ["init_from"]
+    assert found({"../../etc.x": 1}, {}) == ["../../etc.x"]
+    assert found({"data.image_size": 64, "model.image_size": 64}, {"data.image_size": 32, "model.image_size": 32}) == [
+        "data.image_size"
+    ]
+
+
+def test_settings_select_runs_and_the_last_are_listed_from_the_newest_on(mixed, command):
+    finished, _ = runs.read([mixed])
+    chosen = runs.selected(finished, {"model": "vgg*", "optim.lr": "0.01"})
+    assert {run.settings["model"] for run in chosen} == {"vgg11_bn"}
+    assert {run.settings["optim.lr"] for run in chosen} == {0.01}
+    done = command("scripts/compare", str(mixed), "last=5", "model=resnet20", "compress=none", "out=page")
+    assert done.code == 0, done.err
+    rows = [re.split(r"  +", line.strip()) for line in done.out.splitlines() if re.match(r" *\d+  +[\d.]+ % ", line)]
+    assert sum(int(row[5]) for row in rows) == 4
+    assert "rate" not in done.out.partition("Against")[0]
+    newest = runs.selected(finished, {}, 5)
+    assert sorted(run.time for run in newest) == sorted(run.time for run in finished)[-5:]
+    listed = of(tables.ranking(runs.comparisons(newest)[0], by_time=True), "begun")
+    assert listed == sorted(listed, reverse=True)
+    assert "none of 30 runs has data=cifar10" in command("scripts/compare", str(mixed), "data=cifar10").sentence
+
+
+def test_the_markdown_for_a_readme_is_one_short_table(six, command):
+    done = command("scripts/compare", "markdown=true")
+    assert done.code == 0, done.err
+    title, _, head, rule, *rows = done.out.strip().splitlines()
+    assert (title, head) == ("mnist_5k", "| run | test accuracy | params | MMACs | kB | latency ms |")
+    assert rule == "|---|---:|---:|---:|---:|---:|"
+    assert [row.split(" | ")[0] for row in rows] == ["| good", "| poor"]
+    assert not list(six.glob("comparison"))
+
+
+def test_points_that_another_beats_are_grey_and_the_front_is_not(mixed):
+    (comparison, *_) = compared(mixed)
+    panel = comparison_plots.draw_costs(comparison).axes[0]
+    points = [(group.mean("product_bytes"), 100 * group.accuracy) for group in comparison.groups]
+    on_front = comparison_plots.front(points)
+    grey = {}
+    for dot in panel.collections:
+        colour, places = dot.get_facecolor()[0], dot.get_offsets().tolist()
+        grey |= {tuple(place): bool(np.ptp(colour[:3]) == 0) for place in places}
+    assert {i for i, point in enumerate(points) if not grey[point]} == set(on_front)
+    assert 0 < len(on_front) < len(points)
+
+
+def test_the_latency_of_int8_which_torch_simulates_is_not_shown_and_not_drawn(tmp_path):
+    for i, report in enumerate(({}, {"ptq_int8": {}})):
+        result = {"latency_ms": 1.0 + i, "product_bytes": 1000, "compress": report}
+        write_run(tmp_path, f"run{i}", 1, drawn(i, 0.9), result=result)
+    (comparison,) = compared(tmp_path)
+    assert sorted(of(tables.ranking(comparison), "latency ms")) == ["1", "–"]
+    panels = comparison_plots.draw_costs(comparison).axes
+    assert [sum(len(dots.get_offsets()) for dots in panel.collections) for panel in panels[1:]] == [2, 1]
+
+
 def test_nothing_is_compared_with_itself(tmp_path):
     write_run(tmp_path, "alone", 1, drawn(1, 0.9))
     (comparison,) = compared(tmp_path)
-    assert page.paired(comparison) is None
-    assert page.differences(comparison) is None
+    assert tables.paired(comparison) is None
+    assert tables.differences(comparison) is None
     assert math.isclose(comparison.groups[0].accuracy, drawn(1, 0.9).mean())
 
 

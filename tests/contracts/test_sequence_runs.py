@@ -86,8 +86,8 @@ def test_a_picture_of_where_it_looks_is_drawn_each_epoch(command, only_run, mode
     assert outcome.code == 0, outcome.err
     events = EventAccumulator(str(only_run()), size_guidance={"images": 0})
     events.Reload()
-    assert events.Tags()["images"] == ["attention/abc", "attention/hag"]
-    assert [image.step for image in events.Images("attention/abc")] == [4, 9]
+    assert events.Tags()["images"] == ["with attention/abc", "with attention/hag"]
+    assert [image.step for image in events.Images("with attention/abc")] == [4, 9]
 
 
 def test_a_transformer_learns_to_write_backwards(command, only_run):

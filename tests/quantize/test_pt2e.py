@@ -328,8 +328,8 @@ def test_a_run_trains_with_fake_quantization_and_tests_int8(command, toy, teache
     assert found[1]["accuracy"] == pytest.approx(result["test"]["accuracy"], abs=1e-6)
     assert found[0]["loss"] == pytest.approx(found[1]["loss"], rel=1e-3)
     curves = scalars(folder)
-    assert [value for _, value in curves["compress/norms_move"]] == [1, 0, 0]
-    assert [value for _, value in curves["compress/ranges_move"]] == [1, 1, 0]
+    assert [value for _, value in curves["while compressing/norms_move"]] == [1, 0, 0]
+    assert [value for _, value in curves["while compressing/ranges_move"]] == [1, 1, 0]
 
     assert command("train", f"resume={folder}", "trainer.max_epochs=4").code == 0
     assert json.loads((folder / "result.json").read_text())["epochs"] == 4

@@ -64,7 +64,7 @@ def test_the_picture_has_true_classes_in_rows_and_a_number_in_each_filled_cell()
     axes = figure.axes[0]
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted class", "true class")
     cells = {(text.get_position()[1], text.get_position()[0]): text.get_text() for text in axes.texts}
-    assert cells == {(0, 0): "80.0", (0, 1): "20.0", (1, 1): "100.0"}
+    assert cells == {(0, 0): "80", (0, 1): "20", (1, 1): "100"}
 
 
 def test_columns_have_short_names_where_they_are_no_others():

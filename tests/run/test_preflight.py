@@ -35,7 +35,7 @@ def test_a_sound_net_passes_every_check_and_the_examples_are_drawn(command, shor
     assert (only_run() / "preflight.png").read_bytes().startswith(b"\x89PNG")
     events = EventAccumulator(str(only_run()))
     events.Reload()
-    assert "preflight/examples" in events.Tags()["images"]
+    assert "zoo diagnostics/examples before training" in events.Tags()["images"]
 
 
 @pytest.mark.parametrize(

@@ -78,8 +78,11 @@ def test_a_run_leaves_a_whole_folder_and_learns(command, toy, only_run):
     assert result["validation"]["accuracy"] == best
 
     tags = scalars(folder)
-    assert {"train/loss", "lr", "train/accuracy", "val/accuracy", "val/loss", "test/accuracy"} <= tags.keys()
-    assert tags["result/test_accuracy"][0][1] == pytest.approx(result["test"]["accuracy"])
+    curves = {"train/loss", "train/accuracy", "val/accuracy", "val/loss"}
+    assert {tag for tag in tags if tag < "w"} == {*curves, "val/top5"}  # what is shown first
+    assert {tag.partition("/")[0] for tag in tags if tag >= "w"} == {"while training", "with the result"}
+    assert [tag for tag in tags if len(tags[tag]) == 1 and not tag.startswith("with the result/")] == []
+    assert tags["with the result/test accuracy"][0][1] == pytest.approx(result["test"]["accuracy"])
 
 
 def test_the_hparams_table_gets_a_row_with_real_metrics_and_says_what_was_limited(command, toy_smoke, only_run):
@@ -96,15 +99,23 @@ def test_the_hparams_table_gets_a_row_with_real_metrics_and_says_what_was_limite
     events.Reload()
     content = events.PluginTagToContent("hparams")
     start = HParamsPluginData.FromString(content["_hparams_/session_start_info"]).session_start_info.hparams
-    assert start["model"].string_value == "lenet5"
+    assert start["Model"].string_value == "lenet5"
+    assert start["With compression"].string_value == "none"
+    assert start["Parameters, M"].number_value == pytest.approx(0.061706, rel=1e-3)
+    assert start["Size, kB"].number_value == pytest.approx(result["product_bytes"] / 1000, rel=1e-3)
     assert start["lr"].number_value == pytest.approx(0.003)
     assert start["limit_test_batches"].number_value == 2
     assert "accumulate_grad_batches" not in start
-    columns = HParamsPluginData.FromString(content["_hparams_/experiment"]).experiment.metric_infos
+    experiment = HParamsPluginData.FromString(content["_hparams_/experiment"]).experiment
+    first = sorted(column.name for column in experiment.hparam_infos if column.differs)  # TensorBoard shows five
+    assert first == ["Model", "On data", "Parameters, M", "Size, kB", "With compression"]
+    columns = experiment.metric_infos
+    shown = ["latency, ms", "validation accuracy", "test accuracy", "test loss", "minutes"]
+    assert [column.display_name for column in columns] == shown
     tags = scalars(only_run())
     for column in columns:  # a column without a value would show -1
         assert tags[column.name.tag]
-    assert tags["result/test_accuracy"][0][1] == pytest.approx(result["test"]["accuracy"])
+    assert tags["with the result/test accuracy"][0][1] == pytest.approx(result["test"]["accuracy"])
 
 
 def test_part_of_the_batches_has_samples_of_every_class_though_the_data_are_in_their_order(command, only_run):
@@ -553,7 +564,7 @@ def test_a_metric_named_in_the_config_is_measured_logged_and_kept_and_is_scikit_
     assert result["test"]["f1"] == pytest.approx(wanted, abs=1e-6)
     assert "f1" in outcome.out
     tags = scalars(only_run()).keys()
-    assert {"val/f1", "val/raw_f1", "test/f1", "result/test_f1"} <= tags
+    assert {"val/f1", "val/raw_f1"} <= tags
 
 
 @pytest.mark.parametrize("name", ["accuracy", "top5", "num_samples"])
@@ -692,8 +703,10 @@ def test_a_state_gone_to_nan_replaces_no_checkpoint(command, toy, only_run, monk
 def test_compile_takes_torchs_modes(command, toy_smoke, monkeypatch, setting, expected):
     seen = []
     monkeypatch.setattr(nn.Module, "compile", lambda self, mode: seen.append(mode))
-    assert command("train", *toy_smoke, f"compile={setting}").code == 0
+    done = command("train", *toy_smoke, f"compile={setting}")
+    assert done.code == 0
     assert seen == expected
+    assert ("torch compiles the net in its first step" in done.err) == (setting != "false")
 
 
 @pytest.mark.slow

@@ -37,7 +37,7 @@ class AttentionMaps(lightning.Callback):
             read, written = data.names(source, target)
             figure = draw_maps(maps.cpu(), read, written, text)
             for board in boards(trainer):
-                board.add_figure(f"attention/{escape.tag(text)}", figure, trainer.global_step - 1)
+                board.add_figure(f"with attention/{escape.tag(text)}", figure, trainer.global_step - 1)
 
 
 def draw_maps(maps: Tensor, read: Sequence[str], written: Sequence[str], title: str) -> "Figure":

@@ -16,6 +16,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
 from zoo import distributed, escape
+from zoo.callbacks.loggers import DIAGNOSTICS as GROUP
 from zoo.callbacks.loggers import TensorBoard
 from zoo.errors import BadInput, Interrupted, ZooError
 from zoo.files import write_json
@@ -37,10 +38,11 @@ NUM_PIECES = 4  # parts of a batch whose gradients are compared
 class Diagnostics(lightning.Callback):
     """Measure every layer at every `every`-th step of an epoch, from the first, and summarise at the end of the run.
 
-    Written to TensorBoard for each layer with weights: at each measured step, `update_ratio/` with the `rule_of_thumb`,
-    and histograms of `activations/` (outputs) and `gradients/`; after each epoch, `weights/`, `singular_value/`,
-    `dead_units/`, `saturation/`, `noise_scale/` and `filters/`; at the end, `diagnostics/reading` and a plot of the
-    update ratios. The reading is also printed, and saved with the figures of the last epoch in diagnostics.json.
+    Written to TensorBoard, as `zoo diagnostics/...`, for each layer with weights: at each measured step,
+    `update_ratio/` with the `rule_of_thumb`, and histograms of `activations/` (outputs) and `gradients/`; after each
+    epoch, `weights/`, `singular_value/`, `dead_units/`, `saturation/`, `noise_scale/` and `filters/`; at the end, a
+    plot of the update ratios, and `diagnostics/reading` as text. The reading is also printed, and saved with the
+    figures of the last epoch in diagnostics.json.
 
     Training is not affected: before a measured step, a copy of the task, in eager mode and fp32 unless the weights are
     narrower, processes the batch in four pieces, with a separate random stream. Measurements stay on the device until
@@ -139,9 +141,9 @@ class Diagnostics(lightning.Callback):
         for board in self._boards:
             for figure in ("dead_units", "saturation", "singular_value", "noise_scale"):
                 for name, value in self.epochs[-1][figure].items():
-                    board.add_scalar(f"{figure}/{name}", value, step)
+                    board.add_scalar(f"{GROUP}/{figure}/{name}", value, step)
             if filters is not None:
-                board.add_image(f"filters/{filters[0]}", draw_filters(filters[1]), step)
+                board.add_image(f"{GROUP}/filters/{filters[0]}", draw_filters(filters[1]), step)
 
     def _validated(self, trainer: lightning.Trainer, task: Any) -> dict[str, Tensor]:
         """Return the fraction of units that never fire on the first validation samples."""
@@ -174,9 +176,9 @@ class Diagnostics(lightning.Callback):
             found = {key: fetched[f"{i} {key}"] for key in figures}
             self._add_histograms(step, found)
             for board in self._boards:
-                board.add_scalar("update_ratio/rule_of_thumb", RULE_OF_THUMB, step)
+                board.add_scalar(f"{GROUP}/update_ratio/rule_of_thumb", RULE_OF_THUMB, step)
                 for name, ratio in _by_layer(found, "update_ratio").items():
-                    board.add_scalar(f"update_ratio/{name}", ratio, step)
+                    board.add_scalar(f"{GROUP}/update_ratio/{name}", ratio, step)
             self.losses += found.pop("loss", [])
             self._watched.append({k: v for k, v in found.items() if not k.startswith(HISTOGRAMS)})
 
@@ -187,7 +189,7 @@ class Diagnostics(lightning.Callback):
                 continue
             edges = [low + (high - low) * (i + 1) / len(counts) for i in range(len(counts))]
             for board in self._boards:
-                board.add_histogram_raw(tag, low, high, number, total, squares, edges, counts, step)
+                board.add_histogram_raw(f"{GROUP}/{tag}", low, high, number, total, squares, edges, counts, step)
 
     def state_dict(self) -> dict[str, Any]:
         self._fetch()
@@ -247,7 +249,9 @@ class Diagnostics(lightning.Callback):
                 "diagnostics/reading", "\n".join(f"- {escape.markdown(one)}" for one in reading), course.num_steps
             )
             if self.epochs:
-                board.add_figure("diagnostics/update_ratio", draw_update_ratios(self.epochs), course.num_steps)
+                board.add_figure(
+                    f"{GROUP}/update_ratio of all layers", draw_update_ratios(self.epochs), course.num_steps
+                )
             board.flush()
 
 

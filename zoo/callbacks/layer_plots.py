@@ -13,7 +13,7 @@ from zoo.measure.diagnosis import Row
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MOST_LAYERS_NAMED = 30  # in the legend of a plot
+MOST_LAYERS_NAMED = 8  # in the legend of a plot
 RULE_OF_THUMB = 1e-3  # update to weight (Karpathy, CS231n)
 LEAST_FILTER_PX = 40  # side of a filter in the picture
 
@@ -43,7 +43,7 @@ def draw_update_ratios(rows: Sequence[Row]) -> "Figure":
     from matplotlib.ticker import MaxNLocator
 
     layers = list(dict.fromkeys(name for row in rows for name in row["update_ratio"]))
-    figure = Figure(figsize=(9, 5), layout="constrained", dpi=110)
+    figure = Figure(figsize=(4.5, 3.3), layout="constrained", dpi=180)  # legible in TensorBoard's cards
     axes = figure.add_subplot()
     for i, name in enumerate(layers):
         points = [(epoch, row["update_ratio"].get(name, math.nan)) for epoch, row in enumerate(rows, 1)]
@@ -52,11 +52,11 @@ def draw_update_ratios(rows: Sequence[Row]) -> "Figure":
         )
     axes.axhline(RULE_OF_THUMB, color="black", linestyle="--", label="rule of thumb, 0.001")
     axes.set(yscale="log", xlabel="epoch", ylabel="update / weight (norms)")
-    axes.set_title("Relative update per step of each layer, from the first (dark) to the last", loc="left")
+    axes.set_title("update of each layer, from the first (dark) to the last", fontsize=8)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     if len(layers) <= MOST_LAYERS_NAMED:
-        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
+        axes.legend(loc="best", fontsize=7, framealpha=0.7)
     return figure
 
 

@@ -9,9 +9,11 @@ import lightning
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.loggers.logger import Logger
 
+from zoo import escape
 from zoo.files import write_text
 from zoo.paths import METRICS
 from zoo.records.metrics_file import metrics_text, read_metrics
+from zoo.report.settings_row import MAIN_COLUMNS
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -22,7 +24,24 @@ CHARTS = {
         "accuracy": ["Multiline", ["train/accuracy", "val/accuracy"]],
     }
 }
-MAIN_COLUMNS = ("batch_size", "data", "format", "lr", "max_epochs", "model", "optim", "seed")  # of the HParams table
+FIRST = ("train/loss", "train/accuracy")  # of training; the rest of it is shown further down
+SINGLE = ("test/", "packed/")  # groups of single values, which are no curves
+DIAGNOSTICS = "zoo diagnostics"  # the last group; each name in it starts with what is measured
+
+
+def board_tag(metric: str) -> str | None:
+    """Return the name under which TensorBoard shows a metric, or None for single values and the number of the epoch.
+
+    TensorBoard sorts names: `train/` and `val/`, then `while compressing/`, `while training/` (learning rate, gradient
+    norm, speed), `with the result/`, `with the test set/`, and last `zoo diagnostics/`. In metrics.csv, all metrics
+    have their own names.
+    """
+    group, _, name = metric.rpartition("/")
+    if metric == "epoch" or metric.startswith(SINGLE):
+        return None
+    if group == "compress":
+        return f"while compressing/{name}"
+    return f"while training/{name}" if group in ("", "train") and metric not in FIRST else metric
 
 
 def boards(trainer: lightning.Trainer) -> "list[SummaryWriter]":
@@ -48,23 +67,37 @@ class TensorBoard(TensorBoardLogger):
         """Flush, without writing Lightning's hparams.yaml: config.yaml has all settings."""
         self.experiment.flush()
 
-    def log_hyperparams(self, params: Any, metrics: Any = None, step: int | None = None) -> None:
-        """Write a row of the HParams table, with MAIN_COLUMNS first instead of TensorBoard's alphabetical order.
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Write the metrics that are curves, under the names of `board_tag`."""
+        super().log_metrics({tag: value for name, value in metrics.items() if (tag := board_tag(name))}, step)
 
-        TensorBoard takes the columns of one run for all runs, so settings missing in this run might not be shown.
+    def log_hyperparams(self, params: Any, metrics: Any = None, step: int | None = None) -> None:
+        """Write a row of the HParams table, and the same as text.
+
+        TensorBoard shows five settings and five metrics by default: settings in alphabetical order, but first those
+        that are said to differ, here the names in MAIN_COLUMNS; metrics in their own order. It takes the columns of one
+        run for all, so settings that this run does not have might not be shown. Each metric is also a chart of one
+        point, since TensorBoard reads it from there.
         """
         from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
         from torch.utils.tensorboard.summary import hparams
 
-        table, start, end = hparams(params, metrics)
+        of_result = {f"with the result/{name}": value for name, value in metrics.items()}
+        table, start, end = hparams(params, of_result)
         packed = table.value[0].metadata.plugin_data
         unpacked = HParamsPluginData.FromString(packed.content)
         for column in unpacked.experiment.hparam_infos:
-            column.differs = column.name in MAIN_COLUMNS  # TensorBoard shows these first
+            column.differs = column.name in MAIN_COLUMNS
+        for column, name in zip(unpacked.experiment.metric_infos, metrics, strict=True):
+            column.display_name = name
         packed.content = unpacked.SerializeToString()
         for summary in (table, start, end):
             self.file_writer().add_summary(summary)
-        self.log_metrics(metrics)
+        super().log_metrics(of_result, step or 0)
+        first = {name: params[name] for name in MAIN_COLUMNS if name in params}
+        cells = [map(escape.markdown, pair) for pair in {**first, **metrics, **params}.items()]
+        rows = [f"| {key} | {value} |" for key, value in cells]
+        self.experiment.add_text("result", "\n".join(["| | |", "|---|---|", *rows]))
 
     def file_writer(self) -> Any:
         """Return torch's writer of whole events, since SummaryWriter can only add its own kinds."""

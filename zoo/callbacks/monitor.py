@@ -1,5 +1,6 @@
-"""Monitoring of loss, gradient norm and speed."""
+"""Monitoring of loss, gradient norm and speed, and a line per epoch."""
 
+import logging
 import math
 import time
 from pathlib import Path
@@ -10,9 +11,13 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from zoo import distributed
+from zoo import distributed, escape
+from zoo.callbacks.product import BestProduct
 from zoo.errors import Diverged
 from zoo.paths import LAST
+from zoo.report.epoch_lines import aligned, epoch_cells
+
+log = logging.getLogger("zoo")
 
 
 class TrainingMonitor(lightning.Callback):
@@ -23,6 +28,10 @@ class TrainingMonitor(lightning.Callback):
     `train/gradient_norm` (before clipping) of the step; `train/samples_per_second`, of training steps only; and
     with CUDA `train/peak_gpu_gb`, the peak memory of tensors so far. The seconds of an epoch are those of its training
     steps, without validation; for an interrupted epoch they are summed over its parts.
+
+    Each epoch ends with a line in log.txt, and on the screen unless the run has no progress bar: its losses, metrics,
+    seconds and last learning rate, with a mark if its weights are the best so far. The training loss is the mean over
+    the epoch; of an interrupted epoch, over what was trained since.
     """
 
     def __init__(self) -> None:
@@ -36,6 +45,10 @@ class TrainingMonitor(lightning.Callback):
         self._gradient_norm: Tensor  # of the step about to be logged
         self._lr = 0.0  # of the latest step
         self._mark = (0.0, 0)  # time of the last log, and the number of images at that time
+        self.last_loss: float | None = None  # that was logged
+        self._of_epoch: list[float] = []  # losses of this epoch, fetched
+        self._validated = -1  # steps at the last validation
+        self._has_header = False
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._started = time.perf_counter()
@@ -76,6 +89,8 @@ class TrainingMonitor(lightning.Callback):
         losses = self._checked_losses(trainer)
         self._earlier = []
         mean = sum(losses) / len(losses) * trainer.accumulate_grad_batches  # Lightning divided each by this
+        self.last_loss = mean
+        self._of_epoch += [loss * trainer.accumulate_grad_batches for loss in losses]
         norm, lr = float(self._gradient_norm), self._lr
         (then, seen), self._mark = self._mark, (time.perf_counter(), self.num_images)
         rate = (self.num_images - seen) / (self._mark[0] - then)
@@ -118,6 +133,27 @@ class TrainingMonitor(lightning.Callback):
         loss = float(trainer.callback_metrics.get("val/loss", 0.0))
         if not math.isfinite(loss):  # the last step of the epoch diverged
             raise Diverged(_gone(f"validation loss became {loss}", trainer, self._lr))
+        self._validated = trainer.global_step
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        losses, self._of_epoch = self._of_epoch, []
+        if distributed.rank() or not losses:  # none if an epoch is resumed after its last step
+            return
+        found = trainer.callback_metrics if self._validated == trainer.global_step else {}
+        validation = {key.removeprefix("val/"): float(v) for key, v in found.items() if key.startswith("val/")}
+        loss = sum(losses) / len(losses)
+        seconds = self.epoch_seconds[-1] if self._started is None else self._seconds_so_far()  # ended by max_steps
+        cells = epoch_cells(epoch_of(trainer), loss, validation, seconds, self._lr, _is_best(trainer))
+        self._print(cells, is_shown=trainer.progress_bar_callback is not None)
+
+    def _print(self, cells: dict[str, str], is_shown: bool) -> None:
+        console = escape.console()
+        on_screen, in_log = aligned(cells, console.width if console.is_terminal else None), aligned(cells)
+        for line, logged in list(zip(on_screen, in_log, strict=True))[self._has_header :]:
+            log.debug(logged)
+            if is_shown:
+                console.print(line, soft_wrap=True)
+        self._has_header = True
 
     @property
     def images_per_second(self) -> float:
@@ -135,6 +171,25 @@ class TrainingMonitor(lightning.Callback):
         self.epoch_seconds, self.num_images = [*map(float, state["epoch_seconds"])], int(state["num_images"])
         self._earlier = [*map(float, state["losses"])]
         self._so_far = float(state["so_far"])
+
+
+def monitor_of(trainer: lightning.Trainer) -> TrainingMonitor:
+    """Return the monitor of a run, which every run has."""
+    callbacks: list[lightning.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    return next(callback for callback in callbacks if isinstance(callback, TrainingMonitor))
+
+
+def epoch_of(trainer: lightning.Trainer) -> str:
+    """Return the current epoch, counted from 1, and the number of epochs if there is one: 3/10."""
+    num = trainer.max_epochs
+    return f"{trainer.current_epoch + 1}/{num}" if num is not None and num > 0 else str(trainer.current_epoch + 1)
+
+
+def _is_best(trainer: lightning.Trainer) -> bool:
+    """Return whether the weights of the current epoch are the ones kept for their validation metric."""
+    callbacks: list[lightning.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    products = [callback for callback in callbacks if isinstance(callback, BestProduct)]
+    return any(one.metric is not None and one.best.get("epoch") == trainer.current_epoch for one in products)
 
 
 def gradient_norm(trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> Tensor:

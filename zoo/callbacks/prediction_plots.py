@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 NUM_MISTAKES, COLUMNS = 25, 5
 TILE_PX, CAPTION_PX, FONT_PX = 150, 44, 14
 THUMBNAIL_PX = 32
+FRAME = 10  # of an image's side, over the width of its frame
 MOST_CURVES = 100  # number of classes, from the first; a longer list is of no use
 MOST_DIMENSIONS = 100  # of the embedding, which is written as text; the projector reduces it as well
 
@@ -31,9 +32,11 @@ def show_predictions(
     num_nan, logits, labels = int((~known).sum()), logits[known], labels[known]
     shares = logits.softmax(1)
     matrix = torch.bincount(num * labels + logits.argmax(1), minlength=num * num).view(num, num)
-    board.add_figure("test/confusion matrix", draw_confusion(matrix.tolist(), classes, num_nan), step)
+    board.add_figure("with the test set/confusion matrix", draw_confusion(matrix.tolist(), classes, num_nan), step)
     if len(mistakes["labels"]):
-        board.add_image("test/most confident mistakes", draw_mistakes(classes, **mistakes), step, dataformats="HWC")
+        board.add_image(
+            "with the test set/most confident mistakes", draw_mistakes(classes, **mistakes), step, dataformats="HWC"
+        )
     for i, name in enumerate(classes[:MOST_CURVES]):
         board.add_pr_curve(f"test precision and recall/{escape.tag(name)}", labels == i, shares[:, i], step)
 
@@ -76,9 +79,28 @@ def show_embedding(board: "SummaryWriter", classes: Sequence[str], found: dict[s
         principal_components(found["features"], MOST_DIMENSIONS).double().round(decimals=4),  # fewer digits to write
         metadata=names,
         metadata_header=["class", "taken for"],
-        label_img=found["images"].float() / 255,
+        label_img=framed(found["images"], found["labels"], len(classes)),
         tag="penultimate layer",
     )
+
+
+def framed(images: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Return uint8 images (N, 1 or 3, S, S) as RGB in 0…1 with a frame in the colour of their class.
+
+    The projector itself colours points only after a choice in its menu.
+    """
+    import numpy as np
+    from matplotlib import colormaps
+
+    places = np.arange(num_classes) / max(1, num_classes - 1)
+    colours = colormaps["tab10"].colors[:num_classes] if num_classes <= 10 else colormaps["turbo"](places)[:, :3]  # type: ignore[attr-defined]
+    frames = torch.tensor(np.array(colours), dtype=torch.float32)[labels][:, :, None, None]
+    pixels = (images.float() / 255).expand(-1, 3, -1, -1).clone()
+    width = max(1, images.shape[-1] // FRAME)
+    inside = pixels[:, :, width:-width, width:-width].clone()
+    pixels[:] = frames
+    pixels[:, :, width:-width, width:-width] = inside
+    return pixels
 
 
 def principal_components(features: Tensor, most: int) -> Tensor:

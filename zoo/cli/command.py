@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Any
 
@@ -160,6 +160,22 @@ def words_as(key: str) -> Callable[[list[str]], list[str]]:
             raise BadInput(f"{key}: expected it once, got {key}=... and the arguments {' '.join(words[:3])}")
         quoted = ",".join(QuotedString(word, Quote.single).with_quotes() for word in words)
         return [*settings, f"{key}=[{quoted}]"] if words else settings
+
+    return reword
+
+
+def others_as(key: str, own: Sequence[str]) -> Callable[[list[str]], list[str]]:
+    """Return a function that collects settings other than `own` and Hydra's in a list setting `key=['a=b',...]`."""
+
+    def reword(arguments: list[str]) -> list[str]:
+        kept: list[str] = []
+        others: list[str] = []
+        for before, argument in itertools.pairwise(["", *arguments]):
+            name = argument.partition("=")[0]
+            is_own = argument.startswith("-") or before in VALUED or name.partition(".")[0] in (*own, "hydra")
+            (kept if is_own or "=" not in argument else others).append(argument)
+        quoted = ",".join(QuotedString(other, Quote.single).with_quotes() for other in others)
+        return [*kept, f"{key}=[{quoted}]"] if others else kept
 
     return reword
 

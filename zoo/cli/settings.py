@@ -95,7 +95,10 @@ class Predict:
 
 class Compare:
     paths: list[Any]
+    where: list[Text]
+    last: Count | None
     out: Text
+    markdown: bool
 
 
 class Trained:

@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MARKERS = "osD^vPX*<>"  # of formats
+MOST_LETTERS = 50  # of a name in a legend
+INCHES_PER_LETTER = 0.085
 MOST_DRAWN = 10  # number of distinct colours
+MOST_NUMBERED = 20  # points in a panel; of more, only those on the front have their number
+FRONT, DOMINATED = "#0b6bcb", "0.72"
 Points = Sequence[tuple[float, float]]
 
 
@@ -69,7 +73,10 @@ def draw_curves(comparison: Comparison) -> "Figure":
 
 
 def draw_costs(comparison: Comparison) -> "Figure":
-    """Draw the test metric of all groups against bytes, MACs and, if measured, latency, with Pareto fronts."""
+    """Draw the test metric of all groups against bytes, MACs and latency, where measured, with Pareto fronts.
+
+    Groups that another beats in both are grey.
+    """
     from matplotlib.figure import Figure
 
     groups = comparison.groups
@@ -78,22 +85,36 @@ def draw_costs(comparison: Comparison) -> "Figure":
         "multiply-accumulates": [group.mean("macs") for group in groups],
         "latency, ms": [group.mean("latency_ms") for group in groups],
     }
-    known = {what: xs for what, xs in costs.items() if all(x is not None and x > 0 for x in xs)}
+    costs = {what: [x and max(x, 0) for x in xs] for what, xs in costs.items()}  # an unknown or no cost is not drawn
+    known = {what: xs for what, xs in costs.items() if any(xs)}
     known = known or {"parameters": [max(1, group.runs[0].result["params"]) for group in groups]}
     sign = -1 if comparison.metric == "wer" else 1
     ys = [100 * statistics.fmean(run.result["test"][comparison.metric] for run in group.runs) for group in groups]
     figure = Figure(figsize=(1 + 4 * len(known), 4.4), layout="constrained")
+    fronts: set[int] = set()
     for axes, (what, xs) in zip(figure.subplots(1, len(known), squeeze=False)[0], known.items(), strict=True):
-        best = front([(x, sign * y) for x, y in zip(xs, ys, strict=True)])
-        axes.plot([xs[i] for i in best], [ys[i] for i in best], color="0.6", drawstyle="steps-post", zorder=0)
-        for rank, (x, y, group) in enumerate(zip(xs, ys, groups, strict=True)):
-            colour = f"C{rank}" if rank < MOST_DRAWN else "0.8"
-            axes.scatter(x, y, color=colour, zorder=2, label=_numbered(rank, group) if rank < MOST_DRAWN else None)
-            if rank < MOST_DRAWN or rank in best:
-                axes.annotate(str(rank + 1), (x, y), (4, 4), textcoords="offset points", fontsize=8)
-        _of_costs(axes, what, xs, comparison)
+        ranks = [rank for rank, x in enumerate(xs) if x]
+        best = [ranks[i] for i in front([(xs[rank], sign * ys[rank]) for rank in ranks])]
+        _draw_front(axes, [(xs[i], ys[i]) for i in best])
+        for rank in ranks:
+            is_best = rank in best
+            look: dict[str, Any] = {"color": FRONT, "s": 36, "zorder": 3} if is_best else {"color": DOMINATED, "s": 16}
+            axes.scatter(xs[rank], ys[rank], **look)
+            if is_best or len(groups) <= MOST_NUMBERED:
+                colour, size = ("black", 9) if is_best else ("0.5", 7)
+                place = {"xytext": (4, 4), "textcoords": "offset points"}
+                axes.annotate(str(rank + 1), (xs[rank], ys[rank]), fontsize=size, color=colour, **place)
+        fronts |= set(best)
+        _of_costs(axes, what, [xs[rank] for rank in ranks], comparison)
+    for rank in sorted(fronts)[:MOST_DRAWN]:
+        figure.axes[0].scatter([], [], color=FRONT, label=_numbered(rank, groups[rank]))
     _legend(figure)
     return figure
+
+
+def _draw_front(axes: "Axes", points: Points) -> None:
+    xs, ys = zip(*points, strict=True)
+    axes.plot(xs, ys, color=FRONT, linewidth=2, alpha=0.6, drawstyle="steps-post", zorder=2)
 
 
 def draw_exports(comparison: Comparison) -> "Figure":
@@ -121,12 +142,13 @@ def draw_exports(comparison: Comparison) -> "Figure":
         xs = [cost(cell) for _, cell in found]
         best = front([(x, cell["accuracy"]) for x, (_, cell) in zip(xs, found, strict=True)])
         ys = [100 * (1 - cell["accuracy"] if wer else cell["accuracy"]) for _, cell in found]
-        axes.plot([xs[i] for i in best], [ys[i] for i in best], color="0.6", drawstyle="steps-post", zorder=0)
-        for x, y, (rank, cell) in zip(xs, ys, found, strict=True):
-            colour = f"C{rank}" if rank < MOST_DRAWN else "0.8"
-            axes.scatter(
-                x, y, color=colour, marker=MARKERS[formats.index(cell["format"]) % len(MARKERS)], zorder=2, alpha=0.8
+        _draw_front(axes, [(xs[i], ys[i]) for i in best])
+        for i, (x, y, (rank, cell)) in enumerate(zip(xs, ys, found, strict=True)):
+            colour, marker = (
+                f"C{rank}" if rank < MOST_DRAWN else "0.8",
+                MARKERS[formats.index(cell["format"]) % len(MARKERS)],
             )
+            axes.scatter(x, y, color=colour, marker=marker, zorder=3, alpha=0.9 if i in best else 0.3)
         _of_costs(axes, what, xs, comparison)
     for rank in dict.fromkeys(rank for rank, _ in found if rank < MOST_DRAWN):
         figure.axes[0].scatter([], [], color=f"C{rank}", label=_numbered(rank, comparison.groups[rank]))
@@ -150,7 +172,7 @@ def _of_costs(axes: "Axes", what: str, xs: Sequence[float], comparison: Comparis
 
 
 def _numbered(rank: int, group: Group) -> str:
-    return escape.label(f"{rank + 1}  {group.label}")
+    return escape.label(f"{rank + 1}  {escape.shortened_in_middle(group.label, MOST_LETTERS)}")
 
 
 def _tidy(axes: "Axes") -> None:
@@ -160,7 +182,9 @@ def _tidy(axes: "Axes") -> None:
 
 def _legend(figure: "Figure") -> None:
     handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)), frameon=False)
+    inches = 0.5 + INCHES_PER_LETTER * max(map(len, labels), default=1)
+    ncols = max(1, min(4, len(labels), int(figure.get_figwidth() / inches)))
+    figure.legend(handles, labels, loc="outside lower center", ncols=ncols, frameon=False)
 
 
 def as_svg(figure: "Figure") -> bytes:

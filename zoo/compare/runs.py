@@ -1,30 +1,31 @@
 """Read runs from their folders, and group those that differ only in seed or fold."""
 
+import fnmatch
 import json
 import os
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from zoo.checkpoint.named_files import claim_of, file_of
-from zoo.errors import BadInput
+from zoo.compare.run_names import NAMES, REPEATS, as_typed, leaves, names_of
+from zoo.errors import BadInput, counted, nearest
 from zoo.packed.packed_file import open_packed
 from zoo.paths import CONFIG, METRICS, OF_ZOO, RESULT
 from zoo.records.config_file import read_config
 from zoo.records.json_files import read_result
 from zoo.records.metadata import parse_metadata
 from zoo.records.metrics_file import read_metrics
+from zoo.report.settings_row import simulates_int8
 
-REPEATS = ("seed", "data.seed", "data.fold")  # settings in which the runs of a group may differ
 NAMING = ("classification", "distill", "transduction", "ImageClassification", "Distillation", "Transduction")
 OWN_METRICS = ("accuracy", "loss", "top5", "token_accuracy", "wer", "per", "num_samples")
-MOST_NAMED = 8  # settings in the label of a run
 LARGEST = 1e30  # of a metric in a curve
-NAMES = ("name", "runs", "data_root", "resume", "experiment")  # settings that do not affect results
 LIMITS = ("limit_train_batches", "limit_val_batches", "overfit_batches")
+OWN = {"paths", "out", "last", "markdown"}  # settings of the command, where others select runs
 Settings = dict[str, Any]
 
 
@@ -39,6 +40,12 @@ class Finished:
     @property
     def accuracy(self) -> float:
         return self.result["test"]["accuracy"]
+
+    @property
+    def time(self) -> str:
+        """The time at which the run started, as in the name of its folder; empty for a net that comes with the zoo."""
+        day, _, clock = self.folder.name.partition("_")
+        return f"{day} {clock.replace('-', ':')}".strip() if day[:1].isdigit() else ""
 
     @property
     def size_bytes(self) -> int:
@@ -63,7 +70,12 @@ class Group:
         return statistics.fmean(run.accuracy for run in self.runs)
 
     def mean(self, key: str) -> float | None:
-        """Return the mean of a number in the results, or None if one of them does not have it."""
+        """Return the mean of a number in the results, or None if one of them does not have it.
+
+        The latency of int8 nets counts as unknown, since torch only simulates them.
+        """
+        if key == "latency_ms" and any(simulates_int8(run.result) for run in self.runs):
+            return None
         values = [run.result.get(key) for run in self.runs]
         return None if None in values else statistics.fmean(values)  # type: ignore[arg-type]
 
@@ -74,7 +86,7 @@ class Group:
 
     def name_of(self, run: Finished) -> str:
         """Return the name of a run, with its seed and fold if there are several runs."""
-        differ = [key for key in differing([run.settings for run in self.runs]) if key in ("seed", "data.fold")]
+        differ = [k for k in ("seed", "data.fold") if len({repr(run.settings.get(k)) for run in self.runs}) > 1]
         return " ".join([self.label, *(f"{key}={run.settings.get(key)}" for key in differ)])
 
 
@@ -124,6 +136,27 @@ def read(paths: Sequence[Path]) -> tuple[list[Finished], list[Path]]:
     return sorted([*shipped, *finished], key=lambda run: run.folder.name), unfinished
 
 
+def selected(runs: Sequence[Finished], where: Mapping[str, Any], last: int | None = None) -> list[Finished]:
+    """Return the runs whose settings match all patterns, such as {"data": "mnist*"}; of these, the `last` newest.
+
+    Raises BadInput for a setting that no run has, and if no run is left.
+    """
+    known = {key for run in runs for key in run.settings}
+    for key in where:
+        if key not in known:
+            near = nearest(key, known | OWN)
+            hint = f"; did you mean {' or '.join(near)}?" if near else ""
+            raise BadInput(f"there is no setting '{key[:80]}' of this command or of these runs{hint}")
+    found = [run for run in runs if all(_matches(run.settings.get(key), value) for key, value in where.items())]
+    if not found:
+        raise BadInput(f"none of {counted(len(runs), 'run')} has {' '.join(f'{k}={v}' for k, v in where.items())}")
+    return found[-last:] if last else found
+
+
+def _matches(value: Any, pattern: Any) -> bool:
+    return fnmatch.fnmatchcase(as_typed(value), as_typed(pattern))
+
+
 def run_of(folder: Path) -> Finished:
     """Read a run with a result; raise BadInput if its files are damaged."""
     return Finished(folder, read_result(folder / RESULT), config_of(folder))
@@ -132,7 +165,7 @@ def run_of(folder: Path) -> Finished:
 def run_of_shipped(file: Path) -> Finished:
     """Return the run of a net that comes with the zoo, with the figures of its packed file."""
     claim, config = claim_of(file.stem), parse_metadata(open_packed(file).facts, file)["config"]
-    settings = {**config.pop("choices"), **dict(_leaves(config)), "name": f"{OF_ZOO}{file.stem}"}
+    settings = {**config.pop("choices"), **dict(leaves(config)), "name": f"{OF_ZOO}{file.stem}"}
     of_file = {key: claim["evaluation"][key] for key in OWN_METRICS if key in claim["evaluation"]}
     figures = {"test": of_file, "product_bytes": file.stat().st_size, "latency_ms": claim["evaluation"]["latency_ms"]}
     return Finished(file.with_suffix(""), {"epoch_seconds": [], "bytes": {}, **claim["run"], **figures}, settings)
@@ -141,7 +174,7 @@ def run_of_shipped(file: Path) -> Finished:
 def config_of(folder: Path) -> Settings:
     """Read a run's config with flat keys; the option of a group is under the name of the group."""
     config = read_config(folder / CONFIG)
-    return {**config.pop("choices"), **dict(_leaves(config))}
+    return {**config.pop("choices"), **dict(leaves(config))}
 
 
 def part_tested(result: Mapping[str, Any], settings: Settings) -> str:
@@ -159,24 +192,18 @@ def limits_of(settings: Settings) -> str:
     return " ".join(f"{key}={value}" for key, value in found.items() if value is not None)
 
 
-def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in node.items():
-        if isinstance(value, Mapping) and value:
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
-
-
 def comparisons(runs: Sequence[Finished]) -> list[Comparison]:
     """Group comparable runs: one data set and one task, where distillation counts as classification.
 
-    Runs tested on different samples are separate. Those tested on only a part of the test set come last.
+    Runs tested on different samples are separate. Those trained or tested on only a part of the data, such as runs of
+    trainer=smoke, are separate as well and come last.
     """
     kinds: dict[tuple[bool, str], list[Finished]] = defaultdict(list)
     for run in runs:
         task, kind = run.settings["task"], str(run.settings.get("task._target_")).rpartition(".")[2]
         of_task = "" if task in NAMING or kind in NAMING else f", task={task}"
-        part = part_tested(run.result, run.settings)
+        parts = part_tested(run.result, run.settings), limits_of(run.settings)
+        part = ", ".join(part for part in parts if part)
         kinds[bool(part), f"{run.result['data']}{of_task}{part and f', {part}'}"].append(run)
     return [
         Comparison(f"{title}{of_set}", sorted(grouped(same), key=lambda group: -group.accuracy))
@@ -223,8 +250,7 @@ def _by_content(title: str, runs: Sequence[Finished], key: str) -> dict[str, lis
 def grouped(runs: Sequence[Finished]) -> list[Group]:
     """Group runs that differ only in seed or fold; a second run of the same seed and fold starts another group.
 
-    A group has the name of its first run. If several have the same name, the settings that differ, or else the time,
-    are added; so are limits on the training or validation data.
+    A group is named after its first run.
     """
     groups: dict[tuple[str, int], list[Finished]] = defaultdict(list)
     times_seen: Counter[tuple[str, str]] = Counter()
@@ -234,31 +260,8 @@ def grouped(runs: Sequence[Finished]) -> list[Group]:
         groups[same, times_seen[same, which]].append(run)
         times_seen[same, which] += 1
     firsts = [group[0] for group in groups.values()]
-    labels = [str(run.settings["name"]) for run in firsts]
-    for more in (_differences, lambda several: [run.folder.name for run in several]):
-        for label in [label for label, count in Counter(labels).items() if count > 1]:
-            places = [i for i, one in enumerate(labels) if one == label]
-            for i, words in zip(places, more([firsts[i] for i in places]), strict=True):
-                labels[i] = f"{label} {words}".strip()
-    limits = [limits_of(run.settings) for run in firsts]
-    labels = [label if limit in label else f"{label} {limit}" for label, limit in zip(labels, limits, strict=True)]
-    return [Group(label, group) for label, group in zip(labels, groups.values(), strict=True)]
-
-
-def _differences(runs: Sequence[Finished]) -> list[str]:
-    """Describe briefly how each run differs; for another model or optimizer, only by its name."""
-    differ = differing([run.settings for run in runs])
-    keys = [key for key in differ if not any(key.startswith(f"{other}.") for other in differ)]
-    named = [key for key in keys if key not in REPEATS]
-    more = f" and {len(named) - MOST_NAMED:,} more" if len(named) > MOST_NAMED else ""
-    return [" ".join(f"{key}={run.settings.get(key)}" for key in named[:MOST_NAMED]) + more for run in runs]
-
-
-def differing(several: Sequence[Settings]) -> list[str]:
-    """Return the settings that are missing in some of several runs, or have different values."""
-    keys = dict.fromkeys(key for settings in several for key in settings if key not in NAMES)
-    missing = object()
-    return [key for key in keys if any(s.get(key, missing) != several[0].get(key, missing) for s in several)]
+    names = names_of([run.settings for run in firsts], [run.folder.name for run in firsts])
+    return [Group(name, group) for name, group in zip(names, groups.values(), strict=True)]
 
 
 def curve(folder: Path, metric: str) -> list[tuple[int, float]]:

@@ -58,22 +58,20 @@ def record(run: Path, rows: Sequence[Row]) -> None:
         shutil.rmtree(board, ignore_errors=True)
         if row.proof:
             logger = TensorBoard(board)
-            settings = {**result.get("settings", {}), "format": row.format}
-            logger.log_hyperparams(settings_row.short_names(settings), _metrics(result, row.proof))
+            of_file, more = _figures(result, row.proof)
+            logger.log_hyperparams({**settings_row.row(of_file, row.format), **more}, settings_row.metrics(of_file))
             logger.experiment.close()
 
 
-def _metrics(result: dict[str, Any], proof: Verification) -> dict[str, float]:
-    """Return a run's HParams metrics with the values of a file; latency is left out for sequence nets."""
-    once = proof.latency_ms["1"]["p50"]
-    test, writes = {"accuracy": proof.accuracy}, "wer" in result["test"]
+def _figures(result: dict[str, Any], proof: Verification) -> tuple[dict[str, Any], dict[str, float]]:
+    """Return a run's result with the figures of a file, and more of them; for sequence nets without a latency."""
+    once = None if "wer" in result["test"] else proof.latency_ms["1"]["p50"]
+    test = {"accuracy": proof.accuracy}
     of_file = {"product_bytes": proof.size_bytes, "latency_ms": once, "test": test, "validation": {}}
-    found = settings_row.headline({**result, **of_file})
-    found = {name: value for name, value in found.items() if not (writes and name == "result/latency_ms")}
-    found |= {"export/largest_difference": proof.largest_difference, "export/peak_bytes": proof.peak_bytes}
+    more = {"largest difference": proof.largest_difference, "peak MB": proof.peak_bytes / 1e6}
     for batch, times in proof.latency_ms.items():
-        found |= {f"export/latency_ms_{batch}_{which}": time for which, time in times.items()}
-    return found
+        more |= {f"ms of {batch}, {which}": time for which, time in times.items()}
+    return {**result, **of_file, "compress": {}}, more
 
 
 def show(title: str, rows: Sequence[Row]) -> None:

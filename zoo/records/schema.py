@@ -98,6 +98,19 @@ class InFloats(Struct, frozen=True):
             raise ValueError("float.test has no accuracy")
 
 
+class Before(Record, frozen=True, kw_only=True):
+    """What is known of the net that a run compressed, in the result of the run."""
+
+    product_bytes: Count | UnsetType = UNSET
+    params: Count | UnsetType = UNSET
+    macs: Count | UnsetType = UNSET
+    latency_ms: Amount | UnsetType = UNSET
+    test: Metrics | UnsetType = UNSET
+
+    def __post_init__(self) -> None:
+        _check_shares(self.test or {})
+
+
 def _check_shares(metrics: Metrics) -> None:
     for key, value in metrics.items():
         least, most = SHARES.get(key.removeprefix("raw_"), (-1e15, 1e15))
@@ -139,6 +152,7 @@ class Result(Record, frozen=True, kw_only=True):
     test_content_hash: Name | UnsetType | None = UNSET
     test_sample_hash: Name | UnsetType | None = UNSET
     exports: dict[Name, Cell] | UnsetType = UNSET
+    before: Before | UnsetType = UNSET
 
     def __post_init__(self) -> None:
         if self.test.get("accuracy") is None:

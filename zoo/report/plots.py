@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_LETTERS = 30  # of a class name in a plot
+MOST_IN_CARD = 12  # classes whose matrix is legible at 300 px, the width of TensorBoard's cards
 MOST_CLASSES_DRAWN = 30  # more rows do not fit on a screen
 
 
@@ -24,22 +25,25 @@ def draw_confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], num_
 
     counts = torch.tensor(matrix, dtype=torch.float64)
     share = counts / counts.sum(1, keepdim=True).clamp_min(1)
-    side = min(4 + 0.45 * len(classes), 16)
-    figure = Figure(figsize=(side + 1, side), layout="constrained")
+    num, is_named = len(classes), len(classes) <= MOST_CLASSES_DRAWN
+    side = 3.3 if num <= MOST_IN_CARD else min(0.28 * num, 10)
+    figure = Figure(figsize=(side, side + 0.2), layout="constrained", dpi=200)
     axes = figure.add_subplot()
     # Errors are a few per cent and the diagonal is near 100: a square-root scale makes both visible.
-    image = axes.imshow(share, cmap="Blues", norm=PowerNorm(0.5, 0, 1))
+    axes.imshow(share, cmap="Blues", norm=PowerNorm(0.5, 0, 1))
     axes.set(xlabel="predicted class", ylabel="true class")
     accuracy = float(counts.diag().sum() / (counts.sum() + num_nan))
-    axes.set_title(f"Confusion matrix, % of each true class (accuracy {accuracy:.2%})", loc="left")
-    figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
-    if len(classes) <= MOST_CLASSES_DRAWN:
+    axes.set_title(f"% of each true class; accuracy {accuracy:.2%}", fontsize=9)
+    if is_named:
         names = [escape.label(escape.shortened(name, MOST_LETTERS)) for name in classes]
-        axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
-        axes.set_yticks(range(len(names)), names)
+        is_short = max(map(len, names)) <= 2
+        axes.set_xticks(range(num), names, rotation=0 if is_short else 45, ha="center" if is_short else "right")
+        axes.set_yticks(range(num), names)
+        axes.tick_params(labelsize=8, length=2)
         for i, j in (share >= 0.0005).nonzero().tolist():
-            colour = "white" if share[i, j] > 0.4 else "black"
-            axes.text(j, i, f"{100 * share[i, j]:.1f}", ha="center", va="center", color=colour, fontsize=8)
+            colour, percent = "white" if share[i, j] > 0.4 else "black", 100 * share[i, j]
+            text = f"{percent:.1f}" if percent < 0.95 else f"{percent:.0f}"
+            axes.text(j, i, text, ha="center", va="center", color=colour, fontsize=7.5)
     return figure
 
 

@@ -1,6 +1,7 @@
 """The settings and results of a run as a row of TensorBoard's HParams table."""
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -10,6 +11,8 @@ from zoo import escape
 if TYPE_CHECKING:
     pass
 
+MAIN_COLUMNS = ("Model", "On data", "Parameters, M", "Size, kB", "With compression")  # TensorBoard sorts capitals first
+IN_COLUMNS = ("model", "data", "compress")  # settings that they show
 LIMITS = ("limit_train_batches", "limit_val_batches", "limit_test_batches", "overfit_batches")  # of the trainer
 
 
@@ -41,12 +44,50 @@ def short_names(settings: dict[str, Any]) -> dict[str, str | float]:
     }
 
 
-def headline(result: dict[str, Any]) -> dict[str, float]:
-    """Return the metrics of the HParams table; TensorBoard shows the first five by default."""
-    keys = ["accuracy", "loss", *(key for key in result["test"] if key not in ("accuracy", "loss", "num_samples"))]
-    pairs = [(split, key) for key in keys for split in ("test", "validation") if key in result[split]]
-    row = {f"{split}_{key}": result[split][key] for split, key in pairs if result[split][key] is not None}
-    sizes = {"parameters": result["params"], **{k: result[k] for k in ("macs", "product_bytes", "latency_ms")}}
-    first = {k: v for k, v in row.items() if k == "test_accuracy"} | sizes
-    row = first | row | {"images_per_second": result["images_per_second"]}
-    return {f"result/{name}": value for name, value in row.items()}
+def columns(result: dict[str, Any]) -> dict[str, str | float]:
+    """Return the first columns of the HParams table, whose names sort as they should be shown: MAIN_COLUMNS."""
+    compression = result["settings"].get("compress") or "none" if "settings" in result else "none"
+    values = (result["net"], result["data"], result["params"] / 1e6, result["product_bytes"] / 1e3, compression)
+    return {
+        name: escape.line(value) if isinstance(value, str) else value
+        for name, value in zip(MAIN_COLUMNS, values, strict=True)
+    }
+
+
+def metrics(result: dict[str, Any]) -> dict[str, float]:
+    """Return the metrics of the HParams table, of which TensorBoard shows the first five by default."""
+    main = "wer" if "wer" in result["test"] else "accuracy"
+    found = {
+        "latency, ms": None if simulates_int8(result) else result.get("latency_ms"),
+        f"validation {main}": result["validation"].get(main),
+        f"test {main}": result["test"].get(main),
+        "test loss": result["test"].get("loss"),
+        "minutes": result["seconds"] / 60,
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def simulates_int8(result: Mapping[str, Any]) -> bool:
+    """Return whether the net of a result is in int8, which torch only simulates, so that its latency says nothing."""
+    return any(name in (result.get("compress") or {}) for name in ("ptq_int8", "convert_int8"))
+
+
+def more_figures(result: dict[str, Any]) -> dict[str, float]:
+    """Return the other figures of a result, as further columns of the HParams table."""
+    shown = metrics(result)
+    pairs = [(split, key) for split in ("validation", "test") for key in result[split] if key != "num_samples"]
+    found = {f"{split} {key}": result[split][key] for split, key in pairs if result[split][key] is not None}
+    found |= {"MMACs": result["macs"] / 1e6, "images per second": result["images_per_second"]}
+    return {name: value for name, value in found.items() if name not in shown}
+
+
+def row(result: dict[str, Any], file_format: str = "safetensors") -> dict[str, str | float]:
+    """Return the HParams row of a run, or of an exported file of it, without its metrics."""
+    settings = {key: value for key, value in result.get("settings", {}).items() if key not in IN_COLUMNS}
+    settings |= {"format": file_format}  # exported files have rows of their own
+    return {**rounded(columns(result)), **short_names(settings), **rounded(more_figures(result))}
+
+
+def rounded(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Round numbers to four significant digits, as many as a table has room for."""
+    return {k: float(f"{v:.4g}") if isinstance(v, float) else v for k, v in figures.items()}

@@ -1,8 +1,7 @@
-"""The terminal output of a run, an evaluation or a prediction."""
+"""The terminal output at the start of a run, and of an evaluation or a prediction."""
 
 import math
 import os
-import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,15 +20,6 @@ from zoo.measure.counts import count_parameters
 if TYPE_CHECKING:
     pass
 
-ROWS = (
-    ("accuracy", "accuracy", ".2%"),
-    ("top-5", "top5", ".2%"),
-    ("WER", "wer", ".2%"),
-    ("PER", "per", ".2%"),
-    ("token accuracy", "token_accuracy", ".2%"),
-    ("loss", "loss", ".4f"),
-)
-DATA_ROOT = "data"  # the default of train.py
 WORST_SHOWN = 10
 NAMED = 5  # classes listed at the start of a run
 
@@ -48,57 +38,6 @@ def announce(folder: Path, cfg: DictConfig, net: nn.Module, facts: Any) -> None:
     console.print(f"Run folder  {folder}", soft_wrap=True)
     console.print(f"TensorBoard tensorboard --logdir {cfg.runs}   then open http://localhost:6006", soft_wrap=True)
     console.print()
-
-
-def show_result(result: dict[str, Any], cfg: DictConfig) -> None:
-    """Print the table at the end of a run, and commands to go on with."""
-    table = Table(title=f"{result['net']} on {result['data']}", title_justify="left")
-    table.add_column("")
-    for split in ("validation", "test"):
-        which = {"validation": "val", "test": "test"}[split]
-        num = result["num_samples"][which]
-        size = result.get("split_sizes", result["num_samples"])[which]
-        table.add_column(f"{split} ({num:,})" if num == size else f"{split} ({num:,} of {size:,})", justify="right")
-    known = {key for _, key, _ in ROWS}
-    others = [(key.replace("_", " "), key, ".4f") for key in result["test"] if key not in known | {"num_samples"}]
-    for label, key, form in (*ROWS, *others):
-        if key not in result["test"]:
-            continue
-        cells = [format_number(result[s][key], form) if key in result[s] else "–" for s in ("validation", "test")]
-        table.add_row(label, *cells)
-    console = escape.console()
-    sample = "pair" if "wer" in result["test"] else "image"
-    console.print()
-    console.print(table)
-    console.print(
-        f"{result['params']:,} parameters, {result['macs'] / 1e6:,.3g} M multiply-accumulates per typical {sample}; "
-        f"best epoch {result['best_epoch']} of {result['epochs']}; trained {result['seconds']:.1f} s at "
-        f"{result['images_per_second']:,.0f} {sample}s/s on {result['device']} in {result['precision']}",
-        soft_wrap=True,
-    )
-    console.print(f"Product     {result['folder']}/model.safetensors", soft_wrap=True)
-    for what, line in _next_commands(result, cfg).items():
-        console.print(f"{what:11} {line}", soft_wrap=True)
-
-
-def _next_commands(result: dict[str, Any], cfg: DictConfig) -> dict[str, str]:
-    """Return what to do next with the net of a run, as lines to copy."""
-    folder = shlex.quote(result["folder"])
-    if result["settings"].get("task") == "rotation":  # whose net has no classes
-        return {"Train on": f"python train.py init_from={folder} task=classification"}
-    key = next((key for key in ("root", "path") if cfg.data.get(key)), "")
-    own = str(cfg.data[key]) if key else ""
-    if not own or Path(own).is_relative_to(cfg.data_root):
-        key, own = "", ""
-    root = str(Path(own).parent if key == "path" else own or cfg.data_root)
-    place = "" if root == DATA_ROOT else f" data_root={shlex.quote(root)}"
-    lines = {"Look": f"tensorboard --logdir {shlex.quote(cfg.runs)}"}
-    lines["Evaluate"] = f"python evaluate.py checkpoint={folder}{place}"
-    if not result.get("compress"):
-        data = f" data.{key}={shlex.quote(own)}" if own else place
-        lines["Compress"] = f"python train.py init_from={folder} compress=rate compress.rate.max_drop=0.5{data}"
-    lines["Export"] = f"python scripts/export.py checkpoint={folder}{place} format=[zoo,onnx]"
-    return lines
 
 
 def format_number(value: float | None, form: str, instead: str = "not a number") -> str:

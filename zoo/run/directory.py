@@ -4,8 +4,11 @@ import contextlib
 import logging
 import os
 import re
+import shlex
 import shutil
+import sys
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -68,6 +71,7 @@ def open_run(cfg: DictConfig) -> Iterator[Run]:
         there = Path(distributed.broadcast_object(str(mine.folder) if mine else os.environ.get(distributed.FOLDER, "")))
         run = mine or Run(there, config_of(cfg) if cfg.resume else _load(there), resumed=bool(cfg.resume))
         stack.enter_context(_logging_to(run.folder))
+        log.debug("command: %s", shlex.join(sys.argv))
         log.debug("config:\n%s", OmegaConf.to_yaml(run.cfg))
         lightning.seed_everything(run.cfg.seed, workers=True, verbose=False)
         yield run
@@ -179,17 +183,25 @@ def _load(folder: Path) -> DictConfig:
     return OmegaConf.create(saved)
 
 
+class ToConsole(logging.Handler):
+    """Print messages to the stderr of the moment: a progress bar replaces it, to print them above itself."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr, flush=True)
+
+
 @contextmanager
 def _logging_to(folder: Path) -> Iterator[None]:
-    """Send our messages to the console and to log.txt, and libraries' messages and warnings to log.txt only.
+    """Send our messages to the console and to log.txt, and libraries' warnings to log.txt only.
 
-    Only the first process of a run uses the console; the others write to log_1.txt and so on.
+    Only the first process of a run uses the console; the others write to log_1.txt and so on. Of Lightning, messages
+    below warnings, such as its tips, are dropped, and so is torch's message that a CUDA_HOME without a GPU is useless.
     """
     rank = distributed.rank()
     file = open_file(folder / (f"log_{rank}.txt" if rank else "log.txt"), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     to_file = logging.StreamHandler(os.fdopen(file, "a", encoding="utf-8"))
     to_file.setFormatter(escape.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    to_console = logging.StreamHandler()
+    to_console = ToConsole()
     to_console.setLevel(logging.INFO)
     to_console.setFormatter(escape.Formatter())
     log.setLevel(logging.DEBUG)
@@ -197,6 +209,9 @@ def _logging_to(folder: Path) -> Iterator[None]:
     others = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "py.warnings")]
     for logger in others:
         logger.handlers, logger.propagate = [to_file], False
+        logger.setLevel(logging.WARNING)
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", "`isinstance.treespec, LeafSpec", FutureWarning)  # Lightning's own use of torch
     logging.captureWarnings(True)
     try:
         yield

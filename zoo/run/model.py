@@ -57,6 +57,12 @@ def build_model(run: Run, data: ResidentData) -> nn.Module:
     if whole is not net and (run.cfg.compile or run.cfg.model.freeze is not None):
         key = "compile" if run.cfg.compile else "model.freeze"
         raise BadInput(f"{key} does not work with compress=qat_int8, which trains a graph of the net; leave it out")
+    if run.cfg.compile:
+        log.info(
+            "compile=%s: torch compiles the net in its first step of training and of validation. That takes from some "
+            "ten seconds for LeNet-5 to minutes for deep nets, and less the next time, from torch's cache.",
+            run.cfg.compile,
+        )
     return apply_layout(whole, run.cfg)
 
 

@@ -25,6 +25,7 @@ from zoo.measure.latency import latency_ms
 from zoo.paths import PRODUCT, RESULT
 from zoo.records.json_files import write_result
 from zoo.report import settings_row
+from zoo.run.before_compression import figures_before
 from zoo.run.directory import Run
 from zoo.run.model import apply_layout, build_bare_model
 from zoo.run.passes import after_fit
@@ -57,11 +58,12 @@ def measure_product(run: Run, trainer: lightning.Trainer, task: Task, data: Resi
             **{key: product.facts[key] for key in ("commit", "versions")},
         }
     )
+    if result["compress"] or product.facts["recipe"]:
+        result["before"] = figures_before(run.cfg.init_from, product.facts["recipe"], reports, result)
     for logger in trainer.loggers:
         for values in reports.values():
             logger.log_metrics(values.pop("scalars", {}), step=trainer.global_step)
-        settings = {**result["settings"], "format": "safetensors"}  # exported files have rows of their own
-        logger.log_hyperparams(settings_row.short_names(settings), metrics=settings_row.headline(result))
+        logger.log_hyperparams(settings_row.row(result), metrics=settings_row.metrics(result), step=trainer.global_step)
         logger.finalize("success")
     result["bytes"] = {f.name: f.stat().st_size for f in sorted(run.folder.glob("[!.]*")) if f.is_file()}
     if distributed.rank() == 0:

@@ -76,4 +76,4 @@ def check_before(run: Run, trainer: lightning.Trainer, task: Task, data: Residen
         preflight.report([examples, *preflight.inspect(subject)])
     for logger in trainer.loggers if figure else ():
         if isinstance(logger, TensorBoard):
-            logger.experiment.add_figure("preflight/examples", figure, 0)
+            logger.experiment.add_figure("zoo diagnostics/examples before training", figure, 0)

@@ -1,0 +1,59 @@
+"""The tables at the end of a run, and the lines of its epochs."""
+
+import pytest
+from omegaconf import OmegaConf
+from stored import RESULT
+
+from zoo.report import final_tables
+from zoo.report.epoch_lines import aligned, epoch_cells
+
+VALIDATION = {"loss": 0.25, "accuracy": 0.9, "top5": 0.99, "num_samples": 500.0, "f1": 0.8}
+
+
+def test_an_epoch_has_its_most_important_columns_at_any_width():
+    cells = epoch_cells("60/60", 0.5, VALIDATION, 1234.5, 0.00098, is_best=True)
+    for width in (80, 100, 200):
+        names, values = aligned(cells, width)
+        assert max(len(names), len(values)) <= width
+        assert values.split()[:6] == ["60/60", "0.5000", "0.2500", "90.00%", "1234.5", "0.00098"]
+        assert "best" in values
+        assert ("0.8000" in values) == (width > 80)
+    for name, value in (("train loss", "0.5000"), ("val accuracy", "90.00%"), ("val f1", "0.8000")):
+        assert names.index(name) + len(name) == values.index(value) + len(value)
+
+
+def test_columns_are_aligned_over_epochs_and_there_are_fewer_without_validation():
+    lines = [aligned(epoch_cells(f"{i}/10", 10.0**-i, VALIDATION, 10.0**i, 0.1, i == 2))[1] for i in range(1, 5)]
+    assert len({line.index("0.2500") for line in lines}) == 1
+    names, values = aligned(epoch_cells("1/10", 0.5, {}, 1.0, 0.1, False))
+    assert names.split() == ["epoch", "train", "loss", "seconds", "learning", "rate"]
+    assert values.split() == ["1/10", "0.5000", "1.0", "0.1"]
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_what_compression_changed_is_shown_as_far_as_it_is_known(width, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(width))
+    cfg = OmegaConf.create({"runs": "runs", "data_root": "data", "data": {}})
+    before = {"product_bytes": 240_000, "macs": 2_000_000, "test": {"accuracy": 0.985}}
+    after = {"product_bytes": 20_000, "macs": 1_000_000, "test": {**RESULT["test"], "accuracy": 0.98}, "before": before}
+    result = {**RESULT, **after, "compress": {"pack": {}}, "folder": "runs/small/2026"}
+    final_tables.show_result(result, cfg)
+    shown = capsys.readouterr().out
+    rows = {cells[1].strip(): [cell.strip() for cell in cells[2:5]] for cells in map(split, shown.splitlines())}
+    assert rows["test accuracy"] == ["98.50%", "98.00%", "-0.50 points"]
+    assert rows["bytes"] == ["240,000", "20,000", "12× less"]
+    assert rows["MMACs"] == ["2", "1", "2× less"]
+    assert not {"parameters", "latency, ms"} & rows.keys()
+    assert "runs/small/2026/model.zoo, 20,000 bytes" in shown
+    assert "compress=rate" not in shown
+    assert max(len(line) for line in shown.splitlines() if "python" not in line) <= 80
+
+
+def split(line):
+    return [*line.split("│"), "", "", "", "", ""]
+
+
+def test_what_is_not_compressed_has_no_such_table(capsys):
+    cfg = OmegaConf.create({"runs": "runs", "data_root": "data", "data": {}})
+    final_tables.show_result({**RESULT, "folder": "runs/a/1", "product_bytes": 250_840}, cfg)
+    assert "compression" not in capsys.readouterr().out

@@ -1,0 +1,55 @@
+"""One line per epoch, in columns, for the terminal and for log files."""
+
+from collections.abc import Iterable, Mapping
+
+NAMES = {"accuracy": "accuracy", "wer": "WER", "per": "PER", "top5": "top-5", "token_accuracy": "token accuracy"}
+LEAST_WIDTH = 8  # of a column
+GAP = 2  # spaces between columns
+
+
+def formatted(value: float, metric: str = "loss") -> str:
+    """Format a metric: shares as per cent, others with four digits after the point unless they are large."""
+    if metric.removeprefix("raw_") in NAMES:
+        return f"{value:.2%}"
+    return f"{value:.4f}" if abs(value) < 1000 else f"{value:.3g}"
+
+
+def name_of(metric: str) -> str:
+    """Return the name of a metric as people write it, such as top-5 for top5."""
+    return NAMES.get(metric, metric.replace("_", " "))
+
+
+def headline(metrics: Iterable[str]) -> str | None:
+    """Return the metric to show if there is room for one: the word error rate, else accuracy, else none."""
+    there = set(metrics)
+    return next((name for name in ("wer", "accuracy") if name in there), None)
+
+
+def epoch_cells(
+    epoch: str, train_loss: float, validation: Mapping[str, float], seconds: float, lr: float, is_best: bool
+) -> dict[str, str]:
+    """Return the cells of an epoch by column, the most important first; `validation` may be empty."""
+    main = headline(validation)
+    shown = [key for key in ("loss", main) if key is not None and key in validation]
+    more = [key for key in validation if key not in (*shown, "num_samples")]
+
+    def of_validation(keys: Iterable[str]) -> dict[str, str]:
+        return {f"val {name_of(key)}": formatted(validation[key], key) for key in keys}
+
+    cells = {"epoch": epoch, "train loss": formatted(train_loss), **of_validation(shown)}
+    cells |= {"seconds": f"{seconds:.1f}", "learning rate": f"{lr:.3g}", "": "best" if is_best else ""}
+    return cells | of_validation(more)
+
+
+def aligned(cells: Mapping[str, str], width: int | None = None) -> tuple[str, str]:
+    """Return the line of column names and the line of cells, with as many whole columns as `width` has room for."""
+    names, values, used = [], [], 0
+    for name, value in cells.items():
+        size = max(len(name), len(value), LEAST_WIDTH if name else 4)
+        used += size + GAP
+        if width is not None and used - GAP > width:
+            break
+        names.append(name.rjust(size))
+        values.append(value.rjust(size))
+    gap = " " * GAP
+    return gap.join(names).rstrip(), gap.join(values).rstrip()

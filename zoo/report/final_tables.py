@@ -1,0 +1,139 @@
+"""The terminal output at the end of a run: its metrics, what compression cost, and commands to go on with."""
+
+import io
+import logging
+import shlex
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from zoo import escape
+from zoo.paths import PACKED, PRODUCT
+from zoo.report.settings_row import simulates_int8
+from zoo.report.tables import format_number
+
+log = logging.getLogger("zoo")
+ROWS = (
+    ("accuracy", "accuracy", ".2%"),
+    ("top-5", "top5", ".2%"),
+    ("WER", "wer", ".2%"),
+    ("PER", "per", ".2%"),
+    ("token accuracy", "token_accuracy", ".2%"),
+    ("loss", "loss", ".4f"),
+)
+DATA_ROOT = "data"  # the default of train.py
+LOG_WIDTH = 200  # columns
+
+
+def show_result(result: dict[str, Any], cfg: DictConfig) -> None:
+    """Print the tables at the end of a run, and commands to go on with; also to the log."""
+    text = io.StringIO()
+    for console in (escape.console(), escape.console(file=text, width=LOG_WIDTH)):
+        console.print()
+        console.print(_metrics(result))
+        if result.get("before"):
+            console.print(_compared(result))
+        _show_facts(console, result)
+        for what, line in _next_commands(result, cfg).items():
+            console.print(f"{what:11} {line}", soft_wrap=True)
+    log.debug("result:\n%s", text.getvalue().strip())
+
+
+def _metrics(result: dict[str, Any]) -> Table:
+    """Return the table of validation and test metrics."""
+    table = Table(title=f"{result['net']} on {result['data']}", title_justify="left")
+    table.add_column("")
+    for split in ("validation", "test"):
+        which = {"validation": "val", "test": "test"}[split]
+        num = result["num_samples"][which]
+        size = result.get("split_sizes", result["num_samples"])[which]
+        table.add_column(f"{split} ({num:,})" if num == size else f"{split} ({num:,} of {size:,})", justify="right")
+    known = {key for _, key, _ in ROWS}
+    others = [(key.replace("_", " "), key, ".4f") for key in result["test"] if key not in known | {"num_samples"}]
+    for label, key, form in (*ROWS, *others):
+        if key not in result["test"]:
+            continue
+        cells = [format_number(result[s][key], form) if key in result[s] else "–" for s in ("validation", "test")]
+        table.add_row(label, *cells)
+    return table
+
+
+def _compared(result: dict[str, Any]) -> Table:
+    """Return the table of the net before compression and after it, with the rows that are known of both."""
+    table = Table(title="what compression changed", title_justify="left")
+    for column in ("", "before", "after", "change"):
+        table.add_column(column, justify="right" if column else "left")
+    before = result["before"]
+    key, name = ("wer", "test WER") if "wer" in result["test"] else ("accuracy", "test accuracy")
+    old, new = before.get("test", {}).get(key), result["test"].get(key)
+    if old is not None and new is not None:
+        table.add_row(name, f"{old:.2%}", f"{new:.2%}", f"{100 * (new - old):+.2f} points")
+    for label, key, unit, form in (
+        ("parameters", "params", 1, ",.0f"),
+        ("bytes", "product_bytes", 1, ",.0f"),
+        ("MMACs", "macs", 1e6, ",.3g"),
+        ("latency, ms", "latency_ms", 1, ".3g"),
+    ):
+        old, new = before.get(key), result.get(key)
+        if key == "latency_ms" and (simulates_int8(result) or before.get("macs") == result["macs"]):
+            continue  # torch only simulates int8, and a net with the same layers takes the same time
+        if old and new:
+            table.add_row(label, f"{old / unit:{form}}", f"{new / unit:{form}}", _factor(old, new))
+    return table
+
+
+def _factor(old: float, new: float) -> str:
+    """Return how many times less or more something has become, in three digits."""
+    factor = f"{max(old, new) / min(old, new):.3g}"
+    return "same" if factor == "1" else f"{factor}× {'less' if new < old else 'more'}"
+
+
+def _show_facts(console: Console, result: dict[str, Any]) -> None:
+    """Print the size of the net, how it was trained, and the file to use."""
+    sample, usual = ("pair", "typical pair") if "wer" in result["test"] else ("image", "image")
+    macs = f"{result['macs'] / 1e6:,.3g} M multiply-accumulates per {usual}"
+    console.print(f"Net         {result['params']:,} parameters, {macs}", soft_wrap=True)
+    console.print(
+        f"Training    best epoch {result['best_epoch']} of {result['epochs']}; {result['seconds']:.1f} s at "
+        f"{result['images_per_second']:,.0f} {sample}s/s",
+        soft_wrap=True,
+    )
+    console.print(f"On          {result['device']} in {result['precision']}", soft_wrap=True)
+    console.print(f"File to use {_file(result)}, {result['product_bytes']:,} bytes", soft_wrap=True)
+    if simulates_int8(result):
+        console.print(
+            "            for torch, which simulates int8; export it for a runtime that is fast", soft_wrap=True
+        )
+
+
+def _file(result: dict[str, Any]) -> str:
+    return f"{result['folder']}/{PACKED if _is_packed(result) else PRODUCT}"
+
+
+def _is_packed(result: dict[str, Any]) -> bool:
+    return "pack" in result.get("compress", {})
+
+
+def _next_commands(result: dict[str, Any], cfg: DictConfig) -> dict[str, str]:
+    """Return what to do next with the net of a run, as lines to copy."""
+    folder = shlex.quote(result["folder"])
+    if result["settings"].get("task") == "rotation":  # whose net has no classes
+        return {"Train on": f"python train.py init_from={folder} task=classification"}
+    key = next((key for key in ("root", "path") if cfg.data.get(key)), "")
+    own = str(cfg.data[key]) if key else ""
+    if not own or Path(own).is_relative_to(cfg.data_root):
+        key, own = "", ""
+    root = str(Path(own).parent if key == "path" else own or cfg.data_root)
+    place = "" if root == DATA_ROOT else f" data_root={shlex.quote(root)}"
+    lines = {"Look": f"tensorboard --logdir {shlex.quote(cfg.runs)}"}
+    lines["Compare"] = f"python scripts/compare.py {shlex.quote(cfg.runs)}"
+    file = shlex.quote(_file(result)) if _is_packed(result) else folder
+    lines["Evaluate"] = f"python evaluate.py checkpoint={file}{place}"
+    if not result.get("compress"):
+        data = f" data.{key}={shlex.quote(own)}" if own else place
+        lines["Compress"] = f"python train.py init_from={folder} compress=rate compress.rate.max_drop=0.5{data}"
+    lines["Export"] = f"python scripts/export.py checkpoint={folder}{place} format=[zoo,onnx]"
+    return lines

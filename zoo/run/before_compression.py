@@ -1,0 +1,61 @@
+"""What is known of the net that a run compressed: from the file it started from, and from the passes."""
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from zoo.checkpoint.named_files import claim_of, is_shipped
+from zoo.errors import BadInput
+from zoo.paths import RESULT
+from zoo.records.json_files import read_result
+
+SAME_TEST = ("test_hash", "test_content_hash", "test_sample_hash")
+
+
+def figures_before(
+    init_from: str | None,
+    recipe: Sequence[Mapping[str, Any]],
+    reports: Mapping[str, Mapping[str, Any]],
+    result: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return `product_bytes`, `params`, `macs`, `latency_ms` and `test` before compression, as far as they are known.
+
+    They are those in the result next to the file `init_from`, if it was tested on the same samples, and timed on the
+    same device. A pass that measured the float net knows better, and one that cut channels knows its sizes.
+    """
+    found: dict[str, Any] = {}
+    for step in reversed(recipe):
+        found |= {key: step[f"{key}_before"] for key in ("macs", "params") if f"{key}_before" in step}
+    found |= _of_file(init_from, result) if init_from else {}
+    for report in reports.values():
+        if "float" in report:
+            found |= {key: report["float"][key] for key in ("product_bytes", "test")}
+        elif "stages" in report:
+            found.setdefault("product_bytes", report["stages"]["dense"])
+    return found
+
+
+def _of_file(init_from: str, ours: Mapping[str, Any]) -> dict[str, Any]:
+    path = Path(init_from)
+    found: dict[str, Any] = {}
+    with contextlib.suppress(BadInput, OSError, KeyError):
+        found["product_bytes"] = path.stat().st_size
+        result = _result_of(path)
+        found |= {key: result[key] for key in ("params", "macs")}
+        tests = [[one.get(key) for key in SAME_TEST] + [one["num_samples"]["test"]] for one in (result, ours)]
+        if tests[0] == tests[1]:
+            found["test"] = result["test"]
+        if result["device"] == ours["device"]:
+            found["latency_ms"] = result["latency_ms"]
+    return found
+
+
+def _result_of(path: Path) -> dict[str, Any]:
+    """Return the result of the run that wrote a file, or of a net that comes with the zoo, with its file's metrics."""
+    if not is_shipped(path):
+        return read_result(path.with_name(RESULT))
+    claim = claim_of(path.stem)
+    evaluation = claim["evaluation"]
+    test = {key: evaluation[key] for key in claim["run"]["test"] if key in evaluation}
+    return {**claim["run"], "test": test, "latency_ms": evaluation["latency_ms"]}
