@@ -13,6 +13,7 @@ from zoo.cli.command import command
 @command("evaluate")
 def main(cfg: DictConfig) -> None:
     from zoo.checkpoint.named_files import folder_for
+    from zoo.checkpoint.temperature import temperature_of
     from zoo.files import sha256_of
     from zoo.inference import evaluate
     from zoo.report import tables, written_files
@@ -24,7 +25,7 @@ def main(cfg: DictConfig) -> None:
     folder, ending = folder_for(file.path, cfg.out), evaluate.ending_of(file.path, cfg)
     if folder != file.path.parent:
         written_files.check_free(folder, source, ending)
-    found = source | evaluate.evaluate(net, data, cfg)
+    found = source | evaluate.evaluate(net, data, cfg, temperature_of(file.facts))
 
     tables.show_evaluation(found)
     written_files.write_evaluation(folder, found, ending)

@@ -52,7 +52,7 @@ def test_a_run_keeps_its_predictions_and_shows_them(command, toy, only_run, comp
     assert 0.1 < accuracy < 1  # otherwise there are no mistakes to show
 
     events = events_of(folder)
-    assert events.Tags()["images"] == ["test/confusion matrix", "test/most confident mistakes"]
+    assert events.Tags()["images"] == ["test/confusion matrix", "test/calibration", "test/most confident mistakes"]
     (curve,) = events.Tensors("test precision and recall/Bag")  # rows: TP, FP, TN, FN, precision, recall
     _, _, _, _, precision, recall = make_ndarray(curve.tensor_proto)
     is_bag, shares = labels == data.load().classes.index("Bag"), logits.softmax(1)[:, data.load().classes.index("Bag")]

@@ -29,6 +29,7 @@ class Train:
     trusted: list[Text]
     channels_last: bool
     tf32: bool
+    calibrate: bool
     preflight: bool
     compile: bool | Literal["reduce-overhead", "max-autotune"]
 
@@ -70,12 +71,23 @@ class Evaluate:
     trusted: list[Text]
 
 
+class Calibrate:
+    checkpoint: Text
+    accelerator: Literal["auto", "cpu", "cuda", "mps"]
+    batch_size: Count
+    data_root: Text | None
+    download: bool
+    out: Text | None
+    trusted: list[Text]
+
+
 class Export:
     compress: Group
     checkpoint: Text
     format: Text | Annotated[list[Text], NotEmpty()]
     half: bool | Literal["bfloat16"]
     bake: bool
+    calibrated: bool
     calibration_batches: Count
     max_drop: Annotated[float, Range(0, 100)]
     batch_size: Count
@@ -124,6 +136,7 @@ OF_CONFIG: dict[str, type] = {
     "summary": Summary,
     "evaluate": Evaluate,
     "sensitivity": Evaluate,
+    "calibrate": Calibrate,
     "export": Export,
     "trained": Trained,
     "reproduce": Reproduce,
@@ -133,7 +146,7 @@ OF_CONFIG: dict[str, type] = {
 }
 
 
-LATER = ("trusted", "preflight")  # settings that runs of earlier versions do not have
+LATER = ("trusted", "calibrate", "preflight")  # settings that runs of earlier versions do not have
 
 
 def check(config_name: str, cfg: DictConfig) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.checkpoint.named_files import is_shipped
+from zoo.checkpoint.temperature import temperature_of
 from zoo.data.sequences import SequenceFacts
 from zoo.errors import BadInput, as_value_error
 from zoo.inference import evaluate, predict
@@ -23,7 +24,8 @@ class TrainedNet:
 
     Attributes:
         net: the network, in eval mode on the CPU. Takes normalised images (N, C, size, size), float32, and returns
-            logits (N, classes); a sequence net is used through `predict`.
+            logits (N, classes); a sequence net is used through `predict`. `predict` divides the logits by the file's
+            temperature, metadata["temperature"], if it has one.
         classes: the names of the classes, in the order of the logits; empty for sequence nets.
         metadata: all that the file says about the net: config, recipe, data, versions, commit.
         path: the file.
@@ -74,7 +76,8 @@ class TrainedNet:
             yield from (write_for(self.net, text, symbols, device, top) for text in inputs)
         for start in range(0, len(inputs) if self.classes else 0, batch_size):
             images = torch.cat([self.preprocess(one) for one in inputs[start : start + batch_size]])
-            yield from predict.classify(self.net, images.to(device), self.classes, top)
+            temperature = temperature_of(self.metadata)
+            yield from predict.classify(self.net, images.to(device), self.classes, top, temperature)
 
 
 def load(source: str | Path, trusted: Sequence[str] = ()) -> TrainedNet:
