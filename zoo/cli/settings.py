@@ -65,6 +65,10 @@ class Evaluate:
     sparse: bool
     batch_size: Count
     beam: Count
+    corruptions: bool
+    shift: bool
+    out_of_distribution: Text | None
+    seed: Annotated[int, Range(0, 2**32 - 1)]
     data_root: Text | None
     download: bool
     out: Text | None
