@@ -109,6 +109,15 @@ class Predict:
     trusted: list[Text]
 
 
+class Explain:
+    checkpoint: Text
+    inputs: list[Any]
+    of_class: Text | int | None
+    accelerator: Literal["auto", "cpu", "cuda", "mps"]
+    out: Text | None
+    trusted: list[Text]
+
+
 class Compare:
     paths: list[Any]
     out: Text
@@ -145,6 +154,7 @@ OF_CONFIG: dict[str, type] = {
     "trained": Trained,
     "reproduce": Reproduce,
     "predict": Predict,
+    "explain": Explain,
     "compare": Compare,
     "results": Results,
 }
