@@ -1,10 +1,12 @@
 """The temperature of a product: fitted by a run or a command, stored, used, exported, or refused."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import ROOT, with_plots
+from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from small import FACTS, SYMBOLS, tiny
 
@@ -21,10 +23,11 @@ from zoo.inference.trained_net import load
 from zoo.measure.calibration import calibration, fit_temperature
 from zoo.packed.packed_file import save_packed
 from zoo.records.metadata import parse_metadata
-from zoo.run.calibrate_product import calibrate
+from zoo.run.calibrate_product import calibrate, calibrate_product
 
 EARLIER = ROOT / "tests" / "earlier"
 CPU = torch.device("cpu")
+SLOW_EXPORTS = (("model.pt2", True), ("model.onnx", False), ("model.onnx", True))
 
 
 def test_a_run_stores_the_temperature_of_its_validation_data_and_uses_it(command, toy, only_run):
@@ -60,6 +63,9 @@ class Digits:
         torch.manual_seed(1)
         images = torch.randn(100, 1, 28, 28)
         return [(images[i : i + 40], torch.arange(i, min(i + 40, 100)) % 3) for i in range(0, 100, 40)]
+
+    def limited_loader(self, split, device, limit):
+        return self.loader(split, device)
 
 
 @pytest.fixture
@@ -97,8 +103,26 @@ def test_it_is_fitted_to_all_validation_images(product, tmp_path):
     assert "temperature" not in read_product(product.path).facts
 
 
-@pytest.mark.parametrize("file", ["model.pt2", "model.onnx"])
-@pytest.mark.parametrize("bake", [False, True])
+@pytest.mark.parametrize(("limit", "num"), [(None, 100), (0.67, 80), (1, 40), (0, 0)])
+def test_a_run_uses_as_many_validation_batches_as_its_trainer(product, caplog, limit, num):
+    cfg = OmegaConf.create({"calibrate": True, "trainer": {"limit_val_batches": limit}})
+    found = calibrate_product(SimpleNamespace(cfg=cfg), product, SimpleNamespace(device=CPU), Digits())
+    if num:
+        net, batches = load_model(product).eval(), Digits().loader("val", CPU)
+        with torch.no_grad():
+            logits = torch.cat([net(images) for images, _ in batches])[:num]
+        expected = fit_temperature(logits, torch.cat([target for _, target in batches])[:num])
+        assert found.facts["temperature"] == pytest.approx(expected)
+        assert read_product(product.path).facts == found.facts
+    else:
+        assert found.facts == product.facts
+        assert "No temperature fits 0 validation images" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("file", "bake"),
+    [("model.pt2", False), *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW_EXPORTS)],
+)
 def test_an_export_may_divide_its_logits_itself(product, tmp_path, file, bake):
     facts = {**FACTS, "temperature": 1.6, "export": {**FACTS["export"], "bake": bake, "calibrated": True}}
     save = pt2.save_pt2 if file.endswith("pt2") else onnx.save_onnx

@@ -72,14 +72,14 @@ def calibration(logits: Tensor, labels: Tensor) -> dict[str, Any] | None:
         return None
     shares = logits.softmax(1)
     confidence, predicted = shares.max(1)
-    right = (predicted == labels).double()
+    right, true = (predicted == labels).double(), shares.gather(1, labels[:, None])[:, 0]
     which = equal_bins(confidence)
     bins = which.unique().tolist()
     return {
         "error": expected_error(confidence, right, which),
         "error_interval": error_interval(confidence, right, which),
         "nll": float(nn.functional.cross_entropy(logits, labels)),
-        "brier": float((shares - nn.functional.one_hot(labels, shares.shape[1])).square().sum(1).mean()),
+        "brier": float((shares.square().sum(1) - 2 * true + 1).mean()),  # of (shares - one-hot) squared
         "coverage_at_1_percent_error": coverage(confidence, right),
         "risk": risks(confidence, right),
         "bins": [

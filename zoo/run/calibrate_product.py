@@ -35,8 +35,9 @@ def calibrate_product(run: Run, product: Product, task: Task, data: ResidentData
     loader = data.limited_loader("val", task.device, limit)
     num = int(limit * len(loader)) if isinstance(limit, float) else limit
     net = load_model(product).to(task.device).eval()
-    found = predictions(net, itertools.islice(loader, num))
-    logits, labels = _joined([one for part in distributed.all_gather_object(found) for one in part])
+    parts = distributed.all_gather_object(predictions(net, itertools.islice(loader, num)))
+    found = [one for part in parts for one in part]
+    logits, labels = _joined(found) if found else (torch.empty(0, 1), torch.empty(0, dtype=torch.int64))
     temperature = fit_temperature(logits, labels)
     if temperature is None:
         log.warning("No temperature fits %s, and none is stored.", counted(len(labels), "validation image"))
