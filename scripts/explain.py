@@ -2,7 +2,8 @@
 
   python scripts/explain.py checkpoint=runs/first picture.jpg folder/ '*.png'
 
-Writes explanation.png, with maps over each picture, and explanation.json, with scores of the maps.
+Writes explanation.png, with maps over each picture, and explanation.json, with scores of the maps; for other files than
+model.safetensors with their names, as in explanation_model.zoo.png.
 """
 
 from omegaconf import DictConfig

@@ -163,7 +163,7 @@ def test_a_grid_and_scores_are_written(command, tmp_path):
     line = ["checkpoint=zoo:lenet5_mnist_5k", str(ROOT / "docs/digit.png"), "0.png", "1.png", "out=maps"]
     done = command("scripts/explain", *line)
     assert done.code == 0, done.err
-    found = json.loads((tmp_path / "maps/explanation.json").read_text())
+    found = json.loads((tmp_path / "maps/explanation_lenet5_mnist_5k.zoo.json").read_text())
     assert [one["name"] for one in found["pictures"]] == ["digit.png", "0.png", "1.png"]
     first = found["pictures"][0]
     assert first["class"] == "7"
@@ -172,11 +172,13 @@ def test_a_grid_and_scores_are_written(command, tmp_path):
     assert list(first["scores"]) == ["Grad-CAM", "gradient × input"]
     scores = first["scores"]["gradient × input"]
     assert 0 < scores["deletion"] < 0.5 < scores["insertion"] < 1
-    with Image.open(tmp_path / "maps/explanation.png") as picture:
+    with Image.open(tmp_path / "maps/explanation_lenet5_mnist_5k.zoo.png") as picture:
         assert picture.size[0] > 600
         assert picture.size[1] > 800
     done = command("scripts/explain", *line, "of_class=1")
-    assert json.loads((tmp_path / "maps/explanation.json").read_text())["pictures"][0]["class"] == "1"
+    assert (
+        json.loads((tmp_path / "maps/explanation_lenet5_mnist_5k.zoo.json").read_text())["pictures"][0]["class"] == "1"
+    )
 
 
 @pytest.mark.parametrize(

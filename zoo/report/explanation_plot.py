@@ -11,6 +11,7 @@ from torch import Tensor
 
 from zoo import escape
 from zoo.files import replacing, write_json
+from zoo.paths import PRODUCT
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -79,7 +80,11 @@ def _draw_map(axes: "Axes", row: Explained, method: str) -> None:
 def write_explanations(
     folder: Path, rows: Sequence[Explained], means: Mapping[str, Mapping[str, float]], source: str
 ) -> None:
-    """Write explanation.png and explanation.json, and print the mean scores of each method."""
+    """Write explanation.png and explanation.json, and print the mean scores of each method.
+
+    `source` is the name of the net's file, which is added to theirs unless it is that of a product.
+    """
+    stem = "explanation" if source == PRODUCT else f"explanation_{source}"
     pictures = [
         {
             "name": row.name,
@@ -90,8 +95,8 @@ def write_explanations(
         for row in rows
     ]
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "explanation.json", {"source": source, "mean": means, "pictures": pictures})
-    with replacing(folder / "explanation.png") as file:
+    write_json(folder / f"{stem}.json", {"source": source, "mean": means, "pictures": pictures})
+    with replacing(folder / f"{stem}.png") as file:
         draw_explanations(rows, f"{source}: what its answers depend on").savefig(file, format="png")
     table = Table(box=box.SIMPLE, padding=(0, 1), show_edge=False)
     for column in ("map", "deletion (low is good)", "insertion (high is good)"):
@@ -100,4 +105,4 @@ def write_explanations(
         table.add_row(method, f"{scores['deletion']:.3f}", f"{scores['insertion']:.3f}")
     console = escape.console()
     console.print(table)
-    console.print(f"Written     {folder}/explanation.png, explanation.json", soft_wrap=True)
+    console.print(f"Written     {folder}/{stem}.png, {stem}.json", soft_wrap=True)
