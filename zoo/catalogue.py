@@ -17,6 +17,7 @@ import hydra
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
+from zoo.errors import BadInput, choices
 from zoo.paths import CONFIGS
 
 HEADER = re.compile(r'# paper: (?P<authors>.*), "(?P<title>.*)", (?P<year>\d{4})\n# made for: (?P<data>data=\S+.*)\n')
@@ -49,6 +50,17 @@ def _hydra_ready() -> AbstractContextManager[None]:
 def model_names(pattern: str = "*") -> list[str]:
     """Return the names of configs/model that match a pattern such as `resnet*`, sorted."""
     return sorted(fnmatch.filter((file.stem for file in (CONFIGS / "model").glob("*.yaml")), pattern))
+
+
+def data_settings(name: str) -> dict[str, Any]:
+    """Return the settings of a data set in configs/data, as plain data; raise BadInput for an unknown name."""
+    names = [file.stem for file in (CONFIGS / "data").glob("*.yaml")]
+    if name not in names:
+        raise BadInput(f"{name[:80]} is not a data set; {choices(name[:80], names)}")
+    with _hydra_ready():
+        cfg = hydra.compose("train", [f"data={name}", "name=zoo"])
+    settings: Any = OmegaConf.to_container(cfg, resolve=True)
+    return dict(settings["data"])
 
 
 @functools.cache

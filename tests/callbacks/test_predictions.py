@@ -53,7 +53,7 @@ def test_a_run_keeps_its_predictions_and_shows_them(command, toy, only_run, comp
 
     events = events_of(folder)
     assert events.Tags()["images"] == [
-        f"with the test set/{name}" for name in ("confusion matrix", "most confident mistakes")
+        f"with the test set/{name}" for name in ("confusion matrix", "calibration", "most confident mistakes")
     ]
     (curve,) = events.Tensors("test precision and recall/Bag")  # rows: TP, FP, TN, FN, precision, recall
     _, _, _, _, precision, recall = make_ndarray(curve.tensor_proto)

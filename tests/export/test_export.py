@@ -257,11 +257,12 @@ def test_files_of_one_format_that_differ_have_names_of_their_own_and_all_are_tol
 
 
 def test_what_takes_pixels_is_told_from_what_takes_normalised_images_by_its_name():
-    cfg = OmegaConf.create({"compress": {}, "half": False, "bake": True})
+    cfg = OmegaConf.create({"compress": {}, "half": False, "bake": True, "calibrated": False})
     names = {name: export._file(name, cfg) for name in ("zoo", "pt2", "onnx_int8")}
     assert names == {"zoo": "model.zoo", "pt2": "model_baked.pt2", "onnx_int8": "model_int8_baked.onnx"}
-    both = OmegaConf.create({"compress": {"share": {}}, "half": True, "bake": True})
+    both = OmegaConf.create({"compress": {"share": {}}, "half": True, "bake": True, "calibrated": True})
     assert export._file("zoo", both) == "model_shared_fp16.zoo"
+    assert export._file("onnx", both) == "model_shared_baked_calibrated.onnx"
 
 
 def test_a_file_that_no_export_wrote_is_not_replaced(command, teacher, only_run):

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from zoo import escape
 from zoo.escape import shortened
 from zoo.measure.accuracy import has_nan
+from zoo.measure.calibration import calibration
+from zoo.report.calibration_plot import draw_calibration
 from zoo.report.plots import draw_confusion
 
 if TYPE_CHECKING:
@@ -27,12 +29,14 @@ MOST_DIMENSIONS = 100  # of the embedding, which is written as text; the project
 def show_predictions(
     board: "SummaryWriter", step: int, classes: Sequence[str], logits: Tensor, labels: Tensor, mistakes: dict[str, Any]
 ) -> None:
-    """Plot the confusion matrix, the most confident mistakes, and precision and recall of each class."""
+    """Plot the confusion matrix, calibration, the most confident mistakes, and precision and recall of each class."""
     known, num = ~has_nan(logits), len(classes)
     num_nan, logits, labels = int((~known).sum()), logits[known], labels[known]
     shares = logits.softmax(1)
     matrix = torch.bincount(num * labels + logits.argmax(1), minlength=num * num).view(num, num)
     board.add_figure("with the test set/confusion matrix", draw_confusion(matrix.tolist(), classes, num_nan), step)
+    if figures := calibration(logits, labels):
+        board.add_figure("with the test set/calibration", draw_calibration(figures), step)
     if len(mistakes["labels"]):
         board.add_image(
             "with the test set/most confident mistakes", draw_mistakes(classes, **mistakes), step, dataformats="HWC"

@@ -25,9 +25,9 @@ class Predictions(lightning.Callback):
 
     In the order of the test set, the file has `labels`, `predicted` and `confidence` for images (NaN if a logit was
     NaN, so that there is no prediction), or `correct` for sequences; its metadata has the `split_hash` of the data.
-    TensorBoard shows the confusion matrix, the most confident mistakes, precision and recall of each class, and in the
-    projector the inputs of the net's last layer. If a task's `measure` returns no logits, as with task=rotation,
-    neither is written.
+    TensorBoard shows the confusion matrix, calibration, the most confident mistakes, precision and recall of each
+    class, and in the projector the inputs of the net's last layer. If a task's `measure` returns no logits, as with
+    task=rotation, neither is written.
     """
 
     def on_test_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -57,7 +57,9 @@ class Predictions(lightning.Callback):
     ) -> None:
         if outputs is None:
             return
+        task: Any = pl_module
         images, labels = batch
+        outputs = outputs / task.temperature
         confidence, predicted = outputs.softmax(1).max(1)
         self._batches.append({"logits": outputs.cpu(), "labels": labels.cpu()})
         if not self._is_drawn:

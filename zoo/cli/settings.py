@@ -29,6 +29,7 @@ class Train:
     trusted: list[Text]
     channels_last: bool
     tf32: bool
+    calibrate: bool
     preflight: bool
     compile: bool | Literal["reduce-overhead", "max-autotune"]
 
@@ -64,6 +65,20 @@ class Evaluate:
     sparse: bool
     batch_size: Count
     beam: Count
+    corruptions: bool
+    shift: bool
+    out_of_distribution: Text | None
+    seed: Annotated[int, Range(0, 2**32 - 1)]
+    data_root: Text | None
+    download: bool
+    out: Text | None
+    trusted: list[Text]
+
+
+class Calibrate:
+    checkpoint: Text
+    accelerator: Literal["auto", "cpu", "cuda", "mps"]
+    batch_size: Count
     data_root: Text | None
     download: bool
     out: Text | None
@@ -76,6 +91,7 @@ class Export:
     format: Text | Annotated[list[Text], NotEmpty()]
     half: bool | Literal["bfloat16"]
     bake: bool
+    calibrated: bool
     calibration_batches: Count
     max_drop: Annotated[float, Range(0, 100)]
     batch_size: Count
@@ -90,6 +106,15 @@ class Predict:
     inputs: list[Any]
     top: Count
     accelerator: Literal["auto", "cpu", "cuda", "mps"]
+    trusted: list[Text]
+
+
+class Explain:
+    checkpoint: Text
+    inputs: list[Any]
+    of_class: Text | int | None
+    accelerator: Literal["auto", "cpu", "cuda", "mps"]
+    out: Text | None
     trusted: list[Text]
 
 
@@ -127,16 +152,18 @@ OF_CONFIG: dict[str, type] = {
     "summary": Summary,
     "evaluate": Evaluate,
     "sensitivity": Evaluate,
+    "calibrate": Calibrate,
     "export": Export,
     "trained": Trained,
     "reproduce": Reproduce,
     "predict": Predict,
+    "explain": Explain,
     "compare": Compare,
     "results": Results,
 }
 
 
-LATER = ("trusted", "preflight")  # settings that runs of earlier versions do not have
+LATER = ("trusted", "calibrate", "preflight")  # settings that runs of earlier versions do not have
 
 
 def check(config_name: str, cfg: DictConfig) -> None:

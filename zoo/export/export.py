@@ -14,6 +14,8 @@ from zoo import escape
 from zoo.checkpoint.load_model import load_model
 from zoo.checkpoint.product_file import Product
 from zoo.checkpoint.stored_config import stored_data
+from zoo.checkpoint.temperature import KEY as TEMPERATURE
+from zoo.checkpoint.temperature import without_temperature
 from zoo.compress.recipe import in_integers
 from zoo.data.module import ResidentData
 from zoo.data.sequences import SequenceData
@@ -54,7 +56,7 @@ def export(product: Product, names: list[str], folder: Path, cfg: DictConfig) ->
     net, data = load_model(product).eval(), stored_data(product.facts, cfg)
     before = source = answers_of(net, data)
     if compressed := _compressed(product, data, cfg):
-        product, net = compressed, load_model(compressed).eval()
+        product, net = without_temperature(compressed), load_model(compressed).eval()
         source = replace(answers_of(net, data), accuracy=before.accuracy)
     folder.mkdir(parents=True, exist_ok=True)
     rows = [_try(name, Job(product, net, data, _facts(product, name, cfg), cfg), source, folder) for name in names]
@@ -91,6 +93,11 @@ def _check_settings(product: Product, names: list[str], cfg: DictConfig) -> None
     """Raise BadInput for settings that do not fit the product; zoo.cli.settings has the ranges."""
     if cfg.bake and "classes" not in product.facts["data"]:
         raise BadInput("bake=true is for image nets, and this one reads sequences")
+    if cfg.calibrated and (TEMPERATURE not in product.facts or {"share", "rate"} & cfg.compress.keys()):
+        raise BadInput(
+            "calibrated=true needs a temperature: store one by scripts/calibrate.py, and leave out compress, which "
+            "changes the net that it was fitted to"
+        )
     for name in {"share", "rate"} & cfg.compress.keys():
         if in_integers(product.facts["recipe"]):
             raise BadInput(f"compress={name} needs a float net, and this one is already quantized")
@@ -133,6 +140,7 @@ def _ending(name: str, cfg: DictConfig) -> str:
         "_rate": "rate" in cfg.compress,
         f"_{format_of(name).precision_with(cfg)}": _is_rounded(name, cfg),
         "_baked": _is_baked(name, cfg),
+        "_calibrated": _is_calibrated(name, cfg),
     }
     return "".join(ending for ending, is_so in endings.items() if is_so)
 
@@ -143,6 +151,10 @@ def _is_rounded(name: str, cfg: DictConfig) -> bool:
 
 def _is_baked(name: str, cfg: DictConfig) -> bool:
     return cfg.bake and format_of(name).bakes
+
+
+def _is_calibrated(name: str, cfg: DictConfig) -> bool:
+    return cfg.calibrated and format_of(name).bakes
 
 
 def _file(name: str, cfg: DictConfig) -> str:
@@ -157,7 +169,9 @@ def _precision(product: Product, name: str, cfg: DictConfig) -> str:
 
 
 def _facts(product: Product, name: str, cfg: DictConfig) -> dict[str, Any]:
-    export = {"format": name, "precision": _precision(product, name, cfg), "bake": cfg.bake}
+    export: dict[str, Any] = {"format": name, "precision": _precision(product, name, cfg), "bake": cfg.bake}
+    if _is_calibrated(name, cfg):
+        export["calibrated"] = True
     return {**product.facts, "export": export}
 
 

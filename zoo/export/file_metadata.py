@@ -17,6 +17,12 @@ INPUT = {
     "Returns logits of the next token, by its index in target_symbols; 2 ends a text",
 }
 
+OUTPUT = {
+    "logits": "float32, N x classes: logits; their softmax is the probabilities",
+    "with temperature": "float32, N x classes: logits; the softmax of logits / temperature is the probabilities",
+    "calibrated": "float32, N x classes: logits divided by temperature; their softmax is the probabilities",
+}
+
 
 def labels(facts: Mapping[str, Any]) -> dict[str, str]:
     """Return what a user of the file needs to know and, as `zoo`, all the facts of a product file."""
@@ -24,12 +30,21 @@ def labels(facts: Mapping[str, Any]) -> dict[str, str]:
     if "classes" in data:
         plain = {name: data[name] for name in ("classes", "mean", "std")}
         plain |= {"image_size": settings["image_size"], "channels": settings["in_channels"]}
+        plain |= {"temperature": facts["temperature"]} if "temperature" in facts else {}
         takes = "pixels" if facts["export"]["bake"] else "images"
     else:
         plain = {name: data[name] for name in ("source_symbols", "target_symbols", "max_length")}
         takes = facts["export"]["part"]
     texts = {name: json.dumps(value) for name, value in plain.items()}
+    if "classes" in data:
+        texts["output"] = OUTPUT[_kind(facts)]
     return {**texts, "input": INPUT[takes], "zoo": facts_text(facts)}
+
+
+def _kind(facts: Mapping[str, Any]) -> str:
+    if facts["export"].get("calibrated"):
+        return "calibrated"
+    return "with temperature" if "temperature" in facts else "logits"
 
 
 def read_labels(texts: Mapping[str, str], path: Path) -> dict[str, Any]:

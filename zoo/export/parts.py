@@ -44,6 +44,20 @@ class Baked(nn.Module):
         return self.net((images.float() - self.mean) / self.std)
 
 
+class Calibrated(nn.Module):
+    """A net whose logits are divided by a temperature, so that their softmax is calibrated."""
+
+    temperature: Tensor
+
+    def __init__(self, net: nn.Module, temperature: float) -> None:
+        super().__init__()
+        self.net = net
+        self.register_buffer("temperature", torch.tensor(temperature))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.net(images) / self.temperature
+
+
 class Encoder(nn.Module):
     """The encoder of a sequence net: returns the first state of a source."""
 
@@ -96,6 +110,7 @@ def _part_of_images(net: nn.Module, facts: Mapping[str, Any]) -> ExportPart:
     shape = (2, settings["in_channels"], settings["image_size"], settings["image_size"])
     net = Half(net) if export["precision"] == "fp16" else net
     net = Baked(net, facts["data"]["mean"], facts["data"]["std"]) if export["bake"] else net
+    net = Calibrated(net, facts["temperature"]) if export.get("calibrated") else net
     return ExportPart(net.eval(), (torch.zeros(shape, dtype=torch.uint8 if export["bake"] else torch.float32),))
 
 

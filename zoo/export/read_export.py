@@ -30,15 +30,20 @@ class OnCpu(nn.Module):
 
 
 class Classifier(OnCpu):
-    """Compute logits (N, classes) of normalised images with a runtime, even if that takes pixels."""
+    """Compute logits (N, classes) of normalised images with a runtime, even if that takes pixels.
+
+    Logits that the runtime has divided by a temperature are multiplied by it: they are those of the checkpoint.
+    """
 
     def __init__(self, run: Run, facts: Mapping[str, Any], bake: bool) -> None:
         super().__init__()
         self.run, self.bake = run, bake
+        self.temperature = facts["temperature"] if facts["export"].get("calibrated") else 1.0
         self.mean, self.std = (torch.tensor(facts["data"][name])[:, None, None] for name in ("mean", "std"))
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.run(pixels(images, self.mean, self.std) if self.bake else images)[0]
+        logits = self.run(pixels(images, self.mean, self.std) if self.bake else images)[0]
+        return logits if self.temperature == 1 else logits * self.temperature
 
 
 class Writer(OnCpu):

@@ -17,6 +17,7 @@ from zoo.checkpoint.load_model import load_model
 from zoo.checkpoint.named_files import claim_of, trained_files
 from zoo.checkpoint.product_file import Product, read_product
 from zoo.checkpoint.stored_config import DATA_ROOT, stored_data
+from zoo.checkpoint.temperature import temperature_of
 from zoo.data.module import ResidentData
 from zoo.data.sequences import SequenceData
 from zoo.errors import BadInput, ZooError, counted
@@ -50,6 +51,7 @@ ABOUT = {  # per data set: what its nets are for, what they are not for, and whe
     ),
 }
 AS_CLAIMED = {"split": "test", "accelerator": "cpu", "sparse": False, "beam": 1, "batch_size": 500}  # of evaluate.py
+UNCLAIMED = ("worst", "confusion_matrix", "calibration", "uncalibrated")  # too long for a claim
 CPU = torch.device("cpu")
 CONFIDENCE = 1.96  # standard deviations of a 95 % interval
 
@@ -110,7 +112,7 @@ def _evaluated(file: Path, cfg: DictConfig) -> tuple[nn.Module, ResidentData, di
     source = read_product(file)
     settings = OmegaConf.create({**AS_CLAIMED, "data_root": cfg.data_root, "download": cfg.download})
     net, data = load_model(source), stored_data(source.facts, settings)
-    return net, data, evaluate.evaluate(net, data, settings)
+    return net, data, evaluate.evaluate(net, data, settings, temperature_of(source.facts))
 
 
 def _measured(file: Path, cfg: DictConfig) -> dict[str, Any]:
@@ -121,7 +123,7 @@ def _measured(file: Path, cfg: DictConfig) -> dict[str, Any]:
         "machine": device_name(CPU),
         "threads": torch.get_num_threads(),
     }
-    claimed = {key: value for key, value in found.items() if key not in ("worst", "confusion_matrix")}
+    claimed = {key: value for key, value in found.items() if key not in UNCLAIMED}
     return claimed if isinstance(data, SequenceData) else claimed | {"of_sample": num_of_sample(net, data)}
 
 

@@ -45,8 +45,10 @@ def rebuild_net(source: Product | Exported) -> nn.Module:
     return load_model(source) if isinstance(source, Product) else source.net
 
 
-def evaluate(net: nn.Module, data: ResidentData, cfg: DictConfig) -> dict[str, Any]:
+def evaluate(net: nn.Module, data: ResidentData, cfg: DictConfig, temperature: float = 1.0) -> dict[str, Any]:
     """Measure a split according to cfg: classes of images, or generated sequences; in fp32.
+
+    Probabilities of classes are those of the logits divided by `temperature`.
 
     With `sparse`, in fp16 and with CUDA's kernels for layers in which two of every four weights are zero.
     """
@@ -61,7 +63,7 @@ def evaluate(net: nn.Module, data: ResidentData, cfg: DictConfig) -> dict[str, A
     if isinstance(data, SequenceData):
         return transcribe(net, data, cfg.split, device, cfg.beam)
     logits, labels = predict(net, data, cfg.split, device)
-    return evaluation.evaluate(logits, labels, data.load().classes)
+    return evaluation.evaluate(logits, labels, data.load().classes, temperature)
 
 
 def ending_of(path: Path, cfg: DictConfig) -> str:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo import escape
+from zoo.checkpoint.temperature import temperature_of
 from zoo.data.folders import MARGIN, check_colour, pictures_in
 from zoo.data.image_workers import resize_and_crop
 from zoo.data.loader import centre
@@ -53,19 +54,22 @@ def _of_images(
                 unreadable.append(error)
         if not images:
             continue
-        yield from zip(images, classify(net, torch.cat(list(images.values())).to(device), classes, top), strict=True)
+        batch = torch.cat(list(images.values())).to(device)
+        yield from zip(images, classify(net, batch, classes, top, temperature_of(facts)), strict=True)
     if unreadable:
         more = f"; and {len(unreadable) - MOST_TOLD:,} more" if len(unreadable) > MOST_TOLD else ""
         raise BadInput(f"{'; '.join(map(str, unreadable[:MOST_TOLD]))}{more}; use JPEG, PNG or another image format")
 
 
 @torch.inference_mode()
-def classify(net: nn.Module, images: Tensor, classes: Sequence[str], top: int) -> list[list[tuple[str, float]]]:
+def classify(
+    net: nn.Module, images: Tensor, classes: Sequence[str], top: int, temperature: float = 1.0
+) -> list[list[tuple[str, float]]]:
     """Return the `top` most probable classes of each image (N, C, size, size), each with its probability, best first.
 
-    Raises ZooError if the net returns NaN.
+    Logits are divided by `temperature`. Raises ZooError if the net returns NaN.
     """
-    shares, best = net(images).softmax(1).topk(min(top, len(classes)))
+    shares, best = (net(images) / temperature).softmax(1).topk(min(top, len(classes)))
     if shares.isnan().any():
         raise ZooError("the net returns NaN logits; train it again, or with trainer.precision=32-true")
     rows = zip(best.tolist(), shares.tolist(), strict=True)

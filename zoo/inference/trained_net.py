@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.checkpoint.named_files import is_shipped
+from zoo.checkpoint.temperature import temperature_of
 from zoo.data.sequences import SequenceFacts
 from zoo.errors import BadInput, as_value_error, require
 from zoo.inference import evaluate, predict
@@ -24,7 +25,8 @@ class TrainedNet:
 
     Attributes:
         net: the network, in eval mode on the CPU. Takes normalised images (N, C, size, size), float32, and returns
-            logits (N, classes); a sequence net is used through `predict`.
+            logits (N, classes); a sequence net is used through `predict`. `predict` divides the logits by the file's
+            temperature, metadata["temperature"], if it has one.
         classes: the names of the classes, in the order of the logits; empty for sequence nets.
         metadata: all that the file says about the net: config, recipe, data, versions, commit.
         path: the file.
@@ -76,9 +78,10 @@ class TrainedNet:
         return list(rows) if several else next(rows)
 
     def _classify(self, pictures: Sequence[Any], top: int, batch_size: int) -> Iterator[Predicted]:
+        temperature = temperature_of(self.metadata)
         for start in range(0, len(pictures), batch_size):
             images = torch.cat([self.preprocess(one) for one in pictures[start : start + batch_size]])
-            yield from predict.classify(self.net, images.to(self._device), self.classes, top)
+            yield from predict.classify(self.net, images.to(self._device), self.classes, top, temperature)
 
     def _write(self, texts: Sequence[Any], top: int) -> Iterator[Predicted]:
         symbols = SequenceFacts(**self.metadata["data"])

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from zoo.files import without_nan
 from zoo.measure.accuracy import TOP, has_nan, is_right
+from zoo.measure.calibration import calibration
 
 
 @torch.inference_mode()
@@ -22,13 +23,17 @@ def accuracy(net: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
     return float(hits.double().mean())
 
 
-def evaluate(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str, Any]:
+def evaluate(logits: Tensor, labels: Tensor, classes: Sequence[str], temperature: float = 1.0) -> dict[str, Any]:
     """Evaluate predictions: logits (N, C) float, labels (N,) int64.
 
     `top5` is included only for more than five classes. Samples with NaN logits are counted in `num_nan`, are never
     correct, and are not in the matrix. Calibration error is the expected calibration error over 15 equal bins of
     confidence (Guo et al., 2017), as a fraction of 1. The confusion matrix has one row per true class and one column
     per predicted class. Recall of a class without samples and precision of a class never predicted are None.
+
+    Both calibration errors are those of softmax(logits / temperature), and `loss` is that of the logits as they are, as
+    in training. `calibration` has the temperature and the figures of zoo.measure.calibration; with a temperature other
+    than 1, `uncalibrated` has the figures without it.
     """
     from torchmetrics.functional.classification import multiclass_calibration_error, multiclass_confusion_matrix
 
@@ -36,7 +41,9 @@ def evaluate(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str
     known = ~has_nan(logits)
     matrix = multiclass_confusion_matrix(logits[known].argmax(1), labels[known], num_classes)
     hits, true, predicted = matrix.diag(), labels.bincount(minlength=num_classes), matrix.sum(0)
-    calibration_error = multiclass_calibration_error(logits[known].softmax(1), labels[known], num_classes, n_bins=15)
+    shares = (logits[known] / temperature).softmax(1)
+    calibration_error = multiclass_calibration_error(shares, labels[known], num_classes, n_bins=15)
+    figures = calibration(logits / temperature, labels)
     return {
         "num_samples": len(labels),
         "num_nan": int((~known).sum()),
@@ -44,6 +51,8 @@ def evaluate(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str
         **({"top5": _top5(logits, labels, known)} if num_classes > TOP else {}),
         "loss": without_nan(float(nn.functional.cross_entropy(logits.double(), labels))),
         "calibration_error": without_nan(float(calibration_error)),
+        "calibration": figures and {"temperature": temperature, **figures},
+        **({"uncalibrated": calibration(logits, labels)} if temperature != 1 else {}),
         "classes": {
             name: {
                 "num_samples": int(true[i]),

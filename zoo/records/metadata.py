@@ -21,6 +21,7 @@ MAX_BYTES = 1 << 24  # of the JSON text
 MAX_DEPTH = 16
 MAX_PARTS = 400_000  # lists and mappings in the text; ResNet-152 in int8 has fewer than 20,000
 MAX_ENTRIES = 20_000  # in all lists and mappings of a config together
+LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.05, 20.0  # of logits; zoo.measure.calibration fits it
 MAX_NUMBER = 2**40  # for any number in a config; counts of weights and multiply-accumulates may be larger
 
 Channels = Annotated[list[float], Meta(min_length=1, max_length=4096)]
@@ -82,6 +83,7 @@ class Export(Record, frozen=True, kw_only=True):
     format: Name
     precision: Literal["fp32", "fp16", "bf16", "int8"]
     bake: bool
+    calibrated: bool = False  # whether the graph divides its logits by the temperature
     part: Literal["", "encoder", "step"] = ""
 
 
@@ -97,8 +99,11 @@ class Metadata(Record, frozen=True, kw_only=True):
     best: Best | None = None
     step: Count | None = None  # of early.safetensors: the step at which it was written
     export: Export | None = None
+    temperature: Annotated[float, Meta(ge=LOWEST_TEMPERATURE, le=HIGHEST_TEMPERATURE)] | None = None
 
     def __post_init__(self) -> None:
+        if self.export and self.export.calibrated and self.temperature is None:
+            raise ValueError("a calibrated export needs a temperature")
         for step in self.recipe:
             check_step(step)
         check_plain(self.config)
@@ -112,6 +117,8 @@ class Metadata(Record, frozen=True, kw_only=True):
             raise ValueError("config.choices must name an option for each group")
         if not all(isinstance(choices.get(group), str) for group in ("model", "data")):
             raise ValueError("config.choices must name the model and the data")
+        if self.kind is Sequences and self.temperature is not None:
+            raise ValueError("a temperature is for nets that classify images")
         self._check_data(msgspec.convert(self.data, type=self.kind))
 
     @property

@@ -153,6 +153,7 @@ class Result(Record, frozen=True, kw_only=True):
     test_sample_hash: Name | UnsetType | None = UNSET
     exports: dict[Name, Cell] | UnsetType = UNSET
     before: Before | UnsetType = UNSET
+    temperature: Amount | UnsetType = UNSET
 
     def __post_init__(self) -> None:
         if self.test.get("accuracy") is None:

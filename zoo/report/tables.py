@@ -58,6 +58,7 @@ def show_evaluation(evaluation: dict[str, Any]) -> None:
         f"calibration error {off}   ({counted(evaluation['num_samples'], 'image')})",
         soft_wrap=True,
     )
+    _say_calibration(console, evaluation)
     _say_lost(console, evaluation)
     table = Table()
     for column in ("class", "images", "recall", "precision", "most often taken for"):
@@ -73,6 +74,18 @@ def show_evaluation(evaluation: dict[str, Any]) -> None:
         shares = (format_number(row[key], ".2%", "–") for key in ("recall", "precision"))
         table.add_row(name, f"{row['num_samples']:,}", *shares, other)
     console.print(table)
+
+
+def _say_calibration(console: Console, evaluation: dict[str, Any]) -> None:
+    if not (found := evaluation.get("calibration")):
+        return
+    low, high = (f"{100 * end:.2f}" for end in found["error_interval"])
+    error = f"calibration error {found['error']:.2%} in bins of equal size (95 % interval {low} to {high})"
+    if before := evaluation.get("uncalibrated"):
+        error += f", {before['error']:.2%} without the temperature {found['temperature']:.3g}"
+    console.print(f"NLL {found['nll']:.4f}   Brier {found['brier']:.4f}   {error}", soft_wrap=True)
+    share = found["coverage_at_1_percent_error"]
+    console.print(f"{share:.1%} of the images, the most confident, can be answered at 1 % error", soft_wrap=True)
 
 
 def _say_lost(console: Console, evaluation: dict[str, Any]) -> None:

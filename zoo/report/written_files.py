@@ -11,6 +11,7 @@ from rich.table import Table
 from zoo import escape
 from zoo.errors import BadInput
 from zoo.files import read_file, replacing, write_json, write_text
+from zoo.report.calibration_plot import draw_calibration
 from zoo.report.plots import draw_confusion, draw_sensitivity
 
 MOST_BYTES = 1 << 28  # of an evaluation.json
@@ -34,7 +35,7 @@ def check_free(folder: Path, source: Mapping[str, Any], ending: str = "") -> Non
 
 
 def write_evaluation(folder: Path, evaluation: dict[str, Any], ending: str = "") -> None:
-    """Write evaluation.json, and confusion_matrix.png or worst.tsv, with `ending` in their names."""
+    """Write evaluation.json, and two plots or, for sequences, worst.tsv, with `ending` in their names."""
     name = f"evaluation{ending}.json"
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / name, evaluation)
@@ -49,7 +50,11 @@ def write_evaluation(folder: Path, evaluation: dict[str, Any], ending: str = "")
         figure = draw_confusion(evaluation["confusion_matrix"], list(evaluation["classes"]), evaluation["num_nan"])
         with replacing(folder / other) as content:
             figure.savefig(content, format="png", dpi=150)
-    escape.console().print(f"Written     {folder}/{name} and {other}", soft_wrap=True)
+        if found := evaluation["calibration"]:
+            with replacing(folder / f"calibration{ending}.png") as content:
+                draw_calibration(found, evaluation.get("uncalibrated")).savefig(content, format="png", dpi=150)
+            other += f", calibration{ending}.png"
+    escape.console().print(f"Written     {folder}/{name}, {other}", soft_wrap=True)
 
 
 def write_sensitivity(folder: Path, reference: float, curves: dict[str, dict[str, list[tuple[float, float]]]]) -> None:

@@ -16,6 +16,7 @@ from zoo.callbacks.compression import summaries
 from zoo.callbacks.monitor import TrainingMonitor
 from zoo.checkpoint.load_model import load_model
 from zoo.checkpoint.product_file import Product, load_weights, read_product
+from zoo.checkpoint.temperature import temperature_of
 from zoo.compress.recipe import in_integers, replay
 from zoo.data.module import ResidentData
 from zoo.errors import BadInput, counted, reason
@@ -26,6 +27,7 @@ from zoo.paths import PRODUCT, RESULT
 from zoo.records.json_files import write_result
 from zoo.report import settings_row
 from zoo.run.before_compression import figures_before
+from zoo.run.calibrate_product import calibrate_product
 from zoo.run.directory import Run
 from zoo.run.model import apply_layout, build_bare_model
 from zoo.run.passes import after_fit
@@ -41,6 +43,8 @@ def measure_product(run: Run, trainer: lightning.Trainer, task: Task, data: Resi
     product = read_product(run.folder / PRODUCT)
     _check_best(product)
     trained, (product, reports) = product, after_fit(run, product, task, data)
+    product = calibrate_product(run, product, task, data)
+    task.temperature = temperature_of(product.facts)
     has_changed = product.facts["recipe"] != trained.facts["recipe"]
     measured = _tested(run, product, trainer, task, data, has_changed)
     result = files.without_nan(
@@ -55,7 +59,7 @@ def measure_product(run: Run, trainer: lightning.Trainer, task: Task, data: Resi
             **_of_data(product, trainer, data),
             "compress": {**reports, **summaries(trainer)},
             "folder": str(run.folder),
-            **{key: product.facts[key] for key in ("commit", "versions")},
+            **{key: product.facts[key] for key in ("commit", "versions", "temperature") if key in product.facts},
         }
     )
     if result["compress"] or product.facts["recipe"]:

@@ -18,6 +18,7 @@ from zoo.errors import BadInput
 from zoo.instantiate import build, probe
 from zoo.models.stochastic_depth import StochasticDepth
 from zoo.run import preflight, preflight_checks
+from zoo.run.calibrate_product import check_calibration
 from zoo.run.directory import Run
 from zoo.run.model import apply_layout
 from zoo.tasks.base import Task
@@ -43,6 +44,7 @@ def build_task(run: Run, net: nn.Module) -> Task:
     if "teacher" in task:
         given["teacher"] = [apply_layout(load_model(read_product(file)), run.cfg) for file in task.pop("teacher")]
     built: Task = build(task, "task", **given)
+    check_calibration(run, built)
     name = "num_classes" if "num_classes" in run.cfg.model else "num_target_tokens"
     expected = built.num_outputs or run.cfg.data[name]
     if expected < 2:
