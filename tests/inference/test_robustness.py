@@ -89,7 +89,7 @@ def test_an_evaluation_has_what_is_asked_for(command, tmp_path, fashion_root, mo
     line = ["checkpoint=zoo:lenet5_mnist_5k", "corruptions=true", "shift=true", "out_of_distribution=fashion_mnist"]
     done = command("evaluate", *line, f"data_root={fashion_root}", "accelerator=cpu", "split=val")
     assert done.code == 0, done.err
-    found = json.loads((tmp_path / "evaluation_lenet5_mnist_5k.zoo_val.json").read_text())
+    found = json.loads((tmp_path / "zoo_lenet5_mnist_5k/evaluation_lenet5_mnist_5k.zoo_val.json").read_text())
     assert list(found["corruptions"]["kinds"]) == ["contrast", "jpeg_compression"]
     assert found["corruptions"]["kinds"]["jpeg_compression"][0] == pytest.approx(found["accuracy"], abs=0.01)
     assert found["shift"]["rotation"]["10"] > found["shift"]["rotation"]["60"]
