@@ -17,6 +17,7 @@ from conftest import ROOT, options
 from PIL import Image
 
 import zoo
+from zoo.catalogue import catalogue, sizes_made_for
 from zoo.checkpoint.load_model import load_model
 from zoo.checkpoint.named_files import file_of
 from zoo.checkpoint.product_file import read_product
@@ -59,6 +60,15 @@ def test_a_model_takes_the_settings_of_its_yaml():
     assert zoo.create_model("airbench", num_classes=10, in_channels=3)(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
     sizes = {"num_source_tokens": 30, "num_target_tokens": 40, "max_length": 20}
     assert zoo.create_model("transformer", **sizes, width=32).training
+    for name, shape, num_classes in (("resnet18", (3, 224, 224), 1000), ("lenet5", (1, 28, 28), 10)):
+        assert zoo.create_model(name).eval()(torch.zeros(1, *shape)).shape == (1, num_classes)  # made for these
+    assert zoo.create_model("resnet18", num_classes=7).fc.out_features == 7
+
+
+def test_the_sizes_of_a_net_are_those_of_the_data_that_it_was_made_for():
+    for entry in catalogue():
+        data = {key: entry.cfg.data.get(key) for key in ("num_classes", "in_channels", "image_size")}
+        assert sizes_made_for(entry.name).items() >= data.items()
 
 
 def test_published_weights_are_loaded_from_a_file(tmp_path):
@@ -74,7 +84,8 @@ def test_published_weights_are_loaded_from_a_file(tmp_path):
     ("call", "word"),
     [
         (lambda: zoo.create_model("resnt50", num_classes=1, in_channels=3, image_size=32), "resnet50"),
-        (lambda: zoo.create_model("resnet50", num_classes=1), "in_channels"),
+        (lambda: zoo.create_model("resnet20", num_clases=7), "did you mean num_classes"),
+        (lambda: zoo.create_model("transformer"), "num_source_tokens and num_target_tokens"),
         (
             lambda: zoo.create_model("lenet5", num_classes=1, in_channels=1, image_size=28, activaton="relu"),
             "activaton",

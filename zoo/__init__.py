@@ -64,8 +64,9 @@ def create_model(name: str, *, pretrained: bool | str = False, **settings: Any) 
         pretrained: true for torchvision's best ImageNet weights, the name of one of its entries, such as
             IMAGENET1K_V1, or a file of weights from torchvision or timm, whose config.json next to it is compared with
             the net. A head of another size keeps its initial weights.
-        settings: those of configs/model/<name>.yaml. Image nets need `num_classes`, `in_channels` and, except
-            AirBench, `image_size`; all others have defaults.
+        settings: those of configs/model/<name>.yaml. `num_classes`, `in_channels` and `image_size` are by default
+            those of the data that the net was made for, such as 1000, 3 and 224 for ImageNet; sequence nets need
+            `num_source_tokens` and `num_target_tokens`.
 
     Returns:
         The network, in train mode. It takes normalised images (N, in_channels, image_size, image_size) and returns

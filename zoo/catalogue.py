@@ -22,6 +22,7 @@ from zoo.paths import CONFIGS
 
 HEADER = re.compile(r'# paper: (?P<authors>.*), "(?P<title>.*)", (?P<year>\d{4})\n# made for: (?P<data>data=\S+.*)\n')
 
+MADE_FOR = re.compile(r"^# made for: data=(?P<name>\w+)(?P<settings>.*)$", re.MULTILINE)
 RECIPE = re.compile(r"# @package _global_\n# .+\n# source: (?P<source>.+)\n# published: (?P<published>.+)\n")
 
 
@@ -52,6 +53,25 @@ def model_names(pattern: str = "*") -> list[str]:
     return sorted(fnmatch.filter((file.stem for file in (CONFIGS / "model").glob("*.yaml")), pattern))
 
 
+def sizes_made_for(model: str) -> dict[str, Any]:
+    """Return num_classes, image_size and so on of the data that a net was made for, by the second line of its config.
+
+    Hydra is not used, since a program that builds a net may have its own Hydra config.
+    """
+    header = MADE_FOR.search((CONFIGS / "model" / f"{model}.yaml").read_text())
+    assert header is not None
+    chosen: Any = OmegaConf.to_container(OmegaConf.from_dotlist(header["settings"].split()))
+    return _numbers_of(header["name"]) | chosen.get("data", {})
+
+
+def _numbers_of(data: str) -> dict[str, Any]:
+    node: Any = OmegaConf.to_container(OmegaConf.load(CONFIGS / "data" / f"{data}.yaml"))
+    node = node.get("data", node)
+    (base,) = node.get("defaults", [None])
+    numbers = {key: value for key, value in node.items() if value is None or isinstance(value, int)}
+    return (_numbers_of(base) if base else {}) | numbers
+
+
 def data_settings(name: str) -> dict[str, Any]:
     """Return the settings of a data set in configs/data, as plain data; raise BadInput for an unknown name."""
     names = [file.stem for file in (CONFIGS / "data").glob("*.yaml")]
@@ -59,8 +79,8 @@ def data_settings(name: str) -> dict[str, Any]:
         raise BadInput(f"{name[:80]} is not a data set; {choices(name[:80], names)}")
     with _hydra_ready():
         cfg = hydra.compose("train", [f"data={name}", "name=zoo"])
-    settings: Any = OmegaConf.to_container(cfg, resolve=True)
-    return dict(settings["data"])
+    plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    return dict(plain["data"])
 
 
 @functools.cache

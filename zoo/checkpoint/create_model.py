@@ -6,7 +6,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from torch import nn
 
-from zoo.catalogue import model_names
+from zoo.catalogue import model_names, sizes_made_for
 from zoo.checkpoint.pretrained import load_published
 from zoo.errors import BadInput, choices, require
 from zoo.instantiate import build
@@ -25,8 +25,11 @@ def create_model(name: str, pretrained: bool | str = False, **settings: Any) -> 
         require(not isinstance(value, Mapping), key, "a plain value", value)
     config: Any = OmegaConf.to_container(OmegaConf.load(CONFIGS / "model" / f"{name}.yaml"))
     required = [key for key, value in config.items() if str(value).startswith(OF_DATA)]
-    if missing := [key for key in required if key not in settings]:
-        raise BadInput(f"model {name}: expected {' and '.join(missing)}, as {', '.join(f'{m}=...' for m in missing)}")
+    if not settings.keys() >= set(required):
+        sizes = sizes_made_for(name)
+        settings = {key: sizes[key] for key in required} | settings
+    if missing := [key for key in required if settings[key] is None]:
+        raise BadInput(f"model {name}: expected {' and '.join(missing)}")
     net: nn.Module = build(config | settings, "model")
     if pretrained:
         load_published(net, name, pretrained, config | settings)
