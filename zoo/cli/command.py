@@ -117,6 +117,7 @@ def _process_settings() -> Iterator[bool]:
     hook, threading.excepthook = threading.excepthook, _leave_to_main
     if logging.lastResort:  # prints warnings of commands without a log file
         logging.lastResort.setFormatter(escape.Formatter())
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # warns of a CUDA_HOME without a GPU
     sigterm = signal.signal(signal.SIGTERM, _stop)  # during training, callbacks.resume has its own
     try:
         yield before == "1"

@@ -195,7 +195,7 @@ def _logging_to(folder: Path) -> Iterator[None]:
     """Send our messages to the console and to log.txt, and libraries' warnings to log.txt only.
 
     Only the first process of a run uses the console; the others write to log_1.txt and so on. Of Lightning, messages
-    below warnings, such as its tips, are dropped, and so is torch's message that a CUDA_HOME without a GPU is useless.
+    below warnings, such as its tips, are dropped.
     """
     rank = distributed.rank()
     file = open_file(folder / (f"log_{rank}.txt" if rank else "log.txt"), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
@@ -210,7 +210,6 @@ def _logging_to(folder: Path) -> Iterator[None]:
     for logger in others:
         logger.handlers, logger.propagate = [to_file], False
         logger.setLevel(logging.WARNING)
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", "`isinstance.treespec, LeafSpec", FutureWarning)  # Lightning's own use of torch
     logging.captureWarnings(True)
     try:
