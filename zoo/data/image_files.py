@@ -18,16 +18,16 @@ from zoo import escape, memory
 from zoo.data.image_workers import (
     BatchLists,
     Collate,
-    Crop,
     Decoding,
     Failure,
     Sample,
-    resize_and_crop,
     stack_samples,
     why_unreadable,
 )
 from zoo.data.prefetch import prefetch_to_device
-from zoo.data.read_image import read_picture, upright
+from zoo.data.read_image import read_picture, sides_of, upright
+from zoo.data.reading import Interpolation, Reading
+from zoo.data.whole_pictures import PictureCrop, WholePictures, sides_within
 from zoo.errors import BadInput, reason
 
 log = logging.getLogger("zoo")
@@ -39,21 +39,12 @@ MOST_AHEAD = 3  # batches that each worker process prefetches
 class ImageFiles:
     """Images in files, usable in place of a tensor (N, 3, size, size).
 
-    The shorter side is resized to `size` px, with antialiasing, and the centre cropped; or a crop is taken from the
-    whole picture. Transparent pixels get the colour `background`. Files that cannot be read are skipped, counted and
-    logged. JPEG files can be decoded on a CUDA device instead of in workers.
+    They are resized and cropped to the centre as `reading` says, or a crop is taken from the whole picture. Files that
+    cannot be read are skipped, counted and logged. JPEG files can be decoded on a CUDA device instead of in workers.
     """
 
-    def __init__(
-        self,
-        paths: Sequence[str],
-        size: int,
-        num_workers: int = 0,
-        decoder: Decoder = "cpu",
-        background: str = "white",
-    ) -> None:
-        self.paths, self.size, self.num_workers, self.decoder = paths, size, num_workers, decoder
-        self.background = background
+    def __init__(self, paths: Sequence[str], reading: Reading, num_workers: int = 0, decoder: Decoder = "cpu") -> None:
+        self.paths, self.reading, self.num_workers, self.decoder = paths, reading, num_workers, decoder
         self.unreadable: set[str] = set()
         self.pipes_told = False
 
@@ -62,11 +53,15 @@ class ImageFiles:
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        return len(self), 3, self.size, self.size
+        return len(self), 3, self.reading.size, self.reading.size
+
+    @property
+    def interpolation(self) -> Interpolation:
+        return self.reading.interpolation
 
     def __getitem__(self, index: Tensor) -> "ImageFiles":
         paths = [self.paths[i] for i in index.tolist()]
-        part = ImageFiles(paths, self.size, self.num_workers, self.decoder, self.background)
+        part = ImageFiles(paths, self.reading, self.num_workers, self.decoder)
         part.unreadable = self.unreadable  # shared, so that they are counted together
         return part
 
@@ -95,7 +90,7 @@ class ImageFiles:
         self,
         indices: Sequence[Tensor | slice],
         device: torch.device,
-        crop: Crop | None = None,
+        crop: PictureCrop | None = None,
         draws: Iterable[Tensor] = (),
         full: bool = False,
     ) -> Iterator[tuple[Tensor, Tensor]]:
@@ -110,7 +105,7 @@ class ImageFiles:
         workers = min(self.num_workers, max(1, room))
         raw = self.decoder == "cuda" and device.type == "cuda"
         loader: Iterable[Any] = DataLoader(
-            Decoding(self.paths, self.size, self.background, crop, raw, full),
+            Decoding(self.paths, self.reading, crop, raw, full),
             batch_sampler=lists,
             num_workers=workers,
             collate_fn=Collate(raw, shared=workers > 0),
@@ -119,7 +114,7 @@ class ImageFiles:
         )
         batches = self._received(loader, raw)
         if raw:
-            by_cpu = Decoding(self.paths, self.size, self.background, crop, False, full)
+            by_cpu = Decoding(self.paths, self.reading, crop, False, full)
             batches = (stack_samples(self._decode_on(device, samples, by_cpu)) for samples in batches)
         return prefetch_to_device(self._checked(batches, full), device)
 
@@ -195,7 +190,7 @@ class ImageFiles:
 
     def read(self, i: int) -> Tensor:
         """Decode one image to (3, size, size), uint8; may raise any exception if it is not an image."""
-        return resize_and_crop(read_picture(self.paths[i], self.background), self.size)
+        return self.reading.square(read_picture(self.paths[i], self.reading.background))
 
     def can_read(self, i: int) -> bool:
         """Return whether an image can be decoded; log the reason if not."""
@@ -216,23 +211,49 @@ class ImageFiles:
         kept = self._each(read)
         return _moved_up(images, kept), kept
 
-    def squeezed(self, side: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Decode all as squares (n, 3, side, side), uint8; also return original heights and widths (n, 2), numbers."""
+    def sides(self) -> Tensor:
+        """Return (N, 2) int64: upright heights and widths from the headers, in threads; 0 for unreadable files."""
+
+        def sides(path: str) -> tuple[int, int]:
+            try:
+                return sides_of(path)
+            except Exception as error:
+                why_unreadable(error)
+                return 0, 0
+
+        with ThreadPoolExecutor() as pool:
+            return torch.tensor(list(pool.map(sides, self.paths)), dtype=torch.int64).view(-1, 2)
+
+    def num_bytes_whole(self, most: int) -> int:
+        """Estimate the bytes of all pictures, shorter sides reduced to at most `most` px, from up to 500 headers."""
+        shapes = sides_within(self[self.sample()].sides(), most)
+        return math.ceil(3 * len(self) * float(shapes.prod(1).double().mean()))
+
+    def whole(self, most: int) -> tuple[WholePictures, Tensor]:
+        """Decode all pictures, shorter sides reduced to at most `most` px; also return their numbers.
+
+        Raises BadInput if they do not fit into memory.
+        """
         from torchvision.transforms import InterpolationMode
         from torchvision.transforms.v2 import functional as F
 
-        sharpest = InterpolationMode.BICUBIC  # because crops are resized a second time
-
-        images = torch.empty(len(self), 3, side, side, dtype=torch.uint8)
-        sizes = torch.ones(len(self), 2, dtype=torch.int64)
+        sides = self.sides()
+        shapes = sides_within(sides, most)
+        if (num_bytes := 3 * int(shapes.prod(1).sum())) > (free := memory.available_bytes()):
+            raise BadInput(too_large(num_bytes, free))
+        kept = WholePictures.unfilled(shapes, sides, self.reading.interpolation)
+        places, declared = list(kept), sides.tolist()
 
         def read(i: int) -> None:
-            picture = read_picture(self.paths[i], self.background)
-            sizes[i] = torch.tensor(picture.shape[1:])
-            images[i] = F.resize(picture, [side, side], sharpest, antialias=True)
+            picture = read_picture(self.paths[i], self.reading.background)
+            if list(picture.shape[1:]) != declared[i]:
+                raise ValueError("it has another size than its header declares")
+            if picture.shape != places[i].shape:  # with bicubic interpolation, since crops are resized a second time
+                picture = F.resize(picture, places[i].shape[1:], InterpolationMode.BICUBIC, antialias=True)
+            places[i].copy_(picture)
 
-        kept = self._each(read)
-        return _moved_up(images, kept), sizes[kept], kept
+        readable = self._each(read)
+        return kept[readable], readable
 
     def _each(self, read: Callable[[int], None]) -> Tensor:
         """Call `read` with the number of each file, in threads, and return the numbers for which it succeeded."""
@@ -251,6 +272,14 @@ class ImageFiles:
                 pass
         self._tell(sorted(failures))
         return kept.nonzero().flatten()
+
+
+def too_large(num_bytes: int, free: int) -> str:
+    """Return the sentence for a cache that does not fit into memory."""
+    return (
+        f"data.cache: the images take {num_bytes / 1e9:.1f} GB, but only {free / 1e9:.1f} GB of memory are free; use "
+        "data.cache=none to read them on demand, or fewer px in data.cache_px"
+    )
 
 
 def _moved_up(images: Tensor, kept: Tensor) -> Tensor:

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.data.folders import MARGIN, check_colour, pictures_in
-from zoo.data.image_workers import resize_and_crop
+from zoo.data.folders import check_colour, pictures_in
 from zoo.data.loader import centre
 from zoo.data.read_image import picture_of, read_picture
+from zoo.data.reading import Reading, reading_for
 from zoo.data.sequences import SequenceFacts, encode_source
 from zoo.errors import BadInput, ZooError, reason
 from zoo.tasks.transcribe import write_for
@@ -98,12 +98,13 @@ def read_image(picture: Any, settings: Mapping[str, Any], facts: Mapping[str, An
     `picture` is the path of a file, or a picture in memory, as `picture_of` takes it. Raises BadInput for others.
     """
     size, background = settings["image_size"], settings.get("background", "white")
-    stored = round(size * MARGIN) if "num_workers" in settings else size
+    is_folder = "num_workers" in settings
+    reading = reading_for(size, settings.get("resize"), settings.get("interpolation")) if is_folder else Reading(size)
     check_colour(background)
     is_file = isinstance(picture, str | os.PathLike)
     try:
         whole = read_picture(os.fspath(picture), background) if is_file else picture_of(picture, background)
-        image = resize_and_crop(whole, stored)[None]
+        image = reading.square(whole)[None]
     except Exception as error:  # bytes that are not an image can raise anything
         why = error.strerror if isinstance(error, OSError) and error.strerror else reason(error)
         raise BadInput(f"'{picture}' cannot be read as an image ({why})" if is_file else f"a picture: {why}") from error
