@@ -12,6 +12,7 @@ from torchvision.transforms import InterpolationMode, v2
 from zoo import memory
 from zoo.data.augment import NUM_DRAWS, RandomResizedCrop
 from zoo.data.batch_rng import BatchRng
+from zoo.data.file_cache import estimate_bytes, whole_pictures
 from zoo.data.folders import ImageFolders
 from zoo.data.image_files import ImageFiles
 from zoo.data.reading import Reading
@@ -57,7 +58,7 @@ def test_a_crop_from_a_file_or_from_memory_is_torchvisions_of_the_whole_picture(
     files = ImageFiles(photographs, Reading(SIZE, interpolation=interpolation, scaled=False))
     crop = PictureCrop(RandomResizedCrop(), SIZE, interpolation)
     draws = BatchRng(0).uniform(NUM_DRAWS, len(files))
-    kept, numbers = files.whole(640)  # not reduced
+    kept, numbers = whole_pictures(files, 640)  # not reduced
     assert numbers.tolist() == list(range(len(files)))
     in_memory = crop.of_kept(kept, draws)
     from_files, index = next(files.batches([slice(None)], torch.device("cpu"), crop, [draws]))
@@ -106,7 +107,7 @@ def test_a_file_is_decoded_smaller_only_where_its_crop_keeps_twice_its_size(phot
 
 def test_pictures_in_memory_keep_their_aspect_ratio_at_the_size_that_is_set(photographs):
     files = ImageFiles(photographs, Reading(SIZE))
-    kept, _ = files.whole(100)
+    kept, _ = whole_pictures(files, 100)
     whole = [picture_of(path) for path in photographs]
     assert kept.sides.tolist() == [list(one.shape[1:]) for one in whole]
     crop, draws = PictureCrop(RandomResizedCrop((0.5, 1.0)), SIZE), BatchRng(0).uniform(NUM_DRAWS, len(files))
@@ -117,7 +118,7 @@ def test_pictures_in_memory_keep_their_aspect_ratio_at_the_size_that_is_set(phot
         assert list(kept.shapes[i]) == shape
         assert differences(found[i], torchvisions(path, crop.cut, draws[:, i])).float().mean() < 3
     assert kept.numel() == 3 * int(kept.shapes.prod(1).sum())
-    assert files.num_bytes_whole(100) == kept.numel()
+    assert estimate_bytes(files, 100) == kept.numel()
 
 
 @pytest.fixture

@@ -71,10 +71,7 @@ def published_normalisation(model: str, in_channels: int, source: bool | str = T
     found = preprocessing_of(file) if source is not True and file.is_file() else None
     if found:
         mean, std = found.mean, found.std
-        how = f"crops {found.crop_pct:g} of the shorter side, and resizes with {found.interpolation} interpolation"
-        log.info(
-            "Mean and std are those of %s. timm %s; the zoo crops 0.875, bilinear.", file.with_name(CONFIG_JSON), how
-        )
+        log.info("Mean and std are those of %s.", file.with_name(CONFIG_JSON))
         if len(mean) != 3:
             raise BadInput(f"model.pretrained={source}: its config.json has {len(mean)} channels, expected 3")
     elif (their_name := _their_name(model)) in ("googlenet", "inception_v3"):

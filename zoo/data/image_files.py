@@ -25,9 +25,9 @@ from zoo.data.image_workers import (
     why_unreadable,
 )
 from zoo.data.prefetch import prefetch_to_device
-from zoo.data.read_image import read_picture, sides_of, upright
+from zoo.data.read_image import read_picture, upright
 from zoo.data.reading import Interpolation, Reading
-from zoo.data.whole_pictures import PictureCrop, WholePictures, sides_within
+from zoo.data.whole_pictures import PictureCrop
 from zoo.errors import BadInput, reason
 
 log = logging.getLogger("zoo")
@@ -208,54 +208,10 @@ class ImageFiles:
         def read(i: int) -> None:
             images[i] = self.read(i)
 
-        kept = self._each(read)
+        kept = self.each(read)
         return _moved_up(images, kept), kept
 
-    def sides(self) -> Tensor:
-        """Return (N, 2) int64: upright heights and widths from the headers, in threads; 0 for unreadable files."""
-
-        def sides(path: str) -> tuple[int, int]:
-            try:
-                return sides_of(path)
-            except Exception as error:
-                why_unreadable(error)
-                return 0, 0
-
-        with ThreadPoolExecutor() as pool:
-            return torch.tensor(list(pool.map(sides, self.paths)), dtype=torch.int64).view(-1, 2)
-
-    def num_bytes_whole(self, most: int) -> int:
-        """Estimate the bytes of all pictures, shorter sides reduced to at most `most` px, from up to 500 headers."""
-        shapes = sides_within(self[self.sample()].sides(), most)
-        return math.ceil(3 * len(self) * float(shapes.prod(1).double().mean()))
-
-    def whole(self, most: int) -> tuple[WholePictures, Tensor]:
-        """Decode all pictures, shorter sides reduced to at most `most` px; also return their numbers.
-
-        Raises BadInput if they do not fit into memory.
-        """
-        from torchvision.transforms import InterpolationMode
-        from torchvision.transforms.v2 import functional as F
-
-        sides = self.sides()
-        shapes = sides_within(sides, most)
-        if (num_bytes := 3 * int(shapes.prod(1).sum())) > (free := memory.available_bytes()):
-            raise BadInput(too_large(num_bytes, free))
-        kept = WholePictures.unfilled(shapes, sides, self.reading.interpolation)
-        places, declared = list(kept), sides.tolist()
-
-        def read(i: int) -> None:
-            picture = read_picture(self.paths[i], self.reading.background)
-            if list(picture.shape[1:]) != declared[i]:
-                raise ValueError("it has another size than its header declares")
-            if picture.shape != places[i].shape:  # with bicubic interpolation, since crops are resized a second time
-                picture = F.resize(picture, places[i].shape[1:], InterpolationMode.BICUBIC, antialias=True)
-            places[i].copy_(picture)
-
-        readable = self._each(read)
-        return kept[readable], readable
-
-    def _each(self, read: Callable[[int], None]) -> Tensor:
+    def each(self, read: Callable[[int], None]) -> Tensor:
         """Call `read` with the number of each file, in threads, and return the numbers for which it succeeded."""
         kept = torch.ones(len(self), dtype=torch.bool)
         failures: list[Failure] = []
@@ -272,14 +228,6 @@ class ImageFiles:
                 pass
         self._tell(sorted(failures))
         return kept.nonzero().flatten()
-
-
-def too_large(num_bytes: int, free: int) -> str:
-    """Return the sentence for a cache that does not fit into memory."""
-    return (
-        f"data.cache: the images take {num_bytes / 1e9:.1f} GB, but only {free / 1e9:.1f} GB of memory are free; use "
-        "data.cache=none to read them on demand, or fewer px in data.cache_px"
-    )
 
 
 def _moved_up(images: Tensor, kept: Tensor) -> Tensor:

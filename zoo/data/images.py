@@ -89,9 +89,7 @@ class ImageData(ResidentData):
     ) -> None:
         super().__init__(batch_size, eval_batch_size, seed)
         check_normalisation(mean, std, in_channels)
-        if not 0 <= fold < (folds or 1):
-            count = f"there are {folds} folds" if folds else "data.folds is null, so there is one"
-            raise BadInput(f"data.fold={fold} is not a fold: {count}, counted from 0")
+        _check_fold(fold, folds)
         check_augmentations(augment or {}, mix, image_size)
         if mix is not None and batch_size < 2:
             raise BadInput(f"data.mix needs batches of at least two images, got data.batch_size={batch_size}")
@@ -280,3 +278,9 @@ class ImageData(ResidentData):
 
 def _identity(images: Tensor | ImageFiles) -> Tensor:
     return images.fingerprint() if isinstance(images, ImageFiles) else images
+
+
+def _check_fold(fold: int, folds: int | None) -> None:
+    if not 0 <= fold < (folds or 1):
+        count = f"there are {folds} folds" if folds else "data.folds is null, so there is one"
+        raise BadInput(f"data.fold={fold} is not a fold: {count}, counted from 0")

@@ -64,12 +64,7 @@ class BatchLoader:
         self.mean = mean.to(self.device)[:, None, None]
         self.scale = (1 / std).to(self.device)[:, None, None]
         self.shuffle, self.seed = shuffle, seed
-        cut = next((a for a in augmentations if isinstance(a, Cut)), None)
-        self.crop: PictureCrop | None = None
-        self.augmentations = tuple(augmentations)
-        if cut and not isinstance(images, Tensor):
-            self.crop = PictureCrop(cut, cut.size or image_size, images.interpolation)
-            self.augmentations = tuple(a for a in augmentations if a is not cut)
+        self.crop, self.augmentations = _apart(augmentations, images, image_size)
         self.mix, self.num_classes = mix, num_classes
         self.distinct_epochs = distinct_epochs
         self.rank, self.world_size = rank, world_size
@@ -186,6 +181,17 @@ class BatchLoader:
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         self.epoch, self._start = state["epoch"], state["position"] % len(self)
+
+
+def _apart(
+    augmentations: Sequence[Augmentation], images: Tensor | ImageFiles | WholePictures, image_size: int
+) -> tuple[PictureCrop | None, tuple[Augmentation, ...]]:
+    """Return the random crop of whole pictures, if there is one, and all other augmentations."""
+    cut = next((a for a in augmentations if isinstance(a, Cut)), None)
+    if cut is None or isinstance(images, Tensor):
+        return None, tuple(augmentations)
+    crop = PictureCrop(cut, cut.size or image_size, images.interpolation)
+    return crop, tuple(a for a in augmentations if a is not cut)
 
 
 def normalised(images: Tensor, mean: Tensor, scale: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """How a picture becomes an input of a net in evaluation: opaque, resized, and cropped to its centre."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -31,8 +32,21 @@ class Reading:
         from torchvision.transforms import InterpolationMode
         from torchvision.transforms.v2 import functional as F
 
-        mode = InterpolationMode(self.interpolation)
-        return F.center_crop(F.resize(picture, [self.resize or self.size], mode, antialias=True), [self.size] * 2)
+        resize, crop = [self.resize or self.size], [self.size, self.size]
+        if self.interpolation == "bilinear" or picture.device.type != "cpu":
+            mode = InterpolationMode(self.interpolation)
+            return F.center_crop(F.resize(picture, resize, mode, antialias=True), crop)
+        resized = F.resize(F.to_pil_image(picture), resize, InterpolationMode.BICUBIC)
+        return F.pil_to_tensor(F.center_crop(resized, crop))  # torch's is up to two grey levels off Pillow's
+
+
+def resizing_of(settings: Mapping[str, Any]) -> tuple[int, Interpolation]:
+    """Return the shorter side in px and the interpolation for the `data` of a config: only folders are resized more."""
+    size: int = settings["image_size"]
+    if "num_workers" not in settings:
+        return size, "bilinear"
+    reading = reading_for(size, settings.get("resize"), settings.get("interpolation"))
+    return reading.resize or size, reading.interpolation
 
 
 def reading_for(

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from zoo.data.folders import check_colour, pictures_in
-from zoo.data.loader import centre
 from zoo.data.read_image import picture_of, read_picture
-from zoo.data.reading import Reading, reading_for
+from zoo.data.reading import Reading, resizing_of
 from zoo.data.sequences import SequenceFacts, encode_source
 from zoo.errors import BadInput, ZooError, reason
 from zoo.tasks.transcribe import write_for
@@ -98,8 +97,7 @@ def read_image(picture: Any, settings: Mapping[str, Any], facts: Mapping[str, An
     `picture` is the path of a file, or a picture in memory, as `picture_of` takes it. Raises BadInput for others.
     """
     size, background = settings["image_size"], settings.get("background", "white")
-    is_folder = "num_workers" in settings
-    reading = reading_for(size, settings.get("resize"), settings.get("interpolation")) if is_folder else Reading(size)
+    reading = Reading(size, *resizing_of(settings))
     check_colour(background)
     is_file = isinstance(picture, str | os.PathLike)
     try:
@@ -111,4 +109,4 @@ def read_image(picture: Any, settings: Mapping[str, Any], facts: Mapping[str, An
     if settings["in_channels"] == 1:  # by ITU-R BT.601, rounded, so that gray stays unchanged
         image = (image * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True).round()
     mean, std = (torch.tensor(facts[name])[:, None, None] for name in ("mean", "std"))
-    return (centre(image, size).float() - mean) / std
+    return (image.float() - mean) / std
