@@ -20,7 +20,10 @@ from zoo.records.metrics_file import read_metrics
 
 REPEATS = ("seed", "data.seed", "data.fold")  # settings in which the runs of a group may differ
 NAMING = ("classification", "distill", "transduction", "ImageClassification", "Distillation", "Transduction")
-OWN_METRICS = ("accuracy", "loss", "top5", "token_accuracy", "wer", "per", "num_samples")
+OWN_METRICS = (
+    *("accuracy", "loss", "top5", "balanced_accuracy", "macro_f1"),
+    *("token_accuracy", "wer", "per", "num_samples"),
+)
 MOST_NAMED = 8  # settings in the label of a run
 LARGEST = 1e30  # of a metric in a curve
 NAMES = ("name", "runs", "data_root", "resume", "experiment")  # settings that do not affect results

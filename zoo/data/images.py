@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
@@ -58,7 +58,7 @@ class ImageData(ResidentData):
     they are the `fold`-th (from 0) of that many equal parts, and `num_validation` is ignored. `mean` and `std`
     normalise each channel, in pixel units 0…255; by default they are computed from the remaining training images, or
     from 2,000 of them if they are in files. After `distinct_epochs`, the training batches of the first epochs are
-    repeated, with the same augmentation.
+    repeated, with the same augmentation. With `sampler` balanced, every class is equally frequent in an epoch.
 
     Raises BadInput if the data contradict num_classes, in_channels or image_size, or if a size is impossible.
     """
@@ -79,6 +79,7 @@ class ImageData(ResidentData):
         eval_batch_size: Count = 500,
         augment: Mapping[str, Augmentation | None] | None = None,
         mix: Mix | None = None,
+        sampler: Literal["shuffled", "balanced"] = "shuffled",
         distinct_epochs: Count | None = None,
         mean: list[float] | None = None,
         std: list[Positive] | None = None,
@@ -98,7 +99,7 @@ class ImageData(ResidentData):
         self.folds, self.fold = folds, fold
         self.augmentations = [a for a in (augment or {}).values() if a is not None]
         self.mix, self.mean, self.std = mix, mean, std
-        self.distinct_epochs = distinct_epochs
+        self.sampler, self.distinct_epochs = sampler, distinct_epochs
         self.cache, self.cache_px, self.split_seed = cache, cache_px, split_seed
         self.splits: dict[str, LabelledImages] = {}
         self.whole: WholePictures | None = None  # training pictures in memory, if random crops are cut from them
@@ -251,6 +252,7 @@ class ImageData(ResidentData):
             device=device,
             image_size=self.image_size,
             shuffle=training,
+            balanced=self.sampler == "balanced",
             augmentations=self.augmentations if training else (),
             mix=self.mix if training else None,
             distinct_epochs=self.distinct_epochs if training else None,
@@ -264,6 +266,14 @@ class ImageData(ResidentData):
         if device.type != "cuda" or self.cache == "device":
             return True
         return self.cache == "auto" and images.numel() < torch.cuda.mem_get_info(device)[0] / 2
+
+    def class_counts(self) -> dict[str, int]:
+        """Return the number of training samples of each class; raise BadInput if one has none."""
+        classes, labels = self.load().classes, self.splits["train"].labels
+        counts = dict(zip(classes, labels.bincount(minlength=len(classes)).tolist(), strict=True))
+        if missing := [name for name, num in counts.items() if not num]:
+            raise BadInput(f"task.class_weights and task.logit_adjustment: class '{missing[0]}' has no training sample")
+        return counts
 
     def sizes(self) -> dict[str, int]:
         return {"num_classes": len(self.load().classes)}

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from zoo.data.augment import NUM_DRAWS, Cut
+from zoo.data.balanced_order import BalancedOrder
 from zoo.data.batch_rng import BatchRng
 from zoo.data.image_files import ImageFiles
 from zoo.data.mix import Mix
@@ -32,6 +33,8 @@ class BatchLoader:
     `load_state_dict` iteration continues with the same batches. Shuffled loaders drop an incomplete last batch. Each
     shuffled batch is split equally between `world_size` processes; unshuffled data are distributed batch by batch.
 
+    With `balanced`, each class is equally frequent in a shuffled epoch, and its samples are repeated or left out.
+
     In shuffled batches, unreadable files are replaced by others; elsewhere they are left out.
 
     After `distinct_epochs`, the same batches, with the same numbers, are repeated in a new order each epoch.
@@ -48,6 +51,7 @@ class BatchLoader:
         device: torch.device | str = "cpu",
         image_size: int | None = None,
         shuffle: bool = False,
+        balanced: bool = False,
         augmentations: Sequence[Augmentation] = (),
         mix: Mix | None = None,
         distinct_epochs: int | None = None,
@@ -64,6 +68,7 @@ class BatchLoader:
         self.mean = mean.to(self.device)[:, None, None]
         self.scale = (1 / std).to(self.device)[:, None, None]
         self.shuffle, self.seed = shuffle, seed
+        self.balanced = BalancedOrder(labels.to(self.device)) if shuffle and balanced else None
         self.crop, self.augmentations = _apart(augmentations, images, image_size)
         self.mix, self.num_classes = mix, num_classes
         self.distinct_epochs = distinct_epochs
@@ -133,7 +138,8 @@ class BatchLoader:
         num = len(self.labels)
         if self.shuffle:
             self._reseed(0)
-            order = self._draws.permutation(num).to(self.labels.device)
+            order = self.balanced.draw(self._draws) if self.balanced else self._draws.permutation(num)
+            order = order.to(self.labels.device)
             whole = order[: len(self) * self.batch_size].view(len(self), self.world_size, -1)
             return list(whole[:, self.rank])
         parts = len(self) * self.world_size

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.files import without_nan
-from zoo.measure.accuracy import TOP, has_nan, is_right
+from zoo.measure.accuracy import TOP, balanced_scores, has_nan, is_right
 
 
 @torch.inference_mode()
@@ -42,6 +42,7 @@ def evaluate(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str
         "num_nan": int((~known).sum()),
         "accuracy": int(is_right(logits, labels).sum()) / len(labels),
         **({"top5": _top5(logits, labels, known)} if num_classes > TOP else {}),
+        **{name: without_nan(float(score)) for name, score in balanced_scores(hits, true, predicted).items()},
         "loss": without_nan(float(nn.functional.cross_entropy(logits.double(), labels))),
         "calibration_error": without_nan(float(calibration_error)),
         "classes": {
