@@ -180,7 +180,7 @@ def test_a_balanced_epoch_goes_on_where_it_stood_and_is_shared_out_between_proce
 @pytest.mark.slow
 def test_a_run_weighs_classes_by_name_keeps_the_best_epoch_by_balanced_accuracy_and_goes_on(command, only_run):
     line = ["task.class_weights={0: 9, 7: 0.5}", "callbacks.product.metric=val/balanced_accuracy"]
-    line += ["trainer=cpu", "trainer.max_epochs=2", "trainer.limit_train_batches=5"]
+    line += ["trainer=cpu", "trainer.max_epochs=2", "trainer.limit_train_batches=5", "trainer.log_every_n_steps=5"]
     assert command("train", *line).code == 0
     result = json.loads((only_run() / "result.json").read_text())
     assert result["settings"]["task.class_weights"] == {"0": 9, "7": 0.5}

@@ -96,10 +96,9 @@ class ImageData(ResidentData):
             raise BadInput(f"data.mix needs batches of at least two images, got data.batch_size={batch_size}")
         self.source, self.num_classes, self.in_channels, self.image_size = source, num_classes, in_channels, image_size
         self.num_validation, self.num_test = num_validation, num_test
-        self.folds, self.fold = folds, fold
+        self.folds, self.fold, self.sampler, self.distinct_epochs = folds, fold, sampler, distinct_epochs
         self.augmentations = [a for a in (augment or {}).values() if a is not None]
         self.mix, self.mean, self.std = mix, mean, std
-        self.sampler, self.distinct_epochs = sampler, distinct_epochs
         self.cache, self.cache_px, self.split_seed = cache, cache_px, split_seed
         self.splits: dict[str, LabelledImages] = {}
         self.whole: WholePictures | None = None  # training pictures in memory, if random crops are cut from them
