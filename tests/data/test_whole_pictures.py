@@ -121,6 +121,27 @@ def test_pictures_in_memory_keep_their_aspect_ratio_at_the_size_that_is_set(phot
     assert estimate_bytes(files, 100) == kept.numel()
 
 
+def test_of_pinned_pictures_only_those_of_the_batch_are_copied(photographs, monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self)  # needs CUDA
+    kept, _ = whole_pictures(ImageFiles(photographs, Reading(SIZE)), 50)
+    part = kept[torch.tensor([3, 0, 3])]
+    copy = part.pinned()
+    assert copy.numel() == sum(one.numel() for one in part) < kept.numel()
+    draws, crop = BatchRng(0).uniform(NUM_DRAWS, 3), PictureCrop(RandomResizedCrop(), SIZE)
+    assert torch.equal(crop.of_kept(copy, draws), crop.of_kept(part, draws))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("cache", ["host", "device"])
+def test_crops_on_a_gpu_are_those_of_the_cpu_but_for_rounding(folder, cache):
+    batches = [list(data(folder, cache=cache).loader("train", device)) for device in ("cpu", "cuda")]
+    for (x, y), (u, v) in zip(*batches, strict=True):
+        assert u.device.type == "cuda"
+        assert torch.equal(y, v.cpu())
+        assert (x - u.cpu()).abs().mean() < 1
+
+
 @pytest.fixture
 def folder(photographs, tmp_path):
     """Two classes of eight training pictures, and one test picture each."""

@@ -64,7 +64,6 @@ class ImageClassification(Task):
         weights = None if class_weights is None else weights_of_classes(class_weights, counts)
         self.register_buffer("class_weight", weights, persistent=False)
         self.register_buffer("offsets", logit_adjustment * log_prior(counts) if adjusts else None, persistent=False)
-        self._ddp_params_and_buffers_to_ignore += ["class_weight", "offsets"]  # equal in all processes
         self.aux_weight = aux_weight
         if odd := sorted({*(metrics or {})} & {*ClassificationMeter().names, "num_samples"}):
             raise BadInput(f"task.metrics.{odd[0]}: the task already has a metric of this name; use another")
