@@ -36,7 +36,7 @@ def main(cfg: DictConfig) -> dict[str, Any]:
     with directory.open_run(cfg) as opened:  # runs/<name>/<stamp>, new or resumed, with its config and its log
         run, data = build_data(opened)
         net = build_model(run, data)
-        task = build_task(run, net)
+        task = build_task(run, net, data)
         trainer = build_trainer(run)
         tables.announce(run.folder, run.cfg, net, data.load())
 

@@ -132,6 +132,8 @@ def product_files():
     yield "one_as_true", facts_with(data={"in_channels": True})
     yield "deep_net", facts_with(model={"depths": [10**9, 10**9]})
     yield "large_images", facts_with(data={"image_size": 2**20})
+    yield "large_shorter_side", facts_with(data={"resize": 2**20})
+    yield "interpolation_of_data", facts_with(data={"interpolation": "os.mkdir"})
     sizes = {"layout": {"conv1": {"shapes": {"weight": [2**40, None, None, None]}}}}
     step = {"pass": "prune_channels", "importance": "magnitude", "scope": "layer", "round_to": 8}
     step |= {"macs_before": 1, "macs": 1, "params_before": 1, "params": 1}

@@ -96,7 +96,7 @@ def check(node: Mapping[str, Any], where: str) -> None:
     hints, parameters = _signature(node["_target_"], where) if "_target_" in node else ({}, None)
     for name, value in node.items():
         key = f"{where}.{name}"
-        if name.startswith("_"):
+        if str(name).startswith("_"):  # a number may be the name of a class
             continue
         if parameters is not None and name not in parameters:
             raise BadInput(f"there is no setting '{key}' of {node['_target_']}; {choices(name, parameters)}")

@@ -116,7 +116,8 @@ def test_every_experiment_on_imagenet_builds_its_net_data_task_and_trainer_in_fu
         net = build_bare_model(cfg.model)
         output = net(torch.empty(2, 3, cfg.data.image_size, cfg.data.image_size))
     assert (output[0] if isinstance(output, tuple) else output).shape == (2, 1000)
-    task, data, trainer = build_task(run, net), build(cfg.data, "data"), build_trainer(run)
+    data, trainer = build(cfg.data, "data"), build_trainer(run)
+    task = build_task(run, net, data)
     (rate,) = {group["lr"] for group in task.optimizer([{"params": list(net.parameters())}]).param_groups}
     assert rate == cfg.optim.lr
     assert 0 <= task.schedule(1000)(999) < 0.3

@@ -27,6 +27,7 @@ from zoo.data.augment import RandomResizedCrop
 from zoo.data.folders import ImageFolders, image_folders
 from zoo.data.image_files import ImageFiles
 from zoo.data.read_image import read_picture
+from zoo.data.reading import Reading
 from zoo.errors import BadInput, counted
 from zoo.inference import predict
 from zoo.run import preflight_checks
@@ -112,8 +113,9 @@ MOUNTED = """
 import sys, torch
 from pathlib import Path
 from zoo.data.image_files import ImageFiles
+from zoo.data.reading import Reading
 
-files = ImageFiles(sorted(map(str, Path(sys.argv[1]).glob("*/*/*"))), 300, num_workers=2)
+files = ImageFiles(sorted(map(str, Path(sys.argv[1]).glob("*/*/*"))), Reading(300), num_workers=2)
 parts = [slice(i, i + 9) for i in range(0, 54, 9)]  # of 2.4 MB each
 print(sum(int(images.long().sum()) for images, _ in files.batches(parts, torch.device("cpu"))))
 """
@@ -126,12 +128,12 @@ def test_a_real_dev_shm_that_is_too_small_ends_no_run(pictures):
         pytest.skip("nothing may be mounted here")
     line = ["unshare", "-m", "sh", "-c", mounted, "sh", sys.executable, "-c", MOUNTED, str(pictures)]
     done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=100)
-    files = ImageFiles(sorted(map(str, pictures.glob("*/*/*"))), 300)
+    files = ImageFiles(sorted(map(str, pictures.glob("*/*/*"))), Reading(300))
     assert int(done.stdout) == sum(int(files.read(i).long().sum()) for i in range(54)), done.stderr
 
 
 def test_a_worker_that_is_killed_ends_the_command_in_one_sentence(pictures, monkeypatch, capfd):
-    files = ImageFiles(sorted(map(str, pictures.glob("*/*/*"))), SIDE, num_workers=1)
+    files = ImageFiles(sorted(map(str, pictures.glob("*/*/*"))), Reading(SIDE), num_workers=1)
     monkeypatch.setattr(image_workers, "read_picture", lambda *_: os.kill(os.getpid(), signal.SIGKILL))  # as kernels do
     began = time.monotonic()
     with pytest.raises(RuntimeError) as caught:
@@ -147,7 +149,7 @@ def test_a_worker_that_is_killed_ends_the_command_in_one_sentence(pictures, monk
     "error", [MemoryError(), RuntimeError("can't allocate memory: you tried"), OSError(errno.EMFILE, "Too many files")]
 )
 def test_a_lack_of_memory_skips_no_picture(pictures, monkeypatch, error):
-    files = ImageFiles(sorted(map(str, pictures.glob("*/*/*"))), SIDE)
+    files = ImageFiles(sorted(map(str, pictures.glob("*/*/*"))), Reading(SIDE))
 
     def fail(path, background):
         raise error
@@ -162,7 +164,7 @@ def test_a_lack_of_memory_skips_no_picture(pictures, monkeypatch, error):
 
 @pytest.mark.parametrize(("kilobytes", "workers", "ahead"), [(10**6, 2, 3), (150, 2, 1), (60, 1, 1), (0, 1, 1)])
 def test_batches_that_wait_take_half_of_the_memory_at_most(pictures, monkeypatch, kilobytes, workers, ahead):
-    files = ImageFiles(sorted(map(str, pictures.glob("*/*/*"))), 32, num_workers=2)
+    files = ImageFiles(sorted(map(str, pictures.glob("*/*/*"))), Reading(32), num_workers=2)
     asked = {}
     monkeypatch.setattr(memory, "available_bytes", lambda: 1000 * kilobytes)
     monkeypatch.setattr("zoo.data.image_files.DataLoader", lambda *_, **settings: asked.update(settings) or [])
@@ -213,7 +215,7 @@ def test_of_files_decoded_on_a_device_only_those_that_are_no_jpeg_are_read_by_ot
     (pictures / "val/cat/05.jpg").write_bytes(b"no image")
     files = image_folders(str(pictures), SIDE).test.images
     wanted = [(i, None) for i in (0, 1, 3, 4, 5, 6)]  # JPEG, PNG, BMP, a cut JPEG, none, JPEG
-    raw, by_cpu = (image_workers.Decoding(files.paths, files.size, "white", None, raw, False) for raw in (True, False))
+    raw, by_cpu = (image_workers.Decoding(files.paths, files.reading, None, raw, False) for raw in (True, False))
     samples = [raw[one] for one in wanted]
     assert [one.is_raw for one in samples] == [True, False, False, True, False, True]
     read: list[str] = []
@@ -321,7 +323,7 @@ def test_preflight_finds_a_test_picture_among_whole_training_pictures_in_a_cache
     (pictures / "val/cat/00.jpg").write_bytes((pictures / "train/cat/07.jpg").read_bytes())
     data = folders(pictures, cache="host", num_validation=0, augment={"crop": RandomResizedCrop(size=SIDE)})
     data.load()
-    assert tuple(data.splits["train"].images.shape[1:]) == (3, 2 * SIDE, 2 * SIDE)
+    assert data.whole is not None
     verdict = preflight_checks.check_splits(preflight_checks.Subject(None, data, True, True))
     assert verdict.state == "warn"
     assert "1 of 14 test images are in train, too, such as number 0 of test as number 7 of train" in verdict.sentence

@@ -244,7 +244,7 @@ def test_no_batch_is_tried_that_a_cpu_has_no_memory_for(compose, toy, fashion_ro
     cfg = compose(*toy, f"data_root={fashion_root}")
     data, net = build(cfg.data, "data"), LeNet5(1, 10, 28)
     run = Run(Path("unused"), cfg)
-    task, trainer = build_task(run, net), lightning.Trainer(accelerator="cpu", logger=False, callbacks=[])
+    task, trainer = build_task(run, net, data), lightning.Trainer(accelerator="cpu", logger=False, callbacks=[])
     tried = []
     clock = itertools.count()
     monkeypatch.setattr("zoo.measure.throughput.time.perf_counter", lambda: next(clock))  # larger is always faster
@@ -593,7 +593,7 @@ def test_with_ema_the_raw_weights_are_validated_beside_the_average(command, comp
     tags = scalars(only_run())
     assert [s for s, _ in tags["val/raw_loss"]] == [s for s, _ in tags["val/loss"]] == [9, 19, 29]
     validation = json.loads((only_run() / "result.json").read_text())["validation"]
-    measured = {"accuracy", "loss", "top5"}
+    measured = {"accuracy", "loss", "top5", "balanced_accuracy", "macro_f1"}
     assert validation.keys() == measured | {f"raw_{name}" for name in measured}
 
 

@@ -29,7 +29,8 @@ def test_metrics_over_uneven_batches_equal_torchmetrics_over_all(num_classes):
     assert float(found["accuracy"]) == pytest.approx(float(top5(logits, labels)))
     if num_classes > 5:
         assert float(found["top5"]) == pytest.approx(float(top5(logits, labels, top_k=5)))
-    assert found.keys() == {"loss", "accuracy"} | ({"top5"} if num_classes > 5 else set())
+    names = {"loss", "accuracy", "balanced_accuracy", "macro_f1"}
+    assert found.keys() == names | ({"top5"} if num_classes > 5 else set())
     assert float(found["loss"]) == pytest.approx(float(nn.functional.cross_entropy(logits, labels)), rel=1e-6)
     assert not meter.sums.any()
 

@@ -38,7 +38,7 @@ def logging_suite(cfg: DictConfig) -> Suite:
     def epoch(name: str, callbacks: dict[str, Any], logged: bool) -> float:
         with tempfile.TemporaryDirectory() as folder:
             this = Run(Path(folder), OmegaConf.create({**settled, "runs": folder, "callbacks": callbacks}))
-            task = build_task(this, build_model(this, data))
+            task = build_task(this, build_model(this, data), data)
             start = time.perf_counter()
             trainer = build_trainer(this)
             if not logged:

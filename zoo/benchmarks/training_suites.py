@@ -60,7 +60,7 @@ def train_suite(cfg: DictConfig) -> Suite:
         with tempfile.TemporaryDirectory() as folder:
             this = Run(Path(folder), settings)
             trainer = build_trainer(this)
-            task = build_task(this, build_model(this, data))
+            task = build_task(this, build_model(this, data), data)
             fit(this, trainer, task, data)
             return callback_of(trainer, TrainingMonitor).epoch_seconds[-1]
 

@@ -91,10 +91,7 @@ def published_normalisation(model: str, in_channels: int, source: bool | str = T
     if file and (config := read_config(file)):
         found = config.pretrained_cfg
         mean, std = found.mean, found.std
-        how = f"crops {found.crop_pct:g} of the shorter side, and resizes with {found.interpolation} interpolation"
-        log.info(
-            "Mean and std are those of %s. timm %s; the zoo crops 0.875, bilinear.", file.with_name(CONFIG_JSON), how
-        )
+        log.info("Mean and std are those of %s.", file.with_name(CONFIG_JSON))
         if len(mean) not in (in_channels, 3):
             raise BadInput(
                 f"model.pretrained={source}: its {CONFIG_JSON} is for images of {counted(len(mean), 'channel')}, and "

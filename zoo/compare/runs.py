@@ -22,7 +22,10 @@ from zoo.records.metrics_file import read_metrics
 from zoo.report.settings_row import simulates_int8
 
 NAMING = ("classification", "distill", "transduction", "ImageClassification", "Distillation", "Transduction")
-OWN_METRICS = ("accuracy", "loss", "top5", "token_accuracy", "wer", "per", "num_samples")
+OWN_METRICS = (
+    *("accuracy", "loss", "top5", "balanced_accuracy", "macro_f1"),
+    *("token_accuracy", "wer", "per", "num_samples"),
+)
 LARGEST = 1e30  # of a metric in a curve
 LIMITS = ("limit_train_batches", "limit_val_batches", "overfit_batches")
 OWN = {"paths", "out", "last", "markdown"}  # settings of the command, where others select runs

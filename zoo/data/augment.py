@@ -57,18 +57,6 @@ class Cut:
         top, left, height, width = self.rectangles(draws.uniform(NUM_DRAWS, n), *sizes)
         return geometry.resized_crop(images, top, left, height, width, self.size or h)
 
-    def cut(self, picture: Tensor, draw: Sequence[float] | None, size: int) -> Tensor:
-        """Crop one picture (3, height, width) of any size, using NUM_DRAWS numbers, and resize with antialiasing."""
-        sides = torch.tensor(picture.shape[-2:])[:, None]
-        rectangle = torch.stack(self.rectangles(torch.tensor(draw)[:, None], *sides))
-        return geometry.antialiased_crops(picture[None], rectangle, size)[0]
-
-    def cut_squeezed(self, images: Tensor, sizes: Tensor, draw: Tensor, size: int) -> Tensor:
-        """Crop pictures that were squeezed into squares (n, 3, S, S); `sizes` (n, 2): original height and width."""
-        side, (height, width) = images.shape[-1], sizes.T
-        rectangles = torch.stack(self.rectangles(draw, height, width)) * side
-        return geometry.antialiased_crops(images, rectangles / torch.stack([height, width, height, width]), size)
-
 
 @dataclass(frozen=True)
 class RandomResizedCrop(Cut):

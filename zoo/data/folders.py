@@ -16,13 +16,13 @@ from zoo import distributed, escape
 from zoo.data.image_files import Decoder, ImageFiles
 from zoo.data.images import ImageData
 from zoo.data.read_image import suffixes
+from zoo.data.reading import Interpolation, Reading, reading_for
 from zoo.data.sources import ImageSource, LabelledImages
 from zoo.errors import BadInput, counted
 from zoo.ranges import Count, Index, Text
 
 MOST_PER_CORE = 8  # worker processes; on slow disks they wait more than they compute
 log = logging.getLogger("zoo")
-MARGIN = 256 / 224  # decoded size over input size, as in torchvision
 # Folders that operating systems and network drives put next to pictures; skipped as hidden ones are.
 OF_SYSTEMS = {"@eaDir", "#recycle", "__MACOSX", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
 NUM_KINDS = 12  # kinds of skipped entries to list by name
@@ -31,12 +31,15 @@ AGAIN = "links to a parent folder or to one already read"
 
 
 class ImageFolders(ImageData):
-    """Read root/train/<class>/* and root/val/<class>/*, decoded to 256/224 of `image_size` px.
+    """Read root/train/<class>/* and root/val/<class>/*, resized and cropped to the centre `image_size` px.
 
-    All other arguments are those of ImageData; with `num_classes` null, classes are counted from the folders. Images
-    that do not fit into memory (`cache`) are decoded each time by `num_workers` processes, by default one per CPU core
-    available to this process; on CUDA, `decoder="cuda"` decodes JPEG files on the GPU. Transparent pixels get the
-    colour `background`, a name or #rrggbb.
+    Shorter sides are resized to `resize` px, by default 256/224 of `image_size`, with `interpolation`, by default
+    bilinear; random crops are cut from whole pictures instead, with the same interpolation. With `scaled_decoding`,
+    large JPEG files are decoded smaller for them, to no less than twice the crop's size. All other arguments are
+    those of ImageData; with `num_classes` null, classes are counted from the folders. Images that do not fit into
+    memory (`cache`) are decoded each time by `num_workers` processes, by default one per CPU core available to this
+    process; on CUDA, `decoder="cuda"` decodes JPEG files on the GPU. Transparent pixels get the colour `background`, a
+    name or #rrggbb.
     """
 
     def __init__(
@@ -46,8 +49,11 @@ class ImageFolders(ImageData):
         train: Text = "train",
         test: Text | None = "val",
         image_size: Count = 224,
+        resize: Count | None = None,
+        interpolation: Interpolation | None = None,
         num_workers: Index | None = None,
         decoder: Decoder = "cpu",
+        scaled_decoding: bool = True,
         background: str = "white",
         **settings: Any,
     ) -> None:
@@ -63,7 +69,8 @@ class ImageFolders(ImageData):
             )
         if decoder == "cuda" and not torch.cuda.is_available():
             log.warning("data.decoder=cuda needs a CUDA device, but none is available; worker processes decode.")
-        source = functools.partial(image_folders, root, image_size, train, test, workers, decoder, background)
+        reading = reading_for(image_size, resize, interpolation, background, scaled_decoding)
+        source = functools.partial(image_folders, root, image_size, train, test, workers, decoder, reading)
         super().__init__(source=source, image_size=image_size, **settings)
 
 
@@ -74,9 +81,9 @@ def image_folders(
     test: str | None = "val",
     num_workers: int = 0,
     decoder: Decoder = "cpu",
-    background: str = "white",
+    reading: Reading | None = None,
 ) -> ImageSource:
-    """List the files and classes of a folder without decoding them.
+    """List the files and classes of a folder without decoding them; `reading` null: that of `image_size`.
 
     Raises BadInput if a folder is missing, a class has no images, or the two folders have different classes.
     """
@@ -94,10 +101,10 @@ def image_folders(
         raise BadInput(f"data.root: expected the same classes in {train} and {test} of {root}, got {got}")
     if test is not None:
         _check_apart(names, [list(itertools.chain(*files.values())) for files in folders], links)
-    size = round(image_size * MARGIN)
+    reading = reading or reading_for(image_size)
     parts = [
         LabelledImages(
-            ImageFiles(list(itertools.chain(*files.values())), size, num_workers, decoder, background),
+            ImageFiles(list(itertools.chain(*files.values())), reading, num_workers, decoder),
             torch.arange(len(files)).repeat_interleave(torch.tensor([len(paths) for paths in files.values()])),
         )
         for files in folders

@@ -4,6 +4,9 @@ Each takes uint8 images (N, C, H, W) and one float per image (N,) on the same de
 same size. Areas outside the image are black. Interpolation is nearest-neighbour, as in torchvision's policies.
 """
 
+from collections.abc import Sequence
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -62,20 +65,31 @@ def resized_crop(images: Tensor, top: Tensor, left: Tensor, height: Tensor, widt
     return out.round_().to(torch.uint8)  # interpolated values stay within 0…255
 
 
-def antialiased_crops(images: Tensor, rectangles: Tensor, size: int) -> Tensor:
-    """Crop images (n, C, H, W) to top, left, height, width (4, n), rounded to px, and resize with antialiasing.
+def antialiased_crops(
+    images: Sequence[Tensor], rectangles: Tensor, size: int, interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+) -> Tensor:
+    """Crop images (C, H, W) to top, left, height, width (4, n), in px, and resize to `size` px with antialiasing.
 
-    Equal to torchvision's `resized_crop`. The rectangles are on the CPU, to avoid synchronising with the device.
+    For whole px, equal to torchvision's `resized_crop`. Fractions count on a CPU; elsewhere they are rounded. The
+    rectangles are on the CPU, to avoid synchronising with the device.
     """
+    boxes = rectangles.T.tolist()
+    return torch.stack([_cut(image, box, size, interpolation) for image, box in zip(images, boxes, strict=True)])
+
+
+def _cut(image: Tensor, box: Sequence[float], size: int, interpolation: str) -> Tensor:
+    from PIL import Image
+    from torchvision.transforms import InterpolationMode
     from torchvision.transforms.v2 import functional as F
 
-    top, left, down, across = rectangles
-    edges = torch.stack([top, top + down, left, left + across]).round().int().T.tolist()
-    cuts = (
-        F.resize(image[:, y : max(end, y + 1), x : max(right, x + 1)], [size, size], antialias=True)
-        for image, (y, end, x, right) in zip(images, edges, strict=True)
-    )
-    return torch.stack(list(cuts))
+    top, left, bottom, right = box[0], box[1], box[0] + box[2], box[1] + box[3]
+    if image.device.type == "cpu" and not all(edge.is_integer() for edge in (top, left, bottom, right)):
+        inside = (left, top, min(right, image.shape[2]), min(bottom, image.shape[1]))
+        picture = F.to_pil_image(image).resize((size, size), Image.Resampling[interpolation.upper()], inside)
+        return F.pil_to_tensor(picture)
+    y, x, end, last = map(round, (top, left, bottom, right))
+    part = image[:, y : max(end, y + 1), x : max(last, x + 1)]
+    return F.resize(part, [size, size], InterpolationMode(interpolation), antialias=True)
 
 
 def _positions(size: int, start: Tensor, length: Tensor) -> Tensor:

@@ -18,16 +18,16 @@ from zoo import escape, memory
 from zoo.data.image_workers import (
     BatchLists,
     Collate,
-    Crop,
     Decoding,
     Failure,
     Sample,
-    resize_and_crop,
     stack_samples,
     why_unreadable,
 )
 from zoo.data.prefetch import prefetch_to_device
 from zoo.data.read_image import read_picture, upright
+from zoo.data.reading import Interpolation, Reading
+from zoo.data.whole_pictures import PictureCrop
 from zoo.errors import BadInput, reason
 
 log = logging.getLogger("zoo")
@@ -39,21 +39,12 @@ MOST_AHEAD = 3  # batches that each worker process prefetches
 class ImageFiles:
     """Images in files, usable in place of a tensor (N, 3, size, size).
 
-    The shorter side is resized to `size` px, with antialiasing, and the centre cropped; or a crop is taken from the
-    whole picture. Transparent pixels get the colour `background`. Files that cannot be read are skipped, counted and
-    logged. JPEG files can be decoded on a CUDA device instead of in workers.
+    They are resized and cropped to the centre as `reading` says, or a crop is taken from the whole picture. Files that
+    cannot be read are skipped, counted and logged. JPEG files can be decoded on a CUDA device instead of in workers.
     """
 
-    def __init__(
-        self,
-        paths: Sequence[str],
-        size: int,
-        num_workers: int = 0,
-        decoder: Decoder = "cpu",
-        background: str = "white",
-    ) -> None:
-        self.paths, self.size, self.num_workers, self.decoder = paths, size, num_workers, decoder
-        self.background = background
+    def __init__(self, paths: Sequence[str], reading: Reading, num_workers: int = 0, decoder: Decoder = "cpu") -> None:
+        self.paths, self.reading, self.num_workers, self.decoder = paths, reading, num_workers, decoder
         self.unreadable: set[str] = set()
         self.pipes_told = False
 
@@ -62,11 +53,15 @@ class ImageFiles:
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        return len(self), 3, self.size, self.size
+        return len(self), 3, self.reading.size, self.reading.size
+
+    @property
+    def interpolation(self) -> Interpolation:
+        return self.reading.interpolation
 
     def __getitem__(self, index: Tensor) -> "ImageFiles":
         paths = [self.paths[i] for i in index.tolist()]
-        part = ImageFiles(paths, self.size, self.num_workers, self.decoder, self.background)
+        part = ImageFiles(paths, self.reading, self.num_workers, self.decoder)
         part.unreadable = self.unreadable  # shared, so that they are counted together
         return part
 
@@ -95,7 +90,7 @@ class ImageFiles:
         self,
         indices: Sequence[Tensor | slice],
         device: torch.device,
-        crop: Crop | None = None,
+        crop: PictureCrop | None = None,
         draws: Iterable[Tensor] = (),
         full: bool = False,
     ) -> Iterator[tuple[Tensor, Tensor]]:
@@ -110,7 +105,7 @@ class ImageFiles:
         workers = min(self.num_workers, max(1, room))
         raw = self.decoder == "cuda" and device.type == "cuda"
         loader: Iterable[Any] = DataLoader(
-            Decoding(self.paths, self.size, self.background, crop, raw, full),
+            Decoding(self.paths, self.reading, crop, raw, full),
             batch_sampler=lists,
             num_workers=workers,
             collate_fn=Collate(raw, shared=workers > 0),
@@ -119,7 +114,7 @@ class ImageFiles:
         )
         batches = self._received(loader, raw)
         if raw:
-            by_cpu = Decoding(self.paths, self.size, self.background, crop, False, full)
+            by_cpu = Decoding(self.paths, self.reading, crop, False, full)
             batches = (stack_samples(self._decode_on(device, samples, by_cpu)) for samples in batches)
         return prefetch_to_device(self._checked(batches, full), device)
 
@@ -195,7 +190,7 @@ class ImageFiles:
 
     def read(self, i: int) -> Tensor:
         """Decode one image to (3, size, size), uint8; may raise any exception if it is not an image."""
-        return resize_and_crop(read_picture(self.paths[i], self.background), self.size)
+        return self.reading.square(read_picture(self.paths[i], self.reading.background))
 
     def can_read(self, i: int) -> bool:
         """Return whether an image can be decoded; log the reason if not."""
@@ -213,28 +208,10 @@ class ImageFiles:
         def read(i: int) -> None:
             images[i] = self.read(i)
 
-        kept = self._each(read)
+        kept = self.each(read)
         return _moved_up(images, kept), kept
 
-    def squeezed(self, side: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Decode all as squares (n, 3, side, side), uint8; also return original heights and widths (n, 2), numbers."""
-        from torchvision.transforms import InterpolationMode
-        from torchvision.transforms.v2 import functional as F
-
-        sharpest = InterpolationMode.BICUBIC  # because crops are resized a second time
-
-        images = torch.empty(len(self), 3, side, side, dtype=torch.uint8)
-        sizes = torch.ones(len(self), 2, dtype=torch.int64)
-
-        def read(i: int) -> None:
-            picture = read_picture(self.paths[i], self.background)
-            sizes[i] = torch.tensor(picture.shape[1:])
-            images[i] = F.resize(picture, [side, side], sharpest, antialias=True)
-
-        kept = self._each(read)
-        return _moved_up(images, kept), sizes[kept], kept
-
-    def _each(self, read: Callable[[int], None]) -> Tensor:
+    def each(self, read: Callable[[int], None]) -> Tensor:
         """Call `read` with the number of each file, in threads, and return the numbers for which it succeeded."""
         kept = torch.ones(len(self), dtype=torch.bool)
         failures: list[Failure] = []

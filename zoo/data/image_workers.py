@@ -2,7 +2,7 @@
 
 import errno
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -11,10 +11,11 @@ from torch.utils.data import Dataset
 
 from zoo import memory
 from zoo.data.read_image import read_jpeg, read_picture
+from zoo.data.reading import Reading
+from zoo.data.whole_pictures import PictureCrop
 from zoo.errors import reason
 
 Draw = list[float] | None  # a crop's random numbers for one picture
-Crop = Callable[[Tensor, Draw], Tensor]  # from a whole picture (3, height, width) to (3, side, side)
 Failure = tuple[str, str]  # a file, and why it cannot be read
 MOST_TRIES = 100  # to find a replacement for an unreadable picture
 
@@ -55,12 +56,10 @@ class BatchLists:
 
 
 class Decoding(Dataset[Sample]):
-    """Data set of image files, resized to `size` px or cropped by `crop`; with `raw`, JPEG files stay bytes."""
+    """Data set of image files, resized or cropped by `crop`; with `raw`, JPEG files stay bytes."""
 
-    def __init__(
-        self, paths: Sequence[str], size: int, background: str, crop: Crop | None, raw: bool, full: bool
-    ) -> None:
-        self.paths, self.size, self.background = paths, size, background
+    def __init__(self, paths: Sequence[str], reading: Reading, crop: PictureCrop | None, raw: bool, full: bool) -> None:
+        self.paths, self.reading = paths, reading
         self.crop, self.raw, self.full = crop, raw, full
 
     def __len__(self) -> int:
@@ -75,15 +74,22 @@ class Decoding(Dataset[Sample]):
             try:
                 if self.raw and (jpeg := read_jpeg(path)):
                     return Sample(index, *jpeg, draw, failures)
-                return Sample(index, self.view(read_picture(path, self.background), draw), 1, draw, failures)
+                return Sample(index, self._read(path, draw), 1, draw, failures)
             except Exception as error:  # a decoder may raise anything on bytes that are not an image
                 failures.append((path, why_unreadable(error)))
             index = instead.randrange(len(self.paths))
         return Sample(index, None, 1, draw, failures)
 
+    def _read(self, path: str, draw: Draw) -> Tensor:
+        if self.crop is None or draw is None:
+            return self.reading.square(read_picture(path, self.reading.background))
+        return self.crop.of_file(path, draw, self.reading)
+
     def view(self, picture: Tensor, draw: Draw) -> Tensor:
-        """Return a picture (3, height, width) cropped, or resized and centre-cropped."""
-        return resize_and_crop(picture, self.size) if self.crop is None else self.crop(picture, draw)
+        """Return a decoded picture (3, height, width) cropped, or resized and centre-cropped."""
+        if self.crop is None or draw is None:
+            return self.reading.square(picture)
+        return self.crop.of_picture(picture, draw)
 
 
 def stack_samples(samples: list[Sample]) -> tuple[Tensor, Tensor, list[Failure]]:
@@ -125,9 +131,3 @@ def why_unreadable(error: Exception) -> str:
     if full or memory.is_out_of_memory(error):
         raise error
     return reason(error)
-
-
-def resize_and_crop(image: Tensor, size: int) -> Tensor:
-    from torchvision.transforms.v2 import functional as F
-
-    return F.center_crop(F.resize(image, [size], antialias=True), [size, size])

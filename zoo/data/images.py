@@ -1,7 +1,6 @@
 """Image data sets as a LightningDataModule, kept on the training device, in host memory or in files."""
 
 import logging
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -9,8 +8,9 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from zoo import distributed, memory
+from zoo import distributed
 from zoo.data.augment import Cut, check_augmentations
+from zoo.data.file_cache import Cache, cached
 from zoo.data.file_checks import check_readable, warn_of_shared
 from zoo.data.image_files import ImageFiles
 from zoo.data.image_statistics import channel_statistics, check_normalisation
@@ -19,14 +19,12 @@ from zoo.data.mix import Mix
 from zoo.data.module import ResidentData, Split
 from zoo.data.sources import ImageSource, LabelledImages
 from zoo.data.splits import fold_sizes, split_hash, stratified_split
+from zoo.data.whole_pictures import WholePictures
 from zoo.errors import BadInput, counted
 from zoo.ranges import Count, Index, Positive, Range
 
-Cache = Literal["auto", "device", "host", "none"]
 NUM_FOR_STATISTICS = 2000  # images in files to compute mean and std from
-# For random crops, whole pictures are kept as squares whose side is this multiple of the crop's. About a fifth of the
-# default crops of RandomResizedCrop are then upscaled; a larger factor upscales fewer, but takes more memory.
-SIDES_FOR_CROPS = 2
+TIMES_FOR_CROPS = 2  # default of cache_px, over the crop's size: about a fifth of the usual crops are then enlarged
 log = logging.getLogger("zoo")
 
 
@@ -51,14 +49,16 @@ class ImageData(ResidentData):
     """Keep an image data set as uint8 and yield augmented, normalised batches on the training device.
 
     `cache` sets where it is kept: on the device, on the host, not at all (none: files are decoded each time), or in the
-    first of these with enough room (auto). `batch_size` is the total over all processes, `eval_batch_size` per process.
+    first of these with enough room (auto). For random crops, it keeps pictures in files whole, with shorter sides of at
+    most `cache_px` px, by default twice the crop's. `batch_size` is the total over all processes, `eval_batch_size` per
+    process.
 
     Validation images (and test images if the source has none) are a stratified sample of the training images that
     depends only on `split_seed`, so that runs with different `seed` share a split. With `folds`, for cross-validation,
     they are the `fold`-th (from 0) of that many equal parts, and `num_validation` is ignored. `mean` and `std`
     normalise each channel, in pixel units 0…255; by default they are computed from the remaining training images, or
     from 2,000 of them if they are in files. After `distinct_epochs`, the training batches of the first epochs are
-    repeated, with the same augmentation.
+    repeated, with the same augmentation. With `sampler` balanced, every class is equally frequent in an epoch.
 
     Raises BadInput if the data contradict num_classes, in_channels or image_size, or if a size is impossible.
     """
@@ -79,29 +79,29 @@ class ImageData(ResidentData):
         eval_batch_size: Count = 500,
         augment: Mapping[str, Augmentation | None] | None = None,
         mix: Mix | None = None,
+        sampler: Literal["shuffled", "balanced"] = "shuffled",
         distinct_epochs: Count | None = None,
         mean: list[float] | None = None,
         std: list[Positive] | None = None,
         cache: Cache = "auto",
+        cache_px: Count | None = None,
         seed: int = 0,
         split_seed: int = 0,
     ) -> None:
         super().__init__(batch_size, eval_batch_size, seed)
         check_normalisation(mean, std, in_channels)
-        if not 0 <= fold < (folds or 1):
-            count = f"there are {folds} folds" if folds else "data.folds is null, so there is one"
-            raise BadInput(f"data.fold={fold} is not a fold: {count}, counted from 0")
+        _check_fold(fold, folds)
         check_augmentations(augment or {}, mix, image_size)
         if mix is not None and batch_size < 2:
             raise BadInput(f"data.mix needs batches of at least two images, got data.batch_size={batch_size}")
         self.source, self.num_classes, self.in_channels, self.image_size = source, num_classes, in_channels, image_size
         self.num_validation, self.num_test = num_validation, num_test
-        self.folds, self.fold = folds, fold
+        self.folds, self.fold, self.sampler, self.distinct_epochs = folds, fold, sampler, distinct_epochs
         self.augmentations = [a for a in (augment or {}).values() if a is not None]
         self.mix, self.mean, self.std = mix, mean, std
-        self.distinct_epochs = distinct_epochs
-        self.cache, self.split_seed = cache, split_seed
+        self.cache, self.cache_px, self.split_seed = cache, cache_px, split_seed
         self.splits: dict[str, LabelledImages] = {}
+        self.whole: WholePictures | None = None  # training pictures in memory, if random crops are cut from them
         self.files: dict[str, ImageFiles] = {}  # files that the splits are read from
         self.samples: dict[str, tuple[Tensor, Tensor]] = {}  # digests and labels of some files of each split
         self.contents: dict[str, Tensor] = {}  # digests of the files that were decoded in advance
@@ -113,10 +113,13 @@ class ImageData(ResidentData):
             self._check(source)
             splits = self._split(source)
             self.files = {name: part.images for name, part in splits.items() if isinstance(part.images, ImageFiles)}
+            if not self.files and (self.cache == "none" or self.cache_px is not None):
+                key = "cache_px" if self.cache_px is not None else "cache=none"
+                raise BadInput(f"data.{key} is only for image folders; use data.cache=device, host or auto, without px")
             check_readable(self.files, source.classes, {name: part.labels for name, part in splits.items()})
             mean, std = self._statistics(splits["train"].images)
             digests = [(_identity(part.images), part.labels) for part in splits.values()]
-            self.splits = self._cached(splits)
+            self.splits, self.whole = cached(splits, self.cache, self._whole_px())
             content_hash = self._content_hash(splits, source.classes)
             self.samples = {name: self._sampled(name, splits[name].labels) for name in self.files}
             self.facts = ImageFacts(
@@ -142,34 +145,10 @@ class ImageData(ResidentData):
         mean, std = channel_statistics(images)
         return mean.tolist(), std.tolist()
 
-    def _cached(self, splits: dict[str, LabelledImages]) -> dict[str, LabelledImages]:
-        """Decode all files in advance, if configured and if there is room."""
-        if not self.files:
-            if self.cache == "none":
-                raise BadInput("data.cache=none is only for image folders; use device, host or auto for these data")
-            return splits
+    def _whole_px(self) -> int | None:
+        """Return the shorter side of whole training pictures in memory; None without random crops of them."""
         crop = next((a for a in self.augmentations if isinstance(a, Cut)), None)
-        side = crop and SIDES_FOR_CROPS * (crop.size or self.image_size)
-        shapes = {name: files.shape for name, files in self.files.items()}
-        if side and "train" in shapes:
-            shapes["train"] = (len(self.files["train"]), 3, side, side)
-        num_bytes, free = sum(map(math.prod, shapes.values())), memory.available_bytes()
-        if self.cache == "none" or (self.cache == "auto" and num_bytes > free / 2):
-            return splits
-        if num_bytes > free:
-            raise BadInput(
-                f"data.cache={self.cache}: the images take {num_bytes / 1e9:.1f} GB, but only {free / 1e9:.1f} GB of "
-                "memory are free; use data.cache=none to read them on demand"
-            )
-        num = sum(map(len, self.files.values()))
-        log.info("Decoding %s once, into %.1f GB of memory.", counted(num, "file"), num_bytes / 1e9)
-        cached = dict(splits)
-        for name, files in self.files.items():
-            images, sizes, kept = files.squeezed(side) if side and name == "train" else (None, None, None)
-            if images is None:
-                images, kept = files.decoded()
-            cached[name] = LabelledImages(images, splits[name].labels[kept], sizes)
-        return cached
+        return None if crop is None else self.cache_px or TIMES_FOR_CROPS * (crop.size or self.image_size)
 
     def test_hash(self) -> str:
         self.load()
@@ -256,9 +235,12 @@ class ImageData(ResidentData):
     def loader(self, split: Split, device: torch.device | str) -> BatchLoader:
         """Return the batches of a split on a device; only training batches are shuffled and augmented."""
         facts = self.load()
-        images, labels = self.splits[split].images, self.splits[split].labels
         training, device = split == "train", torch.device(device)
-        if isinstance(images, Tensor) and self._fits_on(device, images):
+        images: Tensor | ImageFiles | WholePictures = self.splits[split].images
+        labels = self.splits[split].labels
+        if training and self.whole is not None:
+            images = self.whole
+        if not isinstance(images, ImageFiles) and self._fits_on(device, images):
             images, labels = images.to(device), labels.to(device)
         return BatchLoader(
             images,
@@ -268,8 +250,8 @@ class ImageData(ResidentData):
             torch.tensor(facts.std),
             device=device,
             image_size=self.image_size,
-            sizes=self.splits[split].sizes,
             shuffle=training,
+            balanced=self.sampler == "balanced",
             augmentations=self.augmentations if training else (),
             mix=self.mix if training else None,
             distinct_epochs=self.distinct_epochs if training else None,
@@ -279,10 +261,18 @@ class ImageData(ResidentData):
             world_size=self.trainer.world_size if self.trainer else 1,
         )
 
-    def _fits_on(self, device: torch.device, images: Tensor) -> bool:
+    def _fits_on(self, device: torch.device, images: Tensor | WholePictures) -> bool:
         if device.type != "cuda" or self.cache == "device":
             return True
         return self.cache == "auto" and images.numel() < torch.cuda.mem_get_info(device)[0] / 2
+
+    def class_counts(self) -> dict[str, int]:
+        """Return the number of training samples of each class; raise BadInput if one has none."""
+        classes, labels = self.load().classes, self.splits["train"].labels
+        counts = dict(zip(classes, labels.bincount(minlength=len(classes)).tolist(), strict=True))
+        if missing := [name for name, num in counts.items() if not num]:
+            raise BadInput(f"task.class_weights and task.logit_adjustment: class '{missing[0]}' has no training sample")
+        return counts
 
     def sizes(self) -> dict[str, int]:
         return {"num_classes": len(self.load().classes)}
@@ -297,3 +287,9 @@ class ImageData(ResidentData):
 
 def _identity(images: Tensor | ImageFiles) -> Tensor:
     return images.fingerprint() if isinstance(images, ImageFiles) else images
+
+
+def _check_fold(fold: int, folds: int | None) -> None:
+    if not 0 <= fold < (folds or 1):
+        count = f"there are {folds} folds" if folds else "data.folds is null, so there is one"
+        raise BadInput(f"data.fold={fold} is not a fold: {count}, counted from 0")

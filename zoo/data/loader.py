@@ -1,6 +1,5 @@
 """Batch loader without per-sample Python code, whose position can be saved."""
 
-import functools
 import random
 from collections.abc import Callable, Iterator, Sequence
 
@@ -9,10 +8,12 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from zoo.data.augment import NUM_DRAWS, Cut
+from zoo.data.balanced_order import BalancedOrder
 from zoo.data.batch_rng import BatchRng
 from zoo.data.image_files import ImageFiles
 from zoo.data.mix import Mix
 from zoo.data.prefetch import prefetch_to_device
+from zoo.data.whole_pictures import PictureCrop, WholePictures
 
 Augmentation = Callable[[Tensor, BatchRng], Tensor]
 Index = Tensor | slice
@@ -21,9 +22,9 @@ Index = Tensor | slice
 class BatchLoader:
     """Iterate over (images, labels) batches, augmented and normalised to float32 on a device.
 
-    Images are uint8: a tensor (N, C, S, S), on the device or, if it has no room, on the host; or files. After
-    augmentation, the centre `image_size` px are cropped. For files, and for pictures squeezed into squares (`sizes`
-    (N, 2): their original sizes), an augmentation that is a Cut is applied first.
+    Images are uint8: a tensor (N, C, S, S) or whole pictures, on the device or, if it has no room, on the host; or
+    files. An augmentation that is a Cut is applied first to whole pictures and to files. After augmentation, the centre
+    `image_size` px are cropped.
 
     Labels are (N,) int64, mean and std (C,) in pixel units 0…255. With `mix`, the labels of a batch are soft labels
     (batch, num_classes), float32.
@@ -32,6 +33,8 @@ class BatchLoader:
     `load_state_dict` iteration continues with the same batches. Shuffled loaders drop an incomplete last batch. Each
     shuffled batch is split equally between `world_size` processes; unshuffled data are distributed batch by batch.
 
+    With `balanced`, each class is equally frequent in a shuffled epoch, and its samples are repeated or left out.
+
     In shuffled batches, unreadable files are replaced by others; elsewhere they are left out.
 
     After `distinct_epochs`, the same batches, with the same numbers, are repeated in a new order each epoch.
@@ -39,7 +42,7 @@ class BatchLoader:
 
     def __init__(
         self,
-        images: Tensor | ImageFiles,
+        images: Tensor | ImageFiles | WholePictures,
         labels: Tensor,
         batch_size: int,
         mean: Tensor,
@@ -47,8 +50,8 @@ class BatchLoader:
         *,
         device: torch.device | str = "cpu",
         image_size: int | None = None,
-        sizes: Tensor | None = None,
         shuffle: bool = False,
+        balanced: bool = False,
         augmentations: Sequence[Augmentation] = (),
         mix: Mix | None = None,
         distinct_epochs: int | None = None,
@@ -58,13 +61,15 @@ class BatchLoader:
         world_size: int = 1,
     ) -> None:
         self.images, self.labels, self.batch_size = images, labels, batch_size
-        self.device, self.image_size = torch.device(device), image_size or images.shape[-1]
+        if image_size is None:
+            assert not isinstance(images, WholePictures), "they have different sizes until they are cropped"
+            image_size = images.shape[-1]
+        self.device, self.image_size = torch.device(device), image_size
         self.mean = mean.to(self.device)[:, None, None]
         self.scale = (1 / std).to(self.device)[:, None, None]
-        self.shuffle, self.seed, self.sizes = shuffle, seed, sizes
-        whole = isinstance(images, ImageFiles) or sizes is not None
-        self.crop = next((a for a in augmentations if whole and isinstance(a, Cut)), None)
-        self.augmentations = tuple(a for a in augmentations if a is not self.crop)
+        self.shuffle, self.seed = shuffle, seed
+        self.balanced = BalancedOrder(labels.to(self.device)) if shuffle and balanced else None
+        self.crop, self.augmentations = _apart(augmentations, images, image_size)
         self.mix, self.num_classes = mix, num_classes
         self.distinct_epochs = distinct_epochs
         self.rank, self.world_size = rank, world_size
@@ -133,7 +138,8 @@ class BatchLoader:
         num = len(self.labels)
         if self.shuffle:
             self._reseed(0)
-            order = self._draws.permutation(num).to(self.labels.device)
+            order = self.balanced.draw(self._draws) if self.balanced else self._draws.permutation(num)
+            order = order.to(self.labels.device)
             whole = order[: len(self) * self.batch_size].view(len(self), self.world_size, -1)
             return list(whole[:, self.rank])
         parts = len(self) * self.world_size
@@ -148,27 +154,25 @@ class BatchLoader:
         seeds = (self._seed(1 + batch) for batch in batches)
         draws = (BatchRng(seed, "cpu", self.rank, self.world_size).crops(NUM_DRAWS, num) for seed in seeds)
         if isinstance(self.images, ImageFiles):
-            crop = functools.partial(self.crop.cut, size=self.crop.size or self.image_size) if self.crop else None
-            return self.images.batches(indices, self.device, crop, draws, full=self.shuffle)
-        fetched: Iterator[tuple[Tensor, Index]]
+            return self.images.batches(indices, self.device, self.crop, draws, full=self.shuffle)
+        if isinstance(self.images, WholePictures):
+            return self._cropped(self.images, indices, draws)
         if self.images.device.type == self.device.type:
-            fetched = ((self.images[index], index) for index in indices)
-        else:
-            fetched = prefetch_to_device(((self.images[index].pin_memory(), index) for index in indices), self.device)
-        return self._cut(self.crop, fetched, indices, draws) if self.crop and indices else fetched
+            return ((self.images[index], index) for index in indices)
+        return prefetch_to_device(((self.images[index].pin_memory(), index) for index in indices), self.device)
 
-    def _cut(
-        self,
-        crop: Cut,
-        fetched: Iterator[tuple[Tensor, Index]],
-        indices: Sequence[Index],
-        draws: Iterator[Tensor],
+    def _cropped(
+        self, images: WholePictures, indices: Sequence[Index], draws: Iterator[Tensor]
     ) -> Iterator[tuple[Tensor, Index]]:
-        assert self.sizes is not None
-        places = torch.stack([index for index in indices if isinstance(index, Tensor)])
-        sizes = self.sizes[places.cpu()]  # all in one copy, to avoid synchronising in each step
-        for (images, index), shapes, draw in zip(fetched, sizes, draws, strict=True):
-            yield crop.cut_squeezed(images, shapes, draw, crop.size or self.image_size), index
+        assert self.crop is not None
+        order = [index for index in indices if isinstance(index, Tensor)]
+        places = torch.stack(order).cpu() if order else ()  # all in one copy, to avoid synchronising in each step
+        parts: Iterator[tuple[WholePictures, Tensor]]
+        parts = ((images[place], index) for place, index in zip(places, order, strict=True))
+        if images.device.type != self.device.type:
+            parts = prefetch_to_device(((part.pinned(), index) for part, index in parts), self.device)
+        for (part, index), draw in zip(parts, draws, strict=True):
+            yield self.crop.of_kept(part, draw), index
 
     def _reseed(self, draw: int) -> None:
         """Restart the random streams for one batch; 0 is for the epoch's order."""
@@ -183,6 +187,17 @@ class BatchLoader:
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         self.epoch, self._start = state["epoch"], state["position"] % len(self)
+
+
+def _apart(
+    augmentations: Sequence[Augmentation], images: Tensor | ImageFiles | WholePictures, image_size: int
+) -> tuple[PictureCrop | None, tuple[Augmentation, ...]]:
+    """Return the random crop of whole pictures, if there is one, and all other augmentations."""
+    cut = next((a for a in augmentations if isinstance(a, Cut)), None)
+    if cut is None or isinstance(images, Tensor):
+        return None, tuple(augmentations)
+    crop = PictureCrop(cut, cut.size or image_size, images.interpolation)
+    return crop, tuple(a for a in augmentations if a is not cut)
 
 
 def normalised(images: Tensor, mean: Tensor, scale: Tensor) -> Tensor:

@@ -4,11 +4,10 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
 
 
-def prefetch_to_device(batches: Iterable[tuple[Tensor, Any]], device: torch.device) -> Iterator[tuple[Tensor, Any]]:
-    """Copy images to a CUDA device on a separate stream, one batch ahead.
+def prefetch_to_device(batches: Iterable[tuple[Any, Any]], device: torch.device) -> Iterator[tuple[Any, Any]]:
+    """Copy images, a tensor or whole pictures, to a CUDA device on a separate stream, one batch ahead.
 
     The copy overlaps with other work only for images in pinned memory. On other devices, batches are copied on demand.
     """
@@ -17,7 +16,7 @@ def prefetch_to_device(batches: Iterable[tuple[Tensor, Any]], device: torch.devi
             yield images.to(device), rest
         return
     stream = torch.cuda.Stream(device)
-    waiting: tuple[Tensor, Any] | None = None
+    waiting: tuple[Any, Any] | None = None
     for images, rest in batches:
         with torch.cuda.stream(stream):
             moved = images.to(device, non_blocking=True)

@@ -88,6 +88,14 @@ def read_jpeg(path: str) -> tuple[Tensor, int] | None:
         return (_content(file), _orientation(picture)) if picture.format in ("JPEG", "MPO") else None
 
 
+def sides_of(path: str) -> tuple[int, int]:
+    """Return the height and width of an upright picture, from its header; may raise any exception on failure."""
+    with open(path, "rb") as file:
+        picture = _open(file)
+        turned, _ = TURNS.get(_orientation(picture), (False, []))
+        return (picture.width, picture.height) if turned else (picture.height, picture.width)
+
+
 def upright(image: Tensor, orientation: int) -> Tensor:
     """Rotate and flip (..., height, width) according to the EXIF orientation; values outside 1 to 8 change nothing."""
     transposed, reversed_ = TURNS.get(orientation, (False, []))

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from zoo.data.reading import resizing_of
 from zoo.errors import BadInput
 from zoo.packed.header import facts_text
 from zoo.records.metadata import parse_metadata
@@ -30,6 +31,7 @@ def labels(facts: Mapping[str, Any]) -> dict[str, str]:
     if "classes" in data:
         plain = {name: data[name] for name in ("classes", "mean", "std")}
         plain |= {"image_size": settings["image_size"], "channels": settings["in_channels"]}
+        plain["resize"], plain["interpolation"] = resizing_of(settings)
         plain |= {"temperature": facts["temperature"]} if "temperature" in facts else {}
         takes = "pixels" if facts["export"]["bake"] else "images"
     else:

@@ -8,8 +8,10 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor, nn
 
+from zoo.checkpoint.presets import crop_pct_of
 from zoo.checkpoint.pretrained import LEAST_PX, THEIR_NAMES
 from zoo.checkpoint.timm_weights import ARCHITECTURES, CONFIG_JSON, MOST_PX_OF_VGG, timm_name, to_timm
+from zoo.data.reading import resizing_of
 from zoo.errors import BadInput
 from zoo.export.export_format import Job
 from zoo.files import replacing, write_json
@@ -53,14 +55,15 @@ def save_for_timm(path: Path, job: Job) -> None:
         arguments["img_size"] = data["image_size"]
     weights = {key: weight for key, weight in job.product.weights.items() if not key.startswith("AuxLogits.")}
     _save(path, to_timm(weights), "timm", name, arguments)
+    resize, interpolation = resizing_of(data)
     preprocessing = {
         "input_size": [data["in_channels"], data["image_size"], data["image_size"]],
         "fixed_input_size": is_vit,
         "mean": [one / 255 for one in facts["mean"]],
         "std": [one / 255 for one in facts["std"]],
-        "crop_pct": 0.875,
+        "crop_pct": crop_pct_of(data["image_size"], resize),
         "crop_mode": "center",
-        "interpolation": "bilinear",
+        "interpolation": interpolation,
         "num_classes": len(classes),
         **_ends(job.net),
     }

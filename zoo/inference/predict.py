@@ -10,10 +10,9 @@ from torch import Tensor, nn
 
 from zoo import escape
 from zoo.checkpoint.temperature import temperature_of
-from zoo.data.folders import MARGIN, check_colour, pictures_in
-from zoo.data.image_workers import resize_and_crop
-from zoo.data.loader import centre
+from zoo.data.folders import check_colour, pictures_in
 from zoo.data.read_image import picture_of, read_picture
+from zoo.data.reading import Reading, resizing_of
 from zoo.data.sequences import SequenceFacts, encode_source
 from zoo.errors import BadInput, ZooError, reason
 from zoo.tasks.transcribe import write_for
@@ -104,12 +103,12 @@ def read_image(picture: Any, settings: Mapping[str, Any], facts: Mapping[str, An
     `picture` is the path of a file, or a picture in memory, as `picture_of` takes it. Raises BadInput for others.
     """
     size, background = settings["image_size"], settings.get("background", "white")
-    stored = round(size * MARGIN) if "num_workers" in settings else size
+    reading = Reading(size, *resizing_of(settings))
     check_colour(background)
     is_file = isinstance(picture, str | os.PathLike)
     try:
         whole = read_picture(os.fspath(picture), background) if is_file else picture_of(picture, background)
-        image = resize_and_crop(whole, stored)[None]
+        image = reading.square(whole)[None]
     except Exception as error:  # bytes that are not an image can raise anything
         why = error.strerror if isinstance(error, OSError) and error.strerror else reason(error)
         path = escape.shortened(str(picture), LONGEST_PATH)
@@ -117,4 +116,4 @@ def read_image(picture: Any, settings: Mapping[str, Any], facts: Mapping[str, An
     if settings["in_channels"] == 1:  # by ITU-R BT.601, rounded, so that gray stays unchanged
         image = (image * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True).round()
     mean, std = (torch.tensor(facts[name])[:, None, None] for name in ("mean", "std"))
-    return (centre(image, size).float() - mean) / std
+    return (image.float() - mean) / std

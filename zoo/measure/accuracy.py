@@ -1,4 +1,4 @@
-"""Correct predictions, and accuracy lost in percentage points."""
+"""Correct predictions, their shares by class, and accuracy lost in percentage points."""
 
 from torch import Tensor
 
@@ -18,3 +18,14 @@ def has_nan(logits: Tensor) -> Tensor:
 def points_lost(before: float, after: float) -> float:
     """Return the drop in accuracy in percentage points, without rounding errors: 0.5 from 0.915 to 0.91."""
     return round(100 * (before - after), 9)
+
+
+def balanced_scores(hits: Tensor, true: Tensor, predicted: Tensor) -> dict[str, Tensor]:
+    """Return balanced accuracy and macro F1, given for each class (C,) the hits, the samples and the predictions.
+
+    They are scikit-learn's: the mean recall of classes that have samples, and the mean F1 of classes that have samples
+    or are predicted, 2 · hits / (samples + predictions). NaN without samples.
+    """
+    hits, either = hits.double(), true + predicted
+    recall, f1 = hits / true, 2 * hits / either
+    return {"balanced_accuracy": recall[true > 0].mean(), "macro_f1": f1[either > 0].mean()}

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.files import without_nan
-from zoo.measure.accuracy import TOP, has_nan, is_right
+from zoo.measure.accuracy import TOP, balanced_scores, has_nan, is_right
 from zoo.measure.calibration import calibration
 
 
@@ -49,6 +49,7 @@ def evaluate(logits: Tensor, labels: Tensor, classes: Sequence[str], temperature
         "num_nan": int((~known).sum()),
         "accuracy": int(is_right(logits, labels).sum()) / len(labels),
         **({"top5": _top5(logits, labels, known)} if num_classes > TOP else {}),
+        **{name: without_nan(float(score)) for name, score in balanced_scores(hits, true, predicted).items()},
         "loss": without_nan(float(nn.functional.cross_entropy(logits.double(), labels))),
         "calibration_error": without_nan(float(calibration_error)),
         "calibration": figures and {"temperature": temperature, **figures},

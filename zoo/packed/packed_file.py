@@ -21,7 +21,7 @@ from zoo.errors import BadInput, reason
 from zoo.files import replacing
 from zoo.measure.layer_kinds import sides
 from zoo.packed.codec import MOST_BY_CODE, Bits, decode, encode
-from zoo.packed.header import deflated, facts_text, inflated
+from zoo.packed.header import deflated, facts_text, inflated, without_usual
 from zoo.packed.size_report import Row, SizeReport
 
 MAGIC = b"\x89ZOO"  # no text file starts with this
@@ -83,7 +83,8 @@ def pack(weights: Mapping[str, Tensor], facts: Mapping[str, Any]) -> tuple[bytes
     except ValueError as error:
         raise BadInput(f"these weights cannot be packed: {error}") from error
     shapes = {name: list(tensor.shape) for name, tensor in weights.items()}
-    text = deflated(f'{{"shapes":{json.dumps(shapes, separators=(",", ":"))},"facts":{facts_text(facts)}}}')
+    brief = facts_text(without_usual(facts))
+    text = deflated(f'{{"shapes":{json.dumps(shapes, separators=(",", ":"))},"facts":{brief}}}')
     head = MAGIC + bytes([VERSION])
     content = head + _digest(head, text + code) + text + code
     rest = {"header": len(head), "checksum": DIGEST_BYTES, "facts": len(text)}

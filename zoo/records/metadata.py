@@ -132,6 +132,11 @@ class Metadata(Record, frozen=True, kw_only=True):
             size, channels = settings.get("image_size"), settings.get("in_channels")
             if type(size) is not int or not 1 <= size <= 2048:
                 raise ValueError("config.data.image_size must be a whole number from 1 to 2048")
+            resize = settings.get("resize")
+            if resize is not None and (type(resize) is not int or not size <= resize <= 4 * size):
+                raise ValueError("config.data.resize must be null or a whole number from image_size to 4 times that")
+            if settings.get("interpolation") not in (None, "bilinear", "bicubic"):
+                raise ValueError("config.data.interpolation must be null, bilinear or bicubic")
             if type(channels) is not int or channels != len(data.mean):
                 raise ValueError(f"config.data.in_channels must be {len(data.mean)}, the length of mean")
 

@@ -19,6 +19,8 @@ log = logging.getLogger("zoo")
 ROWS = (
     ("accuracy", "accuracy", ".2%"),
     ("top-5", "top5", ".2%"),
+    ("balanced accuracy", "balanced_accuracy", ".2%"),
+    ("macro F1", "macro_f1", ".2%"),
     ("WER", "wer", ".2%"),
     ("PER", "per", ".2%"),
     ("token accuracy", "token_accuracy", ".2%"),

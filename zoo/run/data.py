@@ -18,11 +18,14 @@ from zoo.run.teachers import check_teacher, with_teachers
 def build_data(run: Run) -> tuple[Run, ResidentData]:
     """Build and load the data, so that a missing or wrong set is reported before anything else is done.
 
-    Returned with them is the run with what was left to them filled in: the sizes that a net is built by, mean and std.
+    Returned with them is the run with what was left to them filled in: the sizes that a net is built by, mean and std,
+    and how pictures in files are resized.
     """
     run, teachers = with_teachers(run)
     if "mean" in run.cfg.data and run.cfg.data.mean is None and run.cfg.data.std is None:
         run = run.with_values(data=_known_normalisation(run, teachers))
+    if "resize" in run.cfg.data:
+        run = run.with_values(data=_known_resizing(run, teachers))
     settings: Any = OmegaConf.to_container(run.cfg.data, resolve=True)
     if settings["batch_size"] == "auto":  # until `with_batch_size` has found it
         settings["batch_size"] = 2 * distributed.world_size()
@@ -77,3 +80,22 @@ def _known_normalisation(run: Run, teachers: list[Product]) -> dict[str, Any]:
         known = teachers[0].facts["data"]
     both = {key: known.get(key) for key in ("mean", "std")}
     return both if all(isinstance(one, list) and len(one) == channels for one in both.values()) else {}
+
+
+def _known_resizing(run: Run, teachers: list[Product]) -> dict[str, Any]:
+    """Return data.resize and data.interpolation, if null, as the weights expect which a run begins with, if known.
+
+    Those are published weights, or those of `init_from`, or else the teacher's.
+    """
+    size, known = run.cfg.data.image_size, None
+    if run.cfg.model.pretrained:
+        from zoo.checkpoint.presets import published_resizing
+
+        known = published_resizing(run.cfg.choices.model, size, run.cfg.model.pretrained)
+    elif run.cfg.init_from or teachers:
+        product = read_product(run.cfg.init_from) if run.cfg.init_from else teachers[0]
+        theirs = product.facts["config"]["data"]
+        if theirs.get("resize") is not None:
+            known = round(size * theirs["resize"] / theirs["image_size"]), theirs.get("interpolation")
+    both = zip(("resize", "interpolation"), known or (), strict=False)
+    return {key: value for key, value in both if run.cfg.data[key] is None}

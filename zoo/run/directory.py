@@ -121,7 +121,7 @@ def config_of(cfg: DictConfig) -> DictConfig:
 
 def _new(cfg: DictConfig) -> Run:
     chosen = _chosen()
-    plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    plain = _with_text_keys(OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
     assert isinstance(plain, dict)
     resolved = OmegaConf.create({**plain, "choices": {group: chosen.get(group) for group in GROUPS}})
     stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
@@ -136,6 +136,13 @@ def _new(cfg: DictConfig) -> Run:
             folder, n = parent / f"{stamp}-{n}", n + 1
     write_config(folder / CONFIG, OmegaConf.to_yaml(resolved))
     return Run(folder, resolved)
+
+
+def _with_text_keys(node: Any) -> Any:
+    """Return a plain config whose keys are texts; names of classes, such as 0 to 9, may be read as numbers."""
+    if isinstance(node, dict):
+        return {str(key): _with_text_keys(value) for key, value in node.items()}
+    return node
 
 
 def _chosen() -> dict[str, str | None]:

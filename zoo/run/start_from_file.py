@@ -18,8 +18,12 @@ from zoo.errors import BadInput
 from zoo.instantiate import trusting
 from zoo.paths import CONFIG, CONFIGS
 
-# Settings of a net and its data that are not taken from the file: initial weights, and sizes given by the data.
-OTHERS = ("model.init", "model.pretrained", "model.freeze", "num_classes", "num_source_tokens", "num_target_tokens")
+# Settings of a net and its data that are not taken from the file: initial weights, sizes given by the data, and the
+# shorter side, which depends on data.image_size.
+OTHERS = (
+    *("model.init", "model.pretrained", "model.freeze", "data.resize"),
+    *("num_classes", "num_source_tokens", "num_target_tokens"),
+)
 PLACES = ("root", "path", "download", "num_workers")  # always the user's choice, never the file's
 
 GROUPS = ("model", "data")

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import lightning
@@ -13,6 +14,7 @@ from torch import nn
 from zoo.callbacks.loggers import TensorBoard
 from zoo.checkpoint.load_model import load_model
 from zoo.checkpoint.product_file import read_product
+from zoo.data.images import ImageData
 from zoo.data.module import ResidentData
 from zoo.errors import BadInput
 from zoo.instantiate import build, probe
@@ -22,12 +24,13 @@ from zoo.run.calibrate_product import check_calibration
 from zoo.run.directory import Run
 from zoo.run.model import apply_layout
 from zoo.tasks.base import Task
+from zoo.tasks.classification import BALANCING
 
 DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 log = logging.getLogger("zoo")
 
 
-def build_task(run: Run, net: nn.Module) -> Task:
+def build_task(run: Run, net: nn.Module, data: ResidentData) -> Task:
     """Build the task around a net, with its optimizer and schedule.
 
     Lightning cannot clip gradients in mixed precision for fused optimizers, and FSDP2 does not support all of
@@ -43,6 +46,8 @@ def build_task(run: Run, net: nn.Module) -> Task:
     given = {"net": net, "optimizer": optimizer, "schedule": schedule}
     if "teacher" in task:
         given["teacher"] = [apply_layout(load_model(read_product(file)), run.cfg) for file in task.pop("teacher")]
+    if isinstance(data, ImageData):
+        given |= _class_counts(task, data)
     built: Task = build(task, "task", **given)
     check_calibration(run, built)
     name = "num_classes" if "num_classes" in run.cfg.model else "num_target_tokens"
@@ -52,6 +57,16 @@ def build_task(run: Run, net: nn.Module) -> Task:
     if run.cfg.model[name] != expected:
         raise BadInput(f"model.{name}={run.cfg.model[name]} does not fit these data and task; use {expected}")
     return built
+
+
+def _class_counts(task: Mapping[str, Any], data: ImageData) -> dict[str, Any]:
+    """Return the number of training samples of each class, if the task weighs its classes by them."""
+    used = [name for name, usual in BALANCING.items() if task.get(name, usual) != usual]
+    if used and data.sampler == "balanced":
+        raise BadInput(f"data.sampler=balanced and task.{used[0]} both make up for rare classes; use only one of them")
+    if used and task["_target_"].endswith(".RotationPrediction"):
+        raise BadInput(f"task.{used[0]}: rotations are equally frequent; leave it out with task=rotation")
+    return {"class_counts": data.class_counts()} if used else {}
 
 
 def check_before(run: Run, trainer: lightning.Trainer, task: Task, data: ResidentData) -> None:
@@ -70,7 +85,7 @@ def check_before(run: Run, trainer: lightning.Trainer, task: Task, data: Residen
         elif isinstance(module, nn.RNNBase):
             module.dropout = 0.0
     with isolate_rng():
-        own = build_task(plain, net).to(trainer.strategy.root_device).train()
+        own = build_task(plain, net, data).to(trainer.strategy.root_device).train()
         own.on_fit_start()
         fresh, may_freeze = not (run.cfg.init_from or run.cfg.model.pretrained), run.cfg.model.freeze is not None
         subject = preflight_checks.Subject(own, data, fresh, may_freeze)

@@ -61,8 +61,9 @@ class Task(lightning.LightningModule):
         self._ends_step = True
         for name in ("train_hits", "train_total"):
             self.register_buffer(name, torch.zeros((), dtype=torch.int64), persistent=False)
-        # Each process counts its own.
-        self._ddp_params_and_buffers_to_ignore = ["train_hits", "train_total", "meter.sums"]
+        # Each process counts its own; the weights and offsets of classes, if any, are the same in all.
+        counts = ["train_hits", "train_total", "meter.sums"]
+        self._ddp_params_and_buffers_to_ignore = [*counts, "class_weight", "offsets"]
 
     def configure_model(self) -> None:
         """Shard the weights of each part of the net across all processes, if the strategy is FSDP2."""

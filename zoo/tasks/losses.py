@@ -1,7 +1,7 @@
 """Losses of logits and labels, and penalties and limits on weights."""
 
-from collections.abc import Callable, Iterable
-from typing import Literal
+from collections.abc import Iterable
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,12 @@ from torch import Tensor, nn
 from zoo.errors import BadInput
 
 LossName = Literal["cross_entropy", "hinge", "squared_hinge"]
-Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+class Loss(Protocol):
+    """A loss of logits (N, C) and labels: classes (N,) or soft labels (N, C); `weight` (C,) weighs the classes."""
+
+    def __call__(self, logits: Tensor, labels: Tensor, weight: Tensor | None = None) -> Tensor: ...
 
 
 def loss_function(name: LossName, label_smoothing: float = 0.0) -> Loss:
@@ -17,20 +22,32 @@ def loss_function(name: LossName, label_smoothing: float = 0.0) -> Loss:
 
     The hinge losses are those of the multiclass SVM with a margin of 1 (Weston and Watkins, 1999): the mean over all
     classes of max(0, 1 - logit of the true class + logit of the other), or of its square. Raises ValueError if they are
-    used with label smoothing, which is for cross-entropy only.
+    used with label smoothing, which is for cross-entropy only. With weights of classes, the sum over samples is divided
+    by their number, not by the sum of their weights, so that batches count equally.
     """
     if name == "cross_entropy":
-        return lambda logits, labels: nn.functional.cross_entropy(
-            widened(logits), labels, label_smoothing=label_smoothing
-        )
+
+        def cross_entropy(logits: Tensor, labels: Tensor, weight: Tensor | None = None) -> Tensor:
+            logits = widened(logits)
+            if weight is None:
+                return nn.functional.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+            weight = weight.to(logits.dtype)
+            total = nn.functional.cross_entropy(
+                logits, labels, weight, reduction="sum", label_smoothing=label_smoothing
+            )
+            return total / len(labels)
+
+        return cross_entropy
     if label_smoothing:
         raise ValueError(f"label_smoothing={label_smoothing} is only for loss=cross_entropy, not for loss={name}")
     power = 2 if name == "squared_hinge" else 1
 
-    def hinge(logits: Tensor, labels: Tensor) -> Tensor:
+    def hinge(logits: Tensor, labels: Tensor, weight: Tensor | None = None) -> Tensor:
         if labels.is_floating_point():
             raise BadInput(f"task.loss={name} needs one class per image, but data.mix has two; use only one of them")
-        return nn.functional.multi_margin_loss(widened(logits), labels, p=power)
+        logits = widened(logits)
+        weight = None if weight is None else weight.to(logits.dtype)
+        return nn.functional.multi_margin_loss(logits, labels, p=power, weight=weight)
 
     return hinge
 

@@ -8,15 +8,16 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from zoo import distributed
-from zoo.measure.accuracy import TOP, has_nan
+from zoo.measure.accuracy import TOP, balanced_scores, has_nan
 
 
 class ClassificationMeter(nn.Module):
     """Sum loss, top-1 and top-5 hits over batches on the device; a module, so that it moves with its task.
 
-    There is no `top5` for five classes or fewer. `num_samples` and `num_nan`, the number of samples with NaN logits,
-    which are never hits, are those of the last `compute`. `more` are scalar torchmetrics by name, updated with logits
-    (N, C) and labels (N,).
+    For balanced accuracy and macro F1, hits, samples and predictions are also counted for each class. There is no
+    `top5` for five classes or fewer. `num_samples` and `num_nan`, the number of samples with NaN logits, which are
+    never hits, are those of the last `compute`. `more` are scalar torchmetrics by name, updated with logits (N, C) and
+    labels (N,).
     """
 
     sums: Tensor
@@ -29,6 +30,7 @@ class ClassificationMeter(nn.Module):
         self.register_buffer(
             "sums", torch.zeros(5, dtype=torch.float64), persistent=False
         )  # loss, top-1, top-5, NaN, samples
+        self.of_classes: Tensor | None = None  # (3, C), hits, samples and predictions; None before the first batch
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         """Move, but stay in float64 if the task is cast to another precision: bf16 cannot count beyond 256."""
@@ -41,25 +43,41 @@ class ClassificationMeter(nn.Module):
         """Add a batch: logits (N, C), labels (N,), and the loss of each sample (N,)."""
         self.has_top5 = logits.shape[1] > TOP
         lost = has_nan(logits)
-        top = (logits.topk(min(TOP, logits.shape[1]), dim=1).indices == labels[:, None]) & ~lost[:, None]
+        best = logits.topk(min(TOP, logits.shape[1]), dim=1).indices
+        top = (best == labels[:, None]) & ~lost[:, None]
         num = top.new_tensor(len(labels), dtype=torch.long)
         batch = torch.stack([losses.sum(), top[:, 0].sum(), top.sum(), lost.sum(), num])
         self.sums += batch.to(self.sums)
+        self._count_classes(best[:, 0], labels, top[:, 0], ~lost, logits.shape[1])
         for metric in self.more.values():
             metric.update(logits, labels)
+
+    def _count_classes(self, best: Tensor, labels: Tensor, right: Tensor, is_known: Tensor, num_classes: int) -> None:
+        if self.of_classes is None:
+            self.of_classes = labels.new_zeros(3, num_classes)
+        hits, true, predicted = self.of_classes
+        hits.index_add_(0, labels, right.to(labels))
+        true.index_add_(0, labels, torch.ones_like(labels))
+        predicted.index_add_(0, best, is_known.to(labels))
 
     @property
     def names(self) -> list[str]:
         """Return the names of all possible metrics."""
-        return ["loss", "accuracy", "top5", *self.more]
+        return ["loss", "accuracy", "top5", "balanced_accuracy", "macro_f1", *self.more]
 
     def compute(self) -> dict[str, Tensor]:
         """Return the means so far over all processes, as fractions of 1, and reset."""
         loss, top1, top5, lost, count = distributed.all_reduce_sum(self.sums).clone()
         self.sums.zero_()
         self.num_samples, self.num_nan = int(count), int(lost)
-        means = {"loss": loss / count, "accuracy": top1 / count, "top5": top5 / count}
+        means = {"loss": loss / count, "accuracy": top1 / count, "top5": top5 / count, **self._balanced_scores()}
         for name, metric in self.more.items():
             means[name] = metric.compute()  # also over all processes
             metric.reset()
         return means if self.has_top5 else {name: mean for name, mean in means.items() if name != "top5"}
+
+    def _balanced_scores(self) -> dict[str, Tensor]:
+        """Return balanced accuracy and macro F1 over all processes, some of which may have had no batch, and reset."""
+        own, self.of_classes = self.of_classes, None
+        counts = [one for one in distributed.all_gather_object(own if own is None else own.cpu()) if one is not None]
+        return balanced_scores(*torch.stack(counts).sum(0).unbind()) if counts else {}
