@@ -1,6 +1,6 @@
 """Evaluation of a classifier's predictions: accuracy, calibration and confusion matrix."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -54,16 +54,15 @@ def evaluate(logits: Tensor, labels: Tensor, classes: Sequence[str], temperature
         "calibration_error": without_nan(float(calibration_error)),
         "calibration": figures and {"temperature": temperature, **figures},
         **({"uncalibrated": calibration(logits, labels)} if temperature != 1 else {}),
-        "classes": {
-            name: {
-                "num_samples": int(true[i]),
-                "recall": float(hits[i] / true[i]) if true[i] else None,
-                "precision": float(hits[i] / predicted[i]) if predicted[i] else None,
-            }
-            for i, name in enumerate(classes)
-        },
+        "classes": dict(zip(classes, _of_classes(hits, true, predicted), strict=True)),
         "confusion_matrix": matrix.tolist(),
     }
+
+
+def _of_classes(hits: Tensor, true: Tensor, predicted: Tensor) -> Iterator[dict[str, Any]]:
+    for right, num, answers in zip(hits.tolist(), true.tolist(), predicted.tolist(), strict=True):
+        recall, precision = (right / total if total else None for total in (num, answers))
+        yield {"num_samples": num, "recall": recall, "precision": precision}
 
 
 def _top5(logits: Tensor, labels: Tensor, known: Tensor) -> float:

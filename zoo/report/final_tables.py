@@ -26,6 +26,8 @@ ROWS = (
     ("token accuracy", "token_accuracy", ".2%"),
     ("loss", "loss", ".4f"),
 )
+OF_RARE_CLASSES = ("balanced_accuracy", "macro_f1")  # shown where the former differs from accuracy
+LEAST_DIFFERENCE = 5e-4
 DATA_ROOT = "data"  # the default of train.py
 LOG_WIDTH = 200  # columns
 
@@ -55,12 +57,18 @@ def _metrics(result: dict[str, Any]) -> Table:
         table.add_column(f"{split} ({num:,})" if num == size else f"{split} ({num:,} of {size:,})", justify="right")
     known = {key for _, key, _ in ROWS}
     others = [(key.replace("_", " "), key, ".4f") for key in result["test"] if key not in known | {"num_samples"}]
+    balanced = all(_is_balanced(result[split]) for split in ("validation", "test"))
     for label, key, form in (*ROWS, *others):
-        if key not in result["test"]:
+        if key not in result["test"] or (balanced and key in OF_RARE_CLASSES):
             continue
         cells = [format_number(result[s][key], form) if key in result[s] else "–" for s in ("validation", "test")]
         table.add_row(label, *cells)
     return table
+
+
+def _is_balanced(metrics: dict[str, Any]) -> bool:
+    plain, balanced = metrics.get("accuracy"), metrics.get("balanced_accuracy")
+    return plain is not None and balanced is not None and abs(balanced - plain) < LEAST_DIFFERENCE
 
 
 def _compared(result: dict[str, Any]) -> Table:
