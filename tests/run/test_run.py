@@ -79,7 +79,8 @@ def test_a_run_leaves_a_whole_folder_and_learns(command, toy, only_run):
 
     tags = scalars(folder)
     curves = {"train/loss", "train/accuracy", "val/accuracy", "val/loss"}
-    assert {tag for tag in tags if tag < "w"} == {*curves, "val/top5"}  # what is shown first
+    others = {f"val/{name}" for name in ("top5", "balanced_accuracy", "macro_f1")}
+    assert {tag for tag in tags if tag < "w"} == curves | others  # what is shown first
     assert {tag.partition("/")[0] for tag in tags if tag >= "w"} == {"while training", "with the result"}
     assert [tag for tag in tags if len(tags[tag]) == 1 and not tag.startswith("with the result/")] == []
     assert tags["with the result/test accuracy"][0][1] == pytest.approx(result["test"]["accuracy"])

@@ -56,7 +56,7 @@ def test_an_evaluation_is_that_of_the_others_with_these_as_mistakes():
     assert found["confusion_matrix"] == sklearn.metrics.confusion_matrix([0, 2], [0, 2], labels=range(3)).tolist()
     assert [row["recall"] for row in found["classes"].values()] == [0.5, 0.0, 1.0]
     assert found["loss"] is None  # JSON has no NaN
-    title = plots.draw_confusion(found["confusion_matrix"], ["a", "b", "c"], 2).axes[0].get_title(loc="left")
+    title = plots.draw_confusion(found["confusion_matrix"], ["a", "b", "c"], 2).axes[0].get_title()
     assert "50.00%" in title
     tables.show_evaluation(found)
 

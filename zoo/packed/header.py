@@ -8,9 +8,10 @@ from typing import Any
 from zoo.records.metadata import FORMAT, MAX_BYTES
 
 # Settings that came after COMMON, and would take some 30 bytes of each packed file; files before them lack them, too.
-USUAL: dict[str, list[tuple[str, Any]]] = {
-    "data": [("sampler", "shuffled")],
-    "task": [("class_weights", None), ("logit_adjustment", 0.0)],
+USUAL: dict[str, Any] = {"calibrate": False}
+USUAL_OF_GROUPS: dict[str, dict[str, Any]] = {
+    "data": {"sampler": "shuffled"},
+    "task": {"class_weights": None, "logit_adjustment": 0.0},
 }
 
 
@@ -21,11 +22,17 @@ def facts_text(facts: Mapping[str, Any]) -> str:
 
 def without_usual(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Return facts without the settings of the config that have their usual value, where the code has it as default."""
-    config: dict[str, Any] = {**facts.get("config", {})}
-    for group, usual in USUAL.items():
-        if isinstance(config.get(group), Mapping):
-            config[group] = {key: value for key, value in config[group].items() if (key, value) not in usual}
-    return {**facts, "config": config} if "config" in facts else dict(facts)
+    if "config" not in facts:
+        return dict(facts)
+    config = _unusual(facts["config"], USUAL)
+    of_groups = {group: _unusual(config[group], usual) for group, usual in USUAL_OF_GROUPS.items() if group in config}
+    return {**facts, "config": config | of_groups}
+
+
+def _unusual(settings: Any, usual: Mapping[str, Any]) -> Any:
+    if not isinstance(settings, Mapping):
+        return settings
+    return {key: value for key, value in settings.items() if key not in usual or value != usual[key]}
 
 
 def deflated(text: str) -> bytes:
