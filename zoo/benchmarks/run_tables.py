@@ -63,9 +63,11 @@ def mean_accuracy(results: list[dict[str, Any]]) -> float:
     return statistics.mean(result["test"]["accuracy"] for result in results)
 
 
-def made_by(result: dict[str, Any]) -> str:
-    """Return two table cells: the device and the commit of a run."""
-    return f"{result['device']}, {result['precision']} | `{result['commit']}`"
+def made_by(results: list[dict[str, Any]]) -> str:
+    """Return two table cells: the devices and the commits of runs."""
+    devices = dict.fromkeys(f"{result['device']}, {result['precision']}" for result in results)
+    commits = dict.fromkeys(f"`{result['commit']}`" for result in results)
+    return f"{'; '.join(devices)} | {', '.join(commits)}"
 
 
 def accuracy_table(of_families: bool = False) -> str:
@@ -88,7 +90,7 @@ def accuracy_table(of_families: bool = False) -> str:
         first = results[0]
         what = f"`{name}` ({first['net']})" if of_families else f"`{name}`"
         sizes = f"{first['params']:,} | {first['macs'] / 1e6:.2f} | {epochs_of(first)}"
-        row = f"| {what} | {sizes} | {mean_and_spread(results, 'test')} | {len(results)} | {made_by(first)} |"
+        row = f"| {what} | {sizes} | {mean_and_spread(results, 'test')} | {len(results)} | {made_by(results)} |"
         rows.append((-mean_accuracy(results), row))
     return "\n".join([*lines, *(row for _, row in sorted(rows, key=lambda pair: pair[0]))])
 
@@ -106,7 +108,7 @@ def sequence_table() -> str:
         rates = " | ".join(mean_and_spread(results, "test", metric) for metric in ("wer", "per"))
         minutes = statistics.mean(r["seconds"] for r in results) / 60
         sizes = f"{first['params']:,} | {epochs_of(first)} | {minutes:.0f}"
-        lines.append(f"| `{name}` | {sizes} | {rates} | {len(results)} | {made_by(first)} |")
+        lines.append(f"| `{name}` | {sizes} | {rates} | {len(results)} | {made_by(results)} |")
     return "\n".join(lines)
 
 
@@ -145,7 +147,7 @@ def compression_table() -> str:
         minutes = statistics.mean(r["seconds"] for r in results) / 60
         texts = " | ".join(f"{mean_and_spread(of, 'test')} ({len(of)})" for of in (dense, results))
         accuracies = f"{texts} | {points:+.2f} | {dense[0]['epochs']}, {first['epochs']}"
-        made = f"{sizes[-1]:,.0f} | {whole / sizes[-1]:.1f} | {minutes:.{int(minutes < 1)}f} | {made_by(first)}"
+        made = f"{sizes[-1]:,.0f} | {whole / sizes[-1]:.1f} | {minutes:.{int(minutes < 1)}f} | {made_by(results)}"
         lines.append(f"| `{name}` | {accuracies} | {bytes_of} | {made} |")
     return "\n".join(lines)
 
@@ -175,7 +177,7 @@ def quantization_table() -> str:
         sizes = [statistics.mean(r["product_bytes"] for r in of) for of in (floats, results)]
         what = f"`{name}` | {first['net']}, {first['data']} | `{first['settings']['compress']}`"
         bytes_of = f"{sizes[0]:,.0f} | {sizes[1]:,.0f} ({sizes[1] / sizes[0]:.0%})"
-        points, made = f"{100 * (after - before):+.2f}", f"{len(results)} | {first['epochs']} | {made_by(first)}"
+        points, made = f"{100 * (after - before):+.2f}", f"{len(results)} | {first['epochs']} | {made_by(results)}"
         lines.append(f"| {what} | {accuracies} | {points} | {bytes_of} | {made} |")
     return "\n".join(lines)
 
