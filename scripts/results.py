@@ -89,9 +89,10 @@ def _check_kept(folder: Path, result: dict[str, Any]) -> None:
 
 
 def _differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    """List the settings that both results have and that differ, except for the seed."""
+    """List the settings that both results have and that differ, except for the seed, and the device by `trainer`."""
     of_one, of_other = one["settings"], other["settings"]
-    return [key for key in of_one if key in of_other and key != "seed" and of_one[key] != of_other[key]]
+    same = of_one.keys() & of_other.keys() - {"seed", "trainer"}
+    return [key for key in of_one if key in same and of_one[key] != of_other[key]]
 
 
 def _relative(value: Any) -> Any:
