@@ -97,6 +97,7 @@ def clone(tmp_path_factory) -> Path:
     (folder / "my_package/nets.py").write_text(
         "from torch import nn\n\n\n"
         "class TinyNet(nn.Sequential):\n"
+        '    head_names = ("1",)\n\n'
         "    def __init__(self, num_classes: int = 10) -> None:\n"
         "        super().__init__(nn.Flatten(), nn.Linear(784, num_classes))\n"
     )
