@@ -36,14 +36,14 @@ SMALLER = {  # patterns of commands, and their replacements
     r"^tensorboard .*": r"timeout 20 tensorboard --logdir runs; test $? = 124",
     r"(python train\.py(?! resume=| --help| trainer=smoke)[^;&\n]*)": r"\1 trainer=smoke",
 }
-FILES = {"vit_tiny": "runs/vit", "resnet20": "runs/resnet20", "transformer": "runs/sequences"}  # THE_FILE of each net
+FILES = {"vit_tiny": "runs/vit", "resnet20": "runs/resnet20_fashion_mnist", "transformer": "runs/sequences"}  # THE_FILE of each net
 # The runs that pages begin with, and those of nets that a reader would have trained
 BEFORE = {
     "first": "",
     "second": "seed=2",
     "dense": "seed=3",
     "large": "data=fashion_mnist",
-    "resnet20": "model=resnet20 data=fashion_mnist",
+    "resnet20_fashion_mnist": "experiment=resnet20_fashion_mnist",
     "vit": "model=vit_tiny data=fashion_mnist",
     "sequences": "experiment=transformer_cmudict",
 }
