@@ -36,7 +36,11 @@ SMALLER = {  # patterns of commands, and their replacements
     r"^tensorboard .*": r"timeout 20 tensorboard --logdir runs; test $? = 124",
     r"(python train\.py(?! resume=| --help| trainer=smoke)[^;&\n]*)": r"\1 trainer=smoke",
 }
-FILES = {"vit_tiny": "runs/vit", "resnet20": "runs/resnet20_fashion_mnist", "transformer": "runs/sequences"}  # THE_FILE of each net
+FILES = {
+    "vit_tiny": "runs/vit",
+    "resnet20": "runs/resnet20_fashion_mnist",
+    "transformer": "runs/sequences",
+}  # THE_FILE of each net
 # The runs that pages begin with, and those of nets that a reader would have trained
 BEFORE = {
     "first": "",
