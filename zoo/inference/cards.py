@@ -76,7 +76,7 @@ def add(file: Path, name: str, cfg: DictConfig) -> Path:
         raise BadInput(f"add={file}: expected a net trained on {', '.join(ABOUT)}")
     config = product.facts["config"]
     facts = {**product.facts, "config": _without_paths({**config, "runs": "runs"}, config["data_root"])}
-    run = {key: value for key, value in result.items() if key not in LEFT_OUT}
+    run = _without_paths({key: value for key, value in result.items() if key not in LEFT_OUT}, config["data_root"])
     TRAINED.mkdir(exist_ok=True)
     target = TRAINED / f"{name}.zoo"
     with tempfile.TemporaryDirectory(dir=TRAINED) as folder:
