@@ -22,6 +22,7 @@ from zoo.benchmarks.run_tables import (
     compressed_runs,
     compression_table,
     draw_compression,
+    in_cell,
     kept_runs,
     pipeline_table,
     quantization_table,
@@ -88,11 +89,11 @@ def _check_kept(folder: Path, result: dict[str, Any]) -> None:
         raise BadInput(f"add={folder}: name: expected {PlainName()}, got {result['name'][:80]!r}")
 
 
-def _differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+def _differences(kept: dict[str, Any], result: dict[str, Any]) -> list[str]:
     """List the settings that both results have and that differ, except for the seed, and the device by `trainer`."""
-    of_one, of_other = one["settings"], other["settings"]
-    same = of_one.keys() & of_other.keys() - {"seed", "trainer"}
-    return [key for key in of_one if key in same and of_one[key] != of_other[key]]
+    of_kept, own = kept["settings"], result["settings"]
+    both = of_kept.keys() & own.keys() - {"seed", "trainer"}
+    return [key for key in own if key in both and of_kept[key] != in_cell(own[key])]
 
 
 def _relative(value: Any) -> Any:

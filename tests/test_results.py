@@ -100,6 +100,14 @@ def test_names_in_a_result_are_no_markup(script, finished):
     assert not any(mark in table for mark in ("<img", "[a](", "<!--", "<b>"))
 
 
+def test_seeds_may_have_settings_that_a_table_escapes_and_run_on_other_devices(script, finished):
+    settings = {"task.metrics": {}, "task.teacher": ["a*b.safetensors"], "trainer": "gpu"}
+    script.keep(finished(settings=settings))
+    script.keep(finished(settings={**settings, "trainer": "cpu"}, seed=4))
+    with pytest.raises(BadInput, match=r"small exists already with another task\.teacher"):
+        script.keep(finished(settings={**settings, "task.teacher": ["b.safetensors"]}, seed=5))
+
+
 def test_seeds_of_one_name_have_the_same_settings(script, finished):
     script.keep(finished())
     script.keep(finished(seed=4))

@@ -28,12 +28,12 @@ def epochs_of(result: dict[str, Any]) -> str:
     return str(result["epochs"]) if limit is None else f"{result['epochs']} (limit_train_batches={limit})"
 
 
-def _in_cell(value: Any) -> Any:
+def in_cell(value: Any) -> Any:
     """Escape a setting for a table cell, unless it is a number or a word."""
     from zoo import escape
 
     if isinstance(value, list):
-        return [_in_cell(one) for one in value]
+        return [in_cell(one) for one in value]
     if (
         value is None
         or isinstance(value, int | float)
@@ -53,7 +53,7 @@ def kept_runs(belongs: Callable[[dict[str, Any]], bool]) -> dict[str, list[dict[
         result = read_result(file)
         result |= {key: escape.code(result[key]) for key in ("name", "commit")}  # shown between backticks
         result |= {key: escape.markdown(result[key]) for key in ("net", "data", "device", "precision")}
-        result["settings"] = {key: _in_cell(value) for key, value in result.get("settings", {}).items()}
+        result["settings"] = {key: in_cell(value) for key, value in result.get("settings", {}).items()}
         if belongs(result):
             runs[result["name"]].append(result)
     return runs
