@@ -41,9 +41,9 @@ def photograph(height, width) -> Image.Image:
 def test_sizes_and_interpolation_are_those_of_each_of_torchvisions_presets(model):
     for entry in entries_of(model):
         preset = entry.transforms()
-        (size,), wanted = preset.crop_size, (preset.resize_size[0], preset.interpolation.value)
-        assert published_resizing(model, size, entry.name) == wanted
-        assert published_resizing(model, 2 * size, entry.name)[0] == 2 * wanted[0]
+        (size,), expected = preset.crop_size, (preset.resize_size[0], preset.interpolation.value)
+        assert published_resizing(model, size, entry.name) == expected
+        assert published_resizing(model, 2 * size, entry.name)[0] == 2 * expected[0]
     best = torchvision.models.get_model_weights(THEIRS.get(model, model)).DEFAULT
     assert published_resizing(model, 224) == published_resizing(model, 224, best.name)
 
@@ -72,8 +72,8 @@ def test_pixels_are_those_of_torchvisions_preset(preset, tmp_path):
     kept = reading_for(size, resize, interpolation)
     for shape in SHAPES:
         picture = photograph(*shape)
-        wanted, found = preset(picture), read_image(picture, settings, facts)[0]
-        assert ((found - wanted) * step).abs().max() < 1.01
+        expected, found = preset(picture), read_image(picture, settings, facts)[0]
+        assert ((found - expected) * step).abs().max() < 1.01
         # In data sets, more is kept for augmentation, and its centre is what evaluation takes.
         edge = (kept.size - size) // 2
         square = kept.square(F.pil_to_tensor(picture))[:, edge : edge + size, edge : edge + size]
@@ -83,8 +83,8 @@ def test_pixels_are_those_of_torchvisions_preset(preset, tmp_path):
 def test_without_settings_a_stored_file_is_read_as_before():
     settings, facts = {"image_size": 224, "in_channels": 3, "num_workers": 0}, {"mean": [0.0] * 3, "std": [1.0] * 3}
     picture = F.pil_to_tensor(photograph(375, 500))
-    wanted = F.center_crop(F.resize(picture, [256], antialias=True), [224, 224])
-    assert torch.equal(read_image(picture, settings, facts)[0], wanted.float())
+    expected = F.center_crop(F.resize(picture, [256], antialias=True), [224, 224])
+    assert torch.equal(read_image(picture, settings, facts)[0], expected.float())
 
 
 @pytest.mark.parametrize("crop_pct", [0.875, 0.9, 0.95, 1.0])
@@ -99,8 +99,8 @@ def test_those_of_timms_config_are_timms(tmp_path, crop_pct, interpolation):
     settings = {"image_size": 224, "in_channels": 3, "num_workers": 0, "resize": resize, "interpolation": mode}
     facts = {"mean": [127.5] * 3, "std": [127.5] * 3}
     for shape in SHAPES:
-        found, wanted = read_image(photograph(*shape), settings, facts)[0], theirs(photograph(*shape))
-        assert ((found - wanted) * 127.5).abs().max() < 1.01
+        found, expected = read_image(photograph(*shape), settings, facts)[0], theirs(photograph(*shape))
+        assert ((found - expected) * 127.5).abs().max() < 1.01
 
 
 def test_timm_gets_back_the_shorter_side():
@@ -128,15 +128,15 @@ def run_of(folder, *changes) -> Run:
 
 def test_a_run_takes_them_from_its_weights_unless_they_are_set(folder):
     small = ("data.image_size=112", "model.image_size=112")
-    for changes, wanted in (
+    for changes, expected in (
         (["model.pretrained=true", "data.interpolation=bicubic"], (116, "bicubic")),
         (["model.pretrained=IMAGENET1K_V1", "data.resize=150"], (150, "bilinear")),
         ([], (None, None)),
     ):
         run, data = build_data(run_of(folder, *small, *changes))
-        assert (run.cfg.data.resize, run.cfg.data.interpolation) == wanted
+        assert (run.cfg.data.resize, run.cfg.data.interpolation) == expected
         reading = data.files["test"].reading
-        assert (reading.resize, reading.interpolation) == (wanted[0] or 128, wanted[1] or "bilinear")
+        assert (reading.resize, reading.interpolation) == (expected[0] or 128, expected[1] or "bilinear")
 
 
 def test_a_shorter_side_that_has_no_room_for_the_crop_is_refused(folder):
@@ -155,11 +155,11 @@ def test_a_file_hands_them_on_to_prediction_and_the_next_run(command, folder, on
     facts = trained.metadata["data"]
     mean, std = (torch.tensor(facts[key])[:, None, None] for key in ("mean", "std"))
     resized = F.resize(Image.open(path).convert("RGB"), [48], InterpolationMode.BICUBIC)
-    wanted = (F.pil_to_tensor(F.center_crop(resized, [32, 32])) - mean) / std
-    torch.testing.assert_close(trained.preprocess(path)[0], wanted)
+    expected = (F.pil_to_tensor(F.center_crop(resized, [32, 32])) - mean) / std
+    torch.testing.assert_close(trained.preprocess(path)[0], expected)
     evaluated = command("evaluate", f"checkpoint={file}", f"data_root={folder}")
     assert evaluated.code == 0, evaluated.err
-    for size, wanted in ((32, 48), (64, 96)):
+    for size, expected in ((32, 48), (64, 96)):
         start = with_those_of_file([f"init_from={file}", f"data.root={folder}", f"data.image_size={size}"])
         run, _ = build_data(Run(folder, compose_run(*start, "data.num_workers=0", "+choices={model: lenet5}")))
-        assert (run.cfg.data.resize, run.cfg.data.interpolation) == (wanted, "bicubic")
+        assert (run.cfg.data.resize, run.cfg.data.interpolation) == (expected, "bicubic")

@@ -92,8 +92,13 @@ def sides_of(path: str) -> tuple[int, int]:
     """Return the height and width of an upright picture, from its header; may raise any exception on failure."""
     with open(path, "rb") as file:
         picture = _open(file)
-        turned, _ = TURNS.get(_orientation(picture), (False, []))
-        return (picture.width, picture.height) if turned else (picture.height, picture.width)
+        return upright_sides(picture, _orientation(picture))
+
+
+def upright_sides(picture: Any, orientation: int) -> tuple[int, int]:
+    """Return the height and width of a PIL picture after `upright`."""
+    turned, _ = TURNS.get(orientation, (False, []))
+    return (picture.width, picture.height) if turned else (picture.height, picture.width)
 
 
 def upright(image: Tensor, orientation: int) -> Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from zoo.data.read_image import TURNS, read_jpeg, read_picture, upright
+from zoo.data.read_image import TURNS, read_jpeg, read_picture, upright, upright_sides
 
 
 def read_reduced(
@@ -25,8 +25,7 @@ def read_reduced(
     if (jpeg := read_jpeg(path)) is not None:
         content, orientation = jpeg
         with Image.open(io.BytesIO(content.numpy().tobytes()), formats=["JPEG"]) as picture:
-            turned, _ = TURNS.get(orientation, (False, []))
-            sides = (picture.width, picture.height) if turned else (picture.height, picture.width)
+            sides = upright_sides(picture, orientation)
             divisor = divisor_for(*sides)
             shifted = orientation in TURNS and any(side % divisor for side in sides)
             if divisor > 1 and not shifted:

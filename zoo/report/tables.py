@@ -4,7 +4,7 @@ import math
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from omegaconf import DictConfig
@@ -16,9 +16,6 @@ from torch import nn
 from zoo import escape
 from zoo.errors import counted
 from zoo.measure.counts import count_parameters
-
-if TYPE_CHECKING:
-    pass
 
 WORST_SHOWN = 10
 NAMED = 5  # classes listed at the start of a run
