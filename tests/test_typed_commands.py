@@ -95,7 +95,10 @@ def clone(tmp_path_factory) -> Path:
     torch.save(torchvision.models.vgg16().state_dict(), folder.parent / "vgg16.pth")
     (folder / "vgg16.pth").symlink_to(folder.parent / "vgg16.pth")
     words = ("abc"[i % 3] + "abcd"[i % 4] + "abcde"[i % 5] + "abcdefg"[i % 7] for i in range(420))
+    words = sorted(set(words))
     (folder / "my_pairs.tsv").write_text("".join(f"{word}\t{word[::-1]}\n" for word in words))
+    (folder / "my_val.txt").write_text("\n".join(words[::9]))
+    (folder / "my_test.txt").write_text("\n".join(words[1::9]))
     (folder / "my_package").mkdir()
     (folder / "my_package/__init__.py").touch()
     (folder / "my_package/nets.py").write_text(

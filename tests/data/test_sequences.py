@@ -3,9 +3,10 @@ import itertools
 
 import pytest
 
+from zoo.data.pair_splits import split_pairs
 from zoo.data.pairs import cmudict, reversed_letters, tab_separated
 from zoo.data.sequence_loader import SequenceLoader
-from zoo.data.sequences import PairsInFile, ReversedLetters, decode_tokens, encode_source, split_by_hash
+from zoo.data.sequences import PairsInFile, ReversedLetters, decode_tokens, encode_source
 from zoo.errors import BadInput
 from zoo.models import decoding
 
@@ -39,7 +40,7 @@ def test_stress_is_kept_where_it_is_asked_for(words):
 
 
 def test_a_word_is_in_the_part_that_its_published_hash_says(words):
-    parts = split_by_hash(words)
+    parts = split_pairs(words, "hash")
     assert sum(map(len, parts.values())) == len(words)
     for name, low, high in (("train", 0, 90), ("val", 90, 95), ("test", 95, 100)):
         for word in itertools.islice(parts[name], 50):

@@ -265,6 +265,8 @@ def placed(settings: Mapping[str, Any], old_root: str, cfg: DictConfig) -> dict[
     for key in ("root", "path"):
         if key in found:
             found[key] = _place_of(str(found[key]), old_root, cfg.data_root)
+    if isinstance(found.get("split"), Mapping):
+        found["split"] = {name: _place_of(str(path), old_root, cfg.data_root) for name, path in found["split"].items()}
     if "download" in found:
         found["download"] = bool(cfg.get("download"))
     if isinstance(found.get("source"), Mapping):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from zoo.data.module import ResidentData, Split
+from zoo.data.pair_splits import SplitRule, split_pairs
 from zoo.data.pairs import Pairs, Symbols, Unit, cmudict, reversed_letters, split_text, tab_separated
 from zoo.data.sequence_loader import SequenceLoader, Sequences
 from zoo.errors import BadInput, shown
@@ -39,10 +40,9 @@ class SequenceFacts:
 class SequenceData(ResidentData):
     """Turn pairs of symbols into tokens, split them, and yield padded batches of similar length.
 
-    The split of a source depends on the source alone: the SHA-256 of its symbols, joined by spaces and in UTF-8, as a
-    number, modulo 100. Below 90 it is used for training, below 95 for validation, else for testing. All its references
-    go with it: in training each is a pair, and `batch_size` counts pairs; metrics are computed against all of them.
-    `num_source_tokens` and `num_target_tokens` are passed to the net, and checked if given.
+    The split is that of `zoo.data.pair_splits.split_pairs`. All references of a source go with it: in training each is
+    a pair, and `batch_size` counts pairs; metrics are computed against all of them. `num_source_tokens` and
+    `num_target_tokens` are passed to the net, and checked if given.
 
     Raises BadInput if a split is empty, a sequence has more than `max_length` symbols, or a size is wrong.
     """
@@ -59,9 +59,10 @@ class SequenceData(ResidentData):
         batch_size: Count = 256,
         eval_batch_size: Count = 500,
         seed: int = 0,
+        split: SplitRule = "hash",
     ) -> None:
         super().__init__(batch_size, eval_batch_size, seed)
-        self.source = source
+        self.source, self.split = source, split
         self.num_source_tokens, self.num_target_tokens = num_source_tokens, num_target_tokens
         self.source_unit, self.max_length = source_unit, max_length
         self.splits: dict[str, Sequences] = {}
@@ -71,7 +72,7 @@ class SequenceData(ResidentData):
         """Read, check, split and encode the pairs once; later calls return the same facts."""
         if not self.splits:
             pairs = self.source()
-            self.pairs = split_by_hash(pairs)
+            self.pairs = split_pairs(pairs, self.split)
             self._check(pairs)
             read, written = alphabet(pairs), alphabet(one for references in pairs.values() for one in references)
             for name, found in (("num_source_tokens", len(read)), ("num_target_tokens", len(written))):
@@ -181,15 +182,6 @@ class ReversedLetters(SequenceData):
 
     def __init__(self, num_pairs: Annotated[int, Range(1, 10**6)] = 2000, **settings: Any) -> None:
         super().__init__(partial(reversed_letters, num_pairs), **settings)
-
-
-def split_by_hash(pairs: Pairs) -> dict[str, Pairs]:
-    """Split sources 90 : 5 : 5 by hash, each part sorted by length, so that batches need little padding."""
-    parts: dict[str, Pairs] = {"train": {}, "val": {}, "test": {}}
-    for source in sorted(pairs, key=lambda source: (len(source), source)):
-        place = int(hashlib.sha256(" ".join(source).encode()).hexdigest(), 16) % 100
-        parts["train" if place < 90 else "val" if place < 95 else "test"][source] = pairs[source]
-    return parts
 
 
 def hash_of(parts: Mapping[str, Pairs]) -> str:

@@ -3,6 +3,7 @@
 import io
 import logging
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,9 @@ def _next_commands(result: dict[str, Any], cfg: DictConfig) -> dict[str, str]:
     lines["Evaluate"] = f"python evaluate.py checkpoint={file}{place}"
     if not result.get("compress"):
         data = f" data.{key}={shlex.quote(own)}" if own else place
+        if isinstance(lists := cfg.data.get("split"), Mapping):
+            named = ",".join(f"{part}:'{path}'" for part, path in lists.items())
+            data += f" {shlex.quote(f'data.split={{{named}}}')}"
         lines["Compress"] = f"python train.py init_from={folder} compress=rate compress.rate.max_drop=0.5{data}"
     lines["Export"] = f"python scripts/export.py checkpoint={folder}{place} format=[zoo,onnx]"
     return lines

@@ -105,7 +105,8 @@ def _settings_of(file: str, arguments: list[str], given: Mapping[str, str]) -> l
         usual = hydra.compose("train", [*taken, f"hydra.searchpath={_word([f'file://{one}' for one in places[1:]])}"])
     theirs = {group: config[group] for group in groups}
     for key, value in _changed(theirs, usual):
-        if key not in OTHERS and key.rpartition(".")[2] not in (*OTHERS, *PLACES) and not _is_said(key, given):
+        place = key.rpartition(".")[2] in PLACES or (key == "data.split" and isinstance(value, Mapping))  # of files
+        if not place and not {key, key.rpartition(".")[2]} & set(OTHERS) and not _is_said(key, given):
             taken.append(f"++{key}={_word(value)}")
     return taken
 
