@@ -19,9 +19,8 @@ from zoo.benchmarks.run_tables import (
     IMAGES,
     SEQUENCES,
     accuracy_table,
-    compressed_runs,
+    compressed_sequence_table,
     compression_table,
-    draw_compression,
     in_cell,
     kept_runs,
     pipeline_table,
@@ -29,6 +28,7 @@ from zoo.benchmarks.run_tables import (
     recipe_table,
     sequence_table,
 )
+from zoo.benchmarks.size_plot import draw_sizes
 from zoo.cli.command import command
 from zoo.inference.cards import trained_table
 from zoo.paths import CHECKOUT, RESULT, RESULTS
@@ -56,7 +56,15 @@ def keep(folder: Path) -> Path:
     before = target.read_bytes() if target.exists() else None
     write_result(target, result)
     try:
-        for name in ("accuracy", "ten_minutes", "sequences", "compression", "quantization", "pipeline"):
+        for name in (
+            "accuracy",
+            "ten_minutes",
+            "sequences",
+            "compression",
+            "compressed_sequences",
+            "quantization",
+            "pipeline",
+        ):
             TABLES[name]()
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         target.unlink() if before is None else target.write_bytes(before)
@@ -107,6 +115,7 @@ TABLES = {
     "sequences": sequence_table,
     "recipes": recipe_table,
     "compression": compression_table,
+    "compressed_sequences": compressed_sequence_table,
     "quantization": quantization_table,
     "pipeline": pipeline_table,
     "trained": trained_table,
@@ -137,8 +146,7 @@ def main(cfg: DictConfig) -> None:
     for name in PAGES:
         write_tables(CHECKOUT / name)
         print(f"Wrote {name}")
-    if compressed_runs():
-        draw_compression(CHECKOUT / "docs" / "compression.svg")
+    draw_sizes(CHECKOUT / "docs" / "compression.svg")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,10 @@
 """The tables of README.md and docs/ that are made from runs: by net, by data, by what was done to the net."""
 
-import itertools
 import json
 import re
 import statistics
 from collections import defaultdict
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from zoo.benchmarks import result_tables
@@ -112,15 +110,40 @@ def sequence_table() -> str:
     return "\n".join(lines)
 
 
-def compressed_runs() -> dict[str, list[dict[str, Any]]]:
-    """Return the results with packed files, by the name of their runs."""
-    return kept_runs(lambda result: "pack" in result.get("compress", {}))
+def compressed_runs(data: str) -> dict[str, list[dict[str, Any]]]:
+    """Return the results with packed files for some data, by the name of their runs."""
+    return kept_runs(lambda result: result["data"] == data and "pack" in result.get("compress", {}))
 
 
 def dense_runs(net: str, data: str) -> list[dict[str, Any]]:
     """Return the results of the dense net that compressed ones are compared with."""
-    name = f"{net}_{data}"
+    name = f"{net.removesuffix('_seq2seq')}_{data}"
     return kept_runs(lambda result: result["name"] == name)[name]
+
+
+def packed_bytes(results: list[dict[str, Any]]) -> float:
+    """Return the mean size of the packed files of runs."""
+    return statistics.mean(result["compress"]["pack"]["ledger"]["bytes"] for result in results)
+
+
+def compressed_sequence_table() -> str:
+    """Return one row per run name of packed sequence nets: their error rates and bytes, and those of the dense nets."""
+    from zoo.compare.runs import mean_and_spread
+
+    lines = [
+        "| run | dense WER (seeds) | WER of the file (seeds) | points | bytes of the dense net | of the file | "
+        "times smaller | minutes | device | commit |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---|---|",
+    ]
+    for name, results in compressed_runs(SEQUENCES).items():
+        dense = dense_runs(results[0]["net"], SEQUENCES)
+        rates = " | ".join(f"{mean_and_spread(of, 'test', 'wer')} ({len(of)})" for of in (dense, results))
+        points = 100 * (mean_accuracy(dense) - mean_accuracy(results))
+        whole, size = statistics.mean(r["product_bytes"] for r in dense), packed_bytes(results)
+        minutes = statistics.mean(r["seconds"] for r in results) / 60
+        sizes = f"{points:+.2f} | {whole:,.0f} | {size:,.0f} | {whole / size:.1f} | {minutes:.0f}"
+        lines.append(f"| `{name}` | {rates} | {sizes} | {made_by(results)} |")
+    return "\n".join(lines)
 
 
 def compression_table() -> str:
@@ -136,8 +159,7 @@ def compression_table() -> str:
         "the file, bytes | times smaller | minutes | device | commit |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|---|",
     ]
-    runs = compressed_runs()
-    for name, results in runs.items():
+    for name, results in compressed_runs(IMAGES).items():
         first, packs = results[0], [r["compress"]["pack"] for r in results]
         dense = dense_runs(first["net"], first["data"])
         points = 100 * (mean_accuracy(results) - mean_accuracy(dense))
@@ -214,40 +236,10 @@ def pipeline_table() -> str:
         sizes = f"{counted['macs'] / 1e6:.1f} | {tested['product_bytes']:,}"
         lines.append(f"| {what} | {100 * tested['test']['accuracy']:.2f} % | {sizes} | {' | '.join(times)} |")
     if packed := kept_runs(lambda result: result["name"] == PACKED_RESNET)[PACKED_RESNET]:
-        size = statistics.mean(result["compress"]["pack"]["ledger"]["bytes"] for result in packed)
-        sizes = f"{packed[0]['macs'] / 1e6:.1f} | {size:,.0f}"
+        sizes = f"{packed[0]['macs'] / 1e6:.1f} | {packed_bytes(packed):,.0f}"
         lines.append(f"| small packed file | {100 * mean_accuracy(packed):.2f} % | {sizes} | – | – |")
     about = ABOUT_PIPELINE.format(pruned=pruned["epochs"], int8=int8["epochs"])
     return "\n".join([*lines, "", f"{about} {result_tables.made_on(reports[0])}."])
-
-
-def draw_compression(path: Path) -> None:
-    """Draw test accuracy against bytes for each net: a curve per method, a line for the dense net."""
-    from matplotlib.figure import Figure
-
-    from zoo import escape
-    from zoo.compare.comparison_plots import as_svg
-    from zoo.files import replacing
-
-    nets: dict[tuple[str, str], dict[str, list[tuple[float, float, float]]]] = defaultdict(lambda: defaultdict(list))
-    for results in compressed_runs().values():
-        accuracies = [100 * r["test"]["accuracy"] for r in results]
-        size = statistics.mean(r["compress"]["pack"]["ledger"]["bytes"] for r in results) / 1000
-        spread = statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0
-        method = str(results[0]["settings"].get("compress", "packed"))
-        nets[results[0]["net"], results[0]["data"]][method].append((size, statistics.mean(accuracies), spread))
-    figure = Figure(figsize=(3.6 * len(nets), 3.4), layout="constrained")
-    for axes, ((net, data), methods) in zip(figure.subplots(1, len(nets), squeeze=False)[0], nets.items(), strict=True):
-        for marker, (method, points) in zip(itertools.cycle("osD^"), sorted(methods.items())):
-            sizes, means, spreads = zip(*sorted(points), strict=True)
-            axes.errorbar(sizes, means, spreads, marker=marker, capsize=3, label=f"compress={method}")
-        axes.axhline(100 * mean_accuracy(dense_runs(net, data)), color="grey", linestyle="--", label="dense net")
-        axes.set_title(escape.label(f"{net}, {data}"), loc="left", fontsize="medium")
-        axes.set_xlabel("file size, kB")
-        axes.set_ylabel("test accuracy, %")
-        axes.legend(fontsize="small")
-    with replacing(path) as file:
-        file.write(as_svg(figure))
 
 
 def recipe_table() -> str:
