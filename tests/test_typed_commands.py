@@ -97,6 +97,7 @@ def clone(tmp_path_factory) -> Path:
     words = ("abc"[i % 3] + "abcd"[i % 4] + "abcde"[i % 5] + "abcdefg"[i % 7] for i in range(420))
     words = sorted(set(words))
     (folder / "my_pairs.tsv").write_text("".join(f"{word}\t{word[::-1]}\n" for word in words))
+    (folder / "words.txt").write_text("zooish\nzooless\n")
     (folder / "my_val.txt").write_text("\n".join(words[::9]))
     (folder / "my_test.txt").write_text("\n".join(words[1::9]))
     (folder / "my_package").mkdir()

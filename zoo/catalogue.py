@@ -117,6 +117,13 @@ def needed_of_data(config: str) -> set[str]:
     return set(re.findall(r"\$\{data\.(\w+)\}", config))
 
 
+def _whole_text(file: Path) -> str:
+    """Return the text of a config and of those in its group that it begins with."""
+    node: Any = OmegaConf.to_container(OmegaConf.load(file))
+    bases = [file.with_stem(base) for base in node.get("defaults", []) if isinstance(base, str)]
+    return file.read_text() + "".join(_whole_text(base) for base in bases if base.is_file())
+
+
 def matches(group: str = "model") -> list[tuple[str, str]]:
     """Return all pairs of an option of a group (model or task) and a data set with all settings it refers to."""
     with _hydra_ready():
@@ -124,7 +131,7 @@ def matches(group: str = "model") -> list[tuple[str, str]]:
             file.stem: hydra.compose("train", [f"data={file.stem}", "name=zoo"]).data.keys()
             for file in sorted((CONFIGS / "data").glob("*.yaml"))
         }
-    needs = {file.stem: needed_of_data(file.read_text()) for file in sorted((CONFIGS / group).glob("*.yaml"))}
+    needs = {file.stem: needed_of_data(_whole_text(file)) for file in sorted((CONFIGS / group).glob("*.yaml"))}
     return [(option, data) for option in needs for data in sets if needs[option] <= sets[data]]
 
 

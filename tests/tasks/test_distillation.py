@@ -113,7 +113,7 @@ def test_a_teacher_that_saw_another_split_is_told(command, toy, teacher, tmp_pat
     outcome = command("train", *toy, "task=distill", f"task.teacher={teacher}", "data.folds=4", "name=other")
     assert outcome.code == 0, outcome.err
     (folder,) = tmp_path.glob("runs/other/*")
-    assert "may have seen images" in (folder / "log.txt").read_text()
+    assert "may have seen samples" in (folder / "log.txt").read_text()
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,10 @@ from zoo.records.metadata import parse_metadata
 from zoo.records.metrics_file import read_metrics
 from zoo.report.settings_row import simulates_int8
 
-NAMING = ("classification", "distill", "transduction", "ImageClassification", "Distillation", "Transduction")
+NAMING = (
+    *("classification", "distill", "transduction", "distill_sequences"),
+    *("ImageClassification", "Distillation", "Transduction", "SequenceDistillation"),
+)
 OWN_METRICS = (
     *("accuracy", "loss", "top5", "balanced_accuracy", "macro_f1"),
     *("token_accuracy", "wer", "per", "num_samples"),

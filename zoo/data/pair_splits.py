@@ -80,7 +80,7 @@ def listed(pairs: Pairs, files: Mapping[str, str]) -> dict[Symbols, str]:
     for name, path in files.items():
         try:
             lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError, ValueError) as error:
+        except (OSError, ValueError) as error:
             raise BadInput(f"data.split.{name}={path} cannot be read as UTF-8 text: {error}") from error
         lines = [line for line in lines if line.strip() and not line.startswith((";;;", "#"))]
         sources = [_named(line, pairs) for line in lines]

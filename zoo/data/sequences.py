@@ -67,6 +67,7 @@ class SequenceData(ResidentData):
         self.source_unit, self.max_length = source_unit, max_length
         self.splits: dict[str, Sequences] = {}
         self.pairs: dict[str, Pairs] = {}
+        self.further_hash: str | None = None  # of the pairs that `extend` added
 
     def load(self) -> SequenceFacts:
         """Read, check, split and encode the pairs once; later calls return the same facts."""
@@ -96,6 +97,24 @@ class SequenceData(ResidentData):
                 num = len(self.splits["train"])
                 raise BadInput(f"data.batch_size={self.batch_size} is larger than the {num} training pairs")
         return self.facts
+
+    def extend(self, pairs: Pairs) -> None:
+        """Add pairs for training, which are not among the facts; all their symbols must be in the data."""
+        facts = self.load()
+        self.further_hash = hash_of({"train": pairs})
+        self.splits["train"] = encode_pairs(
+            self.pairs["train"] | pairs, facts.source_symbols, facts.target_symbols, with_references=False
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "further_hash": self.further_hash}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        if state.get("further_hash") != self.further_hash:
+            raise BadInput(
+                "task.words: its pairs are not those that the run began with; restore the file and the teachers"
+            )
 
     def test_hash(self) -> str:
         self.load()

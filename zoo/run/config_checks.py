@@ -91,7 +91,7 @@ def _known(cfg: DictConfig, group: str) -> dict[str, Any]:
     """Return a group as plain data, without values that other modules check or that only the data determine."""
     plain: Any = OmegaConf.to_container(cfg[group], resolve=True)
     counted = {key for key in plain if group == "model" and key in cfg.data and cfg.data[key] is None}
-    elsewhere = {"model": {*STARTS, *counted}, "task": {"teacher"}}.get(group, set())
+    elsewhere = {"model": {*STARTS, *counted}, "task": {"teacher", "words", "beam"}}.get(group, set())
     if plain.get("batch_size") == "auto":
         elsewhere |= {"batch_size"}
     return {key: value for key, value in plain.items() if key not in elsewhere}

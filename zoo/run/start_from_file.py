@@ -78,7 +78,7 @@ def _with(arguments: list[str], key: str, before: list[str], values: list[str]) 
     if values == before:
         return arguments
     others = [a for a in arguments if a.partition("=")[0].lstrip("+~") != key]
-    return [*others, f"{key}={','.join(map(_word, values))}"]
+    return [*others, f"{key}={','.join(map(as_word, values))}"]
 
 
 def _settings_of(file: str, arguments: list[str], given: Mapping[str, str]) -> list[str]:
@@ -102,12 +102,12 @@ def _settings_of(file: str, arguments: list[str], given: Mapping[str, str]) -> l
             raise BadInput(f"init_from={file}: there is no {group}={option}, which the file names; set {group}=...")
         taken.append(f"{group}={option}")
     with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        usual = hydra.compose("train", [*taken, f"hydra.searchpath={_word([f'file://{one}' for one in places[1:]])}"])
+        usual = hydra.compose("train", [*taken, f"hydra.searchpath={as_word([f'file://{one}' for one in places[1:]])}"])
     theirs = {group: config[group] for group in groups}
     for key, value in _changed(theirs, usual):
         place = key.rpartition(".")[2] in PLACES or (key == "data.split" and isinstance(value, Mapping))  # of files
         if not place and not {key, key.rpartition(".")[2]} & set(OTHERS) and not _is_said(key, given):
-            taken.append(f"++{key}={_word(value)}")
+            taken.append(f"++{key}={as_word(value)}")
     return taken
 
 
@@ -134,12 +134,12 @@ def _changed(theirs: Mapping[str, Any], usual: Any, prefix: str = "") -> Iterato
             yield f"{prefix}{name}", value
 
 
-def _word(value: Any) -> str:
+def as_word(value: Any) -> str:
     """Write a plain value in the syntax of a command line."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, Mapping):
-        return f"{{{','.join(f'{key}:{_word(one)}' for key, one in value.items())}}}"
+        return f"{{{','.join(f'{key}:{as_word(one)}' for key, one in value.items())}}}"
     if isinstance(value, list):
-        return f"[{','.join(map(_word, value))}]"
+        return f"[{','.join(map(as_word, value))}]"
     return QuotedString(value, Quote.single).with_quotes() if isinstance(value, str) else repr(value)

@@ -16,6 +16,7 @@ from zoo.checkpoint.load_model import load_model
 from zoo.checkpoint.product_file import read_product
 from zoo.data.images import ImageData
 from zoo.data.module import ResidentData
+from zoo.data.sequences import SequenceData
 from zoo.errors import BadInput
 from zoo.instantiate import build, probe
 from zoo.models.stochastic_depth import StochasticDepth
@@ -23,6 +24,7 @@ from zoo.run import preflight, preflight_checks
 from zoo.run.calibrate_product import check_calibration
 from zoo.run.directory import Run
 from zoo.run.model import apply_layout
+from zoo.run.teacher_pairs import teacher_pairs
 from zoo.tasks.base import Task
 from zoo.tasks.classification import BALANCING
 
@@ -45,7 +47,11 @@ def build_task(run: Run, net: nn.Module, data: ResidentData) -> Task:
     task: Any = OmegaConf.to_container(run.cfg.task, resolve=True)
     given = {"net": net, "optimizer": optimizer, "schedule": schedule}
     if "teacher" in task:
-        given["teacher"] = [apply_layout(load_model(read_product(file)), run.cfg) for file in task.pop("teacher")]
+        teachers = [load_model(read_product(file)) for file in task.pop("teacher")]
+        words, beam = task.pop("words", None), task.pop("beam", 1)
+        if words and isinstance(data, SequenceData):
+            data.extend(teacher_pairs(words, teachers, data, beam))
+        given["teacher"] = [apply_layout(teacher, run.cfg) for teacher in teachers]
     if isinstance(data, ImageData):
         given |= _class_counts(task, data)
     built: Task = build(task, "task", **given)

@@ -5,6 +5,7 @@ import logging
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,16 +17,18 @@ from zoo import distributed
 from zoo.checkpoint.named_files import file_of
 from zoo.checkpoint.product_file import Product, read_product
 from zoo.data.images import ImageFacts
+from zoo.data.sequences import SequenceFacts
 from zoo.errors import BadInput, ZooError, choices, reason
 from zoo.paths import CONFIG, CONFIGS, LAST, PRODUCT, RESULT, commands
 from zoo.ranges import written
 from zoo.records.config_file import read_config
 from zoo.run.directory import Run
+from zoo.run.start_from_file import as_word
 
 log = logging.getLogger("zoo")
 OF_NO_INFLUENCE = ("name", "runs", "data_root", "resume", "trusted", "choices")  # on what a teacher learns
 FILLED_IN = ("mean", "std", "batch_size")  # null or auto until a run has its data; and the numbers of classes or tokens
-SPLIT = ("num_validation", "folds", "fold")  # settings of the data that determine what a run validates on
+SPLIT = ("num_validation", "folds", "fold", "split")  # settings of the data that determine what a run validates on
 
 
 class Trained(msgspec.Struct, forbid_unknown_fields=True):
@@ -55,28 +58,32 @@ def read_teachers(named: Any) -> list[Product]:
             f"got {written(named)}"
         )
     files = [str(file_of(file).resolve()) for one in patterns for file in sorted(glob.glob(one)) or [one]]
-    teachers = [read_product(file) for file in files]
-    for teacher in teachers:
-        if "classes" not in teacher.facts["data"]:
-            raise BadInput(f"task.teacher={teacher.path} is a net for sequences; a teacher must classify images")
-    return teachers
+    return [read_product(file) for file in files]
 
 
-def check_teacher(run: Run, teacher: Product, facts: ImageFacts) -> None:
-    """Raise BadInput unless the teacher was trained with the same classes, image size and normalisation."""
-    theirs, size = teacher.facts, run.cfg.data.image_size
-    for what, found, expected in (
-        ("classes", theirs["data"]["classes"], facts.classes),
-        ("image size", theirs["config"]["data"]["image_size"], size),
-        ("mean of images", theirs["data"]["mean"], facts.mean),
-        ("deviation of images", theirs["data"]["std"], facts.std),
-    ):
-        if found != expected:
-            raise BadInput(
-                f"task.teacher={teacher.path} was trained with other {what} than data={run.cfg.choices.data} has"
-            )
-    if theirs["data"]["split_hash"] != facts.split_hash:
-        log.warning("The teacher was trained on another split, and may have seen images that this run validates on.")
+def check_teacher(run: Run, teacher: Product, facts: ImageFacts | SequenceFacts) -> None:
+    """Raise BadInput unless the teacher was trained on data of the same kind.
+
+    For images, that is with the same classes, image size and normalisation; for sequences, with the same symbols, and
+    no shorter sequences.
+    """
+    theirs, own = teacher.facts["data"], asdict(facts)
+    if ("classes" in theirs) != ("classes" in own):
+        other, needed = ("sequences", "classify images") if "classes" in own else ("images", "be one for sequences")
+        raise BadInput(f"task.teacher={teacher.path} is a net for {other}; a teacher must {needed}")
+    same = {"classes": "classes", "mean": "mean of images", "std": "deviation of images"}
+    same |= {"source_symbols": "symbols of sources", "target_symbols": "symbols of targets"}
+    differs = [what for key, what in same.items() if theirs.get(key) != own.get(key)]
+    if teacher.facts["config"]["data"].get("image_size") != run.cfg.data.get("image_size"):
+        differs.append("image size")
+    if theirs.get("max_length", 0) < own.get("max_length", 0):
+        differs.append("data.max_length")
+    if differs:
+        raise BadInput(
+            f"task.teacher={teacher.path} was trained with other {differs[0]} than data={run.cfg.choices.data} has"
+        )
+    if theirs["split_hash"] != own["split_hash"]:
+        log.warning("The teacher was trained on another split, and may have seen samples that this run validates on.")
 
 
 def _trained(run: Run, teacher: dict[str, Any]) -> Iterator[Path]:
@@ -91,7 +98,7 @@ def _trained(run: Run, teacher: dict[str, Any]) -> Iterator[Path]:
     for seed in settings.seeds:
         split = {key: run.cfg.data.get(key) for key in SPLIT}
         arguments = [f"experiment={settings.experiment}", f"seed={seed}"]
-        arguments += [f"data.{key}={value}" for key, value in split.items() if value is not None]
+        arguments += [f"data.{key}={as_word(value)}" for key, value in split.items() if value is not None]
         if (chosen := run.cfg.choices.trainer) != "auto":
             arguments.append(f"trainer={chosen}")
         found = _runs_of(run, arguments)

@@ -33,6 +33,10 @@ def train_again(file: Path, cfg: DictConfig) -> dict[str, Any]:
     config["data"] = placed(config["data"], old_root, cfg)
     if "teacher" in config["task"] and (experiment := config["choices"].get("experiment")):
         config["task"]["teacher"] = OmegaConf.to_container(compose("train", [f"experiment={experiment}"]).task.teacher)
+    if config["task"].get("words"):
+        raise BadInput(
+            f"train=true: {file.stem} was also trained on words in {config['task']['words']}, which are not here"
+        )
     folder = Path(cfg.runs) / config["name"] / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     folder.mkdir(parents=True)
     write_config(folder / CONFIG, yaml.safe_dump(config, sort_keys=False))

@@ -33,10 +33,7 @@ class Distillation(ImageClassification):
     ) -> None:
         super().__init__(**settings)
         self.temperature, self.alpha = temperature, alpha
-        teachers = [teacher] if isinstance(teacher, nn.Module) else teacher
-        self._teachers = tuple(
-            one.eval().requires_grad_(False) for one in teachers
-        )  # in a tuple, they are not submodules
+        self._teachers = teachers_of(teacher)  # in a tuple, they are not submodules
         self._cached: dict[int, Tensor] = {}
 
     def on_fit_start(self) -> None:
@@ -56,11 +53,21 @@ class Distillation(ImageClassification):
         if number in self._cached:
             return self._cached[number]
         with torch.no_grad():
-            outputs = torch.stack([self._soft(teacher(images)) for teacher in self._teachers])
-        targets = outputs.logsumexp(0) - math.log(len(outputs))
+            targets = log_of_mean([self._soft(teacher(images)) for teacher in self._teachers])
         if number is not None:
             self._cached[number] = targets
         return targets
 
     def _soft(self, logits: Tensor) -> Tensor:
         return nn.functional.log_softmax(logits.float() / self.temperature, 1)
+
+
+def teachers_of(teacher: nn.Module | Sequence[nn.Module]) -> tuple[nn.Module, ...]:
+    """Return one or several nets, in eval mode and without gradients."""
+    several = [teacher] if isinstance(teacher, nn.Module) else teacher
+    return tuple(one.eval().requires_grad_(False) for one in several)
+
+
+def log_of_mean(logs: Sequence[Tensor]) -> Tensor:
+    """Return the logarithm of the mean of probabilities, from the logarithms of each net's."""
+    return torch.stack(list(logs)).logsumexp(0) - math.log(len(logs))

@@ -57,10 +57,13 @@ class Transduction(Task):
         source, target = batch
         logits, labels = self.net(source, target[:, :-1]).flatten(0, 1), target[:, 1:].flatten()
         self.count_hits(is_right(logits, labels).sum(), (labels != PAD).sum())
-        loss = nn.functional.cross_entropy(
+        return self.token_loss(logits, labels, batch) + weight_penalty(self.weights, self.l1, self.l2)
+
+    def token_loss(self, logits: Tensor, labels: Tensor, batch: tuple[Tensor, Tensor]) -> Tensor:
+        """Return the mean loss per token, of logits (tokens, V) and labels; both include padding."""
+        return nn.functional.cross_entropy(
             widened(logits), labels, ignore_index=PAD, label_smoothing=self.label_smoothing
         )
-        return loss + weight_penalty(self.weights, self.l1, self.l2)
 
     def weight_of(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         return (batch[1][:, 1:] != PAD).sum()

@@ -1,0 +1,162 @@
+"""Sequence nets learn from teachers: from their probabilities, and from their outputs for further words."""
+
+import functools
+
+import pytest
+import torch
+from torch import nn
+
+from zoo.data.sequences import ReversedLetters, decode_tokens
+from zoo.errors import BadInput
+from zoo.models import decoding
+from zoo.models.lstm_seq2seq import LSTMSeq2Seq
+from zoo.models.transformer import Transformer
+from zoo.optim.schedules import constant
+from zoo.run.teacher_pairs import teacher_pairs
+from zoo.tasks.sequence_distillation import Ensemble, SequenceDistillation
+from zoo.tasks.transduction import Transduction
+
+COMMON = {
+    "optimizer": functools.partial(torch.optim.SGD, lr=0.1),
+    "schedule": constant,
+    "decode": functools.partial(decoding.greedy, max_length=8),
+}
+SMALL = {"width": 16, "encoder_depth": 1, "decoder_depth": 1, "num_heads": 2, "mlp_width": 16, "dropout": 0.0}
+
+
+def transformer(seed=0):
+    torch.manual_seed(seed)
+    return Transformer(11, 11, **SMALL)
+
+
+def lstm():
+    return LSTMSeq2Seq(11, 11, width=8, encoder_depth=1, decoder_depth=1)
+
+
+def batch():
+    torch.manual_seed(5)
+    source, target = torch.randint(3, 11, (4, 5)), torch.randint(3, 11, (4, 6))
+    target[:, 0], target[1, 4:], target[2, 3:] = 1, 0, 0
+    return source, target
+
+
+def test_the_loss_is_that_of_tokens_and_of_the_mean_of_the_teachers_probabilities():
+    net, teachers, (source, target) = transformer(), [transformer(1), lstm().eval()], batch()
+    there = target[:, 1:] != 0
+    student = net(source, target[:, :-1])[there]
+    p = sum((one(source, target[:, :-1])[there] / 2).softmax(1) for one in teachers) / 2
+    soft = (p * (p / (student / 2).softmax(1)).log()).sum(1).mean()
+    hard = nn.functional.cross_entropy(student, target[:, 1:][there])
+    task = SequenceDistillation(net=net, teacher=teachers, temperature=2.0, alpha=0.75, **COMMON)
+    torch.testing.assert_close(task.training_step((source, target), 0), 0.25 * hard + 0.75 * 4 * soft)
+    assert len(list(task.parameters())) == len(list(net.parameters()))
+
+
+def test_a_teacher_without_a_share_changes_nothing_and_one_that_agrees_has_nothing_to_teach():
+    net, pairs = transformer(), batch()
+    plain = Transduction(net, label_smoothing=0.1, **COMMON).training_step(pairs, 0)
+    task = SequenceDistillation(net=net, teacher=lstm(), alpha=0.0, label_smoothing=0.1, **COMMON)
+    torch.testing.assert_close(task.training_step(pairs, 0), plain)
+    task = SequenceDistillation(net=net, teacher=transformer(), alpha=1.0, **COMMON)
+    assert task.training_step(pairs, 0).item() == pytest.approx(0, abs=1e-5)
+
+
+def test_an_ensemble_decodes_by_the_mean_of_probabilities():
+    nets, (source, target) = [transformer().eval(), lstm().eval()], batch()
+    ensemble, found = Ensemble(nets), []
+    state = ensemble.begin(source)
+    for place in range(target.shape[1] - 1):
+        logits, state = ensemble.step(target[:, place], state)
+        found.append(logits)
+    mean = sum(decoding.without_openings(net(source, target[:, :-1]).flatten(0, 1)).softmax(1) for net in nets) / 2
+    torch.testing.assert_close(torch.stack(found, 1).flatten(0, 1)[:, 2:], mean.log()[:, 2:], rtol=1e-4, atol=1e-5)
+
+
+class Reverser(nn.Module):
+    """A net that writes a source backwards, and never ends those that begin with `a`."""
+
+    def begin(self, source):
+        lengths = (source != 0).sum(1)
+        places = (lengths[:, None] - 1 - torch.arange(source.shape[1])).clamp_min(0)
+        endless = source[:, :1] == 3
+        return source.gather(1, places), lengths[:, None], endless, torch.zeros(len(source), 1, dtype=torch.int64)
+
+    def step(self, tokens, state):
+        turned, lengths, endless, place = state
+        following = turned.gather(1, place.clamp_max(turned.shape[1] - 1))
+        following = torch.where(place >= lengths, torch.where(endless, 3, 2), following)
+        return 10.0 * nn.functional.one_hot(following[:, 0], 11).float(), (turned, lengths, endless, place + 1)
+
+
+@pytest.fixture
+def data():
+    found = ReversedLetters(max_length=8, batch_size=64)
+    found.load()
+    return found
+
+
+@pytest.mark.parametrize("beam", [1, 3])
+def test_teachers_write_the_targets_of_new_words_only(data, tmp_path, beam):
+    known = {part: "".join(next(iter(data.pairs[part]))) for part in data.pairs}
+    new = ["hgfedcba", "hhhhggg", "bbbbbbbb"]
+    assert not {tuple(word) for word in new} & {source for part in data.pairs.values() for source in part}
+    left_out = ["aabbccdd", "xyz", "bbbbbbbbb", "", *known.values()]  # endless, unknown symbols, too long, none, known
+    (tmp_path / "words").write_text("\n".join([*new, *left_out]).upper())
+    pairs = teacher_pairs(str(tmp_path / "words"), [Reverser(), Reverser()], data, beam)
+    assert {"".join(word): ["".join(one) for one in targets] for word, targets in pairs.items()} == {
+        word: [word[::-1]] for word in new
+    }
+    before, facts = len(data.splits["train"]), data.facts
+    data.extend(pairs)
+    assert len(data.splits["train"]) == before + len(new)
+    assert data.load() == facts
+    sources = data.splits["train"].sources.tolist()
+    assert {"".join(decode_tokens(one, facts.source_symbols)) for one in sources} >= set(new)
+
+
+def test_words_that_cannot_be_used_are_named(data, tmp_path):
+    (tmp_path / "words").write_text("xyz\n")
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
+    for name in ("words", "binary", "absent"):
+        with pytest.raises(BadInput, match=r"task\.words"):
+            teacher_pairs(str(tmp_path / name), [Reverser()], data, 1)
+    for file, beam, key in ((3, 1, "task.words"), (str(tmp_path / "words"), 0, "task.beam")):
+        with pytest.raises(BadInput, match=key):
+            teacher_pairs(file, [Reverser()], data, beam)
+
+
+def test_a_run_with_other_further_pairs_is_not_continued(data):
+    data.extend({tuple("hgfedcba"): [tuple("abcdefgh")]})
+    data.train_dataloader()
+    state, other = data.state_dict(), ReversedLetters(max_length=8, batch_size=64)
+    data.load_state_dict(state)
+    with pytest.raises(BadInput, match=r"task\.words"):
+        other.load_state_dict(state)
+
+
+def test_a_student_learns_from_a_teacher_and_its_words_and_goes_on_after_a_stop(command, tmp_path):
+    small = ["model.width=16", "model.encoder_depth=1", "model.decoder_depth=1", "model.mlp_width=16"]
+    line = ["data=reverse", *small, "trainer=smoke", "preflight=false"]
+    assert command("train", *line, "name=teacher").code == 0
+    (tmp_path / "words.txt").write_text("hgfedcba\nhhhhggg\n")
+    taught = ["task=distill_sequences", "task.teacher=runs/teacher", "task.words=words.txt", "name=student"]
+    outcome = command("train", *line, *taught)
+    assert outcome.code == 0, outcome.err
+    (student,) = (tmp_path / "runs/student").iterdir()
+    assert "further pairs" in (student / "log.txt").read_text()
+    assert command("train", f"resume={student}", "trainer.max_epochs=2").code == 0
+
+
+def test_a_teacher_of_other_data_is_refused(command):
+    small = ["model.width=16", "model.encoder_depth=1", "model.decoder_depth=1", "model.mlp_width=16"]
+    smoke = ["trainer=smoke", "preflight=false"]
+    assert command("train", "data=reverse", *small, *smoke, "name=teacher").code == 0
+    for line, message in (
+        (["data=mnist_5k", "task=distill"], "is a net for sequences"),
+        (["data=reverse", "data.max_length=9", "task=distill_sequences"], "data.max_length"),
+        (["data=mnist_5k", "task=distill_sequences"], "task=distill_sequences does not fit data=mnist_5k"),
+    ):
+        outcome = command("train", *line, *smoke, "task.teacher=runs/teacher")
+        assert outcome.code == 2
+        assert message in outcome.err
+        assert "takes task=classification, distill, rotation" in outcome.err or "does not fit" not in outcome.err
