@@ -1,11 +1,16 @@
+import copy
 import json
 
 import pytest
 import torch
 
-from zoo.benchmarks import SUITES, loading_suites
+from zoo.benchmarks import SUITES, inference_suite, loading_suites
 from zoo.benchmarks.rounds import Suite, compare, compared, suite_of
 from zoo.errors import BadInput
+from zoo.export.onnx import translate
+from zoo.export.onnx_int8 import quantized
+from zoo.export.parts import ExportPart
+from zoo.models.lenet import LeNet5Caffe
 from zoo.quantize.pt2e import sums_int8_exactly
 
 COMPILED = ["int8 compiled"] if sums_int8_exactly() else []  # elsewhere it does not take part
@@ -90,6 +95,15 @@ def test_product_files_take_turns_whether_floats_or_int8(command, toy, teacher, 
     outcome = command("scripts/benchmark", *settings)
     assert outcome.code == 0, outcome.err
     assert list(json.loads((tmp_path / "figures.json").read_text())["figures"]) == names
+
+
+def test_openvino_runs_the_graphs_of_onnx_runtime():
+    pytest.importorskip("openvino")
+    images = torch.randn(4, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    graph = translate(ExportPart(LeNet5Caffe().eval(), (torch.zeros(2, 1, 28, 28),)))
+    for one in (graph, quantized(copy.deepcopy(graph), [images.numpy()])):
+        found, expected = inference_suite._openvino(one)(images)[0], inference_suite._onnx_runtime(one)(images)[0]
+        torch.testing.assert_close(torch.from_numpy(found), torch.from_numpy(expected), rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,11 @@
-"""Inference on a CPU, in floating point and in int8, with torch and with ONNX Runtime."""
+"""Inference on a CPU, in floating point and in int8, with torch, ONNX Runtime and OpenVINO."""
 
 import copy
 import functools
+import importlib.util
 import logging
 import statistics
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,13 +35,16 @@ if TYPE_CHECKING:
     import onnx
 
 CALLS = 10  # per round, after a warm-up call; the median counts
+PAUSE = 0.25  # seconds before a turn, in which the threads of the one before stop waiting actively for work
 log = logging.getLogger("zoo")
-Forward = Callable[[Tensor], object]
+Forward = Callable[[Tensor], Any]
 
 
 def inference_suite(cfg: DictConfig) -> Suite:
-    """Time the forward pass of a batch in fp32 and in int8, with torch and ONNX Runtime and the same number of threads.
+    """Time the forward pass of a batch in fp32 and in int8, with torch and other runtimes on as many threads.
 
+    Each runtime waits for work as it does by default, and starts when the threads of the others sleep. ONNX Runtime and
+    OpenVINO execute the same graphs; OpenVINO, if it is installed, has its hint for latency, and computes fp32 in fp32.
     The net is that of the config, with random weights; with compress=prune_channels, the pruned net is measured as
     well. `cfg.checkpoint` measures the nets of product files instead; if one of these is in int8, its float contenders
     have random weights. The baseline is the first net in fp32, compiled by Inductor.
@@ -96,13 +101,20 @@ def _contenders(net: nn.Module, int8: nn.Module, images: Tensor) -> dict[str, Co
     images = images.to(memory_format=torch.channels_last)
     # Traced first, because tracing makes torch discard everything it has compiled, even of other nets.
     graph = translate(ExportPart(net, (torch.zeros(2, *images.shape[1:]),)))
+
+    def int8_graph() -> "onnx.ModelProto":
+        return quantized(copy.deepcopy(graph), [images.contiguous().numpy()])
+
     ready: dict[str, Callable[[], Forward]] = {
         "fp32 compiled": lambda: _compiled(net, images),
         "fp32 eager": lambda: net,
         "int8 compiled": lambda: _compiled(int8, images),
         "ONNX Runtime fp32": lambda: _onnx_runtime(graph),
-        "ONNX Runtime int8": lambda: _onnx_runtime(quantized(copy.deepcopy(graph), [images.contiguous().numpy()])),
+        "ONNX Runtime int8": lambda: _onnx_runtime(int8_graph()),
     }
+    if importlib.util.find_spec("openvino"):
+        ready["OpenVINO fp32"] = lambda: _openvino(graph)
+        ready["OpenVINO int8"] = lambda: _openvino(int8_graph())
     return {name: _contender(make, images) for name, make in ready.items()}
 
 
@@ -112,6 +124,7 @@ def _contender(make: Callable[[], Forward], images: Tensor) -> Contender:
     def forward() -> float:
         with torch.no_grad():  # not inference mode, which would cause a recompilation
             run = prepared()
+            time.sleep(PAUSE)
             run(images)
             return statistics.median(timed(lambda: run(images)) for _ in range(CALLS))
 
@@ -129,7 +142,19 @@ def _onnx_runtime(model: "onnx.ModelProto") -> Forward:
 
     settings = session_options(torch.get_num_threads())
     settings.inter_op_num_threads = 1
-    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")  # not during the turns of the others
     session = onnxruntime.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     return lambda images: session.run(None, {name: images.contiguous().numpy()})
+
+
+def _openvino(model: "onnx.ModelProto") -> Forward:
+    import openvino
+
+    settings = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "INFERENCE_PRECISION_HINT": "f32",  # or else bfloat16, on CPUs that have it; int8 stays int8
+    }
+    core = openvino.Core()
+    compiled = core.compile_model(core.read_model(model.SerializeToString()), "CPU", settings)
+    return lambda images: compiled([images.contiguous().numpy()])

@@ -50,7 +50,8 @@ def benchmark_table(results: Path, name: str) -> str:
 def inference_table(results: Path) -> str:
     """Return one row per benchmark_inference_<net>.json: the speed relative to fp32 compiled by Inductor."""
     pruned = ("pruned: fp32 compiled", "pruned: int8 compiled")
-    others = ("int8 compiled", "ONNX Runtime fp32", "ONNX Runtime int8", *pruned)
+    runtimes = [f"{name} {kind}" for kind in ("fp32", "int8") for name in ("ONNX Runtime", "OpenVINO")]
+    others = ("int8 compiled", *runtimes, *pruned)
     lines = [
         "| net | fp32 by Inductor, ms | " + " | ".join(f"{name}, ×" for name in others) + " | commit |",
         "|---|---:|" + "---:|" * len(others) + "---|",
