@@ -1,7 +1,8 @@
 """Predict new inputs with a trained network.
 
   python scripts/predict.py FILE picture.jpg folder/ '*.png'
-  python scripts/predict.py FILE "a text"                        for a sequence network
+  python scripts/predict.py FILE folder/ out=predictions.csv grid=predictions.png
+  python scripts/predict.py FILE "a text" words=more.txt         for a sequence network
 
 FILE is a model.safetensors, a run folder, a packed or exported file, or zoo:NAME; checkpoint=FILE is the same.
 """
@@ -27,17 +28,11 @@ def _reworded(arguments: list[str]) -> list[str]:
 
 @command("predict", reword=_reworded)
 def main(cfg: DictConfig) -> None:
-    from zoo.errors import BadInput
-    from zoo.inference import evaluate, predict
-    from zoo.report import tables
+    from zoo.inference import evaluate
+    from zoo.inference.predict_files import predict_files, words_in
 
-    inputs = [str(one) for one in cfg.inputs]
-    if not inputs:
-        raise BadInput("inputs: expected image files, or texts for a sequence net, got none")
-    file = evaluate.read(cfg.checkpoint)
-    net = evaluate.rebuild_net(file)
-    device = evaluate.to_device(net, cfg.accelerator)
-    tables.show_predictions(predict.predict(net, file.facts, inputs, cfg.top, device))
+    inputs = [str(one) for one in cfg.inputs] + ([] if cfg.words is None else words_in(cfg.words))
+    predict_files(evaluate.read(cfg.checkpoint), inputs, cfg)
 
 
 if __name__ == "__main__":

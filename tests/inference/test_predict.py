@@ -142,7 +142,7 @@ def test_pictures_go_through_in_batches_and_what_is_known_comes_at_once(tmp_path
     paths = [f"{i}.png" for i in range(40)]
     read, sizes = [], []
 
-    def read_image(path, settings, facts):
+    def read_image(path, settings, facts, seen):
         read.append(path)
         if path == "20.png":
             raise BadInput(f"'{path}' cannot be read as an image")

@@ -9,17 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from zoo import escape
-from zoo.escape import shortened
 from zoo.measure.accuracy import has_nan
 from zoo.measure.calibration import calibration
 from zoo.report.calibration_plot import draw_calibration
+from zoo.report.picture_grid import draw_grid
 from zoo.report.plots import draw_confusion
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-NUM_MISTAKES, COLUMNS = 25, 5
-TILE_PX, CAPTION_PX, FONT_PX = 150, 44, 14
+NUM_MISTAKES = 25
 THUMBNAIL_PX = 32
 FRAME = 10  # of an image's side, over the width of its frame
 MOST_CURVES = 100  # number of classes, from the first; a longer list is of no use
@@ -49,22 +48,8 @@ def draw_mistakes(
     classes: Sequence[str], images: Tensor, labels: Tensor, predicted: Tensor, confidence: Tensor
 ) -> Tensor:
     """Draw uint8 images (N, C, S, S) with true and predicted class below each, as one image (height, width, 3)."""
-    import numpy as np
-    from matplotlib.font_manager import FontProperties, findfont
-    from PIL import Image, ImageDraw, ImageFont
-    from torchvision.transforms.functional import to_pil_image
-
-    file = findfont(FontProperties())
-    rows, font = -(-len(images) // COLUMNS), ImageFont.truetype(file, FONT_PX)
-    sheet = Image.new("RGB", (COLUMNS * TILE_PX, rows * (TILE_PX + CAPTION_PX)), "white")
-    draw, side = ImageDraw.Draw(sheet), TILE_PX - 10
-    for i, (image, label, guess, sure) in enumerate(zip(images, labels, predicted, confidence.tolist(), strict=True)):
-        x, y = i % COLUMNS * TILE_PX + 5, i // COLUMNS * (TILE_PX + CAPTION_PX) + 5
-        sheet.paste(to_pil_image(image).convert("RGB").resize((side, side), Image.Resampling.NEAREST), (x, y))
-        true, taken = (shortened(escape.spelled(classes[i], file), most) for i, most in ((label, 19), (guess, 14)))
-        draw.text((x, y + side + 2), true, "black", font)
-        draw.text((x, y + side + 4 + FONT_PX), f"{sure:.0%} {taken}", "#c00000", font)
-    return torch.from_numpy(np.array(sheet))
+    rows = zip(labels, predicted, confidence.tolist(), strict=True)
+    return draw_grid(images, [((classes[i], "black"), (f"{sure:.0%} {classes[j]}", "#c00000")) for i, j, sure in rows])
 
 
 def thumbnails(images: Tensor) -> Tensor:

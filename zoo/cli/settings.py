@@ -104,6 +104,9 @@ class Export:
 class Predict:
     checkpoint: Text
     inputs: list[Any]
+    words: Text | None
+    out: Text | None
+    grid: Text | None
     top: Count
     accelerator: Literal["auto", "cpu", "cuda", "mps"]
     trusted: list[Text]

@@ -14,7 +14,7 @@ from zoo.compress.recipe import in_integers
 from zoo.errors import BadInput, choices
 from zoo.export.read_export import Exported
 from zoo.inference.attribution import deletion_and_insertion, explanations
-from zoo.inference.predict import read_image
+from zoo.inference.predict import pixels_of, read_image
 from zoo.report.explanation_plot import Explained
 
 MOST_PICTURES = 32  # in a grid that can be read
@@ -53,7 +53,7 @@ def explain(
     with torch.no_grad():
         shares = (net(images) / temperature).softmax(1)
     targets = shares.argmax(1) if of_class is None else torch.full_like(shares.argmax(1), classes.index(of_class))
-    pixels = _pixels(images.cpu(), facts["data"])
+    pixels = pixels_of(images.cpu(), facts["data"])
     probabilities = shares.gather(1, targets[:, None])[:, 0].tolist()
     rows = [
         Explained(Path(path).name, picture, classes[target], share)
@@ -81,8 +81,3 @@ def _random_scores(net: nn.Module, images: Tensor, targets: Tensor, temperature:
 
 def _means(deletion: Tensor, insertion: Tensor) -> dict[str, float]:
     return {"deletion": float(deletion.mean()), "insertion": float(insertion.mean())}
-
-
-def _pixels(images: Tensor, data: dict[str, Any]) -> Tensor:
-    mean, std = (torch.tensor(data[name])[:, None, None] for name in ("mean", "std"))
-    return (images * std + mean).round().clamp(0, 255).to(torch.uint8)

@@ -2,7 +2,7 @@
 
 import glob
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,45 +19,71 @@ from zoo.tasks.transcribe import write_for
 
 BATCH = 16  # images per batch
 LONGEST_PATH = 400  # characters of a path in an error
-MOST_TOLD = 5  # unreadable files listed in the error
+MOST_TOLD = 5  # unusable inputs listed in the error
 Prediction = tuple[str, list[tuple[str, float]]]
+Seen = Callable[[str, Tensor, Tensor], None]  # called with the path, the picture and the net's input
+
+
+class Unusable(BadInput):
+    """Some of the inputs cannot be used; there were predictions for all others."""
 
 
 def predict(
-    net: nn.Module, facts: Mapping[str, Any], inputs: Sequence[str], top: int, device: torch.device
+    net: nn.Module,
+    facts: Mapping[str, Any],
+    inputs: Sequence[str],
+    top: int,
+    device: torch.device,
+    seen: Seen | None = None,
 ) -> Iterator[Prediction]:
     """Yield the `top` most probable classes, or sequences, for each input, each with its probability, best first.
 
     Inputs are texts, or image files, folders of them, and patterns such as `*.jpg`. Only the facts of a product file or
-    an exported one are needed. Raises BadInput immediately for texts with symbols that the net has never seen and for
-    missing files, and, after all others, for files that cannot be read as images.
+    an exported one are needed. `seen` is called with the path, the picture (3, height, width), uint8, and the net's
+    input (C, size, size) of each picture. Raises BadInput immediately for missing files, and, after all others,
+    Unusable for files that cannot be read as images, and for texts with symbols that the net has never seen.
     """
     if "source_symbols" in facts["data"]:
-        symbols = SequenceFacts(**facts["data"])
-        for text in inputs:
+        return _of_texts(net, SequenceFacts(**facts["data"]), inputs, top, device)
+    return _of_images(net, facts, files_of(inputs), top, device, seen)
+
+
+def _of_texts(
+    net: nn.Module, symbols: SequenceFacts, texts: Sequence[str], top: int, device: torch.device
+) -> Iterator[Prediction]:
+    unusable = []
+    for text in texts:
+        try:
             encode_source(text, symbols)
-        return ((text, write_for(net, text, symbols, device, top)) for text in inputs)
-    return _of_images(net, facts, files_of(inputs), top, device)
+        except BadInput as error:
+            unusable.append(error)
+        else:
+            yield text, write_for(net, text, symbols, device, top)
+    _report_unusable(unusable, "")
 
 
 def _of_images(
-    net: nn.Module, facts: Mapping[str, Any], paths: Sequence[str], top: int, device: torch.device
+    net: nn.Module, facts: Mapping[str, Any], paths: Sequence[str], top: int, device: torch.device, seen: Seen | None
 ) -> Iterator[Prediction]:
-    classes, unreadable = facts["data"]["classes"], []
+    classes, settings, unreadable = facts["data"]["classes"], facts["config"]["data"], []
     for start in range(0, len(paths), BATCH):
         images = {}
         for path in paths[start : start + BATCH]:
             try:
-                images[path] = read_image(path, facts["config"]["data"], facts["data"])
+                images[path] = read_image(path, settings, facts["data"], seen)
             except BadInput as error:
                 unreadable.append(error)
         if not images:
             continue
         batch = torch.cat(list(images.values())).to(device)
         yield from zip(images, classify(net, batch, classes, top, temperature_of(facts)), strict=True)
-    if unreadable:
-        more = f"; and {len(unreadable) - MOST_TOLD:,} more" if len(unreadable) > MOST_TOLD else ""
-        raise BadInput(f"{'; '.join(map(str, unreadable[:MOST_TOLD]))}{more}; use JPEG, PNG or another image format")
+    _report_unusable(unreadable, "; use JPEG, PNG or another image format")
+
+
+def _report_unusable(errors: Sequence[BadInput], advice: str) -> None:
+    if errors:
+        more = f"; and {len(errors) - MOST_TOLD:,} more" if len(errors) > MOST_TOLD else ""
+        raise Unusable(f"{'; '.join(map(str, errors[:MOST_TOLD]))}{more}{advice}")
 
 
 @torch.inference_mode()
@@ -97,10 +123,11 @@ def _matches(pattern: str) -> list[str]:
     return sorted(path for path in found.values() if os.path.isfile(path) or os.path.isdir(path))
 
 
-def read_image(picture: Any, settings: Mapping[str, Any], facts: Mapping[str, Any]) -> Tensor:
+def read_image(picture: Any, settings: Mapping[str, Any], facts: Mapping[str, Any], seen: Seen | None = None) -> Tensor:
     """Return a picture as (1, C, size, size), float32, preprocessed as in training: resized, cropped, gray, normalised.
 
-    `picture` is the path of a file, or a picture in memory, as `picture_of` takes it. Raises BadInput for others.
+    `picture` is the path of a file, or a picture in memory, as `picture_of` takes it. Raises BadInput for others. For
+    `seen`, see `predict`.
     """
     size, background = settings["image_size"], settings.get("background", "white")
     reading = Reading(size, *resizing_of(settings))
@@ -116,4 +143,13 @@ def read_image(picture: Any, settings: Mapping[str, Any], facts: Mapping[str, An
     if settings["in_channels"] == 1:  # by ITU-R BT.601, rounded, so that gray stays unchanged
         image = (image * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True).round()
     mean, std = (torch.tensor(facts[name])[:, None, None] for name in ("mean", "std"))
-    return (image.float() - mean) / std
+    image = (image.float() - mean) / std
+    if seen is not None:
+        seen(str(picture), whole, image[0])
+    return image
+
+
+def pixels_of(images: Tensor, facts: Mapping[str, Any]) -> Tensor:
+    """Return the pixels, uint8, of normalised images (..., C, S, S)."""
+    mean, std = (torch.tensor(facts[name])[:, None, None] for name in ("mean", "std"))
+    return (images * std + mean).round().clamp(0, 255).to(torch.uint8)

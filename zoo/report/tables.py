@@ -1,7 +1,6 @@
 """The terminal output at the start of a run, and of an evaluation or a prediction."""
 
 import math
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from torch import nn
 from zoo import escape
 from zoo.errors import counted
 from zoo.measure.counts import count_parameters
+from zoo.report.prediction_files import printable
 
 WORST_SHOWN = 10
 NAMED = 5  # classes listed at the start of a run
@@ -108,6 +108,6 @@ def _show_writing(console: Console, evaluation: dict[str, Any]) -> None:
 def show_predictions(predictions: Iterable[tuple[str, Sequence[tuple[str, float]]]]) -> None:
     """Print the predictions for each input as they are computed, most probable first."""
     for asked, found in predictions:
-        name = os.fsencode(asked).decode(errors="backslashreplace")  # of a file, which need not be UTF-8
+        name = printable(asked)
         for i, (what, probability) in enumerate(found):
             print(escape.line(f"{' ' * len(name) if i else name}  {probability:6.1%}  {what}"), flush=True)

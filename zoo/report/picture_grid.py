@@ -1,0 +1,33 @@
+"""Pictures in a grid, each with two lines of text below it, drawn with Pillow."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from zoo import escape
+
+COLUMNS = 5
+TILE_PX, CAPTION_PX, FONT_PX = 150, 44, 14
+MOST_LETTERS = 19  # of a line, which fit below a picture
+Line = tuple[str, str]  # a text and its colour
+
+
+def draw_grid(images: Tensor, captions: Sequence[tuple[Line, Line]]) -> Tensor:
+    """Draw uint8 images (N, 1 or 3, S, S), five per row, as one image (height, width, 3); long lines are cut off."""
+    import numpy as np
+    from matplotlib.font_manager import FontProperties, findfont
+    from PIL import Image, ImageDraw, ImageFont
+    from torchvision.transforms.functional import to_pil_image
+
+    file = findfont(FontProperties())
+    rows, font = -(-len(images) // COLUMNS), ImageFont.truetype(file, FONT_PX)
+    sheet = Image.new("RGB", (COLUMNS * TILE_PX, rows * (TILE_PX + CAPTION_PX)), "white")
+    draw, side = ImageDraw.Draw(sheet), TILE_PX - 10
+    for i, (image, caption) in enumerate(zip(images, captions, strict=True)):
+        x, y = i % COLUMNS * TILE_PX + 5, i // COLUMNS * (TILE_PX + CAPTION_PX) + 5
+        sheet.paste(to_pil_image(image).convert("RGB").resize((side, side), Image.Resampling.NEAREST), (x, y))
+        for place, (text, colour) in enumerate(caption):
+            shown = escape.shortened(escape.spelled(text, file), MOST_LETTERS)
+            draw.text((x, y + side + 2 + place * (FONT_PX + 2)), shown, colour, font)
+    return torch.from_numpy(np.array(sheet))
