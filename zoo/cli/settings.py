@@ -127,6 +127,13 @@ class Compare:
     last: Count | None
     out: Text
     markdown: bool
+    corruptions: bool
+    explain: bool
+    accelerator: Literal["auto", "cpu", "cuda", "mps"]
+    batch_size: Count
+    data_root: Text | None
+    download: bool
+    trusted: list[Text]
 
 
 class Trained:

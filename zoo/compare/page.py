@@ -25,8 +25,8 @@ def write(out: Path, comparisons: Sequence[Comparison], unfinished: Sequence[Pat
         page.append(f"<h2>{escape.html(comparison.title)}</h2>")
         text.append(f"## {escape.markdown(comparison.title)}")
         for table in tables(comparison):
-            page.append(_as_html(table))
-            text.append(_as_markdown(table))
+            page.append(as_html(table))
+            text.append(as_markdown(table))
             for under, name, title, about, draw in PICTURES:
                 if under == table.title:
                     file = f"{name}_{i + 1}.svg"
@@ -39,14 +39,16 @@ def write(out: Path, comparisons: Sequence[Comparison], unfinished: Sequence[Pat
                     text.append(f"### {title}\n\n{about}\n\n![{title}]({file})")
     page.append(f"<p>{escape.html(left_out(unfinished))}</p>")
     text.append(escape.markdown(left_out(unfinished)))
-    write_text(out / PAGE, _page("\n".join(page)))
+    write_text(out / PAGE, document("Comparison of runs", "\n".join(page)))
     write_text(out / TEXT, "\n\n".join(text).strip() + "\n")
     escape.console().print(f"Written     {out / PAGE} and {TEXT}", soft_wrap=True)
 
 
-def _page(body: str) -> str:
+def document(title: str, body: str, css: str = "") -> str:
+    """Return a page of HTML that needs nothing else, with sortable tables; `css` is added to the style of all pages."""
     size = '<meta name="viewport" content="width=device-width, initial-scale=1">'
-    head = f'<meta charset="utf-8">\n{size}\n<title>Comparison of runs</title>\n<style>{CSS}</style>'
+    style = f"<style>{CSS}{css}</style>"
+    head = f'<meta charset="utf-8">\n{size}\n<title>{escape.html(title)}</title>\n{style}'
     body = f"{body}\n<script>{SCRIPT}</script>"
     return f'<!doctype html>\n<html lang="en">\n<head>{head}</head>\n<body>\n{body}\n</body>\n</html>\n'
 
@@ -90,7 +92,9 @@ PICTURES: tuple[tuple[str, str, str, str, Callable[[Comparison], Any]], ...] = (
 )
 
 
-def _as_html(table: Table) -> str:
+def as_html(table: Table) -> str:
+    """Return a table with its title and explanation in HTML."""
+
     def row(cells: Sequence[str], tag: str) -> str:
         kinds = [' class="text"' if column in table.text else "" for column in table.columns]
         inner = "".join(f"<{tag}{k}>{escape.html(c)}</{tag}>" for k, c in zip(kinds, cells, strict=True))
@@ -103,7 +107,8 @@ def _as_html(table: Table) -> str:
     )
 
 
-def _as_markdown(table: Table) -> str:
+def as_markdown(table: Table) -> str:
+    """Return a table with its title and explanation in Markdown."""
     return f"### {table.title}\n\n{escape.markdown(table.about)}\n\n{_lines(table)}"
 
 

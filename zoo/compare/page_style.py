@@ -26,7 +26,7 @@ th.text, td.text { text-align: left; }
 # A click on a column name sorts its table: numbers by value, dashes last, the second click in reverse.
 SCRIPT = """
 const number = text => text.startsWith("–") ? NaN : parseFloat(text.replaceAll(",", ""));
-for (const head of document.querySelectorAll("th")) head.addEventListener("click", () => {
+for (const head of document.querySelectorAll("thead th")) head.addEventListener("click", () => {
   const table = head.closest("table"), body = table.tBodies[0], place = head.cellIndex;
   const up = head.getAttribute("aria-sort") !== "ascending", sign = up ? 1 : -1;
   for (const other of table.querySelectorAll("th")) other.removeAttribute("aria-sort");
@@ -37,7 +37,7 @@ for (const head of document.querySelectorAll("th")) head.addEventListener("click
     : (a, b) => isNaN(number(cell(a))) - isNaN(number(cell(b))) || sign * (number(cell(a)) - number(cell(b))) || 0;
   body.append(...[...body.rows].sort(compare));
 });
-document.getElementById("search").addEventListener("input", event => {
+document.getElementById("search")?.addEventListener("input", event => {
   const words = event.target.value.toLowerCase().split(/\\s+/);
   for (const row of document.querySelectorAll("tbody tr"))
     row.hidden = !words.every(word => row.textContent.toLowerCase().includes(word));

@@ -17,10 +17,10 @@ LEAST_NAME = 34  # letters of a name that are shown before another column is
 GAP = 2  # letters between columns
 
 
-def fitted(table: Table, width: int) -> Table:
+def fitted(table: Table, width: int, least_name: int = LEAST_NAME) -> Table:
     """Return the table with as many of its first columns as fit into `width`; text is shortened in the middle."""
     sizes = [max(map(len, cells)) for cells in zip(table.columns, *table.rows, strict=True)]
-    least = [min(s, LEAST_NAME) if c in table.text else s for c, s in zip(table.columns, sizes, strict=True)]
+    least = [min(s, least_name) if c in table.text else s for c, s in zip(table.columns, sizes, strict=True)]
     num = len(sizes)
     while num > 1 and sum(least[:num]) + GAP * (num - 1) > width:
         num -= 1
@@ -46,13 +46,14 @@ def show(comparisons: Sequence[Comparison], unfinished: Sequence[Path], by_time:
             if table.title in (EXPORTS, DIFFERENCES) and not is_whole:
                 console.print(f"{table.title}: {counted(len(table.rows), 'row')}, on the page")
                 continue
-            _print(console, table)
+            print_table(console, table)
             console.print(table.about)
     console.print(left_out(unfinished))
 
 
-def _print(console: Console, table: Table) -> None:
-    fit = fitted(table, console.width)
+def print_table(console: Console, table: Table, least_name: int = LEAST_NAME) -> None:
+    """Print the columns of a table that fit."""
+    fit = fitted(table, console.width, least_name)
     look: dict[str, Any] = {"box": box.SIMPLE_HEAD, "show_edge": False, "pad_edge": False, "collapse_padding": True}
     printed = rich.table.Table(title=table.title, title_justify="left", **look)
     for column in fit.columns:
@@ -85,4 +86,4 @@ def show_sweep(results: Sequence[dict[str, Any]]) -> None:
         whole = accuracies([run.result for run in group.runs])
         rows.append((*whole, f"{group.label}{part and f', {part}'}", str(len(group.runs))))
     columns = ("test accuracy", "validation accuracy", "run", "runs")
-    _print(escape.console(), Table(f"{len(results)} runs", "", columns, rows, ("run",)))
+    print_table(escape.console(), Table(f"{len(results)} runs", "", columns, rows, ("run",)))

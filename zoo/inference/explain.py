@@ -24,14 +24,25 @@ RANDOM = "random order"
 
 def net_to_explain(source: Product | Exported) -> nn.Module:
     """Build the net of a file with its weights; raise BadInput for one without gradients, or one of sequences."""
-    facts = source.facts
-    if "classes" not in facts["data"]:
+    if "classes" not in source.facts["data"]:
         raise BadInput(f"{source.path} reads sequences; explanations are for nets that classify images")
     if not isinstance(source, Product):
         raise BadInput(f"{source.path} is computed by a runtime that has no gradients; use the checkpoint it is of")
-    if in_integers(facts["recipe"]):
+    if not has_gradients(source):
         raise BadInput(f"{source.path} is quantized and has no gradients; use the float net that it was made from")
     return load_model(source).eval()
+
+
+def has_gradients(source: Product | Exported) -> bool:
+    """Return whether the logits of a file's net have gradients: not if a runtime or integers compute them.
+
+    Weights that are only stored as integers are read as floats, and so do not prevent it.
+    """
+    recipe = source.facts["recipe"]
+    computes_in_int8 = any(
+        in_integers([step]) and (step["pass"] != "weight_only" or step["dynamic"]) for step in recipe
+    )
+    return isinstance(source, Product) and not computes_in_int8
 
 
 def explain(
@@ -59,25 +70,36 @@ def explain(
         Explained(Path(path).name, picture, classes[target], share)
         for path, picture, target, share in zip(paths, pixels, targets.tolist(), probabilities, strict=True)
     ]
-    means: dict[str, dict[str, float]] = {}
+    found = scored_maps(net, images, targets, temperature)
+    for method, (maps, *scores) in found.items():
+        for row, one, *pair in zip(rows, maps.cpu(), *(score.tolist() for score in scores), strict=True):
+            row.maps[method] = one
+            row.scores[method] = (pair[0], pair[1])
+    means = {method: mean_scores(*scores) for method, (_, *scores) in found.items()}
+    return rows, {**means, RANDOM: random_scores(net, images, targets, temperature)}
+
+
+def scored_maps(
+    net: nn.Module, images: Tensor, targets: Tensor, temperature: float = 1.0
+) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
+    """Return by method the maps (N, S, S) of classes `targets` (N,), and their deletion and insertion scores (N,)."""
+    found = {}
     for method, function in explanations(net, images).items():
         maps = function(net, images, targets)
-        scores = deletion_and_insertion(net, images, targets, maps, temperature)
-        means[method] = _means(*scores)
-        for row, one, *pair in zip(rows, maps.cpu(), *(score.tolist() for score in scores), strict=True):
-            row.maps[method], row.scores[method] = one, (pair[0], pair[1])
-    means[RANDOM] = _random_scores(net, images, targets, temperature)
-    return rows, means
+        found[method] = (maps, *deletion_and_insertion(net, images, targets, maps, temperature))
+    return found
 
 
-def _random_scores(net: nn.Module, images: Tensor, targets: Tensor, temperature: float) -> dict[str, float]:
+def random_scores(net: nn.Module, images: Tensor, targets: Tensor, temperature: float) -> dict[str, float]:
+    """Return the mean scores of maps that are random orders of the pixels, which another map must beat."""
     draw = torch.Generator().manual_seed(0)
     shape = (len(images), *images.shape[-2:])
     maps = [torch.rand(shape, generator=draw).to(images.device) for _ in range(NUM_RANDOM)]
     scores = [deletion_and_insertion(net, images, targets, one, temperature) for one in maps]
     deletions, insertions = zip(*scores, strict=True)
-    return _means(torch.cat(deletions), torch.cat(insertions))
+    return mean_scores(torch.cat(deletions), torch.cat(insertions))
 
 
-def _means(deletion: Tensor, insertion: Tensor) -> dict[str, float]:
+def mean_scores(deletion: Tensor, insertion: Tensor) -> dict[str, float]:
+    """Return the mean of scores (N,), by name."""
     return {"deletion": float(deletion.mean()), "insertion": float(insertion.mean())}

@@ -1,6 +1,6 @@
 """Evaluate a net on corrupted and shifted images, and on images of other data."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -29,7 +29,13 @@ def check(data: ResidentData, cfg: DictConfig) -> None:
     if asked and not isinstance(data, ImageData):
         value = "true" if cfg[asked[0]] is True else cfg[asked[0]]
         raise BadInput(f"{asked[0]}={value} is for nets that classify images, and this one reads sequences")
-    if cfg.corruptions and isinstance(data, ImageData) and data.in_channels not in CHANNELS:
+    if isinstance(data, ImageData):
+        check_corruptions(data, cfg.corruptions)
+
+
+def check_corruptions(data: ImageData, asked: bool) -> None:
+    """Raise BadInput if corruptions are asked for, and images of these channels have none."""
+    if asked and data.in_channels not in CHANNELS:
         raise BadInput(f"corruptions=true is for gray and RGB images, and these have {data.in_channels} channels")
 
 
@@ -59,6 +65,13 @@ def corruptions(net: nn.Module, data: ImageData, split: Any, device: torch.devic
 
     Random numbers depend on the seed, the kind and the severity, and on the sizes of batches.
     """
+    return corruptions_of_several([net], data, split, device, seed)[0]
+
+
+def corruptions_of_several(
+    nets: Sequence[nn.Module], data: ImageData, split: Any, device: torch.device, seed: int
+) -> list[dict[str, Any]]:
+    """Return what `corruptions` does for each of several nets, on images that are corrupted once for all of them."""
     changes: dict[tuple[str, int], Changed] = {}
     for kind in KINDS:
         for severity in range(1, SEVERITIES + 1):
@@ -68,9 +81,11 @@ def corruptions(net: nn.Module, data: ImageData, split: Any, device: torch.devic
                 return [corrupt(pixels, k, s, d)]
 
             changes[kind, severity] = change
-    found = accuracies(net, data, split, device, changes)
-    kinds = {kind: [found[kind, severity] for severity in range(1, SEVERITIES + 1)] for kind in KINDS}
-    return {"seed": seed, "mean_accuracy": sum(found.values()) / len(found), "kinds": kinds}
+    rows = []
+    for found in accuracies(nets, data, split, device, changes):
+        kinds = {kind: [found[kind, severity] for severity in range(1, SEVERITIES + 1)] for kind in KINDS}
+        rows.append({"seed": seed, "mean_accuracy": sum(found.values()) / len(found), "kinds": kinds})
+    return rows
 
 
 def shifts(net: nn.Module, data: ImageData, split: Any, device: torch.device) -> dict[str, dict[str, float]]:
@@ -84,24 +99,26 @@ def shifts(net: nn.Module, data: ImageData, split: Any, device: torch.device) ->
                 return versions
 
             changes[kind, amount] = change
-    found = accuracies(net, data, split, device, changes)
+    (found,) = accuracies([net], data, split, device, changes)
     return {kind: {f"{amount:g}": found[kind, amount] for amount in amounts} for kind, (_, amounts) in SHIFTS.items()}
 
 
 @torch.inference_mode()
 def accuracies(
-    net: nn.Module, data: ImageData, split: Any, device: torch.device, changes: Mapping[Any, Changed]
-) -> dict[Any, float]:
-    """Return the accuracy on each version of a split's images, which are read once."""
+    nets: Sequence[nn.Module], data: ImageData, split: Any, device: torch.device, changes: Mapping[Any, Changed]
+) -> list[dict[Any, float]]:
+    """Return for each net the accuracy on each version of a split's images, which are read and changed once."""
     facts = data.load()
     mean, std = (torch.tensor(one, device=device)[:, None, None] for one in (facts.mean, facts.std))
-    hits: dict[Any, list[Tensor]] = {key: [] for key in changes}
+    hits: list[dict[Any, list[Tensor]]] = [{key: [] for key in changes} for _ in nets]
     for images, labels in data.loader(split, device):
         pixels = (images * std + mean).round().clamp(0, 255).to(torch.uint8)
         for key, change in changes.items():
             for version in change(pixels):
-                hits[key].append(is_right(net((version.float() - mean) / std), labels))
-    return {key: float(torch.cat(one).double().mean()) for key, one in hits.items()}
+                inputs = (version.float() - mean) / std
+                for net, of_net in zip(nets, hits, strict=True):
+                    of_net[key].append(is_right(net(inputs), labels))
+    return [{key: float(torch.cat(one).double().mean()) for key, one in of_net.items()} for of_net in hits]
 
 
 def separation(known: Tensor, others: Tensor, temperature: float = 1.0) -> dict[str, Any]:

@@ -18,10 +18,23 @@ PREDICTIONS_BYTES = 1 << 30  # at most
 
 @dataclass(frozen=True)
 class Predictions:
-    """Which samples of the test set a product predicts correctly, in order, and the hash of the split."""
+    """Which samples of the test set a product predicts correctly, in order, and the hash of the split.
+
+    For images also their labels, the predicted ones, and the confidence (NaN without a prediction).
+    """
 
     split_hash: str | None
     right: np.ndarray
+    labels: np.ndarray | None = None
+    predicted: np.ndarray | None = None
+    confidence: np.ndarray | None = None
+
+    @classmethod
+    def of_images(
+        cls, split_hash: str | None, labels: np.ndarray, predicted: np.ndarray, confidence: np.ndarray
+    ) -> "Predictions":
+        right = (labels == predicted) & ~np.isnan(confidence.astype(np.float32))
+        return cls(split_hash, right, labels, predicted, confidence)
 
 
 def predictions_digest(tensors: Mapping[str, Any], split_hash: str | None) -> str:
@@ -58,6 +71,4 @@ def read_predictions(path: Path) -> Predictions:
         raise damaged(path, error) from error
     if "correct" in tensors:
         return Predictions(split_hash, tensors["correct"].astype(bool))
-    return Predictions(
-        split_hash, (tensors["labels"] == tensors["predicted"]) & ~np.isnan(tensors["confidence"].astype(np.float32))
-    )
+    return Predictions.of_images(split_hash, **tensors)

@@ -23,6 +23,7 @@ PATH = "^[^\\x00\\ud800-\\udc7f\\udd00-\\udfff]*$"  # the gap in between is for 
 Text = Annotated[str, Meta(max_length=65_536)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Amount = Annotated[float, Meta(ge=0, le=1e15)]
+Pair = Annotated[list[Share], Meta(min_length=2, max_length=2)]
 Names = Annotated[list[Name], Meta(max_length=10_000)]
 Metrics = dict[Name, float | None]  # null for NaN and infinity
 OF_IMAGES = ("accuracy", "top5", "balanced_accuracy", "macro_f1")
@@ -99,6 +100,15 @@ class InFloats(Struct, frozen=True):
             raise ValueError("float.test has no accuracy")
 
 
+class Answers(Record, frozen=True, kw_only=True):
+    """How compression changed the answers to the test images; pairs are before and after."""
+
+    agreement: Share
+    class_: Text = msgspec.field(name="class")
+    recall: Pair
+    calibration_error: Pair
+
+
 class Before(Record, frozen=True, kw_only=True):
     """What is known of the net that a run compressed, in the result of the run."""
 
@@ -107,6 +117,7 @@ class Before(Record, frozen=True, kw_only=True):
     macs: Count | UnsetType = UNSET
     latency_ms: Amount | UnsetType = UNSET
     test: Metrics | UnsetType = UNSET
+    answers: Answers | UnsetType = UNSET
 
     def __post_init__(self) -> None:
         _check_shares(self.test or {})

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from zoo import escape
 from zoo.paths import PACKED, PRODUCT
-from zoo.report.settings_row import simulates_int8
+from zoo.report.settings_row import changed_answers, simulates_int8
 from zoo.report.tables import format_number
 
 log = logging.getLogger("zoo")
@@ -31,6 +31,7 @@ OF_RARE_CLASSES = ("balanced_accuracy", "macro_f1")  # shown where the former di
 LEAST_DIFFERENCE = 5e-4
 DATA_ROOT = "data"  # the default of train.py
 LOG_WIDTH = 200  # columns
+MOST_LETTERS = 20  # of the name of a class
 
 
 def show_result(result: dict[str, Any], cfg: DictConfig) -> None:
@@ -82,6 +83,10 @@ def _compared(result: dict[str, Any]) -> Table:
     old, new = before.get("test", {}).get(key), result["test"].get(key)
     if old is not None and new is not None:
         table.add_row(name, f"{old:.2%}", f"{new:.2%}", f"{100 * (new - old):+.2f} points")
+    for name, (first, last) in changed_answers(result).items():
+        label = f"{name}, {escape.shortened(before['answers']['class'], MOST_LETTERS)}" if "recall" in name else name
+        change = "" if first is None else f"{100 * (last - first):+.2f} points"
+        table.add_row(label, format_number(first, ".2%", "–"), f"{last:.2%}", change)
     for label, key, unit, form in (
         ("parameters", "params", 1, ",.0f"),
         ("bytes", "product_bytes", 1, ",.0f"),

@@ -77,8 +77,25 @@ def more_figures(result: dict[str, Any]) -> dict[str, float]:
     shown = metrics(result)
     pairs = [(split, key) for split in ("validation", "test") for key in result[split] if key != "num_samples"]
     found = {f"{split} {key}": result[split][key] for split, key in pairs if result[split][key] is not None}
+    for name, (before, after) in changed_answers(result).items():
+        found |= {name: after} if before is None else {name: after, f"{name} before": before}
     found |= {"MMACs": result["macs"] / 1e6, "images per second": result["images_per_second"]}
     return {name: value for name, value in found.items() if name not in shown}
+
+
+def changed_answers(result: Mapping[str, Any]) -> dict[str, tuple[float | None, float]]:
+    """Return how compression changed the answers, as fractions before (None if that is no figure) and after, by name.
+
+    These are the names in the table at the end of a run, and in TensorBoard.
+    """
+    found = (result.get("before") or {}).get("answers")
+    if not found:
+        return {}
+    return {
+        "agreement with the original": (None, found["agreement"]),
+        "most changed recall": tuple(found["recall"]),
+        "calibration error": tuple(found["calibration_error"]),
+    }
 
 
 def row(result: dict[str, Any], file_format: str = "safetensors") -> dict[str, str | float]:

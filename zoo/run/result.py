@@ -28,6 +28,7 @@ from zoo.records.json_files import write_result
 from zoo.report import settings_row
 from zoo.run.before_compression import figures_before
 from zoo.run.calibrate_product import calibrate_product
+from zoo.run.changed_answers import changed_answers
 from zoo.run.directory import Run
 from zoo.run.model import apply_layout, build_bare_model
 from zoo.run.passes import after_fit
@@ -64,6 +65,9 @@ def measure_product(run: Run, trainer: lightning.Trainer, task: Task, data: Resi
     )
     if result["compress"] or product.facts["recipe"]:
         result["before"] = figures_before(run.cfg.init_from, product.facts["recipe"], reports, result)
+        is_first = distributed.rank() == 0
+        if is_first and (answers := changed_answers(run, task, data, result["test"]["accuracy"])):
+            result["before"]["answers"] = answers
     for logger in trainer.loggers:
         for values in reports.values():
             logger.log_metrics(values.pop("scalars", {}), step=trainer.global_step)

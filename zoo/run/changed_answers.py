@@ -1,0 +1,96 @@
+"""How compression changed a net's answers to the test images, from saved predictions where possible."""
+
+import contextlib
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zoo import distributed
+from zoo.checkpoint.load_model import load_model
+from zoo.checkpoint.product_file import read_product
+from zoo.checkpoint.temperature import temperature_of
+from zoo.data.module import ResidentData
+from zoo.errors import BadInput
+from zoo.measure.agreement import by_change, compare_predictions, recalls
+from zoo.measure.calibration import equal_bins, expected_error
+from zoo.measure.evaluation import predictions
+from zoo.paths import PREDICTIONS, PRODUCT
+from zoo.records.predictions_file import Predictions, read_predictions
+from zoo.run.directory import Run
+from zoo.tasks.base import Task
+
+
+def changed_answers(run: Run, task: Task, data: ResidentData, accuracy: float) -> dict[str, Any] | None:
+    """Compare the predictions of a run's test with those of the net in `init_from`, and return plain data, or None.
+
+    `agreement` is the fraction of equal answers; `class` has the most changed recall, and `recall` its values before
+    and after; `calibration_error` has those of the expected calibration error. The predictions next to the file of
+    `init_from` are used if they are of the same images; otherwise one process tests that net again, on as many batches
+    as the run was tested on. None for sequences, if the run saved no predictions of its product, whose `accuracy` this
+    is, and if the net of `init_from` had other classes.
+    """
+    if not run.cfg.init_from or task.kind != "images" or task.num_outputs:
+        return None
+    with contextlib.suppress(BadInput, OSError):
+        after = read_predictions(run.folder / PREDICTIONS)
+        if after.labels is None or abs(float(after.right.mean()) - accuracy) > 0.5 / len(after.right):
+            return None
+        before = _saved(Path(run.cfg.init_from), after) or _predicted(run, task, data)
+        if before is not None:
+            return compared(before, after, data.load().classes)
+    return None
+
+
+def _saved(file: Path, after: Predictions) -> Predictions | None:
+    """Return the predictions next to the product of a run, if they are of the same images as `after`."""
+    if file.name != PRODUCT or not (saved := file.with_name(PREDICTIONS)).is_file():
+        return None
+    found = read_predictions(saved)
+    is_same = found.split_hash == after.split_hash and np.array_equal(found.labels, after.labels)  # type: ignore[arg-type]
+    return found if is_same else None
+
+
+def _predicted(run: Run, task: Task, data: ResidentData) -> Predictions | None:
+    """Test the net of `init_from` on the run's test batches; None for other classes, and in several processes."""
+    product = read_product(run.cfg.init_from)
+    if distributed.world_size() > 1 or product.facts["data"].get("classes") != list(data.load().classes):
+        return None
+    limit = run.cfg.trainer.limit_test_batches
+    loader = data.limited_loader("test", task.device, limit)
+    num = int(limit * len(loader)) if isinstance(limit, float) else limit
+    net = load_model(product).to(task.device).eval()
+    logits, labels = map(torch.cat, zip(*predictions(net, itertools.islice(loader, num)), strict=True))
+    confidence, predicted = (logits / temperature_of(product.facts)).softmax(1).max(1)
+    arrays = (one.numpy() for one in (labels, predicted, confidence.half()))
+    return Predictions.of_images(product.facts["data"]["split_hash"], *arrays)
+
+
+def compared(before: Predictions, after: Predictions, classes: list[str]) -> dict[str, Any] | None:
+    """Return the figures of two nets' predictions on the same images, or None if the images differ."""
+    if not np.array_equal(before.labels, after.labels):  # type: ignore[arg-type]
+        return None
+    labels = torch.as_tensor(after.labels).long()
+    answers = [torch.where(_known(one), torch.as_tensor(one.predicted).long(), -1) for one in (before, after)]
+    pairs = [recalls(labels, own, len(classes)) for own in answers]
+    most = by_change(*pairs)[0]
+    return {
+        "agreement": compare_predictions(labels, *answers)["agreement"],
+        "class": classes[most],
+        "recall": [pair[most][0] / pair[most][1] for pair in pairs],
+        "calibration_error": [_error(one) for one in (before, after)],
+    }
+
+
+def _known(found: Predictions) -> Tensor:
+    return ~torch.as_tensor(found.confidence).isnan()
+
+
+def _error(found: Predictions) -> float:
+    known = _known(found)
+    confidence = torch.as_tensor(found.confidence)[known].double()
+    right = torch.as_tensor(found.right)[known].double()
+    return expected_error(confidence, right, equal_bins(confidence)) if len(right) else 0.0
