@@ -130,3 +130,9 @@ class Formatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         return as_typed(text(super().format(record)))
+
+
+def c_string(name: object) -> str:
+    """Escape a text for a string literal in C: UTF-8, with all but letters, digits and some signs as octal numbers."""
+    plain = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 _-.,")
+    return "".join(chr(byte) if byte in plain else f"\\{byte:03o}" for byte in str(name).encode(errors="replace"))

@@ -94,6 +94,7 @@ class Export:
     calibrated: bool
     calibration_batches: Count
     max_drop: Annotated[float, Range(0, 100)]
+    ram: Count | None
     batch_size: Count
     data_root: Text | None
     download: bool

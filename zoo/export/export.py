@@ -101,8 +101,14 @@ def _check_settings(product: Product, names: list[str], cfg: DictConfig) -> None
     for name in {"share", "rate"} & cfg.compress.keys():
         if in_integers(product.facts["recipe"]):
             raise BadInput(f"compress={name} needs a float net, and this one is already quantized")
+    is_int8 = program_of(product.facts["recipe"]) is not None
     for name in names:
-        if program_of(product.facts["recipe"]) and format_of(name).precision != "fp32":
+        if format_of(name).needs_int8 and not is_int8:
+            raise BadInput(
+                f"format={name} needs a net in int8: python train.py init_from={product.path} compress=ptq_int8 "
+                "trainer.max_epochs=0"
+            )
+        if is_int8 and format_of(name).precision != "fp32":
             raise BadInput(f"format={name} needs a float net, and this one is already in int8; use format=onnx")
 
 
@@ -193,7 +199,7 @@ def _try(name: str, job: Job, source: Answers, folder: Path) -> Row:
         except ZooError as error:
             return replace(row, reason=str(error))
         limits = form.tolerance(precision), dense if form.smaller else None, job.cfg.max_drop
-        why = rejection_reason(proof, source, *limits)
+        why = form.mismatch(found.logits, job) or rejection_reason(proof, source, *limits)
         if why:
             return replace(row, reason=why)
         for file in Path(place).iterdir():
@@ -211,4 +217,5 @@ def _as_net(runs: list[Run], files: list[Path], job: Job) -> nn.Module:
     if isinstance(job.data, SequenceData):
         padded = len(files) > 1 and has_fixed_length(job.net)
         return Writer(runs[0], runs[1], job.facts["data"]["max_length"] if padded else None)
-    return Classifier(runs[0], job.facts, _is_baked(job.facts["export"]["format"], job.cfg))
+    name = job.facts["export"]["format"]
+    return Classifier(runs[0], job.facts, format_of(name).takes_pixels or _is_baked(name, job.cfg))

@@ -5,13 +5,13 @@ docs/extending.md has an example.
 
 import functools
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from omegaconf import DictConfig
-from torch import nn
+from torch import Tensor, nn
 
 from zoo.checkpoint.product_file import Product
 from zoo.data.module import ResidentData
@@ -55,8 +55,9 @@ class ExportFormat:
 
     It writes other files `beside` its own. A `smaller` format must take fewer bytes than the weights. With
     `runs_alone`, zoo/export/worker.py computes it without the zoo; other files are computed by the zoo in a separate
-    process. Only a format that `bakes` takes pixels with `bake`. Logits may differ from those of the checkpoint by
-    `tolerance`, relative to the largest.
+    process. Only a format that `bakes` takes pixels with `bake`; one with `takes_pixels` always does. One that
+    `needs_int8` writes only nets in int8. Logits may differ from those of the checkpoint by `tolerance`, relative to
+    the largest.
     """
 
     file: ClassVar[str]
@@ -66,6 +67,8 @@ class ExportFormat:
     smaller: ClassVar[bool] = False
     runs_alone: ClassVar[bool] = False
     bakes: ClassVar[bool] = False
+    takes_pixels: ClassVar[bool] = False
+    needs_int8: ClassVar[bool] = False
     open: Callable[[Path], LoadedGraph] | None = None  # reads a file back for evaluation by the zoo, or None
 
     def precision_with(self, cfg: DictConfig) -> str:
@@ -81,6 +84,10 @@ class ExportFormat:
 
     def tolerance(self, precision: str) -> float:
         return TOLERANCES[precision]
+
+    def mismatch(self, logits: Sequence[Tensor], job: Job) -> str | None:
+        """Return why the logits that a file returned for the batches of the test set are wrong, or None."""
+        return None
 
 
 @functools.cache

@@ -32,7 +32,8 @@ class Row:
 
     def plain(self) -> dict[str, Any]:
         cell = {key: value for key, value in asdict(self).items() if key != "proof"}
-        return cell | (asdict(self.proof) if self.proof else {})
+        figures = asdict(self.proof) if self.proof else {}
+        return cell | {key: value for key, value in figures.items() if value is not None}
 
 
 def check_boards(run: Path) -> None:
@@ -81,12 +82,17 @@ def show(title: str, rows: Sequence[Row]) -> None:
         table.add_column(column)
     for column in ("kB", "right", "off by", "ms of 1", "ms of 64", "MB"):
         table.add_column(column, justify="right")
+    has_arena = any(row.proof and row.proof.arena_bytes is not None for row in rows)
+    for column in ("arena", "constants") if has_arena else ():
+        table.add_column(column, justify="right")
     for row in rows:
         figures = ["refused", *"–––––"]
         if row.proof:
             times = [f"{number(time['p50'])}/{number(time['p95'])}" for time in row.proof.latency_ms.values()]
             size, off = number(row.proof.size_bytes / 1e3), f"{row.proof.largest_difference:.1g}"
             figures = [size, f"{row.proof.accuracy:.2%}", off, *times, number(row.proof.peak_bytes / 1e6)]
+            if row.proof.arena_bytes is not None:
+                figures += [f"{row.proof.arena_bytes:,}", f"{row.proof.constant_bytes:,}"]
         table.add_row(row.format, row.precision, row.runtime, *figures)
     console = escape.console()
     console.print(table)
@@ -94,6 +100,8 @@ def show(title: str, rows: Sequence[Row]) -> None:
         "off by: the largest difference of a logit; ms: median/95th percentile of a batch; MB: peak memory",
         soft_wrap=True,
     )
+    if has_arena:
+        console.print("arena, constants: bytes of activations (RAM), and of weights and tables (flash)", soft_wrap=True)
 
 
 def number(value: float) -> str:

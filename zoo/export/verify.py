@@ -60,6 +60,8 @@ class Verification:
     latency_ms: dict[str, dict[str, float]]
     peak_bytes: int
     modules: list[str]
+    arena_bytes: int | None = None  # of a C file: the static array of all activations
+    constant_bytes: int | None = None  # of a C file: its weights and tables, without code
 
 
 @torch.inference_mode()

@@ -7,10 +7,15 @@ line of JSON with the latency of the last graph, the memory of the process, and 
 import io
 import json
 import os
+import re
+import subprocess
 import sys
+import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import numpy as np
@@ -21,12 +26,17 @@ if TYPE_CHECKING:
 BATCHES = (1, 64)  # to time
 WARM_UP = 5  # untimed calls
 LEAST_CALLS, MOST_CALLS, ENOUGH_SECONDS = 10, 200, 2.0
+C_FLAGS = ("-O3", "-std=c99", "-Wall", "-Wextra", "-Werror", "-DZOO_MAIN")
 Arrays = list[np.ndarray]
 Run = Callable[[Arrays], Arrays]
 
 
 def main() -> None:
     threads, *paths = sys.argv[1:]
+    if paths[0].endswith(".c"):
+        with compiled(paths[0]) as (run, pid, sizes):
+            serve([run], pid, sizes)
+        return
     kinds = {"onnx": onnx_runtime, "safetensors": library_alone}
     serve([kinds.get(path.rpartition(".")[2], torch_alone)(path, int(threads)) for path in paths])
 
@@ -107,8 +117,42 @@ def library_alone(path: str, threads: int) -> Run:
     return run
 
 
-def serve(runs: list[Run]) -> None:
-    """Answer arrays with arrays until stdin ends, then measure with the last ones."""
+def c_compiler() -> str:
+    return os.environ.get("CC", "cc")
+
+
+@contextmanager
+def compiled(path: str) -> Iterator[tuple[Run, int, dict[str, int]]]:
+    """Compile a C file of the zoo and start the program; yield what runs it, its process and the sizes it defines."""
+    text = Path(path).read_text()
+    sizes = {name: int(size) for name, size in re.findall(r"^#define ZOO_(\w+) (\d+)$", text, re.MULTILINE)}
+    with tempfile.TemporaryDirectory() as place:
+        program = f"{place}/program"
+        done = subprocess.run([c_compiler(), *C_FLAGS, path, "-o", program], capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(next((line for line in done.stderr.splitlines() if "error" in line), "not compiled"))
+        process = subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    asked, answered = process.stdin, process.stdout
+
+    def run(arrays: Arrays) -> Arrays:
+        lines = []
+        for image in arrays[0].transpose(0, 2, 3, 1):
+            asked.write(image.tobytes())
+            asked.flush()
+            lines.append([int(word) for word in answered.readline().split()])
+        return [np.array(lines, np.float64) / sizes["SCORES_PER_LOGIT"]]
+
+    try:
+        yield run, process.pid, {name: sizes[name.upper()] for name in ("arena_bytes", "constant_bytes")}
+    finally:
+        process.kill()
+        process.wait()
+
+
+def serve(runs: list[Run], pid: int | str = "self", sizes: dict[str, int] | None = None) -> None:
+    """Answer arrays with arrays until stdin ends, then measure with the last ones; `pid` computes them."""
     answers: IO[bytes] = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # keeps anything that libraries print out of the answers
     while request := receive(sys.stdin.buffer):
@@ -116,7 +160,8 @@ def serve(runs: list[Run]) -> None:
         send(answers, runs[int(which)](arrays))
     timed = {batch: time_ms(runs[-1], [np.repeat(array[:1], batch, 0) for array in arrays]) for batch in BATCHES}
     modules = [name for name in ("onnxruntime", "timm", "torch", "torchvision", "zoo") if name in sys.modules]
-    answers.write(json.dumps({"latency_ms": timed, "peak_bytes": peak_bytes(), "modules": modules}).encode())
+    measured = {"latency_ms": timed, "peak_bytes": peak_bytes(pid), "modules": modules, **(sizes or {})}
+    answers.write(json.dumps(measured).encode())
     answers.close()
 
 
@@ -134,9 +179,9 @@ def time_ms(run: Run, arrays: Arrays) -> dict[str, float]:
     return {"p50": 1000 * float(p50), "p95": 1000 * float(p95)}
 
 
-def peak_bytes() -> int:
-    """Return the peak memory of this process from Linux; getrusage would include that of its parent process."""
-    with open("/proc/self/status") as lines:
+def peak_bytes(pid: int | str = "self") -> int:
+    """Return the peak memory of a process from Linux; getrusage would include that of its parent process."""
+    with open(f"/proc/{pid}/status") as lines:
         (line,) = (line for line in lines if line.startswith("VmHWM:"))
     return 1024 * int(line.split()[1])
 

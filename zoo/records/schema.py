@@ -55,6 +55,8 @@ class Cell(Record, frozen=True, kw_only=True):
     latency_ms: dict[Literal["1", "64"], Times] | UnsetType = UNSET
     peak_bytes: Count | UnsetType = UNSET
     modules: Names | UnsetType = UNSET
+    arena_bytes: Count | UnsetType = UNSET
+    constant_bytes: Count | UnsetType = UNSET
 
     def __post_init__(self) -> None:
         figures = (self.size_bytes, self.accuracy, self.largest_difference, self.peak_bytes, self.modules)
