@@ -69,7 +69,7 @@ def _numbers_of(data: str) -> dict[str, Any]:
     node = node.get("data", node)
     (base,) = node.get("defaults", [None])
     numbers = {key: value for key, value in node.items() if value is None or isinstance(value, int)}
-    return (_numbers_of(base) if base else {}) | numbers
+    return (_numbers_of(base.partition("@")[0]) if base else {}) | numbers
 
 
 def data_settings(name: str) -> dict[str, Any]:

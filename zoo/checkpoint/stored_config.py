@@ -34,6 +34,8 @@ MAX_SETTING = 2**20  # limit of the numbers in a net's config
 MAX_SPARE_NUMBERS = 2**26  # that a net may have, however few its file has
 MAX_PRUNED = 1024  # times the number of weights left
 OPTIMIZERS = frozenset(name for name in torch.optim.__all__ if isinstance(vars(torch.optim)[name], type))
+# Settings of `data` that are looked up in a table, and not paths, however they look.
+IN_TABLE = frozenset(f"data.{key}" for key in ("file", "label", "split", "group", "separator", "label_columns"))
 DATA_ROOT = PurePath("data")  # the default in configs/train.yaml
 
 
@@ -148,14 +150,14 @@ def check_run(config: Mapping[str, Any], trusted: Sequence[str]) -> None:
 
 
 def _texts(node: Any, place: str) -> Iterator[tuple[str, str]]:
-    """Yield the strings in a config, each with its key."""
+    """Yield the strings in a config that may be paths, each with its key."""
     if isinstance(node, Mapping):
         for key, part in node.items():
             yield from _texts(part, f"{place}.{key}")
     elif isinstance(node, list):
         for part in node:
             yield from _texts(part, place)
-    elif isinstance(node, str):
+    elif isinstance(node, str) and place not in IN_TABLE:
         yield place, node
 
 
@@ -262,11 +264,11 @@ def stored_data(metadata: Mapping[str, Any], cfg: DictConfig) -> ResidentData:
 def placed(settings: Mapping[str, Any], old_root: str, cfg: DictConfig) -> dict[str, Any]:
     """Return settings of data, and of their source, with the file's paths replaced by those of the command line."""
     found = dict(settings)
-    for key in ("root", "path"):
-        if key in found:
-            found[key] = _place_of(str(found[key]), old_root, cfg.data_root)
-    if isinstance(found.get("split"), Mapping):
-        found["split"] = {name: _place_of(str(path), old_root, cfg.data_root) for name, path in found["split"].items()}
+    for key in ("root", "path", "table", "images"):
+        if found.get(key) is not None:
+            found[key] = _place_of(str(found[key]), old_root, cfg.data_root, may_be_folder=key == "images")
+    if isinstance(lists := found.get("split"), Mapping):
+        found["split"] = {part: _place_of(str(path), old_root, cfg.data_root) for part, path in lists.items()}
     if "download" in found:
         found["download"] = bool(cfg.get("download"))
     if isinstance(found.get("source"), Mapping):
@@ -275,10 +277,11 @@ def placed(settings: Mapping[str, Any], old_root: str, cfg: DictConfig) -> dict[
     return found
 
 
-def _place_of(named: str, old_root: str, root: str | None) -> str:
+def _place_of(named: str, old_root: str, root: str | None, may_be_folder: bool = False) -> str:
     """Return the current location, in `root`, of data that were at `named`, with data sets in `old_root`.
 
-    Without `root`, only data that were in `data`, the default folder of data sets, are looked up.
+    It is a file of that name in `root`, or a folder if `may_be_folder`, or else `root`. Without `root`, only data that
+    were in `data`, the default folder of data sets, are looked up.
     """
     path = PurePath(named)
     below = path.is_relative_to(old_root) and _is_below(str(path.relative_to(old_root)))
@@ -289,7 +292,8 @@ def _place_of(named: str, old_root: str, root: str | None) -> str:
         )
     if below or root is None:
         return str(Path(root or DATA_ROOT, path.relative_to(old_root)))
-    return str(Path(root, path.name)) if Path(root, path.name).is_file() else root
+    place = Path(root, path.name)
+    return str(place) if place.is_file() or (may_be_folder and place.is_dir()) else root
 
 
 def _is_below(name: str) -> bool:

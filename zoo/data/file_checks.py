@@ -20,7 +20,7 @@ def check_readable(files: Mapping[str, ImageFiles], classes: Sequence[str], labe
     for split in files:
         labels = labels_of[split]
         if split == "train":
-            of_classes = labels.argsort(stable=True).split(labels.bincount(minlength=len(classes)).tolist())
+            of_classes = _members(labels, len(classes))
             names = (f"training picture of class '{name}'" for name in classes)
             groups += [(split, name, members) for name, members in zip(names, of_classes, strict=True)]
         elif len(labels):
@@ -32,7 +32,7 @@ def check_readable(files: Mapping[str, ImageFiles], classes: Sequence[str], labe
         return any(map(files[split].can_read, members.tolist()))
 
     with ThreadPoolExecutor() as pool:
-        for (_, name, members), able in zip(groups, pool.map(can_read, groups), strict=True):
+        for (split, name, members), able in zip(groups, pool.map(can_read, groups), strict=True):
             if not len(members):
                 raise BadInput(
                     f"data.num_validation: expected at least one {name} to be left, got none; add pictures, "
@@ -40,13 +40,20 @@ def check_readable(files: Mapping[str, ImageFiles], classes: Sequence[str], labe
                 )
             if not able:
                 raise BadInput(
-                    f"data.root: expected at least one {name} that can be read, got "
-                    f"{counted(len(members), 'file')}, none of them readable; fix or add some, or remove the folder"
+                    f"{files[split].setting}: expected at least one {name} that can be read, got "
+                    f"{counted(len(members), 'file')}, none of them readable; fix or add some, or remove them"
                 )
 
 
+def _members(labels: Tensor, num_classes: int) -> Sequence[Tensor]:
+    """Return the numbers of the pictures of each class."""
+    if labels.ndim == 2:
+        return [column.nonzero().flatten() for column in labels.unbind(1)]
+    return labels.argsort(stable=True).split(labels.bincount(minlength=num_classes).tolist())
+
+
 def warn_of_shared(
-    files: Mapping[str, ImageFiles], contents: Mapping[str, Tensor], labels: Sequence[int], classes: Sequence[str]
+    files: Mapping[str, ImageFiles], contents: Mapping[str, Tensor], labels: Tensor, classes: Sequence[str]
 ) -> None:
     """Warn about validation and test pictures that are byte-for-byte copies of training pictures.
 
@@ -54,16 +61,17 @@ def warn_of_shared(
     """
     rows = {name: [row.tobytes() for row in digests.numpy()] for name, digests in contents.items()}
     train = rows.pop("train")
-    trained = dict(zip(train, labels, strict=True))
+    names = _names_of(labels, classes)
+    trained = dict(zip(train, names, strict=True))
     paths, unreadable = files["train"].paths, files["train"].unreadable
     several = [
-        (path, label, trained[digest])
-        for path, digest, label in zip(paths, train, labels, strict=True)
-        if trained[digest] != label and path not in unreadable
+        (path, name, trained[digest])
+        for path, digest, name in zip(paths, train, names, strict=True)
+        if trained[digest] != name and path not in unreadable
     ]
     if several:
         path, *both = several[0]
-        named = " and ".join(f"'{escape.line(classes[label])}'" for label in both)
+        named = " and ".join(f"'{escape.line(name)}'" for name in both)
         what = counted(len(several), "training picture")
         log.warning("In two classes, byte for byte: %s, such as %s in %s.", what, escape.line(path), named)
     for name, digests in rows.items():
@@ -73,3 +81,9 @@ def warn_of_shared(
         if shared:
             what = f"{len(shared):,} of {counted(len(paths), f'{name} picture')}"
             log.warning("Also in the training set, byte for byte: %s, such as %s.", what, escape.line(shared[0]))
+
+
+def _names_of(labels: Tensor, classes: Sequence[str]) -> list[str]:
+    if labels.ndim == 1:
+        return [classes[label] for label in labels.tolist()]
+    return [", ".join(classes[i] for i in row.nonzero().flatten().tolist()) for row in labels]

@@ -12,16 +12,15 @@ from typing import Any
 
 import torch
 
-from zoo import distributed, escape
+from zoo import escape
 from zoo.data.image_files import Decoder, ImageFiles
-from zoo.data.images import ImageData
+from zoo.data.picture_data import PictureData
 from zoo.data.read_image import suffixes
-from zoo.data.reading import Interpolation, Reading, reading_for
+from zoo.data.reading import Reading, reading_for
 from zoo.data.sources import ImageSource, LabelledImages
 from zoo.errors import BadInput, counted
-from zoo.ranges import Count, Index, Text
+from zoo.ranges import Text
 
-MOST_PER_CORE = 8  # worker processes; on slow disks they wait more than they compute
 log = logging.getLogger("zoo")
 # Folders that operating systems and network drives put next to pictures; skipped as hidden ones are.
 OF_SYSTEMS = {"@eaDir", "#recycle", "__MACOSX", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
@@ -30,48 +29,13 @@ NUM_NAMED = 3  # folders to list by name in an error message
 AGAIN = "links to a parent folder or to one already read"
 
 
-class ImageFolders(ImageData):
-    """Read root/train/<class>/* and root/val/<class>/*, resized and cropped to the centre `image_size` px.
+class ImageFolders(PictureData):
+    """Read root/train/<class>/* and root/val/<class>/*; all other arguments are those of PictureData."""
 
-    Shorter sides are resized to `resize` px, by default 256/224 of `image_size`, with `interpolation`, by default
-    bilinear; random crops are cut from whole pictures instead, with the same interpolation. With `scaled_decoding`,
-    large JPEG files are decoded smaller for them, to no less than twice the crop's size. All other arguments are
-    those of ImageData; with `num_classes` null, classes are counted from the folders. Images that do not fit into
-    memory (`cache`) are decoded each time by `num_workers` processes, by default one per CPU core available to this
-    process; on CUDA, `decoder="cuda"` decodes JPEG files on the GPU. Transparent pixels get the colour `background`, a
-    name or #rrggbb.
-    """
-
-    def __init__(
-        self,
-        *,
-        root: Text,
-        train: Text = "train",
-        test: Text | None = "val",
-        image_size: Count = 224,
-        resize: Count | None = None,
-        interpolation: Interpolation | None = None,
-        num_workers: Index | None = None,
-        decoder: Decoder = "cpu",
-        scaled_decoding: bool = True,
-        background: str = "white",
-        **settings: Any,
-    ) -> None:
+    def __init__(self, *, root: Text, train: Text = "train", test: Text | None = "val", **settings: Any) -> None:
         if not _is_utf8(root):
             raise BadInput(f"data.root: expected a name in UTF-8, got {os.fsencode(root)!r}")
-        check_colour(background)
-        each = max(1, distributed.num_cores() // distributed.local_world_size())
-        workers = each if num_workers is None else num_workers
-        if workers > MOST_PER_CORE * each:
-            raise BadInput(
-                f"data.num_workers={workers}: expected at most {MOST_PER_CORE * each}, {MOST_PER_CORE} for each CPU "
-                f"core; available to this process: {each}"
-            )
-        if decoder == "cuda" and not torch.cuda.is_available():
-            log.warning("data.decoder=cuda needs a CUDA device, but none is available; worker processes decode.")
-        reading = reading_for(image_size, resize, interpolation, background, scaled_decoding)
-        source = functools.partial(image_folders, root, image_size, train, test, workers, decoder, reading)
-        super().__init__(source=source, image_size=image_size, **settings)
+        super().__init__(source=functools.partial(image_folders, root, train=train, test=test), **settings)
 
 
 def image_folders(
@@ -279,16 +243,3 @@ def _is_utf8(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def check_colour(name: object) -> None:
-    """Raise BadInput unless `name` is an opaque colour that Pillow knows."""
-    from PIL import ImageColor
-
-    try:
-        colour = ImageColor.getrgb(str(name))
-        if len(colour) == 3 and all(0 <= level <= 255 for level in colour):
-            return
-    except ValueError:
-        pass
-    raise BadInput(f"data.background: expected a colour such as white or '#808080', got '{name}'")

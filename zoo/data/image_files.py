@@ -47,6 +47,7 @@ class ImageFiles:
         self.paths, self.reading, self.num_workers, self.decoder = paths, reading, num_workers, decoder
         self.unreadable: set[str] = set()
         self.pipes_told = False
+        self.setting = "data.root"  # where the files were found, for errors
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -62,7 +63,7 @@ class ImageFiles:
     def __getitem__(self, index: Tensor) -> "ImageFiles":
         paths = [self.paths[i] for i in index.tolist()]
         part = ImageFiles(paths, self.reading, self.num_workers, self.decoder)
-        part.unreadable = self.unreadable  # shared, so that they are counted together
+        part.unreadable, part.setting = self.unreadable, self.setting  # shared, so that they are counted together
         return part
 
     def fingerprint(self) -> Tensor:
@@ -153,7 +154,7 @@ class ImageFiles:
             self._tell(failures)
             if full and not len(index):
                 raise BadInput(
-                    f"data.root: expected readable pictures, got {len(failures)} unreadable ones, such as "
+                    f"{self.setting}: expected readable pictures, got {len(failures)} unreadable ones, such as "
                     f"{_printable(failures[0][0])} ({failures[0][1]})"
                 )
             yield images, index

@@ -18,7 +18,8 @@ from zoo.data.loader import Augmentation, BatchLoader
 from zoo.data.mix import Mix
 from zoo.data.module import ResidentData, Split
 from zoo.data.sources import ImageSource, LabelledImages
-from zoo.data.splits import fold_sizes, split_hash, stratified_split
+from zoo.data.split_source import Shares, split_source
+from zoo.data.splits import split_hash
 from zoo.data.whole_pictures import WholePictures
 from zoo.errors import BadInput, counted
 from zoo.ranges import Count, Index, Positive, Range
@@ -90,13 +91,12 @@ class ImageData(ResidentData):
     ) -> None:
         super().__init__(batch_size, eval_batch_size, seed)
         check_normalisation(mean, std, in_channels)
-        _check_fold(fold, folds)
         check_augmentations(augment or {}, mix, image_size)
         if mix is not None and batch_size < 2:
             raise BadInput(f"data.mix needs batches of at least two images, got data.batch_size={batch_size}")
         self.source, self.num_classes, self.in_channels, self.image_size = source, num_classes, in_channels, image_size
-        self.num_validation, self.num_test = num_validation, num_test
-        self.folds, self.fold, self.sampler, self.distinct_epochs = folds, fold, sampler, distinct_epochs
+        self.shares = Shares(num_validation, num_test, folds, fold)
+        self.sampler, self.distinct_epochs = sampler, distinct_epochs
         self.augmentations = [a for a in (augment or {}).values() if a is not None]
         self.mix, self.mean, self.std = mix, mean, std
         self.cache, self.cache_px, self.split_seed = cache, cache_px, split_seed
@@ -111,7 +111,7 @@ class ImageData(ResidentData):
         if not self.splits:
             source = self.source()
             self._check(source)
-            splits = self._split(source)
+            splits = split_source(source, self.shares, self.split_seed)
             self.files = {name: part.images for name, part in splits.items() if isinstance(part.images, ImageFiles)}
             if not self.files and (self.cache == "none" or self.cache_px is not None):
                 key = "cache_px" if self.cache_px is not None else "cache=none"
@@ -187,14 +187,14 @@ class ImageData(ResidentData):
         were_read = all(isinstance(part.images, Tensor) for part in self.splits.values())
         self.contents = {name: images.contents() for name, images in self.files.items()} if were_read else {}
         if "train" in self.contents:
-            warn_of_shared(self.files, self.contents, splits["train"].labels.tolist(), classes)
+            warn_of_shared(self.files, self.contents, splits["train"].labels, classes)
         digests = [(rows, splits[name].labels) for name, rows in self.contents.items()]
         return split_hash(digests) if digests else None
 
     def _check(self, source: ImageSource) -> None:
         if len(set(source.classes)) < len(source.classes):
             raise BadInput("data.source: two classes have the same name; rename one")
-        for part in (source.train, source.test):
+        for part in (source.train, source.val, source.test):
             if part is None:
                 continue
             shape, side = tuple(part.images.shape[1:]), source.image_size or part.images.shape[-1]
@@ -203,34 +203,13 @@ class ImageData(ResidentData):
                     raise BadInput(f"data.{key}: expected {has}, as in the images, got {asked}")
             if shape[1] != shape[2]:
                 raise BadInput(f"data.source: expected square images, got {shape[1]} x {shape[2]} px")
-            found = int(part.labels.max()) + 1
+            found = part.labels.shape[1] if part.labels.ndim == 2 else int(part.labels.max()) + 1
             self.num_classes = self.num_classes or len(source.classes)
             if len(source.classes) != self.num_classes or found > self.num_classes or int(part.labels.min()) < 0:
                 raise BadInput(
                     f"data.num_classes={self.num_classes} is wrong: the data have "
                     f"{counted(max(found, len(source.classes)), 'class')}"
                 )
-
-    def _split(self, source: ImageSource) -> dict[str, LabelledImages]:
-        if (source.test is None) == (self.num_test == 0):
-            has = "no test images, so expected at least 1" if source.test is None else "test images, so expected 0"
-            raise BadInput(f"data.num_test={self.num_test}: this data set has {has}")
-        labels, names = source.train.labels, "data.folds" if self.folds else "data.num_validation and data.num_test"
-        try:
-            if self.folds:
-                sizes = fold_sizes(len(labels) - self.num_test, self.folds)
-                test, *parts = stratified_split(labels, [self.num_test, *sizes[:-1]], self.split_seed)
-                val = parts.pop(self.fold)
-                train = torch.cat(parts).sort().values
-            else:
-                val, test, train = stratified_split(labels, [self.num_validation, self.num_test], self.split_seed)
-        except ValueError as error:
-            raise BadInput(f"{names}: {error}") from error
-
-        def part(index: Tensor) -> LabelledImages:
-            return LabelledImages(source.train.images[index], source.train.labels[index])
-
-        return {"train": part(train), "val": part(val), "test": source.test or part(test)}
 
     def loader(self, split: Split, device: torch.device | str) -> BatchLoader:
         """Return the batches of a split on a device; only training batches are shuffled and augmented."""
@@ -287,9 +266,3 @@ class ImageData(ResidentData):
 
 def _identity(images: Tensor | ImageFiles) -> Tensor:
     return images.fingerprint() if isinstance(images, ImageFiles) else images
-
-
-def _check_fold(fold: int, folds: int | None) -> None:
-    if not 0 <= fold < (folds or 1):
-        count = f"there are {folds} folds" if folds else "data.folds is null, so there is one"
-        raise BadInput(f"data.fold={fold} is not a fold: {count}, counted from 0")

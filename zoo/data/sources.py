@@ -23,7 +23,8 @@ DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 class LabelledImages:
     """Images (N, C, H, W) as uint8, or their files, and their labels (N,) as int64.
 
-    `sizes` (N, 2) are the original heights and widths of pictures that were squeezed into squares.
+    Labels of which an image may have several are (N, classes), uint8, with 1 for those that it has. `sizes` (N, 2) are
+    the original heights and widths of pictures that were squeezed into squares.
     """
 
     images: Tensor | ImageFiles
@@ -36,15 +37,18 @@ class LabelledImages:
 
 @dataclass(frozen=True)
 class ImageSource:
-    """The contents of a data set: training images, test images (if any) and class names.
+    """The contents of a data set: training images, test and validation images (if any) and class names.
 
-    `image_size` is the size in px to crop larger images to.
+    `image_size` is the size in px to crop larger images to. `groups` (N,), int64, has the group of each training image,
+    if images of the same group, such as those of a patient, must stay together.
     """
 
     train: LabelledImages
     test: LabelledImages | None
     classes: Sequence[str]
     image_size: int | None = None
+    val: LabelledImages | None = None
+    groups: Tensor | None = None
 
 
 def mnist_5k() -> ImageSource:

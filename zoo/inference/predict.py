@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from zoo import escape
 from zoo.checkpoint.temperature import temperature_of
-from zoo.data.folders import check_colour, pictures_in
+from zoo.data.folders import pictures_in
+from zoo.data.picture_data import check_colour
 from zoo.data.read_image import picture_of, read_picture
 from zoo.data.reading import Reading, resizing_of
 from zoo.data.sequences import SequenceFacts, encode_source

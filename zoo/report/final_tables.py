@@ -138,11 +138,11 @@ def _next_commands(result: dict[str, Any], cfg: DictConfig) -> dict[str, str]:
     folder = shlex.quote(result["folder"])
     if result["settings"].get("task") == "rotation":  # whose net has no classes
         return {"Train on": f"python train.py init_from={folder} task=classification"}
-    key = next((key for key in ("root", "path") if cfg.data.get(key)), "")
+    key = next((key for key in ("root", "path", "table") if cfg.data.get(key)), "")
     own = str(cfg.data[key]) if key else ""
     if not own or Path(own).is_relative_to(cfg.data_root):
         key, own = "", ""
-    root = str(Path(own).parent if key == "path" else own or cfg.data_root)
+    root = str(Path(own).parent if key in ("path", "table") else own or cfg.data_root)
     place = "" if root == DATA_ROOT else f" data_root={shlex.quote(root)}"
     lines = {"Look": f"tensorboard --logdir {shlex.quote(cfg.runs)}"}
     lines["Compare"] = f"python scripts/compare.py {shlex.quote(cfg.runs)}"
@@ -150,6 +150,8 @@ def _next_commands(result: dict[str, Any], cfg: DictConfig) -> dict[str, str]:
     lines["Evaluate"] = f"python evaluate.py checkpoint={file}{place}"
     if not result.get("compress"):
         data = f" data.{key}={shlex.quote(own)}" if own else place
+        if cfg.data.get("images"):
+            data += f" data.images={shlex.quote(str(cfg.data.images))}"
         if isinstance(lists := cfg.data.get("split"), Mapping):
             named = ",".join(f"{part}:'{path}'" for part, path in lists.items())
             data += f" {shlex.quote(f'data.split={{{named}}}')}"

@@ -24,7 +24,7 @@ OTHERS = (
     *("model.init", "model.pretrained", "model.freeze", "data.resize"),
     *("num_classes", "num_source_tokens", "num_target_tokens"),
 )
-PLACES = ("root", "path", "download", "num_workers")  # always the user's choice, never the file's
+PLACES = ("root", "path", "table", "images", "download", "num_workers")  # always the user's choice, never the file's
 
 GROUPS = ("model", "data")
 
