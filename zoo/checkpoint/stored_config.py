@@ -34,8 +34,7 @@ MAX_SETTING = 2**20  # limit of the numbers in a net's config
 MAX_SPARE_NUMBERS = 2**26  # that a net may have, however few its file has
 MAX_PRUNED = 1024  # times the number of weights left
 OPTIMIZERS = frozenset(name for name in torch.optim.__all__ if isinstance(vars(torch.optim)[name], type))
-# Settings of `data` that are looked up in a table, and not paths, however they look.
-IN_TABLE = frozenset(f"data.{key}" for key in ("file", "label", "split", "group", "separator", "label_columns"))
+IN_TABLE = {f"data.{key}" for key in ("file", "label", "split", "group", "separator", "label_columns")}  # no paths
 DATA_ROOT = PurePath("data")  # the default in configs/train.yaml
 
 
@@ -281,7 +280,7 @@ def _place_of(named: str, old_root: str, root: str | None, may_be_folder: bool =
     """Return the current location, in `root`, of data that were at `named`, with data sets in `old_root`.
 
     It is a file of that name in `root`, or a folder if `may_be_folder`, or else `root`. Without `root`, only data that
-    were in `data`, the default folder of data sets, are looked up.
+    were in the default folder, `data`, are looked up.
     """
     path = PurePath(named)
     below = path.is_relative_to(old_root) and _is_below(str(path.relative_to(old_root)))
@@ -293,7 +292,7 @@ def _place_of(named: str, old_root: str, root: str | None, may_be_folder: bool =
     if below or root is None:
         return str(Path(root or DATA_ROOT, path.relative_to(old_root)))
     place = Path(root, path.name)
-    return str(place) if place.is_file() or (may_be_folder and place.is_dir()) else root
+    return str(place if place.is_file() or (may_be_folder and place.is_dir()) else root)
 
 
 def _is_below(name: str) -> bool:

@@ -116,7 +116,7 @@ class Translation:
         if value.repeated != (0, 0):
             raise unsupported("rows that are repeated, other than for max pooling")
         if source := value.whole:
-            numbers = (min(max(source.number(byte), value.low), value.high) for byte in range(256))
+            numbers: Any = (min(max(source.number(byte), value.low), value.high) for byte in range(256))
             table = [requantized(Fraction(number), out.scale, out.zero_point) for number in numbers]
             self.steps.append(LookUp((source,), out, [table], before))
         else:
@@ -149,7 +149,7 @@ class Translation:
         window = Window(pair(weight_of(weight, "convolution").shape[2:]), pair(stride), pair(padding), pair(dilation))
         source = bytes_of(x, "a convolution")
         shape = (len(weight[0]), *sizes_after(source.shape[1:], window))
-        return Value(shape, product=Product(source, *weight, bias, window, groups))
+        return Value(shape, product=Product(source, weight[0], weight[1], bias, window, groups))
 
     def linear(self, x: Value, weight: Any, bias: Tensor | None = None) -> Value:
         source = bytes_of(x, "a linear layer")
