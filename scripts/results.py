@@ -14,7 +14,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from zoo.benchmarks import result_tables
+from zoo.benchmarks import result_tables, trust_tables
 from zoo.benchmarks.run_tables import (
     IMAGES,
     SEQUENCES,
@@ -33,7 +33,7 @@ from zoo.cli.command import command
 from zoo.inference.cards import trained_table
 from zoo.paths import CHECKOUT, RESULT, RESULTS
 
-IN_DOCS = ("sequences", "ten_minutes", "recipes", "speed", "compression", "packed_file", "quantization")
+IN_DOCS = ("sequences", "ten_minutes", "recipes", "speed", "compression", "packed_file", "quantization", "trust")
 PAGES = ("README.md", *(f"docs/{name}.md" for name in IN_DOCS))
 
 
@@ -109,6 +109,7 @@ def _relative(value: Any) -> Any:
     return os.path.basename(value) if isinstance(value, str) and os.path.isabs(value) else value
 
 
+DIGITS = "lenet5_mnist_5k"  # the net that docs/trust.md measures alone
 TABLES = {
     "accuracy": accuracy_table,
     "ten_minutes": lambda: accuracy_table(of_families=True),
@@ -120,6 +121,10 @@ TABLES = {
     "pipeline": pipeline_table,
     "trained": trained_table,
     "gpu_aims": lambda: result_tables.aims_table(RESULTS),
+    "trust": lambda: trust_tables.forms_table(RESULTS),
+    "trust_alone": lambda: trust_tables.alone_table(RESULTS, DIGITS),
+    "trust_maps": lambda: trust_tables.maps_table(RESULTS, DIGITS),
+    "trust_temperature": lambda: trust_tables.temperature_sentence(RESULTS, DIGITS),
     "inference": lambda: result_tables.inference_table(RESULTS),
     **{
         f"benchmark_{name}": functools.partial(result_tables.benchmark_table, RESULTS, name)

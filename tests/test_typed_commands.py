@@ -27,7 +27,7 @@ LEFT_OUT = {  # commands that need more than a CPU and an hour, and the reason
     r"trainer=gpu|devices=|^torchrun|^srun|^#SBATCH": "several devices, or CUDA",
     r"pretrained=true": "a download",
     r"data\.root=/|/mnt/": "folders of the reader",
-    r"scripts/benchmark\.py|summary\.py zoo=true": "measurements of half an hour",
+    r"scripts/(benchmark|trust)\.py|summary\.py zoo=true": "measurements of half an hour",
 }
 SMALLER = {  # patterns of commands, and their replacements
     r"data=cifar10\b": "data=fashion_mnist",

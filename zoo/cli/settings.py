@@ -137,6 +137,15 @@ class Compare:
     trusted: list[Text]
 
 
+class Trust:
+    names: list[Text]
+    alone: bool
+    corruptions: bool
+    runs: Text
+    data_root: Text | None
+    download: bool
+
+
 class Trained:
     add: Text | None
     name: Annotated[Any, PlainName()] | None
@@ -166,6 +175,7 @@ OF_CONFIG: dict[str, type] = {
     "calibrate": Calibrate,
     "export": Export,
     "trained": Trained,
+    "trust": Trust,
     "reproduce": Reproduce,
     "predict": Predict,
     "explain": Explain,
