@@ -112,6 +112,7 @@ TABLES = {
     "trained": trained_table,
     "gpu_aims": lambda: result_tables.aims_table(RESULTS),
     "inference": lambda: result_tables.inference_table(RESULTS),
+    "mcu": lambda: result_tables.mcu_table(RESULTS),
     **{
         f"benchmark_{name}": functools.partial(result_tables.benchmark_table, RESULTS, name)
         for name in result_tables.BENCHMARKS
