@@ -33,7 +33,7 @@ from zoo.cli.command import command
 from zoo.inference.cards import trained_table
 from zoo.paths import CHECKOUT, RESULT, RESULTS
 
-IN_DOCS = ("sequences", "ten_minutes", "recipes", "speed", "compression", "packed_file", "quantization")
+IN_DOCS = ("sequences", "ten_minutes", "recipes", "speed", "compression", "packed_file", "quantization", "deploy")
 PAGES = ("README.md", *(f"docs/{name}.md" for name in IN_DOCS))
 
 

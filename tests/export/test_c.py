@@ -230,14 +230,15 @@ def int8_product(toy, tmp_path):
     x = program.rounded(program.add("aten.relu.default", program.conv(x, (4, 1, 5, 5), [4, 4])), 0.1)
     program.ended(x, 4 * 36, 10)
     step = {"pass": "ptq_int8", "num_batches": 1, "float_layers": [], "program": program.steps}
-    facts = {**facts, "recipe": [step], "data": {**facts["data"], "classes": [*HOSTILE, *"012345"]}}
+    facts = {**facts, "recipe": [step], "data": {**facts["data"], "classes": [*HOSTILE[:4], *"012345"]}}
     save_product(tmp_path / "model.safetensors", program.tensors, facts)
     return tmp_path / "model.safetensors"
 
 
 def test_a_file_is_compiled_run_and_reported_and_too_little_ram_leaves_none(command, int8_product):
     done = command("scripts/export", f"checkpoint={int8_product}", "format=c", "ram=100")
-    assert (done.code, "its activations take 928 bytes, more than ram=100" in done.sentence) == (1, True)
+    assert done.code == 1, done.sentence
+    assert "its activations take 928 bytes, more than ram=100" in done.sentence
     assert not int8_product.with_name("model.c").exists()
     done = command("scripts/export", f"checkpoint={int8_product}", "format=c", "ram=928")
     assert done.code == 0, done.err
@@ -254,7 +255,8 @@ def test_a_file_is_compiled_run_and_reported_and_too_little_ram_leaves_none(comm
 def test_scores_that_are_not_the_programs_are_refused(command, int8_product, monkeypatch):
     monkeypatch.setattr("zoo.export.format_c.c_source", lambda product: wrong(c_source(product)))
     done = command("scripts/export", f"checkpoint={int8_product}", "format=c", "max_drop=100")
-    assert (done.code, "are not the program's" in done.sentence) == (1, True)
+    assert done.code == 1, done.sentence
+    assert "are not the program's" in done.sentence
     assert not int8_product.with_name("model.c").exists()
 
 

@@ -113,7 +113,9 @@ def _compile(folder: Path, board: Board, image_bytes: int, num_classes: int) -> 
 
 
 def _run(folder: Path, *line: str) -> str:
-    done = subprocess.run(line, cwd=folder, capture_output=True, text=True, stdin=subprocess.DEVNULL, errors="replace")
+    """Run a tool and return its output and messages, since QEMU writes what a board prints to stderr."""
+    pipe, out = subprocess.PIPE, subprocess.STDOUT
+    done = subprocess.run(line, cwd=folder, stdout=pipe, stderr=out, stdin=subprocess.DEVNULL, text=True)
     if done.returncode:
-        raise ZooError(f"{line[0]} failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
+        raise ZooError(f"{line[0]} failed: {(done.stdout.strip().splitlines() or ['no message'])[-1]}")
     return done.stdout
