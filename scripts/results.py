@@ -33,7 +33,7 @@ from zoo.cli.command import command
 from zoo.inference.cards import trained_table
 from zoo.paths import CHECKOUT, RESULT, RESULTS
 
-IN_DOCS = ("sequences", "ten_minutes", "recipes", "speed", "compression", "packed_file", "quantization", "trust")
+IN_DOCS = "sequences ten_minutes recipes speed compression packed_file quantization trust deploy".split()
 PAGES = ("README.md", *(f"docs/{name}.md" for name in IN_DOCS))
 
 
@@ -126,6 +126,7 @@ TABLES = {
     "trust_maps": lambda: trust_tables.maps_table(RESULTS, DIGITS),
     "trust_temperature": lambda: trust_tables.temperature_sentence(RESULTS, DIGITS),
     "inference": lambda: result_tables.inference_table(RESULTS),
+    "mcu": lambda: result_tables.mcu_table(RESULTS),
     **{
         f"benchmark_{name}": functools.partial(result_tables.benchmark_table, RESULTS, name)
         for name in result_tables.BENCHMARKS

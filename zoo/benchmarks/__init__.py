@@ -9,6 +9,7 @@ SUITES = {
     "inference": "inference_suite.inference_suite",
     "loader": "loading_suites.loader_suite",
     "logging": "logging_suite.logging_suite",
+    "mcu": "mcu_suite.mcu_suite",
     "packed": "packed_suite.packed_suite",
     "startup": "startup_suite.startup_suite",
     "step": "training_suites.step_suite",

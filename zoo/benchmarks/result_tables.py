@@ -66,6 +66,17 @@ def inference_table(results: Path) -> str:
     return "\n".join(lines)
 
 
+def mcu_table(results: Path) -> str:
+    """Return one row per net and core of benchmark_mcu.json."""
+    report = json.loads((results / "benchmark_mcu.json").read_text())
+    lines = ["| net, core | flash, bytes | RAM, bytes | million instructions per image | test accuracy |"]
+    lines.append("|---|---:|---:|---:|---:|")
+    for name, row in report["figures"].items():
+        numbers = f"{row['flash_bytes']:,} | {row['ram_bytes']:,} | {row['million_instructions']:,.2f}"
+        lines.append(f"| {name} | {numbers} | {row['test_accuracy']:.2%} |")
+    return "\n".join([*lines, "", f"Commit `{report['commit']}`."])
+
+
 def aims_table(results: Path) -> str:
     """Return the targets for one H100, and the results from benchmark_gpu.json."""
     figures = json.loads((results / "benchmark_gpu.json").read_text())["figures"]

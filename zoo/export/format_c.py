@@ -7,9 +7,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from zoo.checkpoint.product_file import Product
 from zoo.errors import BadInput
 from zoo.export.c_program import Translation
-from zoo.export.c_source import FRACTION, source_of
+from zoo.export.c_source import FRACTION, Source, source_of
 from zoo.export.export_format import ExportFormat, Job
 from zoo.export.worker import c_compiler
 from zoo.files import replacing
@@ -18,6 +19,22 @@ from zoo.quantize.graph_ir import QuantizedNet
 from zoo.quantize.pt2e import program_of
 
 NUM_EXACT = 100  # test images whose scores must be those of exact arithmetic
+
+
+def c_source(product: Product) -> Source:
+    """Return the C file of a net in int8; raise BadInput for what C cannot express."""
+    settings, data, program = (
+        product.facts["config"]["data"],
+        product.facts["data"],
+        program_of(product.facts["recipe"]),
+    )
+    if program is None:
+        raise BadInput(f"{product.path} is not in int8; use compress=ptq_int8 or qat_int8")
+    shape = settings["in_channels"], settings["image_size"], settings["image_size"]
+    mean, std = (torch.tensor(data[name])[:, None] for name in ("mean", "std"))
+    pixels = (torch.arange(256.0) - mean) * (1 / std)  # as zoo.data.loader computes them
+    steps = Translation(product.weights, shape, pixels).run(program)
+    return source_of(steps, shape, data["classes"])
 
 
 class Format(ExportFormat):
@@ -32,14 +49,7 @@ class Format(ExportFormat):
 
     def write(self, path: Path, job: Job) -> list[Path]:
         """Write the C file; raise BadInput for what C cannot express, and for activations that exceed `ram`."""
-        facts = job.facts
-        settings, program = facts["config"]["data"], program_of(facts["recipe"])
-        assert program
-        shape = settings["in_channels"], settings["image_size"], settings["image_size"]
-        mean, std = (torch.tensor(facts["data"][name])[:, None] for name in ("mean", "std"))
-        pixels = (torch.arange(256.0) - mean) * (1 / std)  # as zoo.data.loader computes them
-        steps = Translation(job.product.weights, shape, pixels).run(program)
-        source = source_of(steps, shape, facts["data"]["classes"])
+        source = c_source(job.product)
         if job.cfg.ram is not None and source.arena_bytes > job.cfg.ram:
             raise BadInput(f"its activations take {source.arena_bytes:,} bytes, more than ram={job.cfg.ram:,}")
         with replacing(path) as file:
