@@ -10,17 +10,20 @@ from torch import Tensor, nn
 
 from zoo import escape
 from zoo.checkpoint.temperature import temperature_of
+from zoo.checkpoint.thresholds import thresholds_of
 from zoo.data.folders import pictures_in
 from zoo.data.picture_data import check_colour
 from zoo.data.read_image import picture_of, read_picture
 from zoo.data.reading import Reading, resizing_of
 from zoo.data.sequences import SequenceFacts, encode_source
 from zoo.errors import BadInput, ZooError, reason
+from zoo.measure.several_labels import predicted
 from zoo.tasks.transcribe import write_for
 
 BATCH = 16  # images per batch
 LONGEST_PATH = 400  # characters of a path in an error
 MOST_TOLD = 5  # unreadable files listed in the error
+NAN = "the net returns NaN logits; train it again, or with trainer.precision=32-true"
 Prediction = tuple[str, list[tuple[str, float]]]
 
 
@@ -28,6 +31,8 @@ def predict(
     net: nn.Module, facts: Mapping[str, Any], inputs: Sequence[str], top: int, device: torch.device
 ) -> Iterator[Prediction]:
     """Yield the `top` most probable classes, or sequences, for each input, each with its probability, best first.
+
+    A net that gives several labels yields those above their thresholds, which may be none.
 
     Inputs are texts, or image files, folders of them, and patterns such as `*.jpg`. Only the facts of a product file or
     an exported one are needed. Raises BadInput immediately for texts with symbols that the net has never seen and for
@@ -44,7 +49,7 @@ def predict(
 def _of_images(
     net: nn.Module, facts: Mapping[str, Any], paths: Sequence[str], top: int, device: torch.device
 ) -> Iterator[Prediction]:
-    classes, unreadable = facts["data"]["classes"], []
+    unreadable = []
     for start in range(0, len(paths), BATCH):
         images = {}
         for path in paths[start : start + BATCH]:
@@ -55,10 +60,37 @@ def _of_images(
         if not images:
             continue
         batch = torch.cat(list(images.values())).to(device)
-        yield from zip(images, classify(net, batch, classes, top, temperature_of(facts)), strict=True)
+        yield from zip(images, answers(net, batch, facts, top), strict=True)
     if unreadable:
         more = f"; and {len(unreadable) - MOST_TOLD:,} more" if len(unreadable) > MOST_TOLD else ""
         raise BadInput(f"{'; '.join(map(str, unreadable[:MOST_TOLD]))}{more}; use JPEG, PNG or another image format")
+
+
+def answers(net: nn.Module, images: Tensor, facts: Mapping[str, Any], top: int) -> list[list[tuple[str, float]]]:
+    """Return the classes or labels of each image, according to the facts of a file: see `classify` and `labels_of`."""
+    classes, thresholds = facts["data"]["classes"], thresholds_of(facts)
+    if thresholds is not None:
+        return labels_of(net, images, classes, top, thresholds)
+    return classify(net, images, classes, top, temperature_of(facts))
+
+
+@torch.inference_mode()
+def labels_of(
+    net: nn.Module, images: Tensor, classes: Sequence[str], top: int, thresholds: Tensor
+) -> list[list[tuple[str, float]]]:
+    """Return the labels of each image with a probability above their threshold (C,), at most `top`, likely ones first.
+
+    There may be none. Raises ZooError if the net returns NaN.
+    """
+    logits = net(images)
+    if logits.isnan().any():
+        raise ZooError(NAN)
+    shares, chosen = logits.double().sigmoid().cpu(), predicted(logits, thresholds).cpu()
+    found = []
+    for row, is_chosen in zip(shares, chosen, strict=True):
+        pairs = [(classes[i], float(row[i])) for i in is_chosen.nonzero().flatten().tolist()]
+        found.append(sorted(pairs, key=lambda pair: -pair[1])[:top])
+    return found
 
 
 @torch.inference_mode()
@@ -71,7 +103,7 @@ def classify(
     """
     shares, best = (net(images) / temperature).softmax(1).topk(min(top, len(classes)))
     if shares.isnan().any():
-        raise ZooError("the net returns NaN logits; train it again, or with trainer.precision=32-true")
+        raise ZooError(NAN)
     rows = zip(best.tolist(), shares.tolist(), strict=True)
     return [[(classes[i], share) for i, share in zip(named, likely, strict=True)] for named, likely in rows]
 

@@ -25,7 +25,7 @@ Share = Annotated[float, Meta(ge=0, le=1)]
 Amount = Annotated[float, Meta(ge=0, le=1e15)]
 Names = Annotated[list[Name], Meta(max_length=10_000)]
 Metrics = dict[Name, float | None]  # null for NaN and infinity
-OF_IMAGES = ("accuracy", "top5", "balanced_accuracy", "macro_f1")
+OF_IMAGES = ("accuracy", "top5", "balanced_accuracy", "macro_f1", "micro_f1", "map")
 SHARES = {**dict.fromkeys(OF_IMAGES, (0, 1)), "token_accuracy": (0, 1), "wer": (0, 1e15), "per": (0, 1e15)}
 
 

@@ -17,6 +17,8 @@ from zoo.report.tables import format_number
 
 log = logging.getLogger("zoo")
 ROWS = (
+    ("mAP", "map", ".2%"),
+    ("micro F1", "micro_f1", ".2%"),
     ("accuracy", "accuracy", ".2%"),
     ("top-5", "top5", ".2%"),
     ("balanced accuracy", "balanced_accuracy", ".2%"),
@@ -144,6 +146,8 @@ def _next_commands(result: dict[str, Any], cfg: DictConfig) -> dict[str, str]:
     lines["Evaluate"] = f"python evaluate.py checkpoint={file}{place}"
     if not result.get("compress"):
         data = f" data.{key}={shlex.quote(own)}" if own else place
+        data += f" data.images={shlex.quote(str(cfg.data.images))}" if cfg.data.get("images") else ""
+        data += " task=multilabel" if "map" in result["test"] else ""  # which is not taken from the file
         lines["Compress"] = f"python train.py init_from={folder} compress=rate compress.rate.max_drop=0.5{data}"
     lines["Export"] = f"python scripts/export.py checkpoint={folder}{place} format=[zoo,onnx]"
     return lines
