@@ -15,6 +15,7 @@ from zoo.cli.command import command, first_word_as
 def main(cfg: DictConfig) -> None:
     from zoo.checkpoint.named_files import folder_for
     from zoo.checkpoint.temperature import temperature_of
+    from zoo.checkpoint.thresholds import thresholds_of
     from zoo.files import sha256_of
     from zoo.inference import evaluate, robustness
     from zoo.report import robustness_tables, tables, written_files
@@ -28,7 +29,7 @@ def main(cfg: DictConfig) -> None:
     if folder != file.path.parent:
         written_files.check_free(folder, source, ending)
     temperature, device = temperature_of(file.facts), evaluate.to_device(net, cfg.accelerator)
-    found = source | evaluate.evaluate(net, data, cfg, temperature)
+    found = source | evaluate.evaluate(net, data, cfg, temperature, thresholds_of(file.facts))
     found |= robustness.evaluate(net, data, cfg, device, temperature)
 
     tables.show_evaluation(found)

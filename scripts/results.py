@@ -33,8 +33,8 @@ from zoo.cli.command import command
 from zoo.inference.cards import trained_table
 from zoo.paths import CHECKOUT, RESULT, RESULTS
 
-IN_DOCS = "sequences ten_minutes recipes speed compression packed_file quantization trust deploy".split()
-PAGES = ("README.md", *(f"docs/{name}.md" for name in IN_DOCS))
+RESULT_PAGES = ("sequences", "ten_minutes", "speed", "compression", "packed_file", "quantization", "trust", "deploy")
+PAGES = ("README.md", "docs/recipes.md", *(f"docs/{name}.md" for name in RESULT_PAGES))
 
 
 def keep(folder: Path) -> Path:

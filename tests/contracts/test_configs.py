@@ -1,6 +1,7 @@
 """Every choice of every config group works in a run."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from conftest import CONFIGS, options
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
+from PIL import Image
 
 from zoo.catalogue import RECIPE, matches
 from zoo.instantiate import build
@@ -21,10 +23,24 @@ ALTERNATIVES = [
 ]
 
 
+def with_several_labels(folder: Path) -> list[str]:
+    """Write 60 pictures with a table of their labels; return a smoke run on them."""
+    rows = ["file,label"]
+    for i in range(60):
+        Image.new("RGB", (32, 32), (i, 255 * (i % 2), 255 * (i % 3))).save(folder / f"{i}.png")
+        rows.append(f"{i}.png,{('', 'even', 'third', 'even|third')[i % 4]}")
+    (folder / "labels.csv").write_text("\n".join(rows))
+    line = ["data=image_table", f"data.table={folder}/labels.csv", 'data.separator="|"', "data.image_size=28"]
+    sizes = ["data.num_validation=16", "data.num_test=16", "data.batch_size=8", "data.num_workers=0"]
+    return [*line, *sizes, "trainer=smoke", "trainer.accelerator=cpu"]
+
+
 @pytest.mark.parametrize("choice", ALTERNATIVES)
 def test_a_smoke_run_with_this_choice_finishes(command, toy_smoke, request, tmp_path, choice):
     group, option = choice.split("=")
-    if group == "task" and (option, "fashion_mnist") not in matches("task"):
+    if choice == "task=multilabel":
+        toy_smoke = with_several_labels(tmp_path)
+    elif group == "task" and (option, "fashion_mnist") not in matches("task"):
         toy_smoke = ["data=reverse", "trainer=smoke", "trainer.accelerator=cpu"]
     line = [a for a in toy_smoke if not a.startswith((f"{group}.", "name="))]
     if choice == "compress=semi_structured":

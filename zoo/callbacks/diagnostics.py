@@ -281,7 +281,7 @@ def _folded(watched: Sequence[Mapping[str, list[float]]]) -> Row:
 
 def _guessing(trainer: lightning.Trainer, task: Any) -> tuple[float | None, int]:
     """Return the accuracy of always predicting the most frequent validation class, and the number of images."""
-    if task.kind != "images":
+    if task.kind != "images" or task.multilabel:
         return None, 0
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
     labels = data.splits["val"].labels

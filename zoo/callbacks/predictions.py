@@ -24,10 +24,11 @@ class Predictions(lightning.Callback):
     """Write predictions.safetensors from the batches of the test, and plot them in TensorBoard.
 
     In the order of the test set, the file has `labels`, `predicted` and `confidence` for images (NaN if a logit was
-    NaN, so that there is no prediction), or `correct` for sequences; its metadata has the `split_hash` of the data.
+    NaN, so that there is no prediction), or `correct` for sequences and for images with several labels; its metadata
+    has the `split_hash` of the data.
     TensorBoard shows the confusion matrix, calibration, the most confident mistakes, precision and recall of each
     class, and in the projector the inputs of the net's last layer. If a task's `measure` returns no logits, as with
-    task=rotation, neither is written.
+    task=rotation, nothing is drawn.
     """
 
     def on_test_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -86,7 +87,7 @@ class Predictions(lightning.Callback):
             hook.remove()
         task: Any = pl_module
         path, split_hash = Path(trainer.default_root_dir) / PREDICTIONS, self._facts.split_hash
-        if task.kind == "sequences":
+        if task.kind == "sequences" or task.multilabel:
             correct = in_turn(distributed.all_gather_object(task.meter.correct))
             if distributed.rank() == 0:
                 save(path, {"correct": torch.tensor([one for batch in correct for one in batch])}, split_hash)

@@ -21,9 +21,13 @@ def store_temperature(product: Product, temperature: float, path: Path) -> Produ
 
     Weights and all other facts stay as they are.
     """
-    facts = {**product.facts, KEY: temperature}
+    return store_fact(product, KEY, temperature, path)
+
+
+def store_fact(product: Product, key: str, value: Any, path: Path) -> Product:
+    """Write a product with one more fact to `path`, in the format of its own file, and read it back."""
     save = save_packed if is_packed(product.path) else save_product
-    save(path, product.weights, facts)
+    save(path, product.weights, {**product.facts, key: value})
     return read_product(path)
 
 

@@ -121,7 +121,7 @@ def exported(comparison: Comparison) -> Table | None:
                 if cell["reason"]:
                     rows.append((*which, *"–––––––", cell["reason"]))
                     continue
-                right = cell["accuracy"] if comparison.metric == "accuracy" else 1 - cell["accuracy"]
+                right = 1 - cell["accuracy"] if comparison.metric == "wer" else cell["accuracy"]
                 times = [f"{number(time['p50'])} / {number(time['p95'])}" for time in cell["latency_ms"].values()]
                 size, off, peak = cell["size_bytes"] / 1e3, cell["largest_difference"], cell["peak_bytes"] / 1e6
                 lost = 100 * (run.accuracy - cell["accuracy"])
@@ -131,7 +131,7 @@ def exported(comparison: Comparison) -> Table | None:
         return None
     words, figures = (
         ("run", "format", "in", "runtime"),
-        ("kB", f"test {comparison.metric_name}", "points lost", "off by"),
+        ("kB", "test WER" if comparison.metric == "wer" else "test accuracy", "points lost", "off by"),
     )
     columns = (*words, *figures, "ms of 1", "ms of 64", "peak MB", "refused")
     about = (

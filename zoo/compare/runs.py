@@ -21,13 +21,11 @@ from zoo.records.metadata import parse_metadata
 from zoo.records.metrics_file import read_metrics
 from zoo.report.settings_row import simulates_int8
 
-NAMING = (
-    *("classification", "distill", "transduction", "distill_sequences"),
-    *("ImageClassification", "Distillation", "Transduction", "SequenceDistillation"),
-)
+NAMING: tuple[str, ...] = ("classification", "distill", "transduction", "distill_sequences")
+NAMING += ("ImageClassification", "Distillation", "Transduction", "SequenceDistillation")
 OWN_METRICS = (
     *("accuracy", "loss", "top5", "balanced_accuracy", "macro_f1"),
-    *("token_accuracy", "wer", "per", "num_samples"),
+    *("map", "micro_f1", "token_accuracy", "wer", "per", "num_samples"),
 )
 LARGEST = 1e30  # of a metric in a curve
 LIMITS = ("limit_train_batches", "limit_val_batches", "overfit_batches")
@@ -46,6 +44,12 @@ class Finished:
     @property
     def accuracy(self) -> float:
         return self.result["test"]["accuracy"]
+
+    @property
+    def score(self) -> float:
+        """The test metric that runs are ranked by: mAP for several labels per image, otherwise accuracy."""
+        found = self.result["test"].get("map")
+        return self.accuracy if found is None else found
 
     @property
     def time(self) -> str:
@@ -72,8 +76,8 @@ class Group:
     runs: list[Finished]
 
     @property
-    def accuracy(self) -> float:
-        return statistics.fmean(run.accuracy for run in self.runs)
+    def score(self) -> float:
+        return statistics.fmean(run.score for run in self.runs)
 
     def mean(self, key: str) -> float | None:
         """Return the mean of a number in the results, or None if one of them does not have it.
@@ -98,16 +102,16 @@ class Group:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The groups of one task and data set, highest mean test accuracy first."""
+    """The groups of one task and data set, highest mean test score first."""
 
     title: str
     groups: list[Group]
 
     @property
     def metric(self) -> str:
-        """Return the test metric to show: the word error rate for sequences, otherwise accuracy."""
-        rates = [run.result["test"].get("wer") for group in self.groups for run in group.runs]
-        return "accuracy" if None in rates else "wer"
+        """Return the test metric to show: WER for sequences, mAP for several labels per image, otherwise accuracy."""
+        tests = [run.result["test"] for group in self.groups for run in group.runs]
+        return next((name for name in ("wer", "map") if all(t.get(name) is not None for t in tests)), "accuracy")
 
     @property
     def more_metrics(self) -> list[str]:
@@ -117,7 +121,7 @@ class Comparison:
 
     @property
     def metric_name(self) -> str:
-        return "WER" if self.metric == "wer" else "accuracy"
+        return {"wer": "WER", "map": "mAP"}.get(self.metric, "accuracy")
 
 
 def read(paths: Sequence[Path]) -> tuple[list[Finished], list[Path]]:
@@ -212,7 +216,7 @@ def comparisons(runs: Sequence[Finished]) -> list[Comparison]:
         part = ", ".join(part for part in parts if part)
         kinds[bool(part), f"{run.result['data']}{of_task}{part and f', {part}'}"].append(run)
     return [
-        Comparison(f"{title}{of_set}", sorted(grouped(same), key=lambda group: -group.accuracy))
+        Comparison(f"{title}{of_set}", sorted(grouped(same), key=lambda group: -group.score))
         for (_, title), kind in sorted(kinds.items(), key=lambda item: item[0][0])
         for of_set, same in _by_test_set(kind).items()
     ]

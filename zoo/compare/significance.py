@@ -46,8 +46,8 @@ def holm(ps: Sequence[float]) -> list[float]:
 
 
 def best_of(runs: Sequence[Finished]) -> Finished:
-    """Return the run with the highest test accuracy; the smallest net wins ties."""
-    return max(runs, key=lambda run: (run.accuracy, -run.result["params"]))
+    """Return the run with the highest test accuracy or mAP; the smallest net wins ties."""
+    return max(runs, key=lambda run: (run.score, -run.result["params"]))
 
 
 def against_best(runs: Sequence[Finished]) -> list[Paired]:

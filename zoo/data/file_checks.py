@@ -61,7 +61,7 @@ def warn_of_shared(
     """
     rows = {name: [row.tobytes() for row in digests.numpy()] for name, digests in contents.items()}
     train = rows.pop("train")
-    names = _names_of(labels, classes)
+    names = names_of(labels, classes)
     trained = dict(zip(train, names, strict=True))
     paths, unreadable = files["train"].paths, files["train"].unreadable
     several = [
@@ -83,7 +83,8 @@ def warn_of_shared(
             log.warning("Also in the training set, byte for byte: %s, such as %s.", what, escape.line(shared[0]))
 
 
-def _names_of(labels: Tensor, classes: Sequence[str]) -> list[str]:
+def names_of(labels: Tensor, classes: Sequence[str]) -> list[str]:
+    """Return the name of each label (N,), or the names of all labels of a sample (N, C), separated by commas."""
     if labels.ndim == 1:
         return [classes[label] for label in labels.tolist()]
     return [", ".join(classes[i] for i in row.nonzero().flatten().tolist()) for row in labels]

@@ -113,6 +113,8 @@ class ImageData(ResidentData):
             self._check(source)
             splits = split_source(source, self.shares, self.split_seed)
             self.files = {name: part.images for name, part in splits.items() if isinstance(part.images, ImageFiles)}
+            if splits["train"].labels.ndim == 2 and self.sampler == "balanced":
+                raise BadInput("data.sampler=balanced needs one label per image, and these have several; leave it out")
             if not self.files and (self.cache == "none" or self.cache_px is not None):
                 key = "cache_px" if self.cache_px is not None else "cache=none"
                 raise BadInput(f"data.{key} is only for image folders; use data.cache=device, host or auto, without px")
@@ -135,6 +137,12 @@ class ImageData(ResidentData):
                 num = len(self.splits["train"])
                 raise BadInput(f"data.batch_size={self.batch_size} is larger than the {num} training images")
         return self.facts
+
+    @property
+    def multilabel(self) -> bool:
+        """Return whether an image may have several labels, which are then (N, C)."""
+        self.load()
+        return self.splits["train"].labels.ndim == 2
 
     def _statistics(self, images: Tensor | ImageFiles) -> tuple[list[float], list[float]]:
         if self.mean is not None and self.std is not None:
@@ -257,8 +265,10 @@ class ImageData(ResidentData):
         return {"num_classes": len(self.load().classes)}
 
     def random_batch(self, num: int, device: torch.device) -> tuple[Tensor, ...]:
+        self.load()
         images = torch.randn(num, self.in_channels, self.image_size, self.image_size, device=device)
-        return images, torch.randint(len(self.load().classes), (num,), device=device)
+        labels = self.splits["train"].labels
+        return images, labels[torch.randint(len(labels), (num,))].to(device)
 
     def example(self) -> tuple[Tensor, ...]:
         return (torch.empty(1, self.in_channels, self.image_size, self.image_size, device="meta"),)

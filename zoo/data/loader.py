@@ -26,8 +26,8 @@ class BatchLoader:
     files. An augmentation that is a Cut is applied first to whole pictures and to files. After augmentation, the centre
     `image_size` px are cropped.
 
-    Labels are (N,) int64, mean and std (C,) in pixel units 0…255. With `mix`, the labels of a batch are soft labels
-    (batch, num_classes), float32.
+    Labels are (N,) int64 or, where an image may have several, (N, num_classes) uint8; mean and std (C,) are in pixel
+    units 0…255. With `mix`, the labels of a batch are soft labels (batch, num_classes), float32.
 
     All random numbers are a function of (seed, epoch, batch), so the state is just two integers, and after
     `load_state_dict` iteration continues with the same batches. Shuffled loaders drop an incomplete last batch. Each
@@ -109,7 +109,8 @@ class BatchLoader:
                 images = augment(images, self._draws)
             images = normalised(centre(images, self.image_size), self.mean, self.scale)
             if self.mix:
-                images, labels = self.mix(images, one_hot(labels, self.num_classes).to(torch.float32), self._draws)
+                labels = labels if labels.ndim == 2 else one_hot(labels, self.num_classes)
+                images, labels = self.mix(images, labels.to(torch.float32), self._draws)
             if self.distinct_epochs:
                 self._last = images, self._epoch * len(self) + batch
             yield images, labels

@@ -19,6 +19,7 @@ INPUT = {
 }
 
 OUTPUT = {
+    "labels": "float32, N x classes: logits; their sigmoid is the probability of each label; thresholds decide",
     "logits": "float32, N x classes: logits; their softmax is the probabilities",
     "with temperature": "float32, N x classes: logits; the softmax of logits / temperature is the probabilities",
     "calibrated": "float32, N x classes: logits divided by temperature; their softmax is the probabilities",
@@ -32,7 +33,7 @@ def labels(facts: Mapping[str, Any]) -> dict[str, str]:
         plain = {name: data[name] for name in ("classes", "mean", "std")}
         plain |= {"image_size": settings["image_size"], "channels": settings["in_channels"]}
         plain["resize"], plain["interpolation"] = resizing_of(settings)
-        plain |= {"temperature": facts["temperature"]} if "temperature" in facts else {}
+        plain |= {key: facts[key] for key in ("temperature", "thresholds") if key in facts}
         takes = "pixels" if facts["export"]["bake"] else "images"
     else:
         plain = {name: data[name] for name in ("source_symbols", "target_symbols", "max_length")}
@@ -46,6 +47,8 @@ def labels(facts: Mapping[str, Any]) -> dict[str, str]:
 def _kind(facts: Mapping[str, Any]) -> str:
     if facts["export"].get("calibrated"):
         return "calibrated"
+    if "thresholds" in facts:
+        return "labels"
     return "with temperature" if "temperature" in facts else "logits"
 
 

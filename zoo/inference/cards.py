@@ -18,6 +18,7 @@ from zoo.checkpoint.named_files import claim_of, trained_files
 from zoo.checkpoint.product_file import Product, read_product
 from zoo.checkpoint.stored_config import DATA_ROOT, stored_data
 from zoo.checkpoint.temperature import temperature_of
+from zoo.checkpoint.thresholds import thresholds_of
 from zoo.data.module import ResidentData
 from zoo.data.sequences import SequenceData
 from zoo.errors import BadInput, ZooError, counted
@@ -112,7 +113,7 @@ def _evaluated(file: Path, cfg: DictConfig) -> tuple[nn.Module, ResidentData, di
     source = read_product(file)
     settings = OmegaConf.create({**AS_CLAIMED, "data_root": cfg.data_root, "download": cfg.download})
     net, data = load_model(source), stored_data(source.facts, settings)
-    return net, data, evaluate.evaluate(net, data, settings, temperature_of(source.facts))
+    return net, data, evaluate.evaluate(net, data, settings, temperature_of(source.facts), thresholds_of(source.facts))
 
 
 def _measured(file: Path, cfg: DictConfig) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from zoo.errors import BadInput
 from zoo.export.export_format import openers
 from zoo.export.read_export import Exported, OnCpu, read_export
 from zoo.measure import evaluation
+from zoo.measure.several_labels import evaluate_labels
 from zoo.paths import PRODUCT
 from zoo.tasks.transcribe import transcribe
 
@@ -45,10 +46,13 @@ def rebuild_net(source: Product | Exported) -> nn.Module:
     return load_model(source) if isinstance(source, Product) else source.net
 
 
-def evaluate(net: nn.Module, data: ResidentData, cfg: DictConfig, temperature: float = 1.0) -> dict[str, Any]:
+def evaluate(
+    net: nn.Module, data: ResidentData, cfg: DictConfig, temperature: float = 1.0, thresholds: Tensor | None = None
+) -> dict[str, Any]:
     """Measure a split according to cfg: classes of images, or generated sequences; in fp32.
 
-    Probabilities of classes are those of the logits divided by `temperature`.
+    Probabilities of classes are those of the logits divided by `temperature`. Where an image may have several labels,
+    each is predicted if its probability is above its one of the `thresholds` (C,).
 
     With `sparse`, in fp16 and with CUDA's kernels for layers in which two of every four weights are zero.
     """
@@ -63,6 +67,8 @@ def evaluate(net: nn.Module, data: ResidentData, cfg: DictConfig, temperature: f
     if isinstance(data, SequenceData):
         return transcribe(net, data, cfg.split, device, cfg.beam)
     logits, labels = predict(net, data, cfg.split, device)
+    if thresholds is not None:
+        return evaluate_labels(logits, labels, data.load().classes, thresholds)
     return evaluation.evaluate(logits, labels, data.load().classes, temperature)
 
 

@@ -10,17 +10,20 @@ from torch import Tensor, nn
 
 from zoo import escape
 from zoo.checkpoint.temperature import temperature_of
+from zoo.checkpoint.thresholds import thresholds_of
 from zoo.data.folders import pictures_in
 from zoo.data.picture_data import check_colour
 from zoo.data.read_image import picture_of, read_picture
 from zoo.data.reading import Reading, resizing_of
 from zoo.data.sequences import SequenceFacts, encode_source
 from zoo.errors import BadInput, ZooError, reason
+from zoo.measure.several_labels import predicted
 from zoo.tasks.transcribe import write_for
 
 BATCH = 16  # images per batch
 LONGEST_PATH = 400  # characters of a path in an error
 MOST_TOLD = 5  # unusable inputs listed in the error
+NAN = "the net returns NaN logits; train it again, or with trainer.precision=32-true"
 Prediction = tuple[str, list[tuple[str, float]]]
 Seen = Callable[[str, Tensor, Tensor], None]  # called with the path, the picture and the net's input
 
@@ -38,6 +41,8 @@ def predict(
     seen: Seen | None = None,
 ) -> Iterator[Prediction]:
     """Yield the `top` most probable classes, or sequences, for each input, each with its probability, best first.
+
+    A net that gives several labels yields those above their thresholds, which may be none.
 
     Inputs are texts, or image files, folders of them, and patterns such as `*.jpg`. Only the facts of a product file or
     an exported one are needed. `seen` is called with the path, the picture (3, height, width), uint8, and the net's
@@ -66,7 +71,7 @@ def _of_texts(
 def _of_images(
     net: nn.Module, facts: Mapping[str, Any], paths: Sequence[str], top: int, device: torch.device, seen: Seen | None
 ) -> Iterator[Prediction]:
-    classes, settings, unreadable = facts["data"]["classes"], facts["config"]["data"], []
+    settings, unreadable = facts["config"]["data"], []
     for start in range(0, len(paths), BATCH):
         images = {}
         for path in paths[start : start + BATCH]:
@@ -77,7 +82,7 @@ def _of_images(
         if not images:
             continue
         batch = torch.cat(list(images.values())).to(device)
-        yield from zip(images, classify(net, batch, classes, top, temperature_of(facts)), strict=True)
+        yield from zip(images, answers(net, batch, facts, top), strict=True)
     _report_unusable(unreadable, "; use JPEG, PNG or another image format")
 
 
@@ -85,6 +90,33 @@ def _report_unusable(errors: Sequence[BadInput], advice: str) -> None:
     if errors:
         more = f"; and {len(errors) - MOST_TOLD:,} more" if len(errors) > MOST_TOLD else ""
         raise Unusable(f"{'; '.join(map(str, errors[:MOST_TOLD]))}{more}{advice}")
+
+
+def answers(net: nn.Module, images: Tensor, facts: Mapping[str, Any], top: int) -> list[list[tuple[str, float]]]:
+    """Return the classes or labels of each image, according to the facts of a file: see `classify` and `labels_of`."""
+    classes, thresholds = facts["data"]["classes"], thresholds_of(facts)
+    if thresholds is not None:
+        return labels_of(net, images, classes, top, thresholds)
+    return classify(net, images, classes, top, temperature_of(facts))
+
+
+@torch.inference_mode()
+def labels_of(
+    net: nn.Module, images: Tensor, classes: Sequence[str], top: int, thresholds: Tensor
+) -> list[list[tuple[str, float]]]:
+    """Return the labels of each image with a probability above their threshold (C,), at most `top`, likely ones first.
+
+    There may be none. Raises ZooError if the net returns NaN.
+    """
+    logits = net(images)
+    if logits.isnan().any():
+        raise ZooError(NAN)
+    shares, chosen = logits.double().sigmoid().cpu(), predicted(logits, thresholds).cpu()
+    found = []
+    for row, is_chosen in zip(shares, chosen, strict=True):
+        pairs = [(classes[i], float(row[i])) for i in is_chosen.nonzero().flatten().tolist()]
+        found.append(sorted(pairs, key=lambda pair: -pair[1])[:top])
+    return found
 
 
 @torch.inference_mode()
@@ -97,7 +129,7 @@ def classify(
     """
     shares, best = (net(images) / temperature).softmax(1).topk(min(top, len(classes)))
     if shares.isnan().any():
-        raise ZooError("the net returns NaN logits; train it again, or with trainer.precision=32-true")
+        raise ZooError(NAN)
     rows = zip(best.tolist(), shares.tolist(), strict=True)
     return [[(classes[i], share) for i, share in zip(named, likely, strict=True)] for named, likely in rows]
 

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from zoo.checkpoint.named_files import is_shipped
-from zoo.checkpoint.temperature import temperature_of
 from zoo.data.sequences import SequenceFacts
 from zoo.errors import BadInput, as_value_error, require
 from zoo.inference import evaluate, predict
@@ -67,6 +66,8 @@ class TrainedNet:
         returned; pictures are computed in batches of `batch_size`. For a sequence net, it is a text, or a list or tuple
         of them, and the result has the most probable outputs of a beam search of width `top`. Raises ValueError for
         inputs of another kind; pass other collections and iterators as list(inputs). Puts the net in eval mode.
+
+        A net that gives several labels returns those with a probability above their threshold, which may be none.
         """
         for key, value in (("top", top), ("batch_size", batch_size)):
             is_whole = isinstance(value, Integral) and not isinstance(value, bool)  # NumPy's, too
@@ -78,10 +79,9 @@ class TrainedNet:
         return list(rows) if several else next(rows)
 
     def _classify(self, pictures: Sequence[Any], top: int, batch_size: int) -> Iterator[Predicted]:
-        temperature = temperature_of(self.metadata)
         for start in range(0, len(pictures), batch_size):
             images = torch.cat([self.preprocess(one) for one in pictures[start : start + batch_size]])
-            yield from predict.classify(self.net, images.to(self._device), self.classes, top, temperature)
+            yield from predict.answers(self.net, images.to(self._device), self.metadata, top)
 
     def _write(self, texts: Sequence[Any], top: int) -> Iterator[Predicted]:
         symbols = SequenceFacts(**self.metadata["data"])

@@ -6,7 +6,12 @@ TOP = 5  # for top-5 accuracy, which is always 1 with five classes or fewer
 
 
 def is_right(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return for each sample (N,) whether its label has the largest logit (N, C) and none of its logits is NaN."""
+    """Return for each sample (N,) whether its label has the largest logit (N, C) and none of its logits is NaN.
+
+    If labels are (N, C), of 0 and 1, whether all of them, and no others, have a probability above one half.
+    """
+    if labels.ndim == 2:
+        return ((logits > 0) == (labels > 0)).all(1) & ~has_nan(logits)
     return (logits.argmax(1) == labels) & ~has_nan(logits)
 
 

@@ -24,6 +24,7 @@ MAX_ENTRIES = 20_000  # in all lists and mappings of a config together
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.05, 20.0  # of logits; zoo.measure.calibration fits it
 MAX_NUMBER = 2**40  # for any number in a config; counts of weights and multiply-accumulates may be larger
 
+Probability = Annotated[float, Meta(ge=0, le=1)]
 Channels = Annotated[list[float], Meta(min_length=1, max_length=4096)]
 
 
@@ -101,6 +102,8 @@ class Metadata(Record, frozen=True, kw_only=True):
     export: Export | None = None
     temperature: Annotated[float, Meta(ge=LOWEST_TEMPERATURE, le=HIGHEST_TEMPERATURE)] | None = None
 
+    thresholds: Annotated[list[Probability], Meta(min_length=1, max_length=100_000)] | None = None
+
     def __post_init__(self) -> None:
         if self.export and self.export.calibrated and self.temperature is None:
             raise ValueError("a calibrated export needs a temperature")
@@ -128,6 +131,8 @@ class Metadata(Record, frozen=True, kw_only=True):
     def _check_data(self, data: Images | Sequences) -> None:
         """Raise ValueError if the metadata of the data contradict the config."""
         settings = self.config["data"]
+        if self.thresholds is not None and len(self.thresholds) != len(self.data.get("classes", ())):
+            raise ValueError("thresholds must have one number for each class")
         if isinstance(data, Images):
             size, channels = settings.get("image_size"), settings.get("in_channels")
             if type(size) is not int or not 1 <= size <= 2048:

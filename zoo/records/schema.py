@@ -26,7 +26,7 @@ Amount = Annotated[float, Meta(ge=0, le=1e15)]
 Pair = Annotated[list[Share], Meta(min_length=2, max_length=2)]
 Names = Annotated[list[Name], Meta(max_length=10_000)]
 Metrics = dict[Name, float | None]  # null for NaN and infinity
-OF_IMAGES = ("accuracy", "top5", "balanced_accuracy", "macro_f1")
+OF_IMAGES = ("accuracy", "top5", "balanced_accuracy", "macro_f1", "micro_f1", "map")
 SHARES = {**dict.fromkeys(OF_IMAGES, (0, 1)), "token_accuracy": (0, 1), "wer": (0, 1e15), "per": (0, 1e15)}
 
 

@@ -2,7 +2,15 @@
 
 from collections.abc import Iterable, Mapping
 
-NAMES = {"accuracy": "accuracy", "wer": "WER", "per": "PER", "top5": "top-5", "token_accuracy": "token accuracy"}
+NAMES = {
+    "accuracy": "accuracy",
+    "wer": "WER",
+    "per": "PER",
+    "top5": "top-5",
+    "token_accuracy": "token accuracy",
+    "map": "mAP",
+    "micro_f1": "micro F1",
+}
 LEAST_WIDTH = 8  # of a column
 GAP = 2  # spaces between columns
 
@@ -20,9 +28,9 @@ def name_of(metric: str) -> str:
 
 
 def headline(metrics: Iterable[str]) -> str | None:
-    """Return the metric to show if there is room for one: the word error rate, else accuracy, else none."""
+    """Return the metric to show if there is room for one: the word error rate, else mAP, else accuracy, else none."""
     there = set(metrics)
-    return next((name for name in ("wer", "accuracy") if name in there), None)
+    return next((name for name in ("wer", "map", "accuracy") if name in there), None)
 
 
 def epoch_cells(

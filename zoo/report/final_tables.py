@@ -18,6 +18,8 @@ from zoo.report.tables import format_number
 
 log = logging.getLogger("zoo")
 ROWS = (
+    ("mAP", "map", ".2%"),
+    ("micro F1", "micro_f1", ".2%"),
     ("accuracy", "accuracy", ".2%"),
     ("top-5", "top5", ".2%"),
     ("balanced accuracy", "balanced_accuracy", ".2%"),
@@ -150,8 +152,8 @@ def _next_commands(result: dict[str, Any], cfg: DictConfig) -> dict[str, str]:
     lines["Evaluate"] = f"python evaluate.py checkpoint={file}{place}"
     if not result.get("compress"):
         data = f" data.{key}={shlex.quote(own)}" if own else place
-        if cfg.data.get("images"):
-            data += f" data.images={shlex.quote(str(cfg.data.images))}"
+        data += f" data.images={shlex.quote(str(cfg.data.images))}" if cfg.data.get("images") else ""
+        data += " task=multilabel" if "map" in result["test"] else ""  # which is not taken from the file
         if isinstance(lists := cfg.data.get("split"), Mapping):
             named = ",".join(f"{part}:'{path}'" for part, path in lists.items())
             data += f" {shlex.quote(f'data.split={{{named}}}')}"

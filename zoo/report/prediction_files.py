@@ -40,8 +40,8 @@ def write_grid(path: Path, images: Tensor, rows: Sequence[Predicted]) -> None:
     from PIL import Image
 
     def caption(name: str, found: Sequence[tuple[str, float]]) -> tuple[Line, Line]:
-        guess, share = found[0]
-        return (f"{share:.0%} {guess}", "black"), (os.path.basename(printable(name)), "#606060")
+        guess = f"{found[0][1]:.0%} {found[0][0]}" if found else "no label"
+        return (guess, "black"), (os.path.basename(printable(name)), "#606060")
 
     sheet = draw_grid(images, [caption(*row) for row in rows[: len(images)]])
     with replacing(path) as file:

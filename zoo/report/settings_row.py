@@ -56,11 +56,12 @@ def columns(result: dict[str, Any]) -> dict[str, str | float]:
 
 def metrics(result: dict[str, Any]) -> dict[str, float]:
     """Return the metrics of the HParams table, of which TensorBoard shows the first five by default."""
-    main = "wer" if "wer" in result["test"] else "accuracy"
+    main = next(name for name in ("wer", "map", "accuracy") if name in result["test"])
+    named = "mAP" if main == "map" else main
     found = {
         "latency, ms": None if simulates_int8(result) else result.get("latency_ms"),
-        f"validation {main}": result["validation"].get(main),
-        f"test {main}": result["test"].get(main),
+        f"validation {named}": result["validation"].get(main),
+        f"test {named}": result["test"].get(main),
         "test loss": result["test"].get("loss"),
         "minutes": result["seconds"] / 60,
     }

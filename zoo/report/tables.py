@@ -48,6 +48,9 @@ def show_evaluation(evaluation: dict[str, Any]) -> None:
     if "wer" in evaluation:
         _show_writing(console, evaluation)
         return
+    if "map" in evaluation:
+        _show_labels(console, evaluation)
+        return
     loss, off = format_number(evaluation["loss"], ".4f"), format_number(evaluation["calibration_error"], ".2%")
     top5 = f"top-5 {evaluation['top5']:.2%}   " if "top5" in evaluation else ""
     console.print(
@@ -70,6 +73,24 @@ def show_evaluation(evaluation: dict[str, Any]) -> None:
         other = f"{names[int(mistakes.argmax())]} ({int(mistakes.max())})" if mistakes.max() > 0 else "–"
         shares = (format_number(row[key], ".2%", "–") for key in ("recall", "precision"))
         table.add_row(name, f"{row['num_samples']:,}", *shares, other)
+    console.print(table)
+
+
+def _show_labels(console: Console, evaluation: dict[str, Any]) -> None:
+    """Print the summary and the table of labels of an evaluation with several labels per image, worst label first."""
+    named = (("mAP", "map"), ("micro F1", "micro_f1"), ("macro F1", "macro_f1"), ("accuracy", "accuracy"))
+    shares = "   ".join(f"{name} {format_number(evaluation[key], '.2%')}" for name, key in named)
+    loss = format_number(evaluation["loss"], ".4f")
+    console.print(f"{shares}   loss {loss}   ({counted(evaluation['num_samples'], 'image')})", soft_wrap=True)
+    _say_lost(console, evaluation)
+    table = Table()
+    columns = ("average precision", "F1", "recall", "precision", "threshold")
+    for column in ("label", "images", *columns):
+        table.add_column(column, justify="left" if column == "label" else "right")
+    keys = ("average_precision", "f1", "recall", "precision", "threshold")
+    for name, row in sorted(evaluation["classes"].items(), key=lambda item: item[1]["f1"] or 0.0):
+        cells = (format_number(row[key], ".4f" if key == "threshold" else ".2%", "–") for key in keys)
+        table.add_row(name, f"{row['num_samples']:,}", *cells)
     console.print(table)
 
 
@@ -109,5 +130,7 @@ def show_predictions(predictions: Iterable[tuple[str, Sequence[tuple[str, float]
     """Print the predictions for each input as they are computed, most probable first."""
     for asked, found in predictions:
         name = printable(asked)
+        if not found:
+            print(escape.line(f"{name}  no label is above its threshold"), flush=True)
         for i, (what, probability) in enumerate(found):
             print(escape.line(f"{' ' * len(name) if i else name}  {probability:6.1%}  {what}"), flush=True)

@@ -35,7 +35,10 @@ def check_free(folder: Path, source: Mapping[str, Any], ending: str = "") -> Non
 
 
 def write_evaluation(folder: Path, evaluation: dict[str, Any], ending: str = "") -> None:
-    """Write evaluation.json, and two plots or, for sequences, worst.tsv, with `ending` in their names."""
+    """Write evaluation.json and, with one class per image, two plots or, for sequences, worst.tsv.
+
+    `ending` is added to their names.
+    """
     name = f"evaluation{ending}.json"
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / name, evaluation)
@@ -45,6 +48,8 @@ def write_evaluation(folder: Path, evaluation: dict[str, Any], ending: str = "")
         heading = ("source", "edits", "written", "references")
         rows = ["\t".join(map(escape.cell, line)) + "\n" for line in (heading, *lines)]
         write_text(folder / other, "".join(rows))
+    elif "map" in evaluation:
+        other = ""
     else:
         other = f"confusion_matrix{ending}.png"
         figure = draw_confusion(evaluation["confusion_matrix"], list(evaluation["classes"]), evaluation["num_nan"])
@@ -54,7 +59,7 @@ def write_evaluation(folder: Path, evaluation: dict[str, Any], ending: str = "")
             with replacing(folder / f"calibration{ending}.png") as content:
                 draw_calibration(found, evaluation.get("uncalibrated")).savefig(content, format="png", dpi=150)
             other += f", calibration{ending}.png"
-    escape.console().print(f"Written     {folder}/{name}, {other}", soft_wrap=True)
+    escape.console().print(f"Written     {folder}/{name}{', ' * bool(other)}{other}", soft_wrap=True)
 
 
 def write_sensitivity(folder: Path, reference: float, curves: dict[str, dict[str, list[tuple[float, float]]]]) -> None:

@@ -22,9 +22,9 @@ log = logging.getLogger("zoo")
 
 
 def check_calibration(run: Run, task: Task) -> None:
-    """Raise BadInput if a run with calibrate=true has no classes of images to calibrate."""
-    if run.cfg.get("calibrate") and (task.kind != "images" or task.num_outputs):
-        raise BadInput("calibrate=true is for nets that classify images; leave it out")
+    """Raise BadInput if a run with calibrate=true has no classes to calibrate, one for each image."""
+    if run.cfg.get("calibrate") and (task.kind != "images" or task.num_outputs or task.multilabel):
+        raise BadInput("calibrate=true is for nets that give each image one class; leave it out")
 
 
 def calibrate_product(run: Run, product: Product, task: Task, data: ResidentData) -> Product:

@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from zoo import distributed
 from zoo.catalogue import matches, needed_of_data
 from zoo.checkpoint.stored_config import STARTS
+from zoo.data.table_labels import has_several_labels
 from zoo.errors import BadInput
 from zoo.instantiate import attribute_of, check
 from zoo.ranges import Count, takes, written
@@ -32,6 +33,16 @@ def check_fit(cfg: DictConfig) -> None:
         raise BadInput(
             f"task={chosen['task']} is for {needed}, and data={chosen['data']} has {kind}; leave task out to use "
             "the one that fits"
+        )
+    several, wants = has_several_labels(cfg.data), attribute_of(str(cfg.task.get("_target_")), "multilabel")
+    if kind == "images" and wants is True and not several:
+        raise BadInput(
+            f"task={chosen['task']} is for several labels per picture, and data={chosen['data']} has one; set "
+            "data=image_table with data.separator or data.label_columns"
+        )
+    if kind == "images" and wants is False and several:
+        raise BadInput(
+            f"task={chosen['task']} is for one label per picture, and these data have several; use task=multilabel"
         )
 
 

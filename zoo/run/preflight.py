@@ -12,6 +12,7 @@ from rich.text import Text
 from torch import Tensor
 
 from zoo import escape
+from zoo.data.file_checks import names_of
 from zoo.data.images import ImageData
 from zoo.data.sequences import SequenceData, decode_tokens
 from zoo.errors import BadInput
@@ -85,8 +86,9 @@ def look_at_examples(subject: Subject, folder: Path) -> tuple[Verdict, "Figure |
     images, labels = next(iter(usual.loader("train", "cpu")))
     mean, std = (torch.tensor(values)[:, None, None] for values in (facts_of_images.mean, facts_of_images.std))
     if labels.is_floating_point():
-        labels = labels.argmax(1)
-    figure = draw_examples((images * std + mean) / 255, [facts_of_images.classes[i] for i in labels.tolist()])
+        labels = labels.round() if subject.task.multilabel else labels.argmax(1)
+    names = names_of(labels.cpu(), facts_of_images.classes)
+    figure = draw_examples((images * std + mean) / 255, names)
     with replacing(folder / PREFLIGHT) as file:
         figure.savefig(file, format="png")
     return Verdict("labels", "look", f"do the names in {PREFLIGHT} fit their images?"), figure

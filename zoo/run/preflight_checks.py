@@ -131,7 +131,7 @@ def _digests(images: Tensor | ImageFiles) -> Iterable[bytes]:
 @torch.no_grad()
 def check_initial_loss(subject: Subject) -> Verdict:
     """Compare the loss before training with that of guessing, ln(classes), with norm statistics of one batch."""
-    classes = subject.task.num_outputs or num_classes(subject.data)
+    classes = 2 if subject.task.multilabel else subject.task.num_outputs or num_classes(subject.data)
     task, expected = copy.deepcopy(subject.task), math.log(classes)
     for module in task.net.modules():
         if isinstance(module, BATCH_NORMS):

@@ -29,6 +29,7 @@ from zoo.report import settings_row
 from zoo.run.before_compression import figures_before
 from zoo.run.calibrate_product import calibrate_product
 from zoo.run.changed_answers import changed_answers
+from zoo.run.choose_thresholds import choose_thresholds
 from zoo.run.directory import Run
 from zoo.run.model import apply_layout, build_bare_model
 from zoo.run.passes import after_fit
@@ -45,6 +46,7 @@ def measure_product(run: Run, trainer: lightning.Trainer, task: Task, data: Resi
     _check_best(product)
     trained, (product, reports) = product, after_fit(run, product, task, data)
     product = calibrate_product(run, product, task, data)
+    product = choose_thresholds(run, product, task, data)
     task.temperature = temperature_of(product.facts)
     has_changed = product.facts["recipe"] != trained.facts["recipe"]
     measured = _tested(run, product, trainer, task, data, has_changed)

@@ -58,7 +58,7 @@ def build_task(run: Run, net: nn.Module, data: ResidentData) -> Task:
     check_calibration(run, built)
     name = "num_classes" if "num_classes" in run.cfg.model else "num_target_tokens"
     expected = built.num_outputs or run.cfg.data[name]
-    if expected < 2:
+    if expected < 2 and not built.multilabel:
         raise BadInput(f"data.{name}: expected at least 2, got {expected}: one class leaves nothing to classify")
     if run.cfg.model[name] != expected:
         raise BadInput(f"model.{name}={run.cfg.model[name]} does not fit these data and task; use {expected}")

@@ -37,6 +37,7 @@ class Task(lightning.LightningModule):
     kind: ClassVar[str]  # kind of data: images or sequences
     meter: Any  # a module with update(...), compute(), which returns means and resets, and then num_samples, num_nan
     unregularised: ClassVar[Mapping[str, Any]] = {"l1": 0.0, "l2": 0.0, "max_norm": None}  # settings of a plain loss
+    multilabel: ClassVar[bool] = False  # whether it needs data with several labels per image
     num_outputs: int | None = None  # of the net, if not the number of classes
     temperature = 1.0  # by which logits are divided for probabilities; after training, that of the product
 

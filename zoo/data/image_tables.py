@@ -3,7 +3,6 @@
 import functools
 import logging
 import os
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import Annotated, Any
@@ -90,24 +89,20 @@ def image_table(
     rows = read_rows(table, {file: "data.file", **labels.names, **optional})
     if split is None and "split" in rows.others:
         log.warning("%s has a column 'split', which is not used; data.split=split uses it.", escape.line(table))
-    paths = _paths(rows, file, folder)
-    of_rows = labels.of_rows(rows)
+    paths, of_rows = _paths(rows, file, folder), labels.of_rows(rows)
     # In the order of image folders, so that the same pictures are drawn whatever the order of the table.
     places = sorted(range(len(rows)), key=lambda row: (of_rows[row], os.path.split(paths[row])))
     parts = _by_split(rows, split, places)
-    if not parts["train"]:
-        raise BadInput(f"data.split: expected training pictures in column '{split}' of {table}, got none")
     classes = labels.classes_of([of_rows[row] for row in parts["train"]])
     check_seen(rows, of_rows, classes, [*parts["val"], *parts["test"]])
-    if group is not None:
-        _check_groups(rows, group, parts)
+    groups = None if group is None else _groups(rows, group, parts)
+    reading = reading or reading_for(image_size)
 
     def part(which: Sequence[int]) -> LabelledImages:
-        files = ImageFiles([paths[row] for row in which], reading or reading_for(image_size), num_workers, decoder)
+        files = ImageFiles([paths[row] for row in which], reading, num_workers, decoder)
         files.setting = "data.images"
         return LabelledImages(files, labels.encode([of_rows[row] for row in which], classes))
 
-    groups = None if group is None else _numbers([rows.columns[group][row] for row in parts["train"]])
     test, val = (part(parts[name]) if parts[name] else None for name in ("test", "val"))
     return ImageSource(part(parts["train"]), test, classes, image_size, val, groups)
 
@@ -146,26 +141,27 @@ def _by_split(rows: Rows, column: str | None, places: Sequence[int]) -> dict[str
             hint = choices(value.lower()[:80], SPLITS)
             raise BadInput(f"data.split: expected train, validation or test in column '{column}', got {got}; {hint}")
         parts[name].append(row)
+    if not parts["train"]:
+        raise BadInput(f"data.split: expected training pictures in column '{column}' of {rows.path}, got none")
     return parts
 
 
-def _check_groups(rows: Rows, column: str, parts: dict[str, list[int]]) -> None:
-    """Raise BadInput if a row has no group, or a group is in two of the splits that the table itself has."""
+def _groups(rows: Rows, column: str, parts: dict[str, list[int]]) -> torch.Tensor:
+    """Return the number of each training picture's group: (N,), int64.
+
+    Raises BadInput if a row has no group, or if one is in two of the splits that the table itself has.
+    """
+    values = rows.columns[column]
     seen: dict[str, tuple[str, int]] = {}
     for name, which in parts.items():
         for row in which:
-            group = rows.columns[column][row]
-            if not group:
+            if not values[row]:
                 raise BadInput(f"data.group: {rows.name(row)} has no value in column '{column}'; fill it in")
-            other, before = seen.setdefault(group, (name, row))
+            other, before = seen.setdefault(values[row], (name, row))
             if other != name:
                 raise BadInput(
-                    f"data.group: {shown(group)} is in {other} and in {name}, {rows.name(before)} and "
+                    f"data.group: {shown(values[row])} is in {other} and in {name}, {rows.name(before)} and "
                     f"{rows.name(row)}; a group must be in one split"
                 )
-
-
-def _numbers(values: Sequence[str]) -> torch.Tensor:
-    """Return a number for each value, the same for equal ones: (N,) int64, in the order of the sorted values."""
-    places = {value: i for i, value in enumerate(sorted(Counter(values)))}
-    return torch.tensor([places[value] for value in values], dtype=torch.int64)
+    numbers = {group: i for i, group in enumerate(sorted(seen))}
+    return torch.tensor([numbers[values[row]] for row in parts["train"]], dtype=torch.int64)

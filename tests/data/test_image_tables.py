@@ -12,8 +12,8 @@ from sklearn.datasets import load_sample_image
 
 from zoo.data.augment import RandomResizedCrop
 from zoo.data.folders import ImageFolders
+from zoo.data.image_tables import ImageTable
 from zoo.data.splits import grouped_split, strata
-from zoo.data.tables import ImageTable
 from zoo.errors import BadInput
 
 SIDE = 28
