@@ -22,6 +22,7 @@ PLACES = {
         "OmegaConf.create": "of the composed config",
         "OmegaConf.load": "of the project's own configs",
     },
+    "benchmarks/mcu_suite.py": {"OmegaConf.create": "of literals and a path of the command line"},
     "benchmarks/training_suites.py": {"OmegaConf.create": "of a literal"},
     "benchmarks/sizes_suite.py": {"OmegaConf.create": "of literals and a path of the command line"},
     "benchmarks/rounds.py": {
@@ -63,6 +64,7 @@ PLACES = {
         "aoti_load_package": "of a file that its own parent process has just written",
     },
     "inference/cards.py": {"OmegaConf.create": "of literals and a path of the command line"},
+    "inference/trust.py": {"OmegaConf.create": "of literals and settings of the command line"},
     "measure/layers.py": {"getattr": "of names in the source"},
     "packed/size_report.py": {"getattr": "of names in the source"},
     "quantize/graph_ir.py": {"getattr": "of the path of a tensor in a graph of ours"},

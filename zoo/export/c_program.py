@@ -79,7 +79,7 @@ class Translation:
             raise unsupported(f"integers from {low} to {high} with a scale of {scale:g}")
         if isinstance(found, Image):
             return self._of_image(found, scale, zero_point)
-        if isinstance(found, Value) and self._is_same(found, scale, zero_point):
+        if isinstance(found, Value) and found.is_same(scale, zero_point):
             return found
         if isinstance(found, Mean):
             if (found.source.scale, found.source.zero_point) != (scale, zero_point):
@@ -99,18 +99,10 @@ class Translation:
 
     def _of_image(self, image: Image, scale: float, zero_point: int) -> Value:
         out = Bytes(self.shape, scale, zero_point)
-        tables = [
-            [requantized(Fraction(one), scale, zero_point) for one in channel] for channel in self.pixels.tolist()
-        ]
+        levels = self.pixels.tolist()
+        tables = [[requantized(Fraction(one), scale, zero_point) for one in channel] for channel in levels]
         self.steps.append(LookUp((None,), out, tables))
         return Value(out.shape, (Part(out),), is_flat=image.is_flat)
-
-    def _is_same(self, value: Value, scale: float, zero_point: int) -> bool:
-        """Return whether a value is a tensor that rounding would not change."""
-        whole = value.whole
-        if not whole or value.repeated != (0, 0) or (whole.scale, whole.zero_point) != (scale, zero_point):
-            return False
-        return value.low <= whole.number(0) and whole.number(255) <= value.high
 
     def _write(self, value: Value, out: Bytes, before: int) -> None:
         if value.repeated != (0, 0):
@@ -127,7 +119,7 @@ class Translation:
         self.steps.append(Layer(tuple(sources), out, before, value=value))
 
     def dequantize(self, found: Value, scale: float, zero_point: int, *_: Any) -> Value:
-        if not isinstance(found, Value) or not self._is_same(found, scale, zero_point):
+        if not isinstance(found, Value) or not found.is_same(scale, zero_point):
             raise unsupported("integers that are read with another scale")
         return found
 

@@ -93,6 +93,13 @@ class Value:
             return None
         return self.parts[0].source
 
+    def is_same(self, scale: float, zero_point: int) -> bool:
+        """Return whether this is a tensor that rounding would not change."""
+        whole = self.whole
+        if not whole or self.repeated != (0, 0) or (whole.scale, whole.zero_point) != (scale, zero_point):
+            return False
+        return self.low <= whole.number(0) and whole.number(255) <= self.high
+
     def limited(self, low: float, high: float) -> "Value":
         return replace(self, low=min(max(self.low, low), high), high=max(min(self.high, high), low))
 

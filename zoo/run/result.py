@@ -67,8 +67,7 @@ def measure_product(run: Run, trainer: lightning.Trainer, task: Task, data: Resi
     )
     if result["compress"] or product.facts["recipe"]:
         result["before"] = figures_before(run.cfg.init_from, product.facts["recipe"], reports, result)
-        is_first = distributed.rank() == 0
-        if is_first and (answers := changed_answers(run, task, data, result["test"]["accuracy"])):
+        if distributed.rank() == 0 and (answers := changed_answers(run, task, data, result["test"]["accuracy"])):
             result["before"]["answers"] = answers
     for logger in trainer.loggers:
         for values in reports.values():
