@@ -68,6 +68,8 @@ def inference_table(results: Path) -> str:
 
 def mcu_table(results: Path) -> str:
     """Return one row per net and core of benchmark_mcu.json."""
+    if not (results / "benchmark_mcu.json").is_file():
+        return "Not measured yet."
     report = json.loads((results / "benchmark_mcu.json").read_text())
     lines = ["| net, core | flash, bytes | RAM, bytes | million instructions per image | test accuracy |"]
     lines.append("|---|---:|---:|---:|---:|")
