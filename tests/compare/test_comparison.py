@@ -513,7 +513,7 @@ def test_the_markdown_for_a_readme_is_one_short_table(six, command):
 def test_points_that_another_beats_are_grey_and_the_front_is_not(mixed):
     (comparison, *_) = compared(mixed)
     panel = comparison_plots.draw_costs(comparison).axes[0]
-    points = [(group.mean("product_bytes"), 100 * group.accuracy) for group in comparison.groups]
+    points = [(group.mean("product_bytes"), 100 * group.score) for group in comparison.groups]
     on_front = comparison_plots.front(points)
     grey = {}
     for dot in panel.collections:
@@ -538,7 +538,7 @@ def test_nothing_is_compared_with_itself(tmp_path):
     (comparison,) = compared(tmp_path)
     assert tables.paired(comparison) is None
     assert tables.differences(comparison) is None
-    assert math.isclose(comparison.groups[0].accuracy, drawn(1, 0.9).mean())
+    assert math.isclose(comparison.groups[0].score, drawn(1, 0.9).mean())
 
 
 def test_numbers_that_no_net_gives_are_left_out_of_pictures_and_end_nothing(tmp_path, command):

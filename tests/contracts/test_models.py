@@ -9,7 +9,8 @@ from zoo.catalogue import matches
 from zoo.measure.counts import count_macs_of, count_parameters
 from zoo.run.model import build_bare_model
 
-MODELS, PAIRS = options("model"), matches()
+MODELS = options("model")
+PAIRS = [pair for pair in matches() if pair[1] != "image_table"]  # whose pictures are those of image_folder
 
 
 def num_outputs(cfg):
