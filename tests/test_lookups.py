@@ -63,6 +63,7 @@ PLACES = {
         "aoti_load_package": "of a file that its own parent process has just written",
     },
     "inference/cards.py": {"OmegaConf.create": "of literals and a path of the command line"},
+    "inference/trust.py": {"OmegaConf.create": "of literals and a path of the command line"},
     "measure/layers.py": {"getattr": "of names in the source"},
     "packed/size_report.py": {"getattr": "of names in the source"},
     "quantize/graph_ir.py": {"getattr": "of the path of a tensor in a graph of ours"},
