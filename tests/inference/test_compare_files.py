@@ -187,9 +187,10 @@ def test_a_class_name_is_text_on_the_page(figures):
 @pytest.mark.parametrize(
     ("paths", "names"),
     [
-        (["a/model.safetensors", "b/model.zoo"], ["a/model.safetensors", "b/model.zoo"]),
+        (["a/model.safetensors", "b/model.zoo"], ["a", "b"]),
         (["runs/a/model.zoo", "runs/b/model.zoo", "zoo:x"], ["a", "b", "zoo:x"]),
         (["runs/a/1/model.zoo", "runs/a/1/model.onnx"], ["model.zoo", "model.onnx"]),
+        (["r/a/1/m.zoo", "r/a/2/m.zoo", "r/b/2/m.zoo"], ["a/1", "a/2", "b/2"]),
         (["zoo:x", "runs/model.zoo"], ["zoo:x", "runs/model.zoo"]),
         (["a.zoo", "a.zoo"], ["a.zoo", "a.zoo"]),
     ],

@@ -115,20 +115,19 @@ def _test_set(data: ImageData) -> tuple[str | None, ...]:
 
 
 def short_names(paths: Sequence[str]) -> list[str]:
-    """Return paths without the folders at their start, and the parts at their end, that all of them share.
+    """Return the first part of each path that differs in all of them, such as the folder of the run.
 
-    Names of nets that come with the zoo stay as they are.
+    Without such a part, what they share is left out: folders at their start, and parts at their end. Names of nets that
+    come with the zoo stay as they are, and so does a single path.
     """
     parts = [Path(path).parts for path in paths if not path.startswith(OF_ZOO)]
     least = min(map(len, parts), default=1) - 1  # each keeps at least one part
     start = min(_num_shared(parts), least)
     end = min(_num_shared([one[::-1] for one in parts]), least - start)
-
-    def cut(path: str) -> str:
-        own = Path(path).parts
-        return str(Path(*own[start : len(own) - end]))
-
-    return [path if path.startswith(OF_ZOO) else cut(path) for path in paths]
+    columns = list(zip(*parts, strict=False)) if len(parts) > 1 else []
+    short = next((column for column in columns if len(set(column)) == len(parts)), None)
+    names = iter(short or [str(Path(*own[start : len(own) - end])) for own in parts])
+    return [path if path.startswith(OF_ZOO) else next(names) for path in paths]
 
 
 def _num_shared(several: Sequence[Sequence[str]]) -> int:
