@@ -161,7 +161,7 @@ def pair(sizes: Sequence[int] | int) -> Pair:
 
 
 def unsupported(what: str) -> BadInput:
-    return BadInput(f"format=c cannot express {what}")
+    return BadInput(f"C cannot express {what}")
 
 
 def value_of(found: Any, what: str) -> Value:
@@ -180,12 +180,12 @@ def bytes_of(found: Any, what: str) -> Bytes:
     return source
 
 
-def weight_of(weight: Any, what: str) -> Tensor:
-    """Return the integers of a layer's weights; raise BadInput if they are floating-point numbers."""
+def weights_of(weight: Any, what: str) -> tuple[Tensor, Tensor]:
+    """Return the integers and scales of a layer's weights; raise BadInput if they are floating-point numbers."""
     if not isinstance(weight, tuple):
         raise unsupported(f"a {what} in floating point; use compress=ptq_int8 without float_layers and max_drop")
-    integers: Tensor = weight[0]
-    return integers
+    integers, scales = weight
+    return integers, scales
 
 
 def sizes_after(sizes: Sequence[int], window: Window) -> Pair:
