@@ -45,6 +45,9 @@ def test_a_smoke_run_with_this_choice_finishes(command, toy_smoke, request, tmp_
     line = [a for a in toy_smoke if not a.startswith((f"{group}.", "name="))]
     if choice == "compress=semi_structured":
         line.append("model=vgg11")  # LeNet-5 has no suitable linear layer
+    if choice == "task=distill_sequences":
+        assert command("train", *line, "name=teacher").code == 0
+        line.append("task.teacher=runs/teacher")
     if choice in ("task=distill", "compress=auto"):
         key = {"task": "task.teacher", "compress": "init_from"}[group]
         line.append(f"{key}={request.getfixturevalue('teacher')}")

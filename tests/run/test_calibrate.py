@@ -167,7 +167,11 @@ def test_so_is_one_of_sequences_and_a_calibrated_export_without_one():
         ("scripts/calibrate", [f"checkpoint={EARLIER / 'resnet.onnx'}"], "is an exported file"),
         ("scripts/calibrate", ["checkpoint=nothing.zoo"], "there is no file nothing.zoo"),
         ("scripts/export", ["checkpoint=zoo:lenet5_mnist_5k", "calibrated=true"], "calibrated=true needs a temp"),
-        ("train", ["data=reverse", "calibrate=true", "trainer=smoke"], "calibrate=true is for nets that classify"),
+        (
+            "train",
+            ["data=reverse", "calibrate=true", "trainer=smoke"],
+            "calibrate=true is for nets that give each image one class",
+        ),
     ],
     ids=["shipped", "sequences", "exported", "missing", "not calibrated", "run of sequences"],
 )

@@ -3,23 +3,20 @@
 Each operator of the program is a method of `Translation` with the arguments and defaults of torch's operator.
 """
 
+import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from fractions import Fraction
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from zoo.export.c_numbers import requantized
+from zoo.export.c_rounding import Found, Rounding
 from zoo.export.c_terms import (
     Bytes,
-    Fill,
     Image,
     Joined,
-    Layer,
-    LookUp,
     Mean,
     Part,
     Pool,
@@ -32,23 +29,16 @@ from zoo.export.c_terms import (
     sizes_after,
     unsupported,
     value_of,
-    weight_of,
+    weights_of,
 )
 from zoo.quantize.graph_ir import Program
 from zoo.quantize.operators import has_keywords
 
-Found = Image | Value | Mean | Joined
 END = 2**63 - 1  # of a slice that has none
 
 
-class Translation:
-    """The steps of a program for one image of uint8 pixels, and the values of its results so far."""
-
-    def __init__(self, tensors: Mapping[str, Tensor], shape: tuple[int, int, int], pixels: Tensor) -> None:
-        self.tensors, self.shape = tensors, shape
-        self.pixels = pixels  # float32: channel, pixel 0…255: what the net gets for a pixel
-        self.steps: list[Step] = []
-        self.results: list[Any] = []
+class Translation(Rounding):
+    """Translate a program one operator after the other."""
 
     def run(self, program: Program) -> list[Step]:
         for name, *arguments in program:
@@ -58,9 +48,10 @@ class Translation:
                 raise unsupported(f"the operator {name}; it has convolution, linear, pooling, ReLU, sums and cat")
             given, named = [self._of(one) for one in arguments], {key: self._of(one) for key, one in keywords.items()}
             try:
-                self.results.append(method(self, *given, **named))
-            except TypeError as error:  # an argument that the method does not have
+                inspect.signature(method).bind(self, *given, **named)
+            except TypeError as error:
                 raise unsupported(f"these arguments of {name}") from error
+            self.results.append(method(self, *given, **named))
         return self.steps
 
     def _of(self, part: Any) -> Any:
@@ -72,56 +63,6 @@ class Translation:
 
     def input(self) -> Image:
         return Image()
-
-    def quantize(self, found: Found, scale: float, zero_point: int, low: int, high: int, _: Any = None) -> Value:
-        """Emit the steps that round a value to bytes, and return the value of these bytes."""
-        if (low, high) != (0, 255) or not 0 < scale < math.inf:
-            raise unsupported(f"integers from {low} to {high} with a scale of {scale:g}")
-        if isinstance(found, Image):
-            return self._of_image(found, scale, zero_point)
-        if isinstance(found, Value) and found.is_same(scale, zero_point):
-            return found
-        if isinstance(found, Mean):
-            if (found.source.scale, found.source.zero_point) != (scale, zero_point):
-                raise unsupported("average pooling that changes the scale")
-            out = Bytes(found.shape, scale, zero_point)
-            self.steps.append(Pool((found.source,), out, found.window, found.divisor))
-        else:
-            several = found.values if isinstance(found, Joined) else (found,)
-            out = Bytes(Joined(several).shape, scale, zero_point)
-            if any(value.zeros != (0, 0) for value in several):
-                self.steps.append(Fill((), out))
-            before = 0
-            for value in several:
-                self._write(value, out, before + value.zeros[0])
-                before += value.shape[0] + sum(value.zeros)
-        return Value(out.shape, (Part(out),), is_flat=found.is_flat)
-
-    def _of_image(self, image: Image, scale: float, zero_point: int) -> Value:
-        out = Bytes(self.shape, scale, zero_point)
-        levels = self.pixels.tolist()
-        tables = [[requantized(Fraction(one), scale, zero_point) for one in channel] for channel in levels]
-        self.steps.append(LookUp((None,), out, tables))
-        return Value(out.shape, (Part(out),), is_flat=image.is_flat)
-
-    def _write(self, value: Value, out: Bytes, before: int) -> None:
-        if value.repeated != (0, 0):
-            raise unsupported("rows that are repeated, other than for max pooling")
-        if source := value.whole:
-            numbers: Any = (min(max(source.number(byte), value.low), value.high) for byte in range(256))
-            table = [requantized(Fraction(number), out.scale, out.zero_point) for number in numbers]
-            self.steps.append(LookUp((source,), out, [table], before))
-        else:
-            self._sum(value, out, before)
-
-    def _sum(self, value: Value, out: Bytes | None, before: int = 0) -> None:
-        sources = [part.source for part in value.parts] + ([value.product.source] if value.product else [])
-        self.steps.append(Layer(tuple(sources), out, before, value=value))
-
-    def dequantize(self, found: Value, scale: float, zero_point: int, *_: Any) -> Value:
-        if not isinstance(found, Value) or not found.is_same(scale, zero_point):
-            raise unsupported("integers that are read with another scale")
-        return found
 
     def weights(self, integers: Tensor, scales: Tensor, zero_points: Tensor, axis: int, *_: Any) -> Any:
         if axis != 0 or integers.dtype != torch.int8 or zero_points.any():
@@ -138,18 +79,20 @@ class Translation:
         dilation: Sequence[int] = (1, 1),
         groups: int = 1,
     ) -> Value:
-        window = Window(pair(weight_of(weight, "convolution").shape[2:]), pair(stride), pair(padding), pair(dilation))
+        integers, scales = weights_of(weight, "convolution")
+        window = Window(pair(integers.shape[2:]), pair(stride), pair(padding), pair(dilation))
         source = bytes_of(x, "a convolution")
-        shape = (len(weight[0]), *sizes_after(source.shape[1:], window))
-        return Value(shape, product=Product(source, weight[0], weight[1], bias, window, groups))
+        shape = (len(integers), *sizes_after(source.shape[1:], window))
+        return Value(shape, product=Product(source, integers, scales, bias, window, groups))
 
     def linear(self, x: Value, weight: Any, bias: Tensor | None = None) -> Value:
         source = bytes_of(x, "a linear layer")
         channels, height, width = source.shape
         if not x.is_flat and (height, width) != (1, 1):
             raise unsupported("a linear layer of an image that is not flattened")
-        whole = weight_of(weight, "linear layer").reshape(-1, channels, height, width)
-        product = Product(source, whole, weight[1], bias, Window((height, width), (1, 1)), 1)
+        integers, scales = weights_of(weight, "linear layer")
+        whole = integers.reshape(-1, channels, height, width)
+        product = Product(source, whole, scales, bias, Window((height, width), (1, 1)), 1)
         return Value((len(whole), 1, 1), product=product, is_flat=True)
 
     def relu(self, x: Value) -> Value:
@@ -277,8 +220,8 @@ class Translation:
     METHODS: ClassVar[dict[str, Callable[..., Any]]] = {
         "input": input,
         "output": output,
-        "quantized_decomposed.quantize_per_tensor.default": quantize,
-        "quantized_decomposed.dequantize_per_tensor.default": dequantize,
+        "quantized_decomposed.quantize_per_tensor.default": Rounding.quantize,
+        "quantized_decomposed.dequantize_per_tensor.default": Rounding.dequantize,
         "quantized_decomposed.dequantize_per_channel.default": weights,
         "aten.conv2d.default": conv2d,
         "aten.linear.default": linear,

@@ -93,13 +93,6 @@ class Value:
             return None
         return self.parts[0].source
 
-    def is_same(self, scale: float, zero_point: int) -> bool:
-        """Return whether this is a tensor that rounding would not change."""
-        whole = self.whole
-        if not whole or self.repeated != (0, 0) or (whole.scale, whole.zero_point) != (scale, zero_point):
-            return False
-        return self.low <= whole.number(0) and whole.number(255) <= self.high
-
     def limited(self, low: float, high: float) -> "Value":
         return replace(self, low=min(max(self.low, low), high), high=max(min(self.high, high), low))
 
@@ -168,7 +161,7 @@ def pair(sizes: Sequence[int] | int) -> Pair:
 
 
 def unsupported(what: str) -> BadInput:
-    return BadInput(f"format=c cannot express {what}")
+    return BadInput(f"C cannot express {what}")
 
 
 def value_of(found: Any, what: str) -> Value:
@@ -187,12 +180,12 @@ def bytes_of(found: Any, what: str) -> Bytes:
     return source
 
 
-def weight_of(weight: Any, what: str) -> Tensor:
-    """Return the integers of a layer's weights; raise BadInput if they are floating-point numbers."""
+def weights_of(weight: Any, what: str) -> tuple[Tensor, Tensor]:
+    """Return the integers and scales of a layer's weights; raise BadInput if they are floating-point numbers."""
     if not isinstance(weight, tuple):
         raise unsupported(f"a {what} in floating point; use compress=ptq_int8 without float_layers and max_drop")
-    integers: Tensor = weight[0]
-    return integers
+    integers, scales = weight
+    return integers, scales
 
 
 def sizes_after(sizes: Sequence[int], window: Window) -> Pair:

@@ -190,6 +190,8 @@ def _try(name: str, job: Job, source: Answers, folder: Path) -> Row:
     with tempfile.TemporaryDirectory(dir=folder, prefix=".export.") as place:
         try:
             files = form.write(Path(place) / _file(name, job.cfg), job)
+        except BadInput as error:
+            return replace(row, reason=str(error))
         except Exception as error:  # torch or ONNX Runtime cannot translate something
             return replace(row, reason=f"{form.runtime} cannot represent this net: {reason(_first(error))}")
         try:
