@@ -24,7 +24,6 @@ PLACES = {
     },
     "benchmarks/mcu_suite.py": {"OmegaConf.create": "of literals and a path of the command line"},
     "benchmarks/training_suites.py": {"OmegaConf.create": "of a literal"},
-    "benchmarks/mcu_suite.py": {"OmegaConf.create": "of literals and a path of the command line"},
     "benchmarks/sizes_suite.py": {"OmegaConf.create": "of literals and a path of the command line"},
     "benchmarks/rounds.py": {
         "import_module": "of a suite, which is one of a table",

@@ -14,8 +14,9 @@ ABOUT_PIPELINE = """\
 ResNet-20 on Fashion-MNIST, one run each (for the spread over seeds, see [Results](#results)). After half of the
 multiply-accumulates were pruned, the net was trained for {pruned} more epochs, and in int8 for {int8}, both by
 distillation. The packed file is of a separate run, which was trained for its bytes; it decodes to a net as fast as the
-first, and is included as `zoo:resnet20_fashion_mnist`. A single image is too little work for a gain. MMACs are millions of multiply-accumulates. int8 is
-fast when compiled or in ONNX Runtime, on CPUs with VNNI or AMX. Times are medians with `torch.compile`"""
+first, and is included as `zoo:resnet20_fashion_mnist`. A single image is too little work for a gain. MMACs are
+millions of multiply-accumulates. int8 is fast when compiled or in ONNX Runtime, on CPUs with VNNI or AMX. Times are
+medians with `torch.compile`"""
 PACKED_RESNET = "rate_resnet20"
 IMAGES, SEQUENCES = "fashion_mnist", "cmudict"  # the data that the tables are of
 
