@@ -96,6 +96,7 @@ def clone(tmp_path_factory) -> Path:
     (folder / "vgg16.pth").symlink_to(folder.parent / "vgg16.pth")
     words = ("abc"[i % 3] + "abcd"[i % 4] + "abcde"[i % 5] + "abcdefg"[i % 7] for i in range(420))
     (folder / "my_pairs.tsv").write_text("".join(f"{word}\t{word[::-1]}\n" for word in words))
+    (folder / "words.txt").write_text("abc\ncab\n")
     (folder / "my_package").mkdir()
     (folder / "my_package/__init__.py").touch()
     (folder / "my_package/nets.py").write_text(
