@@ -11,7 +11,7 @@ import torch
 from conftest import scalars, toy_images, write_idx
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from zoo.callbacks.loggers import DIAGNOSTICS as GROUP
+from zoo.callbacks.board import DIAGNOSTICS as GROUP
 from zoo.callbacks.resume import ResumeCheckpoint
 from zoo.checkpoint.product_file import read_product, save_product
 from zoo.errors import Diverged

@@ -3,7 +3,8 @@ import csv
 import pytest
 from conftest import scalars
 
-from zoo.callbacks.loggers import DIAGNOSTICS, MetricsCSV, TensorBoard, board_tag
+from zoo.callbacks.board import DIAGNOSTICS, board_tag
+from zoo.callbacks.loggers import MetricsCSV, TensorBoard
 from zoo.errors import BadInput
 
 

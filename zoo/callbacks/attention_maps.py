@@ -1,4 +1,4 @@
-"""Attention maps of sequence nets for TensorBoard."""
+"""Attention maps of sequence nets."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from zoo import escape
-from zoo.callbacks.loggers import boards
+from zoo.callbacks.board import boards
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
 class AttentionMaps(lightning.Callback):
-    """Plot for TensorBoard, after each validation, how each output symbol attends to the input symbols.
+    """Plot, after each validation, how each output symbol attends to the input symbols.
 
     `sources` are fixed texts, so that the plots of all epochs can be compared; by default, three validation sources of
     medium length. Each plot has one map per layer: the mean over its heads.
@@ -37,7 +37,7 @@ class AttentionMaps(lightning.Callback):
             read, written = data.names(source, target)
             figure = draw_maps(maps.cpu(), read, written, text)
             for board in boards(trainer):
-                board.add_figure(f"with attention/{escape.tag(text)}", figure, trainer.global_step - 1)
+                board.add_picture(f"with attention/{escape.tag(text)}", figure, trainer.global_step - 1)
 
 
 def draw_maps(maps: Tensor, read: Sequence[str], written: Sequence[str], title: str) -> "Figure":

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import lightning
 import torch
@@ -16,17 +16,15 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
 from zoo import distributed, escape
-from zoo.callbacks.loggers import DIAGNOSTICS as GROUP
-from zoo.callbacks.loggers import TensorBoard
+from zoo.callbacks.board import DIAGNOSTICS as GROUP
+from zoo.callbacks.board import Board, boards
+from zoo.callbacks.layer_plots import RULE_OF_THUMB, draw_filters, draw_update_ratios, first_filters
+from zoo.callbacks.loggers import tensorboards
 from zoo.errors import BadInput, Interrupted, ZooError
 from zoo.files import write_json
 from zoo.measure import health
 from zoo.measure.diagnosis import Course, Row, read_run
 from zoo.ranges import Count
-
-if TYPE_CHECKING:
-    pass
-from zoo.callbacks.layer_plots import RULE_OF_THUMB, draw_filters, draw_update_ratios, first_filters
 
 log = logging.getLogger("zoo")
 DIAGNOSTICS = "diagnostics.json"
@@ -38,10 +36,10 @@ NUM_PIECES = 4  # parts of a batch whose gradients are compared
 class Diagnostics(lightning.Callback):
     """Measure every layer at every `every`-th step of an epoch, from the first, and summarise at the end of the run.
 
-    Written to TensorBoard, as `zoo diagnostics/...`, for each layer with weights: at each measured step,
-    `update_ratio/` with the `rule_of_thumb`, and histograms of `activations/` (outputs) and `gradients/`; after each
-    epoch, `weights/`, `singular_value/`, `dead_units/`, `saturation/`, `noise_scale/` and `filters/`; at the end, a
-    plot of the update ratios, and `diagnostics/reading` as text. The reading is also printed, and saved with the
+    Logged as `zoo diagnostics/...`, for each layer with weights: at each measured step, `update_ratio/` with the
+    `rule_of_thumb`, and in TensorBoard histograms of `activations/` (outputs) and `gradients/`; after each epoch,
+    histograms of `weights/`, and `singular_value/`, `dead_units/`, `saturation/`, `noise_scale/` and `filters/`; at the
+    end, a plot of the update ratios, and `diagnostics/reading` as text. The reading is also printed, and saved with the
     figures of the last epoch in diagnostics.json.
 
     Training is not affected: before a measured step, a copy of the task, in eager mode and fp32 unless the weights are
@@ -58,7 +56,8 @@ class Diagnostics(lightning.Callback):
         self._pending: list[tuple[int, dict[str, Tensor]]] = []  # step and figures, on the device
         self._before: dict[str, list[Tensor]] = {}  # weights before the current step, if it is measured
         self._twin: Any = None
-        self._boards: list[Any] = []
+        self._boards: list[Board] = []
+        self._writers: list[Any] = []  # of histograms
         self._reading: list[str] = []
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -66,7 +65,7 @@ class Diagnostics(lightning.Callback):
             raise BadInput("callbacks=diagnostics needs whole layers, but trainer.strategy=fsdp2 shards them")
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        self._boards = [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoard)]
+        self._boards, self._writers = boards(trainer), tensorboards(trainer)
 
     def on_train_batch_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
@@ -140,10 +139,10 @@ class Diagnostics(lightning.Callback):
         filters = first_filters(task.net)
         for board in self._boards:
             for figure in ("dead_units", "saturation", "singular_value", "noise_scale"):
-                for name, value in self.epochs[-1][figure].items():
-                    board.add_scalar(f"{GROUP}/{figure}/{name}", value, step)
+                row = self.epochs[-1][figure]
+                board.add_scalars({f"{GROUP}/{figure}/{name}": value for name, value in row.items()}, step)
             if filters is not None:
-                board.add_image(f"{GROUP}/filters/{filters[0]}", draw_filters(filters[1]), step)
+                board.add_picture(f"{GROUP}/filters/{filters[0]}", draw_filters(filters[1]), step)
 
     def _validated(self, trainer: lightning.Trainer, task: Any) -> dict[str, Tensor]:
         """Return the fraction of units that never fire on the first validation samples."""
@@ -176,9 +175,8 @@ class Diagnostics(lightning.Callback):
             found = {key: fetched[f"{i} {key}"] for key in figures}
             self._add_histograms(step, found)
             for board in self._boards:
-                board.add_scalar(f"{GROUP}/update_ratio/rule_of_thumb", RULE_OF_THUMB, step)
-                for name, ratio in _by_layer(found, "update_ratio").items():
-                    board.add_scalar(f"{GROUP}/update_ratio/{name}", ratio, step)
+                ratios = {"rule_of_thumb": RULE_OF_THUMB, **_by_layer(found, "update_ratio")}
+                board.add_scalars({f"{GROUP}/update_ratio/{name}": ratio for name, ratio in ratios.items()}, step)
             self.losses += found.pop("loss", [])
             self._watched.append({k: v for k, v in found.items() if not k.startswith(HISTOGRAMS)})
 
@@ -188,8 +186,8 @@ class Diagnostics(lightning.Callback):
             if not math.isfinite(total):
                 continue
             edges = [low + (high - low) * (i + 1) / len(counts) for i in range(len(counts))]
-            for board in self._boards:
-                board.add_histogram_raw(f"{GROUP}/{tag}", low, high, number, total, squares, edges, counts, step)
+            for writer in self._writers:
+                writer.add_histogram_raw(f"{GROUP}/{tag}", low, high, number, total, squares, edges, counts, step)
 
     def state_dict(self) -> dict[str, Any]:
         self._fetch()
@@ -249,10 +247,9 @@ class Diagnostics(lightning.Callback):
                 "diagnostics/reading", "\n".join(f"- {escape.markdown(one)}" for one in reading), course.num_steps
             )
             if self.epochs:
-                board.add_figure(
-                    f"{GROUP}/update_ratio of all layers", draw_update_ratios(self.epochs), course.num_steps
-                )
-            board.flush()
+                figure = draw_update_ratios(self.epochs)
+                board.add_picture(f"{GROUP}/update_ratio of all layers", figure, course.num_steps)
+            board.save()
 
 
 def _by_layer(figures: Mapping[str, list[float]], figure: str) -> dict[str, float]:

@@ -27,14 +27,15 @@ def first_filters(net: nn.Module) -> tuple[str, Tensor] | None:
 
 
 def draw_filters(weight: Tensor) -> Tensor:
-    """Tile filters (N, 1 or 3, k, k) into an image (same channels, height, width): 0 is grey, the maximum white."""
+    """Tile filters (N, 1 or 3, k, k) into pixels (height, width, 3), uint8: 0 is grey, the maximum white."""
     tiles = 0.5 + weight.float() / (2 * weight.abs().amax((1, 2, 3), keepdim=True).clamp_min(1e-30))
     zoom = -(-LEAST_FILTER_PX // weight.shape[-1])
     tiles = nn.functional.pad(tiles.repeat_interleave(zoom, 2).repeat_interleave(zoom, 3), (2, 2, 2, 2), value=1.0)
     columns = math.ceil(math.sqrt(len(tiles)))
     tiles = torch.cat([tiles, tiles.new_ones(-len(tiles) % columns, *tiles.shape[1:])])
     rows = tiles.unflatten(0, (-1, columns))  # rows × columns × C × H × W
-    return rows.permute(2, 0, 3, 1, 4).flatten(3).flatten(1, 2).cpu()
+    image = rows.permute(2, 0, 3, 1, 4).flatten(3).flatten(1, 2).expand(3, -1, -1)
+    return (255 * image).to(torch.uint8).permute(1, 2, 0).contiguous().cpu()
 
 
 def draw_update_ratios(rows: Sequence[Row]) -> "Figure":

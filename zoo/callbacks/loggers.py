@@ -1,4 +1,4 @@
-"""Loggers of a run's metrics; after an interruption, they continue from the step of the checkpoint."""
+"""TensorBoard and metrics.csv; after an interruption, they continue from the step of the checkpoint."""
 
 import time
 from collections.abc import Mapping
@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lightning
-from lightning.pytorch.loggers import TensorBoardLogger
+import numpy as np
 from lightning.pytorch.loggers.logger import Logger
 
-from zoo import escape
+from zoo.callbacks.board import Board
 from zoo.files import write_text
 from zoo.paths import METRICS
 from zoo.records.metrics_file import metrics_text, read_metrics
@@ -24,55 +24,32 @@ CHARTS = {
         "accuracy": ["Multiline", ["train/accuracy", "val/accuracy"]],
     }
 }
-FIRST = ("train/loss", "train/accuracy")  # of training; the rest of it is shown further down
-SINGLE = ("test/", "packed/")  # groups of single values, which are no curves
-DIAGNOSTICS = "zoo diagnostics"  # the last group; each name in it starts with what is measured
 
 
-def board_tag(metric: str) -> str | None:
-    """Return the name under which TensorBoard shows a metric, or None for single values and the number of the epoch.
-
-    TensorBoard sorts names: `train/` and `val/`, then `while compressing/`, `while training/` (learning rate, gradient
-    norm, speed), `with the result/`, `with the test set/`, and last `zoo diagnostics/`. In metrics.csv, all metrics
-    have their own names.
-    """
-    group, _, name = metric.rpartition("/")
-    if metric == "epoch" or metric.startswith(SINGLE):
-        return None
-    if group == "compress":
-        return f"while compressing/{name}"
-    return f"while training/{name}" if group in ("", "train") and metric not in FIRST else metric
-
-
-def boards(trainer: lightning.Trainer) -> "list[SummaryWriter]":
-    """Return the TensorBoard writers; none if TensorBoard is off, or in any process but the first."""
+def tensorboards(trainer: lightning.Trainer) -> "list[SummaryWriter]":
+    """Return the writers for what only TensorBoard shows, such as histograms; none if it is off."""
     return [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoard)]
 
 
-class TensorBoard(TensorBoardLogger):
+class TensorBoard(Board):
     """Write TensorBoard events directly into the run folder; when resuming, drop those from `from_step` on.
 
     The CUSTOM SCALARS tab shows training and validation in one chart.
     """
 
     def __init__(self, folder: Path, from_step: int | None = None) -> None:
-        super().__init__(folder, name="", version="", default_hp_metric=False, purge_step=from_step)
+        super().__init__()
+        from torch.utils.tensorboard import SummaryWriter
+
         # TensorBoard reads the files of a folder by name, which starts with the second of creation, followed by the
         # process, so a later file of the same second might be read before an earlier one, and be purged by it.
         while any(folder.glob(f"events.out.tfevents.{int(time.time())}.*")):
             time.sleep(0.05)
+        self.experiment = SummaryWriter(str(folder), purge_step=from_step)
         self.experiment.add_custom_scalars(CHARTS)
 
-    def save(self) -> None:
-        """Flush, without writing Lightning's hparams.yaml: config.yaml has all settings."""
-        self.experiment.flush()
-
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Write the metrics that are curves, under the names of `board_tag`."""
-        super().log_metrics({tag: value for name, value in metrics.items() if (tag := board_tag(name))}, step)
-
-    def log_hyperparams(self, params: Any, metrics: Any = None, step: int | None = None) -> None:
-        """Write a row of the HParams table, and the same as text.
+    def add_settings(self, settings: Mapping[str, str | float], metrics: Mapping[str, float]) -> None:
+        """Write a row of the HParams table.
 
         TensorBoard shows five settings and five metrics by default: settings in alphabetical order, but first those
         that are said to differ, here the names in MAIN_COLUMNS; metrics in their own order. It takes the columns of one
@@ -83,7 +60,7 @@ class TensorBoard(TensorBoardLogger):
         from torch.utils.tensorboard.summary import hparams
 
         of_result = {f"with the result/{name}": value for name, value in metrics.items()}
-        table, start, end = hparams(params, of_result)
+        table, start, end = hparams(dict(settings), of_result)
         packed = table.value[0].metadata.plugin_data
         unpacked = HParamsPluginData.FromString(packed.content)
         for column in unpacked.experiment.hparam_infos:
@@ -93,21 +70,32 @@ class TensorBoard(TensorBoardLogger):
         packed.content = unpacked.SerializeToString()
         for summary in (table, start, end):
             self.file_writer().add_summary(summary)
-        super().log_metrics(of_result, step or 0)
-        first = {name: params[name] for name in MAIN_COLUMNS if name in params}
-        cells = [map(escape.markdown, pair) for pair in {**first, **metrics, **params}.items()]
-        rows = [f"| {key} | {value} |" for key, value in cells]
-        self.experiment.add_text("result", "\n".join(["| | |", "|---|---|", *rows]))
+
+    def add_scalars(self, scalars: Mapping[str, float], step: int) -> None:
+        for name, value in scalars.items():
+            self.experiment.add_scalar(name, value, step)
+
+    def add_pixels(self, name: str, pixels: np.ndarray, step: int) -> None:
+        self.experiment.add_image(name, pixels, step, dataformats="HWC")
+
+    def add_text(self, name: str, text: str, step: int) -> None:
+        self.experiment.add_text(name, text, step)
 
     def file_writer(self) -> Any:
         """Return torch's writer of whole events, since SummaryWriter can only add its own kinds."""
         return self.experiment._get_file_writer()
+
+    def save(self) -> None:
+        self.experiment.flush()
 
     def after_save_checkpoint(self, checkpoint_callback: Any) -> None:
         self.save()
 
     def finalize(self, status: str) -> None:
         """Flush without closing: test metrics and the HParams row are written to the same file after training."""
+        self.save()
+
+    def close(self) -> None:
         self.save()
 
 

@@ -1,4 +1,4 @@
-"""TensorBoard plots of a net's predictions on images."""
+"""Plots of a net's predictions on images."""
 
 import shutil
 from collections.abc import Sequence
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo import escape
+from zoo.callbacks.board import Board
 from zoo.measure.accuracy import has_nan
 from zoo.measure.calibration import calibration
 from zoo.report.calibration_plot import draw_calibration
@@ -26,22 +27,25 @@ MOST_DIMENSIONS = 100  # of the embedding, which is written as text; the project
 
 
 def show_predictions(
-    board: "SummaryWriter", step: int, classes: Sequence[str], logits: Tensor, labels: Tensor, mistakes: dict[str, Any]
+    board: Board, step: int, classes: Sequence[str], logits: Tensor, labels: Tensor, mistakes: dict[str, Any]
 ) -> None:
-    """Plot the confusion matrix, calibration, the most confident mistakes, and precision and recall of each class."""
+    """Show the confusion matrix, the calibration, and the most confident mistakes."""
     known, num = ~has_nan(logits), len(classes)
     num_nan, logits, labels = int((~known).sum()), logits[known], labels[known]
-    shares = logits.softmax(1)
     matrix = torch.bincount(num * labels + logits.argmax(1), minlength=num * num).view(num, num)
-    board.add_figure("with the test set/confusion matrix", draw_confusion(matrix.tolist(), classes, num_nan), step)
+    board.add_picture("with the test set/confusion matrix", draw_confusion(matrix.tolist(), classes, num_nan), step)
     if figures := calibration(logits, labels):
-        board.add_figure("with the test set/calibration", draw_calibration(figures), step)
+        board.add_picture("with the test set/calibration", draw_calibration(figures), step)
     if len(mistakes["labels"]):
-        board.add_image(
-            "with the test set/most confident mistakes", draw_mistakes(classes, **mistakes), step, dataformats="HWC"
-        )
+        board.add_picture("with the test set/most confident mistakes", draw_mistakes(classes, **mistakes), step)
+
+
+def show_curves(writer: "SummaryWriter", step: int, classes: Sequence[str], logits: Tensor, labels: Tensor) -> None:
+    """Plot precision and recall of each class in TensorBoard."""
+    known = ~has_nan(logits)
+    labels, shares = labels[known], logits[known].softmax(1)
     for i, name in enumerate(classes[:MOST_CURVES]):
-        board.add_pr_curve(f"test precision and recall/{escape.tag(name)}", labels == i, shares[:, i], step)
+        writer.add_pr_curve(f"test precision and recall/{escape.tag(name)}", labels == i, shares[:, i], step)
 
 
 def draw_mistakes(

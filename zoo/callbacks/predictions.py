@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from zoo import distributed
-from zoo.callbacks.loggers import boards
-from zoo.callbacks.prediction_plots import NUM_MISTAKES, show_embedding, show_predictions, thumbnails
+from zoo.callbacks.board import boards
+from zoo.callbacks.loggers import tensorboards
+from zoo.callbacks.prediction_plots import NUM_MISTAKES, show_curves, show_embedding, show_predictions, thumbnails
 from zoo.files import replacing
 from zoo.paths import PREDICTIONS
 from zoo.records.predictions_file import predictions_digest
@@ -21,14 +22,13 @@ Part = dict[str, Tensor]
 
 
 class Predictions(lightning.Callback):
-    """Write predictions.safetensors from the batches of the test, and plot them in TensorBoard.
+    """Write predictions.safetensors from the batches of the test, and plot them.
 
     In the order of the test set, the file has `labels`, `predicted` and `confidence` for images (NaN if a logit was
     NaN, so that there is no prediction), or `correct` for sequences and for images with several labels; its metadata
-    has the `split_hash` of the data.
-    TensorBoard shows the confusion matrix, calibration, the most confident mistakes, precision and recall of each
-    class, and in the projector the inputs of the net's last layer. If a task's `measure` returns no logits, as with
-    task=rotation, nothing is drawn.
+    has the `split_hash` of the data. Plotted are the confusion matrix, calibration and the most confident mistakes;
+    TensorBoard also shows precision and recall of each class, and in the projector the inputs of the net's last layer.
+    If a task's `measure` returns no logits, as with task=rotation, nothing is drawn.
     """
 
     def on_test_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -105,10 +105,12 @@ class Predictions(lightning.Callback):
             step, classes = trainer.global_step - 1, self._facts.classes
             worst = most_confident([one for part in mistakes for one in part])
             show_predictions(board, step, classes, whole["logits"], whole["labels"], worst)
+        for writer in tensorboards(trainer):
+            show_curves(writer, trainer.global_step - 1, self._facts.classes, whole["logits"], whole["labels"])
             if self._embedded:
                 places = joined(in_turn(embedded))
                 finite = places["features"].isfinite().all(1)
-                show_embedding(board, classes, {name: tensor[finite] for name, tensor in places.items()})
+                show_embedding(writer, self._facts.classes, {name: tensor[finite] for name, tensor in places.items()})
 
 
 def save(path: Path, tensors: Part, split_hash: str) -> None:

@@ -9,6 +9,7 @@ from zoo.errors import BadInput, choices
 from zoo.ranges import Count, NotEmpty, PlainName, Range, Text, expected, takes
 
 Group = dict[str, Any]
+Logger = Literal["tensorboard", "csv", "wandb", "mlflow", "trackio"]
 
 
 class Train:
@@ -31,6 +32,7 @@ class Train:
     tf32: bool
     calibrate: bool
     preflight: bool
+    logger: Logger | Annotated[list[Logger], NotEmpty()]
     compile: bool | Literal["reduce-overhead", "max-autotune"]
 
 
@@ -184,7 +186,7 @@ OF_CONFIG: dict[str, type] = {
 }
 
 
-LATER = ("trusted", "calibrate", "preflight")  # settings that runs of earlier versions do not have
+LATER = ("trusted", "calibrate", "preflight", "logger")  # settings that runs of earlier versions do not have
 
 
 def check(config_name: str, cfg: DictConfig) -> None:

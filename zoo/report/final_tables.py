@@ -15,6 +15,7 @@ from zoo import escape
 from zoo.paths import PACKED, PRODUCT
 from zoo.report.settings_row import changed_answers, simulates_int8
 from zoo.report.tables import format_number
+from zoo.report.viewers import viewers
 
 log = logging.getLogger("zoo")
 ROWS = (
@@ -146,7 +147,8 @@ def _next_commands(result: dict[str, Any], cfg: DictConfig) -> dict[str, str]:
         key, own = "", ""
     root = str(Path(own).parent if key in ("path", "table") else own or cfg.data_root)
     place = "" if root == DATA_ROOT else f" data_root={shlex.quote(root)}"
-    lines = {"Look": f"tensorboard --logdir {shlex.quote(cfg.runs)}"}
+    shown_by = list(viewers(cfg, result["folder"]).values())
+    lines = {"Look": shown_by[0]} if shown_by else {}
     lines["Compare"] = f"python scripts/compare.py {shlex.quote(cfg.runs)}"
     file = shlex.quote(_file(result)) if _is_packed(result) else folder
     lines["Evaluate"] = f"python evaluate.py checkpoint={file}{place}"

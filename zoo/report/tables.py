@@ -16,13 +16,14 @@ from zoo import escape
 from zoo.errors import counted
 from zoo.measure.counts import count_parameters
 from zoo.report.prediction_files import printable
+from zoo.report.viewers import viewers
 
 WORST_SHOWN = 10
 NAMED = 5  # classes listed at the start of a run
 
 
 def announce(folder: Path, cfg: DictConfig, net: nn.Module, facts: Any) -> None:
-    """Print what will be trained on which data, the run folder, and how to open TensorBoard."""
+    """Print what will be trained on which data, the run folder, and how to open what is logged."""
     params = count_parameters(net)
     console = escape.console()
     model, data = ((escape.line(cfg.choices[group]), "bold") for group in ("model", "data"))
@@ -33,7 +34,9 @@ def announce(folder: Path, cfg: DictConfig, net: nn.Module, facts: Any) -> None:
     sizes = f"{counts['train']:,} for training, {counts['val']:,} for validation, {counts['test']:,} for testing"
     console.print(f"Data        {sizes}{escape.line(classes)}", soft_wrap=True)
     console.print(f"Run folder  {folder}", soft_wrap=True)
-    console.print(f"TensorBoard tensorboard --logdir {cfg.runs}   then open http://localhost:6006", soft_wrap=True)
+    for name, shown_by in viewers(cfg, folder).items():
+        address = "   then open http://localhost:6006" if name == "TensorBoard" else ""
+        console.print(f"{name:<11} {shown_by}{address}", soft_wrap=True)
     console.print()
 
 

@@ -1,5 +1,6 @@
 """What a run's config must be before any data are read: groups that fit each other, and values that mean something."""
 
+import importlib.util
 from collections.abc import Callable
 from typing import Any
 
@@ -13,8 +14,10 @@ from zoo.data.table_labels import has_several_labels
 from zoo.errors import BadInput
 from zoo.instantiate import attribute_of, check
 from zoo.ranges import Count, takes, written
+from zoo.report.viewers import logger_names
 
 GROUPS = ("model", "data", "task", "optim", "schedule", "compress", "callbacks", "trainer", "experiment")
+OPTIONAL = ("wandb", "mlflow", "trackio")  # loggers, each in a package of its name
 MOST_NAMED = 8  # options listed in one message
 
 
@@ -77,6 +80,7 @@ def check_settings(cfg: DictConfig) -> None:
     demand("trainer.precision", lambda p: p != "16-true", "16-mixed or bf16-true: pure fp16 rounds gradients to 0")
     sizes = "a whole number of at least 1, or auto for the fastest"
     demand("data.batch_size", lambda size: size == "auto" or takes(Count, size), sizes)
+    _check_loggers(cfg)
     for group in GROUPS[:-1]:
         check(_known(cfg, group), group)
     if cfg.trainer.max_epochs == 0:
@@ -96,6 +100,12 @@ def check_settings(cfg: DictConfig) -> None:
         demand("compress.rate.bytes", lambda size: size is None, f"null with compress.rate.max_drop={max_drop}")
     if ("budget" in cfg.callbacks or max_drop is not None) and not cfg.model.pretrained:
         demand("init_from", bool, "the model.safetensors of a trained net, whose accuracy is the reference")
+
+
+def _check_loggers(cfg: DictConfig) -> None:
+    for name in logger_names(cfg):
+        if name in OPTIONAL and importlib.util.find_spec(name) is None:
+            raise BadInput(f"logger: expected an installed package, got {name}; pip install -e '.[{name}]' installs it")
 
 
 def _known(cfg: DictConfig, group: str) -> dict[str, Any]:

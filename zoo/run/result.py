@@ -12,6 +12,7 @@ from lightning.pytorch.plugins.precision import Precision
 from msgspec import ValidationError
 
 from zoo import distributed, files
+from zoo.callbacks.board import boards
 from zoo.callbacks.compression import summaries
 from zoo.callbacks.monitor import TrainingMonitor
 from zoo.checkpoint.load_model import load_model
@@ -74,6 +75,8 @@ def measure_product(run: Run, trainer: lightning.Trainer, task: Task, data: Resi
             logger.log_metrics(values.pop("scalars", {}), step=trainer.global_step)
         logger.log_hyperparams(settings_row.row(result), metrics=settings_row.metrics(result), step=trainer.global_step)
         logger.finalize("success")
+    for board in boards(trainer):
+        board.close()
     result["bytes"] = {f.name: f.stat().st_size for f in sorted(run.folder.glob("[!.]*")) if f.is_file()}
     if distributed.rank() == 0:
         _write(run, result)

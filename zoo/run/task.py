@@ -11,7 +11,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from omegaconf import OmegaConf
 from torch import nn
 
-from zoo.callbacks.loggers import TensorBoard
+from zoo.callbacks.board import boards
 from zoo.checkpoint.load_model import load_model
 from zoo.checkpoint.product_file import read_product
 from zoo.data.images import ImageData
@@ -97,6 +97,7 @@ def check_before(run: Run, trainer: lightning.Trainer, task: Task, data: Residen
         subject = preflight_checks.Subject(own, data, fresh, may_freeze)
         examples, figure = preflight.look_at_examples(subject, run.folder)
         preflight.report([examples, *preflight.inspect(subject)])
-    for logger in trainer.loggers if figure else ():
-        if isinstance(logger, TensorBoard):
-            logger.experiment.add_figure("zoo diagnostics/examples before training", figure, 0)
+    if figure is None:
+        return
+    for board in boards(trainer):
+        board.add_picture("zoo diagnostics/examples before training", figure, 0)

@@ -6,15 +6,18 @@ from typing import Any, TypeVar
 
 import lightning
 import torch
+from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 from omegaconf import OmegaConf
 
 from zoo import distributed
-from zoo.callbacks.loggers import MetricsCSV, TensorBoard
+from zoo.callbacks.other_loggers import build_loggers
 from zoo.callbacks.progress import NoProfiler
 from zoo.callbacks.resume import AtomicCheckpointIO
 from zoo.errors import BadInput
 from zoo.instantiate import build
+from zoo.report import settings_row
+from zoo.report.viewers import logger_names
 from zoo.run.directory import Run
 
 SomeCallback = TypeVar("SomeCallback", bound=lightning.Callback)
@@ -38,7 +41,7 @@ def build_trainer(run: Run) -> lightning.Trainer:
         settings,
         "trainer",
         callbacks=[build(node, f"callbacks.{name}") for name, node in run.cfg.callbacks.items() if node is not None],
-        logger=[] if distributed.rank() else [TensorBoard(run.folder, step), MetricsCSV(run.folder, step)],
+        logger=[] if distributed.rank() else _loggers(run, step),
         plugins=[AtomicCheckpointIO()],
         **({} if "profiler" in settings else {"profiler": NoProfiler()}),
         default_root_dir=run.folder,
@@ -48,6 +51,11 @@ def build_trainer(run: Run) -> lightning.Trainer:
         use_distributed_sampler=False,
         **of_many,
     )
+
+
+def _loggers(run: Run, from_step: int | None) -> list[Logger]:
+    settings = settings_row.short_names(settings_row.hyperparameters(run.cfg))
+    return build_loggers(logger_names(run.cfg), run.folder, settings, from_step)
 
 
 def _of_many(settings: dict[str, Any]) -> dict[str, Any]:
