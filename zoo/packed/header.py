@@ -8,9 +8,9 @@ from typing import Any
 from zoo.records.metadata import FORMAT, MAX_BYTES
 
 # Settings that came after COMMON, and would take some 30 bytes of each packed file; files before them lack them, too.
-USUAL: dict[str, Any] = {"calibrate": False}
+USUAL: dict[str, Any] = {"calibrate": False, "logger": "tensorboard"}
 USUAL_OF_GROUPS: dict[str, dict[str, Any]] = {
-    "data": {"sampler": "shuffled"},
+    "data": {"sampler": "shuffled", "split": "hash"},
     "task": {"class_weights": None, "logit_adjustment": 0.0},
 }
 

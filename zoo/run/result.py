@@ -70,6 +70,16 @@ def measure_product(run: Run, trainer: lightning.Trainer, task: Task, data: Resi
         result["before"] = figures_before(run.cfg.init_from, product.facts["recipe"], reports, result)
         if distributed.rank() == 0 and (answers := changed_answers(run, task, data, result["test"]["accuracy"])):
             result["before"]["answers"] = answers
+    _log(trainer, reports, result)
+    result["bytes"] = {f.name: f.stat().st_size for f in sorted(run.folder.glob("[!.]*")) if f.is_file()}
+    if distributed.rank() == 0:
+        _write(run, result)
+        _warn_of_outdated(run, product)
+    return result
+
+
+def _log(trainer: lightning.Trainer, reports: dict[str, Any], result: dict[str, Any]) -> None:
+    """Log the scalars of reports, and the result, after which nothing is logged."""
     for logger in trainer.loggers:
         for values in reports.values():
             logger.log_metrics(values.pop("scalars", {}), step=trainer.global_step)
@@ -77,11 +87,6 @@ def measure_product(run: Run, trainer: lightning.Trainer, task: Task, data: Resi
         logger.finalize("success")
     for board in boards(trainer):
         board.close()
-    result["bytes"] = {f.name: f.stat().st_size for f in sorted(run.folder.glob("[!.]*")) if f.is_file()}
-    if distributed.rank() == 0:
-        _write(run, result)
-        _warn_of_outdated(run, product)
-    return result
 
 
 def _tested(
