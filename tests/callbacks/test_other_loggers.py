@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import shutil
 import struct
 import time
 
@@ -166,6 +167,17 @@ def test_scalars_pictures_and_settings_are_those_of_tensorboard_and_a_resumed_ru
     assert len(ids[0]) == 1
     of_result = {of_mlflow("Parameters, M", other)} if other != "trackio" else set()  # which keeps those of the start
     assert {"optim.lr", *of_result} <= settings.keys()
+
+
+@pytest.mark.parametrize("other", ["mlflow"], indirect=True)
+def test_a_folder_of_mlflow_that_names_another_place_for_its_pictures_is_refused(tmp_path, other):
+    folder = tmp_path / "toy" / "2026-01-01_00-00-00"
+    folder.mkdir(parents=True)
+    build_loggers([other], folder, {}, None)[-1].close()
+    moved = tmp_path / "elsewhere" / "toy"
+    shutil.copytree(folder.parent, moved)
+    with pytest.raises(BadInput, match=r"mlruns was written in another folder"):
+        build_loggers([other], moved / folder.name, {}, 9)
 
 
 @pytest.mark.slow
