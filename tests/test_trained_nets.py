@@ -146,7 +146,7 @@ def test_training_again_gives_what_the_card_says(command, tmp_path):
 
 
 def test_only_runs_of_a_clean_commit_are_added(tmp_path, command):
-    outcome = command("scripts/trained", f"add={ROOT / 'tests/earlier/packed.zoo'}")
+    outcome = command("scripts/trained", f"add={ROOT / 'tests/earlier/packed.zoo'}", "name=another")
     assert outcome.code == 2
     assert "result.json" in outcome.sentence
     for name in ("lenet5_mnist_5k", "lenet-5"):

@@ -11,7 +11,7 @@ from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 from omegaconf import OmegaConf
 
 from zoo import distributed
-from zoo.callbacks.other_loggers import build_loggers
+from zoo.callbacks.other_loggers import OTHERS, build_loggers
 from zoo.callbacks.progress import NoProfiler
 from zoo.callbacks.resume import AtomicCheckpointIO
 from zoo.errors import BadInput
@@ -54,8 +54,10 @@ def build_trainer(run: Run) -> lightning.Trainer:
 
 
 def _loggers(run: Run, from_step: int | None) -> list[Logger]:
-    settings = settings_row.short_names(settings_row.hyperparameters(run.cfg))
-    return build_loggers(logger_names(run.cfg), run.folder, settings, from_step)
+    names = logger_names(run.cfg)
+    use_settings = bool(OTHERS.keys() & set(names))
+    settings = settings_row.short_names(settings_row.hyperparameters(run.cfg)) if use_settings else {}
+    return build_loggers(names, run.folder, settings, from_step)
 
 
 def _of_many(settings: dict[str, Any]) -> dict[str, Any]:
