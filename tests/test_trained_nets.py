@@ -79,7 +79,7 @@ def test_commands_take_one_by_its_name(command, tmp_path):
     assert outcome.code == 0, outcome.err
     (file,) = tmp_path.glob("zoo_lenet5_mnist_5k/evaluation*.json")
     assert zoo.load("lenet5_mnist_5k").path.parent == TRAINED  # whatever is written here
-    assert command("evaluate", "checkpoint=lenet5_mnist_5k").sentence.endswith("did you mean zoo:lenet5_mnist_5k?")
+    assert "did you mean zoo:lenet5_mnist_5k" in command("evaluate", "checkpoint=lenet5_mnist_5k").sentence
     assert json.loads(file.read_text())["accuracy"] == claim_of("lenet5_mnist_5k")["evaluation"]["accuracy"]
     outcome = command("scripts/export", "zoo:lenet5_mnist_5k", "format=safetensors", "max_drop=0")
     assert outcome.code == 0, outcome.err
@@ -97,7 +97,7 @@ def test_commands_take_one_by_its_name(command, tmp_path):
     )
     assert outcome.code == 0, outcome.err
     assert (tmp_path / "page/comparison.md").read_text().count("98.60") == 1
-    assert command("evaluate", "checkpoint=zoo:lenet_mnist_5k").sentence.endswith("did you mean lenet5_mnist_5k?")
+    assert "did you mean lenet5_mnist_5k" in command("evaluate", "checkpoint=zoo:lenet_mnist_5k").sentence
 
 
 def test_a_claim_that_does_not_hold_is_an_error(tmp_path, monkeypatch):
