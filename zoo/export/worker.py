@@ -35,7 +35,7 @@ def main() -> None:
     threads, *paths = sys.argv[1:]
     if paths[0].endswith(".c"):
         with compiled(paths[0]) as (run, pid, sizes):
-            serve([run], pid, sizes)
+            serve([run], pid, {name: sizes[name.upper()] for name in ("arena_bytes", "constant_bytes")})
         return
     kinds = {"onnx": onnx_runtime, "safetensors": library_alone}
     serve([kinds.get(path.rpartition(".")[2], torch_alone)(path, int(threads)) for path in paths])
@@ -131,7 +131,16 @@ def compiled(path: str) -> Iterator[tuple[Run, int, dict[str, int]]]:
         done = subprocess.run([c_compiler(), *C_FLAGS, path, "-o", program], capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(next((line for line in done.stderr.splitlines() if "error" in line), "not compiled"))
-        process = subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        started = subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    with started as process:
+        try:
+            yield _asking(process, sizes["SCORES_PER_LOGIT"]), process.pid, sizes
+        finally:
+            process.kill()
+
+
+def _asking(process: "subprocess.Popen[bytes]", scores_per_logit: int) -> Run:
+    """Return what sends images to a program, row by row with channels together, and reads a line of scores of each."""
     assert process.stdin is not None
     assert process.stdout is not None
     asked, answered = process.stdin, process.stdout
@@ -142,13 +151,9 @@ def compiled(path: str) -> Iterator[tuple[Run, int, dict[str, int]]]:
             asked.write(image.tobytes())
             asked.flush()
             lines.append([int(word) for word in answered.readline().split()])
-        return [np.array(lines, np.float64) / sizes["SCORES_PER_LOGIT"]]
+        return [np.array(lines, np.float64) / scores_per_logit]
 
-    try:
-        yield run, process.pid, {name: sizes[name.upper()] for name in ("arena_bytes", "constant_bytes")}
-    finally:
-        process.kill()
-        process.wait()
+    return run
 
 
 def serve(runs: list[Run], pid: int | str = "self", sizes: dict[str, int] | None = None) -> None:
