@@ -19,7 +19,7 @@ def one_a_class() -> list[str]:
 
 
 NAMES = get_args(Activation)
-PAIRS = [pair for pair in matches() if pair[1] != "image_table"]  # whose pictures are those of image_folder
+PAIRS = matches()
 
 
 def elu(x, alpha=1.0):
