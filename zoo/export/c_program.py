@@ -14,12 +14,10 @@ from torch import Tensor
 
 from zoo.export.c_rounding import Found, Rounding
 from zoo.export.c_terms import (
-    Bytes,
     Image,
     Joined,
+    Largest,
     Mean,
-    Part,
-    Pool,
     Product,
     Step,
     Value,
@@ -135,15 +133,13 @@ class Translation(Rounding):
         padding: Sequence[int] = (0, 0),
         dilation: Sequence[int] = (1, 1),
         is_rounded_up: bool = False,
-    ) -> Value:
-        source = value_of(x, "max pooling").whole
-        if source is None or is_rounded_up or x.is_flat:
-            raise unsupported("max pooling of what is not rounded before, or with ceil_mode")
+    ) -> Largest:
+        value = value_of(x, "max pooling")
+        if is_rounded_up or value.is_flat or value.zeros != (0, 0):
+            raise unsupported("max pooling with ceil_mode")
         window = Window(pair(kernel), pair(stride or kernel), pair(padding), pair(dilation))
-        sizes = source.shape[1] + x.repeated[0], source.shape[2] + x.repeated[1]
-        out = Bytes((source.shape[0], *sizes_after(sizes, window)), source.scale, source.zero_point)
-        self.steps.append(Pool((source,), out, window, None))
-        return Value(out.shape, (Part(out),), low=x.low, high=x.high)
+        sizes = value.shape[1] + value.repeated[0], value.shape[2] + value.repeated[1]
+        return Largest(value, (value.shape[0], *sizes_after(sizes, window)), window)
 
     def mean_pool(
         self,

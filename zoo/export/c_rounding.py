@@ -2,15 +2,30 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
 from torch import Tensor
 
 from zoo.export.c_numbers import requantized
-from zoo.export.c_terms import Bytes, Fill, Image, Joined, Layer, LookUp, Mean, Part, Pool, Step, Value, unsupported
+from zoo.export.c_terms import (
+    Bytes,
+    Fill,
+    Image,
+    Joined,
+    Largest,
+    Layer,
+    LookUp,
+    Mean,
+    Part,
+    Pool,
+    Step,
+    Value,
+    unsupported,
+)
 
-Found = Image | Value | Mean | Joined
+Found = Image | Value | Largest | Mean | Joined
 
 
 class Rounding:
@@ -30,7 +45,11 @@ class Rounding:
             return self._of_image(found, scale, zero_point)
         if isinstance(found, Value) and self._is_same(found, scale, zero_point):
             return found
-        if isinstance(found, Mean):
+        if isinstance(found, Largest):
+            rounded = self.quantize(replace(found.value, repeated=(0, 0)), scale, zero_point, low, high)
+            out = Bytes(found.shape, scale, zero_point)
+            self.steps.append(Pool((rounded.parts[0].source,), out, found.window, None))
+        elif isinstance(found, Mean):
             if (found.source.scale, found.source.zero_point) != (scale, zero_point):
                 raise unsupported("average pooling that changes the scale")
             out = Bytes(found.shape, scale, zero_point)

@@ -98,6 +98,16 @@ class Value:
 
 
 @dataclass(frozen=True)
+class Largest:
+    """A maximum over windows; rounding before it and after it is the same."""
+
+    value: Value
+    shape: Shape
+    window: Window
+    is_flat: bool = False
+
+
+@dataclass(frozen=True)
 class Mean:
     """An average of bytes that is not rounded yet; `divisor` is 0 for the pixels inside of each window."""
 
