@@ -13,6 +13,7 @@ from small import FACTS, SYMBOLS, tiny
 from zoo.checkpoint.load_model import load_model
 from zoo.checkpoint.product_file import read_product, save_product
 from zoo.checkpoint.temperature import store_temperature, without_temperature
+from zoo.data.module import ResidentData
 from zoo.errors import BadInput
 from zoo.export import onnx, pt2
 from zoo.export.file_metadata import labels
@@ -63,6 +64,8 @@ class Digits:
         torch.manual_seed(1)
         images = torch.randn(100, 1, 28, 28)
         return [(images[i : i + 40], torch.arange(i, min(i + 40, 100)) % 3) for i in range(0, 100, 40)]
+
+    limited_batches = ResidentData.limited_batches
 
     def limited_loader(self, split, device, limit):
         return self.loader(split, device)

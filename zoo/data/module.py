@@ -1,7 +1,8 @@
 """Base LightningDataModule of all data sets."""
 
+import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any, ClassVar, Literal, get_args
 
@@ -71,6 +72,11 @@ class ResidentData(lightning.LightningDataModule, ABC):
         loader = self.loader(split, device)
         loader.spread = isinstance(limit, int) or (limit is not None and limit < 1)
         return loader
+
+    def limited_batches(self, split: Split, device: torch.device, limit: float | None) -> Iterator[Any]:
+        """Return the batches of a split that a trainer with this limit uses: a number of them, a fraction, or all."""
+        loader = self.limited_loader(split, device, limit)
+        return itertools.islice(loader, int(limit * len(loader)) if isinstance(limit, float) else limit)
 
     def state_dict(self) -> dict[str, Any]:
         """Save the training loader's position; on its own, Lightning restores it only if no schedule counts steps."""

@@ -4,10 +4,9 @@ import hashlib
 import logging
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Literal
 
-from zoo.data.pairs import Pairs, Symbols
+from zoo.data.pairs import Pairs, Symbols, text_of
 from zoo.errors import BadInput, shown
 
 log = logging.getLogger("zoo")
@@ -78,11 +77,8 @@ def listed(pairs: Pairs, files: Mapping[str, str]) -> dict[Symbols, str]:
         raise BadInput("data.split.test: expected the file with the words for testing")
     found: dict[Symbols, str] = {}
     for name, path in files.items():
-        try:
-            lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, ValueError) as error:
-            raise BadInput(f"data.split.{name}={path} cannot be read as UTF-8 text: {error}") from error
-        lines = [line for line in lines if line.strip() and not line.startswith((";;;", "#"))]
+        text = text_of(path, f"data.split.{name}")
+        lines = [line for line in text.splitlines() if line.strip() and not line.startswith((";;;", "#"))]
         sources = [_named(line, pairs) for line in lines]
         missing = [line for line, source in zip(lines, sources, strict=True) if source is None]
         if len(missing) == len(lines):

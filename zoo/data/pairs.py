@@ -3,7 +3,7 @@
 import random
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from zoo.errors import BadInput
 
@@ -33,6 +33,14 @@ def cmudict(stress: bool = False) -> Pairs:
     return pairs
 
 
+def text_of(path: Any, key: str) -> str:
+    """Return the text of a UTF-8 file that a setting names; raise BadInput if it cannot be read."""
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, TypeError, ValueError) as error:
+        raise BadInput(f"{key}={path} cannot be read as UTF-8 text: {error}") from error
+
+
 def tab_separated(
     path: str, source_unit: Unit = "character", target_unit: Unit = "word", max_length: int = 64
 ) -> Pairs:
@@ -41,10 +49,7 @@ def tab_separated(
     Raises BadInput, listing the (first few) lines that do not have this form, or whose source or target is empty or
     longer than `max_length`.
     """
-    try:
-        lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"data.path={path} cannot be read as UTF-8 text: {error}") from error
+    lines = text_of(path, "data.path").split("\n")
     if lines[-1] == "":  # after the last line break
         lines.pop()
     pairs: Pairs = {}

@@ -1,6 +1,5 @@
 """Fit the temperature of a product to its validation data, and store it in the file."""
 
-import itertools
 import logging
 from pathlib import Path
 
@@ -31,11 +30,9 @@ def calibrate_product(run: Run, product: Product, task: Task, data: ResidentData
     """Return a run's product with its temperature, if `calibrate` is set; without one, and a warning, if none fits."""
     if not run.cfg.get("calibrate"):
         return product
-    limit = run.cfg.trainer.limit_val_batches
-    loader = data.limited_loader("val", task.device, limit)
-    num = int(limit * len(loader)) if isinstance(limit, float) else limit
+    batches = data.limited_batches("val", task.device, run.cfg.trainer.limit_val_batches)
     net = load_model(product).to(task.device).eval()
-    parts = distributed.all_gather_object(predictions(net, itertools.islice(loader, num)))
+    parts = distributed.all_gather_object(predictions(net, batches))
     found = [one for part in parts for one in part]
     logits, labels = _joined(found) if found else (torch.empty(0, 1), torch.empty(0, dtype=torch.int64))
     temperature = fit_temperature(logits, labels)

@@ -1,7 +1,6 @@
 """How compression changed a net's answers to the test images, from saved predictions where possible."""
 
 import contextlib
-import itertools
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +58,9 @@ def _predicted(run: Run, task: Task, data: ResidentData) -> Predictions | None:
     product = read_product(run.cfg.init_from)
     if distributed.world_size() > 1 or product.facts["data"].get("classes") != list(data.load().classes):
         return None
-    limit = run.cfg.trainer.limit_test_batches
-    loader = data.limited_loader("test", task.device, limit)
-    num = int(limit * len(loader)) if isinstance(limit, float) else limit
+    batches = data.limited_batches("test", task.device, run.cfg.trainer.limit_test_batches)
     net = load_model(product).to(task.device).eval()
-    logits, labels = map(torch.cat, zip(*predictions(net, itertools.islice(loader, num)), strict=True))
+    logits, labels = map(torch.cat, zip(*predictions(net, batches), strict=True))
     confidence, predicted = (logits / temperature_of(product.facts)).softmax(1).max(1)
     arrays = (one.numpy() for one in (labels, predicted, confidence.half()))
     return Predictions.of_images(product.facts["data"]["split_hash"], *arrays)

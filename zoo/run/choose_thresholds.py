@@ -1,6 +1,5 @@
 """Choose the thresholds of a product with several labels per image on its validation data, and store them."""
 
-import itertools
 import logging
 
 from zoo import distributed
@@ -22,13 +21,11 @@ def choose_thresholds(run: Run, product: Product, task: Task, data: ResidentData
     """
     if not isinstance(task, MultiLabelClassification):
         return product
-    limit = run.cfg.trainer.limit_val_batches
-    loader = data.limited_loader("val", task.device, limit)
-    num = int(limit * len(loader)) if isinstance(limit, float) else limit
+    batches = data.limited_batches("val", task.device, run.cfg.trainer.limit_val_batches)
     kept, task.net = task.net, load_model(product).to(task.device)
     task.meter.thresholds = None
     try:
-        task.measure_all(itertools.islice(loader, num), "validation")
+        task.measure_all(batches, "validation")
     finally:
         task.net = kept
     if task.meter.thresholds is None:

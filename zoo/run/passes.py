@@ -1,7 +1,6 @@
 """Apply the passes of a config to a net, record them in the recipe, and give every process the same net."""
 
 import functools
-import itertools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -142,12 +141,10 @@ def _built(run: Run, stage: str) -> dict[str, Callable[..., Any]]:
 
 def _measured(run: Run, task: Task, data: ResidentData, net: nn.Module, split: Split) -> dict[str, float]:
     """Measure a net as the task does, in fp32 and with as many batches as the trainer uses."""
-    limit = run.cfg.trainer[f"limit_{split}_batches"]
-    loader = data.limited_loader(split, task.device, limit)
-    num = int(limit * len(loader)) if isinstance(limit, float) else limit
+    batches = data.limited_batches(split, task.device, run.cfg.trainer[f"limit_{split}_batches"])
     kept, task.net = task.net, net.to(task.device)
     try:
-        metrics = task.measure_all(itertools.islice(loader, num), split)
+        metrics = task.measure_all(batches, split)
     finally:
         task.net = kept
     return {name: float(value) for name, value in metrics.items()}

@@ -1,13 +1,12 @@
 """Training pairs that the teachers of a sequence net make from sources without references."""
 
 import logging
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
-from zoo.data.pairs import Pairs, Symbols
+from zoo.data.pairs import Pairs, Symbols, text_of
 from zoo.data.sequences import SequenceData, decode_tokens, encode_source, padded
 from zoo.errors import BadInput
 from zoo.models.decoding import PAD, START, beam_search
@@ -32,7 +31,9 @@ def teacher_pairs(file: Any, teachers: Sequence[nn.Module], data: SequenceData, 
         teacher.eval()
     found: Pairs = {}
     symbols = data.load().target_symbols
-    for batch in _batches(sorted(sources, key=len)):
+    ordered = sorted(sources, key=len)
+    for first in range(0, len(ordered), BATCH):
+        batch = ordered[first : first + BATCH]
         tokens = padded([sources[one][0].tolist() for one in batch])
         outputs, _ = beam_search(Ensemble(teachers), tokens, beam, data.max_length + 1)
         for source, output in zip(batch, outputs[:, 0], strict=True):
@@ -44,10 +45,7 @@ def teacher_pairs(file: Any, teachers: Sequence[nn.Module], data: SequenceData, 
 
 def _sources(file: Any, data: SequenceData) -> dict[Symbols, Tensor]:
     """Return the tokens (1, S) of the sources in a file that are new to the data."""
-    try:
-        lines = Path(file).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, TypeError, ValueError) as error:
-        raise BadInput(f"task.words={file} cannot be read as UTF-8 text: {error}") from error
+    lines = text_of(file, "task.words").splitlines()
     facts = data.load()
     known = {source for part in data.pairs.values() for source in part}
     found = {}
@@ -62,11 +60,6 @@ def _sources(file: Any, data: SequenceData) -> dict[Symbols, Tensor]:
     if not found:
         raise BadInput(f"task.words={file}: expected one source per line, of these data's symbols, but not in the data")
     return found
-
-
-def _batches(sources: list[Symbols]) -> Iterator[list[Symbols]]:
-    for first in range(0, len(sources), BATCH):
-        yield sources[first : first + BATCH]
 
 
 def _is_whole(output: Tensor, most: int) -> bool:
