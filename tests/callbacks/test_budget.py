@@ -9,6 +9,7 @@ import torch
 from omegaconf import OmegaConf
 
 from zoo.callbacks.budget import AccuracyBudget, accuracy_of
+from zoo.data.module import ResidentData
 from zoo.errors import BadInput
 from zoo.models.lenet import LeNet300
 from zoo.optim.schedules import constant
@@ -29,6 +30,8 @@ class Data(lightning.LightningDataModule):
     def __init__(self, loader):
         super().__init__()
         self.given = loader
+
+    limited_batches = ResidentData.limited_batches
 
     def val_dataloader(self):
         return self.given
