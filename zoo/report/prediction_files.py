@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from zoo import escape
+from zoo.errors import counted
 from zoo.files import replacing, write_text
 from zoo.report.picture_grid import Line, draw_grid
 
@@ -32,7 +33,7 @@ def write_table(path: Path, rows: Sequence[Predicted], names: tuple[str, str]) -
         cells = [cell for guess, share in found for cell in (escape.cell(guess), f"{share:.6g}")]
         writer.writerow([escape.cell(printable(name)), *cells, *[""] * (2 * most - len(cells))])
     write_text(path, text.getvalue())
-    escape.console().print(f"Written     {path}, {len(rows):,} rows", soft_wrap=True)
+    escape.console().print(f"Written     {path}, {counted(len(rows), 'row')}", soft_wrap=True)
 
 
 def write_grid(path: Path, images: Tensor, rows: Sequence[Predicted]) -> None:
@@ -46,8 +47,8 @@ def write_grid(path: Path, images: Tensor, rows: Sequence[Predicted]) -> None:
     sheet = draw_grid(images, [caption(*row) for row in rows[: len(images)]])
     with replacing(path) as file:
         Image.fromarray(sheet.numpy()).save(file, format="png")
-    shown = f"the first {len(images):,} of {len(rows):,}" if len(images) < len(rows) else f"{len(rows):,}"
-    escape.console().print(f"Written     {path}, {shown} pictures", soft_wrap=True)
+    first = f"the first {len(images):,} of " if len(images) < len(rows) else ""
+    escape.console().print(f"Written     {path}, {first}{counted(len(rows), 'picture')}", soft_wrap=True)
 
 
 def printable(name: str) -> str:
