@@ -106,6 +106,13 @@ def test_bits_that_only_fall_at_the_end_reach_the_target_from_above(num):
     assert 0.96 * 4e5 < bits < 4e5
 
 
+def test_bits_above_the_target_raise_the_price_to_the_last_step_and_bits_below_leave_it():
+    control = PriceControl(100, 100, (0.0, 2e6, 200))
+    assert control.towards_bits(1.02e5, 1e5) > 1.0
+    control = PriceControl(100, 100, (0.0, 2e6, 200))
+    assert control.towards_bits(0.95e5, 1e5) == 1.0
+
+
 def test_a_price_falls_when_too_much_accuracy_is_lost():
     control = PriceControl(100)
     first = control.price

@@ -33,15 +33,17 @@ class PriceControl:
 
         A PI controller of the logarithm of the price leads the bits from those at the start to a little more than the
         target, along a straight line of their logarithm, and then to the target, in the first half of what remains. In
-        the last quarter, its gains fall to zero: at small learning rates, many weights are so close to the middle
-        between two integers that each change of the price moves them together, and bits would swing.
+        the last quarter, its gains fall to zero unless bits are above the target: at small learning rates, many weights
+        are so close to the middle between two integers that each change of the price moves them together, and bits
+        would swing.
         """
         log_price, start, done = self.state
         start = start or max(bits, target)
         left = 1 - min(1.0, max(0, done - self.num_changes) / self.num_after) if self.num_after else 1.0
+        gain = 1.0 if bits > target else min(1.0, 4 * left)
         target *= 1 - self.MARGIN + (self.ABOVE + self.MARGIN) * max(0.0, 2 * left - 1)
         on_path = start * (target / start) ** min(1.0, done / self.num_changes)
-        error = min(1.0, 4 * left) * math.log(max(bits, 1.0) / on_path)
+        error = gain * math.log(max(bits, 1.0) / on_path)
         log_price += max(self.EACH, self.ALL / self.num_changes) * max(-0.5, min(error, 0.5))
         log_price = max(LOWEST, min(log_price, HIGHEST))
         self.state = log_price, start, done + 1
