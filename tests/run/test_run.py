@@ -425,6 +425,16 @@ def test_a_metric_that_is_not_measured_is_refused_before_training(compose, key):
         _check_metrics(compose("callbacks=early_stopping", f"{key}=val/top5", "model.num_classes=5"), task)
 
 
+@pytest.mark.parametrize("name", ["product", "early_stopping"])
+def test_a_callback_that_would_keep_the_worst_epoch_is_refused(compose, name):
+    key = {"product": "metric", "early_stopping": "monitor"}[name]
+    line = ["callbacks=early_stopping", f"callbacks.{name}.{key}=val/loss"]
+    task = SimpleNamespace(meter=ClassificationMeter())
+    _check_metrics(compose(*line, f"callbacks.{name}.mode=min"), task)
+    with pytest.raises(BadInput, match=f"^callbacks.{name}.mode: expected min for val/loss, got 'max'"):
+        _check_metrics(compose(*line), task)
+
+
 def test_resume_keeps_the_runs_own_config(command, toy_smoke, only_run):
     command("train", *toy_smoke)
     outcome = command("train", f"resume={only_run()}", "optim.lr=1")
