@@ -12,15 +12,18 @@ import re
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+import hydra
+from omegaconf import DictConfig, OmegaConf
 
 from zoo.benchmarks import result_tables, trust_tables
 from zoo.benchmarks.run_tables import (
+    DIGITS,
     IMAGES,
     SEQUENCES,
     accuracy_table,
     compressed_sequence_table,
     compression_table,
+    defaults_table,
     in_cell,
     kept_runs,
     pipeline_table,
@@ -33,8 +36,9 @@ from zoo.cli.command import command
 from zoo.inference.cards import trained_table
 from zoo.paths import CHECKOUT, RESULT, RESULTS
 
-RESULT_PAGES = ("sequences", "ten_minutes", "speed", "compression", "packed_file", "quantization", "trust", "deploy")
-PAGES = ("README.md", "docs/recipes.md", *(f"docs/{name}.md" for name in RESULT_PAGES))
+RESULT_PAGES = "recipes defaults sequences ten_minutes speed compression packed_file quantization trust deploy"
+PAGES = ("README.md", *(f"docs/{name}.md" for name in RESULT_PAGES.split()))
+NOT_DEFAULTS = ("runs", "data_root", "seed")  # settings that do not change what is learned
 
 
 def keep(folder: Path) -> Path:
@@ -57,13 +61,8 @@ def keep(folder: Path) -> Path:
     write_result(target, result)
     try:
         for name in (
-            "accuracy",
-            "ten_minutes",
-            "sequences",
-            "compression",
-            "compressed_sequences",
-            "quantization",
-            "pipeline",
+            *("accuracy", "defaults", "ten_minutes", "sequences", "compression", "compressed_sequences"),
+            *("quantization", "pipeline"),
         ):
             TABLES[name]()
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
@@ -82,7 +81,9 @@ def _check_kept(folder: Path, result: dict[str, Any]) -> None:
         raise BadInput(f"add={folder} has task=rotation; the tables are for classification")
     if result["settings"].get("data.folds"):
         raise BadInput(f"add={folder} is one fold of a cross-validation; the tables are for whole training sets")
-    if result["data"] not in (IMAGES, SEQUENCES):
+    if result["data"] == DIGITS:
+        _check_default(folder, result["net"])
+    elif result["data"] not in (IMAGES, SEQUENCES):
         raise BadInput(f"add={folder} was trained on {result['data']}; the tables are for {IMAGES} and {SEQUENCES}")
     if part := part_tested(result, config_of(folder)):
         raise BadInput(f"add={folder} was {part}; the tables are for whole test sets")
@@ -97,6 +98,18 @@ def _check_kept(folder: Path, result: dict[str, Any]) -> None:
         raise BadInput(f"add={folder}: name: expected {PlainName()}, got {result['name'][:80]!r}")
 
 
+def _check_default(folder: Path, net: str) -> None:
+    """Raise BadInput for a run on the digits whose settings are not those of `python train.py model=NET`."""
+    from zoo.compare.run_names import leaves
+    from zoo.compare.runs import config_of
+    from zoo.errors import BadInput
+
+    default, own = hydra.compose("train", [f"model={net}", f"name={net}_{DIGITS}"]), config_of(folder)
+    for key, value in leaves(OmegaConf.to_container(default, resolve=True)):
+        if key not in NOT_DEFAULTS and own.get(key) != value:
+            raise BadInput(f"add={folder} has {key}={own.get(key)}, not {value}; the table of {DIGITS} is for defaults")
+
+
 def _differences(kept: dict[str, Any], result: dict[str, Any]) -> list[str]:
     """List the settings that both results have and that differ, except for the seed, and the device by `trainer`."""
     of_kept, own = kept["settings"], result["settings"]
@@ -109,9 +122,10 @@ def _relative(value: Any) -> Any:
     return os.path.basename(value) if isinstance(value, str) and os.path.isabs(value) else value
 
 
-DIGITS = "lenet5_mnist_5k"  # the net that docs/trust.md measures alone
+ALONE = "lenet5_mnist_5k"  # the net that docs/trust.md measures alone
 TABLES = {
     "accuracy": accuracy_table,
+    "defaults": defaults_table,
     "ten_minutes": lambda: accuracy_table(of_families=True),
     "sequences": sequence_table,
     "recipes": recipe_table,
@@ -122,9 +136,9 @@ TABLES = {
     "trained": trained_table,
     "gpu_aims": lambda: result_tables.aims_table(RESULTS),
     "trust": lambda: trust_tables.forms_table(RESULTS),
-    "trust_alone": lambda: trust_tables.alone_table(RESULTS, DIGITS),
-    "trust_maps": lambda: trust_tables.maps_table(RESULTS, DIGITS),
-    "trust_temperature": lambda: trust_tables.temperature_sentence(RESULTS, DIGITS),
+    "trust_alone": lambda: trust_tables.alone_table(RESULTS, ALONE),
+    "trust_maps": lambda: trust_tables.maps_table(RESULTS, ALONE),
+    "trust_temperature": lambda: trust_tables.temperature_sentence(RESULTS, ALONE),
     "inference": lambda: result_tables.inference_table(RESULTS),
     "mcu": lambda: result_tables.mcu_table(RESULTS),
     **{

@@ -30,7 +30,13 @@ def with_several_labels(folder: Path) -> list[str]:
         Image.new("RGB", (32, 32), (i, 255 * (i % 2), 255 * (i % 3))).save(folder / f"{i}.png")
         rows.append(f"{i}.png,{('', 'even', 'third', 'even|third')[i % 4]}")
     (folder / "labels.csv").write_text("\n".join(rows))
-    line = ["data=image_table", f"data.table={folder}/labels.csv", 'data.separator="|"', "data.image_size=28"]
+    line = [
+        "model=lenet5",
+        "data=image_table",
+        f"data.table={folder}/labels.csv",
+        'data.separator="|"',
+        "data.image_size=28",
+    ]
     sizes = ["data.num_validation=16", "data.num_test=16", "data.batch_size=8", "data.num_workers=0"]
     return [*line, *sizes, "trainer=smoke", "trainer.accelerator=cpu"]
 
@@ -150,3 +156,20 @@ def test_every_recipe_says_where_it_comes_from_and_is_named_as_its_file(experime
     assert header, "its third and fourth line must be # source: ... and # published: ..."
     assert header["published"][0].isdigit() or header["published"].startswith("none found")
     assert OmegaConf.load(file).name == experiment
+
+
+@pytest.mark.parametrize("file", sorted((CONFIGS / "recipe").glob("*/*.yaml")), ids=lambda file: f"{file.stem}")
+def test_settings_of_a_net_and_an_optimizer_apply_to_these_alone(compose, file):
+    net, optim = file.stem, file.parent.name
+    assert (CONFIGS / f"model/{net}.yaml").exists() and (CONFIGS / f"optim/{optim}.yaml").exists()
+    usual, own = compose(f"optim={optim}", "model=lenet5"), compose(f"optim={optim}", f"model={net}")
+    assert own.optim.lr < usual.optim.lr
+    assert compose(f"optim={optim}", f"model={net}", "optim.lr=0.25").optim.lr == 0.25
+    assert compose("optim=sgd", f"model={net}").optim == compose("optim=sgd").optim
+
+
+@pytest.mark.parametrize("data", ["image_folder", "image_table"])
+def test_pictures_from_files_get_a_net_for_their_size_unless_another_is_named(compose, data):
+    needed = [f"data={data}", "data.num_classes=2", f"data.{'root' if data == 'image_folder' else 'table'}=x"]
+    assert compose(*needed).model == compose(*needed, "model=resnet18").model
+    assert compose(*needed, "model=vgg11").model._target_ == "zoo.models.vgg.VGG"

@@ -288,7 +288,7 @@ def test_one_class_alone_is_refused(command, pictures):
         for file in (pictures / split / "dog").iterdir():
             file.unlink()
         (pictures / split / "dog").rmdir()
-    line = ["data=image_folder", f"data.root={pictures}", "data.image_size=28", "data.num_validation=8"]
+    line = ["model=lenet5", "data=image_folder", f"data.root={pictures}", "data.image_size=28", "data.num_validation=8"]
     outcome = command("train", *line, "data.batch_size=8", "data.num_workers=0", "trainer=smoke")
     assert outcome.code == 2
     assert "data.num_classes: expected at least 2, got 1" in outcome.err.splitlines()[-1]
@@ -483,7 +483,7 @@ def test_a_run_tells_how_many_pictures_it_could_read_and_test(command, pictures,
     """Five of 14 test images are damaged, and are skipped only when they are read."""
     for file in sorted((pictures / "val/cat").glob("*"))[:5]:
         file.write_bytes(b"damaged")
-    line = ["data=image_folder", f"data.root={pictures}", "data.image_size=28", "data.num_validation=8"]
+    line = ["model=lenet5", "data=image_folder", f"data.root={pictures}", "data.image_size=28", "data.num_validation=8"]
     line += ["data.batch_size=8", "data.cache=none", "data.num_workers=0", "trainer=smoke"]
     outcome = command("train", *line)
     assert outcome.code == 0, outcome.err
@@ -493,7 +493,7 @@ def test_a_run_tells_how_many_pictures_it_could_read_and_test(command, pictures,
 
 
 def test_a_resumed_run_refuses_other_data_before_anything_is_trained(command, pictures, only_run):
-    line = ["data=image_folder", f"data.root={pictures}", "data.image_size=28", "data.num_validation=8"]
+    line = ["model=lenet5", "data=image_folder", f"data.root={pictures}", "data.image_size=28", "data.num_validation=8"]
     line += ["data.batch_size=8", "trainer.max_epochs=1", "trainer=cpu", "trainer.log_every_n_steps=1"]
     assert command("train", *line).code == 0
     before = {name: (only_run() / name).read_bytes() for name in ("config.yaml", "last.ckpt", "model.safetensors")}
@@ -680,6 +680,7 @@ def test_one_file_is_no_files(pictures):
 
 def test_a_run_counts_the_classes_and_its_product_is_evaluated_on_files_that_moved(command, pictures, only_run):
     line = [
+        "model=lenet5",
         "data=image_folder",
         f"data.root={pictures}",
         "data.image_size=28",

@@ -18,7 +18,7 @@ from zoo.errors import BadInput
 
 SIDE = 28
 COMMON = {"image_size": SIDE, "num_classes": None, "in_channels": 3, "batch_size": 8, "num_workers": 0}
-LINE = ["data=image_table", "data.image_size=28", "data.batch_size=8", "data.num_workers=0"]
+LINE = ["model=lenet5", "data=image_table", "data.image_size=28", "data.batch_size=8", "data.num_workers=0"]
 
 
 @pytest.fixture(scope="module")
@@ -269,8 +269,14 @@ def test_a_run_is_evaluated_with_its_table_and_compared_with_the_one_on_folders(
         "data.num_workers=0",
     ]
     ways = {
-        "folders": ["data=image_folder", f"data.root={home}/photographs"],
-        "table": ["data=image_table", f"data.table={table}", f"data.images={home}/photographs", "data.split=split"],
+        "folders": ["model=lenet5", "data=image_folder", f"data.root={home}/photographs"],
+        "table": [
+            "model=lenet5",
+            "data=image_table",
+            f"data.table={table}",
+            f"data.images={home}/photographs",
+            "data.split=split",
+        ],
     }
     results = []
     for name, way in ways.items():

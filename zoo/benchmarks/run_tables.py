@@ -19,6 +19,7 @@ millions of multiply-accumulates. int8 is fast when compiled or in ONNX Runtime,
 medians with `torch.compile`"""
 PACKED_RESNET = "rate_resnet20"
 IMAGES, SEQUENCES = "fashion_mnist", "cmudict"  # the data that the tables are of
+DIGITS = "mnist_5k"  # the data of the table of nets with their default settings
 
 
 def epochs_of(result: dict[str, Any]) -> str:
@@ -92,6 +93,20 @@ def accuracy_table(of_families: bool = False) -> str:
         row = f"| {what} | {sizes} | {mean_and_spread(results, 'test')} | {len(results)} | {made_by(results)} |"
         rows.append((-mean_accuracy(results), row))
     return "\n".join([*lines, *(row for _, row in sorted(rows, key=lambda pair: pair[0]))])
+
+
+def defaults_table() -> str:
+    """Return one row per net that was trained on the digits with its default settings, best first."""
+    lines = [
+        "| net | params | MMACs | learning rate | epochs | test accuracy | minutes | device | commit |",
+        "|---|---:|---:|---:|---:|---:|---:|---|---|",
+    ]
+    kept = [results[0] for results in kept_runs(lambda result: result["data"] == DIGITS).values()]
+    for result in sorted(kept, key=lambda result: -result["test"]["accuracy"]):
+        sizes = f"{result['params']:,} | {result['macs'] / 1e6:.2f} | {result['settings']['optim.lr']:g}"
+        figures = f"{epochs_of(result)} | {100 * result['test']['accuracy']:.1f} % | {result['seconds'] / 60:.1f}"
+        lines.append(f"| `{result['net']}` | {sizes} | {figures} | {made_by([result])} |")
+    return "\n".join(lines)
 
 
 def sequence_table() -> str:
