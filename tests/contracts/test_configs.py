@@ -161,7 +161,8 @@ def test_every_recipe_says_where_it_comes_from_and_is_named_as_its_file(experime
 @pytest.mark.parametrize("file", sorted((CONFIGS / "recipe").glob("*/*.yaml")), ids=lambda file: f"{file.stem}")
 def test_settings_of_a_net_and_an_optimizer_apply_to_these_alone(compose, file):
     net, optim = file.stem, file.parent.name
-    assert (CONFIGS / f"model/{net}.yaml").exists() and (CONFIGS / f"optim/{optim}.yaml").exists()
+    assert (CONFIGS / f"model/{net}.yaml").exists()
+    assert (CONFIGS / f"optim/{optim}.yaml").exists()
     usual, own = compose(f"optim={optim}", "model=lenet5"), compose(f"optim={optim}", f"model={net}")
     assert own.optim.lr < usual.optim.lr
     assert compose(f"optim={optim}", f"model={net}", "optim.lr=0.25").optim.lr == 0.25

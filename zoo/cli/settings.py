@@ -119,6 +119,7 @@ class Explain:
     checkpoint: Text
     inputs: list[Any]
     of_class: Text | int | None
+    filters: Text | None
     accelerator: Literal["auto", "cpu", "cuda", "mps"]
     out: Text | None
     trusted: list[Text]

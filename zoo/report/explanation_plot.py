@@ -1,9 +1,10 @@
 """A grid of pictures and the maps that explain a net's answers to them, drawn with matplotlib."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.table import Table
@@ -45,11 +46,7 @@ def draw_explanations(rows: Sequence[Explained], heading: str) -> "Figure":
     size = (CELL_INCHES * across, CELL_INCHES * HEIGHT_TO_WIDTH * down + 0.6)
     figure = Figure(figsize=size, layout="constrained", dpi=110)
     figure.suptitle(f"{escape.label(heading)}\nbright: matters most; red: for the class, blue: against it", fontsize=9)
-    grid = figure.subplots(down, across, squeeze=False)
-    for axes in grid.flat:
-        axes.set_xticks([])
-        axes.set_yticks([])
-        axes.set_frame_on(False)
+    grid = _cells(figure, down, across)
     places = grid.reshape(down * side_by_side, 1 + len(methods))
     for cells, row in zip(places, rows, strict=False):  # the last place may be empty
         _draw_picture(cells[0], row)
@@ -58,9 +55,36 @@ def draw_explanations(rows: Sequence[Explained], heading: str) -> "Figure":
     return figure
 
 
+def draw_filters(images: Tensor, heading: str) -> "Figure":
+    """Draw the images of filters, uint8 (filters, C, S, S), in a square grid with their numbers."""
+    from matplotlib.figure import Figure
+
+    side = math.ceil(math.sqrt(len(images)))
+    down = -(-len(images) // side)
+    figure = Figure(figsize=(1.2 * side + 0.4, 1.4 * down + 0.6), layout="constrained", dpi=110)
+    figure.suptitle(escape.label(heading), fontsize=9)
+    for number, (axes, image) in enumerate(zip(_cells(figure, down, side).flat, images, strict=False)):
+        _show(axes, image)
+        axes.set_xlabel(str(number), fontsize=8)
+    return figure
+
+
+def _cells(figure: "Figure", down: int, across: int) -> Any:
+    grid = figure.subplots(down, across, squeeze=False)
+    for axes in grid.flat:
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.set_frame_on(False)
+    return grid
+
+
+def _show(axes: "Axes", picture: Tensor) -> None:
+    gray = picture.shape[0] == 1
+    axes.imshow(picture[0] if gray else picture.permute(1, 2, 0), cmap="gray", vmin=0, vmax=255)
+
+
 def _draw_picture(axes: "Axes", row: Explained) -> None:
-    gray = row.picture.shape[0] == 1
-    axes.imshow(row.picture[0] if gray else row.picture.permute(1, 2, 0), cmap="gray", vmin=0, vmax=255)
+    _show(axes, row.picture)
     name, answer = (escape.label(escape.shortened(text, MOST_LETTERS)) for text in (row.name, row.answer))
     axes.set_title(f"{answer}, {row.probability:.1%}", fontsize=9)
     axes.set_xlabel(name, fontsize=8)
@@ -77,6 +101,19 @@ def _draw_map(axes: "Axes", row: Explained, method: str) -> None:
     axes.set_xlabel(f"deletion {deletion:.2f}, insertion {insertion:.2f}", fontsize=8)
 
 
+def _stem(what: str, source: str) -> str:
+    return what if source == PRODUCT else f"{what}_{source}"
+
+
+def write_filters(folder: Path, images: Tensor, layer: str, source: str) -> None:
+    """Write filters.png, with the images of a layer's filters; `source` is the name of the net's file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = _stem("filters", source)
+    with replacing(folder / f"{stem}.png") as file:
+        draw_filters(images, f"{source}: images that activate the filters of {layer} most").savefig(file, format="png")
+    escape.console().print(f"Written     {folder}/{stem}.png", soft_wrap=True)
+
+
 def write_explanations(
     folder: Path, rows: Sequence[Explained], means: Mapping[str, Mapping[str, float]], source: str
 ) -> None:
@@ -84,7 +121,7 @@ def write_explanations(
 
     `source` is the name of the net's file, which is added to theirs unless it is that of a product.
     """
-    stem = "explanation" if source == PRODUCT else f"explanation_{source}"
+    stem = _stem("explanation", source)
     pictures = [
         {
             "name": row.name,
