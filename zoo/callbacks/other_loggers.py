@@ -47,11 +47,14 @@ class Wandb(Board):
             id=found[1] if found else None,
             resume="allow" if found and os.environ.get("WANDB_MODE") == "online" else None,
             mode=os.environ.get("WANDB_MODE", "offline"),
-            dir=str(folder),
+            dir=str(folder.resolve()),  # its process may have been started in another folder
             config=dict(settings),
             reinit="finish_previous",
             settings=wandb.Settings(silent=True, console="off", disable_git=True, disable_code=True, symlink=False),
         )
+        for path in Path(self.run.dir).parent.rglob("*"):
+            if path.is_symlink():  # to W&B's own log; a run folder with links cannot be resumed
+                path.unlink()
         self.run.define_metric(STEP, hidden=True)
         self.run.define_metric("*", step_metric=STEP)
 
