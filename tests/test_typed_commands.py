@@ -26,6 +26,7 @@ LEFT_OUT = {  # commands that need more than a CPU and an hour, and the reason
     "^pip install|^pytest": "the set-up and the tests, which CI runs",
     r"trainer=gpu|devices=|^torchrun|^srun|^#SBATCH": "several devices, or CUDA",
     r"pretrained=true": "a download",
+    r"reproduce\.py zoo:(?!lenet5_mnist_5k ).* train=true": "the training of an included net, of minutes to hours",
     r"data\.root=/|/mnt/": "folders of the reader",
     r"scripts/(benchmark|trust)\.py|summary\.py zoo=true": "measurements of half an hour",
 }
