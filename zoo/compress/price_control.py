@@ -18,6 +18,7 @@ class PriceControl:
     # Shares of the target by which bits are above it after `num_changes`, and below it at the end: at the last, small
     # learning rates they fall, and no lower price makes them rise.
     ABOVE, MARGIN = 0.05, 0.01
+    LATE = 4.0  # the integral's factor after `num_changes` for bits above the path, on which a price has less effect
 
     def __init__(
         self, num_changes: int, num_after: int = 0, state: tuple[float, float, int] = (math.log(0.05), 0.0, 0)
@@ -44,7 +45,8 @@ class PriceControl:
         target *= 1 - self.MARGIN + (self.ABOVE + self.MARGIN) * max(0.0, 2 * left - 1)
         on_path = start * (target / start) ** min(1.0, done / self.num_changes)
         error = gain * math.log(max(bits, 1.0) / on_path)
-        log_price += max(self.EACH, self.ALL / self.num_changes) * max(-0.5, min(error, 0.5))
+        each = max(self.EACH, self.ALL / self.num_changes) * (self.LATE if done > self.num_changes and error > 0 else 1)
+        log_price += each * max(-0.5, min(error, 0.5))
         log_price = max(LOWEST, min(log_price, HIGHEST))
         self.state = log_price, start, done + 1
         return math.exp(min(log_price + self.PROPORTIONAL * error, HIGHEST))
