@@ -106,7 +106,7 @@ def _check_default(folder: Path, net: str) -> None:
 
     default, own = hydra.compose("train", [f"model={net}", f"name={net}_{DIGITS}"]), config_of(folder)
     for key, value in leaves(OmegaConf.to_container(default, resolve=True)):
-        if key not in NOT_DEFAULTS and own.get(key) != value:
+        if key not in NOT_DEFAULTS and own.get(key, value) != value:
             raise BadInput(f"add={folder} has {key}={own.get(key)}, not {value}; the table of {DIGITS} is for defaults")
 
 

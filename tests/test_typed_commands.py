@@ -29,10 +29,14 @@ LEFT_OUT = {  # commands that need more than a CPU and an hour, and the reason
     r"reproduce\.py zoo:(?!lenet5_mnist_5k ).* train=true": "the training of an included net, of minutes to hours",
     r"data\.root=/|/mnt/": "folders of the reader",
     r"scripts/(benchmark|trust)\.py|summary\.py zoo=true": "measurements of half an hour",
+    r"results\.py add=": "a whole run, which a small one is not",
 }
 SMALLER = {  # patterns of commands, and their replacements
     r"data=cifar10\b": "data=fashion_mnist",
     r"step=500": "step=1",
+    r"data=imagenet\b": "data=imagenet data.num_classes=2",
+    r"num_(test|validation)=200": r"num_\1=20",
+    r"max_drop=0\.\d": "max_drop=100",  # nets that have hardly been trained
     r"trials=\d+": "trials=2 trainer=smoke",
     r"^tensorboard .*": r"timeout 20 tensorboard --logdir runs; test $? = 124",
     r"(python train\.py(?! resume=| --help| trainer=smoke)[^;&\n]*)": r"\1 trainer=smoke",
@@ -50,6 +54,8 @@ BEFORE = {
     "large": "data=fashion_mnist",
     "resnet20_fashion_mnist": "experiment=resnet20_fashion_mnist",
     "vit": "model=vit_tiny data=fashion_mnist",
+    "resnet20": "model=resnet20 optim.lr=0.01",
+    "small": "init_from=runs/first compress=rate compress.rate.weight=0.3",
     "sequences": "experiment=transformer_cmudict",
 }
 
@@ -80,10 +86,16 @@ def clone(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("typed") / "zoo"
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
     images, labels = toy_images(300, seed=0)
+    rows = ["file,label,split,patient_id,cat,dog,indoors"]
     for i, (image, label) in enumerate(zip(images, labels, strict=True)):
-        place = folder / "my_pictures" / f"class{label}" / f"{i}.png"
+        split = "val" if i % 5 == 0 else "train"
+        place = folder / "my_pictures" / split / f"class{label}" / f"{i}.png"
         place.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(place)
+        part = ("test", "validation", "train", "train", "train")[i % 5]
+        name = place.relative_to(folder / "my_pictures")
+        rows.append(f"{name},class{label},{part},{i % 60},{i % 2},{i % 3 // 2},{i % 7 // 6}")
+    (folder / "labels.csv").write_text("\n".join(rows))
     for split in ("train", "val"):
         for label in range(2):
             place = folder / "data/imagenet" / split / f"n{label}"
