@@ -19,6 +19,7 @@ from zoo.benchmarks import result_tables, trust_tables
 from zoo.benchmarks.run_tables import (
     DIGITS,
     IMAGES,
+    LONG_TAIL,
     SEQUENCES,
     accuracy_table,
     compressed_sequence_table,
@@ -28,6 +29,7 @@ from zoo.benchmarks.run_tables import (
     kept_runs,
     pipeline_table,
     quantization_table,
+    rare_classes_table,
     recipe_table,
     sequence_table,
 )
@@ -36,7 +38,7 @@ from zoo.cli.command import command
 from zoo.inference.cards import trained_table
 from zoo.paths import CHECKOUT, RESULT, RESULTS
 
-RESULT_PAGES = "recipes defaults sequences ten_minutes speed compression packed_file quantization trust deploy"
+RESULT_PAGES = "recipes defaults training sequences ten_minutes speed compression packed_file quantization trust deploy"
 PAGES = ("README.md", *(f"docs/{name}.md" for name in RESULT_PAGES.split()))
 NOT_DEFAULTS = ("runs", "data_root", "seed")  # settings that do not change what is learned
 
@@ -62,7 +64,7 @@ def keep(folder: Path) -> Path:
     try:
         for name in (
             *("accuracy", "defaults", "ten_minutes", "sequences", "compression", "compressed_sequences"),
-            *("quantization", "pipeline"),
+            *("quantization", "pipeline", "rare_classes"),
         ):
             TABLES[name]()
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
@@ -83,8 +85,8 @@ def _check_kept(folder: Path, result: dict[str, Any]) -> None:
         raise BadInput(f"add={folder} is one fold of a cross-validation; the tables are for whole training sets")
     if result["data"] == DIGITS:
         _check_default(folder, result["net"])
-    elif result["data"] not in (IMAGES, SEQUENCES):
-        raise BadInput(f"add={folder} was trained on {result['data']}; the tables are for {IMAGES} and {SEQUENCES}")
+    elif result["data"] not in (known := (IMAGES, SEQUENCES, LONG_TAIL)):
+        raise BadInput(f"add={folder} was trained on {result['data']}; the tables are for {', '.join(known)}")
     if part := part_tested(result, config_of(folder)):
         raise BadInput(f"add={folder} was {part}; the tables are for whole test sets")
     if limited := config_of(folder).get("trainer.limit_val_batches"):
@@ -127,6 +129,7 @@ TABLES = {
     "accuracy": accuracy_table,
     "defaults": defaults_table,
     "ten_minutes": lambda: accuracy_table(of_families=True),
+    "rare_classes": rare_classes_table,
     "sequences": sequence_table,
     "recipes": recipe_table,
     "compression": compression_table,

@@ -20,6 +20,7 @@ medians with `torch.compile`"""
 PACKED_RESNET = "rate_resnet20"
 IMAGES, SEQUENCES = "fashion_mnist", "cmudict"  # the data that the tables are of
 DIGITS = "mnist_5k"  # the data of the table of nets with their default settings
+LONG_TAIL = "long_tailed_fashion_mnist"  # of that of losses and samplers for rare classes
 
 
 def epochs_of(result: dict[str, Any]) -> str:
@@ -106,6 +107,18 @@ def defaults_table() -> str:
         sizes = f"{result['params']:,} | {result['macs'] / 1e6:.2f} | {result['settings']['optim.lr']:g}"
         figures = f"{epochs_of(result)} | {100 * result['test']['accuracy']:.1f} % | {result['seconds'] / 60:.1f}"
         lines.append(f"| `{result['net']}` | {sizes} | {figures} | {made_by([result])} |")
+    return "\n".join(lines)
+
+
+def rare_classes_table() -> str:
+    """Return one row per way to train on a long tail, best first: test figures as mean, and spread over seeds."""
+    from zoo.compare.runs import mean_and_spread
+
+    lines = ["| training | balanced accuracy | macro F1 | seeds | device | commit |", "|---|---:|---:|---:|---|---|"]
+    kept = kept_runs(lambda result: result["data"] == LONG_TAIL).items()
+    for name, results in sorted(kept, key=lambda pair: -mean_accuracy(pair[1])):
+        figures = " | ".join(mean_and_spread(results, "test", metric) for metric in ("balanced_accuracy", "macro_f1"))
+        lines.append(f"| {name.removeprefix('rare_')} | {figures} | {len(results)} | {made_by(results)} |")
     return "\n".join(lines)
 
 
