@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -19,6 +20,12 @@ Augmentation = Callable[[Tensor, BatchRng], Tensor]
 Index = Tensor | slice
 
 
+class EpochOrder(Protocol):
+    """Draws the numbers (N,) of an epoch's samples in their order, the same in every process."""
+
+    def draw(self, draws: BatchRng) -> Tensor: ...
+
+
 class BatchLoader:
     """Iterate over (images, labels) batches, augmented and normalised to float32 on a device.
 
@@ -33,7 +40,8 @@ class BatchLoader:
     `load_state_dict` iteration continues with the same batches. Shuffled loaders drop an incomplete last batch. Each
     shuffled batch is split equally between `world_size` processes; unshuffled data are distributed batch by batch.
 
-    With `balanced`, each class is equally frequent in a shuffled epoch, and its samples are repeated or left out.
+    With `balanced`, each class is equally frequent in a shuffled epoch, and its samples are repeated or left out. Any
+    other order of shuffled epochs may be set as `order`.
 
     In shuffled batches, unreadable files are replaced by others; elsewhere they are left out.
 
@@ -68,7 +76,7 @@ class BatchLoader:
         self.mean = mean.to(self.device)[:, None, None]
         self.scale = (1 / std).to(self.device)[:, None, None]
         self.shuffle, self.seed = shuffle, seed
-        self.balanced = BalancedOrder(labels.to(self.device)) if shuffle and balanced else None
+        self.order: EpochOrder | None = BalancedOrder(labels.to(self.device)) if shuffle and balanced else None
         self.crop, self.augmentations = _apart(augmentations, images, image_size)
         self.mix, self.num_classes = mix, num_classes
         self.distinct_epochs = distinct_epochs
@@ -139,7 +147,7 @@ class BatchLoader:
         num = len(self.labels)
         if self.shuffle:
             self._reseed(0)
-            order = self.balanced.draw(self._draws) if self.balanced else self._draws.permutation(num)
+            order = self.order.draw(self._draws) if self.order else self._draws.permutation(num)
             order = order.to(self.labels.device)
             whole = order[: len(self) * self.batch_size].view(len(self), self.world_size, -1)
             return list(whole[:, self.rank])
