@@ -35,8 +35,8 @@ MAX_SETTING = 2**20  # limit of the numbers in a net's config
 MAX_SPARE_NUMBERS = 2**26  # that a net may have, however few its file has
 MAX_PRUNED = 1024  # times the number of weights left
 OPTIMIZERS = frozenset(name for name in torch.optim.__all__ if isinstance(vars(torch.optim)[name], type))
-OF_LABELS = ("file", "label", "label_key", "split", "group", "separator", "label_columns")
-IN_TABLE = {f"data.{key}" for key in OF_LABELS}  # no paths
+OF_ROWS = ("file", "image", "label", "label_key", "split", "group", "separator", "label_columns")
+IN_TABLE = {f"data.{key}" for key in OF_ROWS}  # no paths
 
 
 def _is_net(member: Any) -> bool:
@@ -70,7 +70,7 @@ def check_stored(node: Any, place: str) -> None:
     if not isinstance(node, Mapping) or "_target_" not in node:
         raise BadInput(f"{place}._target_: expected the class that {place}=... sets, got {place}={str(node)[:80]}")
     _check(node, place)
-    for key in ("train", "test") if place == "data" else ():
+    for key in ("train", "val", "test") if place == "data" else ():
         if isinstance(name := node.get(key), str) and not is_below(name):
             raise BadInput(f"data.{key}: expected the name of a folder in data.root, got {name[:80]!r}")
 

@@ -14,7 +14,7 @@ SECONDS_BETWEEN_TRIES = (0, 1, 4)  # to read from a server
 
 
 class PicturePart(str):
-    """The name of a picture inside of a larger file, used in place of a path: `train-000.tar/cat/01.jpg`.
+    """The name of a picture inside of a larger file, used in place of a path: `shards/train-000.tar/cat/01.jpg`.
 
     The picture is `size` bytes from `offset` of `file`, a path or an http(s) URL.
     """
@@ -91,4 +91,4 @@ def _requested(part: PicturePart) -> bytes:
         if len(content) == part.size:
             return content
         why = f"it sent {len(content):,} bytes instead of {part.size:,}; servers must support ranges"
-    raise BadInput(f"data.urls: {part} cannot be read from {part.file} ({why})")
+    raise BadInput(f"data.urls: {part} cannot be read ({why})")

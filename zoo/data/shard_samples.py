@@ -4,7 +4,6 @@ import os
 from collections import Counter
 from dataclasses import dataclass
 from typing import IO, Any, Literal
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -59,13 +58,12 @@ def list_shard(setting: str, shard: str, labels: LabelMember, left_out: Counter[
 
     Raises BadInput, naming the shard and the member, if it cannot be read, or for a picture without a label.
     """
-    name = os.path.basename(urlsplit(shard).path if is_remote(shard) else shard)
     try:
         with open_remote(shard) if is_remote(shard) else open(open_file(shard), "rb") as file:
             others: list[str] = []
             members = _by_key(file, labels.kind, others, left_out)
             left_out.update(["links and special files"] * len(others))
-            return _samples(file, shard, name, members, labels)
+            return _samples(file, shard, members, labels)
     except BadInput as error:
         raise BadInput(f"{setting}: {error}") from error
     except OSError as error:
@@ -96,9 +94,7 @@ def _by_key(file: IO[bytes], kind: str, others: list[str], left_out: Counter[str
     return found
 
 
-def _samples(
-    file: IO[bytes], shard: str, name: str, members: dict[str, dict[str, TarMember]], labels: LabelMember
-) -> Listed:
+def _samples(file: IO[bytes], shard: str, members: dict[str, dict[str, TarMember]], labels: LabelMember) -> Listed:
     parts, names, texts = [], [], []
     for key, endings in members.items():
         label = endings.pop(labels.kind, None)
@@ -117,7 +113,7 @@ def _samples(
             raise ValueError(f"{label.name}: {reason(error)}") from error
         if not text and labels.separator is None:
             raise ValueError(f"{label.name} is empty; expected a label")
-        parts.append(PicturePart(f"{name}/{picture.name}", shard, picture.offset, picture.size))
+        parts.append(PicturePart(f"{shard}/{picture.name}", shard, picture.offset, picture.size))
         names.append(picture.name)
         texts.append(text)
     return parts, names, texts
