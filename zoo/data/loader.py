@@ -105,7 +105,7 @@ class BatchLoader:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         start, self._start = self._start, 0
-        batches, parts = self._order()[start:], self._indices()
+        batches, parts = self._order()[start:], self.indices()
         fetched = self._fetch([parts[batch] for batch in batches], batches)
         for self.position, (batch, (images, index)) in enumerate(zip(batches, fetched, strict=True), start + 1):
             if not len(images):  # none of the files can be read
@@ -139,7 +139,7 @@ class BatchLoader:
             return batches
         return random.Random(self.seed * 1_000_003 + self.epoch).sample(batches, len(batches))
 
-    def _indices(self) -> Sequence[Index]:
+    def indices(self) -> Sequence[Index]:
         """Return the sample indices of each of this process's batches.
 
         Unshuffled batches have nearly equal sizes, so that every process has the same number of them without padding.
@@ -159,9 +159,7 @@ class BatchLoader:
 
     def _fetch(self, indices: Sequence[Index], batches: Sequence[int]) -> Iterator[tuple[Tensor, Index]]:
         """Yield images (n, C, S, S), uint8 on the device, and their numbers, for the index of each batch."""
-        num = self.batch_size // self.world_size  # per process in a shuffled batch; no others are cropped
-        seeds = (self._seed(1 + batch) for batch in batches)
-        draws = (BatchRng(seed, "cpu", self.rank, self.world_size).crops(NUM_DRAWS, num) for seed in seeds)
+        draws = self.crop_draws(batches)
         if isinstance(self.images, ImageFiles):
             return self.images.batches(indices, self.device, self.crop, draws, full=self.shuffle)
         if isinstance(self.images, WholePictures):
@@ -169,6 +167,12 @@ class BatchLoader:
         if self.images.device.type == self.device.type:
             return ((self.images[index], index) for index in indices)
         return prefetch_to_device(((self.images[index].pin_memory(), index) for index in indices), self.device)
+
+    def crop_draws(self, batches: Sequence[int]) -> Iterator[Tensor]:
+        """Yield the random numbers (NUM_DRAWS, n) of this process's crops in each of these shuffled batches."""
+        num = self.batch_size // self.world_size
+        seeds = (self._seed(1 + batch) for batch in batches)
+        return (BatchRng(seed, "cpu", self.rank, self.world_size).crops(NUM_DRAWS, num) for seed in seeds)
 
     def _cropped(
         self, images: WholePictures, indices: Sequence[Index], draws: Iterator[Tensor]
