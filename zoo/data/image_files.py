@@ -38,7 +38,7 @@ MOST_AHEAD = 3  # batches that each worker process prefetches
 
 
 class ImageFiles:
-    """Images in files, usable in place of a tensor (N, 3, size, size).
+    """Images in files or in parts of files (PicturePart), usable in place of a tensor (N, 3, size, size).
 
     They are resized and cropped to the centre as `reading` says, or a crop is taken from the whole picture. Files that
     cannot be read are skipped, counted and logged. JPEG files can be decoded on a CUDA device instead of in workers.

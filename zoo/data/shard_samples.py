@@ -66,6 +66,8 @@ def list_shard(setting: str, shard: str, labels: LabelMember, left_out: Counter[
             return _samples(file, shard, members, labels)
     except BadInput as error:
         raise BadInput(f"{setting}: {error}") from error
+    except FileNotFoundError as error:
+        raise BadInput(f"{setting}: {shard} cannot be opened (No such file)") from error
     except OSError as error:
         raise BadInput(f"{setting}: {shard} cannot be opened ({error.strerror or reason(error)})") from error
     except ValueError as error:

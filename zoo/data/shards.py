@@ -168,9 +168,10 @@ def _check_apart(shards: dict[str, list[str]]) -> None:
     for key, found in shards.items():
         for shard in found:
             place = shard if is_remote(shard) else os.path.realpath(shard)
-            if (other := seen.setdefault(place, key)) != key or found.count(shard) > 1:
-                where = f"also in data.{other}" if other != key else "there twice"
+            if place in seen:
+                where = f"also in data.{seen[place]}" if seen[place] != key else "there twice"
                 raise BadInput(f"data.{key}: {shard} is {where}; each shard belongs to one split")
+            seen[place] = key
 
 
 def _class_names(file: str) -> list[str]:
