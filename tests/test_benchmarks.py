@@ -4,7 +4,7 @@ import json
 import pytest
 import torch
 
-from zoo.benchmarks import SUITES, inference_suite, loading_suites
+from zoo.benchmarks import SUITES, inference_suite, loader_suite
 from zoo.benchmarks.rounds import Suite, compare, compared, suite_of
 from zoo.errors import BadInput
 from zoo.export.onnx import translate
@@ -15,6 +15,7 @@ from zoo.quantize.pt2e import sums_int8_exactly
 
 COMPILED = ["int8 compiled"] if sums_int8_exactly() else []  # elsewhere it does not take part
 PRUNED = [*COMPILED, "ONNX Runtime int8", "pruned: fp32 eager", "pruned: ONNX Runtime fp32"]
+LOADERS = ["torchvision, PIL, 1", "ours, 1", "torchvision, tensors, 2", "torchvision, PIL, 2", "ours, 2"]
 STEP = ["suite=step", "model=resnet18", "data=imagenet", "data.image_size=65", "data.batch_size=2"]
 
 
@@ -59,7 +60,11 @@ def test_every_suite_that_is_offered_is_there(compose):
             "torchvision eager",
             ["eager", "channels_last"],
         ),
-        (["suite=loader"], "torchvision's reference", ["ours"]),
+        (
+            ["suite=loader", "only=['torchvision, tensors','torchvision, PIL',ours]"],
+            "torchvision, tensors, 1 worker",
+            LOADERS,
+        ),
         (
             [
                 *("suite=inference", "model=lenet5_caffe", "data.batch_size=4", "compress=prune_channels"),
@@ -72,7 +77,8 @@ def test_every_suite_that_is_offered_is_there(compose):
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
 def test_a_suite_measures_what_it_says(command, data_root, tmp_path, monkeypatch, settings, baseline, others):
-    monkeypatch.setattr(loading_suites, "NUM_PICTURES", 128)
+    monkeypatch.setattr(loader_suite, "NUM_PICTURES", 128)
+    monkeypatch.setattr(loader_suite, "NUM_WORKERS", (1, 2))
     arguments = [f"data_root={data_root}", "data.num_validation=60", "rounds=1", "out=figures.json", *settings]
     outcome = command("scripts/benchmark", *arguments)
     assert outcome.code == 0, outcome.err

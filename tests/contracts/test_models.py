@@ -10,7 +10,7 @@ from zoo.measure.counts import count_macs_of, count_parameters
 from zoo.run.model import build_bare_model
 
 MODELS = options("model")
-PAIRS = [pair for pair in matches() if pair[1] != "image_table"]  # whose pictures are those of image_folder
+PAIRS = [pair for pair in matches() if pair[1] not in ("image_table", "shards", "arrow_folder")]  # as image_folder
 
 
 def num_outputs(cfg):

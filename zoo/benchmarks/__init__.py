@@ -4,10 +4,10 @@ A suite is a function of a run's config, found by its name in SUITES; `python sc
 """
 
 SUITES = {
-    "augment": "loading_suites.augment_suite",
+    "augment": "augment_suite.augment_suite",
     "gpu": "gpu_suite.gpu_suite",
     "inference": "inference_suite.inference_suite",
-    "loader": "loading_suites.loader_suite",
+    "loader": "loader_suite.loader_suite",
     "logging": "logging_suite.logging_suite",
     "mcu": "mcu_suite.mcu_suite",
     "packed": "packed_suite.packed_suite",

@@ -13,7 +13,7 @@ import pkgutil
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 import zoo.data
 import zoo.models
 from zoo.catalogue import place_of, targets
+from zoo.checkpoint.data_places import is_below, placed
 from zoo.data.module import ResidentData
 from zoo.data.sources import ImageSource
 from zoo.errors import BadInput, reason
@@ -34,8 +35,8 @@ MAX_SETTING = 2**20  # limit of the numbers in a net's config
 MAX_SPARE_NUMBERS = 2**26  # that a net may have, however few its file has
 MAX_PRUNED = 1024  # times the number of weights left
 OPTIMIZERS = frozenset(name for name in torch.optim.__all__ if isinstance(vars(torch.optim)[name], type))
-IN_TABLE = {f"data.{key}" for key in ("file", "label", "split", "group", "separator", "label_columns")}  # no paths
-DATA_ROOT = PurePath("data")  # the default in configs/train.yaml
+OF_ROWS = ("file", "image", "label", "label_key", "split", "group", "separator", "label_columns")
+IN_TABLE = {f"data.{key}" for key in OF_ROWS}  # no paths
 
 
 def _is_net(member: Any) -> bool:
@@ -69,8 +70,8 @@ def check_stored(node: Any, place: str) -> None:
     if not isinstance(node, Mapping) or "_target_" not in node:
         raise BadInput(f"{place}._target_: expected the class that {place}=... sets, got {place}={str(node)[:80]}")
     _check(node, place)
-    for key in ("train", "test") if place == "data" else ():
-        if isinstance(name := node.get(key), str) and not _is_below(name):
+    for key in ("train", "val", "test") if place == "data" else ():
+        if isinstance(name := node.get(key), str) and not is_below(name):
             raise BadInput(f"data.{key}: expected the name of a folder in data.root, got {name[:80]!r}")
 
 
@@ -143,7 +144,8 @@ def check_run(config: Mapping[str, Any], trusted: Sequence[str]) -> None:
         _check_part(place, node)
         for key, text in _texts(node, place) if place not in ("runs", "choices") else ():
             leads_out = text.startswith(("/", "~")) or ".." in PurePath(text).parts
-            inside = PurePath(os.path.abspath(text)).is_relative_to(os.getcwd()) and not text.startswith("~")
+            leads_out |= place == "data" and "://" in text  # to a server
+            inside = PurePath(os.path.abspath(text)).is_relative_to(os.getcwd()) and not re.match(r"~|\w+://", text)
             if leads_out and not inside and not any(PurePath(text).is_relative_to(one) for one in trusted):
                 raise BadInput(f"{key}: the run reads '{text}', outside this folder; allow it with trusted=['{text}']")
 
@@ -250,7 +252,10 @@ def stored_data(metadata: Mapping[str, Any], cfg: DictConfig) -> ResidentData:
     """
     config = metadata["config"]
     check_stored(config["data"], "data")
-    settings = placed({**config["data"], "eval_batch_size": cfg.batch_size}, str(config.get("data_root")), cfg)
+    settings = {**config["data"], "eval_batch_size": cfg.batch_size}
+    if isinstance(settings.get("classes"), str):  # a file
+        settings["classes"] = metadata["data"]["classes"]
+    settings = placed(settings, str(config.get("data_root")), cfg)
     try:
         data: ResidentData = build(settings, "data")
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
@@ -258,43 +263,3 @@ def stored_data(metadata: Mapping[str, Any], cfg: DictConfig) -> ResidentData:
     data.load()
     data.check_same(metadata["data"], "the net was trained on")
     return data
-
-
-def placed(settings: Mapping[str, Any], old_root: str, cfg: DictConfig) -> dict[str, Any]:
-    """Return settings of data, and of their source, with the file's paths replaced by those of the command line."""
-    found = dict(settings)
-    for key in ("root", "path", "table", "images"):
-        if found.get(key) is not None:
-            found[key] = _place_of(str(found[key]), old_root, cfg.data_root, may_be_folder=key == "images")
-    if isinstance(lists := found.get("split"), Mapping):
-        found["split"] = {part: _place_of(str(path), old_root, cfg.data_root) for part, path in lists.items()}
-    if "download" in found:
-        found["download"] = bool(cfg.get("download"))
-    if isinstance(found.get("source"), Mapping):
-        found["source"] = placed(found["source"], old_root, cfg)
-    found.pop("num_workers", None)  # that of the machine that trained
-    return found
-
-
-def _place_of(named: str, old_root: str, root: str | None, may_be_folder: bool = False) -> str:
-    """Return the current location, in `root`, of data that were at `named`, with data sets in `old_root`.
-
-    It is a file of that name in `root`, or a folder if `may_be_folder`, or else `root`. Without `root`, only data that
-    were in the default folder, `data`, are looked up.
-    """
-    path = PurePath(named)
-    below = path.is_relative_to(old_root) and _is_below(str(path.relative_to(old_root)))
-    if not root and not (below and PurePath(old_root) == DATA_ROOT):
-        raise BadInput(
-            f"data_root: the net was trained on data in {old_root if below else named!r}; a file's paths are not "
-            "followed, so set the location of the data: data_root=FOLDER"
-        )
-    if below or root is None:
-        return str(Path(root or DATA_ROOT, path.relative_to(old_root)))
-    place = Path(root, path.name)
-    return str(place if place.is_file() or (may_be_folder and place.is_dir()) else root)
-
-
-def _is_below(name: str) -> bool:
-    path = PurePath(name)
-    return not path.is_absolute() and ".." not in path.parts and "\0" not in name

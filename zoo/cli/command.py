@@ -71,6 +71,7 @@ class _Invocation:
     def run(self, reword: Callable[[list[str]], list[str]], after_sweep: Callable[[list[Any]], None] | None) -> None:
         try:
             _check_processes()
+            _check_braces()
             sys.argv[1:] = _flags_first(reword(sys.argv[1:]))
             hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=self.config_name)(self.job)()
             if after_sweep and len(self.results) > 1:
@@ -135,6 +136,16 @@ def _check_processes() -> None:
             "python train.py -m ... trainer.devices=N"
         )
     distributed.check_all_there()
+
+
+def _check_braces() -> None:
+    """Raise BadInput for shards in braces that the shell expanded to several settings, whose last would count."""
+    keys = [argument.partition("=")[0] for argument in sys.argv[1:]]
+    if several := [key for key in keys if key.endswith("urls") and keys.count(key) > 1]:
+        raise BadInput(
+            f"{several[0]} is set {len(several)} times, as by a shell that expands braces; quote it: "
+            f"'{several[0]}=\"train-{{000..009}}.tar\"'"
+        )
 
 
 def first_word_as(key: str) -> Callable[[list[str]], list[str]]:

@@ -24,6 +24,7 @@ from zoo.data.image_workers import (
     stack_samples,
     why_unreadable,
 )
+from zoo.data.picture_parts import content_of, size_of
 from zoo.data.prefetch import prefetch_to_device
 from zoo.data.read_image import read_picture, upright
 from zoo.data.reading import Interpolation, Reading
@@ -37,7 +38,7 @@ MOST_AHEAD = 3  # batches that each worker process prefetches
 
 
 class ImageFiles:
-    """Images in files, usable in place of a tensor (N, 3, size, size).
+    """Images in files or in parts of files (PicturePart), usable in place of a tensor (N, 3, size, size).
 
     They are resized and cropped to the centre as `reading` says, or a crop is taken from the whole picture. Files that
     cannot be read are skipped, counted and logged. JPEG files can be decoded on a CUDA device instead of in workers.
@@ -68,7 +69,7 @@ class ImageFiles:
 
     def fingerprint(self) -> Tensor:
         """Return (N, 32) uint8: a digest of each file's class, name and size in bytes, independent of the folder."""
-        names = (f"{Path(p).parent.name}/{Path(p).name} {os.path.getsize(p)}" for p in self.paths)
+        names = (f"{Path(p).parent.name}/{Path(p).name} {size_of(p)}" for p in self.paths)
         return _rows(hashlib.sha256(os.fsencode(name)).digest() for name in names)
 
     def contents(self) -> Tensor:
@@ -76,8 +77,8 @@ class ImageFiles:
 
         def digest(path: str) -> bytes:
             try:
-                return hashlib.sha256(Path(path).read_bytes()).digest()
-            except OSError:
+                return hashlib.sha256(content_of(path)).digest()
+            except (OSError, ValueError):
                 return bytes(32)
 
         with ThreadPoolExecutor() as pool:
@@ -128,7 +129,7 @@ class ImageFiles:
                 f"data.num_workers={self.num_workers}: no worker process can be started ({reason(error)}); "
                 "use data.num_workers=0"
             ) from error
-        for batch in batches:
+        for batch in _without_traceback(batches):
             if raw:
                 yield [one._replace(image=self._tensor(one.image)) for one in batch]
             else:
@@ -229,6 +230,14 @@ class ImageFiles:
                 pass
         self._tell(sorted(failures))
         return kept.nonzero().flatten()
+
+
+def _without_traceback(batches: Iterator[Any]) -> Iterator[Any]:
+    """Yield the batches; a BadInput of a worker process, which comes with its traceback, becomes its sentence again."""
+    try:
+        yield from batches
+    except BadInput as error:
+        raise BadInput(str(error).strip().splitlines()[-1].removeprefix("zoo.errors.BadInput: ")) from error
 
 
 def _moved_up(images: Tensor, kept: Tensor) -> Tensor:

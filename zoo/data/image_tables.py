@@ -11,20 +11,20 @@ import torch
 
 from zoo import escape
 from zoo.data.image_files import Decoder, ImageFiles
-from zoo.data.picture_data import PictureData
+from zoo.data.picture_data import SplitPictures
 from zoo.data.reading import Reading, reading_for
 from zoo.data.sources import ImageSource, LabelledImages
 from zoo.data.table_labels import LabelColumns, check_seen
 from zoo.data.table_rows import Rows, read_rows
 from zoo.errors import BadInput, choices, counted, shown
-from zoo.ranges import Count, Index, NotEmpty, Text
+from zoo.ranges import NotEmpty, Text
 
 SPLITS = {"train": "train", "val": "val", "validation": "val", "test": "test"}
 NUM_NAMED = 3  # missing files listed by name
 log = logging.getLogger("zoo")
 
 
-class ImageTable(PictureData):
+class ImageTable(SplitPictures):
     """Read the pictures that a table lists by their names in a folder, by default that of the table.
 
     - `file` and `label` are names of columns. Labels are sorted by name, as classes in folders are.
@@ -50,22 +50,11 @@ class ImageTable(PictureData):
         group: Text | None = None,
         separator: Text | None = None,
         label_columns: Annotated[list[str], NotEmpty()] | None = None,
-        num_validation: Index = 0,
-        folds: Count | None = None,
         **settings: Any,
     ) -> None:
         labels = LabelColumns(label, separator, label_columns)
         source = functools.partial(image_table, table, images, file=file, labels=labels, split=split, group=group)
-        self.needs_validation = not num_validation and not folds
-        super().__init__(source=source, num_validation=num_validation, folds=folds, **settings)
-
-    def _check(self, source: ImageSource) -> None:
-        super()._check(source)
-        if source.val is None and self.needs_validation:
-            raise BadInput(
-                "data.num_validation=0: this table has no validation pictures, so expected at least 1; they select "
-                "the epoch"
-            )
+        super().__init__(source=source, **settings)
 
 
 def image_table(

@@ -13,7 +13,7 @@ from zoo import memory
 from zoo.data.read_image import read_jpeg, read_picture
 from zoo.data.reading import Reading
 from zoo.data.whole_pictures import PictureCrop
-from zoo.errors import reason
+from zoo.errors import BadInput, reason
 
 Draw = list[float] | None  # a crop's random numbers for one picture
 Failure = tuple[str, str]  # a file, and why it cannot be read
@@ -128,6 +128,6 @@ class Collate:
 def why_unreadable(error: Exception) -> str:
     """Return why a file cannot be read; re-raise errors unrelated to the file, such as a lack of memory."""
     full = isinstance(error, OSError) and error.errno in (errno.ENOMEM, errno.EMFILE, errno.ENFILE)
-    if full or memory.is_out_of_memory(error):
+    if full or memory.is_out_of_memory(error) or isinstance(error, BadInput):
         raise error
     return reason(error)

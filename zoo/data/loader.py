@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -19,6 +20,12 @@ Augmentation = Callable[[Tensor, BatchRng], Tensor]
 Index = Tensor | slice
 
 
+class EpochOrder(Protocol):
+    """Draws the numbers (N,) of an epoch's samples in their order, the same in every process."""
+
+    def draw(self, draws: BatchRng) -> Tensor: ...
+
+
 class BatchLoader:
     """Iterate over (images, labels) batches, augmented and normalised to float32 on a device.
 
@@ -33,7 +40,8 @@ class BatchLoader:
     `load_state_dict` iteration continues with the same batches. Shuffled loaders drop an incomplete last batch. Each
     shuffled batch is split equally between `world_size` processes; unshuffled data are distributed batch by batch.
 
-    With `balanced`, each class is equally frequent in a shuffled epoch, and its samples are repeated or left out.
+    With `balanced`, each class is equally frequent in a shuffled epoch, and its samples are repeated or left out. Any
+    other order of shuffled epochs may be set as `order`.
 
     In shuffled batches, unreadable files are replaced by others; elsewhere they are left out.
 
@@ -68,7 +76,7 @@ class BatchLoader:
         self.mean = mean.to(self.device)[:, None, None]
         self.scale = (1 / std).to(self.device)[:, None, None]
         self.shuffle, self.seed = shuffle, seed
-        self.balanced = BalancedOrder(labels.to(self.device)) if shuffle and balanced else None
+        self.order: EpochOrder | None = BalancedOrder(labels.to(self.device)) if shuffle and balanced else None
         self.crop, self.augmentations = _apart(augmentations, images, image_size)
         self.mix, self.num_classes = mix, num_classes
         self.distinct_epochs = distinct_epochs
@@ -97,7 +105,7 @@ class BatchLoader:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         start, self._start = self._start, 0
-        batches, parts = self._order()[start:], self._indices()
+        batches, parts = self._order()[start:], self.indices()
         fetched = self._fetch([parts[batch] for batch in batches], batches)
         for self.position, (batch, (images, index)) in enumerate(zip(batches, fetched, strict=True), start + 1):
             if not len(images):  # none of the files can be read
@@ -131,7 +139,7 @@ class BatchLoader:
             return batches
         return random.Random(self.seed * 1_000_003 + self.epoch).sample(batches, len(batches))
 
-    def _indices(self) -> Sequence[Index]:
+    def indices(self) -> Sequence[Index]:
         """Return the sample indices of each of this process's batches.
 
         Unshuffled batches have nearly equal sizes, so that every process has the same number of them without padding.
@@ -139,7 +147,7 @@ class BatchLoader:
         num = len(self.labels)
         if self.shuffle:
             self._reseed(0)
-            order = self.balanced.draw(self._draws) if self.balanced else self._draws.permutation(num)
+            order = self.order.draw(self._draws) if self.order else self._draws.permutation(num)
             order = order.to(self.labels.device)
             whole = order[: len(self) * self.batch_size].view(len(self), self.world_size, -1)
             return list(whole[:, self.rank])
@@ -151,9 +159,7 @@ class BatchLoader:
 
     def _fetch(self, indices: Sequence[Index], batches: Sequence[int]) -> Iterator[tuple[Tensor, Index]]:
         """Yield images (n, C, S, S), uint8 on the device, and their numbers, for the index of each batch."""
-        num = self.batch_size // self.world_size  # per process in a shuffled batch; no others are cropped
-        seeds = (self._seed(1 + batch) for batch in batches)
-        draws = (BatchRng(seed, "cpu", self.rank, self.world_size).crops(NUM_DRAWS, num) for seed in seeds)
+        draws = self.crop_draws(batches)
         if isinstance(self.images, ImageFiles):
             return self.images.batches(indices, self.device, self.crop, draws, full=self.shuffle)
         if isinstance(self.images, WholePictures):
@@ -161,6 +167,12 @@ class BatchLoader:
         if self.images.device.type == self.device.type:
             return ((self.images[index], index) for index in indices)
         return prefetch_to_device(((self.images[index].pin_memory(), index) for index in indices), self.device)
+
+    def crop_draws(self, batches: Sequence[int]) -> Iterator[Tensor]:
+        """Yield the random numbers (NUM_DRAWS, n) of this process's crops in each of these shuffled batches."""
+        num = self.batch_size // self.world_size
+        seeds = (self._seed(1 + batch) for batch in batches)
+        return (BatchRng(seed, "cpu", self.rank, self.world_size).crops(NUM_DRAWS, num) for seed in seeds)
 
     def _cropped(
         self, images: WholePictures, indices: Sequence[Index], draws: Iterator[Tensor]

@@ -60,6 +60,22 @@ class PictureData(ImageData):
         super().__init__(source=listed, image_size=image_size, **settings)
 
 
+class SplitPictures(PictureData):
+    """Read pictures that may have their own validation split; without, `num_validation` or `folds` must be set."""
+
+    def __init__(self, *, num_validation: Index = 0, folds: Count | None = None, **settings: Any) -> None:
+        self.needs_validation = not num_validation and not folds
+        super().__init__(num_validation=num_validation, folds=folds, **settings)
+
+    def _check(self, source: ImageSource) -> None:
+        super()._check(source)
+        if source.val is None and self.needs_validation:
+            raise BadInput(
+                "data.num_validation=0: these data have no validation pictures, so expected at least 1; they select "
+                "the epoch"
+            )
+
+
 def check_colour(name: object) -> None:
     """Raise BadInput unless `name` is an opaque colour that Pillow knows."""
     from PIL import ImageColor

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from zoo.data.image_kinds import BITS, PHOTOMETRIC, check_depth, check_tiff, what_it_is
+from zoo.data.picture_parts import open_picture
 
 # Formats that Pillow decodes itself (not EPS, which needs an external program) and recognises by their first bytes.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO", "PCX", "SGI", "QOI")
@@ -49,7 +50,7 @@ def read_picture(path: str, background: str = "white") -> Tensor:
 
     Transparent pixels get the background colour. Grey of 16 or 12 bits is scaled by its depth; floats must be in 0…1.
     """
-    with open(path, "rb") as file:
+    with open_picture(path) as file:
         return _read(file, background)
 
 
@@ -83,14 +84,14 @@ def picture_of(given: Any, background: str = "white") -> Tensor:
 
 def read_jpeg(path: str) -> tuple[Tensor, int] | None:
     """Return a JPEG file's bytes (uint8), not decoded, and the orientation for `upright`; None for other formats."""
-    with open(path, "rb") as file:
+    with open_picture(path) as file:
         picture = _open(file)
         return (_content(file), _orientation(picture)) if picture.format in ("JPEG", "MPO") else None
 
 
 def sides_of(path: str) -> tuple[int, int]:
     """Return the height and width of an upright picture, from its header; may raise any exception on failure."""
-    with open(path, "rb") as file:
+    with open_picture(path) as file:
         picture = _open(file)
         return upright_sides(picture, _orientation(picture))
 

@@ -3,19 +3,29 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from zoo import escape
-from zoo.data.table_rows import Rows
 from zoo.errors import BadInput, choices, counted, shown
 
 YES, NO = {"1", "1.0", "true"}, {"0", "0.0", "false"}
 USUAL_SEPARATORS = "|;,"
 MOST_CLASSES = 100_000
 log = logging.getLogger("zoo")
+
+
+class LabelledRows(Protocol):
+    """Rows with texts in columns, each with a name for errors, such as `line 5 of labels.csv`."""
+
+    @property
+    def columns(self) -> Mapping[str, list[str]]: ...
+
+    def __len__(self) -> int: ...
+
+    def name(self, row: int) -> str: ...
 
 
 def has_several_labels(settings: Mapping[str, Any]) -> bool:
@@ -48,7 +58,7 @@ class LabelColumns:
         columns = dict.fromkeys(self.columns or (), "data.label_columns")
         return columns or {self.label: "data.label"}
 
-    def of_rows(self, rows: Rows) -> list[tuple[str, ...]]:
+    def of_rows(self, rows: LabelledRows) -> list[tuple[str, ...]]:
         """Return the labels of each row, in the order of the table; raise BadInput naming a row that has none."""
         if self.columns:
             return _of_columns(rows, self.columns)
@@ -78,7 +88,9 @@ class LabelColumns:
         return found
 
 
-def check_seen(rows: Rows, labels: Sequence[tuple[str, ...]], classes: Sequence[str], which: Sequence[int]) -> None:
+def check_seen(
+    rows: LabelledRows, labels: Sequence[tuple[str, ...]], classes: Sequence[str], which: Sequence[int]
+) -> None:
     """Raise BadInput if a row in `which` has a label that no training picture has."""
     known = set(classes)
     odd = [(row, one) for row in which for one in labels[row] if one not in known]
@@ -90,7 +102,7 @@ def check_seen(rows: Rows, labels: Sequence[tuple[str, ...]], classes: Sequence[
         )
 
 
-def _of_columns(rows: Rows, columns: Sequence[str]) -> list[tuple[str, ...]]:
+def _of_columns(rows: LabelledRows, columns: Sequence[str]) -> list[tuple[str, ...]]:
     found: list[list[str]] = [[] for _ in range(len(rows))]
     for name in columns:
         for row, cell in enumerate(rows.columns[name]):
@@ -102,7 +114,7 @@ def _of_columns(rows: Rows, columns: Sequence[str]) -> list[tuple[str, ...]]:
     return [tuple(one) for one in found]
 
 
-def _of_separated(rows: Rows, cells: Sequence[str], separator: str) -> list[tuple[str, ...]]:
+def _of_separated(rows: LabelledRows, cells: Sequence[str], separator: str) -> list[tuple[str, ...]]:
     if not any(separator in cell for cell in cells):
         for row, cell in enumerate(cells):
             if other := next((one for one in USUAL_SEPARATORS if one in cell), None):

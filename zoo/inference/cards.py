@@ -13,10 +13,11 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from zoo import escape
+from zoo.checkpoint.data_places import DATA_ROOT
 from zoo.checkpoint.load_model import load_model
 from zoo.checkpoint.named_files import claim_of, trained_files
 from zoo.checkpoint.product_file import Product, read_product
-from zoo.checkpoint.stored_config import DATA_ROOT, stored_data
+from zoo.checkpoint.stored_config import stored_data
 from zoo.checkpoint.temperature import temperature_of
 from zoo.checkpoint.thresholds import thresholds_of
 from zoo.data.module import ResidentData

@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from zoo.catalogue import data_settings
-from zoo.checkpoint.stored_config import DATA_ROOT, placed
+from zoo.checkpoint.data_places import DATA_ROOT, placed
 from zoo.data.corruptions import CHANNELS, KINDS, SEVERITIES, corrupt, generator
 from zoo.data.images import ImageData
 from zoo.data.module import ResidentData

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import os
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -141,11 +142,13 @@ def _next_commands(result: dict[str, Any], cfg: DictConfig) -> dict[str, str]:
     folder = shlex.quote(result["folder"])
     if result["settings"].get("task") == "rotation":  # whose net has no classes
         return {"Train on": f"python train.py init_from={folder} task=classification"}
-    key = next((key for key in ("root", "path", "table") if cfg.data.get(key)), "")
+    key = next((key for key in ("root", "path", "table", "urls") if cfg.data.get(key)), "")
     own = str(cfg.data[key]) if key else ""
+    if key == "urls" and not isinstance(cfg.data.urls, str):
+        own = cfg.data.urls[0]
     if not own or Path(own).is_relative_to(cfg.data_root):
         key, own = "", ""
-    root = str(Path(own).parent if key in ("path", "table") else own or cfg.data_root)
+    root = os.path.dirname(own) or "." if key in ("path", "table", "urls") else own or str(cfg.data_root)
     place = "" if root == DATA_ROOT else f" data_root={shlex.quote(root)}"
     shown_by = list(viewers(cfg, result["folder"]).values())
     lines = {"Look": shown_by[0]} if shown_by else {}

@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor
 from zoo.data.image_files import ImageFiles
 from zoo.data.images import ImageData
 from zoo.data.module import ResidentData
+from zoo.data.picture_parts import content_of
 from zoo.measure import health
 from zoo.measure.layer_kinds import BATCH_NORMS
 from zoo.tasks.base import Task
@@ -122,7 +122,7 @@ def check_splits(subject: Subject) -> Verdict:
 
 def _digests(images: Tensor | ImageFiles) -> Iterable[bytes]:
     if isinstance(images, ImageFiles):
-        contents: Iterable[Any] = (Path(path).read_bytes() for path in images.paths)
+        contents: Iterable[Any] = (content_of(path) for path in images.paths)
     else:
         contents = iter(images.flatten(1).contiguous().cpu().numpy())
     return (hashlib.blake2b(one, digest_size=16).digest() for one in contents)

@@ -11,8 +11,8 @@ import yaml
 from hydra import compose
 from omegaconf import DictConfig, OmegaConf
 
+from zoo.checkpoint.data_places import placed
 from zoo.checkpoint.product_file import read_product
-from zoo.checkpoint.stored_config import placed
 from zoo.errors import BadInput, ZooError
 from zoo.paths import CONFIG, RESULT, commands
 from zoo.records.config_file import write_config
