@@ -148,7 +148,8 @@ def _tile(inspection: Inspection, row: int, kind: str = "") -> str:
     """Return a picture with its split, label and name."""
     found = inspection.survey
     label, name = names_of(inspection.labels[[row]], inspection.classes)[0], found.place(row)
-    lines = [f"<b>{escape.html(label)}</b>", f"{found.splits[row]}: {escape.html(Path(name).name)}"]
+    where = f"{found.splits[row]}: {Path(name).name}" if found.names[row] else name
+    lines = [f"<b>{escape.html(label)}</b>", escape.html(where)]
     return as_figure(thumbnail(inspection.splits, row), name, lines, kind)
 
 
