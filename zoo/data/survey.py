@@ -57,7 +57,7 @@ def survey(splits: Mapping[str, LabelledImages]) -> Survey:
     """Read every picture once; files that cannot be read, or are not pictures, are no error."""
     parts = [_Part(one.images) for one in splits.values()]
     digests = [digest for part in parts for digest in part.digests]
-    prints, sides = (torch.cat([getattr(part, what) for part in parts]) for what in ("prints", "sides"))
+    prints, sides = (torch.cat(several) for several in zip(*((part.prints, part.sides) for part in parts), strict=True))
     starts = [sum(map(len, parts[:i])) for i in range(len(parts))]
     unreadable = {start + i: why for start, part in zip(starts, parts, strict=True) for i, why in part.failures.items()}
     readable = [row for row in range(len(prints)) if row not in unreadable]
