@@ -81,12 +81,11 @@ class AlexNet(nn.Module):
         self.form = stem_for(stem, image_size, SMALL_IMAGE_PX, LEAST_LARGE_PX)
         small = self.form == "small"
         side, units = (2, 1024) if small else (6, 4096)
-        layers: list[nn.Module] = []
-        channels = in_channels
+        layers, channels = list[nn.Module](), in_channels
         for i, row in enumerate(TABLES[year]):
             kernel, stride, padding = (3, 1, 1) if small and i == 0 else row[1:4]
-            layers.append(nn.Conv2d(channels, per * row.maps, kernel, stride, padding, groups=row.groups))
-            layers.append(make_activation(activation))
+            conv = nn.Conv2d(channels, per * row.maps, kernel, stride, padding, groups=row.groups)
+            layers += [conv, make_activation(activation)]
             if row.normalised:  # torch divides alpha by the 5 maps summed; the paper's 1e-4 is not divided
                 layers.append(ResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0))
             if row.pooled:

@@ -153,8 +153,7 @@ class ResNet(nn.Module):
         if activation == "maxout":
             raise ValueError("activation=maxout would halve the maps after a residual sum; use another")
         self.block, self.shortcut, self.stride_on = BLOCKS[block], shortcut, stride_on
-        self.preactivation, self.activation = preactivation, activation
-        self.channels = widths[0]
+        self.preactivation, self.activation, self.channels = preactivation, activation, widths[0]
         self.form = stem_for(stem, image_size, SMALL_IMAGE_PX)
         small = self.form == "small"
         self.conv1 = convolve(in_channels, widths[0], 3) if small else convolve(in_channels, widths[0], 7, 2)
