@@ -22,7 +22,7 @@ FLOORS = (
     {"callbacks"},
     {"run"},
     {"export", "compare"},
-    {"inference", "search", "benchmarks"},
+    {"inference", "inspection", "search", "benchmarks"},
     {"__init__"},  # the Python API
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

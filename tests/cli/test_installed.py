@@ -40,7 +40,7 @@ def test_without_a_command_it_lists_them_and_a_typo_is_told_with_what_was_meant(
     assert listed.returncode == 0
     assert {line.split()[0] for line in listed.stdout.splitlines() if line.startswith("  ")} == {
         *("train", "evaluate", "predict", "export", "compare", "search", "sensitivity", "summary", "benchmark"),
-        *("calibrate", "explain", "reproduce"),
+        *("calibrate", "explain", "reproduce", "inspect_data"),
     }
     typo = zoo("trian")
     assert typo.returncode == 2

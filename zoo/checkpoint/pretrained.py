@@ -38,9 +38,10 @@ log = logging.getLogger("zoo")
 THEIR_NAMES = {"vit_base": "vit_b_16", "vit_base_32": "vit_b_32"}  # where ours differ
 FAMILIES = ("alexnet", "googlenet", "inception_v3", "resnet", "vgg", "vit_b")
 AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
-LEAST_PX = 75  # some nets have a different stem for smaller images
+LEAST_PX = 75  # for smaller images, some nets have another stem by default
 # Settings that leave what a net computes in eval mode, other than by the shapes of its weights.
-OF_DATA, IN_TRAINING = ("in_channels", "num_classes", "image_size"), ("dropout", "aux_dropout", "stochastic_depth")
+OF_DATA = ("in_channels", "num_classes", "image_size", "stem")
+IN_TRAINING = ("dropout", "aux_dropout", "stochastic_depth")
 
 
 def load_published(
@@ -57,10 +58,11 @@ def load_published(
     if "image_size" not in settings:
         raise BadInput(f"model.pretrained={source}: there are no published weights for {model}")
     image_size: int = settings["image_size"]
-    if image_size < LEAST_PX:
+    if not has_published_stem(settings, image_size):
         raise BadInput(
-            f"model.pretrained={source}: published weights are for images of about 224 px, and the small nets for "
-            f"data.image_size={image_size} have another stem; use data of at least {LEAST_PX} px, or init_from"
+            f"model.pretrained={source}: published weights are for images of about 224 px, and with model.stem="
+            f"{settings.get('stem', 'auto')} the net for data.image_size={image_size} has another stem; use "
+            f"model.stem=large, data of at least {LEAST_PX} px, or init_from"
         )
     _check_settings(net, model, settings)
     if file := _file_of(source):
@@ -79,6 +81,12 @@ def load_published(
         for sentence in describe_rows(theirs, ours):
             log.info(sentence)
     return name, load_state(net, weights, name, replace_head=True)
+
+
+def has_published_stem(settings: Mapping[str, Any], image_size: int) -> bool:
+    """Return whether a net with these settings has the stem of torchvision's and timm's nets, whatever the net."""
+    stem = settings.get("stem", "auto")
+    return stem == "large" or (stem == "auto" and image_size >= LEAST_PX)
 
 
 def published_normalisation(model: str, in_channels: int, source: bool | str = True) -> tuple[list[float], list[float]]:

@@ -60,6 +60,11 @@ class Summary(Train):
     zoo: bool
 
 
+class InspectData(Train):
+    num_each: Count
+    out: Text | None
+
+
 class Evaluate:
     checkpoint: Text
     split: Literal["test", "val"]
@@ -173,6 +178,7 @@ OF_CONFIG: dict[str, type] = {
     "search": Search,
     "benchmark": Benchmark,
     "summary": Summary,
+    "inspect_data": InspectData,
     "evaluate": Evaluate,
     "sensitivity": Evaluate,
     "calibrate": Calibrate,

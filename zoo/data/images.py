@@ -110,8 +110,7 @@ class ImageData(ResidentData):
         """Read, check and split the data once; later calls return the same facts."""
         if not self.splits:
             source = self.source()
-            self._check(source)
-            splits = split_source(source, self.shares, self.split_seed)
+            splits = self.split(source)
             self.files = {name: part.images for name, part in splits.items() if isinstance(part.images, ImageFiles)}
             if splits["train"].labels.ndim == 2 and self.sampler == "balanced":
                 raise BadInput("data.sampler=balanced needs one label per image, and these have several; leave it out")
@@ -137,6 +136,11 @@ class ImageData(ResidentData):
                 num = len(self.splits["train"])
                 raise BadInput(f"data.batch_size={self.batch_size} is larger than the {num} training images")
         return self.facts
+
+    def split(self, source: ImageSource) -> dict[str, LabelledImages]:
+        """Return the images of a source by split, without reading files; raise BadInput if settings contradict it."""
+        self._check(source)
+        return split_source(source, self.shares, self.split_seed)
 
     @property
     def multilabel(self) -> bool:

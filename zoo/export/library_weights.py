@@ -9,7 +9,7 @@ import safetensors.torch
 from torch import Tensor, nn
 
 from zoo.checkpoint.presets import crop_pct_of
-from zoo.checkpoint.pretrained import LEAST_PX, THEIR_NAMES
+from zoo.checkpoint.pretrained import LEAST_PX, THEIR_NAMES, has_published_stem
 from zoo.checkpoint.timm_weights import ARCHITECTURES, CONFIG_JSON, MOST_PX_OF_VGG, timm_name, to_timm
 from zoo.data.reading import resizing_of
 from zoo.errors import BadInput
@@ -90,10 +90,10 @@ def _checked(job: Job) -> tuple[str, Mapping[str, Any]]:
     config = job.facts["config"]
     if "classes" not in job.facts["data"]:
         raise BadInput("this net reads sequences, and the library has nets for images")
-    if config["data"]["image_size"] < LEAST_PX:
+    if not has_published_stem(config["model"], config["data"]["image_size"]):
         raise BadInput(
             f"this net is for images of {config['data']['image_size']} px, for which it has another stem than the "
-            f"library's; expected at least {LEAST_PX} px"
+            f"library's; expected at least {LEAST_PX} px, or model.stem=large in training"
         )
     return config["choices"]["model"], config["data"]
 

@@ -4,8 +4,9 @@ Krizhevsky, Sutskever, Hinton, "ImageNet classification with deep convolutional 
 (`year=2012`: its two towers as grouped convolutions, local response normalisation, initial weights as in section 5),
 and Krizhevsky, "One weird trick for parallelizing convolutional neural networks", 2014 (`year=2014`: one tower, no
 normalisation; as torchvision's `alexnet`, with its parameter names and initial weights). Departures: the first
-convolution pads 224 px by 2, because the paper's sizes only fit 227 px. Images up to 64 px get a first convolution of
-3×3 with stride 1 and a head of 1,024 units, since the original would reduce them to nothing.
+convolution pads 224 px by 2, because the paper's sizes only fit 227 px. With `stem=small`, by default for images up to
+64 px, the first convolution is 3×3 with stride 1 and the head has 1,024 units, since the original would reduce them to
+nothing.
 """
 
 from typing import Literal, NamedTuple
@@ -15,9 +16,11 @@ from torch import Tensor, nn
 
 from zoo.models.activations import Activation, make_activation, width_multiplier
 from zoo.models.init import draw_in_unit_bounds
+from zoo.models.stem import Stem, stem_for
 from zoo.ranges import BelowOne, Count
 
 SMALL_IMAGE_PX = 64
+LEAST_LARGE_PX = 63
 HALVES = (torch.bfloat16, torch.float16)
 
 
@@ -71,17 +74,18 @@ class AlexNet(nn.Module):
         year: Literal[2012, 2014] = 2014,
         dropout: BelowOne = 0.5,
         activation: Activation = "relu",
+        stem: Stem = "auto",
     ) -> None:
         super().__init__()
         per = width_multiplier(activation)
-        small = image_size <= SMALL_IMAGE_PX
+        self.form = stem_for(stem, image_size, SMALL_IMAGE_PX, LEAST_LARGE_PX)
+        small = self.form == "small"
         side, units = (2, 1024) if small else (6, 4096)
-        layers: list[nn.Module] = []
-        channels = in_channels
+        layers, channels = list[nn.Module](), in_channels
         for i, row in enumerate(TABLES[year]):
             kernel, stride, padding = (3, 1, 1) if small and i == 0 else row[1:4]
-            layers.append(nn.Conv2d(channels, per * row.maps, kernel, stride, padding, groups=row.groups))
-            layers.append(make_activation(activation))
+            conv = nn.Conv2d(channels, per * row.maps, kernel, stride, padding, groups=row.groups)
+            layers += [conv, make_activation(activation)]
             if row.normalised:  # torch divides alpha by the 5 maps summed; the paper's 1e-4 is not divided
                 layers.append(ResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0))
             if row.pooled:

@@ -4,8 +4,8 @@ Szegedy et al., "Going deeper with convolutions", 2014, table 1 and figure 3; wi
 Departures: batch norm after every convolution (Ioffe and Szegedy, 2015) instead of response normalisation; as in the
 published weights, 3×3 convolutions instead of 5×5, a last pooling of 2×2 instead of 3×3 (`kernel_5x5=true` restores
 both), dropout of 0.2, auxiliary heads that pool to 4 × 4, and linear layers initialised from a truncated normal of std
-0.01. Images up to 64 px get a 3×3 stem of stride 1 without its first pooling. In train mode, the outputs of two
-auxiliary heads (section 5) are returned as well.
+0.01. With `stem=small`, by default for images up to 64 px, the stem is 3×3 with stride 1 and without its first pooling.
+In train mode, the outputs of two auxiliary heads (section 5) are returned as well.
 """
 
 from collections.abc import Callable
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from zoo.models.activations import Activation, make_activation, width_multiplier
 from zoo.models.logits import Logits
+from zoo.models.stem import Stem, stem_for
 from zoo.ranges import BelowOne, Count
 
 SMALL_IMAGE_PX = 64
@@ -116,9 +117,11 @@ class GoogLeNet(nn.Module):
         dropout: BelowOne = 0.2,
         aux_dropout: BelowOne = 0.7,
         activation: Activation = "relu",
+        stem: Stem = "auto",
     ) -> None:
         super().__init__()
-        small = image_size <= SMALL_IMAGE_PX
+        self.form = stem_for(stem, image_size, SMALL_IMAGE_PX)
+        small = self.form == "small"
         conv = partial(ConvNorm, activation=activation)
         self.conv1 = conv(in_channels, 64, 3, 1, 1) if small else conv(in_channels, 64, 7, 2, 3)
         self.maxpool1 = nn.Identity() if small else nn.MaxPool2d(3, stride=2, ceil_mode=True)

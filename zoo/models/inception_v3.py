@@ -2,8 +2,9 @@
 
 Szegedy et al., "Rethinking the Inception architecture for computer vision", 2015, table 1 and figures 5 to 10; with
 torchvision's parameter names and sizes, which are those of the authors' published code. Designed for 299 px; for
-smaller images, the auxiliary head uses adaptive pooling, and images up to 74 px get a padded stem of stride 1 without
-its first pooling. In train mode, the output of one auxiliary head is returned as well.
+smaller images, the auxiliary head uses adaptive pooling; with `stem=small`, by default for images up to 74 px, the stem
+is padded, of stride 1 and without its first pooling. In train mode, the output of one auxiliary head is returned as
+well.
 """
 
 from functools import partial
@@ -16,6 +17,7 @@ from torch.nn import functional as F
 from zoo.models.activations import Activation
 from zoo.models.googlenet import Conv, ConvNorm, initialise_inception
 from zoo.models.logits import Logits
+from zoo.models.stem import Stem, stem_for
 from zoo.ranges import BelowOne, Count
 
 SMALL_IMAGE_PX = 74  # too small for the published net
@@ -132,9 +134,11 @@ class InceptionV3(nn.Module):
         aux_heads: bool = True,
         dropout: BelowOne = 0.5,
         activation: Activation = "relu",
+        stem: Stem = "auto",
     ) -> None:
         super().__init__()
-        small = image_size <= SMALL_IMAGE_PX
+        self.form = stem_for(stem, image_size, SMALL_IMAGE_PX, SMALL_IMAGE_PX + 1)
+        small = self.form == "small"
         conv = partial(ConvNorm, activation=activation)
         stride, padding = (1, 1) if small else (2, 0)
         self.Conv2d_1a_3x3 = conv(in_channels, 32, 3, stride, padding)

@@ -3,8 +3,9 @@
 He, Zhang, Ren, Sun, "Deep residual learning for image recognition", 2015: table 1 for ImageNet, section 4.2 for CIFAR.
 With `preactivation`, He et al., "Identity mappings in deep residual networks", 2016 ("v2"). Departures: the bottleneck
 has its stride on the 3×3 convolution ("v1.5", as in torchvision, with its parameter names); `stride_on="1x1"` follows
-the paper. Images up to 64 px get a 3×3 stem of stride 1 without pooling, as in section 4.2; larger ones the 7×7 stem.
-Convolutions are initialised as He et al., 2015, by fan-out; the head in ±1/√fan-in.
+the paper. With `stem=small`, by default for images up to 64 px, the stem is 3×3 with stride 1 and without pooling, as
+in section 4.2; otherwise it is the 7×7 stem of table 1. Convolutions are initialised as He et al., 2015, by fan-out;
+the head in ±1/√fan-in.
 """
 
 from typing import Annotated, Literal
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from zoo.models.activations import Activation, make_activation
 from zoo.models.init import draw_in_unit_bounds
+from zoo.models.stem import Stem, stem_for
 from zoo.models.stochastic_depth import StochasticDepth, decay_linearly
 from zoo.ranges import BelowOne, Count, NotEmpty
 
@@ -143,6 +145,7 @@ class ResNet(nn.Module):
         stride_on: Literal["1x1", "3x3"] = "3x3",
         activation: Activation = "relu",
         stochastic_depth: BelowOne = 0.0,
+        stem: Stem = "auto",
     ) -> None:
         super().__init__()
         if len(depths) != len(widths):
@@ -150,9 +153,9 @@ class ResNet(nn.Module):
         if activation == "maxout":
             raise ValueError("activation=maxout would halve the maps after a residual sum; use another")
         self.block, self.shortcut, self.stride_on = BLOCKS[block], shortcut, stride_on
-        self.preactivation, self.activation = preactivation, activation
-        self.channels = widths[0]
-        small = image_size <= SMALL_IMAGE_PX
+        self.preactivation, self.activation, self.channels = preactivation, activation, widths[0]
+        self.form = stem_for(stem, image_size, SMALL_IMAGE_PX)
+        small = self.form == "small"
         self.conv1 = convolve(in_channels, widths[0], 3) if small else convolve(in_channels, widths[0], 7, 2)
         self.maxpool = nn.Identity() if small else nn.MaxPool2d(3, stride=2, padding=1)
         self.bn1 = nn.BatchNorm2d(widths[0])

@@ -2,8 +2,8 @@
 
 Simonyan, Zisserman, "Very deep convolutional networks for large-scale image recognition", 2014, table 1, columns A, B,
 D and E; with torchvision's parameter names. Departures: batch norm is optional, and weights are initialised as He et
-al., 2015, where the paper first trained column A. Images up to 64 px get a head of 512 units, and pooling rounds sizes
-up, so that 28 px images pass all five.
+al., 2015, where the paper first trained column A. With `stem=small`, by default for images up to 64 px, the head has
+512 units, and pooling rounds sizes up, so that 28 px images pass all five.
 """
 
 from typing import Literal
@@ -12,9 +12,11 @@ from torch import Tensor, nn
 
 from zoo.models.activations import Activation, make_activation, width_multiplier
 from zoo.models.init import initialise
+from zoo.models.stem import Stem, stem_for
 from zoo.ranges import BelowOne, Count
 
 SMALL_IMAGE_PX = 64
+LEAST_LARGE_PX = 32
 
 # Maps of each convolution, by stage; each stage ends with 2×2 pooling.
 TABLE = {
@@ -39,10 +41,12 @@ class VGG(nn.Module):
         image_size: Count = 224,
         dropout: BelowOne = 0.5,
         activation: Activation = "relu",
+        stem: Stem = "auto",
     ) -> None:
         super().__init__()
         per = width_multiplier(activation)
-        small = image_size <= SMALL_IMAGE_PX
+        self.form = stem_for(stem, image_size, SMALL_IMAGE_PX, LEAST_LARGE_PX)
+        small = self.form == "small"
         side, units = (1, 512) if small else (7, 4096)
         layers: list[nn.Module] = []
         channels = in_channels

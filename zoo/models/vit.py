@@ -1,9 +1,9 @@
 """ViT: a Transformer encoder on image patches.
 
 Dosovitskiy et al., "An image is worth 16x16 words", 2020, section 3.1 and table 1; tiny and small as Touvron et al.,
-"Training data-efficient image transformers", 2020, table 1; with torchvision's parameter names. Images up to 64 px use
-patches of 4 px, as is usual for CIFAR, since 16 px would leave only four, unless a `patch_size` below 16 px is set. The
-position embedding is learnt.
+"Training data-efficient image transformers", 2020, table 1; with torchvision's parameter names. With `stem=small`, by
+default for images up to 64 px, patches have 4 px, as is usual for CIFAR, since 16 px would leave only four; with
+`stem=auto`, a `patch_size` below 16 px is kept. The position embedding is learnt.
 """
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from zoo.models.activations import Activation, make_activation, width_multiplier
 from zoo.models.attention import Attention
+from zoo.models.stem import Stem, stem_for
 from zoo.models.stochastic_depth import StochasticDepth, decay_linearly
 from zoo.ranges import BelowOne, Count
 
@@ -80,9 +81,13 @@ class ViT(nn.Module):
         dropout: BelowOne = 0.0,
         activation: Activation = "gelu",
         stochastic_depth: BelowOne = 0.0,
+        stem: Stem = "auto",
     ) -> None:
         super().__init__()
-        patch = SMALL_PATCH_PX if image_size <= SMALL_IMAGE_PX and patch_size >= LARGE_PATCH_PX else patch_size
+        self.form = stem_for(stem, image_size, SMALL_IMAGE_PX)
+        if stem == "small" and patch_size < LARGE_PATCH_PX:
+            raise ValueError(f"stem=small has patches of {SMALL_PATCH_PX} px; leave out patch_size={patch_size}")
+        patch = SMALL_PATCH_PX if self.form == "small" and patch_size >= LARGE_PATCH_PX else patch_size
         if image_size % patch or width % num_heads:
             raise ValueError(
                 f"image_size={image_size} must be a multiple of patch_size={patch}, and width={width} of "

@@ -33,6 +33,9 @@ def announce(folder: Path, cfg: DictConfig, net: nn.Module, facts: Any) -> None:
     counts = facts.num_samples
     sizes = f"{counts['train']:,} for training, {counts['val']:,} for validation, {counts['test']:,} for testing"
     console.print(f"Data        {sizes}{escape.line(classes)}", soft_wrap=True)
+    if form := getattr(net, "form", None):
+        size, asked = cfg.data.image_size, escape.line(cfg.model.get("stem", "auto"))
+        console.print(f"Stem        {form}, for images of {size} px (model.stem={asked})", soft_wrap=True)
     console.print(f"Run folder  {folder}", soft_wrap=True)
     for name, shown_by in viewers(cfg, folder).items():
         address = "   then open http://localhost:6006" if name == "TensorBoard" else ""

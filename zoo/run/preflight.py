@@ -1,14 +1,11 @@
 """Checks before epoch 1, shown as a table of verdicts: mistakes are cheaper to find now than after a night."""
 
 import copy
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from rich.table import Table
-from rich.text import Text
 from torch import Tensor
 
 from zoo import escape
@@ -18,12 +15,12 @@ from zoo.data.sequences import SequenceData, decode_tokens
 from zoo.errors import BadInput
 from zoo.files import replacing
 from zoo.paths import PREFLIGHT
+from zoo.report.verdicts import Verdict, print_verdicts
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 from zoo.run.preflight_checks import (
     Subject,
-    Verdict,
     check_differences,
     check_gradients,
     check_initial_loss,
@@ -34,7 +31,6 @@ from zoo.run.preflight_checks import (
     check_splits,
 )
 
-log = logging.getLogger("zoo")
 NUM_DRAWN = 24
 
 
@@ -59,14 +55,7 @@ def inspect(subject: Subject) -> list[Verdict]:
 
 def report(verdicts: Sequence[Verdict]) -> None:
     """Print the table of verdicts; raise BadInput with the sentence of a failed one."""
-    table = Table(title="Preflight", title_justify="left")
-    for column in ("check", "verdict", "what was found"):
-        table.add_column(column)
-    colours = {"pass": "green", "look": "cyan", "warn": "yellow", "fail": "red", "skip": "dim"}
-    for verdict in verdicts:
-        table.add_row(verdict.name, Text(verdict.state, colours[verdict.state]), verdict.sentence)
-        log.debug("preflight, %s: %s. %s", verdict.name, verdict.state, verdict.sentence)
-    escape.console().print(table)
+    print_verdicts("Preflight", verdicts)
     if verdicts[-1].state == "fail":
         raise BadInput(f"preflight, {verdicts[-1].name}: {verdicts[-1].sentence}")
 

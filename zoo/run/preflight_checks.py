@@ -1,26 +1,25 @@
 """The individual preflight checks; each returns a verdict with one sentence."""
 
 import copy
-import hashlib
+import itertools
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from zoo.data.image_files import ImageFiles
 from zoo.data.images import ImageData
-from zoo.data.module import ResidentData
-from zoo.data.picture_parts import content_of
+from zoo.data.module import SPLITS, ResidentData
+from zoo.data.sources import LabelledImages
+from zoo.data.survey import survey
 from zoo.measure import health
 from zoo.measure.layer_kinds import BATCH_NORMS
+from zoo.report.verdicts import Verdict
+from zoo.run.picture_checks import check_apart
 from zoo.tasks.base import Task
-
-if TYPE_CHECKING:
-    pass
 
 NUM_SAMPLES = 64  # in one forward pass
 NUM_TO_OVERFIT = 20
@@ -28,22 +27,13 @@ MOST_STEPS, MOST_SECONDS = 300, 20.0  # of overfitting
 LEARNT = 0.1  # nats; guessing gives ln(classes)
 FAR_OFF = 3.0  # times ln(classes); a Transformer with embeddings shared as in its paper starts at 2.7
 LEAST_SIGNAL, LARGEST_SIGNAL = 1e-4, 1e4  # share of the output that depends on the input; size of the output
-MOST_FILES = 20_000  # to read and compare
+MOST_FILES = 20_000  # to decode and compare
 NUM_SLICES, NUM_FOR_DIFFERENCES = 8, 4  # parameters and samples of the gradient check
 # Step sizes relative to the size of the parameter, or LEAST_SIZE. The shortest rarely crosses a kink of a ReLU
 # (gradients of GoogLeNet are off by up to 2 % at 1e-6, and by 4e-5 at 1e-9), but rounding spoils small gradients there;
 # the longer steps are for those. A wrong gradient is wrong at every step, so the best step counts.
 STEPS, LEAST_SIZE = (1e-7, 1e-8, 1e-9, 1e-6), 1e-3
 TOLERANCE, ROUNDING = 0.01, 1e-8
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """The result of a check: `fail` stops the run, `skip` means not checked, `look` leaves it to the user."""
-
-    name: str
-    state: Literal["pass", "look", "warn", "fail", "skip"]
-    sentence: str
 
 
 @dataclass(frozen=True)
@@ -98,34 +88,26 @@ def check_inputs(subject: Subject) -> Verdict:
 
 
 def check_splits(subject: Subject) -> Verdict:
-    """Compare the raw images or source sequences of the three splits by hash."""
+    """Compare the images or source sequences of the three splits; of images also those that are nearly the same."""
     data: Any = subject.data
     if isinstance(data, ImageData):
-        parts = {name: data.files.get(name, part.images) for name, part in data.splits.items()}
-        if any(isinstance(p, ImageFiles) for p in parts.values()) and sum(map(len, parts.values())) > MOST_FILES:
+        parts = {
+            name: LabelledImages(data.files.get(name, part.images), part.labels) for name, part in data.splits.items()
+        }
+        if data.files and sum(len(part.images) for part in parts.values()) > MOST_FILES:
             return Verdict("splits", "skip", f"more than {MOST_FILES:,} files would have to be read")
-        keys = {name: list(_digests(images)) for name, images in parts.items()}
-    else:
-        keys = {name: list(pairs) for name, pairs in data.pairs.items()}
-    what = "images" if isinstance(data, ImageData) else "sources"
+        return check_apart(survey(parts))
+    keys = {name: list(pairs) for name, pairs in data.pairs.items()}
     problems = []
-    for first, second in (("train", "val"), ("train", "test"), ("val", "test")):
+    for first, second in itertools.combinations(SPLITS, 2):
         known = {key: i for i, key in enumerate(keys[first])}
         both = [(known[key], i) for i, key in enumerate(keys[second]) if key in known]
         if both:
             places = f"such as number {both[0][1]} of {second} as number {both[0][0]} of {first}"
-            problems.append(f"{len(both):,} of {len(keys[second]):,} {second} {what} are in {first}, too, {places}")
+            problems.append(f"{len(both):,} of {len(keys[second]):,} {second} sources are in {first}, too, {places}")
     if problems:
         return Verdict("splits", "warn", f"{'; '.join(problems)}: metrics measured on them are too good; remove them")
-    return Verdict("splits", "pass", f"{sum(map(len, keys.values())):,} {what}, none in two of train, val and test")
-
-
-def _digests(images: Tensor | ImageFiles) -> Iterable[bytes]:
-    if isinstance(images, ImageFiles):
-        contents: Iterable[Any] = (content_of(path) for path in images.paths)
-    else:
-        contents = iter(images.flatten(1).contiguous().cpu().numpy())
-    return (hashlib.blake2b(one, digest_size=16).digest() for one in contents)
+    return Verdict("splits", "pass", f"{sum(map(len, keys.values())):,} sources, none in two of train, val and test")
 
 
 @torch.no_grad()

@@ -1,0 +1,60 @@
+"""Small pictures in an HTML page."""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+
+from zoo import escape
+from zoo.data.image_files import ImageFiles
+from zoo.data.read_image import read_picture
+from zoo.data.sources import LabelledImages
+
+MOST_PX = 112  # of the longer side
+QUALITY = 80  # of a JPEG
+
+CSS = """
+.pictures.grid { gap: .3rem; } .pictures.mean { max-width: 9rem; } .maps .pictures { margin: .2rem 0; }
+.pictures figure img { aspect-ratio: 1; object-fit: contain; background: var(--head); }
+table.verdicts tbody th { border-bottom-width: 1px; cursor: default; }
+td.sentence { white-space: normal; overflow-wrap: anywhere; min-width: 14rem; }
+td.pass { color: var(--good); } td.warn, td.fail { color: var(--bad); font-weight: 600; }
+td.look { color: var(--fill); }
+"""
+
+
+def thumbnail(splits: Mapping[str, LabelledImages], row: int) -> str:
+    """Return the picture of a row, counted over all splits, as the source of an <img>."""
+    for part in splits.values():
+        if row < len(part):
+            images = part.images
+            if isinstance(images, ImageFiles):
+                return of_pixels(read_picture(images.paths[row], images.reading.background))
+            return of_pixels(images[row])
+        row -= len(part)
+    raise IndexError(row)
+
+
+def of_pixels(picture: Tensor) -> str:
+    """Return a picture (C, height, width), uint8, as a data URI: a PNG if it is small, else a JPEG of up to 112 px."""
+    from torchvision.transforms.v2 import functional as F
+
+    file = io.BytesIO()
+    height, width = picture.shape[1:]
+    if max(height, width) <= MOST_PX:
+        kind = "png"
+        F.to_pil_image(picture).save(file, format="PNG", optimize=True)
+    else:
+        kind = "jpeg"
+        sides = [max(1, round(side * MOST_PX / max(height, width))) for side in (height, width)]
+        F.to_pil_image(F.resize(picture, sides, antialias=True)).save(file, format="JPEG", quality=QUALITY)
+    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def as_figure(source: str, name: str, lines: Sequence[str], kind: str = "") -> str:
+    """Return a picture with lines of HTML below it; its name is shown on hovering."""
+    look = f' class="{kind}"' if kind else ""
+    caption = f"<figcaption>{'<br>'.join(lines)}</figcaption>" if lines else ""
+    shown = escape.html(name)
+    return f'<figure{look}><img alt="{shown}" title="{shown}" src="{source}">{caption}</figure>'
