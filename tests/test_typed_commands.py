@@ -36,7 +36,7 @@ SMALLER = {  # patterns of commands, and their replacements
     r"step=500": "step=1",
     r"data=imagenet\b": "data=imagenet data.num_classes=2",
     r"num_(test|validation)=200": r"num_\1=20",
-    r"max_drop=0\.\d": "max_drop=100",  # nets that have hardly been trained
+    r"max_drop=0\.\d": "max_drop=99",  # nets that have hardly been trained
     r"trials=\d+": "trials=2 trainer=smoke",
     r"^tensorboard .*": r"timeout 20 tensorboard --logdir runs; test $? = 124",
     r"(python train\.py(?! resume=| --help| trainer=smoke)[^;&\n]*)": r"\1 trainer=smoke",
