@@ -88,11 +88,11 @@ def clone(tmp_path_factory) -> Path:
     images, labels = toy_images(300, seed=0)
     rows = ["file,label,split,patient_id,cat,dog,indoors"]
     for i, (image, label) in enumerate(zip(images, labels, strict=True)):
-        split = "val" if i % 5 == 0 else "train"
+        split = "val" if i // 10 % 5 == 0 else "train"
         place = folder / "my_pictures" / split / f"class{label}" / f"{i}.png"
         place.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(place)
-        part = ("test", "validation", "train", "train", "train")[i % 5]
+        part = ("test", "validation", "train", "train", "train")[i // 10 % 5]
         name = place.relative_to(folder / "my_pictures")
         rows.append(f"{name},class{label},{part},{i % 60},{i % 2},{i % 3 // 2},{i % 7 // 6}")
     (folder / "labels.csv").write_text("\n".join(rows))
