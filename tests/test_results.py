@@ -3,8 +3,9 @@
 import importlib.util
 import json
 
+import hydra
 import pytest
-from conftest import ROOT
+from conftest import CONFIGS, ROOT
 from omegaconf import OmegaConf
 from stored import CONFIG, RESULT
 
@@ -59,7 +60,7 @@ def finished(script, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"data": "mnist_5k"}, "trained on mnist_5k"),
+        ({"data": "cifar10"}, "trained on cifar10"),
         ({"commit": "0123456789ab-dirty"}, "commit 0123456789ab-dirty"),
         ({"commit": None}, "commit None"),
         ({"num_samples": {"test": 1000}, "split_sizes": {"test": 10000}}, "tested on 1,000 of 10,000"),
@@ -70,6 +71,14 @@ def finished(script, tmp_path, monkeypatch):
 def test_what_no_table_is_of_is_not_kept(script, finished, changes, sentence):
     with pytest.raises(BadInput, match=sentence):
         script.keep(finished(**changes))
+    assert not list(script.RESULTS.glob("*"))
+
+
+def test_a_run_on_the_digits_with_other_settings_than_the_default_ones_is_not_kept(script, finished):
+    run = finished(data="mnist_5k", net="lenet5", config={"optim": {"lr": 0.5}})
+    refused = pytest.raises(BadInput, match="the table of mnist_5k is for defaults")
+    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"), refused:
+        script.keep(run)
     assert not list(script.RESULTS.glob("*"))
 
 

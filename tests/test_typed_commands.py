@@ -1,10 +1,12 @@
 """Every command of the README and of docs/ runs to its end, typed in a clone of the project, with small settings."""
 
+import io
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +30,8 @@ LEFT_OUT = {  # commands that need more than a CPU and an hour, and the reason
     r"pretrained=true": "a download",
     r"reproduce\.py zoo:(?!lenet5_mnist_5k ).* train=true": "the training of an included net, of minutes to hours",
     r"data\.root=/|/mnt/": "folders of the reader",
+    r"https://example": "a server of the reader",
+    r"data=arrow_folder": "files that pyarrow writes, which is optional",
     r"scripts/(benchmark|trust)\.py|summary\.py zoo=true": "measurements of half an hour",
     r"results\.py add=": "a whole run, which a small one is not",
 }
@@ -96,6 +100,15 @@ def clone(tmp_path_factory) -> Path:
         name = place.relative_to(folder / "my_pictures")
         rows.append(f"{name},class{label},{part},{i % 60},{i % 2},{i % 3 // 2},{i % 7 // 6}")
     (folder / "labels.csv").write_text("\n".join(rows))
+    (folder / "classes.txt").write_text("\n".join(f"class{i}" for i in range(10)))
+    (folder / "shards").mkdir()
+    for name in ("val", "test", *(f"train-{i:03}" for i in range(10))):
+        with tarfile.open(folder / f"shards/{name}.tar", "w") as shard:
+            for i in range(60):
+                shard.add(folder / "my_pictures" / "train" / f"class{i % 10}" / f"{10 + i % 10}.png", f"{i}.png")
+                label = tarfile.TarInfo(f"{i}.cls")
+                label.size = 1
+                shard.addfile(label, io.BytesIO(str(i % 10).encode()))
     for split in ("train", "val"):
         for label in range(2):
             place = folder / "data/imagenet" / split / f"n{label}"

@@ -67,9 +67,11 @@ def sizes_made_for(model: str) -> dict[str, Any]:
 def _numbers_of(data: str) -> dict[str, Any]:
     node: Any = OmegaConf.to_container(OmegaConf.load(CONFIGS / "data" / f"{data}.yaml"))
     node = node.get("data", node)
-    (base,) = node.get("defaults", [None])
+    bases = [base for base in node.get("defaults", []) if isinstance(base, str)]  # the others choose a net
     numbers = {key: value for key, value in node.items() if value is None or isinstance(value, int)}
-    return (_numbers_of(base.partition("@")[0]) if base else {}) | numbers
+    for base in bases:
+        numbers = _numbers_of(base.partition("@")[0]) | numbers
+    return numbers
 
 
 def data_settings(name: str) -> dict[str, Any]:

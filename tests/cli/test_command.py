@@ -80,7 +80,7 @@ from zoo.instantiate import build
         (["runs=null"], "runs: expected", "null"),
         (["resume=5"], "resume: expected", "5"),
         (["init_from=[a]"], "init_from: expected", "['a']"),
-        (["~model"], "model._target_: expected", "model=..."),
+        (["~model"], "model: is needed", "~model"),
         (["~optim"], "optim: is needed", "~optim"),
         (["~trainer.max_epochs"], "trainer.max_epochs: is required", "does not have it"),
         (["callbacks.graph=5"], "callbacks.graph: expected", "null"),

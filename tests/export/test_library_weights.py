@@ -113,7 +113,7 @@ def exported(folder, name, in_channels, size=80):
     """Write the files of format=timm for a net with three classes; return the net."""
     torch.manual_seed(0)
     net = zoo.create_model(name, num_classes=3, in_channels=in_channels, image_size=size).eval()
-    settings = {"choices": {"model": name}, "data": {"in_channels": in_channels, "image_size": size}}
+    settings = {"choices": {"model": name}, "model": {}, "data": {"in_channels": in_channels, "image_size": size}}
     of_data = {"classes": ["cat", "dog", "owl"], "mean": [51.0] * in_channels, "std": [25.5] * in_channels}
     product = Product(folder, net.state_dict(), {})
     save_for_timm(

@@ -151,7 +151,7 @@ def test_a_balanced_epoch_has_every_class_equally_often_and_its_samples_too():
         samples = images[:, 0, 0, 0].long()
         assert torch.equal(LABELS[samples], labels)
         assert len(labels) == 18 * 30  # of 555
-        counts = torch.cat([LABELS[index] for index in one._indices()]).bincount()
+        counts = torch.cat([LABELS[index] for index in one.indices()]).bincount()
         assert counts.max() - counts.min() <= 15 + 1  # the 15 samples that were dropped may be of one class
         times = samples.bincount(minlength=len(LABELS))
         assert times[:500].max() == 1  # of 500 cats, 185 are seen

@@ -93,6 +93,9 @@ def config_sentence(error: Exception, configs: Path | None = None, config_name: 
             options = [path.stem for path in (configs / key).glob("*.yaml")]
             if options and option not in options:
                 return f"{key}={option}: there is no such option; {choices(option, options)}"
+    if match := re.match(r"Error resolving interpolation '\$\{optim\}/\$\{model\}'.* keys: (.*)", first_line):
+        missing = "model" if "model" not in match.group(1).split(", ") else "optim"
+        return f"{missing}: is needed, but ~{missing} removes it"
     if isinstance(error, OverrideParseException):
         return _no_override(str(error.override))
     if match := re.match(r"Ambiguous value for argument '(.*)'$", first_line):
