@@ -38,7 +38,7 @@ LEFT_OUT = {  # commands that need more than a CPU and an hour, and the reason
 SMALLER = {  # patterns of commands, and their replacements
     r"data=cifar10\b": "data=fashion_mnist",
     r"step=500": "step=1",
-    r"data=imagenet\b": "data=imagenet data.num_classes=2",
+    r"data=imagenet\b": "data=imagenet data.num_classes=2 data.num_validation=2 data.batch_size=2",
     r"num_(test|validation)=200": r"num_\1=20",
     r"max_drop=0\.\d": "max_drop=99",  # nets that have hardly been trained
     r"trials=\d+": "trials=2 trainer=smoke",
