@@ -33,9 +33,9 @@ def folders(tmp_path_factory) -> Path:
 
 def check_equal(ours, theirs):
     for split in ("train", "val", "test"):
-        mine, wanted = list(ours.loader(split, "cpu")), list(theirs.loader(split, "cpu"))
-        assert len(mine) == len(wanted) > 0
-        for (images, labels), (x, y) in zip(mine, wanted, strict=True):
+        found, expected = list(ours.loader(split, "cpu")), list(theirs.loader(split, "cpu"))
+        assert len(found) == len(expected) > 0
+        for (images, labels), (x, y) in zip(found, expected, strict=True):
             assert torch.equal(images, x)
             assert torch.equal(labels, y)
 
@@ -134,8 +134,8 @@ def test_each_kind_of_file_gives_the_same_pictures(tmp_path, form):
     data = ArrowFolder(**settings_of(path.parent, **ALONE))
     assert data.load().classes == ["cat", "dog"]
     found = [part.read() for files in data.files.values() for part in files.paths]
-    wanted = [row["image"] if form == "plain" else row["image"]["bytes"] for row in rows]
-    assert sorted(found) == sorted(wanted)
+    expected = [row["image"] if form == "plain" else row["image"]["bytes"] for row in rows]
+    assert sorted(found) == sorted(expected)
 
 
 def test_several_labels_are_a_list_and_texts_are_names(tmp_path):

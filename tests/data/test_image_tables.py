@@ -73,9 +73,9 @@ def test_folders_a_table_and_a_table_of_one_label_each_give_the_same_batches(pho
     assert folders.load() == tables[0].load()
     assert tables[1].load().num_samples == folders.load().num_samples == {"train": 48, "val": 12, "test": 16}
     for split in ("train", "val", "test"):
-        wanted, single, several = (all_batches(data, split) for data in (folders, *tables))
-        assert len(wanted) == len(single) == len(several) > 0
-        for (images, labels), (x, y), (u, v) in zip(wanted, single, several, strict=True):
+        expected, single, several = (all_batches(data, split) for data in (folders, *tables))
+        assert len(expected) == len(single) == len(several) > 0
+        for (images, labels), (x, y), (u, v) in zip(expected, single, several, strict=True):
             assert torch.equal(images, x)
             assert torch.equal(images, u)
             assert torch.equal(labels, y)

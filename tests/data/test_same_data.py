@@ -64,11 +64,11 @@ def test_every_form_gives_the_same_batches_bit_for_bit(tmp_path, workers, num, m
         name: DATA[name](**settings, augment=AUGMENT, cache="none", num_workers=workers, **COMMON)
         for name, settings in forms.items()
     }
-    wanted = {split: list(data["image_folder"].loader(split, "cpu")) for split in ("train", "val", "test")}
-    assert all(wanted.values())
+    expected = {split: list(data["image_folder"].loader(split, "cpu")) for split in ("train", "val", "test")}
+    assert all(expected.values())
     for name, one in data.items():
         assert one.load().mean == data["image_folder"].load().mean
-        for split, batches in wanted.items():
+        for split, batches in expected.items():
             found = list(one.loader(split, "cpu"))
             assert len(found) == len(batches)
             for (images, labels), (x, y) in zip(found, batches, strict=True):

@@ -58,9 +58,9 @@ def batches(data, split="train", epoch=0):
 
 def check_equal(ours, theirs):
     for split in ("train", "val", "test"):
-        mine, wanted = batches(ours, split, epoch=1), batches(theirs, split, epoch=1)
-        assert len(mine) == len(wanted) > 0
-        for (images, labels), (x, y) in zip(mine, wanted, strict=True):
+        found, expected = batches(ours, split, epoch=1), batches(theirs, split, epoch=1)
+        assert len(found) == len(expected) > 0
+        for (images, labels), (x, y) in zip(found, expected, strict=True):
             assert torch.equal(images, x)
             assert torch.equal(labels, y)
 
@@ -141,11 +141,11 @@ def test_members_are_where_the_standard_library_finds_them(tmp_path, form):
     joined = tmp_path / "joined.tar"
     joined.write_bytes((tmp_path / "a.tar").read_bytes() + (tmp_path / "b.tar").read_bytes())
     with tarfile.open(joined, ignore_zeros=True) as tar:
-        wanted = [(one.name, one.offset_data, one.size) for one in tar if one.isreg()]
+        expected = [(one.name, one.offset_data, one.size) for one in tar if one.isreg()]
     others = []
     with joined.open("rb") as file:
-        assert list(tar_members(file, others)) == wanted
-    assert len(wanted) == 12
+        assert list(tar_members(file, others)) == expected
+    assert len(expected) == 12
     assert len(others) == 4
 
 
