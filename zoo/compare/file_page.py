@@ -1,7 +1,5 @@
 """The output of a comparison of files: tables in the terminal, Markdown, one HTML page, and all figures as JSON."""
 
-import base64
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,14 +10,13 @@ from zoo.compare.file_pictures import Flip, MapRow, breakable, flips_as_html, ma
 from zoo.compare.file_plots import draw_corruptions, draw_reliability
 from zoo.compare.file_style import FILE_CSS
 from zoo.compare.file_tables import ABOUT, HEADLINES, MISSING, changes_of, file_tables
-from zoo.compare.page import as_html, as_markdown, document
+from zoo.compare.page import as_html, as_markdown, document, embedded, is_of_kind
 from zoo.compare.terminal import print_table
 from zoo.errors import BadInput, counted
-from zoo.files import read_file, write_json, write_text
+from zoo.files import write_json, write_text
 
 PAGE = "files.html"
 KIND = "comparison of files"  # in the JSON file
-MOST_BYTES = 1 << 28
 LEAST_NAME = 15  # letters of a file's name in the terminal
 MOST_CLASSES = 200  # on the page
 
@@ -52,13 +49,8 @@ def page_for(out: str) -> Path:
     """
     page = Path(out) if out.endswith(".html") else Path(out) / PAGE
     figures = page.with_suffix(".json")
-    if figures.exists():
-        try:
-            found = json.loads(read_file(figures, MOST_BYTES))
-        except (ValueError, RecursionError):
-            found = None
-        if not isinstance(found, dict) or found.get("kind") != KIND:
-            raise BadInput(f"out={out}: {figures} exists and is not a comparison of files; use out=ANOTHER.html")
+    if not is_of_kind(figures, KIND):
+        raise BadInput(f"out={out}: {figures} exists and is not a comparison of files; use out=ANOTHER.html")
     return page
 
 
@@ -134,10 +126,7 @@ def _plots(figures: Mapping[str, Any]) -> list[str]:
         ("Corrupted images", "Mean over 15 corruptions by severity, and over 5 severities.", draw_corruptions(figures)),
     ):
         if figure is not None:
-            source = f"data:image/svg+xml;base64,{base64.b64encode(as_svg(figure)).decode()}"
-            found.append(
-                f'<h2>{title}</h2>\n<p>{about}</p>\n<div class="wide"><img alt="{title}" src="{source}"></div>'
-            )
+            found.append(f"<h2>{title}</h2>\n<p>{about}</p>\n{embedded(as_svg(figure), title)}")
     return found
 
 

@@ -59,10 +59,12 @@ def with_map(pixels: Tensor, values: Tensor) -> Tensor:
     return (255 * mixed).round().to(torch.uint8)
 
 
-def _figure(pixels: Tensor, alt: str, lines: Sequence[str], kind: str = "") -> str:
+def as_figure(source: str, alt: str, lines: Sequence[str] = (), kind: str = "", hover: str = "") -> str:
+    """Return a picture with lines of HTML below it, of a class `kind`; `hover` is shown when the mouse is over it."""
     look = f' class="{kind}"' if kind else ""
-    image = f'<img alt="{escape.html(alt)}" src="{as_png(pixels)}">'
-    return f"<figure{look}>{image}<figcaption>{'<br>'.join(lines)}</figcaption></figure>"
+    title = f' title="{escape.html(hover)}"' if hover else ""
+    caption = f"<figcaption>{'<br>'.join(lines)}</figcaption>" if lines else ""
+    return f'<figure{look}><img alt="{escape.html(alt)}"{title} src="{source}">{caption}</figure>'
 
 
 def flips_as_html(flips: Sequence[Flip]) -> str:
@@ -72,7 +74,7 @@ def flips_as_html(flips: Sequence[Flip]) -> str:
         is_lost = flip.first == flip.label
         before, after = escape.html(flip.first), f"{escape.html(flip.other)} {flip.confidence:.0%}"
         lines = [f"<b>{escape.html(flip.label)}</b>", f"{before} → {after}"]
-        figures.append(_figure(flip.pixels, flip.label, lines, "lost" if is_lost else "won"))
+        figures.append(as_figure(as_png(flip.pixels), flip.label, lines, "lost" if is_lost else "won"))
     return f'<div class="pictures">{"".join(figures)}</div>'
 
 
@@ -80,12 +82,12 @@ def maps_as_html(rows: Sequence[MapRow], names: Sequence[str]) -> str:
     """Return one row per image: the image, then its map for each file that has one, with the file's answer."""
     found = []
     for row in rows:
-        figures = [_figure(row.pixels, row.label, [f"<b>{escape.html(row.label)}</b>", "the image"])]
+        figures = [as_figure(as_png(row.pixels), row.label, [f"<b>{escape.html(row.label)}</b>", "the image"])]
         for name, (values, answer, share) in zip(names, row.cells, strict=True):
             kind = "" if answer == row.label else "lost"
             lines = [breakable(name), f"{escape.html(answer)} {share:.0%}"]
             if values is not None:
-                figures.append(_figure(with_map(row.pixels, values), f"map of {name}", lines, kind))
+                figures.append(as_figure(as_png(with_map(row.pixels, values)), f"map of {name}", lines, kind))
         found.append(f'<div class="pictures maps">{"".join(figures)}</div>')
     return f'<div class="rows">{"".join(found)}</div>'
 

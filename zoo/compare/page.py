@@ -1,6 +1,7 @@
 """The output of a comparison as Markdown, and as a self-contained HTML page."""
 
 import base64
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ from zoo.compare.comparison_tables import EXPORTS, RANKING, Table, ranking, tabl
 from zoo.compare.page_style import CSS, SCRIPT
 from zoo.compare.runs import Comparison
 from zoo.compare.terminal import left_out
-from zoo.files import replacing, write_text
+from zoo.files import read_file, replacing, write_text
 
 PAGE, TEXT = "comparison.html", "comparison.md"
+MOST_BYTES = 1 << 28  # of a JSON file next to a page
 SEARCH = '<input type="search" id="search" placeholder="search in all tables" aria-label="search in all tables">'
 
 
@@ -33,9 +35,8 @@ def write(out: Path, comparisons: Sequence[Comparison], unfinished: Sequence[Pat
                     svg = as_svg(draw(comparison))
                     with replacing(out / file) as picture:
                         picture.write(svg)
-                    source = f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
                     page.append(f"<h3>{title}</h3>\n<p>{about}</p>")
-                    page.append(f'<div class="wide"><img alt="{title}" src="{source}"></div>')
+                    page.append(embedded(svg, title))
                     text.append(f"### {title}\n\n{about}\n\n![{title}]({file})")
     page.append(f"<p>{escape.html(left_out(unfinished))}</p>")
     text.append(escape.markdown(left_out(unfinished)))
@@ -90,6 +91,23 @@ PICTURES: tuple[tuple[str, str, str, str, Callable[[Comparison], Any]], ...] = (
         draw_exports,
     ),
 )
+
+
+def embedded(svg: bytes, title: str) -> str:
+    """Return a plot as HTML, with its content in the page."""
+    source = base64.b64encode(svg).decode()
+    return f'<div class="wide"><img alt="{title}" src="data:image/svg+xml;base64,{source}"></div>'
+
+
+def is_of_kind(file: Path, kind: str) -> bool:
+    """Return whether the JSON file next to a page is of a kind of page, which may replace it; True without a file."""
+    if not file.exists():
+        return True
+    try:
+        found = json.loads(read_file(file, MOST_BYTES))
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and found.get("kind") == kind
 
 
 def as_html(table: Table) -> str:

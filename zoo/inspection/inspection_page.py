@@ -1,7 +1,5 @@
 """The output of an inspection: tables in the terminal, one HTML page with pictures, and all figures as JSON."""
 
-import base64
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,21 +8,21 @@ import torch
 from zoo import escape
 from zoo.compare.comparison_plots import as_svg
 from zoo.compare.comparison_tables import Table
+from zoo.compare.file_pictures import as_figure
 from zoo.compare.file_style import FILE_CSS
-from zoo.compare.page import as_html, document
+from zoo.compare.page import as_html, document, embedded, is_of_kind
 from zoo.compare.terminal import print_table
 from zoo.data.file_checks import names_of
 from zoo.data.fingerprints import Groups
 from zoo.errors import BadInput, counted
-from zoo.files import read_file, write_json, write_text
+from zoo.files import write_json, write_text
 from zoo.inspection.inspection import KIND, Inspection, class_table, figures, frequent_sizes, size_table
 from zoo.inspection.inspection_plots import draw_sides
-from zoo.inspection.thumbnails import CSS, as_figure, of_pixels, thumbnail
+from zoo.inspection.thumbnails import CSS, of_pixels, thumbnail
 from zoo.report.verdicts import print_verdicts
 from zoo.run.picture_checks import copies, label_names
 
 PAGE, FIGURES = "inspection.html", "inspection.json"
-MOST_BYTES = 1 << 28
 MOST_ROWS = 20  # of classes in the terminal
 MOST_CLASSES = 100  # with pictures on the page
 MOST_GROUPS, MOST_IN_GROUP = 40, 6  # of copies on the page
@@ -35,13 +33,7 @@ LEAST_NAME = 20  # letters of a class in the terminal
 def check_free(folder: Path) -> None:
     """Raise BadInput if a folder has a file of the name of the JSON file that is not of an inspection."""
     file = folder / FIGURES
-    if not file.exists():
-        return
-    try:
-        found = json.loads(read_file(file, MOST_BYTES))
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict) or found.get("kind") != KIND:
+    if not is_of_kind(file, KIND):
         raise BadInput(f"out={folder}: {file} exists and is not of an inspection; use out=ANOTHER_FOLDER")
 
 
@@ -93,7 +85,7 @@ def _sides(inspection: Inspection) -> str:
     if found.mean is not None:
         mean = of_pixels(found.mean.round().clamp(0, 255).to(torch.uint8))
         parts.append("<h3>Mean picture</h3>\n<p>Of all pictures, as the net sees them.</p>")
-        parts.append(f'<div class="pictures mean">{as_figure(mean, "mean picture", [])}</div>')
+        parts.append(f'<div class="pictures mean">{as_figure(mean, "mean picture", hover="mean picture")}</div>')
     parts += [as_html(size_table(inspection)), as_html(frequent_sizes(inspection))]
     return "\n".join(parts)
 
@@ -103,8 +95,7 @@ def _plots(inspection: Inspection) -> list[str]:
     sides = sides[sides.amin(1) > 0]
     if len(sides.unique(dim=0)) < 2:
         return []
-    source = base64.b64encode(as_svg(draw_sides(sides))).decode()
-    return [f'<div class="wide"><img alt="sizes" src="data:image/svg+xml;base64,{source}"></div>']
+    return [embedded(as_svg(draw_sides(sides)), "sizes")]
 
 
 def _unreadable(inspection: Inspection) -> list[str]:
@@ -150,7 +141,7 @@ def _tile(inspection: Inspection, row: int, kind: str = "") -> str:
     label, name = names_of(inspection.labels[[row]], inspection.classes)[0], found.place(row)
     where = f"{found.splits[row]}: {Path(name).name}" if found.names[row] else name
     lines = [f"<b>{escape.html(label)}</b>", escape.html(where)]
-    return as_figure(thumbnail(inspection.splits, row), name, lines, kind)
+    return as_figure(thumbnail(inspection.splits, row), name, lines, kind, hover=name)
 
 
 def _grids(inspection: Inspection, num_each: int) -> list[str]:
@@ -164,7 +155,7 @@ def _grids(inspection: Inspection, num_each: int) -> list[str]:
         members = members[[row not in inspection.survey.unreadable for row in members.tolist()]]
         places = torch.linspace(0, len(members) - 1, min(num_each, len(members))).round().long()
         tiles = [
-            as_figure(thumbnail(inspection.splits, row), inspection.survey.place(row), [])
+            as_figure(thumbnail(inspection.splits, row), name := inspection.survey.place(row), hover=name)
             for row in members[places].tolist()
         ]
         num = counted(len(members), "training picture")

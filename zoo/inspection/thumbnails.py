@@ -2,11 +2,10 @@
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from torch import Tensor
 
-from zoo import escape
 from zoo.data.image_files import ImageFiles
 from zoo.data.read_image import read_picture
 from zoo.data.sources import LabelledImages
@@ -50,11 +49,3 @@ def of_pixels(picture: Tensor) -> str:
         sides = [max(1, round(side * MOST_PX / max(height, width))) for side in (height, width)]
         F.to_pil_image(F.resize(picture, sides, antialias=True)).save(file, format="JPEG", quality=QUALITY)
     return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
-
-
-def as_figure(source: str, name: str, lines: Sequence[str], kind: str = "") -> str:
-    """Return a picture with lines of HTML below it; its name is shown on hovering."""
-    look = f' class="{kind}"' if kind else ""
-    caption = f"<figcaption>{'<br>'.join(lines)}</figcaption>" if lines else ""
-    shown = escape.html(name)
-    return f'<figure{look}><img alt="{shown}" title="{shown}" src="{source}">{caption}</figure>'
