@@ -40,7 +40,7 @@ from zoo.paths import CHECKOUT, RESULT, RESULTS
 
 RESULT_PAGES = "recipes defaults training sequences ten_minutes speed compression packed_file quantization trust deploy"
 PAGES = ("README.md", *(f"docs/{name}.md" for name in RESULT_PAGES.split()))
-NOT_DEFAULTS = ("runs", "data_root", "seed")  # settings that do not change what is learned
+NOT_DEFAULTS = ("runs", "data_root", "seed", "trainer.precision")  # settings that do not change what is learned
 
 
 def keep(folder: Path) -> Path:

@@ -126,6 +126,14 @@ def test_groups_of_one_picture_are_split_as_no_groups_are_in_size_and_proportion
     assert [labels[part].bincount(minlength=3).tolist() for part in parts] == [[12, 6, 2], [6, 3, 1], [42, 21, 7]]
 
 
+def test_small_parts_get_groups_of_one_class_that_are_larger_than_the_share_of_the_class():
+    """60 patients with 5 pictures each, all of one class: a part of 20 has 2 per class, fewer than a patient has."""
+    groups = torch.arange(60).repeat_interleave(5)
+    parts = grouped_split(groups % 10, groups, [20, 20], 0)
+    assert all(abs(len(part) - 20) <= 5 for part in parts[:2])
+    assert all((groups[part] % 10).bincount().max() == 5 for part in parts[:2])
+
+
 def test_pictures_with_several_labels_are_stratified_by_the_rarest():
     labels = torch.tensor([[1, 1, 0], [1, 0, 0], [1, 0, 1], [0, 0, 0], [1, 1, 0]], dtype=torch.uint8)
     assert strata(labels).tolist() == [1, 0, 2, 3, 1]

@@ -34,8 +34,9 @@ def grouped_split(labels: Tensor, groups: Tensor, sizes: Sequence[int], seed: in
     """Draw disjoint index sets as `stratified_split`, but of whole groups: sizes and proportions are approximate.
 
     `groups` is (N,) int64. The largest groups come first, those of one size in random order, and each goes to the part
-    where it adds least to the sum over parts and classes of (number - expected)² / expected. Raises ValueError if the
-    sizes sum to N or more, or if there are too few groups for one to be left for each part.
+    where it adds least to the sum, over the classes of each part and over its samples of any class, of
+    (number - expected)² / expected. Raises ValueError if the sizes sum to N or more, or if there are too few groups
+    for one to be left for each part.
     """
     if sum(sizes) >= len(labels) or min(sizes, default=0) < 0:
         raise ValueError(f"cannot split {len(labels)} samples into parts of {list(sizes)} and leave some to train on")
@@ -43,6 +44,7 @@ def grouped_split(labels: Tensor, groups: Tensor, sizes: Sequence[int], seed: in
     _, of_sample = np.unique(groups.numpy(), return_inverse=True)
     counts = np.zeros((of_sample.max() + 1, int(labels.max()) + 1))
     np.add.at(counts, (of_sample, labels.numpy()), 1)
+    counts = np.column_stack([counts, counts.sum(1)])  # without samples of any class, small parts would stay empty
     expected = np.maximum(np.outer(wanted, counts.sum(0)) / len(labels), 1e-9)
     shuffled = np.random.RandomState(seed).permutation(len(counts))
     found, part_of = np.zeros_like(expected), np.zeros(len(counts), np.int64)
