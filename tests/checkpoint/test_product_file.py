@@ -76,6 +76,13 @@ def test_a_foreign_safetensors_file_is_refused(tmp_path):
         read_product(tmp_path / "foreign.safetensors")
 
 
+@pytest.mark.parametrize("name", ["model.pte", "model.c"])
+def test_an_export_that_is_not_read_back_is_said_to_be_one(tmp_path, name):
+    (tmp_path / name).write_bytes(b"1")
+    with pytest.raises(BadInput, match=f"{name} is an exported file, which is only run when it is written"):
+        read_product(tmp_path / name)
+
+
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(BadInput, match="there is no file"):
         read_product(tmp_path / "model.safetensors")

@@ -63,6 +63,11 @@ def read_product(path: str | Path) -> Product:
             f"{path} is an exported file, which evaluate.py and scripts/predict.py read; expected the "
             "model.safetensors or model.zoo that it was made from"
         )
+    if path.suffix in (".pte", ".c"):
+        raise BadInput(
+            f"{path} is an exported file, which is only run when it is written; expected the model.safetensors or "
+            "model.zoo that it was made from"
+        )
     if is_packed(path):
         packed = open_packed(path)
         facts = parse_metadata(packed.facts, path)

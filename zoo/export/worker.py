@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
 BATCHES = (1, 64)  # to time
+TO_NOTE = ("executorch", "onnxruntime", "timm", "torch", "torchvision", "zoo")  # if they are loaded
 WARM_UP = 5  # untimed calls
 LEAST_CALLS, MOST_CALLS, ENOUGH_SECONDS = 10, 200, 2.0
 C_FLAGS = ("-O3", "-std=c99", "-Wall", "-Wextra", "-Werror", "-DZOO_MAIN")
@@ -37,7 +38,7 @@ def main() -> None:
         with compiled(paths[0]) as (run, pid, sizes):
             serve([run], pid, {name: sizes[name.upper()] for name in ("arena_bytes", "constant_bytes")})
         return
-    kinds = {"onnx": onnx_runtime, "safetensors": library_alone}
+    kinds = {"onnx": onnx_runtime, "pte": executorch_alone, "safetensors": library_alone}
     serve([kinds.get(path.rpartition(".")[2], torch_alone)(path, int(threads)) for path in paths])
 
 
@@ -85,6 +86,22 @@ def torch_alone(path: str, threads: int) -> Run:
         with torch.inference_mode():
             found = net(*map(torch.from_numpy, arrays))
         return [one.numpy() for one in ((found,) if isinstance(found, torch.Tensor) else found)]
+
+    return run
+
+
+def executorch_alone(path: str, threads: int) -> Run:
+    import executorch.kernels.quantized  # noqa: F401  computes what XNNPACK leaves of an int8 net
+    import torch
+    from executorch.extension.pybindings import portable_lib
+    from executorch.runtime import Runtime
+
+    portable_lib._unsafe_reset_threadpool(threads)
+    method = Runtime.get().load_program(path).load_method("forward")
+
+    def run(arrays: Arrays) -> Arrays:
+        images = torch.from_numpy(arrays[0])
+        return [torch.cat([method.execute([image])[0] for image in images.split(1)]).numpy()]
 
     return run
 
@@ -164,7 +181,9 @@ def serve(runs: list[Run], pid: int | str = "self", sizes: dict[str, int] | None
         which, *arrays = request
         send(answers, runs[int(which)](arrays))
     timed = {batch: time_ms(runs[-1], [np.repeat(array[:1], batch, 0) for array in arrays]) for batch in BATCHES}
-    modules = [name for name in ("onnxruntime", "timm", "torch", "torchvision", "zoo") if name in sys.modules]
+    modules = [
+        name for name in ("executorch", "onnxruntime", "timm", "torch", "torchvision", "zoo") if name in sys.modules
+    ]
     measured = {"latency_ms": timed, "peak_bytes": peak_bytes(pid), "modules": modules, **(sizes or {})}
     answers.write(json.dumps(measured).encode())
     answers.close()
