@@ -243,6 +243,18 @@ def test_parquet_is_read_as_the_same_table_in_text(photographs, tmp_path):
     assert ImageTable(table=files[0], **settings).load() == ImageTable(table=files[1], **settings).load()
 
 
+def test_parquet_whose_texts_are_not_utf_8_is_refused(photographs, tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    rows = rows_of(photographs)
+    damaged = pyarrow.array([b"\xff.jpg"] * len(rows), pyarrow.binary()).view(pyarrow.string())
+    table = {"file": damaged, **{name: [row[name] for row in rows] for name in rows[0] if name != "file"}}
+    parquet.write_table(pyarrow.table(table), tmp_path / "labels.parquet")
+    with pytest.raises(BadInput, match=r"labels\.parquet cannot be read as Parquet \(.*utf-8"):
+        ImageTable(table=str(tmp_path / "labels.parquet"), images=str(photographs), split="split", **COMMON).load()
+
+
 def test_a_picture_that_declares_gigabytes_is_skipped_and_named(photographs, tmp_path, caplog):
     rows = rows_of(photographs)
     big = tmp_path / "big.bmp"

@@ -109,9 +109,9 @@ def _parquet_rows(file: Path, columns: dict[str, str]) -> Rows:
             _check_columns(file, opened.schema_arrow.names, columns)
             _check_size(file, opened.metadata, columns)
             table = opened.read(list(columns))
-    except (ArrowException, OSError) as error:
+        values = {name: [_text(one) for one in table[name].to_pylist()] for name in columns}
+    except (ArrowException, OSError, UnicodeDecodeError) as error:
         raise BadInput(f"data.table: {file} cannot be read as Parquet ({reason(error)})") from error
-    values = {name: [_text(one) for one in table[name].to_pylist()] for name in columns}
     others = [name for name in opened.schema_arrow.names if name not in columns]
     return Rows(file, "row", range(1, len(table) + 1), values, others)
 
