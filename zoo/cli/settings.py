@@ -101,6 +101,7 @@ class Export:
     calibrated: bool
     calibration_batches: Count
     max_drop: Annotated[float, Range(0, 100)]
+    fastest_at: Literal[1, 64]
     ram: Count | None
     batch_size: Count
     data_root: Text | None

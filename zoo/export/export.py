@@ -22,6 +22,7 @@ from zoo.data.sequences import SequenceData
 from zoo.errors import BadInput, ZooError, choices, reason
 from zoo.export.export_format import Job, format_names, format_of
 from zoo.export.export_report import Row, check_boards, record, show
+from zoo.export.fastest import FASTEST, keep_fastest, with_candidates
 from zoo.export.parts import has_fixed_length
 from zoo.export.read_export import PARTS, Classifier, Writer
 from zoo.export.runtime import Run
@@ -39,16 +40,18 @@ def check_formats(names: list[str]) -> None:
     if not names:
         raise BadInput(f"format: expected one format or more, got none; {choices('', format_names())}")
     for name in names:
-        format_of(name).check()
+        if name != FASTEST:
+            format_of(name).check()
 
 
 def export(product: Product, names: list[str], folder: Path, cfg: DictConfig) -> None:
     """Export a product to a folder in some formats, keeping only verified files, and write exports.json.
 
     With `cfg.compress`, weights are shared or rounded first; lost accuracy is counted from before that. Raises
-    ZooError, after all formats were tried, if one was refused, and BadInput if a file would replace something that no
-    export wrote.
+    ZooError, after all formats were tried, if a named one was refused, and BadInput if a file would replace something
+    that no export wrote.
     """
+    named, (names, sentences) = names, with_candidates(names, product)
     _check_settings(product, names, cfg)
     digest = sha256_of(product.path)
     earlier = _earlier_rows(folder, product, names, digest, cfg)
@@ -59,20 +62,30 @@ def export(product: Product, names: list[str], folder: Path, cfg: DictConfig) ->
         product, net = without_temperature(compressed), load_model(compressed).eval()
         source = replace(answers_of(net, data), accuracy=before.accuracy)
     folder.mkdir(parents=True, exist_ok=True)
-    rows = [_try(name, Job(product, net, data, _facts(product, name, cfg), cfg), source, folder) for name in names]
+    jobs = [Job(product, net, data, _facts(product, name, cfg), cfg) for name in names]
+    tried = [(name, _try(name, job, source, folder)) for name, job in zip(names, jobs, strict=True)]
+    rows = [row for _, row in tried]
+    if FASTEST in named:
+        rows, found = keep_fastest(tried, jobs[0], named, folder)
+        sentences = [*found, *sentences]
     net_name, data_name = (product.facts["config"]["choices"][key] for key in ("model", "data"))
-    found = {"checkpoint": str(product.path), "sha256": digest, "net": net_name, "data": data_name}
+    about = {"checkpoint": str(product.path), "sha256": digest, "net": net_name, "data": data_name}
     by_format = {row["format"]: row for row in [*earlier, *(row.plain() for row in rows)]}
-    write_exports(folder / EXPORTS, {**found, "accuracy": before.accuracy, "rows": [*by_format.values()]})
+    write_exports(folder / EXPORTS, {**about, "accuracy": before.accuracy, "rows": [*by_format.values()]})
     if folder.resolve() == product.path.resolve().parent:
         record(folder, rows)
     show(f"{net_name} on {data_name}, {before.accuracy:.2%} before", rows)
     files = ", ".join([*itertools.chain(*(row.files for row in rows)), EXPORTS])
     print(escape.line(f"Written     {files} in {folder}"))
+    for sentence in sentences:
+        print(escape.line(f"Fastest     {sentence}"))
+    _check_refused({name: row for name, row in zip(names, rows, strict=True) if name in named})
+
+
+def _check_refused(rows: dict[str, Row]) -> None:
+    """Raise ZooError if a format was refused."""
     refused = [
-        f"format={name} is refused, and its file removed: {row.reason}"
-        for name, row in zip(names, rows, strict=True)
-        if row.reason
+        f"format={name} is refused, and its file removed: {row.reason}" for name, row in rows.items() if row.reason
     ]
     if refused:
         raise ZooError("; ".join(refused))

@@ -1,0 +1,96 @@
+"""format=fastest: the file with the lowest median latency is kept, with those that were named."""
+
+import json
+import re
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+from small import FACTS
+
+from zoo.errors import BadInput, ZooError
+from zoo.export import fastest
+from zoo.export.export_report import Row
+from zoo.export.verify import Verification
+
+MS = {"onnx": 2.0, "onnx_int8": 3.0, "pt2": 4.0}
+PROOF = Verification(1, 0.9, 0.0, {}, 1, [])
+
+
+@pytest.fixture
+def tried(tmp_path):
+    """Rows of four formats; the files of three of them were verified, and one of these is no candidate."""
+    rows = [("zoo", Row("zoo", "fp32", "zoo", ["model.zoo"], PROOF))]
+    rows += [(name, Row(name, "int8" if "int8" in name else "fp32", "", [f"{name}.file"], PROOF)) for name in MS]
+    rows.append(("aoti", Row("aoti", "fp32", "", [], reason="it loses 2.00 points of accuracy")))
+    for _, row in rows:
+        for file in row.files:
+            (tmp_path / file).touch()
+    return rows
+
+
+@pytest.fixture
+def job(monkeypatch):
+    """What is exported; files take the latencies above."""
+
+    def timed_in_turn(tried, job, folder):
+        found = [fastest.Timed(name, row, MS[name]) for name, row in tried if name in MS]
+        return sorted(found, key=lambda one: one.ms)
+
+    monkeypatch.setattr(fastest, "timed_in_turn", timed_in_turn)
+    return SimpleNamespace(cfg=SimpleNamespace(fastest_at=1))
+
+
+@pytest.mark.parametrize(("named", "kept"), [([], {"onnx"}), (["pt2"], {"onnx", "pt2"}), (["onnx"], {"onnx"})])
+def test_only_the_fastest_and_named_files_are_kept(tried, job, tmp_path, named, kept):
+    rows, _ = fastest.keep_fastest(tried, job, ["fastest", "zoo", *named], tmp_path)
+    files = {"model.zoo", *(f"{name}.file" for name in kept)}
+    assert {file.name for file in tmp_path.iterdir()} == files
+    assert {file for row in rows for file in row.files} == files
+    assert [row.proof is None for row in rows] == [False, False, False, False, True]
+
+
+@pytest.mark.parametrize(("has_vnni", "reason"), [(True, "converting activations"), (False, "this CPU has no VNNI")])
+def test_the_verdict_says_by_how_much_and_why_int8_is_not_fastest(tried, job, tmp_path, monkeypatch, has_vnni, reason):
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: has_vnni)
+    _, (first, second, third) = fastest.keep_fastest(tried, job, ["fastest"], tmp_path)
+    assert first.startswith("onnx.file takes 2 ms for 1 image on ")
+    assert "onnx_int8 1.50 times as long, pt2 2.00 times as long" in first
+    assert second.startswith(f"int8 is slower here: {reason}")
+    assert third == "aoti is left out: it loses 2.00 points of accuracy"
+    monkeypatch.setitem(MS, "onnx_int8", 1.0)
+    assert len(fastest.verdict(fastest.timed_in_turn(tried, job, tmp_path), 64)) == 1
+
+
+def test_without_a_verified_file_there_is_no_fastest(tried, job, tmp_path):
+    with pytest.raises(ZooError, match=r"format=fastest: aoti: it loses 2\.00 points"):
+        fastest.keep_fastest(tried[-1:], job, ["fastest"], tmp_path)
+
+
+def test_candidates_suit_the_net_and_the_machine(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "executorch"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "executorch", None)
+    found, left_out = fastest.with_candidates(["zoo", "onnx", "fastest"], SimpleNamespace(facts=FACTS))
+    assert found == ["zoo", "onnx", "onnx_int8", "pt2"]
+    assert "no compiler 'no-such-compiler'" in left_out[0]
+    assert "needs the package executorch" in left_out[1]
+    in_int8 = {**FACTS, "recipe": [{"pass": "ptq_int8"}]}
+    assert fastest.with_candidates(["fastest"], SimpleNamespace(facts=in_int8))[0] == ["onnx", "pt2"]
+    sequences = {**FACTS, "data": {}}
+    with pytest.raises(BadInput, match="this one reads sequences"):
+        fastest.with_candidates(["fastest"], SimpleNamespace(facts=sequences))
+
+
+@pytest.mark.slow
+def test_the_command_leaves_one_file(command, tmp_path, monkeypatch):
+    monkeypatch.setattr(fastest, "CANDIDATES", ("onnx", "onnx_int8", "pt2"))
+    done = command("scripts/export", "checkpoint=zoo:lenet5_mnist_5k", "format=fastest", f"out={tmp_path / 'out'}")
+    assert done.code == 0, done.err
+    (file,) = (file for file in (tmp_path / "out").iterdir() if file.name != "exports.json")
+    assert re.search(rf"Fastest +{file.name} takes [0-9.]+ ms for 1 image on .*times as long", done.out)
+    rows = json.loads((tmp_path / "out/exports.json").read_text())["rows"]
+    assert [row["files"] for row in rows if row["files"]] == [[file.name]]
+    assert all(row["latency_ms"] for row in rows)
