@@ -64,6 +64,7 @@ def quantized_for_xnnpack(part: ExportPart, images: Iterable[Tensor]) -> Exporte
 def save_pte(path: Path, program: ExportedProgram, facts: Mapping[str, Any]) -> None:
     """Write a graph as a program of ExecuTorch, with metadata as methods that return them; atomically."""
     with quiet():
+        import executorch.kernels.quantized  # noqa: F401  for layers in int8 that XNNPACK does not compute
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
         from executorch.exir import to_edge_transform_and_lower
 

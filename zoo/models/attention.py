@@ -32,9 +32,12 @@ class Attention(nn.Module):
 
     def project(self, x: Tensor, first: int, last: int) -> Tensor:
         """Return queries, keys and values from index `first` to before `last`, each N × heads × tokens × d."""
-        width = len(self.in_proj_weight) // 3  # of all heads: that of x, unless some were pruned
-        rows = slice(first * width, last * width)
-        x = nn.functional.linear(x, self.in_proj_weight[rows], self.in_proj_bias[rows])
+        weight, bias = self.in_proj_weight, self.in_proj_bias
+        if last - first < 3:  # runtimes are slow with weights that are slices, even of all rows
+            width = len(weight) // 3  # of all heads: that of x, unless some were pruned
+            rows = slice(first * width, last * width)
+            weight, bias = weight[rows], bias[rows]
+        x = nn.functional.linear(x, weight, bias)
         return x.unflatten(-1, (last - first, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
