@@ -143,6 +143,7 @@ TABLES = {
     "trust_maps": lambda: trust_tables.maps_table(RESULTS, ALONE),
     "trust_temperature": lambda: trust_tables.temperature_sentence(RESULTS, ALONE),
     "inference": lambda: result_tables.inference_table(RESULTS),
+    "sizes": lambda: result_tables.sizes_table(RESULTS),
     "mcu": lambda: result_tables.mcu_table(RESULTS),
     **{
         f"benchmark_{name}": functools.partial(result_tables.benchmark_table, RESULTS, name)

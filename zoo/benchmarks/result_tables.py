@@ -66,6 +66,26 @@ def inference_table(results: Path) -> str:
     return "\n".join(lines)
 
 
+def sizes_table(results: Path) -> str:
+    """Return one row per net and kind of file of benchmark_sizes_<net>.json, the smallest first."""
+    lines = [
+        "| net, file | bytes | times smaller | test accuracy | write, s | read, s | setting |",
+        "|---|---:|---:|---:|---:|---:|---|",
+    ]
+    commits = set()
+    for file in sorted(results.glob("benchmark_sizes_*.json")):
+        report = json.loads(file.read_text())
+        commits.add(f"`{report['commit']}`")
+        dense = report["figures"]["fp32"]["bytes"]
+        for kind, row in sorted(report["figures"].items(), key=lambda pair: pair[1]["bytes"]):
+            name = f"`{file.stem.removeprefix('benchmark_sizes_')}`, {kind}"
+            sizes = f"{row['bytes']:,} | {dense / row['bytes']:.1f} | {row['test_accuracy']:.2%}"
+            lines.append(
+                f"| {name} | {sizes} | {row['write_seconds']:.2f} | {row['read_seconds']:.2f} | {row['setting']} |"
+            )
+    return "\n".join([*lines, "", f"Commit {' and '.join(sorted(commits))}."]) if commits else "Not measured yet."
+
+
 def mcu_table(results: Path) -> str:
     """Return one row per net and core of benchmark_mcu.json."""
     if not (results / "benchmark_mcu.json").is_file():
