@@ -35,7 +35,7 @@ from zoo.tasks.base import Task, parameter_groups
 from zoo.tasks.transfer import hold_frozen_norms
 
 log = logging.getLogger("zoo")
-LOWER_IS_BETTER = ("loss", "wer", "per")
+LOWER_IS_BETTER = ("loss", "wer", "per", "mae", "rmse")
 LEAST_STEPS, LEAST_BATCH = 20, 16  # per epoch with data.batch_size=auto
 
 

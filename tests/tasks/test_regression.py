@@ -1,0 +1,107 @@
+"""Numbers for labels: the metrics, a run from table to prediction, what is refused."""
+
+import csv
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
+from sklearn.preprocessing import StandardScaler
+
+from zoo.checkpoint.product_file import read_product
+from zoo.measure.number_scores import evaluate_numbers
+from zoo.tasks.regression import NumberMeter, Standard
+
+
+@pytest.mark.parametrize("num", [1, 3])
+def test_metrics_over_all_batches_are_scikit_learns(num):
+    torch.manual_seed(0)
+    labels = 40 + torch.tensor([12.0, 0.01, 3e4])[:num] * torch.randn(200, num)
+    scaler = StandardScaler().fit(labels.double())
+    scale = {"mean": scaler.mean_.tolist(), "std": scaler.scale_.tolist()}
+    outputs = torch.from_numpy(scaler.transform(labels.double())).float() + 0.3 * torch.randn(200, num)
+    meter = NumberMeter(scale)
+    for part in (slice(0, 90), slice(90, 200)):
+        meter.update(outputs[part], labels[part])
+    found = {name: float(value) for name, value in meter.compute().items()}
+    predicted = scaler.inverse_transform(outputs.double())
+    wanted = {
+        "mae": mean_absolute_error(labels.double(), predicted),
+        "rmse": root_mean_squared_error(labels.double(), predicted),
+        "r2": r2_score(labels.double(), predicted),
+        "loss": float(np.mean((scaler.transform(labels.double()) - outputs.double().numpy()) ** 2)),
+    }
+    assert found == pytest.approx(wanted, rel=1e-12)
+    assert (meter.num_samples, meter.num_nan, meter.batches) == (200, 0, [])
+    names = ["a", "b", "c"][:num]
+    evaluation = evaluate_numbers(outputs, labels, names, scale)
+    assert {name: evaluation[name] for name in wanted} == pytest.approx(wanted, rel=1e-12)
+    by_name = mean_absolute_error(labels.double(), predicted, multioutput="raw_values")
+    assert [row["mae"] for row in evaluation["classes"].values()] == pytest.approx(by_name)
+
+
+def test_r2_of_equal_labels_is_scikit_learns_and_a_nan_output_spoils_the_metrics():
+    scale = {"mean": [0.0], "std": [1.0]}
+    labels = torch.full((5, 1), 0.1)
+    for outputs in (labels, labels + 1):
+        meter = NumberMeter(scale)
+        meter.update(outputs, labels)
+        assert float(meter.compute()["r2"]) == r2_score(labels.double(), outputs.double())
+    meter.update(torch.tensor([[math.nan], [1.0]]), torch.tensor([[1.0], [2.0]]))
+    assert math.isnan(meter.compute()["mae"])
+    assert meter.num_nan == 1
+
+
+def test_labels_are_standardized_in_fp32_whatever_the_precision_of_the_task():
+    labels = torch.tensor([[1000.5], [1001.25]])
+    standard = Standard({"mean": [1001.0], "std": [0.3]}).to(torch.bfloat16)
+    assert torch.equal(standard(labels), (labels - 1001) / 0.3)
+
+
+@pytest.fixture
+def bright(tmp_path):
+    """120 grey pictures, and their brightness in two units."""
+    draw = np.random.default_rng(0)
+    (tmp_path / "pictures").mkdir()
+    rows = []
+    for i in range(120):
+        level = draw.uniform(20, 235)
+        pixels = np.clip(draw.normal(level, 20, (28, 28)), 0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "pictures" / f"{i:03}.png")
+        split = "train" if i < 80 else "validation" if i < 100 else "test"
+        numbers = {"kelvin": f"{5000 + 10 * level:.3f}", "share": f"{level / 255:.5f}"}
+        rows.append({"file": f"pictures/{i:03}.png", "split": split, "kind": "odd" if i % 2 else "even", **numbers})
+    with (tmp_path / "labels.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return tmp_path / "labels.csv", rows
+
+
+def line_of(table, *more: str) -> list[str]:
+    return [
+        *("data=image_table", f"data.table={table}", "data.split=split", "data.image_size=28", "data.batch_size=16"),
+        *("data.num_workers=0", "data.augment=null", "trainer=cpu", "trainer.log_every_n_steps=2", "model=lenet5"),
+        *("optim.lr=0.01", "callbacks.graph=null", "task=regression", "data.label=kelvin", *more),
+    ]
+
+
+def test_a_run_is_selected_by_mae_and_its_files_predict_in_the_units_of_the_labels(command, bright, tmp_path):
+    table, rows = bright
+    more = ("trainer.max_epochs=6", "name=bright", "callbacks=early_stopping", "logger=csv")
+    outcome = command("train", *line_of(table, *more))
+    assert outcome.code == 0, outcome.err
+    assert "MAE" in outcome.out
+    (folder,) = tmp_path.glob("runs/bright/*")
+    result = json.loads((folder / "result.json").read_text())
+    assert {"mae", "rmse", "r2", "loss", "num_samples"} == result["test"].keys() | {"num_samples"}
+    facts = read_product(folder / "model.safetensors").facts
+    numbers = [[np.float32(row["kelvin"])] for row in rows if row["split"] == "train"]
+    scaler = StandardScaler().fit(np.array(numbers, np.float64))
+    assert facts["data"]["number_scale"]["mean"] == pytest.approx(scaler.mean_.tolist())
+    course = csv.DictReader((folder / "metrics.csv").read_text().splitlines())
+    assert facts["best"]["metrics"]["val/mae"] == min(float(row["val/mae"]) for row in course if row["val/mae"])
+    assert result["test"]["r2"] > 0.8
