@@ -11,6 +11,7 @@ from PIL import Image
 from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 from sklearn.preprocessing import StandardScaler
 
+import zoo
 from zoo.checkpoint.product_file import read_product
 from zoo.measure.number_scores import evaluate_numbers
 from zoo.tasks.regression import NumberMeter, Standard
@@ -89,19 +90,101 @@ def line_of(table, *more: str) -> list[str]:
     ]
 
 
-def test_a_run_is_selected_by_mae_and_its_files_predict_in_the_units_of_the_labels(command, bright, tmp_path):
-    table, rows = bright
-    more = ("trainer.max_epochs=6", "name=bright", "callbacks=early_stopping", "logger=csv")
-    outcome = command("train", *line_of(table, *more))
-    assert outcome.code == 0, outcome.err
-    assert "MAE" in outcome.out
-    (folder,) = tmp_path.glob("runs/bright/*")
+@pytest.fixture
+def trained(command, bright, tmp_path):
+    """The folder of a run on the brightness of pictures."""
+
+    def run(*more: str):
+        outcome = command("train", *line_of(bright[0], "logger=csv", *more))
+        assert outcome.code == 0, outcome.err
+        assert "MAE" in outcome.out
+        return sorted(tmp_path.glob("runs/*/*"))[-1]
+
+    return run
+
+
+def test_a_run_is_selected_by_mae_and_answers_in_the_units_of_the_labels(trained, bright, tmp_path):
+    folder, (_, rows) = trained("trainer.max_epochs=3", "callbacks=early_stopping"), bright
     result = json.loads((folder / "result.json").read_text())
-    assert {"mae", "rmse", "r2", "loss", "num_samples"} == result["test"].keys() | {"num_samples"}
+    assert result["test"].keys() == result["validation"].keys() == {"mae", "rmse", "r2", "loss"}
     facts = read_product(folder / "model.safetensors").facts
-    numbers = [[np.float32(row["kelvin"])] for row in rows if row["split"] == "train"]
-    scaler = StandardScaler().fit(np.array(numbers, np.float64))
+    numbers = np.array([[np.float32(row["kelvin"])] for row in rows if row["split"] == "train"], np.float64)
+    scaler = StandardScaler().fit(numbers)
     assert facts["data"]["number_scale"]["mean"] == pytest.approx(scaler.mean_.tolist())
-    course = csv.DictReader((folder / "metrics.csv").read_text().splitlines())
+    assert facts["data"]["number_scale"]["std"] == pytest.approx(scaler.scale_.tolist())
+    course = list(csv.DictReader((folder / "metrics.csv").read_text().splitlines()))
     assert facts["best"]["metrics"]["val/mae"] == min(float(row["val/mae"]) for row in course if row["val/mae"])
+    assert not [name for name in course[0] if "accuracy" in name]
+    test = [row for row in rows if row["split"] == "test"]
+    answers = zoo.load(folder).predict([str(tmp_path / row["file"]) for row in test])
+    assert {name for found in answers for name, _ in found} == {"kelvin"}
+    predicted, true = [found[0][1] for found in answers], [np.float32(row["kelvin"]) for row in test]
+    assert mean_absolute_error(true, predicted) == pytest.approx(result["test"]["mae"], rel=1e-4)
+    assert r2_score(true, predicted) == pytest.approx(result["test"]["r2"], abs=1e-4)
+
+
+@pytest.mark.slow
+def test_every_command_takes_its_files(trained, command, bright, tmp_path):
+    more = ("trainer.max_epochs=6", "name=bright", "data.label_columns=[kelvin,share]", "preflight=true")
+    folder, (_, rows) = trained(*more, "logger=tensorboard", "callbacks=[diagnostics,ema]"), bright
+    result = json.loads((folder / "result.json").read_text())
     assert result["test"]["r2"] > 0.8
+    assert command("evaluate", "checkpoint=runs/bright", f"data_root={tmp_path}").code == 0
+    evaluation = json.loads((folder / "evaluation.json").read_text())
+    for name in ("mae", "rmse", "r2", "loss"):
+        assert evaluation[name] == pytest.approx(result["test"][name], rel=1e-4)
+    assert evaluation["classes"].keys() == {"kelvin", "share"}
+    with Image.open(folder / "predicted.png") as picture:
+        assert picture.width > picture.height
+    for script, *line in (
+        ("evaluate", "checkpoint=runs/bright", f"data_root={tmp_path}", "corruptions=true"),
+        ("scripts/explain", "checkpoint=runs/bright", "pictures/000.png"),
+        ("scripts/calibrate", "checkpoint=runs/bright", f"data_root={tmp_path}"),
+        ("scripts/compare", f"{folder}/model.safetensors", f"{folder}/model.safetensors", f"data_root={tmp_path}"),
+    ):
+        assert "gives numbers" in command(script, *line).err.splitlines()[-1]
+    exported = command("scripts/export", "checkpoint=runs/bright", f"data_root={tmp_path}", "format=[zoo,onnx]")
+    assert exported.code == 0, exported.err
+    assert 0.8 < json.loads((folder / "exports.json").read_text())["rows"][1]["accuracy"] <= 1
+    for file in ("model.safetensors", "model.onnx", "model.zoo"):
+        out = ("pictures", "out=predictions.csv", "grid=grid.png")
+        outcome = command("scripts/predict", str(folder / file), *out)
+        assert outcome.code == 0, outcome.err
+        assert "  kelvin " in outcome.out
+        with (tmp_path / "predictions.csv").open() as table:
+            found = {row["file"]: row for row in csv.DictReader(table)}
+        pairs = [(float(row["kelvin"]), float(found[row["file"]]["kelvin"])) for row in rows]
+        assert r2_score(*zip(*pairs, strict=True)) > 0.8
+    small = command(
+        "train",
+        *line_of(bright[0], *more[2:3], "init_from=runs/bright", "compress=rate", "name=small"),
+        "trainer.max_epochs=2",
+        "compress.rate.max_drop=20",
+    )
+    assert small.code == 0, small.err
+    assert "test MAE" in small.out
+    outcome = command("scripts/compare", "runs", "out=page")
+    assert outcome.code == 0, outcome.err
+    assert "test MAE" in outcome.out
+
+
+@pytest.mark.slow
+def test_what_does_not_fit_numbers_is_refused_in_one_sentence(command, bright):
+    line, usual = line_of(bright[0]), ("data=image_table", f"data.table={bright[0]}", "data.split=split")
+    for change, says in (
+        ([*line, "data.label=kind"], "expected a number such as 1.5 in column 'kind', got 'even' in line 2"),
+        ([*line, "data.separator=|"], "data.separator"),
+        ([*line, "data.numbers=false"], "task=regression"),
+        ([*line, "data.sampler=balanced"], "data.sampler=balanced"),
+        ([*line, "+data.mix._target_=zoo.data.mix.MixUp"], "data.mix"),
+        ([*line, "task.label_smoothing=0.1"], "label_smoothing"),
+        ([*line, "task.class_weights=balanced"], "class_weights"),
+        ([*line, "calibrate=true"], "calibrate=true"),
+        ([*line, "callbacks=early_stopping", "callbacks.early_stopping.monitor=val/accuracy"], "val/mae"),
+        (["task=regression", "data=mnist_5k"], "data=mnist_5k has classes"),
+        ([*usual, "data.label=kelvin", "data.numbers=true"], "use task=regression"),
+        ([*usual, "data.label=kelvin", "task=multilabel", "data.numbers=true"], "task=regression"),
+    ):
+        outcome = command("train", *change)
+        assert outcome.code == 2, (change, outcome.out)
+        assert says in outcome.err.splitlines()[-1], (change, outcome.err)

@@ -227,8 +227,8 @@ class ImageData(ResidentData):
             is_negative = int(part.labels.min()) < 0 and not are_numbers(part.labels)
             if len(source.classes) != self.num_classes or found > self.num_classes or is_negative:
                 what = "number" if are_numbers(part.labels) else "class"
-                has = counted(max(found, len(source.classes)), what)
-                raise BadInput(f"data.num_classes={self.num_classes} is wrong: the data have {has}")
+                num = counted(max(found, len(source.classes)), what)
+                raise BadInput(f"data.num_classes={self.num_classes} is wrong: the data have {num}")
 
     def _check_labels(self, labels: Tensor) -> None:
         """Raise BadInput for settings that need one class per image, if training labels are (N, C)."""

@@ -76,8 +76,8 @@ def answers_of(net: nn.Module, data: ResidentData) -> Answers:
         logits = [_logits_of_steps(net, source, target) for source, target, _ in batches]
         return Answers(logits, transcribe(net, data, "test", torch.device("cpu"))["accuracy"])
     found = predictions(net, batches)
-    logits, labels = zip(*found, strict=True)
-    return Answers(list(logits), share_right(torch.cat(logits), torch.cat(labels), data.number_scale))
+    outputs, labels = zip(*found, strict=True)
+    return Answers(list(outputs), share_right(torch.cat(outputs), torch.cat(labels), data.number_scale))
 
 
 def _logits_of_steps(net: Any, source: Tensor, target: Tensor) -> Tensor:

@@ -45,9 +45,12 @@ def scores(outputs: Tensor, labels: Tensor, scale: Scale) -> dict[str, Tensor]:
 
 
 def share_right(outputs: Tensor, labels: Tensor, scale: Scale | None) -> float:
-    """Return the accuracy of outputs (N, C) or, for numbers, R2, the share of the variance that they explain."""
+    """Return the accuracy of outputs (N, C) or, for numbers, R2, the share of the variance that they explain.
+
+    R2 counts as 0 where it is NaN.
+    """
     if scale is not None:
-        return float(scores(outputs, labels, scale)["r2"])
+        return float(scores(outputs, labels, scale)["r2"].nan_to_num(0.0))
     return float(is_right(outputs, labels).double().mean())
 
 

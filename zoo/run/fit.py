@@ -149,7 +149,7 @@ def _check_limits(cfg: DictConfig, data: ResidentData) -> None:
 
 def _check_metrics(cfg: DictConfig, task: Task) -> None:
     """Refuse callbacks that watch a metric that no validation measures, or that would keep its worst value."""
-    known = {"train/accuracy", *(f"val/{name}" for name in task.meter.names)}
+    known = {f"val/{name}" for name in task.meter.names} | (set() if task.regression else {"train/accuracy"})
     if (cfg.model.get("num_classes") or math.inf) <= TOP:
         known.discard("val/top5")
     if "ema" in cfg.callbacks:
