@@ -149,7 +149,8 @@ def _check_limits(cfg: DictConfig, data: ResidentData) -> None:
 
 def _check_metrics(cfg: DictConfig, task: Task) -> None:
     """Refuse callbacks that watch a metric that no validation measures, or that would keep its worst value."""
-    known = {f"val/{name}" for name in task.meter.names} | (set() if task.regression else {"train/accuracy"})
+    known = {f"val/{name}" for name in task.meter.names}
+    known |= {"train/accuracy"} if "val/accuracy" in known else set()
     if (cfg.model.get("num_classes") or math.inf) <= TOP:
         known.discard("val/top5")
     if "ema" in cfg.callbacks:
