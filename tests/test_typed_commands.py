@@ -98,7 +98,9 @@ def clone(tmp_path_factory) -> Path:
         Image.fromarray(image).save(place)
         part = ("test", "validation", "train", "train", "train")[i // 10 % 5]
         name = place.relative_to(folder / "my_pictures")
-        rows.append(f"{name},class{label},{part},{i % 60},{i % 2},{i % 3 // 2},{i % 7 // 6},{20 + i % 50},{i % 9},{i / 7:.3f}")
+        rows.append(
+            f"{name},class{label},{part},{i % 60},{i % 2},{i % 3 // 2},{i % 7 // 6},{20 + i % 50},{i % 9},{i / 7:.3f}"
+        )
     (folder / "labels.csv").write_text("\n".join(rows))
     (folder / "classes.txt").write_text("\n".join(f"class{i}" for i in range(10)))
     (folder / "shards").mkdir()

@@ -10,11 +10,13 @@ import torch
 from PIL import Image
 from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 from sklearn.preprocessing import StandardScaler
+from torch import nn
 
 import zoo
 from zoo.checkpoint.product_file import read_product
-from zoo.measure.number_scores import evaluate_numbers
+from zoo.measure.number_scores import evaluate_numbers, in_units
 from zoo.tasks.regression import NumberMeter, Standard
+from zoo.tasks.transfer import matched_by_name, rescaled, rows_of
 
 
 @pytest.mark.parametrize("num", [1, 3])
@@ -60,6 +62,23 @@ def test_labels_are_standardized_in_fp32_whatever_the_precision_of_the_task():
     labels = torch.tensor([[1000.5], [1001.25]])
     standard = Standard({"mean": [1001.0], "std": [0.3]}).to(torch.bfloat16)
     assert torch.equal(standard(labels), (labels - 1001) / 0.3)
+
+
+def test_weights_taken_over_for_another_scale_predict_the_same_numbers():
+    class Net(nn.Sequential):
+        head_names = ("0",)
+
+    torch.manual_seed(0)
+    before, after, inputs = Net(nn.Linear(5, 2)), Net(nn.Linear(5, 2)), torch.randn(7, 5)
+    theirs = {"classes": ["age", "height"], "number_scale": {"mean": [40.0, 170.0], "std": [12.0, 9.0]}}
+    ours = {"classes": ["height", "age"], "number_scale": {"mean": [175.0, 30.0], "std": [3.0, 20.0]}}
+    rows = [rows_of(before, "", facts) for facts in (theirs, ours)]
+    after.load_state_dict(rescaled(after, matched_by_name(after, before.state_dict(), *rows), theirs, ours))
+    of_before, of_after = (
+        in_units(before(inputs), theirs["number_scale"]),
+        in_units(after(inputs), ours["number_scale"]),
+    )
+    assert torch.allclose(of_after, of_before[:, [1, 0]], rtol=1e-5)
 
 
 @pytest.fixture
