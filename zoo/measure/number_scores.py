@@ -47,10 +47,10 @@ def scores(outputs: Tensor, labels: Tensor, scale: Scale) -> dict[str, Tensor]:
 def share_right(outputs: Tensor, labels: Tensor, scale: Scale | None) -> float:
     """Return the accuracy of outputs (N, C) or, for numbers, R2, the share of the variance that they explain.
 
-    R2 counts as 0 where it is NaN.
+    R2 below 0, of numbers that are worse than the mean, and NaN count as 0.
     """
     if scale is not None:
-        return float(scores(outputs, labels, scale)["r2"].nan_to_num(0.0))
+        return float(scores(outputs, labels, scale)["r2"].nan_to_num(0.0).clamp_min(0))
     return float(is_right(outputs, labels).double().mean())
 
 

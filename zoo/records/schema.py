@@ -23,7 +23,6 @@ DAMAGED_SEAL = re.compile(r"[0-9a-f]{32}")  # half of it is intact, whichever bi
 PATH = "^[^\\x00\\ud800-\\udc7f\\udd00-\\udfff]*$"  # the gap in between is for bytes that are not UTF-8
 Text = Annotated[str, Meta(max_length=65_536)]
 Share = Annotated[float, Meta(ge=0, le=1)]
-Right = Annotated[float, Meta(ge=-1e15, le=1)]  # 1 - WER and R2 may be below 0
 Amount = Annotated[float, Meta(ge=0, le=1e15)]
 Pair = Annotated[list[Share], Meta(min_length=2, max_length=2)]
 Names = Annotated[list[Name], Meta(max_length=10_000)]
@@ -54,7 +53,7 @@ class Cell(Record, frozen=True, kw_only=True):
     files: Names
     reason: Text | None
     size_bytes: Count | UnsetType = UNSET
-    accuracy: Right | UnsetType = UNSET
+    accuracy: Share | UnsetType = UNSET
     largest_difference: Amount | UnsetType = UNSET
     latency_ms: dict[Literal["1", "64"], Times] | UnsetType = UNSET
     peak_bytes: Count | UnsetType = UNSET
@@ -77,7 +76,7 @@ class Exports(Record, frozen=True, kw_only=True):
     checkpoint: Annotated[str, Meta(max_length=4096, pattern=PATH)]
     net: Name
     data: Name
-    accuracy: Right
+    accuracy: Share
     rows: Annotated[list[Cell], Meta(max_length=1000)]
     sha256: Name | UnsetType = UNSET  # of the checkpoint
 

@@ -161,6 +161,8 @@ def _check_metrics(cfg: DictConfig, task: Task) -> None:
             if watched is not None and watched not in known:
                 near = choices(watched, known)
                 raise BadInput(f"callbacks.{name}.{key}: expected a metric that is measured, got '{watched}'; {near}")
+            if watched is None and key == "monitor" and node and key in node:
+                raise BadInput(f"callbacks.{name}.monitor: expected a metric, got null; {choices('', known)}")
             metric = str(watched).rpartition("/")[2].removeprefix("raw_")
             if metric in LOWER_IS_BETTER and node.get("mode") == "max":
                 raise BadInput(f"callbacks.{name}.mode: expected min for {watched}, got 'max'")
