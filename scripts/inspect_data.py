@@ -21,6 +21,7 @@ def main(cfg: DictConfig) -> None:
     from omegaconf import OmegaConf
 
     from zoo.data.images import ImageData
+    from zoo.data.table_labels import has_numbers
     from zoo.errors import BadInput
     from zoo.inspection import inspection_page
     from zoo.inspection.inspection import inspect_pictures
@@ -34,6 +35,8 @@ def main(cfg: DictConfig) -> None:
     data = build(settings, "data")
     if not isinstance(data, ImageData):
         raise BadInput("scripts/inspect_data.py is for pictures, and these data are sequences")
+    if has_numbers(settings):
+        raise BadInput("data.numbers=true: scripts/inspect_data.py looks at classes; leave it out")
     where = settings.get("table") or settings.get("root") or HydraConfig.get().runtime.choices["data"]
     found = inspect_pictures(data, where)
     inspection_page.show(found)

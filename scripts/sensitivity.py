@@ -18,7 +18,7 @@ def main(cfg: DictConfig) -> None:
     from zoo.compress.pruning import prunable
     from zoo.errors import BadInput
     from zoo.inference import evaluate
-    from zoo.measure.accuracy import is_right
+    from zoo.measure.number_scores import share_right
     from zoo.report import written_files
 
     product = read_product(cfg.checkpoint)
@@ -31,7 +31,7 @@ def main(cfg: DictConfig) -> None:
 
     def accuracy() -> float:
         logits, labels = evaluate.predict(net, data, cfg.split, device)
-        return float(is_right(logits, labels).float().mean())
+        return share_right(logits, labels, data.number_scale)
 
     scans = (
         ("sparsity", sensitivity.SPARSITIES, sensitivity.prune_one),

@@ -90,7 +90,7 @@ def clone(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("typed") / "zoo"
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
     images, labels = toy_images(300, seed=0)
-    rows = ["file,label,split,patient_id,cat,dog,indoors"]
+    rows = ["file,label,split,patient_id,cat,dog,indoors,age,x,y"]
     for i, (image, label) in enumerate(zip(images, labels, strict=True)):
         split = "val" if i // 10 % 5 == 0 else "train"
         place = folder / "my_pictures" / split / f"class{label}" / f"{i}.png"
@@ -98,7 +98,9 @@ def clone(tmp_path_factory) -> Path:
         Image.fromarray(image).save(place)
         part = ("test", "validation", "train", "train", "train")[i // 10 % 5]
         name = place.relative_to(folder / "my_pictures")
-        rows.append(f"{name},class{label},{part},{i % 60},{i % 2},{i % 3 // 2},{i % 7 // 6}")
+        rows.append(
+            f"{name},class{label},{part},{i % 60},{i % 2},{i % 3 // 2},{i % 7 // 6},{20 + i % 50},{i % 9},{i / 7:.3f}"
+        )
     (folder / "labels.csv").write_text("\n".join(rows))
     (folder / "classes.txt").write_text("\n".join(f"class{i}" for i in range(10)))
     (folder / "shards").mkdir()

@@ -23,18 +23,20 @@ ALTERNATIVES = [
 ]
 
 
-def with_several_labels(folder: Path) -> list[str]:
-    """Write 60 pictures with a table of their labels; return a smoke run on them."""
-    rows = ["file,label"]
+OF_TABLE = {"task=multilabel": ['data.separator="|"'], "task=regression": ["data.label=number"]}
+
+
+def with_table(folder: Path) -> list[str]:
+    """Write 60 pictures with a table of their labels and numbers; return a smoke run on them."""
+    rows = ["file,label,number"]
     for i in range(60):
         Image.new("RGB", (32, 32), (i, 255 * (i % 2), 255 * (i % 3))).save(folder / f"{i}.png")
-        rows.append(f"{i}.png,{('', 'even', 'third', 'even|third')[i % 4]}")
+        rows.append(f"{i}.png,{('', 'even', 'third', 'even|third')[i % 4]},{i}")
     (folder / "labels.csv").write_text("\n".join(rows))
     line = [
         "model=lenet5",
         "data=image_table",
         f"data.table={folder}/labels.csv",
-        'data.separator="|"',
         "data.image_size=28",
     ]
     sizes = ["data.num_validation=16", "data.num_test=16", "data.batch_size=8", "data.num_workers=0"]
@@ -44,8 +46,8 @@ def with_several_labels(folder: Path) -> list[str]:
 @pytest.mark.parametrize("choice", ALTERNATIVES)
 def test_a_smoke_run_with_this_choice_finishes(command, toy_smoke, request, tmp_path, choice):
     group, option = choice.split("=")
-    if choice == "task=multilabel":
-        toy_smoke = with_several_labels(tmp_path)
+    if choice in OF_TABLE:
+        toy_smoke = [*with_table(tmp_path), *OF_TABLE[choice]]
     elif group == "task" and (option, "fashion_mnist") not in matches("task"):
         toy_smoke = ["data=reverse", "trainer=smoke", "trainer.accelerator=cpu"]
     line = [a for a in toy_smoke if not a.startswith((f"{group}.", "name="))]

@@ -425,6 +425,15 @@ def test_a_metric_that_is_not_measured_is_refused_before_training(compose, key):
         _check_metrics(compose("callbacks=early_stopping", f"{key}=val/top5", "model.num_classes=5"), task)
 
 
+def test_stopping_follows_the_metric_that_selects_the_epoch(compose):
+    for task, watched in (("multilabel", ("val/map", "max")), ("regression", ("val/mae", "min"))):
+        stopping = compose("data=image_table", "data.table=x", f"task={task}", "callbacks=early_stopping").callbacks
+        assert (stopping.early_stopping.monitor, stopping.early_stopping.mode) == watched
+    last = compose("callbacks=early_stopping", "callbacks.product.metric=null")
+    with pytest.raises(BadInput, match=r"^callbacks\.early_stopping\.monitor: .*null"):
+        _check_metrics(last, SimpleNamespace(meter=ClassificationMeter()))
+
+
 @pytest.mark.parametrize("name", ["product", "early_stopping"])
 def test_a_callback_that_would_keep_the_worst_epoch_is_refused(compose, name):
     key = {"product": "metric", "early_stopping": "monitor"}[name]

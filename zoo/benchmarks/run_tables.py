@@ -76,7 +76,7 @@ def accuracy_table(of_families: bool = False) -> str:
 
     The runs of experiment=ten_minutes_* have their own table, best first.
     """
-    from zoo.compare.runs import mean_and_spread
+    from zoo.compare.main_metric import mean_and_spread
 
     def belongs(result: dict[str, Any]) -> bool:
         ordinary = result["data"] == IMAGES and not result.get("compress")
@@ -112,7 +112,7 @@ def defaults_table() -> str:
 
 def rare_classes_table() -> str:
     """Return one row per way to train on a long tail, best first: test figures as mean, and spread over seeds."""
-    from zoo.compare.runs import mean_and_spread
+    from zoo.compare.main_metric import mean_and_spread
 
     lines = ["| training | balanced accuracy | macro F1 | seeds | device | commit |", "|---|---:|---:|---:|---|---|"]
     kept = kept_runs(lambda result: result["data"] == LONG_TAIL).items()
@@ -124,7 +124,7 @@ def rare_classes_table() -> str:
 
 def sequence_table() -> str:
     """Return one row per run name of sequence nets: test error rates as mean, and spread over seeds."""
-    from zoo.compare.runs import mean_and_spread
+    from zoo.compare.main_metric import mean_and_spread
 
     lines = [
         "| experiment | params | epochs | minutes | test WER | test PER | seeds | device | commit |",
@@ -157,7 +157,7 @@ def packed_bytes(results: list[dict[str, Any]]) -> float:
 
 def compressed_sequence_table() -> str:
     """Return one row per run name of packed sequence nets: their error rates and bytes, and those of the dense nets."""
-    from zoo.compare.runs import mean_and_spread
+    from zoo.compare.main_metric import mean_and_spread
 
     lines = [
         "| run | dense WER (seeds) | WER of the file (seeds) | points | bytes in float32 | of the file | "
@@ -180,7 +180,7 @@ def compression_table() -> str:
 
     Values are means over seeds.
     """
-    from zoo.compare.runs import mean_and_spread
+    from zoo.compare.main_metric import mean_and_spread
 
     stages = [f"{stage} by the paper's formula" for stage in ("P", "P+Q", "P+Q+Huffman")] + ["P+Q+coding"]
     lines = [
@@ -214,7 +214,7 @@ def quantization_table() -> str:
 
     Values are means over seeds.
     """
-    from zoo.compare.runs import mean_and_spread
+    from zoo.compare.main_metric import mean_and_spread
 
     lines = [
         "| run | net | `compress=` | in floats | in integers | points | bytes in floats | in integers | seeds | "

@@ -13,7 +13,7 @@ from zoo.compress.pruning import prunable, sparsity_of
 from zoo.compress.sensitivity import BITS, SPARSITIES, Curve, prune_one, sensitivity_scan, share_one, strongest_level
 from zoo.compress.sharing import Codebook
 from zoo.errors import BadInput
-from zoo.measure.accuracy import points_lost
+from zoo.measure.accuracy import accuracy_in, points_lost
 from zoo.ranges import Range, Share
 
 SHORTER = 0.1  # factor on the learning rate, each time that training leaves the budget
@@ -135,7 +135,7 @@ class AccuracyBudget(Compression):
             codebook.tie(self.weights[name])
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        self.last = float(trainer.callback_metrics["val/accuracy"])
+        self.last = accuracy_in(trainer.callback_metrics, "val/")
 
     def stage(self, trainer: lightning.Trainer) -> int:
         return 3 if self.codebooks else 1
@@ -163,6 +163,6 @@ def accuracy_of(trainer: lightning.Trainer, task: Any) -> float:
         batches = islice(loader, int(trainer.num_val_batches[0]))
         inputs = (strategy.batch_to_device(strategy.precision_plugin.convert_input(batch)) for batch in batches)
         found = task.measure_all(inputs, "validation")
-    if "accuracy" not in found:
+    if not {"accuracy", "r2"} & found.keys():
         raise BadInput("max_drop: expected a task that measures accuracy, and this one does not")
-    return float(found["accuracy"])
+    return accuracy_in(found)

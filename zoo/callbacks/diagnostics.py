@@ -278,7 +278,7 @@ def _folded(watched: Sequence[Mapping[str, list[float]]]) -> Row:
 
 def _guessing(trainer: lightning.Trainer, task: Any) -> tuple[float | None, int]:
     """Return the accuracy of always predicting the most frequent validation class, and the number of images."""
-    if task.kind != "images" or task.multilabel:
+    if task.kind != "images" or task.multilabel or task.regression:
         return None, 0
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
     labels = data.splits["val"].labels

@@ -16,7 +16,7 @@ from zoo.compress.price_control import PriceControl
 from zoo.compress.pruning import prunable
 from zoo.compress.rate import IntegerWeights
 from zoo.errors import BadInput
-from zoo.measure.accuracy import points_lost
+from zoo.measure.accuracy import accuracy_in, points_lost
 from zoo.packed.packed_file import pack
 from zoo.ranges import Count, NotNegative, Positive, Share
 
@@ -166,7 +166,7 @@ class RateTraining(Compression):
         if self.bytes is not None and not (met := self.file["bytes"] <= self.bytes):
             first, second = smallness, score
         elif self.max_drop is not None:
-            accuracy = float(trainer.callback_metrics["val/accuracy"])
+            accuracy = accuracy_in(trainer.callback_metrics, "val/")
             drop = points_lost(self.reference, accuracy)
             self.control.towards_drop(drop, self.max_drop)
             met = drop <= self.max_drop

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from zoo import escape
+from zoo.compare.main_metric import ERRORS, factor_of, unit_of
 from zoo.compare.runs import Comparison, Group, curve
 
 if TYPE_CHECKING:
@@ -53,9 +54,9 @@ def draw_curves(comparison: Comparison) -> "Figure":
     groups = comparison.groups[:MOST_DRAWN]
     figure = Figure(figsize=(13, 4.4), layout="constrained")
     titles = {"train/loss": "training loss", "val/loss": "validation loss"}
-    titles[f"val/{comparison.metric}"] = f"validation {comparison.metric_name}, %"
+    titles[f"val/{comparison.metric}"] = f"validation {comparison.metric_name}{unit_of(comparison.metric)}"
     for axes, (metric, title) in zip(figure.subplots(1, 3), titles.items(), strict=True):
-        scale = 1 if metric.endswith("loss") else 100
+        scale = factor_of(metric.rpartition("/")[2])
         for rank, group in enumerate(groups):
             curves = [curve(run.folder, metric) for run in group.runs]
             points = band([[(epoch, scale * value) for epoch, value in points] for points in curves])
@@ -88,8 +89,8 @@ def draw_costs(comparison: Comparison) -> "Figure":
     costs = {what: [x and max(x, 0) for x in xs] for what, xs in costs.items()}  # an unknown or no cost is not drawn
     known = {what: xs for what, xs in costs.items() if any(xs)}
     known = known or {"parameters": [max(1, group.runs[0].result["params"]) for group in groups]}
-    sign = -1 if comparison.metric == "wer" else 1
-    ys = [100 * statistics.fmean(run.result["test"][comparison.metric] for run in group.runs) for group in groups]
+    sign, factor = -1 if comparison.metric in ERRORS else 1, factor_of(comparison.metric)
+    ys = [factor * statistics.fmean(run.result["test"][comparison.metric] for run in group.runs) for group in groups]
     figure = Figure(figsize=(1 + 4 * len(known), 4.4), layout="constrained")
     fronts: set[int] = set()
     for axes, (what, xs) in zip(figure.subplots(1, len(known), squeeze=False)[0], known.items(), strict=True):
@@ -105,7 +106,7 @@ def draw_costs(comparison: Comparison) -> "Figure":
                 place = {"xytext": (4, 4), "textcoords": "offset points"}
                 axes.annotate(str(rank + 1), (xs[rank], ys[rank]), fontsize=size, color=colour, **place)
         fronts |= set(best)
-        _of_costs(axes, what, [xs[rank] for rank in ranks], comparison)
+        _of_costs(axes, what, [xs[rank] for rank in ranks], comparison.metric_name + unit_of(comparison.metric))
     for rank in sorted(fronts)[:MOST_DRAWN]:
         figure.axes[0].scatter([], [], color=FRONT, label=_numbered(rank, groups[rank]))
     _legend(figure)
@@ -149,7 +150,7 @@ def draw_exports(comparison: Comparison) -> "Figure":
                 MARKERS[formats.index(cell["format"]) % len(MARKERS)],
             )
             axes.scatter(x, y, color=colour, marker=marker, zorder=3, alpha=0.9 if i in best else 0.3)
-        _of_costs(axes, what, xs, comparison)
+        _of_costs(axes, what, xs, "R2, %" if comparison.metric == "mae" else f"{comparison.metric_name}, %")
     for rank in dict.fromkeys(rank for rank, _ in found if rank < MOST_DRAWN):
         figure.axes[0].scatter([], [], color=f"C{rank}", label=_numbered(rank, comparison.groups[rank]))
     for name, marker in zip(formats, itertools.cycle(MARKERS), strict=False):
@@ -158,7 +159,7 @@ def draw_exports(comparison: Comparison) -> "Figure":
     return figure
 
 
-def _of_costs(axes: "Axes", what: str, xs: Sequence[float], comparison: Comparison) -> None:
+def _of_costs(axes: "Axes", what: str, xs: Sequence[float], metric: str) -> None:
     """Format the axes of a panel of the test metric against a cost."""
     from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
@@ -166,7 +167,7 @@ def _of_costs(axes: "Axes", what: str, xs: Sequence[float], comparison: Comparis
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if max(xs) < 100 * min(xs) else (1,)))
     axes.xaxis.set_major_formatter(lambda x, _: EngFormatter(sep="")(x) if x >= 1000 else f"{x:g}")
     axes.xaxis.set_minor_formatter(NullFormatter())  # matplotlib's default labels would overlap
-    axes.set_title(f"test {comparison.metric_name}, %", loc="left")
+    axes.set_title(f"test {metric}", loc="left")
     axes.margins(0.12)
     _tidy(axes)
 

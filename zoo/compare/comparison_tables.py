@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from zoo.compare.main_metric import mean_and_spread
 from zoo.compare.run_names import REPEATS, as_typed, differing
-from zoo.compare.runs import Comparison, Finished, mean_and_spread
+from zoo.compare.runs import Comparison, Finished
 from zoo.compare.significance import Paired, against_best, best_of
 
 RANKING, EXPORTS, DIFFERENCES = "Ranking", "Exported files", "Differences in settings"
@@ -60,7 +61,9 @@ def number(value: float | None) -> str:
 
 
 def paired(comparison: Comparison) -> Table | None:
-    """Compare the best run with each other run; None if there is only one."""
+    """Compare the best run with each other run; None if there is only one, and for numbers, which are never right."""
+    if comparison.metric == "mae":
+        return None
     named = {id(run): group.name_of(run) for group in comparison.groups for run in group.runs}
     runs = [run for group in comparison.groups for run in group.runs]
     pairs = against_best(runs)
@@ -131,7 +134,7 @@ def exported(comparison: Comparison) -> Table | None:
         return None
     words, figures = (
         ("run", "format", "in", "runtime"),
-        ("kB", "test WER" if comparison.metric == "wer" else "test accuracy", "points lost", "off by"),
+        ("kB", {"wer": "test WER", "mae": "test R2"}.get(comparison.metric, "test accuracy"), "points lost", "off by"),
     )
     columns = (*words, *figures, "ms of 1", "ms of 64", "peak MB", "refused")
     about = (

@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from zoo.checkpoint.named_files import claim_of, file_of
+from zoo.compare.main_metric import NAMES as METRIC_NAMES
+from zoo.compare.main_metric import main_metric, score_of
 from zoo.compare.run_names import NAMES, REPEATS, as_typed, leaves, names_of
 from zoo.errors import BadInput, counted, nearest
+from zoo.measure.accuracy import accuracy_in
 from zoo.packed.packed_file import open_packed
 from zoo.paths import CONFIG, METRICS, OF_ZOO, RESULT
 from zoo.records.config_file import read_config
@@ -25,7 +28,7 @@ NAMING: tuple[str, ...] = ("classification", "distill", "transduction", "distill
 NAMING += ("ImageClassification", "Distillation", "Transduction", "SequenceDistillation")
 OWN_METRICS = (
     *("accuracy", "loss", "top5", "balanced_accuracy", "macro_f1"),
-    *("map", "micro_f1", "token_accuracy", "wer", "per", "num_samples"),
+    *("map", "micro_f1", "token_accuracy", "wer", "per", "mae", "rmse", "r2", "num_samples"),
 )
 LARGEST = 1e30  # of a metric in a curve
 LIMITS = ("limit_train_batches", "limit_val_batches", "overfit_batches")
@@ -43,13 +46,13 @@ class Finished:
 
     @property
     def accuracy(self) -> float:
-        return self.result["test"]["accuracy"]
+        """The test accuracy or, where labels are numbers, R2."""
+        return accuracy_in(self.result["test"])
 
     @property
     def score(self) -> float:
-        """The test metric that runs are ranked by: mAP for several labels per image, otherwise accuracy."""
-        found = self.result["test"].get("map")
-        return self.accuracy if found is None else found
+        """The number that runs are ranked by, of which more is better."""
+        return score_of(self.result["test"])
 
     @property
     def time(self) -> str:
@@ -109,9 +112,8 @@ class Comparison:
 
     @property
     def metric(self) -> str:
-        """Return the test metric to show: WER for sequences, mAP for several labels per image, otherwise accuracy."""
-        tests = [run.result["test"] for group in self.groups for run in group.runs]
-        return next((name for name in ("wer", "map") if all(t.get(name) is not None for t in tests)), "accuracy")
+        """Return the test metric to show: that of the task, otherwise accuracy."""
+        return main_metric([run.result["test"] for group in self.groups for run in group.runs])
 
     @property
     def more_metrics(self) -> list[str]:
@@ -121,7 +123,7 @@ class Comparison:
 
     @property
     def metric_name(self) -> str:
-        return {"wer": "WER", "map": "mAP"}.get(self.metric, "accuracy")
+        return METRIC_NAMES.get(self.metric, "accuracy")
 
 
 def read(paths: Sequence[Path]) -> tuple[list[Finished], list[Path]]:
@@ -289,12 +291,3 @@ def curve(folder: Path, metric: str) -> list[tuple[int, float]]:
             points.append((int(row["epoch"]) + 1, statistics.fmean(since, steps)))
             since, steps = [], []
     return points
-
-
-def mean_and_spread(results: Sequence[dict[str, Any]], split: str, metric: str = "accuracy") -> str:
-    """Format the mean of a metric in per cent, with the sample standard deviation if there are several runs."""
-    values = [100 * result[split][metric] for result in results if metric in result[split]]
-    if not values:
-        return "–"
-    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.2f} %{spread}"

@@ -10,7 +10,8 @@ from rich.console import Console
 
 from zoo import escape
 from zoo.compare.comparison_tables import DIFFERENCES, EXPORTS, MOST_COLUMNS, Table, tables
-from zoo.compare.runs import Comparison, grouped, mean_and_spread, part_tested, run_of
+from zoo.compare.main_metric import NAMES, main_metric, mean_and_spread
+from zoo.compare.runs import Comparison, grouped, part_tested, run_of
 from zoo.errors import counted
 
 LEAST_NAME = 34  # letters of a name that are shown before another column is
@@ -72,11 +73,12 @@ def left_out(unfinished: Sequence[Path]) -> str:
 def show_sweep(results: Sequence[dict[str, Any]]) -> None:
     """Print the runs of a sweep, with mean and spread over runs that differ only in seed or fold.
 
-    The spread is the sample standard deviation in percentage points.
+    The spread is the sample standard deviation, of accuracy in percentage points.
     """
+    metric = "mae" if main_metric([result["test"] for result in results]) == "mae" else "accuracy"
 
     def accuracies(runs: Sequence[dict[str, Any]]) -> list[str]:
-        return [mean_and_spread(runs, split) for split in ("test", "validation")]
+        return [mean_and_spread(runs, split, metric) for split in ("test", "validation")]
 
     rows = []
     for group in grouped([run_of(Path(result["folder"])) for result in results]):
@@ -85,5 +87,6 @@ def show_sweep(results: Sequence[dict[str, Any]]) -> None:
             rows += [(*accuracies([run.result]), f"  {group.name_of(run)}", "") for run in group.runs]
         whole = accuracies([run.result for run in group.runs])
         rows.append((*whole, f"{group.label}{part and f', {part}'}", str(len(group.runs))))
-    columns = ("test accuracy", "validation accuracy", "run", "runs")
+    name = NAMES.get(metric, metric)
+    columns = (f"test {name}", f"validation {name}", "run", "runs")
     print_table(escape.console(), Table(f"{len(results)} runs", "", columns, rows, ("run",)))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from zoo.compress.pruning import magnitude, prune
 from zoo.compress.sharing import share
-from zoo.measure.accuracy import points_lost
+from zoo.measure.accuracy import accuracy_in, points_lost
 
 SPARSITIES = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99)
 BITS = (6, 5, 4, 3, 2, 1)
@@ -51,10 +51,10 @@ def stay_in_floats(
     `measure` returns accuracy and loss with some layers in floats. Only if all in int8 lose too much, each layer is
     measured as the only one in int8, and layers are kept in floats one by one, the most costly first.
     """
-    before = measure(layers)["accuracy"]
+    before = accuracy_in(measure(layers))
 
     def cost(found: Mapping[str, float]) -> float:
-        return points_lost(before, found["accuracy"])
+        return points_lost(before, accuracy_in(found))
 
     lost = cost(measure([]))
     log.info("With all layers in int8, %.2f points of validation accuracy are lost.", lost)
@@ -64,7 +64,7 @@ def stay_in_floats(
     for layer in layers:
         alone[layer] = measure([other for other in layers if other != layer])
         log.info("%s alone loses %.2f.", layer, cost(alone[layer]))
-    order = sorted(layers, key=lambda layer: (alone[layer]["accuracy"], -alone[layer]["loss"]))
+    order = sorted(layers, key=lambda layer: (accuracy_in(alone[layer]), -alone[layer]["loss"]))
     costs = {layer: cost(found) for layer, found in alone.items()}
     for num in range(1, len(order)):
         lost = cost(measure(order[:num]))

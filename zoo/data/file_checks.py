@@ -19,13 +19,13 @@ def check_readable(files: Mapping[str, ImageFiles], classes: Sequence[str], labe
     groups: list[tuple[str, str, Tensor]] = []
     for split in files:
         labels = labels_of[split]
-        if split == "train":
+        if split == "train" and not labels.is_floating_point():
             of_classes = _members(labels, len(classes))
             names = (f"training picture of class '{name}'" for name in classes)
             groups += [(split, name, members) for name, members in zip(names, of_classes, strict=True)]
         elif len(labels):
-            name = "validation picture" if split == "val" else "test picture"
-            groups.append((split, name, torch.arange(len(labels))))
+            name = {"train": "training", "val": "validation", "test": "test"}[split]
+            groups.append((split, f"{name} picture", torch.arange(len(labels))))
 
     def can_read(group: tuple[str, str, Tensor]) -> bool:
         split, _, members = group
@@ -73,7 +73,8 @@ def warn_of_shared(
         path, *both = several[0]
         named = " and ".join(f"'{escape.line(name)}'" for name in both)
         what = counted(len(several), "training picture")
-        log.warning("In two classes, byte for byte: %s, such as %s in %s.", what, escape.line(path), named)
+        which = "With two labels" if labels.is_floating_point() else "In two classes"
+        log.warning("%s, byte for byte: %s, such as %s in %s.", which, what, escape.line(path), named)
     for name, digests in rows.items():
         paths, unreadable = files[name].paths, files[name].unreadable
         pairs = zip(paths, digests, strict=True)
@@ -84,7 +85,12 @@ def warn_of_shared(
 
 
 def names_of(labels: Tensor, classes: Sequence[str]) -> list[str]:
-    """Return the name of each label (N,), or the names of all labels of a sample (N, C), separated by commas."""
+    """Return the name of each label (N,), or the names of all labels of a sample (N, C), separated by commas.
+
+    Of numbers (N, C), float, each is named with its value.
+    """
+    if labels.is_floating_point():
+        return [", ".join(f"{name} {one:g}" for name, one in zip(classes, row, strict=True)) for row in labels.tolist()]
     if labels.ndim == 1:
         return [classes[label] for label in labels.tolist()]
     return [", ".join(classes[i] for i in row.nonzero().flatten().tolist()) for row in labels]

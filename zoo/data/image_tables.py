@@ -15,6 +15,7 @@ from zoo.data.picture_data import SplitPictures
 from zoo.data.reading import Reading, reading_for
 from zoo.data.sources import ImageSource, LabelledImages
 from zoo.data.table_labels import LabelColumns, check_seen
+from zoo.data.table_numbers import NumberColumns
 from zoo.data.table_rows import Rows, read_rows
 from zoo.errors import BadInput, choices, counted, shown
 from zoo.ranges import NotEmpty, Text
@@ -30,9 +31,10 @@ class ImageTable(SplitPictures):
     - `file` and `label` are names of columns. Labels are sorted by name, as classes in folders are.
     - Several labels per picture: in the label column, separated by `separator`, or one column of 0 and 1 for each
       label (`label_columns`), which task=multilabel trains on.
+    - With `numbers`, the label column, or each of `label_columns`, has numbers, which task=regression trains on.
     - `split` is a column with train, validation or test. Without it, or for the splits it does not have,
       `num_validation` and `num_test` pictures are drawn, with the classes' proportions; of pictures with several
-      labels, those of the rarest.
+      labels, those of the rarest. Of pictures with numbers, any are drawn.
     - `group`: pictures with the same value in this column, such as patient_id, are never in two splits.
 
     The order of the rows makes no difference. All other arguments are those of PictureData. Raises BadInput, naming the
@@ -50,9 +52,11 @@ class ImageTable(SplitPictures):
         group: Text | None = None,
         separator: Text | None = None,
         label_columns: Annotated[list[str], NotEmpty()] | None = None,
+        numbers: bool | None = None,
         **settings: Any,
     ) -> None:
-        labels = LabelColumns(label, separator, label_columns)
+        places = LabelColumns(label, separator, label_columns)
+        labels = NumberColumns(places) if numbers else places
         source = functools.partial(image_table, table, images, file=file, labels=labels, split=split, group=group)
         super().__init__(source=source, **settings)
 
@@ -65,7 +69,7 @@ def image_table(
     decoder: Decoder = "cpu",
     reading: Reading | None = None,
     *,
-    labels: LabelColumns,
+    labels: LabelColumns | NumberColumns,
     file: str = "file",
     split: str | None = None,
     group: str | None = None,
@@ -78,12 +82,14 @@ def image_table(
     rows = read_rows(table, {file: "data.file", **labels.names, **optional})
     if split is None and "split" in rows.others:
         log.warning("%s has a column 'split', which is not used; data.split=split uses it.", escape.line(table))
+    of_rows: Any
     paths, of_rows = _paths(rows, file, folder), labels.of_rows(rows)
     # In the order of image folders, so that the same pictures are drawn whatever the order of the table.
     places = sorted(range(len(rows)), key=lambda row: (of_rows[row], os.path.split(paths[row])))
     parts = _by_split(rows, split, places)
     classes = labels.classes_of([of_rows[row] for row in parts["train"]])
-    check_seen(rows, of_rows, classes, [*parts["val"], *parts["test"]])
+    if isinstance(labels, LabelColumns):
+        check_seen(rows, of_rows, classes, [*parts["val"], *parts["test"]])
     groups = None if group is None else _groups(rows, group, parts)
     reading = reading or reading_for(image_size)
 

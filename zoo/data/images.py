@@ -17,6 +17,7 @@ from zoo.data.image_statistics import channel_statistics, check_normalisation
 from zoo.data.loader import Augmentation, BatchLoader
 from zoo.data.mix import Mix
 from zoo.data.module import ResidentData, Split
+from zoo.data.number_scale import are_numbers, number_scale
 from zoo.data.sources import ImageSource, LabelledImages
 from zoo.data.split_source import Shares, split_source
 from zoo.data.splits import split_hash
@@ -35,6 +36,7 @@ class ImageFacts:
 
     `split_hash` covers the pixels or, for images in files, their names and sizes in bytes. `sample_hash` covers the
     content of some hundred files of each split and, if all files were read before training, `content_hash` of all.
+    If labels are numbers, `classes` are their names, and `number_scale` their mean and std.
     """
 
     classes: list[str]
@@ -44,6 +46,7 @@ class ImageFacts:
     num_samples: dict[str, int]
     content_hash: str | None = None
     sample_hash: str | None = None
+    number_scale: dict[str, list[float]] | None = None
 
 
 class ImageData(ResidentData):
@@ -112,8 +115,8 @@ class ImageData(ResidentData):
             source = self.source()
             splits = self.split(source)
             self.files = {name: part.images for name, part in splits.items() if isinstance(part.images, ImageFiles)}
-            if splits["train"].labels.ndim == 2 and self.sampler == "balanced":
-                raise BadInput("data.sampler=balanced needs one label per image, and these have several; leave it out")
+            scale = number_scale(splits["train"].labels, source.classes)
+            self._check_labels(splits["train"].labels)
             if not self.files and (self.cache == "none" or self.cache_px is not None):
                 key = "cache_px" if self.cache_px is not None else "cache=none"
                 raise BadInput(f"data.{key} is only for image folders; use data.cache=device, host or auto, without px")
@@ -131,6 +134,7 @@ class ImageData(ResidentData):
                 num_samples={name: len(part) for name, part in self.splits.items()},
                 content_hash=content_hash,
                 sample_hash=split_hash(list(self.samples.values())) if self.samples else None,
+                number_scale=scale,
             )
             if self.batch_size > len(self.splits["train"]):
                 num = len(self.splits["train"])
@@ -145,8 +149,11 @@ class ImageData(ResidentData):
     @property
     def multilabel(self) -> bool:
         """Return whether an image may have several labels, which are then (N, C)."""
-        self.load()
-        return self.splits["train"].labels.ndim == 2
+        return self.number_scale is None and self.splits["train"].labels.ndim == 2
+
+    @property
+    def number_scale(self) -> dict[str, list[float]] | None:
+        return self.load().number_scale
 
     def _statistics(self, images: Tensor | ImageFiles) -> tuple[list[float], list[float]]:
         if self.mean is not None and self.std is not None:
@@ -217,11 +224,19 @@ class ImageData(ResidentData):
                 raise BadInput(f"data.source: expected square images, got {shape[1]} x {shape[2]} px")
             found = part.labels.shape[1] if part.labels.ndim == 2 else int(part.labels.max()) + 1
             self.num_classes = self.num_classes or len(source.classes)
-            if len(source.classes) != self.num_classes or found > self.num_classes or int(part.labels.min()) < 0:
-                raise BadInput(
-                    f"data.num_classes={self.num_classes} is wrong: the data have "
-                    f"{counted(max(found, len(source.classes)), 'class')}"
-                )
+            is_negative = int(part.labels.min()) < 0 and not are_numbers(part.labels)
+            if len(source.classes) != self.num_classes or found > self.num_classes or is_negative:
+                what = "number" if are_numbers(part.labels) else "class"
+                num = counted(max(found, len(source.classes)), what)
+                raise BadInput(f"data.num_classes={self.num_classes} is wrong: the data have {num}")
+
+    def _check_labels(self, labels: Tensor) -> None:
+        """Raise BadInput for settings that need one class per image, if training labels are (N, C)."""
+        if labels.ndim == 2 and self.sampler == "balanced":
+            what = "these are numbers" if are_numbers(labels) else "these have several"
+            raise BadInput(f"data.sampler=balanced needs one label per image, and {what}; leave it out")
+        if self.mix is not None and are_numbers(labels):
+            raise BadInput("data.mix mixes the classes of images, and these have numbers; leave it out")
 
     def loader(self, split: Split, device: torch.device | str) -> BatchLoader:
         """Return the batches of a split on a device; only training batches are shuffled and augmented."""

@@ -33,8 +33,9 @@ class BatchLoader:
     files. An augmentation that is a Cut is applied first to whole pictures and to files. After augmentation, the centre
     `image_size` px are cropped.
 
-    Labels are (N,) int64 or, where an image may have several, (N, num_classes) uint8; mean and std (C,) are in pixel
-    units 0…255. With `mix`, the labels of a batch are soft labels (batch, num_classes), float32.
+    Labels are (N,) int64, or (N, num_classes) uint8 where an image may have several, or (N, columns) float32 if they
+    are numbers; mean and std (C,) are in pixel units 0…255. With `mix`, the labels of a batch are soft labels
+    (batch, num_classes), float32.
 
     All random numbers are a function of (seed, epoch, batch), so the state is just two integers, and after
     `load_state_dict` iteration continues with the same batches. Shuffled loaders drop an incomplete last batch. Each

@@ -49,6 +49,11 @@ class ResidentData(lightning.LightningDataModule, ABC):
     def sizes(self) -> dict[str, int]:
         """Return the settings a net is built with that depend on the data, and may be null in the config."""
 
+    @property
+    def number_scale(self) -> dict[str, list[float]] | None:
+        """Return the mean and std of labels that are numbers; None for classes and sequences."""
+        return None
+
     def _device(self) -> torch.device:
         return self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
 

@@ -24,8 +24,9 @@ DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 class LabelledImages:
     """Images (N, C, H, W) as uint8, or their files, and their labels (N,) as int64.
 
-    Labels of which an image may have several are (N, classes), uint8, with 1 for those that it has. `sizes` (N, 2) are
-    the original heights and widths of pictures that were squeezed into squares.
+    Labels of which an image may have several are (N, classes), uint8, with 1 for those that it has; labels that are
+    numbers are (N, columns), float32, and their names take the place of the classes. `sizes` (N, 2) are the original
+    heights and widths of pictures that were squeezed into squares.
     """
 
     images: Tensor | ImageFiles

@@ -60,8 +60,10 @@ def grouped_split(labels: Tensor, groups: Tensor, sizes: Sequence[int], seed: in
 def strata(labels: Tensor) -> Tensor:
     """Return the class (N,) to stratify each sample by: its label or, with several (N, C), the rarest of them.
 
-    Samples without labels are a class of their own, C.
+    Samples without labels are a class of their own, C. Numbers (N, C), float, are not classes: all samples have 0.
     """
+    if labels.is_floating_point():
+        return torch.zeros(len(labels), dtype=torch.int64)
     if labels.ndim == 1:
         return labels
     num_classes = labels.shape[1]
@@ -80,10 +82,14 @@ def fold_sizes(num: int, folds: int) -> list[int]:
 
 
 def split_hash(parts: Sequence[tuple[Tensor, Tensor]]) -> str:
-    """Hash the images (uint8) and labels (int64) of all parts, in order: equal hashes mean the same samples in each."""
+    """Hash the images (uint8) and labels of all parts, in order: equal hashes mean the same samples in each.
+
+    Labels are hashed as int64, or as float32 if they are numbers.
+    """
     digest = hashlib.sha256()
     for images, labels in parts:
         digest.update(str(tuple(images.shape)).encode())
         digest.update(images.contiguous().numpy().data)
-        digest.update(labels.to(torch.int64).contiguous().numpy().data)
+        kind = torch.float32 if labels.is_floating_point() else torch.int64
+        digest.update(labels.to(kind).contiguous().numpy().data)
     return digest.hexdigest()[:16]

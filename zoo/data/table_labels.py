@@ -30,7 +30,12 @@ class LabelledRows(Protocol):
 
 def has_several_labels(settings: Mapping[str, Any]) -> bool:
     """Return whether these settings of `data` give each picture several labels, or none."""
-    return bool(settings.get("separator") or settings.get("label_columns"))
+    return bool(settings.get("separator") or settings.get("label_columns")) and not has_numbers(settings)
+
+
+def has_numbers(settings: Mapping[str, Any]) -> bool:
+    """Return whether these settings of `data` give each picture one number or more, for task=regression."""
+    return bool(settings.get("numbers"))
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,9 @@ class LabelColumns:
         if self.separator:
             return _of_separated(rows, cells, self.separator)
         if empty := [i for i, cell in enumerate(cells) if not cell]:
-            raise BadInput(f"data.label: {rows.name(empty[0])} has no label{_more(empty)}; fill it in, or remove it")
+            raise BadInput(
+                f"data.label: {rows.name(empty[0])} has no label{other_rows(empty)}; fill it in, or remove it"
+            )
         return [(cell,) for cell in cells]
 
     def classes_of(self, labels: Sequence[tuple[str, ...]]) -> list[str]:
@@ -98,7 +105,7 @@ def check_seen(
         row, one = odd[0]
         raise BadInput(
             f"data.label: {rows.name(row)} has the label {shown(one)}, which no training picture has"
-            f"{_more([row for row, _ in odd])}; {choices(one[:80], [name[:80] for name in classes])}"
+            f"{other_rows([row for row, _ in odd])}; {choices(one[:80], [name[:80] for name in classes])}"
         )
 
 
@@ -137,6 +144,6 @@ def _of_separated(rows: LabelledRows, cells: Sequence[str], separator: str) -> l
     return labels
 
 
-def _more(rows: Sequence[int]) -> str:
+def other_rows(rows: Sequence[int]) -> str:
     """Return how many other rows have the problem of the first."""
     return f", and {counted(len(rows) - 1, 'other row')}" if len(rows) > 1 else ""

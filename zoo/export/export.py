@@ -74,7 +74,8 @@ def export(product: Product, names: list[str], folder: Path, cfg: DictConfig) ->
     write_exports(folder / EXPORTS, {**about, "accuracy": before.accuracy, "rows": [*by_format.values()]})
     if folder.resolve() == product.path.resolve().parent:
         record(folder, rows)
-    show(f"{net_name} on {data_name}, {before.accuracy:.2%} before", rows)
+    what = "" if data.number_scale is None else "R2 "
+    show(f"{net_name} on {data_name}, {what}{before.accuracy:.2%} before", rows)
     files = ", ".join([*itertools.chain(*(row.files for row in rows)), EXPORTS])
     print(escape.line(f"Written     {files} in {folder}"))
     for sentence in sentences:

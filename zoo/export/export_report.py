@@ -67,7 +67,7 @@ def record(run: Path, rows: Sequence[Row]) -> None:
 def _figures(result: dict[str, Any], proof: Verification) -> tuple[dict[str, Any], dict[str, float]]:
     """Return a run's result with the figures of a file, and more of them; for sequence nets without a latency."""
     once = None if "wer" in result["test"] else proof.latency_ms["1"]["p50"]
-    test = {"accuracy": proof.accuracy}
+    test = {"r2" if "mae" in result["test"] else "accuracy": proof.accuracy}
     of_file = {"product_bytes": proof.size_bytes, "latency_ms": once, "test": test, "validation": {}}
     more = {"largest difference": proof.largest_difference, "peak MB": proof.peak_bytes / 1e6}
     for batch, times in proof.latency_ms.items():

@@ -20,6 +20,7 @@ INPUT = {
 
 OUTPUT = {
     "labels": "float32, N x classes: logits; their sigmoid is the probability of each label; thresholds decide",
+    "numbers": "float32, N x classes: times std, plus mean, of number_scale, each is the number that a class names",
     "logits": "float32, N x classes: logits; their softmax is the probabilities",
     "with temperature": "float32, N x classes: logits; the softmax of logits / temperature is the probabilities",
     "calibrated": "float32, N x classes: logits divided by temperature; their softmax is the probabilities",
@@ -34,6 +35,7 @@ def labels(facts: Mapping[str, Any]) -> dict[str, str]:
         plain |= {"image_size": settings["image_size"], "channels": settings["in_channels"]}
         plain["resize"], plain["interpolation"] = resizing_of(settings)
         plain |= {key: facts[key] for key in ("temperature", "thresholds") if key in facts}
+        plain |= {"number_scale": data["number_scale"]} if data.get("number_scale") else {}
         takes = "pixels" if facts["export"]["bake"] else "images"
     else:
         plain = {name: data[name] for name in ("source_symbols", "target_symbols", "max_length")}
@@ -47,6 +49,8 @@ def labels(facts: Mapping[str, Any]) -> dict[str, str]:
 def _kind(facts: Mapping[str, Any]) -> str:
     if facts["export"].get("calibrated"):
         return "calibrated"
+    if facts["data"].get("number_scale"):
+        return "numbers"
     if "thresholds" in facts:
         return "labels"
     return "with temperature" if "temperature" in facts else "logits"

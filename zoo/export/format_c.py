@@ -28,6 +28,8 @@ def c_source(product: Product) -> Source:
         product.facts["data"],
         program_of(product.facts["recipe"]),
     )
+    if data.get("number_scale"):
+        raise BadInput("a C file gives each image one class, and this net gives numbers; use format=onnx")
     if program is None:
         raise BadInput(f"{product.path} is not in int8; use compress=ptq_int8 or qat_int8")
     shape = settings["in_channels"], settings["image_size"], settings["image_size"]

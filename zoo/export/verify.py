@@ -30,14 +30,18 @@ from zoo.export.parts import Encoder, Step
 from zoo.export.read_export import read_export
 from zoo.export.runtime import Run
 from zoo.instantiate import trusted_packages, trusting
-from zoo.measure.accuracy import is_right, points_lost
+from zoo.measure.accuracy import points_lost
 from zoo.measure.evaluation import predictions
+from zoo.measure.number_scores import share_right
 from zoo.tasks.transcribe import transcribe
 
 
 @dataclass(frozen=True)
 class Answers:
-    """The outputs of a net for the test samples: logits by batch, and its accuracy (1 - WER for sequences)."""
+    """The outputs of a net for the test samples: logits by batch, and its accuracy.
+
+    That is 1 - WER for sequences, and R2 for numbers.
+    """
 
     logits: list[Tensor]
     accuracy: float
@@ -72,8 +76,8 @@ def answers_of(net: nn.Module, data: ResidentData) -> Answers:
         logits = [_logits_of_steps(net, source, target) for source, target, _ in batches]
         return Answers(logits, transcribe(net, data, "test", torch.device("cpu"))["accuracy"])
     found = predictions(net, batches)
-    hits = torch.cat([is_right(logits, labels) for logits, labels in found])
-    return Answers([logits for logits, _ in found], float(hits.double().mean()))
+    outputs, labels = zip(*found, strict=True)
+    return Answers(list(outputs), share_right(torch.cat(outputs), torch.cat(labels), data.number_scale))
 
 
 def _logits_of_steps(net: Any, source: Tensor, target: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from zoo.errors import BadInput
 from zoo.export.export_format import openers
 from zoo.export.read_export import Exported, OnCpu, read_export
 from zoo.measure import evaluation
+from zoo.measure.number_scores import evaluate_numbers
 from zoo.measure.several_labels import evaluate_labels
 from zoo.paths import PRODUCT
 from zoo.tasks.transcribe import transcribe
@@ -49,7 +50,7 @@ def rebuild_net(source: Product | Exported) -> nn.Module:
 def evaluate(
     net: nn.Module, data: ResidentData, cfg: DictConfig, temperature: float = 1.0, thresholds: Tensor | None = None
 ) -> dict[str, Any]:
-    """Measure a split according to cfg: classes of images, or generated sequences; in fp32.
+    """Measure a split according to cfg: classes or numbers of images, or generated sequences; in fp32.
 
     Probabilities of classes are those of the logits divided by `temperature`. Where an image may have several labels,
     each is predicted if its probability is above its one of the `thresholds` (C,).
@@ -67,6 +68,8 @@ def evaluate(
     if isinstance(data, SequenceData):
         return transcribe(net, data, cfg.split, device, cfg.beam)
     logits, labels = predict(net, data, cfg.split, device)
+    if (scale := data.number_scale) is not None:
+        return evaluate_numbers(logits, labels, data.load().classes, scale)
     if thresholds is not None:
         return evaluate_labels(logits, labels, data.load().classes, thresholds)
     return evaluation.evaluate(logits, labels, data.load().classes, temperature)
@@ -97,6 +100,6 @@ def to_device(net: nn.Module, accelerator: str) -> torch.device:
 
 
 def predict(net: nn.Module, data: ResidentData, split: Split, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return the logits (N, classes) and labels (N,) of a split of images, on the CPU."""
+    """Return the logits (N, classes) and labels (N,) or (N, classes) of a split of images, on the CPU."""
     logits, labels = zip(*evaluation.predictions(net, data.loader(split, device)), strict=True)
     return torch.cat(logits), torch.cat(labels)

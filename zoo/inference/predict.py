@@ -17,6 +17,7 @@ from zoo.data.read_image import picture_of, read_picture
 from zoo.data.reading import Reading, resizing_of
 from zoo.data.sequences import SequenceFacts, encode_source
 from zoo.errors import BadInput, ZooError, reason
+from zoo.measure.number_scores import Scale, in_units
 from zoo.measure.several_labels import predicted
 from zoo.tasks.transcribe import write_for
 
@@ -42,7 +43,8 @@ def predict(
 ) -> Iterator[Prediction]:
     """Yield the `top` most probable classes, or sequences, for each input, each with its probability, best first.
 
-    A net that gives several labels yields those above their thresholds, which may be none.
+    A net that gives several labels yields those above their thresholds, which may be none. One that gives numbers
+    yields the name of each with its value, in the units of the labels, whatever `top`.
 
     Inputs are texts, or image files, folders of them, and patterns such as `*.jpg`. Only the facts of a product file or
     an exported one are needed. `seen` is called with the path, the picture (3, height, width), uint8, and the net's
@@ -93,7 +95,12 @@ def _report_unusable(errors: Sequence[BadInput], advice: str) -> None:
 
 
 def answers(net: nn.Module, images: Tensor, facts: Mapping[str, Any], top: int) -> list[list[tuple[str, float]]]:
-    """Return the classes or labels of each image, according to the facts of a file: see `classify` and `labels_of`."""
+    """Return the classes, labels or numbers of each image, according to the facts of a file.
+
+    See `classify`, `labels_of` and `numbers_of`.
+    """
+    if scale := facts["data"].get("number_scale"):
+        return numbers_of(net, images, facts["data"]["classes"], scale)
     classes, thresholds = facts["data"]["classes"], thresholds_of(facts)
     if thresholds is not None:
         return labels_of(net, images, classes, top, thresholds)
@@ -117,6 +124,18 @@ def labels_of(
         pairs = [(classes[i], float(row[i])) for i in is_chosen.nonzero().flatten().tolist()]
         found.append(sorted(pairs, key=lambda pair: -pair[1])[:top])
     return found
+
+
+@torch.inference_mode()
+def numbers_of(net: nn.Module, images: Tensor, names: Sequence[str], scale: Scale) -> list[list[tuple[str, float]]]:
+    """Return the name and the value of each number of each image, in the units of the labels.
+
+    Raises ZooError if the net returns NaN.
+    """
+    numbers = in_units(net(images).cpu(), scale)
+    if numbers.isnan().any():
+        raise ZooError(NAN)
+    return [list(zip(names, row, strict=True)) for row in numbers.tolist()]
 
 
 @torch.inference_mode()

@@ -2,14 +2,16 @@
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
 from zoo.checkpoint.product_file import Product
+from zoo.data.table_labels import has_numbers
 from zoo.errors import BadInput
 from zoo.export.read_export import Exported
 from zoo.files import read_file
@@ -17,7 +19,7 @@ from zoo.inference import evaluate
 from zoo.inference.predict import Prediction, Unusable, files_of, pixels_of, predict
 from zoo.inference.unlike import Unlike
 from zoo.report import tables
-from zoo.report.prediction_files import MOST_IN_GRID, write_grid, write_table
+from zoo.report.prediction_files import MOST_IN_GRID, write_grid, write_numbers, write_table
 
 MOST_BYTES = 1 << 26  # of a file of words
 log = logging.getLogger("zoo")
@@ -48,17 +50,27 @@ def predict_files(file: Product | Exported, inputs: Sequence[str], cfg: DictConf
     rows: list[Prediction] = []
     unusable: Unusable | None = None
     try:
-        tables.show_predictions(_kept(predict(net, facts, inputs, cfg.top, device, seen), rows))
+        found = _kept(predict(net, facts, inputs, cfg.top, device, seen), rows)
+        tables.show_predictions(found, has_numbers(facts["config"]["data"]))
     except Unusable as error:
         unusable = error
-    if rows and cfg.out is not None:
-        write_table(Path(cfg.out), rows, ("file", "class") if of_pictures else ("text", "sequence"))
-    if rows and cfg.grid is not None:
-        write_grid(Path(cfg.grid), torch.stack(images), rows)
+    if rows:
+        _write(cfg, rows, images, facts)
     for sentence in unlike.sentences() if unlike else ():
         log.warning("%s", sentence)
     if unusable:
         raise unusable
+
+
+def _write(cfg: DictConfig, rows: Sequence[Prediction], images: Sequence[Tensor], facts: Mapping[str, Any]) -> None:
+    """Write the table and the grid that are asked for; `images` are the first pictures, as the net reads them."""
+    are_numbers = has_numbers(facts["config"]["data"])
+    if cfg.out is not None and are_numbers:
+        write_numbers(Path(cfg.out), rows)
+    elif cfg.out is not None:
+        write_table(Path(cfg.out), rows, ("file", "class") if "classes" in facts["data"] else ("text", "sequence"))
+    if cfg.grid is not None:
+        write_grid(Path(cfg.grid), torch.stack(list(images)), rows, are_numbers)
 
 
 def _kept(predictions: Iterable[Prediction], rows: list[Prediction]) -> Iterator[Prediction]:

@@ -29,6 +29,8 @@ def check(data: ResidentData, cfg: DictConfig) -> None:
     if asked and not isinstance(data, ImageData):
         value = "true" if cfg[asked[0]] is True else cfg[asked[0]]
         raise BadInput(f"{asked[0]}={value} is for nets that classify images, and this one reads sequences")
+    if asked and data.number_scale is not None:
+        raise BadInput(f"{asked[0]} is for nets that give each image one class, and this one gives numbers")
     if asked and isinstance(data, ImageData) and data.multilabel:
         raise BadInput(f"{asked[0]} is for nets that give each image one class, and this one gives several labels")
     if isinstance(data, ImageData):

@@ -26,7 +26,7 @@ class TrainedNet:
         net: the network, in eval mode on the CPU. Takes normalised images (N, C, size, size), float32, and returns
             logits (N, classes); a sequence net is used through `predict`. `predict` divides the logits by the file's
             temperature, metadata["temperature"], if it has one.
-        classes: the names of the classes, in the order of the logits; empty for sequence nets.
+        classes: the names of the classes, or of the numbers, in the order of the logits; empty for sequence nets.
         metadata: all that the file says about the net: config, recipe, data, versions, commit.
         path: the file.
     """
@@ -67,7 +67,8 @@ class TrainedNet:
         of them, and the result has the most probable outputs of a beam search of width `top`. Raises ValueError for
         inputs of another kind; pass other collections and iterators as list(inputs). Puts the net in eval mode.
 
-        A net that gives several labels returns those with a probability above their threshold, which may be none.
+        A net that gives several labels returns those with a probability above their threshold, which may be none. One
+        that gives numbers returns all of them: [(name, number), ...], in the units of its labels.
         """
         for key, value in (("top", top), ("batch_size", batch_size)):
             is_whole = isinstance(value, Integral) and not isinstance(value, bool)  # NumPy's, too

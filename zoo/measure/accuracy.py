@@ -1,5 +1,7 @@
 """Correct predictions, their shares by class, and accuracy lost in percentage points."""
 
+from collections.abc import Mapping
+
 from torch import Tensor
 
 TOP = 5  # for top-5 accuracy, which is always 1 with five classes or fewer
@@ -18,6 +20,12 @@ def is_right(logits: Tensor, labels: Tensor) -> Tensor:
 def has_nan(logits: Tensor) -> Tensor:
     """Return for each sample (N,) whether one of its logits (N, C) is NaN, which argmax would return as the largest."""
     return logits.isnan().any(1)
+
+
+def accuracy_in(metrics: Mapping[str, Tensor | float], prefix: str = "") -> float:
+    """Return the accuracy among metrics or, where labels are numbers, R2: what a limit on lost points is for."""
+    key = f"{prefix}accuracy"
+    return float(metrics[key if key in metrics else f"{prefix}r2"])
 
 
 def points_lost(before: float, after: float) -> float:

@@ -34,6 +34,17 @@ class NumSamples(Record, frozen=True):
     test: Count
 
 
+class NumberScale(Record, frozen=True, kw_only=True):
+    """The mean and standard deviation, one per number, of labels that are numbers."""
+
+    mean: Annotated[list[float], Meta(min_length=1, max_length=100_000)]
+    std: Annotated[list[float], Meta(min_length=1, max_length=100_000)]
+
+    def __post_init__(self) -> None:
+        if not all(map(math.isfinite, self.mean)) or not all(0 < one < math.inf for one in self.std):
+            raise ValueError("mean and std of numbers must be finite, and std above 0")
+
+
 class Images(Record, frozen=True, kw_only=True):
     """The images that a net was trained on; mean and std are per channel, in units of 0 to 255."""
 
@@ -44,6 +55,7 @@ class Images(Record, frozen=True, kw_only=True):
     num_samples: NumSamples
     content_hash: Name | None = None
     sample_hash: Name | None = None
+    number_scale: NumberScale | None = None
 
     def __post_init__(self) -> None:
         if len(self.mean) != len(self.std):
@@ -52,6 +64,8 @@ class Images(Record, frozen=True, kw_only=True):
             raise ValueError("mean and std must be finite, and std above 0")
         if len(set(self.classes)) != len(self.classes):
             raise ValueError("two classes have the same name")
+        if (found := self.number_scale) and not len(found.mean) == len(found.std) == len(self.classes):
+            raise ValueError("number_scale needs one mean and std for each number")
 
 
 class Sequences(Record, frozen=True, kw_only=True):
@@ -134,6 +148,8 @@ class Metadata(Record, frozen=True, kw_only=True):
         if self.thresholds is not None and len(self.thresholds) != len(self.data.get("classes", ())):
             raise ValueError("thresholds must have one number for each class")
         if isinstance(data, Images):
+            if bool(settings.get("numbers")) != (data.number_scale is not None):
+                raise ValueError("number_scale belongs to config.data.numbers=true")
             size, channels = settings.get("image_size"), settings.get("in_channels")
             if type(size) is not int or not 1 <= size <= 2048:
                 raise ValueError("config.data.image_size must be a whole number from 1 to 2048")

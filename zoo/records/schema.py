@@ -6,6 +6,7 @@ in JSON are rejected; a config may have any settings. The checksum covers everyt
 metadata key in predictions.safetensors. Files of earlier versions have no checksum, and are accepted as well.
 """
 
+import math
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -28,6 +29,8 @@ Names = Annotated[list[Name], Meta(max_length=10_000)]
 Metrics = dict[Name, float | None]  # null for NaN and infinity
 OF_IMAGES = ("accuracy", "top5", "balanced_accuracy", "macro_f1", "micro_f1", "map")
 SHARES = {**dict.fromkeys(OF_IMAGES, (0, 1)), "token_accuracy": (0, 1), "wer": (0, 1e15), "per": (0, 1e15)}
+OF_NUMBERS = {"mae": (0, math.inf), "rmse": (0, math.inf), "r2": (-math.inf, 1)}  # in any units
+RANGES: dict[str, tuple[float, float]] = {**SHARES, **OF_NUMBERS}
 
 
 class Record(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -98,8 +101,7 @@ class InFloats(Struct, frozen=True):
 
     def __post_init__(self) -> None:
         _check_shares(self.test)
-        if self.test.get("accuracy") is None:
-            raise ValueError("float.test has no accuracy")
+        _check_measured("float.test", self.test)
 
 
 class Answers(Record, frozen=True, kw_only=True):
@@ -125,9 +127,15 @@ class Before(Record, frozen=True, kw_only=True):
         _check_shares(self.test or {})
 
 
+def _check_measured(name: str, metrics: Metrics) -> None:
+    """Raise ValueError unless accuracy was measured, or the error of numbers, which may be NaN."""
+    if metrics.get("accuracy") is None and "mae" not in metrics:
+        raise ValueError(f"{name} has no accuracy")
+
+
 def _check_shares(metrics: Metrics) -> None:
     for key, value in metrics.items():
-        least, most = SHARES.get(key.removeprefix("raw_"), (-1e15, 1e15))
+        least, most = RANGES.get(key.removeprefix("raw_"), (-1e15, 1e15))
         if value is not None and not (key.endswith("loss") or least <= value <= most):
             raise ValueError(f"{key} is out of range")
 
@@ -170,8 +178,7 @@ class Result(Record, frozen=True, kw_only=True):
     temperature: Amount | UnsetType = UNSET
 
     def __post_init__(self) -> None:
-        if self.test.get("accuracy") is None:
-            raise ValueError("test has no accuracy")
+        _check_measured("test", self.test)
         _check_shares(self.validation)
         _check_shares(self.test)
         if self.product_bytes is UNSET and "model.safetensors" not in self.bytes:

@@ -11,6 +11,7 @@ NAMES = {
     "map": "mAP",
     "micro_f1": "micro F1",
 }
+IN_UNITS = {"mae": "MAE", "rmse": "RMSE", "r2": "R2"}  # not in per cent
 LEAST_WIDTH = 8  # of a column
 GAP = 2  # spaces between columns
 
@@ -24,13 +25,13 @@ def formatted(value: float, metric: str = "loss") -> str:
 
 def name_of(metric: str) -> str:
     """Return the name of a metric as people write it, such as top-5 for top5."""
-    return NAMES.get(metric, metric.replace("_", " "))
+    return (NAMES | IN_UNITS).get(metric, metric.replace("_", " "))
 
 
 def headline(metrics: Iterable[str]) -> str | None:
-    """Return the metric to show if there is room for one: the word error rate, else mAP, else accuracy, else none."""
+    """Return the metric to show if there is room for one, or None: the word error rate, mAP, accuracy or MAE."""
     there = set(metrics)
-    return next((name for name in ("wer", "map", "accuracy") if name in there), None)
+    return next((name for name in ("wer", "map", "accuracy", "mae") if name in there), None)
 
 
 def epoch_cells(

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from zoo import escape
 from zoo.paths import PACKED, PRODUCT
+from zoo.report.epoch_lines import formatted, name_of
 from zoo.report.settings_row import changed_answers, simulates_int8
 from zoo.report.tables import format_number
 from zoo.report.viewers import viewers
@@ -29,10 +30,14 @@ ROWS = (
     ("WER", "wer", ".2%"),
     ("PER", "per", ".2%"),
     ("token accuracy", "token_accuracy", ".2%"),
+    ("MAE", "mae", ".4g"),
+    ("RMSE", "rmse", ".4g"),
+    ("R2", "r2", ".4f"),
     ("loss", "loss", ".4f"),
 )
 OF_RARE_CLASSES = ("balanced_accuracy", "macro_f1")  # shown where the former differs from accuracy
 LEAST_DIFFERENCE = 5e-4
+OWN_TASKS = {"map": "multilabel", "mae": "regression"}  # tasks by a metric that only they have
 DATA_ROOT = "data"  # the default of train.py
 LOG_WIDTH = 200  # columns
 MOST_LETTERS = 20  # of the name of a class
@@ -83,10 +88,11 @@ def _compared(result: dict[str, Any]) -> Table:
     for column in ("", "before", "after", "change"):
         table.add_column(column, justify="right" if column else "left")
     before = result["before"]
-    key, name = ("wer", "test WER") if "wer" in result["test"] else ("accuracy", "test accuracy")
+    key = next(key for key in ("wer", "mae", "accuracy") if key in result["test"])
     old, new = before.get("test", {}).get(key), result["test"].get(key)
     if old is not None and new is not None:
-        table.add_row(name, f"{old:.2%}", f"{new:.2%}", f"{100 * (new - old):+.2f} points")
+        name, points = f"test {name_of(key)}", f"{100 * (new - old):+.2f} points"
+        table.add_row(name, formatted(old, key), formatted(new, key), f"{new - old:+.4g}" if key == "mae" else points)
     for name, (first, last) in changed_answers(result).items():
         label = f"{name}, {escape.shortened(before['answers']['class'], MOST_LETTERS)}" if "recall" in name else name
         change = "" if first is None else f"{100 * (last - first):+.2f} points"
@@ -158,7 +164,8 @@ def _next_commands(result: dict[str, Any], cfg: DictConfig) -> dict[str, str]:
     if not result.get("compress"):
         data = f" data.{key}={shlex.quote(own)}" if own else place
         data += f" data.images={shlex.quote(str(cfg.data.images))}" if cfg.data.get("images") else ""
-        data += " task=multilabel" if "map" in result["test"] else ""  # which is not taken from the file
+        task = next((task for metric, task in OWN_TASKS.items() if metric in result["test"]), "")
+        data += f" task={task}" if task else ""  # which is not taken from the file
         if isinstance(lists := cfg.data.get("split"), Mapping):
             named = ",".join(f"{part}:'{path}'" for part, path in lists.items())
             data += f" {shlex.quote(f'data.split={{{named}}}')}"

@@ -36,12 +36,33 @@ def write_table(path: Path, rows: Sequence[Predicted], names: tuple[str, str]) -
     escape.console().print(f"Written     {path}, {counted(len(rows), 'row')}", soft_wrap=True)
 
 
-def write_grid(path: Path, images: Tensor, rows: Sequence[Predicted]) -> None:
-    """Draw uint8 images (N, C, S, S), as the net reads them, of the first N rows, with class, probability and file."""
+def write_numbers(path: Path, rows: Sequence[Predicted]) -> None:
+    """Write one row per input to a CSV file: the file, then each of its numbers, in columns of their names."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["file", *(escape.cell(name) for name, _ in rows[0][1])])
+    writer.writerows([escape.cell(printable(name)), *(number_text(one) for _, one in found)] for name, found in rows)
+    write_text(path, text.getvalue())
+    escape.console().print(f"Written     {path}, {counted(len(rows), 'row')}", soft_wrap=True)
+
+
+def number_text(value: float) -> str:
+    """Return a number with seven significant digits, as many as float32 has."""
+    return f"{value:.7g}"
+
+
+def write_grid(path: Path, images: Tensor, rows: Sequence[Predicted], are_numbers: bool = False) -> None:
+    """Draw uint8 images (N, C, S, S), as the net reads them, of the first N rows, with class, probability and file.
+
+    With `are_numbers`, with the first number of each instead.
+    """
     from PIL import Image
 
     def caption(name: str, found: Sequence[tuple[str, float]]) -> tuple[Line, Line]:
-        guess = f"{found[0][1]:.0%} {found[0][0]}" if found else "no label"
+        guess = "no label"
+        if found:
+            what, value = found[0]
+            guess = f"{what} {value:.4g}" if are_numbers else f"{value:.0%} {what}"
         return (guess, "black"), (os.path.basename(printable(name)), "#606060")
 
     sheet = draw_grid(images, [caption(*row) for row in rows[: len(images)]])

@@ -56,8 +56,8 @@ def columns(result: dict[str, Any]) -> dict[str, str | float]:
 
 def metrics(result: dict[str, Any]) -> dict[str, float]:
     """Return the metrics of the HParams table, of which TensorBoard shows the first five by default."""
-    main = next(name for name in ("wer", "map", "accuracy") if name in result["test"])
-    named = "mAP" if main == "map" else main
+    main = next(name for name in ("wer", "map", "accuracy", "mae", "r2") if name in result["test"])
+    named = {"map": "mAP", "mae": "MAE", "r2": "R2"}.get(main, main)
     found = {
         "latency, ms": None if simulates_int8(result) else result.get("latency_ms"),
         f"validation {named}": result["validation"].get(main),

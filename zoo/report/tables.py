@@ -15,7 +15,7 @@ from torch import nn
 from zoo import escape
 from zoo.errors import counted
 from zoo.measure.counts import count_parameters
-from zoo.report.prediction_files import printable
+from zoo.report.prediction_files import number_text, printable
 from zoo.report.viewers import viewers
 
 WORST_SHOWN = 10
@@ -29,7 +29,9 @@ def announce(folder: Path, cfg: DictConfig, net: nn.Module, facts: Any) -> None:
     model, data = ((escape.line(cfg.choices[group]), "bold") for group in ("model", "data"))
     console.print(Text.assemble(model, " on ", data, f", {params:,} parameters, seed {cfg.seed}"))
     names = getattr(facts, "classes", None)
-    classes = f"; {len(names):,} classes: {', '.join(names[:NAMED])}{', ...' * (len(names) > NAMED)}" if names else ""
+    what = "number" if getattr(facts, "number_scale", None) else "class"
+    listed = f"{', '.join(names[:NAMED])}{', ...' * (len(names) > NAMED)}" if names else ""
+    classes = f"; {counted(len(names), what)}: {listed}" if names else ""
     counts = facts.num_samples
     sizes = f"{counts['train']:,} for training, {counts['val']:,} for validation, {counts['test']:,} for testing"
     console.print(f"Data        {sizes}{escape.line(classes)}", soft_wrap=True)
@@ -56,6 +58,9 @@ def show_evaluation(evaluation: dict[str, Any]) -> None:
         return
     if "map" in evaluation:
         _show_labels(console, evaluation)
+        return
+    if "mae" in evaluation:
+        _show_numbers(console, evaluation)
         return
     loss, off = format_number(evaluation["loss"], ".4f"), format_number(evaluation["calibration_error"], ".2%")
     top5 = f"top-5 {evaluation['top5']:.2%}   " if "top5" in evaluation else ""
@@ -100,6 +105,22 @@ def _show_labels(console: Console, evaluation: dict[str, Any]) -> None:
     console.print(table)
 
 
+def _show_numbers(console: Console, evaluation: dict[str, Any]) -> None:
+    """Print the summary and, if there are several numbers, the table of their errors."""
+    named = (("MAE", "mae", ".4g"), ("RMSE", "rmse", ".4g"), ("R2", "r2", ".4f"), ("loss", "loss", ".4f"))
+    figures = "   ".join(f"{name} {format_number(evaluation[key], form)}" for name, key, form in named)
+    console.print(f"{figures}   ({counted(evaluation['num_samples'], 'image')})", soft_wrap=True)
+    if num := evaluation["num_nan"]:
+        console.print(f"{num:,} of {evaluation['num_samples']:,} have NaN outputs")
+    table = Table()
+    for column in ("number", *(name for name, _, _ in named[:3])):
+        table.add_column(column, justify="left" if column == "number" else "right")
+    for name, row in evaluation["classes"].items():
+        table.add_row(name, *(format_number(row[key], form, "–") for _, key, form in named[:3]))
+    if len(evaluation["classes"]) > 1:
+        console.print(table)
+
+
 def _say_calibration(console: Console, evaluation: dict[str, Any]) -> None:
     if not (found := evaluation.get("calibration")):
         return
@@ -132,11 +153,12 @@ def _show_writing(console: Console, evaluation: dict[str, Any]) -> None:
     console.print(table)
 
 
-def show_predictions(predictions: Iterable[tuple[str, Sequence[tuple[str, float]]]]) -> None:
-    """Print the predictions for each input as they are computed, most probable first."""
+def show_predictions(predictions: Iterable[tuple[str, Sequence[tuple[str, float]]]], are_numbers: bool = False) -> None:
+    """Print the predictions for each input as they are computed, most probable first, or all its numbers."""
     for asked, found in predictions:
         name = printable(asked)
         if not found:
             print(escape.line(f"{name}  no label is above its threshold"), flush=True)
-        for i, (what, probability) in enumerate(found):
-            print(escape.line(f"{' ' * len(name) if i else name}  {probability:6.1%}  {what}"), flush=True)
+        for i, (what, value) in enumerate(found):
+            answer = f"{what} {number_text(value)}" if are_numbers else f"{value:6.1%}  {what}"
+            print(escape.line(f"{' ' * len(name) if i else name}  {answer}"), flush=True)

@@ -13,6 +13,7 @@ from zoo.errors import BadInput
 from zoo.files import read_file, replacing, write_json, write_text
 from zoo.report.calibration_plot import draw_calibration
 from zoo.report.plots import draw_confusion, draw_sensitivity
+from zoo.report.scatter_plot import draw_scatter
 
 MOST_BYTES = 1 << 28  # of an evaluation.json
 
@@ -35,7 +36,7 @@ def check_free(folder: Path, source: Mapping[str, Any], ending: str = "") -> Non
 
 
 def write_evaluation(folder: Path, evaluation: dict[str, Any], ending: str = "") -> None:
-    """Write evaluation.json and, with one class per image, two plots or, for sequences, worst.tsv.
+    """Write evaluation.json and, with one class per image, two plots, for numbers one, or for sequences, worst.tsv.
 
     `ending` is added to their names.
     """
@@ -50,6 +51,12 @@ def write_evaluation(folder: Path, evaluation: dict[str, Any], ending: str = "")
         write_text(folder / other, "".join(rows))
     elif "map" in evaluation:
         other = ""
+    elif "mae" in evaluation:
+        other = ""
+        if (figure := draw_scatter(evaluation)) is not None:
+            other = f"predicted{ending}.png"
+            with replacing(folder / other) as content:
+                figure.savefig(content, format="png", dpi=150)
     else:
         other = f"confusion_matrix{ending}.png"
         figure = draw_confusion(evaluation["confusion_matrix"], list(evaluation["classes"]), evaluation["num_nan"])

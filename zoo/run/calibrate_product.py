@@ -22,7 +22,7 @@ log = logging.getLogger("zoo")
 
 def check_calibration(run: Run, task: Task) -> None:
     """Raise BadInput if a run with calibrate=true has no classes to calibrate, one for each image."""
-    if run.cfg.get("calibrate") and (task.kind != "images" or task.num_outputs or task.multilabel):
+    if run.cfg.get("calibrate") and (task.kind != "images" or task.num_outputs or task.multilabel or task.regression):
         raise BadInput("calibrate=true is for nets that give each image one class; leave it out")
 
 

@@ -23,16 +23,16 @@ from zoo.run.directory import Run
 from zoo.tasks.base import Task
 
 
-def changed_answers(run: Run, task: Task, data: ResidentData, accuracy: float) -> dict[str, Any] | None:
+def changed_answers(run: Run, task: Task, data: ResidentData, accuracy: float | None) -> dict[str, Any] | None:
     """Compare the predictions of a run's test with those of the net in `init_from`, and return plain data, or None.
 
     `agreement` is the fraction of equal answers; `class` has the most changed recall, and `recall` its values before
     and after; `calibration_error` has those of the expected calibration error. The predictions next to the file of
     `init_from` are used if they are of the same images; otherwise one process tests that net again, on as many batches
-    as the run was tested on. None for sequences, if the run saved no predictions of its product, whose `accuracy` this
-    is, and if the net of `init_from` had other classes.
+    as the run was tested on. None for sequences and numbers, if the run saved no predictions of its product, whose
+    `accuracy` this is, and if the net of `init_from` had other classes.
     """
-    if not run.cfg.init_from or task.kind != "images" or task.num_outputs:
+    if not run.cfg.init_from or task.kind != "images" or task.num_outputs or accuracy is None:
         return None
     with contextlib.suppress(BadInput, OSError):
         after = read_predictions(run.folder / PREDICTIONS)

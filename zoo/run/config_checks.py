@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from zoo import distributed
 from zoo.catalogue import matches, needed_of_data
 from zoo.checkpoint.stored_config import STARTS
-from zoo.data.table_labels import has_several_labels
+from zoo.data.table_labels import has_numbers, has_several_labels
 from zoo.errors import BadInput
 from zoo.instantiate import attribute_of, check
 from zoo.ranges import Count, takes, written
@@ -37,7 +37,9 @@ def check_fit(cfg: DictConfig) -> None:
             f"task={chosen['task']} is for {needed}, and data={chosen['data']} has {kind}; leave task out to use "
             "the one that fits"
         )
+    _check_numbers(cfg, chosen, kind)
     several, wants = has_several_labels(cfg.data), attribute_of(str(cfg.task.get("_target_")), "multilabel")
+    several &= not needs_numbers(cfg)
     if kind == "images" and wants is True and not several:
         raise BadInput(
             f"task={chosen['task']} is for several labels per picture, and data={chosen['data']} has one; set "
@@ -47,6 +49,22 @@ def check_fit(cfg: DictConfig) -> None:
         raise BadInput(
             f"task={chosen['task']} is for one label per picture, and these data have several; use task=multilabel"
         )
+
+
+def needs_numbers(cfg: DictConfig) -> bool:
+    """Return whether the task needs data with numbers for labels."""
+    return attribute_of(str(cfg.task.get("_target_")), "regression") is True
+
+
+def _check_numbers(cfg: DictConfig, chosen: Any, kind: str | None) -> None:
+    """Refuse a task for numbers with classes, and one for classes with numbers."""
+    if kind == "images" and needs_numbers(cfg) and ("numbers" not in cfg.data or cfg.data.numbers is False):
+        raise BadInput(
+            f"task={chosen['task']} is for pictures whose labels are numbers, and data={chosen['data']} has classes; "
+            "set data=image_table with a column of numbers, data.label=COLUMN"
+        )
+    if kind == "images" and has_numbers(cfg.data) and not needs_numbers(cfg):
+        raise BadInput(f"task={chosen['task']} is for classes, and these labels are numbers; use task=regression")
 
 
 def _some(names: list[str]) -> str:

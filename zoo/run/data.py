@@ -11,6 +11,7 @@ from zoo.data.module import ResidentData
 from zoo.errors import BadInput, reason
 from zoo.instantiate import build
 from zoo.paths import PRODUCT
+from zoo.run.config_checks import needs_numbers
 from zoo.run.directory import Run
 from zoo.run.teachers import check_teacher, with_teachers
 
@@ -19,9 +20,11 @@ def build_data(run: Run) -> tuple[Run, ResidentData]:
     """Build and load the data, so that a missing or wrong set is reported before anything else is done.
 
     Returned with them is the run with what was left to them filled in: the sizes that a net is built by, mean and std,
-    and how pictures in files are resized.
+    how pictures in files are resized, and that labels are numbers if the task needs them.
     """
     run, teachers = with_teachers(run)
+    if "numbers" in run.cfg.data and run.cfg.data.numbers is None and needs_numbers(run.cfg):
+        run = run.with_values(data={"numbers": True})
     if "mean" in run.cfg.data and run.cfg.data.mean is None and run.cfg.data.std is None:
         run = run.with_values(data=_known_normalisation(run, teachers))
     if "resize" in run.cfg.data:

@@ -35,7 +35,7 @@ from zoo.tasks.base import Task, parameter_groups
 from zoo.tasks.transfer import hold_frozen_norms
 
 log = logging.getLogger("zoo")
-LOWER_IS_BETTER = ("loss", "wer", "per")
+LOWER_IS_BETTER = ("loss", "wer", "per", "mae", "rmse")
 LEAST_STEPS, LEAST_BATCH = 20, 16  # per epoch with data.batch_size=auto
 
 
@@ -149,7 +149,8 @@ def _check_limits(cfg: DictConfig, data: ResidentData) -> None:
 
 def _check_metrics(cfg: DictConfig, task: Task) -> None:
     """Refuse callbacks that watch a metric that no validation measures, or that would keep its worst value."""
-    known = {"train/accuracy", *(f"val/{name}" for name in task.meter.names)}
+    known = {f"val/{name}" for name in task.meter.names}
+    known |= {"train/accuracy"} if "val/accuracy" in known else set()
     if (cfg.model.get("num_classes") or math.inf) <= TOP:
         known.discard("val/top5")
     if "ema" in cfg.callbacks:
@@ -160,6 +161,8 @@ def _check_metrics(cfg: DictConfig, task: Task) -> None:
             if watched is not None and watched not in known:
                 near = choices(watched, known)
                 raise BadInput(f"callbacks.{name}.{key}: expected a metric that is measured, got '{watched}'; {near}")
+            if watched is None and key == "monitor" and node and key in node:
+                raise BadInput(f"callbacks.{name}.monitor: expected a metric, got null; {choices('', known)}")
             metric = str(watched).rpartition("/")[2].removeprefix("raw_")
             if metric in LOWER_IS_BETTER and node.get("mode") == "max":
                 raise BadInput(f"callbacks.{name}.mode: expected min for {watched}, got 'max'")

@@ -22,7 +22,7 @@ from zoo.models.init import Scheme, initialise
 from zoo.quantize.qat_int8 import fake_quantized
 from zoo.run.directory import Run
 from zoo.run.passes import before_fit, read_recipe, recipe_at_start
-from zoo.tasks.transfer import describe_rows, freeze, matched_by_name, rows_of
+from zoo.tasks.transfer import describe_rows, freeze, matched_by_name, rescaled, rows_of
 
 log = logging.getLogger("zoo")
 
@@ -93,6 +93,7 @@ def _start_weights(run: Run, net: nn.Module, facts: dict[str, Any]) -> None:
         theirs = rows_of(net, str(config.get("task", {}).get("_target_")), product.facts["data"])
         ours = rows_of(net, run.cfg.task._target_, facts)
         weights = matched_by_name(net, product.weights, theirs, ours)
+        weights = rescaled(net, weights, product.facts["data"], facts)
         source, left = str(product.path), load_state(net, weights, str(product.path), replace_head=True)
         for sentence in describe_rows(theirs, ours):
             log.info(sentence)

@@ -74,7 +74,7 @@ def look_at_examples(subject: Subject, folder: Path) -> tuple[Verdict, "Figure |
     usual.batch_size = min(NUM_DRAWN, facts_of_images.num_samples["train"])
     images, labels = next(iter(usual.loader("train", "cpu")))
     mean, std = (torch.tensor(values)[:, None, None] for values in (facts_of_images.mean, facts_of_images.std))
-    if labels.is_floating_point():
+    if labels.is_floating_point() and not subject.task.regression:
         labels = labels.round() if subject.task.multilabel else labels.argmax(1)
     names = names_of(labels.cpu(), facts_of_images.classes)
     figure = draw_examples((images * std + mean) / 255, names)

@@ -66,7 +66,7 @@ def check_outputs(subject: Subject) -> Verdict:
             "fail",
             f"the net has {found} outputs and the data have {expected} classes; build it with {expected}",
         )
-    return Verdict("outputs", "pass", f"{found}, one per class")
+    return Verdict("outputs", "pass", f"{found}, one per {'number' if subject.task.regression else 'class'}")
 
 
 def check_inputs(subject: Subject) -> Verdict:
@@ -112,9 +112,8 @@ def check_splits(subject: Subject) -> Verdict:
 
 @torch.no_grad()
 def check_initial_loss(subject: Subject) -> Verdict:
-    """Compare the loss before training with that of guessing, ln(classes), with norm statistics of one batch."""
-    classes = 2 if subject.task.multilabel else subject.task.num_outputs or num_classes(subject.data)
-    task, expected = copy.deepcopy(subject.task), math.log(classes)
+    """Compare the loss before training with that of guessing, with norm statistics of one batch."""
+    task, (expected, guess) = copy.deepcopy(subject.task), _guessing(subject)
     for module in task.net.modules():
         if isinstance(module, BATCH_NORMS):
             module.momentum = 1.0
@@ -124,7 +123,7 @@ def check_initial_loss(subject: Subject) -> Verdict:
         return Verdict("initial loss", "skip", "there are no validation samples")
     task.eval().measure(tuple(part[:NUM_SAMPLES] for part in batch))
     loss = float(task.meter.compute()["loss"])
-    found = f"{loss:.3g}, and guessing among {classes} gives {expected:.3g}"
+    found = f"{loss:.3g}, and {guess} gives {expected:.3g}"
     if not math.isfinite(loss):
         return Verdict("initial loss", "fail", f"it is {loss} before any step; the net divides by 0 or overflows")
     if not subject.fresh:
@@ -134,6 +133,14 @@ def check_initial_loss(subject: Subject) -> Verdict:
             "initial loss", "warn", f"{found}: the net is confident and wrong; smaller weights in the head usually help"
         )
     return Verdict("initial loss", "pass", found)
+
+
+def _guessing(subject: Subject) -> tuple[float, str]:
+    """Return the loss without any knowledge, and what that is: ln(classes), or for numbers in deviations, their 1."""
+    if subject.task.regression:
+        return 1.0, "always predicting the mean"
+    classes = 2 if subject.task.multilabel else subject.task.num_outputs or num_classes(subject.data)
+    return math.log(classes), f"guessing among {classes}"
 
 
 @torch.no_grad()

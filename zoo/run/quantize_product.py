@@ -15,6 +15,7 @@ from zoo.compress.context import Context, Measure
 from zoo.compress.recipe import Step, in_integers
 from zoo.compress.sensitivity import stay_in_floats
 from zoo.errors import BadInput
+from zoo.measure.accuracy import accuracy_in
 from zoo.paths import PRODUCT
 from zoo.quantize import weight_only as weights
 from zoo.quantize.convert_int8 import converted
@@ -185,10 +186,11 @@ def _replaced(
     best = {**product.facts["best"], "metrics": {f"val/{name}": value for name, value in found.items()}}
     save_product(path, tensors, {**facts, "best": best})
     if in_floats:
-        right = 100 * report["float"]["test"]["accuracy"]
+        right = 100 * accuracy_in(report["float"]["test"])
         sizes = report["float"]["product_bytes"], path.stat().st_size
         log.info(
-            "The float net has a test accuracy of %.2f %% and %s bytes; this one has %s bytes.",
+            "The float net has a test %s of %.2f %% and %s bytes; this one has %s bytes.",
+            "accuracy" if "accuracy" in report["float"]["test"] else "R2",
             right,
             *map("{:,}".format, sizes),
         )

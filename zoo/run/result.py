@@ -68,7 +68,7 @@ def measure_product(run: Run, trainer: lightning.Trainer, task: Task, data: Resi
     )
     if result["compress"] or product.facts["recipe"]:
         result["before"] = figures_before(run.cfg.init_from, product.facts["recipe"], reports, result)
-        if distributed.rank() == 0 and (answers := changed_answers(run, task, data, result["test"]["accuracy"])):
+        if distributed.rank() == 0 and (answers := changed_answers(run, task, data, result["test"].get("accuracy"))):
             result["before"]["answers"] = answers
     _log(trainer, reports, result)
     result["bytes"] = {f.name: f.stat().st_size for f in sorted(run.folder.glob("[!.]*")) if f.is_file()}

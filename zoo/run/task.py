@@ -54,11 +54,12 @@ def build_task(run: Run, net: nn.Module, data: ResidentData) -> Task:
         given["teacher"] = [apply_layout(teacher, run.cfg) for teacher in teachers]
     if isinstance(data, ImageData):
         given |= _class_counts(task, data)
+        given |= {} if data.number_scale is None else {"number_scale": data.number_scale}
     built: Task = build(task, "task", **given)
     check_calibration(run, built)
     name = "num_classes" if "num_classes" in run.cfg.model else "num_target_tokens"
     expected = built.num_outputs or run.cfg.data[name]
-    if expected < 2 and not built.multilabel:
+    if expected < 2 and not (built.multilabel or built.regression):
         raise BadInput(f"data.{name}: expected at least 2, got {expected}: one class leaves nothing to classify")
     if run.cfg.model[name] != expected:
         raise BadInput(f"model.{name}={run.cfg.model[name]} does not fit these data and task; use {expected}")

@@ -38,6 +38,7 @@ class Task(lightning.LightningModule):
     meter: Any  # a module with update(...), compute(), which returns means and resets, and then num_samples, num_nan
     unregularised: ClassVar[Mapping[str, Any]] = {"l1": 0.0, "l2": 0.0, "max_norm": None}  # settings of a plain loss
     multilabel: ClassVar[bool] = False  # whether it needs data with several labels per image
+    regression: ClassVar[bool] = False  # whether it needs data with numbers for labels
     num_outputs: int | None = None  # of the net, if not the number of classes
     temperature = 1.0  # by which logits are divided for probabilities; after training, that of the product
 
@@ -191,12 +192,13 @@ class Task(lightning.LightningModule):
         metrics: dict[str, Tensor] = self.meter.compute()
         if self.meter.num_nan:
             num, every = self.meter.num_nan, self.meter.num_samples
-            log.warning("%s of %s %s samples have NaN logits; they count as wrong.", num, every, split)
+            so = "metrics are NaN" if self.regression else "they count as wrong"
+            log.warning("%s of %s %s samples have NaN logits; %s.", num, every, split, so)
         return {**metrics, "num_samples": torch.tensor(float(self.meter.num_samples))}
 
     def on_validation_epoch_end(self) -> None:
         for name, value in self.measured("validation").items():
-            self.log(f"val/{name}", value, prog_bar=name == "accuracy", logger=name != "num_samples")
+            self.log(f"val/{name}", value, prog_bar=name in ("accuracy", "mae"), logger=name != "num_samples")
 
     def test_step(self, batch: Any, batch_idx: int) -> Tensor | None:
         return self.measure(batch)

@@ -1,4 +1,4 @@
-"""Metrics summed on the device and averaged once per epoch."""
+"""Metrics summed or kept on the device, and computed once per epoch."""
 
 from collections.abc import Mapping
 from typing import Any, Self
@@ -81,3 +81,34 @@ class ClassificationMeter(nn.Module):
         own, self.of_classes = self.of_classes, None
         counts = [one for one in distributed.all_gather_object(own if own is None else own.cpu()) if one is not None]
         return balanced_scores(*torch.stack(counts).sum(0).unbind()) if counts else {}
+
+
+class WholeMeter(nn.Module):
+    """Keep outputs and labels on the device until they are measured together; subclasses have `names` and `compute`.
+
+    `num_samples` and `num_nan` are as in ClassificationMeter.
+    """
+
+    num_samples = num_nan = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches: list[tuple[Tensor, Tensor]] = []
+        self._whole: tuple[Tensor, Tensor] | None = None
+
+    def update(self, outputs: Tensor, labels: Tensor) -> None:
+        """Add a batch: outputs (N, C), labels (N, C)."""
+        self.batches.append((outputs.detach(), labels))
+
+    def gathered(self) -> tuple[Tensor, Tensor]:
+        """Return all outputs and labels so far, over all processes, on the CPU."""
+        if self._whole is None:
+            own = [torch.cat(parts).cpu() for parts in zip(*self.batches, strict=True)]
+            parts = [part for part in distributed.all_gather_object(own) if part] or [[torch.empty(0, 1)] * 2]
+            outputs, labels = (torch.cat(one) for one in zip(*parts, strict=True))
+            self._whole = outputs, labels
+        return self._whole
+
+    def reset(self) -> None:
+        """Forget all batches."""
+        self.batches, self._whole = [], None

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from zoo import distributed
 from zoo.measure.accuracy import has_nan, is_right
 from zoo.measure.several_labels import EVEN, best_thresholds, scores
 from zoo.optim.schedules import Factor
 from zoo.ranges import NotNegative, Share
 from zoo.tasks.base import Task
 from zoo.tasks.losses import weight_penalty, widened
+from zoo.tasks.metrics import WholeMeter
 
 LabelLoss = Literal["binary_cross_entropy", "asymmetric"]
 
@@ -96,32 +96,23 @@ def asymmetric_loss(logits: Tensor, labels: Tensor, positive: float, negative: f
     return -(labels * of_positive * log_share + (1 - labels) * of_negative * log_no).mean()
 
 
-class MultiLabelMeter(nn.Module):
+class MultiLabelMeter(WholeMeter):
     """Keep logits and labels on the device until they are measured together: average precision ranks all samples.
 
-    `num_samples` and `num_nan` are as in ClassificationMeter. `correct` has for each image of each batch in the last
+    `correct` has for each image of each batch in the last
     result whether all its labels are right at a probability of 0.5. `thresholds` (C,) are None until they are chosen.
     """
 
-    num_samples = num_nan = 0
-
     def __init__(self) -> None:
         super().__init__()
-        self.batches: list[tuple[Tensor, Tensor]] = []
         self.correct: list[list[bool]] = []
         self.thresholds: Tensor | None = None
-        self._whole: tuple[Tensor, Tensor] | None = None
 
     def __deepcopy__(self, memo: Any) -> Self:
         """Return an empty meter with these thresholds, for copies of a task."""
         fresh = type(self)()
         fresh.thresholds = self.thresholds
         return fresh
-
-    @torch.no_grad()
-    def update(self, logits: Tensor, labels: Tensor) -> None:
-        """Add a batch: logits (N, C), labels (N, C)."""
-        self.batches.append((logits, labels))
 
     @property
     def names(self) -> list[str]:
@@ -130,23 +121,14 @@ class MultiLabelMeter(nn.Module):
 
     def choose_thresholds(self) -> None:
         """Take the thresholds that are best for the batches so far, over all processes."""
-        logits, labels = self._gathered()
+        logits, labels = self.gathered()
         self.thresholds = best_thresholds(logits, labels) if len(logits) else None
-
-    def _gathered(self) -> tuple[Tensor, Tensor]:
-        """Return all logits and labels so far, over all processes, on the CPU."""
-        if self._whole is None:
-            own = [torch.cat(parts).cpu() for parts in zip(*self.batches, strict=True)]
-            parts = [part for part in distributed.all_gather_object(own) if part]
-            logits, labels = (torch.cat(one) for one in zip(*parts, strict=True)) if parts else (torch.empty(0, 1),) * 2
-            self._whole = logits, labels
-        return self._whole
 
     def compute(self) -> dict[str, Tensor]:
         """Return the metrics so far over all processes, as fractions of 1, and reset."""
-        logits, labels = self._gathered()
+        logits, labels = self.gathered()
         self.correct = [is_right(mine, theirs).tolist() for mine, theirs in self.batches]
-        self.batches, self._whole = [], None
+        self.reset()
         self.num_samples, self.num_nan = len(labels), int(has_nan(logits).sum())
         thresholds = torch.full((logits.shape[1],), EVEN) if self.thresholds is None else self.thresholds
         loss = nn.functional.binary_cross_entropy_with_logits(logits.double(), labels.double())

@@ -44,6 +44,31 @@ def matched_by_name(net: nn.Module, weights: Mapping[str, Tensor], theirs: Rows,
     return found
 
 
+def rescaled(
+    net: nn.Module, weights: Mapping[str, Tensor], theirs: Mapping[str, Any], ours: Mapping[str, Any]
+) -> dict[str, Tensor]:
+    """Return weights whose heads give numbers in our scale, so that the net predicts the same numbers as before.
+
+    `theirs` and `ours` are the facts of the data; for classes, weights are returned as they are. So are rows of numbers
+    that they do not have, and heads without a bias.
+    """
+    old, new, found = theirs.get("number_scale"), ours.get("number_scale"), dict(weights)
+    if not old or not new or old == new:
+        return found
+    place = {name: i for i, name in enumerate(theirs["classes"])}
+    rows = [(i, place[name]) for i, name in enumerate(ours["classes"]) if name in place]
+    heads: Any = net.head_names
+    for weight, bias in ((f"{head}.weight", f"{head}.bias") for head in heads):
+        if not all(name in found and len(found[name]) == len(ours["classes"]) for name in (weight, bias)):
+            continue
+        found |= {name: found[name].clone() for name in (weight, bias)}
+        for i, k in rows:
+            ratio, shift = old["std"][k] / new["std"][i], (old["mean"][k] - new["mean"][i]) / new["std"][i]
+            found[weight][i] *= ratio
+            found[bias][i] = found[bias][i] * ratio + shift
+    return found
+
+
 def describe_rows(theirs: Rows, ours: Rows) -> list[str]:
     """Return sentences on what `matched_by_name` does to each module's rows; none if they are the same."""
     messages = []
