@@ -164,26 +164,28 @@ def main(cfg: DictConfig) -> None:
     from zoo.compress.recipe import replay
     from zoo.measure.layers import measure_layers
     from zoo.models.fully_convolutional import to_fully_convolutional
+    from zoo.ranges import height_width, plain_size
     from zoo.run.model import build_bare_model
 
     model, data, recipe = _of_checkpoint(cfg.checkpoint) if cfg.checkpoint else (cfg.model, cfg.data, [])
     if "image_size" not in data:
         raise BadInput("scripts/summary.py is for image nets, and these data are sequences")
-    side = data.image_size
+    height, width = height_width(data.image_size)
     with torch.device("meta"):
         net = build_bare_model(model)
         replay(net, recipe)
         if cfg.slide_over:
             try:
-                net, side = to_fully_convolutional(net, (data.in_channels, side, side)), cfg.slide_over
+                net = to_fully_convolutional(net, (data.in_channels, height, width))
+                height = width = cfg.slide_over
             except ValueError as error:
                 raise BadInput(f"slide_over={cfg.slide_over}: {error}") from error
     try:
-        layers = measure_layers(net, (data.in_channels, side, side))
+        layers = measure_layers(net, (data.in_channels, height, width))
     except RuntimeError as error:
         key = "slide_over" if cfg.slide_over else "data.image_size"
-        raise BadInput(f"{key}={side} px is too small for this net") from error
-    title = f"{type(net).__name__} for {data.num_classes} classes, {data.in_channels} × {side} × {side}"
+        raise BadInput(f"{key}={plain_size([height, width])} px is too small for this net") from error
+    title = f"{type(net).__name__} for {data.num_classes} classes, {data.in_channels} × {height} × {width}"
     print_layers(layers, title, cfg.all_layers)
 
 

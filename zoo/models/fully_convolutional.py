@@ -27,7 +27,10 @@ def to_fully_convolutional(net: nn.Module, image_shape: tuple[int, int, int]) ->
         )
     features = copy.deepcopy(features)
     with torch.no_grad():
-        _, channels, side, _ = copy.deepcopy(features).to("meta")(torch.empty(1, *image_shape, device="meta")).shape
+        maps = copy.deepcopy(features).to("meta")(torch.empty(1, *image_shape, device="meta"))
+    _, channels, side, width = maps.shape
+    if side != width:
+        raise ValueError("expected a net for square images, got one for {} × {} px".format(*image_shape[1:]))
     layers: list[nn.Module] = [features]
     kernel = None
     for module in classifier:

@@ -18,7 +18,7 @@ from zoo.models.activations import Activation
 from zoo.models.googlenet import Conv, ConvNorm, initialise_inception
 from zoo.models.logits import Logits
 from zoo.models.stem import Stem, stem_for
-from zoo.ranges import BelowOne, Count
+from zoo.ranges import BelowOne, Count, ImageSize, height_width
 
 SMALL_IMAGE_PX = 74  # too small for the published net
 AUXILIARY_PX = 299  # the smallest size with the 17 × 17 map that the auxiliary head needs
@@ -111,9 +111,10 @@ class Mixed(nn.Module):
 class AuxiliaryHead(nn.Module):
     """A small classifier on the last 17 × 17 layer (figure 8)."""
 
-    def __init__(self, num_classes: int, image_size: int, conv: Conv) -> None:
+    def __init__(self, num_classes: int, image_size: ImageSize, conv: Conv) -> None:
         super().__init__()
-        self.pool: nn.Module = nn.AdaptiveAvgPool2d(5) if image_size < AUXILIARY_PX else nn.AvgPool2d(5, stride=3)
+        is_small = min(height_width(image_size)) < AUXILIARY_PX
+        self.pool: nn.Module = nn.AdaptiveAvgPool2d(5) if is_small else nn.AvgPool2d(5, stride=3)
         self.conv0 = conv(768, 128, 1)
         self.conv1 = conv(128, 768, 5)
         self.fc = nn.Linear(768, num_classes)
@@ -124,13 +125,13 @@ class AuxiliaryHead(nn.Module):
 
 
 class InceptionV3(nn.Module):
-    """Classify images (N, in_channels, image_size, image_size) into logits (N, num_classes), in train mode `Logits`."""
+    """Classify images (N, in_channels, H, W) of `image_size` px to logits (N, num_classes), in training `Logits`."""
 
     def __init__(
         self,
         in_channels: Count = 3,
         num_classes: Count = 1000,
-        image_size: Count = 299,
+        image_size: ImageSize = 299,
         aux_heads: bool = True,
         dropout: BelowOne = 0.5,
         activation: Activation = "relu",
