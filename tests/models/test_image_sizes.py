@@ -70,7 +70,7 @@ def test_a_lenet_has_weights_for_each_place():
 
 def test_a_vit_has_a_position_for_each_patch_of_the_grid():
     net = ViT(16, 1, 2, patch_size=16, image_size=(96, 160))
-    assert net.grid == (6, 10)
+    assert net.map_size == (6, 10)
     assert net.encoder.pos_embedding.shape == (1, 6 * 10 + 1, 16)
     macs = count_macs(net, (3, 96, 160))
     assert macs > count_macs(ViT(16, 1, 2, patch_size=16, image_size=96), (3, 96, 96))
