@@ -83,7 +83,7 @@ def check_settings(cfg: DictConfig) -> None:
     sizes = "a whole number of at least 1, or auto for the fastest"
     demand("data.batch_size", lambda size: size == "auto" or takes(Count, size), sizes)
     _check_loggers(cfg)
-    for group in GROUPS[:-1]:
+    for group in dict.fromkeys(("data", *GROUPS[:-1])):  # a net takes settings from the data
         check(_known(cfg, group), group)
     if cfg.trainer.max_epochs == 0:
         if cfg.compress.after_fit and not cfg.compress.before_fit:
