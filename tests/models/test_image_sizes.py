@@ -59,6 +59,12 @@ def test_every_net_with_the_setting_takes_them_also_in_training(name):
     assert getattr(logits, "main", logits).shape == (2, 7)
 
 
+@pytest.mark.parametrize("name", ["alexnet", "alexnet_2012", "inception_v3"])
+def test_the_least_size_is_computed(name):
+    with torch.device("meta"):
+        assert create(name, (15, 40))(torch.empty(1, 3, 15, 40)).shape == (1, 7)
+
+
 def test_a_lenet_has_weights_for_each_place():
     # Two rounds of a 5x5 convolution and 2x2 pooling leave 5 x 13 px of 32 x 64.
     assert create("lenet5", (32, 64)).classifier[1].in_features == 16 * 5 * 13
@@ -92,6 +98,8 @@ def test_airbench_has_no_weights_for_places():
         ("resnet18", (True, 64), r"^model\.image_size: .* got \[True, 64\]$"),
         ("resnet18", "64x96", r"^model\.image_size: .* got '64x96'$"),
         ("lenet5", (12, 60), r"^model: image_size=\[12, 60\] is too small .* at least 16 px"),
+        ("alexnet", (14, 60), r"^model: image_size=\[14, 60\] is too small for this net; use at least 15 px$"),
+        ("inception_v3", (60, 14), r"^model: image_size=\[60, 14\] is too small for this net; use at least 15 px$"),
         ("vit_base", (96, 100), r"^model: image_size=\[96, 100\] must be a multiple of patch_size=16"),
     ],
 )

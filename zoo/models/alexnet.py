@@ -20,7 +20,7 @@ from zoo.models.stem import Stem, stem_for
 from zoo.ranges import BelowOne, Count, ImageSize
 
 SMALL_IMAGE_PX = 64
-LEAST_LARGE_PX = 63
+LEAST_LARGE_PX, LEAST_SMALL_PX = 63, 15
 HALVES = (torch.bfloat16, torch.float16)
 
 
@@ -78,7 +78,7 @@ class AlexNet(nn.Module):
     ) -> None:
         super().__init__()
         per = width_multiplier(activation)
-        self.form = stem_for(stem, image_size, SMALL_IMAGE_PX, LEAST_LARGE_PX)
+        self.form = stem_for(stem, image_size, SMALL_IMAGE_PX, LEAST_LARGE_PX, LEAST_SMALL_PX)
         small = self.form == "small"
         side, units = (2, 1024) if small else (6, 4096)
         layers, channels = list[nn.Module](), in_channels

@@ -21,6 +21,7 @@ from zoo.models.stem import Stem, stem_for
 from zoo.ranges import BelowOne, Count, ImageSize, height_width
 
 SMALL_IMAGE_PX = 74  # too small for the published net
+LEAST_PX = 15
 AUXILIARY_PX = 299  # the smallest size with the 17 × 17 map that the auxiliary head needs
 
 # A branch is a chain of convolutions (maps, kernel) or (maps, kernel, stride); a list of kernels means parallel
@@ -138,7 +139,7 @@ class InceptionV3(nn.Module):
         stem: Stem = "auto",
     ) -> None:
         super().__init__()
-        self.form = stem_for(stem, image_size, SMALL_IMAGE_PX, SMALL_IMAGE_PX + 1)
+        self.form = stem_for(stem, image_size, SMALL_IMAGE_PX, SMALL_IMAGE_PX + 1, LEAST_PX)
         small = self.form == "small"
         conv = partial(ConvNorm, activation=activation)
         stride, padding = (1, 1) if small else (2, 0)
