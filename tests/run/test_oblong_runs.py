@@ -1,5 +1,7 @@
 """Runs on pictures that are not square, from the command line to exported files."""
 
+import base64
+import io
 import json
 
 import numpy as np
@@ -15,9 +17,14 @@ from small import FACTS
 from torchvision.transforms.v2 import functional as F
 
 import zoo
+from zoo.callbacks.prediction_plots import thumbnails
+from zoo.compare.file_pictures import as_png
+from zoo.data.sources import LabelledImages
+from zoo.data.survey import survey
 from zoo.errors import BadInput
 from zoo.inference import attribution, filters
 from zoo.inference.unlike import Unlike
+from zoo.inspection.thumbnails import of_pixels
 from zoo.models.vit import ViT
 from zoo.records.metadata import parse_metadata
 from zoo.report.picture_grid import draw_grid
@@ -121,6 +128,16 @@ def test_sizes_of_pictures_are_compared_with_the_shape():
     Found.sides = torch.tensor([[64, 192]] * 3)
     assert check_sides(Found, [*SIZE]).state == "pass"
     assert "3 pictures with one side more than 2 times the other" in check_sides(Found, 32).sentence
+
+
+def test_pictures_of_pages_and_boards_are_reduced_in_proportion():
+    image = torch.randint(256, (3, 100, 400), dtype=torch.uint8)
+    assert thumbnails(image[None]).shape == (1, 3, 8, 32)
+    for uri, size in ((as_png(image), (96, 24)), (of_pixels(image), (112, 28))):
+        assert Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).size == size
+    for kind, (height, width) in (("small", (20, 40)), ("large", (80, 160))):
+        part = LabelledImages(torch.full((2, 3, height, width), 7, dtype=torch.uint8), torch.tensor([0, 1]))
+        assert survey({"train": part}).mean.shape == ((3, 20, 40) if kind == "small" else (3, 32, 64))
 
 
 def test_maps_and_filters_have_the_shape_and_a_grid_keeps_it():

@@ -12,6 +12,7 @@ from zoo import escape
 from zoo.callbacks.board import Board
 from zoo.measure.accuracy import has_nan
 from zoo.measure.calibration import calibration
+from zoo.ranges import size_within
 from zoo.report.calibration_plot import draw_calibration
 from zoo.report.picture_grid import draw_grid
 from zoo.report.plots import draw_confusion
@@ -58,11 +59,10 @@ def draw_mistakes(
 
 def thumbnails(images: Tensor) -> Tensor:
     """Downscale uint8 images (N, C, H, W) for the sprite sheet of the projector."""
-    sides, longer = images.shape[-2:], max(images.shape[-2:])
-    if longer <= THUMBNAIL_PX:
+    if max(images.shape[-2:]) <= THUMBNAIL_PX:
         return images
-    reduced = [max(1, round(side * THUMBNAIL_PX / longer)) for side in sides]
-    small = nn.functional.interpolate(images.float(), reduced, mode="area")
+    sides = size_within(*images.shape[-2:], THUMBNAIL_PX)
+    small = nn.functional.interpolate(images.float(), sides, mode="area")
     return small.round().to(torch.uint8)
 
 

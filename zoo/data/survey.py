@@ -14,6 +14,7 @@ from zoo.data.image_files import ImageFiles
 from zoo.data.image_workers import why_unreadable
 from zoo.data.read_image import read_picture
 from zoo.data.sources import LabelledImages
+from zoo.ranges import size_within
 
 MEAN_PX = 64  # of the mean picture, at most
 AT_ONCE = 10_000  # pictures in memory whose fingerprints are computed together
@@ -122,10 +123,8 @@ class _Part:
         """Add pictures (n, C, height, width), the longer side reduced to at most 64 px, to the total."""
         from torchvision.transforms.v2 import functional as F
 
-        sides = pictures.shape[-2:]
-        if max(sides) > MEAN_PX:
-            reduced = [max(1, round(side * MEAN_PX / max(sides))) for side in sides]
-            pictures = F.resize(pictures, reduced, antialias=True)
+        if max(pictures.shape[-2:]) > MEAN_PX:
+            pictures = F.resize(pictures, size_within(*pictures.shape[-2:], MEAN_PX), antialias=True)
         added = pictures.sum(0, dtype=torch.int64)
         with self._lock:
             self.total = added if self.total is None else self.total + added

@@ -37,7 +37,7 @@ def write_table(path: Path, rows: Sequence[Predicted], names: tuple[str, str]) -
 
 
 def write_grid(path: Path, images: Tensor, rows: Sequence[Predicted]) -> None:
-    """Draw uint8 images (N, C, S, S), as the net reads them, of the first N rows, with class, probability and file."""
+    """Draw uint8 images (N, C, H, W), as the net reads them, of the first N rows, with class, probability and file."""
     from PIL import Image
 
     def caption(name: str, found: Sequence[tuple[str, float]]) -> tuple[Line, Line]:
