@@ -10,7 +10,7 @@ The table of all networks takes inference times from docs/results/benchmark_zoo.
 
 import json
 import textwrap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
@@ -146,6 +146,21 @@ def _of_checkpoint(path: str) -> tuple[DictConfig, DictConfig, "list[Step]"]:
     return OmegaConf.create(facts["config"]["model"]), OmegaConf.create(sizes), facts["recipe"]
 
 
+def _size_of(data: DictConfig) -> tuple[int, int]:
+    """Return the height and width of images; raise BadInput for other data, and for what is no size."""
+    from omegaconf import OmegaConf
+
+    from zoo.errors import BadInput
+    from zoo.ranges import ImageSize, expected, height_width, takes
+
+    plain: Any = OmegaConf.to_container(data, resolve=True)
+    if "image_size" not in plain:
+        raise BadInput("scripts/summary.py is for image nets, and these data are sequences")
+    if not takes(ImageSize, plain["image_size"]):
+        raise BadInput(expected("data.image_size", ImageSize, plain["image_size"]))
+    return height_width(plain["image_size"])
+
+
 @command("summary")
 def main(cfg: DictConfig) -> None:
     from zoo.errors import BadInput
@@ -164,13 +179,11 @@ def main(cfg: DictConfig) -> None:
     from zoo.compress.recipe import replay
     from zoo.measure.layers import measure_layers
     from zoo.models.fully_convolutional import to_fully_convolutional
-    from zoo.ranges import height_width, plain_size
+    from zoo.ranges import plain_size
     from zoo.run.model import build_bare_model
 
     model, data, recipe = _of_checkpoint(cfg.checkpoint) if cfg.checkpoint else (cfg.model, cfg.data, [])
-    if "image_size" not in data:
-        raise BadInput("scripts/summary.py is for image nets, and these data are sequences")
-    height, width = height_width(data.image_size)
+    height, width = _size_of(data)
     with torch.device("meta"):
         net = build_bare_model(model)
         replay(net, recipe)

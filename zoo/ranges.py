@@ -142,10 +142,10 @@ def plain_size(size: int | collections.abc.Sequence[int]) -> int | list[int]:
     return height if height == width else [height, width]
 
 
-def size_within(height: int, width: int, most: int) -> list[int]:
+def size_within(sides: collections.abc.Sequence[int], most: int) -> list[int]:
     """Return height and width, reduced in proportion if the longer one is more than `most` px."""
-    longer = max(height, width)
-    return [height, width] if longer <= most else [max(1, round(side * most / longer)) for side in (height, width)]
+    longer = max(sides)
+    return [*sides] if longer <= most else [max(1, round(side * most / longer)) for side in sides]
 
 
 def takes(hint: Any, value: Any) -> bool:

@@ -162,13 +162,13 @@ def test_maps_and_filters_have_the_shape_and_a_grid_keeps_it():
 @pytest.mark.slow
 def test_from_pictures_to_files_that_are_verified(command, tmp_path, only_run):
     write_folders(tmp_path / "folders", 6, 3, most=90)
-    line = [*FOLDER, "model=resnet20", "data.image_size=[32,48]", "trainer=smoke"]
+    line = [*FOLDER, "model=lenet5", "data.image_size=[32,48]", "trainer=smoke"]
     outcome = command("train", *line)
     assert outcome.code == 0, outcome.err
     folder = only_run()
     for script, arguments in (
         ("evaluate", ["corruptions=true"]),
-        ("scripts/export", ["format=[zoo,pt2,onnx,onnx_int8,timm]", "max_drop=100"]),
+        ("scripts/export", ["format=[zoo,pt2,onnx]", "max_drop=100"]),
     ):
         outcome = command(script, f"checkpoint={folder}", "data_root=folders", *arguments)
         assert outcome.code == 0, outcome.err
@@ -193,5 +193,6 @@ def test_from_pictures_to_files_that_are_verified(command, tmp_path, only_run):
     assert outcome.code == 0, outcome.err
     outcome = command("scripts/explain", f"checkpoint={folder}", str(path), "filters=last")
     assert outcome.code == 0, outcome.err
-    outcome = command("train", *line, f"init_from={folder}", "name=second")
+    again = [one for one in line if not one.startswith(("model=", "data.image_size="))]
+    outcome = command("train", *again, f"init_from={folder}", "name=second")
     assert outcome.code == 0, outcome.err

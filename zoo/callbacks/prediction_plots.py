@@ -61,7 +61,7 @@ def thumbnails(images: Tensor) -> Tensor:
     """Downscale uint8 images (N, C, H, W) for the sprite sheet of the projector."""
     if max(images.shape[-2:]) <= THUMBNAIL_PX:
         return images
-    sides = size_within(*images.shape[-2:], THUMBNAIL_PX)
+    sides = size_within(images.shape[-2:], THUMBNAIL_PX)
     small = nn.functional.interpolate(images.float(), sides, mode="area")
     return small.round().to(torch.uint8)
 

@@ -121,7 +121,9 @@ def check_computation(config: TimmConfig, net: nn.Module, source: str) -> None:
 
 def map_size_of(config: TimmConfig, weights: Mapping[str, Tensor]) -> tuple[int, int] | None:
     """Return the rows and columns of patches of timm's ViT; None for other nets, and if its config does not say it."""
-    size = config.model_args.get(OF_SIZE, config.pretrained_cfg.input_size and config.pretrained_cfg.input_size[1:])
+    size: Any = config.model_args.get(
+        OF_SIZE, config.pretrained_cfg.input_size and config.pretrained_cfg.input_size[1:]
+    )
     if OF_VIT not in weights or not takes(ImageSize, [*size] if isinstance(size, tuple) else size):
         return None
     patch = max([1, *weights[OF_VIT].shape[-1:]])

@@ -42,7 +42,7 @@ def as_png(pixels: Tensor) -> str:
     from torchvision.transforms.functional import to_pil_image
 
     if max(pixels.shape[-2:]) > MOST_PX:
-        sides = size_within(*pixels.shape[-2:], MOST_PX)
+        sides = size_within(pixels.shape[-2:], MOST_PX)
         small = nn.functional.interpolate(pixels[None].float(), sides, mode="area")[0]
         pixels = small.round().clamp(0, 255).to(torch.uint8)
     file = io.BytesIO()

@@ -186,8 +186,7 @@ def check_fits(key: str, augmentation: object, image_size: ImageSize) -> None:
     """Raise BadInput if the padding is not below the image size, or the crop size is not the net's input size."""
     size, shorter = plain_size(image_size), min(height_width(image_size))
     if isinstance(augmentation, RandomCrop) and augmentation.padding >= shorter:
-        got = augmentation.padding
-        raise BadInput(f"{key}.padding: expected less than the images' {shorter} px, got {got}")
+        raise BadInput(f"{key}.padding: expected less than the images' {shorter} px, got {augmentation.padding}")
     if isinstance(augmentation, Cut) and augmentation.size is not None and plain_size(augmentation.size) != size:
         got = plain_size(augmentation.size)
         raise BadInput(f"{key}.size: expected data.image_size={size} or null, got {got}")

@@ -15,7 +15,7 @@ from zoo.data.image_files import ImageFiles
 from zoo.data.mix import Mix
 from zoo.data.prefetch import prefetch_to_device
 from zoo.data.whole_pictures import PictureCrop, WholePictures
-from zoo.ranges import ImageSize, height_width
+from zoo.ranges import height_width
 
 Augmentation = Callable[[Tensor, BatchRng], Tensor]
 Index = Tensor | slice
@@ -58,7 +58,7 @@ class BatchLoader:
         std: Tensor,
         *,
         device: torch.device | str = "cpu",
-        image_size: ImageSize | None = None,
+        image_size: int | Sequence[int] | None = None,
         shuffle: bool = False,
         balanced: bool = False,
         augmentations: Sequence[Augmentation] = (),
@@ -204,13 +204,13 @@ class BatchLoader:
 
 
 def _apart(
-    augmentations: Sequence[Augmentation], images: Tensor | ImageFiles | WholePictures, image_size: ImageSize
+    augmentations: Sequence[Augmentation], images: Tensor | ImageFiles | WholePictures, image_size: int | Sequence[int]
 ) -> tuple[PictureCrop | None, tuple[Augmentation, ...]]:
     """Return the random crop of whole pictures, if there is one, and all other augmentations."""
     cut = next((a for a in augmentations if isinstance(a, Cut)), None)
     if cut is None or isinstance(images, Tensor):
         return None, tuple(augmentations)
-    crop = PictureCrop(cut, cut.size or image_size, images.interpolation)
+    crop = PictureCrop(cut, cut.size or height_width(image_size), images.interpolation)
     return crop, tuple(a for a in augmentations if a is not cut)
 
 
@@ -225,7 +225,7 @@ def normalised(images: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
     return rows.permute(0, 3, 1, 2)
 
 
-def centre(images: Tensor, size: ImageSize) -> Tensor:
+def centre(images: Tensor, size: int | Sequence[int]) -> Tensor:
     """Crop the centre `size` px of images (N, C, H, W); shorter sides are unchanged."""
     height, width = height_width(size)
     top, left = round((images.shape[-2] - height) / 2), round((images.shape[-1] - width) / 2)

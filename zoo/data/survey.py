@@ -124,7 +124,7 @@ class _Part:
         from torchvision.transforms.v2 import functional as F
 
         if max(pictures.shape[-2:]) > MEAN_PX:
-            pictures = F.resize(pictures, size_within(*pictures.shape[-2:], MEAN_PX), antialias=True)
+            pictures = F.resize(pictures, size_within(pictures.shape[-2:], MEAN_PX), antialias=True)
         added = pictures.sum(0, dtype=torch.int64)
         with self._lock:
             self.total = added if self.total is None else self.total + added

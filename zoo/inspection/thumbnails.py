@@ -47,6 +47,6 @@ def of_pixels(picture: Tensor) -> str:
         F.to_pil_image(picture).save(file, format="PNG", optimize=True)
     else:
         kind = "jpeg"
-        sides = size_within(height, width, MOST_PX)
+        sides = size_within((height, width), MOST_PX)
         F.to_pil_image(F.resize(picture, sides, antialias=True)).save(file, format="JPEG", quality=QUALITY)
     return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
