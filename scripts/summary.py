@@ -10,7 +10,7 @@ The table of all networks takes inference times from docs/results/benchmark_zoo.
 
 import json
 import textwrap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
@@ -146,6 +146,21 @@ def _of_checkpoint(path: str) -> tuple[DictConfig, DictConfig, "list[Step]"]:
     return OmegaConf.create(facts["config"]["model"]), OmegaConf.create(sizes), facts["recipe"]
 
 
+def _size_of(data: DictConfig) -> tuple[int, int]:
+    """Return the height and width of images; raise BadInput for other data, and for what is no size."""
+    from omegaconf import OmegaConf
+
+    from zoo.errors import BadInput
+    from zoo.ranges import ImageSize, expected, height_width, takes
+
+    plain: Any = OmegaConf.to_container(data, resolve=True)
+    if "image_size" not in plain:
+        raise BadInput("scripts/summary.py is for image nets, and these data are sequences")
+    if not takes(ImageSize, plain["image_size"]):
+        raise BadInput(expected("data.image_size", ImageSize, plain["image_size"]))
+    return height_width(plain["image_size"])
+
+
 @command("summary")
 def main(cfg: DictConfig) -> None:
     from zoo.errors import BadInput
@@ -164,26 +179,26 @@ def main(cfg: DictConfig) -> None:
     from zoo.compress.recipe import replay
     from zoo.measure.layers import measure_layers
     from zoo.models.fully_convolutional import to_fully_convolutional
+    from zoo.ranges import plain_size
     from zoo.run.model import build_bare_model
 
     model, data, recipe = _of_checkpoint(cfg.checkpoint) if cfg.checkpoint else (cfg.model, cfg.data, [])
-    if "image_size" not in data:
-        raise BadInput("scripts/summary.py is for image nets, and these data are sequences")
-    side = data.image_size
+    height, width = _size_of(data)
     with torch.device("meta"):
         net = build_bare_model(model)
         replay(net, recipe)
         if cfg.slide_over:
             try:
-                net, side = to_fully_convolutional(net, (data.in_channels, side, side)), cfg.slide_over
+                net = to_fully_convolutional(net, (data.in_channels, height, width))
+                height = width = cfg.slide_over
             except ValueError as error:
                 raise BadInput(f"slide_over={cfg.slide_over}: {error}") from error
     try:
-        layers = measure_layers(net, (data.in_channels, side, side))
+        layers = measure_layers(net, (data.in_channels, height, width))
     except RuntimeError as error:
         key = "slide_over" if cfg.slide_over else "data.image_size"
-        raise BadInput(f"{key}={side} px is too small for this net") from error
-    title = f"{type(net).__name__} for {data.num_classes} classes, {data.in_channels} × {side} × {side}"
+        raise BadInput(f"{key}={plain_size([height, width])} px is too small for this net") from error
+    title = f"{type(net).__name__} for {data.num_classes} classes, {data.in_channels} × {height} × {width}"
     print_layers(layers, title, cfg.all_layers)
 
 

@@ -38,6 +38,16 @@ def test_a_net_that_slides_over_a_larger_image_gives_a_map():
         (["model=transformer", "data=reverse"], "is for image nets, and these data are sequences"),
         ([f"checkpoint={ROOT}/tests/earlier/lstm.zoo"], "is for image nets, and these data are sequences"),
         (["model=vgg61"], "model=vgg61: there is no such option; did you mean vgg19"),
+        pytest.param(
+            ["model=airbench", "data=cifar10", "data.image_size=[8,9,10]"],
+            "data.image_size: expected a whole number of at least 1 or a list of 2",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            ["model=vgg11", "data=imagenet", "data.image_size=[192,320]", "slide_over=384"],
+            "expected a net for square images, got one for 192 × 320 px",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_what_cannot_be_shown_is_told_in_one_sentence(arguments, sentence):

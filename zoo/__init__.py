@@ -65,12 +65,12 @@ def create_model(name: str, *, pretrained: bool | str = False, **settings: Any) 
             IMAGENET1K_V1, or a file of weights from torchvision or timm, whose config.json next to it is compared with
             the net. A head of another size keeps its initial weights.
         settings: those of configs/model/<name>.yaml. `num_classes`, `in_channels` and `image_size` are by default
-            those of the data that the net was made for, such as 1000, 3 and 224 for ImageNet; sequence nets need
-            `num_source_tokens` and `num_target_tokens`.
+            those of the data that the net was made for, such as 1000, 3 and 224 for ImageNet; `image_size` may be a
+            height and a width, (192, 320). Sequence nets need `num_source_tokens` and `num_target_tokens`.
 
     Returns:
-        The network, in train mode. It takes normalised images (N, in_channels, image_size, image_size) and returns
-        logits (N, num_classes). In train mode, networks with auxiliary heads return `zoo.models.logits.Logits`.
+        The network, in train mode. It takes normalised images (N, in_channels, height, width) and returns logits
+        (N, num_classes). In train mode, networks with auxiliary heads return `zoo.models.logits.Logits`.
 
     Raises:
         ValueError: for an unknown name or setting, a missing one, a value out of range, and weights of another net.

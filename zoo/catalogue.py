@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from zoo.errors import BadInput, choices
 from zoo.paths import CONFIGS
+from zoo.ranges import height_width
 
 HEADER = re.compile(r'# paper: (?P<authors>.*), "(?P<title>.*)", (?P<year>\d{4})\n# made for: (?P<data>data=\S+.*)\n')
 
@@ -39,7 +40,7 @@ class Entry:
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Return (channels, height, width)."""
-        return self.cfg.data.in_channels, self.cfg.data.image_size, self.cfg.data.image_size
+        return self.cfg.data.in_channels, *height_width(self.cfg.data.image_size)
 
 
 def _hydra_ready() -> AbstractContextManager[None]:

@@ -55,6 +55,16 @@ class PlainName:
         return "the name of a folder, without slashes or a leading dot"
 
 
+class HeightAndWidth:
+    """Say what the two numbers of a size are."""
+
+    def holds(self, value: Any) -> bool:
+        return True
+
+    def __str__(self) -> str:
+        return "(height, width)"
+
+
 Count = Annotated[int, Range(1)]
 Index = Annotated[int, Range(0)]
 Positive = Annotated[float, Range(0, above=True)]
@@ -63,6 +73,7 @@ Share = Annotated[float, Range(0, 1)]
 BelowOne = Annotated[float, Range(0, 1, below=True)]
 Between = Annotated[float, Range(0, 1, above=True, below=True)]
 Text = Annotated[str, NotEmpty()]
+ImageSize = Count | Annotated[tuple[Count, Count], HeightAndWidth()]  # in px; one number is the side of a square
 
 # Ranges missing from the annotations of libraries: by parameter, for everything defined below a module.
 
@@ -115,6 +126,26 @@ OF_LIBRARIES: dict[str, dict[str, Any]] = {
         "check_on_train_epoch_end": bool | None,
     },
 }
+
+
+def height_width(size: int | collections.abc.Sequence[int]) -> tuple[int, int]:
+    """Return the height and width in px of images of a size."""
+    if isinstance(size, int):
+        return size, size
+    height, width = size
+    return height, width
+
+
+def plain_size(size: int | collections.abc.Sequence[int]) -> int | list[int]:
+    """Return a size as files have it, the only form of each: one number for a square, else [height, width]."""
+    height, width = height_width(size)
+    return height if height == width else [height, width]
+
+
+def size_within(sides: collections.abc.Sequence[int], most: int) -> list[int]:
+    """Return height and width, reduced in proportion if the longer one is more than `most` px."""
+    longer = max(sides)
+    return [*sides] if longer <= most else [max(1, round(side * most / longer)) for side in sides]
 
 
 def takes(hint: Any, value: Any) -> bool:

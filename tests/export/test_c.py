@@ -40,8 +40,8 @@ PIXELS = (torch.arange(256.0) - 100) * torch.tensor([[0.02], [0.03]])
 class Program:
     """An int8 program, written one layer after the other; results are numbered."""
 
-    def __init__(self):
-        self.steps, self.tensors = [], {}
+    def __init__(self, shape=SHAPE):
+        self.steps, self.tensors, self.shape = [], {}, shape
         self.random = torch.Generator().manual_seed(0)
 
     def add(self, name, *arguments):
@@ -77,12 +77,12 @@ class Program:
         return self
 
     def source(self, classes=HOSTILE):
-        steps = Translation(self.tensors, SHAPE, PIXELS).run(self.steps)
-        return source_of(steps, SHAPE, classes)
+        steps = Translation(self.tensors, self.shape, PIXELS).run(self.steps)
+        return source_of(steps, self.shape, classes)
 
 
-def started():
-    program = Program()
+def started(shape=SHAPE):
+    program = Program(shape)
     return program, program.rounded(program.add("input"), 0.021, 120)
 
 
@@ -125,7 +125,14 @@ def joined():
     return program.ended(x, 7 * 81)
 
 
-PROGRAMS = {made.__name__: made() for made in (strided_grouped, pooled, residual, joined)}
+def oblong():
+    program, x = started((2, 7, 12))
+    x = program.rounded(program.add("aten.relu.default", program.conv(x, (4, 2, 3, 3))), 0.1)
+    x = program.rounded(program.add("aten.max_pool2d.default", x, [2, 2], [2, 2]), 0.1)
+    return program.ended(x, 4 * 2 * 5)
+
+
+PROGRAMS = {made.__name__: made() for made in (strided_grouped, pooled, residual, joined, oblong)}
 
 
 def compile_c(folder, text):
@@ -138,7 +145,7 @@ def compile_c(folder, text):
 def test_scores_are_those_of_exact_arithmetic(name, tmp_path):
     program = PROGRAMS[name]
     compile_c(tmp_path, program.source().text)
-    pixels = torch.randint(0, 256, (40, *SHAPE), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    pixels = torch.randint(0, 256, (40, *program.shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     images = torch.stack([PIXELS[channel][pixels[:, channel].long()] for channel in range(2)], 1)
     done = subprocess.run(
         ["./net"], cwd=tmp_path, input=pixels.permute(0, 2, 3, 1).numpy().tobytes(), capture_output=True, check=True

@@ -29,6 +29,7 @@ from zoo.instantiate import build
 from zoo.quantize.graph_ir import deserialize
 from zoo.quantize.pt2e import lower, program_of, sums_int8_exactly, traced
 from zoo.quantize.ptq_int8 import ptq
+from zoo.ranges import height_width
 from zoo.run.model import build_bare_model
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def _of_product(path: Path, batch_size: int) -> tuple[str, nn.Module, nn.Module,
 def _noise(data: Mapping[str, Any], batch_size: int) -> Tensor:
     if "image_size" not in data:
         raise BadInput("suite=inference is for image nets, and these data are sequences")
-    shape = (batch_size, data["in_channels"], data["image_size"], data["image_size"])
+    shape = (batch_size, data["in_channels"], *height_width(data["image_size"]))
     return torch.randn(shape, generator=torch.Generator().manual_seed(0))
 
 

@@ -22,6 +22,7 @@ from zoo.data.module import ResidentData
 from zoo.errors import BadInput, choices
 from zoo.instantiate import build
 from zoo.measure.counts import count_macs_of
+from zoo.ranges import height_width
 from zoo.run.directory import Run
 from zoo.run.fit import fit
 from zoo.run.model import apply_layout, build_bare_model, build_model
@@ -145,7 +146,7 @@ def step_suite(cfg: DictConfig) -> Suite:
         raise BadInput(f"reference={cfg.reference} is not a torchvision net; {choices(str(cfg.reference), known)}")
     trainer = _trainer_of(cfg)
     device, precision = trainer.strategy.root_device, trainer.precision_plugin
-    shape = (cfg.data.in_channels, cfg.data.image_size, cfg.data.image_size)
+    shape = (cfg.data.in_channels, *height_width(cfg.data.image_size))
     draw = torch.Generator().manual_seed(0)
     images = torch.randn(cfg.data.batch_size, *shape, generator=draw).to(device)
     labels = torch.randint(cfg.model.num_classes, (cfg.data.batch_size,), generator=draw).to(device)

@@ -12,6 +12,7 @@ from zoo import escape
 from zoo.callbacks.board import Board
 from zoo.measure.accuracy import has_nan
 from zoo.measure.calibration import calibration
+from zoo.ranges import size_within
 from zoo.report.calibration_plot import draw_calibration
 from zoo.report.picture_grid import draw_grid
 from zoo.report.plots import draw_confusion
@@ -51,16 +52,17 @@ def show_curves(writer: "SummaryWriter", step: int, classes: Sequence[str], logi
 def draw_mistakes(
     classes: Sequence[str], images: Tensor, labels: Tensor, predicted: Tensor, confidence: Tensor
 ) -> Tensor:
-    """Draw uint8 images (N, C, S, S) with true and predicted class below each, as one image (height, width, 3)."""
+    """Draw uint8 images (N, C, H, W) with true and predicted class below each, as one image (height, width, 3)."""
     rows = zip(labels, predicted, confidence.tolist(), strict=True)
     return draw_grid(images, [((classes[i], "black"), (f"{sure:.0%} {classes[j]}", "#c00000")) for i, j, sure in rows])
 
 
 def thumbnails(images: Tensor) -> Tensor:
-    """Downscale uint8 images (N, C, S, S) for the sprite sheet of the projector."""
-    if images.shape[-1] <= THUMBNAIL_PX:
+    """Downscale uint8 images (N, C, H, W) for the sprite sheet of the projector."""
+    if max(images.shape[-2:]) <= THUMBNAIL_PX:
         return images
-    small = nn.functional.interpolate(images.float(), (THUMBNAIL_PX, THUMBNAIL_PX), mode="area")
+    sides = size_within(images.shape[-2:], THUMBNAIL_PX)
+    small = nn.functional.interpolate(images.float(), sides, mode="area")
     return small.round().to(torch.uint8)
 
 
@@ -78,7 +80,7 @@ def show_embedding(board: "SummaryWriter", classes: Sequence[str], found: dict[s
 
 
 def framed(images: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """Return uint8 images (N, 1 or 3, S, S) as RGB in 0…1 with a frame in the colour of their class.
+    """Return uint8 images (N, 1 or 3, H, W) as RGB in 0…1 with a frame in the colour of their class.
 
     The projector itself colours points only after a choice in its menu.
     """
@@ -89,7 +91,7 @@ def framed(images: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     colours = colormaps["tab10"].colors[:num_classes] if num_classes <= 10 else colormaps["turbo"](places)[:, :3]  # type: ignore[attr-defined]
     frames = torch.tensor(np.array(colours), dtype=torch.float32)[labels][:, :, None, None]
     pixels = (images.float() / 255).expand(-1, 3, -1, -1).clone()
-    width = max(1, images.shape[-1] // FRAME)
+    width = max(1, min(images.shape[-2:]) // FRAME)
     inside = pixels[:, :, width:-width, width:-width].clone()
     pixels[:] = frames
     pixels[:, :, width:-width, width:-width] = inside

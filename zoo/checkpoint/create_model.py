@@ -23,6 +23,7 @@ def create_model(name: str, pretrained: bool | str = False, **settings: Any) -> 
     for key, value in settings.items():  # all others are checked against the net's own
         require(not key.startswith("_"), key, f"a setting of configs/model/{name}.yaml", value)
         require(not isinstance(value, Mapping), key, "a plain value", value)
+    settings = {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()}
     config: Any = OmegaConf.to_container(OmegaConf.load(CONFIGS / "model" / f"{name}.yaml"))
     required = [key for key, value in config.items() if str(value).startswith(OF_DATA)]
     if not settings.keys() >= set(required):

@@ -8,23 +8,24 @@ from torchvision.models import get_model_weights, list_models
 
 from zoo.checkpoint.pretrained import THEIR_NAMES
 from zoo.checkpoint.timm_weights import read_config
+from zoo.ranges import ImageSize, height_width
 
 
-def published_resizing(model: str, image_size: int, source: bool | str = True) -> tuple[int, str] | None:
-    """Return the shorter side in px, and the interpolation, with which published weights are evaluated; None: unknown.
+def published_resizing(model: str, image_size: ImageSize, source: bool | str = True) -> tuple[int, str] | None:
+    """Return `resize` in px, and the interpolation, with which published weights are evaluated; None: unknown.
 
     `source` is as in `load_published`. They are those of torchvision's preset or, for a file, of timm's config.json
     next to it; a file without one is known by the name under which torchvision publishes it. For images of another size
-    than the preset's, the shorter side keeps its ratio to it.
+    than the preset's, it keeps its ratio to the shorter side.
     """
-    file = Path(str(source))
+    file, shorter = Path(str(source)), min(height_width(image_size))
     if source is not True and file.is_file() and (config := read_config(file)):
         found = config.pretrained_cfg
-        return math.floor(image_size / found.crop_pct), found.interpolation  # rounded as timm does
+        return math.floor(shorter / found.crop_pct), found.interpolation  # rounded as timm does
     if (preset := _preset_of(THEIR_NAMES.get(model, model), source)) is None:
         return None
     (resize,), (crop,) = preset.resize_size, preset.crop_size
-    return round(image_size * resize / crop), preset.interpolation.value
+    return round(shorter * resize / crop), preset.interpolation.value
 
 
 def _preset_of(their_name: str, source: bool | str) -> Any:

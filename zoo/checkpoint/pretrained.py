@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torchvision.models import get_model_weights, list_models
 
 from zoo.catalogue import model_names
+from zoo.checkpoint.positions import fitted
 from zoo.checkpoint.product_file import load_state
 from zoo.checkpoint.stored_config import STARTS
 from zoo.checkpoint.timm_weights import (
@@ -25,6 +26,7 @@ from zoo.checkpoint.timm_weights import (
     OF_VIT,
     check_computation,
     from_timm,
+    map_size_of,
     read_config,
 )
 from zoo.errors import BadInput, choices, counted, reason
@@ -32,6 +34,7 @@ from zoo.instantiate import build
 from zoo.packed.packed_file import is_packed
 from zoo.paths import CONFIGS, OF_ZOO
 from zoo.quantize.operators import DTYPES
+from zoo.ranges import ImageSize, height_width, plain_size
 from zoo.tasks.transfer import describe_rows, matched_by_name
 
 log = logging.getLogger("zoo")
@@ -57,19 +60,20 @@ def load_published(
     """
     if "image_size" not in settings:
         raise BadInput(f"model.pretrained={source}: there are no published weights for {model}")
-    image_size: int = settings["image_size"]
+    image_size: ImageSize = settings["image_size"]
     if not has_published_stem(settings, image_size):
         raise BadInput(
             f"model.pretrained={source}: published weights are for images of about 224 px, and with model.stem="
-            f"{settings.get('stem', 'auto')} the net for data.image_size={image_size} has another stem; use "
-            f"model.stem=large, data of at least {LEAST_PX} px, or init_from"
+            f"{settings.get('stem', 'auto')} the net for data.image_size={plain_size(image_size)} has another stem; "
+            f"use model.stem=large, data of at least {LEAST_PX} px, or init_from"
         )
     _check_settings(net, model, settings)
     if file := _file_of(source):
         name, weights, names = str(source), *_read_for(net, file, image_size)
     else:
         entry = _entry_of(model, source)
-        name, weights, names = f"torchvision's {entry}", _download(entry, model), []
+        name, names = f"torchvision's {entry}", list[str]()
+        weights = fitted(net, _download(entry, model), None, name)
     weights = _adapted(net, weights, name)
     published: list[str] = get_model_weights("resnet18").DEFAULT.meta["categories"]  # in the order of their folders
     if len(classes) == len(published) and not all(re.fullmatch(r"n\d{8}", one) for one in classes):
@@ -83,10 +87,10 @@ def load_published(
     return name, load_state(net, weights, name, replace_head=True)
 
 
-def has_published_stem(settings: Mapping[str, Any], image_size: int) -> bool:
+def has_published_stem(settings: Mapping[str, Any], image_size: ImageSize) -> bool:
     """Return whether a net with these settings has the stem of torchvision's and timm's nets, whatever the net."""
     stem = settings.get("stem", "auto")
-    return stem == "large" or (stem == "auto" and image_size >= LEAST_PX)
+    return stem == "large" or (stem == "auto" and min(height_width(image_size)) >= LEAST_PX)
 
 
 def published_normalisation(model: str, in_channels: int, source: bool | str = True) -> tuple[list[float], list[float]]:
@@ -182,16 +186,16 @@ def _check_normalisation(file: Path, their_name: str) -> None:
     )
 
 
-def _read_for(net: nn.Module, file: Path, image_size: int) -> tuple[dict[str, Tensor], list[str]]:
+def _read_for(net: nn.Module, file: Path, image_size: ImageSize) -> tuple[dict[str, Tensor], list[str]]:
     """Return a file's weights with our names, and its classes if they have names; BadInput for another computation."""
     weights, config = _read(file), read_config(file)
-    if OF_VGG in weights and image_size > MOST_PX_OF_VGG:
+    if OF_VGG in weights and max(height_width(image_size)) > MOST_PX_OF_VGG:
         raise BadInput(
             f"{file}: for images of more than {MOST_PX_OF_VGG} px timm's VGG averages over several places, and the "
             f"zoo's pools to one as torchvision's; set data.image_size={MOST_PX_OF_VGG} or less, or use torchvision's"
         )
     if config:
-        check_computation(config, net, image_size, str(file))
+        check_computation(config, net, str(file))
     else:
         log.info(
             "There is no %s next to %s, so it is assumed to be from torchvision's or timm's net of this name, with its "
@@ -200,7 +204,8 @@ def _read_for(net: nn.Module, file: Path, image_size: int) -> tuple[dict[str, Te
             file,
         )
     named = config.label_names if config and isinstance(config.label_names, list) else []
-    return from_timm(weights), named
+    map_size = map_size_of(config, weights) if config else None
+    return fitted(net, from_timm(weights), map_size, str(file)), named
 
 
 def _adapted(net: nn.Module, weights: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:

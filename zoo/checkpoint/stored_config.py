@@ -29,6 +29,7 @@ from zoo.data.module import ResidentData
 from zoo.data.sources import ImageSource
 from zoo.errors import BadInput, reason
 from zoo.instantiate import build, is_trusted
+from zoo.ranges import height_width
 
 STARTS = ("init", "pretrained", "freeze")  # keys of `model` about initial weights, not about the net
 MAX_SETTING = 2**20  # limit of the numbers in a net's config
@@ -241,7 +242,7 @@ def example_of(metadata: Mapping[str, Any]) -> tuple[Tensor, ...]:
     if "source_symbols" in data:
         return tuple(torch.ones(1, data["max_length"], dtype=torch.int64, device="meta") for _ in range(2))
     settings = metadata["config"]["data"]
-    return (torch.empty(1, settings["in_channels"], settings["image_size"], settings["image_size"], device="meta"),)
+    return (torch.empty(1, settings["in_channels"], *height_width(settings["image_size"]), device="meta"),)
 
 
 def stored_data(metadata: Mapping[str, Any], cfg: DictConfig) -> ResidentData:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from zoo.errors import BadInput, reason
 from zoo.files import read_file
 from zoo.models.attention import Attention
+from zoo.ranges import ImageSize, height_width, takes
 
 CONFIG_JSON = "config.json"  # as on the Hugging Face hub
 MOST_BYTES = 1 << 20
@@ -25,8 +26,10 @@ MOST_PX_OF_VGG = 32 * (OF_POOLED + 1) - 1  # of images whose map is not larger
 ARCHITECTURES = re.compile(
     r"(resnet(18|34|50|101|152)|vgg(11|13|16|19)(_bn)?|inception_v3|(vit|deit)_(tiny|small|base|large)_patch\d+_\d+)(\..*)?"
 )
-# Arguments of timm's nets that shapes show or that change nothing in eval mode, like those that end with _rate.
+# Arguments of timm's nets that shapes show or that change nothing in eval mode, like those that end with _rate. Of
+# another size, position embeddings are interpolated.
 HARMLESS = ("in_chans", "num_classes", "aux_logits", "weight_init", "fix_init", "zero_init_last", "dynamic_img_size")
+OF_SIZE = "img_size"
 # Name prefixes, ours and timm's; {} is a number.
 NAMES = (
     ("class_token", "cls_token"),
@@ -97,7 +100,7 @@ def read_config(weights: Path) -> TimmConfig | None:
     return config
 
 
-def check_computation(config: TimmConfig, net: nn.Module, image_size: int, source: str) -> None:
+def check_computation(config: TimmConfig, net: nn.Module, source: str) -> None:
     """Raise BadInput unless timm's net, as configured, computes what ours does with the same weights."""
     heads = {module.num_heads for module in net.modules() if isinstance(module, Attention)}
     expected: dict[str, Any] = {"global_pool": "token" if heads else "avg", "act_layer": "gelu" if heads else "relu"}
@@ -105,17 +108,27 @@ def check_computation(config: TimmConfig, net: nn.Module, image_size: int, sourc
     if config.global_pool:  # of the net that was saved
         found["global_pool"] = config.global_pool
     if heads:
-        expected |= {"num_heads": heads.pop(), "img_size": [image_size, image_size]}
-        size = found.get("img_size", config.pretrained_cfg.input_size and [*config.pretrained_cfg.input_size[1:]])
-        found["img_size"] = [size, size] if isinstance(size, int) else size or expected["img_size"]
+        expected["num_heads"] = heads.pop()
     for key, value in found.items():
-        if key in HARMLESS or key.endswith("_rate") or (key in expected and value == expected[key]):
+        if key in (*HARMLESS, OF_SIZE) or key.endswith("_rate") or (key in expected and value == expected[key]):
             continue
         usual = f"only with {key}={expected[key]}" if key in expected else f"by default, without {key}"
         raise BadInput(
             f"{source}: its {CONFIG_JSON} has {key[:80]}={str(value)[:80]}, and timm's net is known to compute what "
             f"this {type(net).__name__} does {usual}"
         )
+
+
+def map_size_of(config: TimmConfig, weights: Mapping[str, Tensor]) -> tuple[int, int] | None:
+    """Return the rows and columns of patches of timm's ViT; None for other nets, and if its config does not say it."""
+    size: Any = config.model_args.get(
+        OF_SIZE, config.pretrained_cfg.input_size and config.pretrained_cfg.input_size[1:]
+    )
+    if OF_VIT not in weights or not takes(ImageSize, [*size] if isinstance(size, tuple) else size):
+        return None
+    patch = max([1, *weights[OF_VIT].shape[-1:]])
+    height, width = height_width(size)
+    return height // patch, width // patch
 
 
 def from_timm(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

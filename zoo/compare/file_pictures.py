@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo import escape
+from zoo.ranges import size_within
 
 MOST_PX = 96  # of the sides of pictures in the page
 OPACITY = 0.6  # of a map over its image, as in scripts/explain.py
@@ -17,7 +18,7 @@ OPACITY = 0.6  # of a map over its image, as in scripts/explain.py
 
 @dataclass(frozen=True)
 class Flip:
-    """An image, uint8 (C, S, S), that one of two nets has right: its class, both answers, the other's confidence."""
+    """An image, uint8 (C, H, W), that one of two nets has right: its class, both answers, the other's confidence."""
 
     pixels: Tensor
     label: str
@@ -28,7 +29,7 @@ class Flip:
 
 @dataclass(frozen=True)
 class MapRow:
-    """An image, uint8 (C, S, S), its class and, for each file, a map (S, S) or None, its answer and its confidence."""
+    """An image, uint8 (C, H, W), its class and, for each file, a map (H, W) or None, its answer and its confidence."""
 
     pixels: Tensor
     label: str
@@ -37,11 +38,12 @@ class MapRow:
 
 
 def as_png(pixels: Tensor) -> str:
-    """Return an image, uint8 (C, S, S), as a PNG of at most 96 px in a data URI."""
+    """Return an image, uint8 (C, H, W), as a PNG of at most 96 px in a data URI."""
     from torchvision.transforms.functional import to_pil_image
 
-    if pixels.shape[-1] > MOST_PX:
-        small = nn.functional.interpolate(pixels[None].float(), (MOST_PX, MOST_PX), mode="area")[0]
+    if max(pixels.shape[-2:]) > MOST_PX:
+        sides = size_within(pixels.shape[-2:], MOST_PX)
+        small = nn.functional.interpolate(pixels[None].float(), sides, mode="area")[0]
         pixels = small.round().clamp(0, 255).to(torch.uint8)
     file = io.BytesIO()
     to_pil_image(pixels).save(file, format="PNG", optimize=True)
@@ -49,7 +51,7 @@ def as_png(pixels: Tensor) -> str:
 
 
 def with_map(pixels: Tensor, values: Tensor) -> Tensor:
-    """Return an image in gray with a map over it in colour, uint8 (3, S, S): red for the answer, blue against it."""
+    """Return an image in gray with a map over it in colour, uint8 (3, H, W): red for the answer, blue against it."""
     from matplotlib import colormaps
 
     most = float(values.abs().max()) or 1.0

@@ -13,7 +13,7 @@ from zoo.data.picture_data import SplitPictures
 from zoo.data.reading import Reading, reading_for
 from zoo.data.sources import ImageSource
 from zoo.errors import BadInput
-from zoo.ranges import Text
+from zoo.ranges import ImageSize, Text
 
 NUMBERED = re.compile(r"-(\d{5})-of-(\d{5})$")
 NOT_DATA = ("cache-", "tmp")  # beginnings of files that the library keeps next to the data
@@ -56,7 +56,7 @@ class ArrowFolder(SplitPictures):
 
 def arrow_folder(
     root: str,
-    image_size: int = 224,
+    image_size: ImageSize = 224,
     num_workers: int = 0,
     decoder: Decoder = "cpu",
     reading: Reading | None = None,

@@ -14,7 +14,7 @@ from torch import Tensor
 from zoo.data import colour, geometry
 from zoo.data.batch_rng import BatchRng
 from zoo.errors import BadInput
-from zoo.ranges import Count, Share
+from zoo.ranges import Count, ImageSize, Share, height_width, plain_size
 
 MOST_DRAWN = 10  # candidate rectangles; the first that fits into the image is used
 NUM_DRAWS = 2 * MOST_DRAWN + 2  # random numbers drawn per cropped image
@@ -42,7 +42,7 @@ class Cut:
     For images in files it always runs first, whatever the order, and crops from the whole picture, with antialiasing.
     """
 
-    size: int | None
+    size: ImageSize | None
 
     def rectangles(self, draw: Tensor, height: Tensor, width: Tensor) -> tuple[Tensor, ...]:
         """Return top, left, height and width (n,) in whole px, given uniform numbers (NUM_DRAWS, n) and image sizes.
@@ -55,7 +55,7 @@ class Cut:
         n, _, h, w = images.shape
         sizes = torch.tensor([[h], [w]], device=images.device)
         top, left, height, width = self.rectangles(draws.uniform(NUM_DRAWS, n), *sizes)
-        return geometry.resized_crop(images, top, left, height, width, self.size or h)
+        return geometry.resized_crop(images, top, left, height, width, self.size or (h, w))
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class RandomResizedCrop(Cut):
 
     area: tuple[float, float] = (0.08, 1.0)
     aspect: tuple[float, float] = (3 / 4, 4 / 3)
-    size: Count | None = None
+    size: ImageSize | None = None
 
     def __post_init__(self) -> None:
         _check_range("area", self.area, 1)
@@ -94,22 +94,26 @@ class RandomResizedCrop(Cut):
 class RandomScaleCrop(Cut):
     """Resize the shorter side of each image to `shorter` px, then crop `size` px at a random position.
 
-    `shorter` is a range to draw from, or the same length twice (Simonyan and Zisserman, 2014, section 3.1). Otherwise
-    as in Cut.
+    `shorter` is a range to draw from, or the same length twice (Simonyan and Zisserman, 2014, section 3.1). If `size`
+    is not a square, images are resized so that they just cover a rectangle of its shape, whose shorter side has
+    `shorter` px. Otherwise as in Cut.
     """
 
     shorter: tuple[float, float]
-    size: int
+    size: ImageSize
 
     def __post_init__(self) -> None:
         _check_range("shorter", self.shorter, math.inf)
-        if not 1 <= self.size <= self.shorter[0]:
-            raise ValueError(f"size={self.size} px must be at least 1 and at most shorter={list(self.shorter)}")
+        if not 1 <= min(height_width(self.size)) <= self.shorter[0]:
+            size = plain_size(self.size)
+            raise ValueError(f"size={size} px must be at least 1 and at most shorter={list(self.shorter)}")
 
     def rectangles(self, draw: Tensor, height: Tensor, width: Tensor) -> tuple[Tensor, ...]:
         shorter = self.shorter[0] + draw[0] * (self.shorter[1] - self.shorter[0])
-        side = (torch.minimum(height, width) * self.size / shorter).round().clamp_min(1)
-        return *_corner(draw[-2:], height - side, width - side), side, side
+        rows, columns = height_width(self.size)
+        most = torch.minimum(height * min(rows, columns) / rows, width * min(rows, columns) / columns)
+        down, across = ((most * side / shorter).round().clamp_min(1) for side in (rows, columns))
+        return *_corner(draw[-2:], height - down, width - across), down, across
 
 
 def _corner(place: Tensor, *free: Tensor) -> tuple[Tensor, Tensor]:
@@ -178,13 +182,14 @@ class RandomErasing:
         return torch.where(erased, draws.pixels((n, c, h, w)), images)
 
 
-def check_fits(key: str, augmentation: object, image_size: int) -> None:
+def check_fits(key: str, augmentation: object, image_size: ImageSize) -> None:
     """Raise BadInput if the padding is not below the image size, or the crop size is not the net's input size."""
-    if isinstance(augmentation, RandomCrop) and augmentation.padding >= image_size:
-        got = augmentation.padding
-        raise BadInput(f"{key}.padding: expected less than the images' {image_size} px, got {got}")
-    if isinstance(augmentation, Cut) and augmentation.size not in (None, image_size):
-        raise BadInput(f"{key}.size: expected data.image_size={image_size} or null, got {augmentation.size}")
+    size, shorter = plain_size(image_size), min(height_width(image_size))
+    if isinstance(augmentation, RandomCrop) and augmentation.padding >= shorter:
+        raise BadInput(f"{key}.padding: expected less than the images' {shorter} px, got {augmentation.padding}")
+    if isinstance(augmentation, Cut) and augmentation.size is not None and plain_size(augmentation.size) != size:
+        got = plain_size(augmentation.size)
+        raise BadInput(f"{key}.size: expected data.image_size={size} or null, got {got}")
 
 
 Range = tuple[float, float]
@@ -209,7 +214,7 @@ def _check_range(name: str, pair: Sequence[object], most: float) -> None:
         raise ValueError(f"{name}={list(pair)} must be two numbers above 0 and up to {most}, the smaller one first")
 
 
-def check_augmentations(augment: Mapping[str, Any], mix: Any, image_size: int) -> None:
+def check_augmentations(augment: Mapping[str, Any], mix: Any, image_size: ImageSize) -> None:
     """Raise BadInput unless each of data.augment, and data.mix, is an augmentation or null, and fits the images."""
     for name, value in {"mix": mix, **{f"augment.{key}": value for key, value in augment.items()}}.items():
         if value is not None and not callable(value):

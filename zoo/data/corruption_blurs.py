@@ -87,13 +87,13 @@ def motion_blur(images: Tensor, radius: float, sigma: float, degrees: Tensor) ->
 
 def clipped_zoom(images: Tensor, factor: float) -> Tensor:
     """Enlarge the centre by `factor` with linear interpolation, and cut it to the size of the image."""
-    side = images.shape[-1]
-    cut = math.ceil(side / factor)
-    top, size = (side - cut) // 2, round(cut * factor)
-    inner = images[..., top : top + cut, top : top + cut]
-    large = interpolate(inner, (size, size), mode="bilinear", align_corners=True)
-    edge = (size - side) // 2
-    return large[..., edge : edge + side, edge : edge + side]
+    sides = images.shape[-2:]
+    cuts = [math.ceil(side / factor) for side in sides]
+    rows, columns = (slice((side - cut) // 2, (side - cut) // 2 + cut) for side, cut in zip(sides, cuts, strict=True))
+    sizes = [round(cut * factor) for cut in cuts]
+    large = interpolate(images[..., rows, columns], sizes, mode="bilinear", align_corners=True)
+    top, left = ((size - side) // 2 for size, side in zip(sizes, sides, strict=True))
+    return large[..., top : top + sides[0], left : left + sides[1]]
 
 
 def glass_blur(images: Tensor, sigma: float, reach: int, rounds: int, draw: Generator) -> Tensor:

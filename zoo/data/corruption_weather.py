@@ -38,16 +38,22 @@ def plasma(num: int, side: int, decay: float, draw: Generator) -> Tensor:
     return ((field - low) / (high - low))[:, :side, :side]
 
 
+def _plasma_over(images: Tensor, num: int, decay: float, draw: Generator) -> Tensor:
+    """Return fields (num, H, W) of the size of images, cut from squares."""
+    height, width = images.shape[-2:]
+    return plasma(num, max(height, width), decay, draw)[:, :height, :width]
+
+
 def fog(images: Tensor, amount: float, decay: float, draw: Generator) -> Tensor:
     """Add clouds, and scale so that the brightest value stays possible."""
     brightest = images.amax((1, 2, 3), keepdim=True)
-    clouds = plasma(len(images), images.shape[-1], decay, draw)[:, None]
+    clouds = _plasma_over(images, len(images), decay, draw)[:, None]
     return (images + amount * clouds) * brightest / (brightest + amount)
 
 
 def frost(images: Tensor, kept: float, amount: float, draw: Generator) -> Tensor:
     """Add drawn crystals of ice: the ridges of two plasma fields. The paper adds parts of six photographs."""
-    fields = plasma(2 * len(images), images.shape[-1], FROST_DECAY, draw)
+    fields = _plasma_over(images, 2 * len(images), FROST_DECAY, draw)
     ridges = (1 - (2 * fields - 1).abs()).view(2, len(images), 1, *fields.shape[1:]).amax(0)
     ice = FROST_SHADE + (1 - FROST_SHADE) * ridges.square()
     if images.shape[1] == 3:

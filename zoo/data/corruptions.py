@@ -1,8 +1,8 @@
 """The 15 corruptions at 5 severities of ImageNet-C and CIFAR-10-C, for batches on any device.
 
 Hendrycks, Dietterich, "Benchmarking neural network robustness to common corruptions and perturbations", 2019.
-Severities are those of the published code: of CIFAR-10-C for images of up to 64 px, and of ImageNet-C for larger ones.
-Departures:
+Severities are those of the published code: of CIFAR-10-C for images whose shorter side has up to 64 px, and of
+ImageNet-C for larger ones. Departures:
 
 - Lengths that the code has for 32 or 224 px only, such as those of elastic, follow the size of the image.
 - Gray images are corrupted in their one channel: noise is drawn once, and JPEG has no colours to reduce.
@@ -91,13 +91,13 @@ def generator(kind: str, severity: int, seed: int, device: torch.device) -> Gene
 
 
 def corrupt(images: Tensor, kind: str, severity: int, draw: Generator) -> Tensor:
-    """Return uint8 images (N, C, side, side), with 1 or 3 channels, corrupted by a kind with a severity from 1 to 5.
+    """Return uint8 images (N, C, H, W), with 1 or 3 channels, corrupted by a kind with a severity from 1 to 5.
 
     Values are cut to whole numbers as in the published code. Raises BadInput for images of other channels.
     """
     if images.shape[1] not in CHANNELS:
         raise BadInput(f"corruptions are for gray and RGB images, and these have {images.shape[1]} channels")
-    table = SMALL if images.shape[-1] <= LARGEST_SMALL_PX else LARGE
+    table = SMALL if min(images.shape[-2:]) <= LARGEST_SMALL_PX else LARGE
     settings = table[kind][severity - 1]
     if kind == "jpeg_compression":
         return jpeg(images, int(settings[0]))
@@ -146,18 +146,18 @@ def _contrast(images: Tensor, settings: tuple[float, ...], draw: Generator) -> T
 
 
 def _elastic(images: Tensor, settings: tuple[float, ...], draw: Generator) -> Tensor:
-    strength, sigma, jitter = (images.shape[-1] * fraction for fraction in settings)
+    strength, sigma, jitter = (min(images.shape[-2:]) * fraction for fraction in settings)
     return blurs.elastic(images, strength, sigma, jitter, draw)
 
 
 def pixelate(images: Tensor, fraction: float) -> Tensor:
-    """Resize uint8 images to a fraction of their side and back, as PIL does with its box filter."""
-    side = images.shape[-1]
-    small = max(1, int(side * fraction))
+    """Resize uint8 images to a fraction of their sides and back, as PIL does with its box filter."""
+    sides = images.shape[-2:]
+    small = [max(1, int(side * fraction)) for side in sides]
     found = images.double()
-    for matrix in (_box(side, small), _box(small, side)):
-        weights = matrix.to(images.device)
-        found = _whole(weights @ _whole(found @ weights.T))
+    for before, after in ((sides, small), (small, sides)):
+        down, across = (_box(*pair).to(images.device) for pair in zip(before, after, strict=True))
+        found = _whole(down @ _whole(found @ across.T))
     return found.to(torch.uint8)
 
 

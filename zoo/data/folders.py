@@ -19,7 +19,7 @@ from zoo.data.read_image import suffixes
 from zoo.data.reading import Reading, reading_for
 from zoo.data.sources import ImageSource, LabelledImages
 from zoo.errors import BadInput, counted
-from zoo.ranges import Text
+from zoo.ranges import ImageSize, Text
 
 log = logging.getLogger("zoo")
 # Folders that operating systems and network drives put next to pictures; skipped as hidden ones are.
@@ -40,7 +40,7 @@ class ImageFolders(PictureData):
 
 def image_folders(
     root: str,
-    image_size: int,
+    image_size: ImageSize,
     train: str = "train",
     test: str | None = "val",
     num_workers: int = 0,

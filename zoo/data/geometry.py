@@ -10,6 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from zoo.ranges import ImageSize, height_width
+
 
 def shear_x(images: Tensor, amount: Tensor) -> Tensor:
     """Shift each row to the left by `amount` times its distance from the top."""
@@ -42,42 +44,46 @@ def rotate(images: Tensor, degrees: Tensor) -> Tensor:
     return _affine(images, (cos, -sin, zero), (sin, cos, zero))
 
 
-def resized_crop(images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor, size: int) -> Tensor:
-    """Crop a rectangle of each image and resize it to `size` × `size` px with bilinear interpolation.
+def resized_crop(images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor, size: ImageSize) -> Tensor:
+    """Crop a rectangle of each image and resize it to `size` px with bilinear interpolation.
 
     Equal to torchvision's `resized_crop` with bilinear interpolation and without antialiasing; the rectangles are in
     whole pixels. On a CPU, large images are resized one by one, which is ten times as fast.
     """
-    if images.device.type == "cpu" and size >= 64:
+    down, across = height_width(size)
+    if images.device.type == "cpu" and max(down, across) >= 64:
         cuts = enumerate(torch.stack([top, left, height, width], 1).int().tolist())
         resized = (
-            torch.nn.functional.interpolate(images[i : i + 1, :, y : y + h, x : x + w], (size, size), mode="bilinear")
+            torch.nn.functional.interpolate(images[i : i + 1, :, y : y + h, x : x + w], (down, across), mode="bilinear")
             for i, (y, x, h, w) in cuts
         )
         return torch.cat(list(resized))
     h, w = images.shape[-2:]
-    rows = _positions(size, top, height)  # N × size, in pixels of the image
-    columns = _positions(size, left, width)
+    rows = _positions(down, top, height)  # N × down, in pixels of the image
+    columns = _positions(across, left, width)
     y = (2 * rows + 1) / h - 1  # grid_sample's units: -1 and 1 are the outer borders
     x = (2 * columns + 1) / w - 1
-    grid = torch.stack([x[:, None, :].expand(-1, size, -1), y[:, :, None].expand(-1, -1, size)], dim=-1)
+    grid = torch.stack([x[:, None, :].expand(-1, down, -1), y[:, :, None].expand(-1, -1, across)], dim=-1)
     out = torch.nn.functional.grid_sample(images.to(torch.float32), grid, "bilinear", "border", align_corners=False)
     return out.round_().to(torch.uint8)  # interpolated values stay within 0…255
 
 
 def antialiased_crops(
-    images: Sequence[Tensor], rectangles: Tensor, size: int, interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    images: Sequence[Tensor],
+    rectangles: Tensor,
+    size: ImageSize,
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear",
 ) -> Tensor:
     """Crop images (C, H, W) to top, left, height, width (4, n), in px, and resize to `size` px with antialiasing.
 
     For whole px, equal to torchvision's `resized_crop`. Fractions count on a CPU; elsewhere they are rounded. The
     rectangles are on the CPU, to avoid synchronising with the device.
     """
-    boxes = rectangles.T.tolist()
-    return torch.stack([_cut(image, box, size, interpolation) for image, box in zip(images, boxes, strict=True)])
+    boxes, sides = rectangles.T.tolist(), height_width(size)
+    return torch.stack([_cut(image, box, sides, interpolation) for image, box in zip(images, boxes, strict=True)])
 
 
-def _cut(image: Tensor, box: Sequence[float], size: int, interpolation: str) -> Tensor:
+def _cut(image: Tensor, box: Sequence[float], size: tuple[int, int], interpolation: str) -> Tensor:
     from PIL import Image
     from torchvision.transforms import InterpolationMode
     from torchvision.transforms.v2 import functional as F
@@ -85,11 +91,11 @@ def _cut(image: Tensor, box: Sequence[float], size: int, interpolation: str) -> 
     top, left, bottom, right = box[0], box[1], box[0] + box[2], box[1] + box[3]
     if image.device.type == "cpu" and not all(edge.is_integer() for edge in (top, left, bottom, right)):
         inside = (left, top, min(right, image.shape[2]), min(bottom, image.shape[1]))
-        picture = F.to_pil_image(image).resize((size, size), Image.Resampling[interpolation.upper()], inside)
+        picture = F.to_pil_image(image).resize(size[::-1], Image.Resampling[interpolation.upper()], inside)
         return F.pil_to_tensor(picture)
     y, x, end, last = map(round, (top, left, bottom, right))
     part = image[:, y : max(end, y + 1), x : max(last, x + 1)]
-    return F.resize(part, [size, size], InterpolationMode(interpolation), antialias=True)
+    return F.resize(part, [*size], InterpolationMode(interpolation), antialias=True)
 
 
 def _positions(size: int, start: Tensor, length: Tensor) -> Tensor:

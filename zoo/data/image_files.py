@@ -30,6 +30,7 @@ from zoo.data.read_image import read_picture, upright
 from zoo.data.reading import Interpolation, Reading
 from zoo.data.whole_pictures import PictureCrop
 from zoo.errors import BadInput, reason
+from zoo.ranges import height_width
 
 log = logging.getLogger("zoo")
 Decoder = Literal["cpu", "cuda"]
@@ -38,7 +39,7 @@ MOST_AHEAD = 3  # batches that each worker process prefetches
 
 
 class ImageFiles:
-    """Images in files or in parts of files (PicturePart), usable in place of a tensor (N, 3, size, size).
+    """Images in files or in parts of files (PicturePart), usable in place of a tensor (N, 3, height, width).
 
     They are resized and cropped to the centre as `reading` says, or a crop is taken from the whole picture. Files that
     cannot be read are skipped, counted and logged. JPEG files can be decoded on a CUDA device instead of in workers.
@@ -55,7 +56,7 @@ class ImageFiles:
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        return len(self), 3, self.reading.size, self.reading.size
+        return len(self), 3, *height_width(self.reading.size)
 
     @property
     def interpolation(self) -> Interpolation:
@@ -96,7 +97,7 @@ class ImageFiles:
         draws: Iterable[Tensor] = (),
         full: bool = False,
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield for each index the images (n, 3, side, side), uint8 on the device, and their numbers.
+        """Yield for each index the images (n, 3, height, width), uint8 on the device, and their numbers.
 
         With `crop`, `draws` yields its random numbers (any, n) for each index. With `full`, unreadable pictures are
         replaced by others; otherwise a batch may be smaller, or empty.
@@ -191,8 +192,8 @@ class ImageFiles:
         return [one if one.image is None else one._replace(image=one.image.to(device)) for one in done]
 
     def read(self, i: int) -> Tensor:
-        """Decode one image to (3, size, size), uint8; may raise any exception if it is not an image."""
-        return self.reading.square(read_picture(self.paths[i], self.reading.background))
+        """Decode one image to (3, height, width), uint8; may raise any exception if it is not an image."""
+        return self.reading.cropped(read_picture(self.paths[i], self.reading.background))
 
     def can_read(self, i: int) -> bool:
         """Return whether an image can be decoded; log the reason if not."""
@@ -204,7 +205,7 @@ class ImageFiles:
         return True
 
     def decoded(self) -> tuple[Tensor, Tensor]:
-        """Decode all images, in threads: (n, 3, size, size) uint8, and their numbers."""
+        """Decode all images, in threads: (n, 3, height, width) uint8, and their numbers."""
         images = torch.empty(self.shape, dtype=torch.uint8)
 
         def read(i: int) -> None:

@@ -18,7 +18,7 @@ from zoo.data.table_labels import LabelColumns, check_seen
 from zoo.data.table_numbers import NumberColumns
 from zoo.data.table_rows import Rows, read_rows
 from zoo.errors import BadInput, choices, counted, shown
-from zoo.ranges import NotEmpty, Text
+from zoo.ranges import ImageSize, NotEmpty, Text
 
 SPLITS = {"train": "train", "val": "val", "validation": "val", "test": "test"}
 NUM_NAMED = 3  # missing files listed by name
@@ -64,7 +64,7 @@ class ImageTable(SplitPictures):
 def image_table(
     table: str,
     images: str | None = None,
-    image_size: int = 224,
+    image_size: ImageSize = 224,
     num_workers: int = 0,
     decoder: Decoder = "cpu",
     reading: Reading | None = None,

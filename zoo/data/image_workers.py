@@ -82,13 +82,13 @@ class Decoding(Dataset[Sample]):
 
     def _read(self, path: str, draw: Draw) -> Tensor:
         if self.crop is None or draw is None:
-            return self.reading.square(read_picture(path, self.reading.background))
+            return self.reading.cropped(read_picture(path, self.reading.background))
         return self.crop.of_file(path, draw, self.reading)
 
     def view(self, picture: Tensor, draw: Draw) -> Tensor:
         """Return a decoded picture (3, height, width) cropped, or resized and centre-cropped."""
         if self.crop is None or draw is None:
-            return self.reading.square(picture)
+            return self.reading.cropped(picture)
         return self.crop.of_picture(picture, draw)
 
 

@@ -23,7 +23,7 @@ from zoo.data.split_source import Shares, split_source
 from zoo.data.splits import split_hash
 from zoo.data.whole_pictures import WholePictures
 from zoo.errors import BadInput, counted
-from zoo.ranges import Count, Index, Positive, Range
+from zoo.ranges import Count, ImageSize, Index, Positive, Range, height_width, plain_size
 
 NUM_FOR_STATISTICS = 2000  # images in files to compute mean and std from
 TIMES_FOR_CROPS = 2  # default of cache_px, over the crop's size: about a fifth of the usual crops are then enlarged
@@ -74,7 +74,7 @@ class ImageData(ResidentData):
         source: Callable[[], ImageSource],
         num_classes: Count | None,
         in_channels: Count,
-        image_size: Count,
+        image_size: ImageSize,
         num_validation: Index,
         num_test: Index = 0,
         folds: Annotated[int, Range(2)] | None = None,
@@ -97,7 +97,8 @@ class ImageData(ResidentData):
         check_augmentations(augment or {}, mix, image_size)
         if mix is not None and batch_size < 2:
             raise BadInput(f"data.mix needs batches of at least two images, got data.batch_size={batch_size}")
-        self.source, self.num_classes, self.in_channels, self.image_size = source, num_classes, in_channels, image_size
+        self.source, self.num_classes, self.in_channels = source, num_classes, in_channels
+        self.image_size = plain_size(image_size)
         self.shares = Shares(num_validation, num_test, folds, fold)
         self.sampler, self.distinct_epochs = sampler, distinct_epochs
         self.augmentations = [a for a in (augment or {}).values() if a is not None]
@@ -167,7 +168,8 @@ class ImageData(ResidentData):
     def _whole_px(self) -> int | None:
         """Return the shorter side of whole training pictures in memory; None without random crops of them."""
         crop = next((a for a in self.augmentations if isinstance(a, Cut)), None)
-        return None if crop is None else self.cache_px or TIMES_FOR_CROPS * (crop.size or self.image_size)
+        longer = max(height_width(self.image_size))
+        return None if crop is None else self.cache_px or TIMES_FOR_CROPS * longer
 
     def test_hash(self) -> str:
         self.load()
@@ -216,12 +218,11 @@ class ImageData(ResidentData):
         for part in (source.train, source.val, source.test):
             if part is None:
                 continue
-            shape, side = tuple(part.images.shape[1:]), source.image_size or part.images.shape[-1]
-            for key, has, asked in (("in_channels", shape[0], self.in_channels), ("image_size", side, self.image_size)):
+            channels, height, width = part.images.shape[1:]
+            size = plain_size(source.image_size or (height, width))
+            for key, has, asked in (("in_channels", channels, self.in_channels), ("image_size", size, self.image_size)):
                 if has != asked:
                     raise BadInput(f"data.{key}: expected {has}, as in the images, got {asked}")
-            if shape[1] != shape[2]:
-                raise BadInput(f"data.source: expected square images, got {shape[1]} x {shape[2]} px")
             found = part.labels.shape[1] if part.labels.ndim == 2 else int(part.labels.max()) + 1
             self.num_classes = self.num_classes or len(source.classes)
             is_negative = int(part.labels.min()) < 0 and not are_numbers(part.labels)
@@ -285,12 +286,12 @@ class ImageData(ResidentData):
 
     def random_batch(self, num: int, device: torch.device) -> tuple[Tensor, ...]:
         self.load()
-        images = torch.randn(num, self.in_channels, self.image_size, self.image_size, device=device)
+        images = torch.randn(num, self.in_channels, *height_width(self.image_size), device=device)
         labels = self.splits["train"].labels
         return images, labels[torch.randint(len(labels), (num,))].to(device)
 
     def example(self) -> tuple[Tensor, ...]:
-        return (torch.empty(1, self.in_channels, self.image_size, self.image_size, device="meta"),)
+        return (torch.empty(1, self.in_channels, *height_width(self.image_size), device="meta"),)
 
 
 def _identity(images: Tensor | ImageFiles) -> Tensor:

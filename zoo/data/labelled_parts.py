@@ -12,6 +12,7 @@ from zoo.data.reading import Reading
 from zoo.data.sources import ImageSource, LabelledImages
 from zoo.data.table_labels import LabelColumns, check_seen
 from zoo.errors import BadInput, choices, shown
+from zoo.ranges import ImageSize
 
 LABEL = "label"
 NUM_DIGITS = 5  # of the number of a class
@@ -46,7 +47,7 @@ class PartReader:
     class and name, unless `as_stored`.
     """
 
-    image_size: int
+    image_size: ImageSize
     reading: Reading
     num_workers: int = 0
     decoder: Decoder = "cpu"

@@ -15,6 +15,7 @@ from zoo.data.image_files import ImageFiles
 from zoo.data.mix import Mix
 from zoo.data.prefetch import prefetch_to_device
 from zoo.data.whole_pictures import PictureCrop, WholePictures
+from zoo.ranges import height_width
 
 Augmentation = Callable[[Tensor, BatchRng], Tensor]
 Index = Tensor | slice
@@ -29,7 +30,7 @@ class EpochOrder(Protocol):
 class BatchLoader:
     """Iterate over (images, labels) batches, augmented and normalised to float32 on a device.
 
-    Images are uint8: a tensor (N, C, S, S) or whole pictures, on the device or, if it has no room, on the host; or
+    Images are uint8: a tensor (N, C, H, W) or whole pictures, on the device or, if it has no room, on the host; or
     files. An augmentation that is a Cut is applied first to whole pictures and to files. After augmentation, the centre
     `image_size` px are cropped.
 
@@ -58,7 +59,7 @@ class BatchLoader:
         std: Tensor,
         *,
         device: torch.device | str = "cpu",
-        image_size: int | None = None,
+        image_size: int | Sequence[int] | None = None,
         shuffle: bool = False,
         balanced: bool = False,
         augmentations: Sequence[Augmentation] = (),
@@ -72,7 +73,7 @@ class BatchLoader:
         self.images, self.labels, self.batch_size = images, labels, batch_size
         if image_size is None:
             assert not isinstance(images, WholePictures), "they have different sizes until they are cropped"
-            image_size = images.shape[-1]
+            image_size = (images.shape[-2], images.shape[-1])
         self.device, self.image_size = torch.device(device), image_size
         self.mean = mean.to(self.device)[:, None, None]
         self.scale = (1 / std).to(self.device)[:, None, None]
@@ -159,7 +160,7 @@ class BatchLoader:
         return [slice(bounds[i], bounds[i + 1]) for i in range(self.rank, parts, self.world_size)]
 
     def _fetch(self, indices: Sequence[Index], batches: Sequence[int]) -> Iterator[tuple[Tensor, Index]]:
-        """Yield images (n, C, S, S), uint8 on the device, and their numbers, for the index of each batch."""
+        """Yield images (n, C, H, W), uint8 on the device, and their numbers, for the index of each batch."""
         draws = self.crop_draws(batches)
         if isinstance(self.images, ImageFiles):
             return self.images.batches(indices, self.device, self.crop, draws, full=self.shuffle)
@@ -204,18 +205,18 @@ class BatchLoader:
 
 
 def _apart(
-    augmentations: Sequence[Augmentation], images: Tensor | ImageFiles | WholePictures, image_size: int
+    augmentations: Sequence[Augmentation], images: Tensor | ImageFiles | WholePictures, image_size: int | Sequence[int]
 ) -> tuple[PictureCrop | None, tuple[Augmentation, ...]]:
     """Return the random crop of whole pictures, if there is one, and all other augmentations."""
     cut = next((a for a in augmentations if isinstance(a, Cut)), None)
     if cut is None or isinstance(images, Tensor):
         return None, tuple(augmentations)
-    crop = PictureCrop(cut, cut.size or image_size, images.interpolation)
+    crop = PictureCrop(cut, cut.size or height_width(image_size), images.interpolation)
     return crop, tuple(a for a in augmentations if a is not cut)
 
 
 def normalised(images: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
-    """Return (images - mean) * scale as float32, in the memory layout of images (N, C, S, S); mean, scale (C, 1, 1)."""
+    """Return (images - mean) * scale as float32, in the memory layout of images (N, C, H, W); mean, scale (C, 1, 1)."""
     images = images.to(torch.float32)
     if images.is_contiguous():
         return images.sub_(mean).mul_(scale)
@@ -225,7 +226,8 @@ def normalised(images: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
     return rows.permute(0, 3, 1, 2)
 
 
-def centre(images: Tensor, size: int) -> Tensor:
-    """Crop the centre `size` × `size` px of images (N, C, S, S); smaller ones, left by a crop, are unchanged."""
-    edge = round((images.shape[-1] - size) / 2)
-    return images[..., edge : edge + size, edge : edge + size] if edge > 0 else images
+def centre(images: Tensor, size: int | Sequence[int]) -> Tensor:
+    """Crop the centre `size` px of images (N, C, H, W); shorter sides are unchanged."""
+    height, width = height_width(size)
+    top, left = round((images.shape[-2] - height) / 2), round((images.shape[-1] - width) / 2)
+    return images[..., max(0, top) : max(0, top) + height, max(0, left) : max(0, left) + width]

@@ -13,7 +13,7 @@ from zoo.data.images import ImageData
 from zoo.data.reading import Interpolation, reading_for
 from zoo.data.sources import ImageSource
 from zoo.errors import BadInput
-from zoo.ranges import Count, Index
+from zoo.ranges import Count, ImageSize, Index
 
 MOST_PER_CORE = 8  # worker processes; on slow disks they wait more than they compute
 log = logging.getLogger("zoo")
@@ -22,12 +22,14 @@ log = logging.getLogger("zoo")
 class PictureData(ImageData):
     """Read pictures from files, resized and cropped to the centre `image_size` px; subclasses list the files.
 
-    Shorter sides are resized to `resize` px, by default 256/224 of `image_size`, with `interpolation`, by default
-    bilinear; random crops are cut from whole pictures instead, with the same interpolation. With `scaled_decoding`,
-    large JPEG files are decoded smaller for them, to no less than twice the crop's size. All other arguments are
-    those of ImageData; with `num_classes` null, classes are counted. Images that do not fit into memory (`cache`) are
-    decoded each time by `num_workers` processes, by default one per CPU core available to this process; on CUDA,
-    `decoder="cuda"` decodes JPEG files on the GPU. Transparent pixels get the colour `background`, a name or #rrggbb.
+    `image_size` is the side of a square, or a height and a width. Pictures are resized so that they just cover a
+    rectangle of this shape, whose shorter side has `resize` px, by default 256/224 of the crop's, with `interpolation`,
+    by default bilinear; random crops are cut from whole pictures instead, with the same interpolation. With
+    `scaled_decoding`, large JPEG files are decoded smaller for them, to no less than twice the crop's size. All other
+    arguments are those of ImageData; with `num_classes` null, classes are counted. Images that do not fit into memory
+    (`cache`) are decoded each time by `num_workers` processes, by default one per CPU core available to this process;
+    on CUDA, `decoder="cuda"` decodes JPEG files on the GPU. Transparent pixels get the colour `background`, a name or
+    #rrggbb.
 
     `source` also takes `image_size`, `num_workers`, `decoder` and `reading`, by name.
     """
@@ -36,7 +38,7 @@ class PictureData(ImageData):
         self,
         *,
         source: Callable[..., ImageSource],
-        image_size: Count = 224,
+        image_size: ImageSize = 224,
         resize: Count | None = None,
         interpolation: Interpolation | None = None,
         num_workers: Index | None = None,

@@ -26,7 +26,7 @@ from zoo.data.shuffle_buffer import ShuffleBuffer
 from zoo.data.sources import ImageSource
 from zoo.errors import BadInput, counted
 from zoo.files import read_file
-from zoo.ranges import Count, NotEmpty, Text
+from zoo.ranges import Count, ImageSize, NotEmpty, Text
 
 Urls = Text | Annotated[list[str], NotEmpty()]
 BRACES = re.compile(r"\{([^{}]*)\}")
@@ -96,7 +96,7 @@ class Shards(SplitPictures):
 
 def image_shards(
     urls: dict[str, list[str]],
-    image_size: int = 224,
+    image_size: ImageSize = 224,
     num_workers: int = 0,
     decoder: Decoder = "cpu",
     reading: Reading | None = None,

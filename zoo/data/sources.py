@@ -15,7 +15,7 @@ from torch import Tensor
 
 from zoo.data.image_files import ImageFiles
 from zoo.errors import BadInput, reason
-from zoo.ranges import Range
+from zoo.ranges import ImageSize, Range
 
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 
@@ -48,7 +48,7 @@ class ImageSource:
     train: LabelledImages
     test: LabelledImages | None
     classes: Sequence[str]
-    image_size: int | None = None
+    image_size: ImageSize | None = None
     val: LabelledImages | None = None
     groups: Tensor | None = None
 

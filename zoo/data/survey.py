@@ -14,6 +14,7 @@ from zoo.data.image_files import ImageFiles
 from zoo.data.image_workers import why_unreadable
 from zoo.data.read_image import read_picture
 from zoo.data.sources import LabelledImages
+from zoo.ranges import size_within
 
 MEAN_PX = 64  # of the mean picture, at most
 AT_ONCE = 10_000  # pictures in memory whose fingerprints are computed together
@@ -26,7 +27,7 @@ class Survey:
     `names` are paths or, for pictures in memory, None; `sides` (N, 2) the heights and widths of upright pictures, 0 if
     unreadable; `unreadable` has the reasons by row, and `flat` the rows of pictures of one colour. `exact` and `near`
     are groups of rows that are copies of each other: with equal bytes or pixels, or nearly the same to the eye. `mean`
-    (C, size, size), 0…255, is the mean of pictures as nets see them, None if none can be read.
+    (C, height, width), 0…255, is the mean of pictures as nets see them, None if none can be read.
     """
 
     names: list[str | None]
@@ -111,19 +112,19 @@ class _Part:
     def _read(self, files: ImageFiles, i: int) -> None:
         try:
             picture = read_picture(files.paths[i], files.reading.background)
-            square = files.reading.square(picture)
+            cropped = files.reading.cropped(picture)
         except Exception as error:  # a decoder may raise anything on bytes that are not an image
             self.failures[i] = why_unreadable(error)
             return
         self.sides[i], self.prints[i] = torch.tensor(picture.shape[1:]), fingerprint(picture)
-        self._add(square[None])
+        self._add(cropped[None])
 
-    def _add(self, squares: Tensor) -> None:
-        """Add pictures (n, C, size, size), reduced to at most 64 px, to the total."""
+    def _add(self, pictures: Tensor) -> None:
+        """Add pictures (n, C, height, width), the longer side reduced to at most 64 px, to the total."""
         from torchvision.transforms.v2 import functional as F
 
-        if squares.shape[-1] > MEAN_PX:
-            squares = F.resize(squares, [MEAN_PX, MEAN_PX], antialias=True)
-        added = squares.sum(0, dtype=torch.int64)
+        if max(pictures.shape[-2:]) > MEAN_PX:
+            pictures = F.resize(pictures, size_within(pictures.shape[-2:], MEAN_PX), antialias=True)
+        added = pictures.sum(0, dtype=torch.int64)
         with self._lock:
             self.total = added if self.total is None else self.total + added

@@ -12,6 +12,7 @@ from zoo.data.augment import Cut
 from zoo.data.read_image import read_picture
 from zoo.data.reading import Interpolation, Reading
 from zoo.data.reduced_jpeg import read_reduced
+from zoo.ranges import ImageSize, height_width
 
 # A crop from a smaller decoding of a JPEG file keeps at least this multiple of its final side. Of photographs, nine of
 # ten pixels are then within one grey level of the same crop of the whole file.
@@ -26,11 +27,11 @@ class PictureCrop:
     """Crop a random rectangle of each whole picture, and resize it to `size` px with antialiasing."""
 
     cut: Cut
-    size: int
+    size: ImageSize
     interpolation: Interpolation = "bilinear"
 
     def of_picture(self, picture: Tensor, draw: Draw) -> Tensor:
-        """Crop a picture (3, height, width) to (3, size, size), using NUM_DRAWS numbers."""
+        """Crop a picture (3, height, width) to one of `size` px, using NUM_DRAWS numbers."""
         return self._resized([picture], self._rectangle(draw, *picture.shape[-2:]))[0]
 
     def of_file(self, path: str, draw: Draw, reading: Reading) -> Tensor:
@@ -44,17 +45,21 @@ class PictureCrop:
         return self._resized([picture], self._rectangle(draw, *sides) / divisor)[0]
 
     def of_kept(self, pictures: "WholePictures", draw: Tensor) -> Tensor:
-        """Crop pictures from memory to (n, 3, size, size), given (NUM_DRAWS, n) numbers on the CPU."""
+        """Crop pictures from memory to a tensor (n, 3, *size), given (NUM_DRAWS, n) numbers on the CPU."""
         rectangles = torch.stack(self.cut.rectangles(draw, *pictures.sides.T))
         return self._resized(list(pictures), rectangles * (pictures.shapes / pictures.sides).T.repeat(2, 1))
 
     def divisor(self, draw: Draw, height: int, width: int) -> int:
         """Return by how much a picture of this size may be reduced before it is cropped: 1, 2, 4 or 8."""
-        least = ENOUGH * self.size
-        if min(height, width) < DIVISORS[-1] * least:
+        if self._room(height, width) < DIVISORS[-1]:
             return 1
         _, _, down, across = self._rectangle(draw, height, width).flatten().tolist()
-        return next((divisor for divisor in DIVISORS if min(down, across) >= divisor * least), 1)
+        return next((divisor for divisor in DIVISORS if self._room(down, across) >= divisor), 1)
+
+    def _room(self, height: float, width: float) -> float:
+        """Return how many times a rectangle has the sides that are enough for the crop."""
+        down, across = height_width(self.size)
+        return min(height / (ENOUGH * down), width / (ENOUGH * across))
 
     def _rectangle(self, draw: Draw, height: int, width: int) -> Tensor:
         sides = torch.tensor([[height], [width]])
@@ -66,7 +71,7 @@ class PictureCrop:
 
 @dataclass(frozen=True)
 class WholePictures:
-    """Pictures of different sizes in one tensor; used in place of a tensor (N, 3, size, size) where each is cropped.
+    """Pictures of different sizes in one tensor; used in place of a tensor (N, 3, H, W) where each is cropped.
 
     `pixels` are uint8, channels last, and may be on a device; all else is on the CPU: `shapes` (N, 2) are heights and
     widths, `sides` (N, 2) those of the files, and `starts` (N,) the places of the first pixels.

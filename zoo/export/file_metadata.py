@@ -11,8 +11,8 @@ from zoo.packed.header import facts_text
 from zoo.records.metadata import parse_metadata
 
 INPUT = {
-    "images": "float32, N x channels x image_size x image_size: (pixel - mean) / std, with pixels from 0 to 255",
-    "pixels": "uint8, N x channels x image_size x image_size: pixels from 0 to 255; mean and std are in the graph",
+    "images": "float32, N x channels x height x width: (pixel - mean) / std, with pixels from 0 to 255",
+    "pixels": "uint8, N x channels x height x width: pixels from 0 to 255; mean and std are in the graph",
     "encoder": "source: int64, N x S, tokens by their index in source_symbols, padded with 0; returns the first state",
     "step": "tokens: int64, N, the last token written, initially 1; state_i: the last next_i, initially the encoder's. "
     "Returns logits of the next token, by its index in target_symbols; 2 ends a text",

@@ -17,6 +17,7 @@ from zoo.files import replacing
 from zoo.quantize.exact_program import ExactProgram
 from zoo.quantize.graph_ir import QuantizedNet
 from zoo.quantize.pt2e import program_of
+from zoo.ranges import height_width
 
 NUM_EXACT = 100  # test images whose scores must be those of exact arithmetic
 
@@ -32,7 +33,7 @@ def c_source(product: Product) -> Source:
         raise BadInput("a C file gives each image one class, and this net gives numbers; use format=onnx")
     if program is None:
         raise BadInput(f"{product.path} is not in int8; use compress=ptq_int8 or qat_int8")
-    shape = settings["in_channels"], settings["image_size"], settings["image_size"]
+    shape = settings["in_channels"], *height_width(settings["image_size"])
     mean, std = (torch.tensor(data[name])[:, None] for name in ("mean", "std"))
     pixels = (torch.arange(256.0) - mean) * (1 / std)  # as zoo.data.loader computes them
     steps = Translation(product.weights, shape, pixels).run(program)

@@ -15,6 +15,7 @@ from zoo.data.reading import resizing_of
 from zoo.errors import BadInput
 from zoo.export.export_format import Job
 from zoo.files import replacing, write_json
+from zoo.ranges import height_width
 
 TIMM_VITS = {
     "vit_tiny": "vit_tiny_patch16_224",
@@ -31,6 +32,10 @@ def save_for_torchvision(path: Path, job: Job) -> None:
         raise BadInput(f"torchvision's nets take 3 channels, and this one takes {data['in_channels']}")
     arguments: dict[str, Any] = {"num_classes": len(job.facts["data"]["classes"])}
     if model.startswith("vit"):
+        if not isinstance(data["image_size"], int):
+            raise BadInput(
+                f"its ViTs are for square images, and this one is for {data['image_size']} px; use format=timm"
+            )
         arguments["image_size"] = data["image_size"]
     if model in ("googlenet", "inception_v3"):
         arguments |= {"aux_logits": any(name.startswith(("aux", "Aux")) for name in job.product.weights)}
@@ -45,7 +50,7 @@ def save_for_timm(path: Path, job: Job) -> None:
     name, is_vit = TIMM_VITS.get(model, model), model in TIMM_VITS
     if not ARCHITECTURES.fullmatch(name):
         raise BadInput(f"it has no {model}; expected a ResNet, VGG, Inception-v3 or ViT")
-    if model.startswith("vgg") and data["image_size"] > MOST_PX_OF_VGG:
+    if model.startswith("vgg") and max(height_width(data["image_size"])) > MOST_PX_OF_VGG:
         raise BadInput(
             f"for images of more than {MOST_PX_OF_VGG} px its VGG averages over several places, and this one, for "
             f"{data['image_size']} px, pools to one"
@@ -57,11 +62,11 @@ def save_for_timm(path: Path, job: Job) -> None:
     _save(path, to_timm(weights), "timm", name, arguments)
     resize, interpolation = resizing_of(data)
     preprocessing = {
-        "input_size": [data["in_channels"], data["image_size"], data["image_size"]],
+        "input_size": [data["in_channels"], *height_width(data["image_size"])],
         "fixed_input_size": is_vit,
         "mean": [one / 255 for one in facts["mean"]],
         "std": [one / 255 for one in facts["std"]],
-        "crop_pct": crop_pct_of(data["image_size"], resize),
+        "crop_pct": crop_pct_of(min(height_width(data["image_size"])), resize),
         "crop_mode": "center",
         "interpolation": interpolation,
         "num_classes": len(classes),

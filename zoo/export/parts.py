@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.export.graph_signature import InputKind
 
+from zoo.ranges import height_width
+
 BATCH = Dim("batch", min=1)
 
 
@@ -107,7 +109,7 @@ def parts(net: nn.Module, facts: Mapping[str, Any]) -> dict[str, ExportPart]:
 
 def _part_of_images(net: nn.Module, facts: Mapping[str, Any]) -> ExportPart:
     settings, export = facts["config"]["data"], facts["export"]
-    shape = (2, settings["in_channels"], settings["image_size"], settings["image_size"])
+    shape = (2, settings["in_channels"], *height_width(settings["image_size"]))
     net = Half(net) if export["precision"] == "fp16" else net
     net = Baked(net, facts["data"]["mean"], facts["data"]["std"]) if export["bake"] else net
     net = Calibrated(net, facts["temperature"]) if export.get("calibrated") else net

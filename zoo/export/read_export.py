@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from zoo.errors import BadInput
 from zoo.export.export_format import openers
 from zoo.export.runtime import LoadedGraph, Run
+from zoo.ranges import height_width
 
 PARTS = ("encoder", "step")  # of a sequence net, each in a file named after it
 
@@ -101,7 +102,7 @@ def _classifier(opened: LoadedGraph) -> Classifier:
     size, channels = (facts["config"]["data"][name] for name in ("image_size", "in_channels"))
     takes = torch.uint8 if facts["export"]["bake"] else torch.float32
     logits = [None, len(facts["data"]["classes"])]
-    run = opened.checked([([None, channels, size, size], takes)], [(logits, torch.float32)])
+    run = opened.checked([([None, channels, *height_width(size)], takes)], [(logits, torch.float32)])
     return Classifier(run, facts, facts["export"]["bake"])
 
 

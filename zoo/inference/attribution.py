@@ -18,14 +18,14 @@ from zoo.models.attention import Attention
 
 LEAST_SIDE = 4  # px of the feature maps that Grad-CAM shows, if the net has any so large
 NUM_STEPS = 20  # of deletion and insertion
-BLUR = 0.125  # of what replaces deleted pixels, as a fraction of the side
+BLUR = 0.125  # of what replaces deleted pixels, as a fraction of the shorter side
 Explanation = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
 def explanations(net: nn.Module, images: Tensor) -> dict[str, Explanation]:
-    """Return the methods that suit a net, by name: functions of a net, images (N, C, S, S) and classes (N,).
+    """Return the methods that suit a net, by name: functions of a net, images (N, C, H, W) and classes (N,).
 
-    They return maps (N, S, S), whose sign is that of the influence on the logit of the class.
+    They return maps (N, H, W), whose sign is that of the influence on the logit of the class.
     """
     found: dict[str, Explanation] = {}
     if any(isinstance(module, Attention) for module in net.modules()):
@@ -89,7 +89,7 @@ def grad_cam(net: nn.Module, images: Tensor, targets: Tensor, layer: nn.Module) 
 
 
 def gradient_times_input(net: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
-    """Return each normalised pixel times the gradient of the target's logit, summed over channels: (N, S, S)."""
+    """Return each normalised pixel times the gradient of the target's logit, summed over channels: (N, H, W)."""
     with torch.enable_grad():
         inputs = images.detach().requires_grad_()
         logits = net(inputs)
@@ -117,8 +117,10 @@ def rollout(net: nn.Module, images: Tensor) -> Tensor:
     flow = torch.eye(layers[0].shape[-1], device=images.device)
     for weights in layers:
         flow = (0.5 * weights + 0.5 * torch.eye(weights.shape[-1], device=images.device)) @ flow
-    side = round((flow.shape[-1] - 1) ** 0.5)
-    return flow[:, 0, 1:].unflatten(1, (side, side))
+    height, width = images.shape[-2:]
+    num_patches = flow.shape[-1] - 1
+    rows = round((num_patches * height / width) ** 0.5)  # patches are squares
+    return flow[:, 0, 1:].unflatten(1, (rows, num_patches // rows))
 
 
 @torch.inference_mode()
@@ -131,7 +133,7 @@ def deletion_and_insertion(
     in 20 steps until all are; insertion starts there. A map that shows what matters has a low first score and a high
     second one.
     """
-    blurred = gaussian_blur(images, BLUR * images.shape[-1])
+    blurred = gaussian_blur(images, BLUR * min(images.shape[-2:]))
     order = maps.flatten(1).argsort(dim=1, descending=True, stable=True)
     rank = torch.empty_like(order)
     rank.scatter_(1, order, torch.arange(order.shape[1], device=order.device).expand_as(order))

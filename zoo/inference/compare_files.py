@@ -29,6 +29,7 @@ from zoo.measure.device import device_name
 from zoo.measure.latency import latency_ms
 from zoo.paths import OF_ZOO
 from zoo.quantize.pt2e import program_of
+from zoo.ranges import height_width
 
 MOST_FILES = 12
 NUM_FLIPS = 8  # pictures of each direction that are shown
@@ -99,7 +100,7 @@ def _check_like(source: Product | Exported, first: Product | Exported, path: str
         raise BadInput(f"{path} has its classes in another order than {first_path}; name files of the same data")
     sizes = [[one["config"]["data"][key] for key in ("in_channels", "image_size")] for one in (facts, of_first)]
     if sizes[0] != sizes[1]:
-        ours, theirs = (f"{channels} x {side} x {side}" for channels, side in sizes)
+        ours, theirs = (" x ".join(map(str, (channels, *height_width(size)))) for channels, size in sizes)
         raise BadInput(f"{path} takes images of {ours}, and {first_path} of {theirs}; name files of the same data")
 
 

@@ -87,7 +87,7 @@ def explain(
 def scored_maps(
     net: nn.Module, images: Tensor, targets: Tensor, temperature: float = 1.0
 ) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
-    """Return by method the maps (N, S, S) of classes `targets` (N,), and their deletion and insertion scores (N,)."""
+    """Return by method the maps (N, H, W) of classes `targets` (N,), and their deletion and insertion scores (N,)."""
     found = {}
     for method, function in explanations(net, images).items():
         maps = function(net, images, targets)

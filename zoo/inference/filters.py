@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.errors import BadInput, choices
+from zoo.ranges import ImageSize, height_width
 
 MOST_FILTERS = 36  # in a grid that can be read
 NUM_STEPS, RATE = 100, 0.05  # of Adam
@@ -28,8 +29,8 @@ def convolution(net: nn.Module, name: str) -> str:
     return layers[-1] if name == "last" else name
 
 
-def maximal_images(net: nn.Module, layer: str, facts: Mapping[str, Any], size: int, seed: int = 0) -> Tensor:
-    """Return one image per filter of a layer, uint8 (filters, C, size, size), whose mean activation is large.
+def maximal_images(net: nn.Module, layer: str, facts: Mapping[str, Any], size: ImageSize, seed: int = 0) -> Tensor:
+    """Return one image per filter of a layer, uint8 (filters, C, H, W), whose mean activation is large.
 
     Adam ascends from noise, whose numbers depend on the seed. What it changes are the Fourier coefficients of the
     image, in units that fall with their frequency, so that low frequencies come first; the image is moved by some
@@ -37,18 +38,18 @@ def maximal_images(net: nn.Module, layer: str, facts: Mapping[str, Any], size: i
     """
     device = next(net.parameters()).device
     mean, std = (torch.tensor(facts[name], device=device)[:, None, None] for name in ("mean", "std"))
-    draw = torch.Generator().manual_seed(seed)
-    num = min(MOST_FILTERS, _activations(net, layer, torch.zeros(1, len(mean), size, size, device=device)).shape[1])
-    noise = NOISE * torch.randn(num, len(mean), size, size // 2 + 1, 2, generator=draw)
+    draw, (height, width) = torch.Generator().manual_seed(seed), height_width(size)
+    num = min(MOST_FILTERS, _activations(net, layer, torch.zeros(1, len(mean), height, width, device=device)).shape[1])
+    noise = NOISE * torch.randn(num, len(mean), height, width // 2 + 1, 2, generator=draw)
     coefficients = noise.to(device).requires_grad_()
-    units = (size / _frequencies(size).clamp_min(1)).to(device)
+    units = (max(height, width) / _frequencies(height, width).clamp_min(1)).to(device)
 
     def images() -> Tensor:
         waves = torch.view_as_complex(coefficients) * units
-        return (255 * torch.fft.irfft2(waves, s=(size, size), norm="ortho").sigmoid() - mean) / std
+        return (255 * torch.fft.irfft2(waves, s=(height, width), norm="ortho").sigmoid() - mean) / std
 
     optimizer = torch.optim.Adam([coefficients], RATE)
-    most = max(1, size // MOVES)
+    most = max(1, min(height, width) // MOVES)
     for _ in range(NUM_STEPS):
         moves = torch.randint(-most, most + 1, (2,), generator=draw).tolist()
         (coefficients.grad,) = torch.autograd.grad(-_own(net, layer, images().roll(moves, (2, 3))).sum(), coefficients)
@@ -56,9 +57,10 @@ def maximal_images(net: nn.Module, layer: str, facts: Mapping[str, Any], size: i
     return (images().detach() * std + mean).round().clamp(0, 255).to(torch.uint8).cpu()
 
 
-def _frequencies(size: int) -> Tensor:
-    """Return the frequency of each Fourier coefficient of a real image, in waves per side: (size, size // 2 + 1)."""
-    down, right = torch.fft.fftfreq(size, 1 / size), torch.fft.rfftfreq(size, 1 / size)
+def _frequencies(height: int, width: int) -> Tensor:
+    """Return the frequency of each Fourier coefficient, in waves per longer side: (height, width // 2 + 1)."""
+    longer = max(height, width)
+    down, right = torch.fft.fftfreq(height, 1 / longer), torch.fft.rfftfreq(width, 1 / longer)
     return torch.hypot(down[:, None], right)
 
 

@@ -14,7 +14,7 @@ from zoo.checkpoint.thresholds import thresholds_of
 from zoo.data.folders import pictures_in
 from zoo.data.picture_data import check_colour
 from zoo.data.read_image import picture_of, read_picture
-from zoo.data.reading import Reading, resizing_of
+from zoo.data.reading import Reading, covered, resizing_of
 from zoo.data.sequences import SequenceFacts, encode_source
 from zoo.errors import BadInput, ZooError, reason
 from zoo.measure.number_scores import Scale, in_units
@@ -48,7 +48,7 @@ def predict(
 
     Inputs are texts, or image files, folders of them, and patterns such as `*.jpg`. Only the facts of a product file or
     an exported one are needed. `seen` is called with the path, the picture (3, height, width), uint8, and the net's
-    input (C, size, size) of each picture. Raises BadInput immediately for missing files, and, after all others,
+    input (C, H, W) of each picture. Raises BadInput immediately for missing files, and, after all others,
     Unusable for files that cannot be read as images, and for texts with symbols that the net has never seen.
     """
     if "source_symbols" in facts["data"]:
@@ -142,7 +142,7 @@ def numbers_of(net: nn.Module, images: Tensor, names: Sequence[str], scale: Scal
 def classify(
     net: nn.Module, images: Tensor, classes: Sequence[str], top: int, temperature: float = 1.0
 ) -> list[list[tuple[str, float]]]:
-    """Return the `top` most probable classes of each image (N, C, size, size), each with its probability, best first.
+    """Return the `top` most probable classes of each image (N, C, H, W), each with its probability, best first.
 
     Logits are divided by `temperature`. Raises ZooError if the net returns NaN.
     """
@@ -176,18 +176,19 @@ def _matches(pattern: str) -> list[str]:
 
 
 def read_image(picture: Any, settings: Mapping[str, Any], facts: Mapping[str, Any], seen: Seen | None = None) -> Tensor:
-    """Return a picture as (1, C, size, size), float32, preprocessed as in training: resized, cropped, gray, normalised.
+    """Return a picture as (1, C, H, W), float32, preprocessed as in training: resized, cropped, gray, normalised.
 
     `picture` is the path of a file, or a picture in memory, as `picture_of` takes it. Raises BadInput for others. For
     `seen`, see `predict`.
     """
     size, background = settings["image_size"], settings.get("background", "white")
-    reading = Reading(size, *resizing_of(settings))
+    resize, interpolation = resizing_of(settings)
+    reading = Reading(size, covered(size, resize), interpolation)
     check_colour(background)
     is_file = isinstance(picture, str | os.PathLike)
     try:
         whole = read_picture(os.fspath(picture), background) if is_file else picture_of(picture, background)
-        image = reading.square(whole)[None]
+        image = reading.cropped(whole)[None]
     except Exception as error:  # bytes that are not an image can raise anything
         why = error.strerror if isinstance(error, OSError) and error.strerror else reason(error)
         path = escape.shortened(str(picture), LONGEST_PATH)
@@ -202,6 +203,6 @@ def read_image(picture: Any, settings: Mapping[str, Any], facts: Mapping[str, An
 
 
 def pixels_of(images: Tensor, facts: Mapping[str, Any]) -> Tensor:
-    """Return the pixels, uint8, of normalised images (..., C, S, S)."""
+    """Return the pixels, uint8, of normalised images (..., C, H, W)."""
     mean, std = (torch.tensor(facts[name])[:, None, None] for name in ("mean", "std"))
     return (images * std + mean).round().clamp(0, 255).to(torch.uint8)

@@ -36,7 +36,7 @@ class Compared(Protocol):
 
 
 def pixels_of(data: ImageData, index: Tensor) -> Tensor:
-    """Return test images as uint8 (N, C, S, S)."""
+    """Return test images as uint8 (N, C, H, W)."""
     data.load()
     images = data.splits["test"].images
     return images[index] if isinstance(images, Tensor) else images[index].decoded()[0]
@@ -99,7 +99,7 @@ def _normalised(file: Compared, pixels: Tensor) -> Tensor:
 
 
 def _maps(file: Compared, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
-    """Return maps (N, S, S) by method; none for a net without gradients."""
+    """Return maps (N, H, W) by method; none for a net without gradients."""
     if not has_gradients(file.source):
         return {}
     pairs = list(zip(images.split(BATCH), targets.split(BATCH), strict=True))

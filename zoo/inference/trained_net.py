@@ -46,13 +46,14 @@ class TrainedNet:
 
     @as_value_error()
     def preprocess(self, picture: Any) -> Tensor:
-        """Return a picture as the net takes it: (1, C, size, size), float32, prepared as in training.
+        """Return a picture as the net takes it: (1, C, height, width), float32, prepared as in training.
 
         `picture` is a path, a PIL image, a uint8 array (height, width) or (height, width, channels), or a uint8 tensor
-        (channels, height, width); its centre square is used. A PIL image that Pillow has opened and not decoded is read
-        as its file is, at the frame it is at; all others by their pixels, turned by the orientation in their EXIF, with
-        0 to 65,535 for mode I;16 and 0 to 1 for mode F. Raises ValueError for anything else, for a file that is not a
-        picture, and for more than 178,956,970 pixels or a side of more than 100 times the other.
+        (channels, height, width); its centre is used, in the shape of the net's images. A PIL image that Pillow has
+        opened and not decoded is read as its file is, at the frame it is at; all others by their pixels, turned by the
+        orientation in their EXIF, with 0 to 65,535 for mode I;16 and 0 to 1 for mode F. Raises ValueError for anything
+        else, for a file that is not a picture, and for more than 178,956,970 pixels or a side of more than 100 times
+        the other.
         """
         if not self.classes:
             raise BadInput(f"{self!r} is for sequences, which need no preprocessing; pass a text to predict()")

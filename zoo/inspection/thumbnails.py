@@ -9,6 +9,7 @@ from torch import Tensor
 from zoo.data.image_files import ImageFiles
 from zoo.data.read_image import read_picture
 from zoo.data.sources import LabelledImages
+from zoo.ranges import size_within
 
 MOST_PX = 112  # of the longer side
 QUALITY = 80  # of a JPEG
@@ -46,6 +47,6 @@ def of_pixels(picture: Tensor) -> str:
         F.to_pil_image(picture).save(file, format="PNG", optimize=True)
     else:
         kind = "jpeg"
-        sides = [max(1, round(side * MOST_PX / max(height, width))) for side in (height, width)]
+        sides = size_within((height, width), MOST_PX)
         F.to_pil_image(F.resize(picture, sides, antialias=True)).save(file, format="JPEG", quality=QUALITY)
     return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from zoo.models.activations import Activation, make_activation, width_multiplier
 from zoo.models.init import draw_in_unit_bounds
 from zoo.models.stem import Stem, stem_for
-from zoo.ranges import BelowOne, Count
+from zoo.ranges import BelowOne, Count, ImageSize
 
 SMALL_IMAGE_PX = 64
-LEAST_LARGE_PX = 63
+LEAST_LARGE_PX, LEAST_SMALL_PX = 63, 15
 HALVES = (torch.bfloat16, torch.float16)
 
 
@@ -62,7 +62,7 @@ class ResponseNorm(nn.LocalResponseNorm):
 
 
 class AlexNet(nn.Module):
-    """Classify images (N, in_channels, image_size, image_size) into logits (N, num_classes)."""
+    """Classify images (N, in_channels, H, W) of `image_size` px into logits (N, num_classes)."""
 
     head_names = ("classifier.6",)
 
@@ -70,7 +70,7 @@ class AlexNet(nn.Module):
         self,
         in_channels: Count = 3,
         num_classes: Count = 1000,
-        image_size: Count = 224,
+        image_size: ImageSize = 224,
         year: Literal[2012, 2014] = 2014,
         dropout: BelowOne = 0.5,
         activation: Activation = "relu",
@@ -78,7 +78,7 @@ class AlexNet(nn.Module):
     ) -> None:
         super().__init__()
         per = width_multiplier(activation)
-        self.form = stem_for(stem, image_size, SMALL_IMAGE_PX, LEAST_LARGE_PX)
+        self.form = stem_for(stem, image_size, SMALL_IMAGE_PX, LEAST_LARGE_PX, LEAST_SMALL_PX)
         small = self.form == "small"
         side, units = (2, 1024) if small else (6, 4096)
         layers, channels = list[nn.Module](), in_channels

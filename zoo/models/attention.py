@@ -32,7 +32,8 @@ class Attention(nn.Module):
 
     def project(self, x: Tensor, first: int, last: int) -> Tensor:
         """Return queries, keys and values from index `first` to before `last`, each N × heads × tokens × d."""
-        weight, bias = self.in_proj_weight, self.in_proj_bias
+        weight: Tensor = self.in_proj_weight
+        bias: Tensor = self.in_proj_bias
         if last - first < 3:  # runtimes are slow with weights that are slices, even of all rows
             width = len(weight) // 3  # of all heads: that of x, unless some were pruned
             rows = slice(first * width, last * width)

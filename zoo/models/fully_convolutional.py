@@ -18,13 +18,13 @@ def to_fully_convolutional(net: nn.Module, image_shape: tuple[int, int, int]) ->
     image, each position is the output of the head for that window of the features. This equals cropping if the features
     have no padding, and nearly so otherwise, since a crop is padded with zeros where the map has image content. The
     given net is not changed. Raises ValueError if the net does not consist of `features`, a pooling and a `classifier`,
-    or if its pooling is uneven at this size.
+    if its images are not square, or if its pooling is uneven at this size.
     """
     features, classifier = getattr(net, "features", None), getattr(net, "classifier", None)
     if not isinstance(features, nn.Sequential) or not isinstance(classifier, nn.Sequential):
-        raise ValueError(
-            f"{type(net).__name__} has no linear head over a feature map; LeNet5, AlexNet and VGG can be converted"
-        )
+        raise ValueError(f"{type(net).__name__} has no linear head over a feature map, as LeNet5, AlexNet and VGG have")
+    if image_shape[1] != image_shape[2]:
+        raise ValueError(f"expected a net for square images, got one for {image_shape[1]} × {image_shape[2]} px")
     features = copy.deepcopy(features)
     with torch.no_grad():
         _, channels, side, _ = copy.deepcopy(features).to("meta")(torch.empty(1, *image_shape, device="meta")).shape

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from zoo.models.activations import Activation, make_activation, width_multiplier
 from zoo.models.logits import Logits
 from zoo.models.stem import Stem, stem_for
-from zoo.ranges import BelowOne, Count
+from zoo.ranges import BelowOne, Count, ImageSize
 
 SMALL_IMAGE_PX = 64
 
@@ -105,13 +105,13 @@ def initialise_inception(net: nn.Module) -> None:
 
 
 class GoogLeNet(nn.Module):
-    """Classify images (N, in_channels, image_size, image_size) into logits (N, num_classes), in train mode `Logits`."""
+    """Classify images (N, in_channels, H, W) of `image_size` px to logits (N, num_classes), in training `Logits`."""
 
     def __init__(
         self,
         in_channels: Count = 3,
         num_classes: Count = 1000,
-        image_size: Count = 224,
+        image_size: ImageSize = 224,
         kernel_5x5: bool = False,
         aux_heads: bool = True,
         dropout: BelowOne = 0.2,

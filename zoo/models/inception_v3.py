@@ -18,9 +18,10 @@ from zoo.models.activations import Activation
 from zoo.models.googlenet import Conv, ConvNorm, initialise_inception
 from zoo.models.logits import Logits
 from zoo.models.stem import Stem, stem_for
-from zoo.ranges import BelowOne, Count
+from zoo.ranges import BelowOne, Count, ImageSize, height_width
 
 SMALL_IMAGE_PX = 74  # too small for the published net
+LEAST_PX = 15
 AUXILIARY_PX = 299  # the smallest size with the 17 × 17 map that the auxiliary head needs
 
 # A branch is a chain of convolutions (maps, kernel) or (maps, kernel, stride); a list of kernels means parallel
@@ -111,9 +112,10 @@ class Mixed(nn.Module):
 class AuxiliaryHead(nn.Module):
     """A small classifier on the last 17 × 17 layer (figure 8)."""
 
-    def __init__(self, num_classes: int, image_size: int, conv: Conv) -> None:
+    def __init__(self, num_classes: int, image_size: ImageSize, conv: Conv) -> None:
         super().__init__()
-        self.pool: nn.Module = nn.AdaptiveAvgPool2d(5) if image_size < AUXILIARY_PX else nn.AvgPool2d(5, stride=3)
+        is_small = min(height_width(image_size)) < AUXILIARY_PX
+        self.pool: nn.Module = nn.AdaptiveAvgPool2d(5) if is_small else nn.AvgPool2d(5, stride=3)
         self.conv0 = conv(768, 128, 1)
         self.conv1 = conv(128, 768, 5)
         self.fc = nn.Linear(768, num_classes)
@@ -124,20 +126,20 @@ class AuxiliaryHead(nn.Module):
 
 
 class InceptionV3(nn.Module):
-    """Classify images (N, in_channels, image_size, image_size) into logits (N, num_classes), in train mode `Logits`."""
+    """Classify images (N, in_channels, H, W) of `image_size` px to logits (N, num_classes), in training `Logits`."""
 
     def __init__(
         self,
         in_channels: Count = 3,
         num_classes: Count = 1000,
-        image_size: Count = 299,
+        image_size: ImageSize = 299,
         aux_heads: bool = True,
         dropout: BelowOne = 0.5,
         activation: Activation = "relu",
         stem: Stem = "auto",
     ) -> None:
         super().__init__()
-        self.form = stem_for(stem, image_size, SMALL_IMAGE_PX, SMALL_IMAGE_PX + 1)
+        self.form = stem_for(stem, image_size, SMALL_IMAGE_PX, SMALL_IMAGE_PX + 1, LEAST_PX)
         small = self.form == "small"
         conv = partial(ConvNorm, activation=activation)
         stride, padding = (1, 1) if small else (2, 0)

@@ -8,6 +8,7 @@ is usual today, C3 is fully connected, pooling is max pooling and the activation
 32; other sizes only change the input width of C5.
 """
 
+import math
 from typing import Literal
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from zoo.models.activations import Activation, make_activation, width_multiplier
 from zoo.models.init import draw_in_unit_bounds, draw_uniform, fans
-from zoo.ranges import Count
+from zoo.ranges import Count, ImageSize, height_width, plain_size
 
 # Table I of the paper: which of the six maps of S2 (rows) each of the sixteen maps of C3 (columns) is connected to.
 C3_TABLE = (
@@ -67,7 +68,7 @@ class TrainablePool2d(nn.Module):
 
 
 class LeNet5(nn.Module):
-    """Classify images (N, in_channels, image_size, image_size) into logits (N, num_classes).
+    """Classify images (N, in_channels, H, W) of `image_size` px into logits (N, num_classes).
 
     Raises ValueError for images under 16 px, which are too small for S4.
     """
@@ -78,14 +79,14 @@ class LeNet5(nn.Module):
         self,
         in_channels: Count = 1,
         num_classes: Count = 10,
-        image_size: Count = 32,
+        image_size: ImageSize = 32,
         c3: Literal["full", "table"] = "full",
         pooling: Literal["max", "average", "trainable"] = "max",
         activation: Activation = "relu",
     ) -> None:
         super().__init__()
-        padding = 2 if image_size == 28 else 0
-        side = _side_after_features(image_size, padding)
+        padding = 2 if height_width(image_size) == (28, 28) else 0
+        self.map_size = _size_after_features(image_size, padding)
         per = width_multiplier(activation)
 
         def pool(num_maps: int) -> nn.Module:
@@ -103,7 +104,7 @@ class LeNet5(nn.Module):
         )
         self.classifier = nn.Sequential(
             nn.Flatten(),
-            nn.Linear(16 * side * side, per * 120),  # C5, a convolution over the whole of S4
+            nn.Linear(16 * math.prod(self.map_size), per * 120),  # C5, a convolution over the whole of S4
             make_activation(activation),
             nn.Linear(120, per * 84),  # F6
             make_activation(activation),
@@ -119,19 +120,19 @@ class LeNet5Caffe(nn.Module):
     """Classify images into logits with 20-50-500-10 maps and units; compression papers call this net LeNet-5.
 
     Jia et al., "Caffe", 2014, examples/mnist/lenet.prototxt: no activation after the convolutions, ReLU after ip1.
-    Takes (N, in_channels, image_size, image_size), returns (N, num_classes); ValueError for images under 16 px. Weights
+    Takes (N, in_channels, H, W), returns (N, num_classes); ValueError for images under 16 px. Weights
     start uniform with variance 1 / fan-in, called "xavier" in Caffe.
     """
 
     head_names = ("ip2",)
 
-    def __init__(self, in_channels: Count = 1, num_classes: Count = 10, image_size: Count = 28) -> None:
+    def __init__(self, in_channels: Count = 1, num_classes: Count = 10, image_size: ImageSize = 28) -> None:
         super().__init__()
-        side = _side_after_features(image_size, 0)
+        self.map_size = _size_after_features(image_size, 0)
         self.conv1 = nn.Conv2d(in_channels, 20, 5)
         self.conv2 = nn.Conv2d(20, 50, 5)
         self.pool = nn.MaxPool2d(2)
-        self.ip1 = nn.Linear(50 * side * side, 500)
+        self.ip1 = nn.Linear(50 * math.prod(self.map_size), 500)
         self.ip2 = nn.Linear(500, num_classes)
         for layer in (self.conv1, self.conv2, self.ip1, self.ip2):
             draw_uniform(layer, (3 / fans(layer, layer.weight)[0]) ** 0.5)
@@ -152,13 +153,17 @@ class LeNet300(nn.Module):
     head_names = ("layers.5",)
 
     def __init__(
-        self, in_channels: Count = 1, num_classes: Count = 10, image_size: Count = 28, activation: Activation = "relu"
+        self,
+        in_channels: Count = 1,
+        num_classes: Count = 10,
+        image_size: ImageSize = 28,
+        activation: Activation = "relu",
     ) -> None:
         super().__init__()
-        per = width_multiplier(activation)
+        per, self.map_size = width_multiplier(activation), height_width(image_size)
         self.layers = nn.Sequential(
             nn.Flatten(),
-            nn.Linear(in_channels * image_size * image_size, per * 300),
+            nn.Linear(in_channels * math.prod(self.map_size), per * 300),
             make_activation(activation),
             nn.Linear(300, per * 100),
             make_activation(activation),
@@ -182,9 +187,10 @@ def draw_as_in_1998(net: nn.Module) -> None:
             draw_uniform(module, 2.4 / fans(module, module.weight)[0])
 
 
-def _side_after_features(image_size: int, padding: int) -> int:
-    """Return the side in px of the maps after two rounds of a 5×5 convolution and 2×2 pooling."""
-    side = ((image_size + 2 * padding - 4) // 2 - 4) // 2
-    if side < 1:
-        raise ValueError(f"image_size={image_size} is too small for two 5×5 convolutions; use at least 16 px")
-    return side
+def _size_after_features(image_size: ImageSize, padding: int) -> tuple[int, int]:
+    """Return height and width in px of the maps after two rounds of a 5×5 convolution and 2×2 pooling."""
+    height, width = (((side + 2 * padding - 4) // 2 - 4) // 2 for side in height_width(image_size))
+    if min(height, width) < 1:
+        got = plain_size(image_size)
+        raise ValueError(f"image_size={got} is too small for two 5×5 convolutions; use at least 16 px")
+    return height, width

@@ -17,7 +17,7 @@ from zoo.models.activations import Activation, make_activation
 from zoo.models.init import draw_in_unit_bounds
 from zoo.models.stem import Stem, stem_for
 from zoo.models.stochastic_depth import StochasticDepth, decay_linearly
-from zoo.ranges import BelowOne, Count, NotEmpty
+from zoo.ranges import BelowOne, Count, ImageSize, NotEmpty
 
 SMALL_IMAGE_PX = 64
 
@@ -122,7 +122,7 @@ BLOCKS: dict[str, type[BasicBlock] | type[Bottleneck]] = {"basic": BasicBlock, "
 
 
 class ResNet(nn.Module):
-    """Classify images (N, in_channels, image_size, image_size) into logits (N, num_classes).
+    """Classify images (N, in_channels, H, W) of `image_size` px into logits (N, num_classes).
 
     `depths` and `widths` are the number of blocks and their (inner) maps, one entry per stage; each stage but the first
     halves the image. `shortcut` sets how shapes are matched: by a 1×1 projection (option B) or zero padding (option A).
@@ -139,7 +139,7 @@ class ResNet(nn.Module):
         widths: list[Count],
         in_channels: Count = 3,
         num_classes: Count = 1000,
-        image_size: Count = 224,
+        image_size: ImageSize = 224,
         shortcut: Literal["projection", "pad"] = "projection",
         preactivation: bool = False,
         stride_on: Literal["1x1", "3x3"] = "3x3",

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from zoo.models.activations import Activation, make_activation, width_multiplier
 from zoo.models.init import initialise
 from zoo.models.stem import Stem, stem_for
-from zoo.ranges import BelowOne, Count
+from zoo.ranges import BelowOne, Count, ImageSize
 
 SMALL_IMAGE_PX = 64
 LEAST_LARGE_PX = 32
@@ -28,7 +28,7 @@ TABLE = {
 
 
 class VGG(nn.Module):
-    """Classify images (N, in_channels, image_size, image_size) into logits (N, num_classes)."""
+    """Classify images (N, in_channels, H, W) of `image_size` px into logits (N, num_classes)."""
 
     head_names = ("classifier.6",)
 
@@ -38,7 +38,7 @@ class VGG(nn.Module):
         batch_norm: bool = False,
         in_channels: Count = 3,
         num_classes: Count = 1000,
-        image_size: Count = 224,
+        image_size: ImageSize = 224,
         dropout: BelowOne = 0.5,
         activation: Activation = "relu",
         stem: Stem = "auto",

@@ -13,7 +13,7 @@ from zoo.models.activations import Activation, make_activation, width_multiplier
 from zoo.models.attention import Attention
 from zoo.models.stem import Stem, stem_for
 from zoo.models.stochastic_depth import StochasticDepth, decay_linearly
-from zoo.ranges import BelowOne, Count
+from zoo.ranges import BelowOne, Count, ImageSize, height_width, plain_size
 
 SMALL_IMAGE_PX = 64
 SMALL_PATCH_PX, LARGE_PATCH_PX = 4, 16
@@ -61,7 +61,7 @@ class Encoder(nn.Module):
 
 
 class ViT(nn.Module):
-    """Classify images (N, in_channels, image_size, image_size) into logits (N, num_classes).
+    """Classify images (N, in_channels, H, W) of `image_size` px into logits (N, num_classes).
 
     `stochastic_depth` is the probability of dropping a branch of the last block in training. Raises ValueError unless
     patches tile the image and the heads divide the width.
@@ -77,7 +77,7 @@ class ViT(nn.Module):
         patch_size: Count = 16,
         in_channels: Count = 3,
         num_classes: Count = 1000,
-        image_size: Count = 224,
+        image_size: ImageSize = 224,
         dropout: BelowOne = 0.0,
         activation: Activation = "gelu",
         stochastic_depth: BelowOne = 0.0,
@@ -88,12 +88,14 @@ class ViT(nn.Module):
         if stem == "small" and patch_size < LARGE_PATCH_PX:
             raise ValueError(f"stem=small has patches of {SMALL_PATCH_PX} px; leave out patch_size={patch_size}")
         patch = SMALL_PATCH_PX if self.form == "small" and patch_size >= LARGE_PATCH_PX else patch_size
-        if image_size % patch or width % num_heads:
+        sides = height_width(image_size)
+        if any(side % patch for side in sides) or width % num_heads:
             raise ValueError(
-                f"image_size={image_size} must be a multiple of patch_size={patch}, and width={width} of "
+                f"image_size={plain_size(image_size)} must be a multiple of patch_size={patch}, and width={width} of "
                 f"num_heads={num_heads}"
             )
-        tokens = (image_size // patch) ** 2 + 1
+        self.map_size = rows, columns = sides[0] // patch, sides[1] // patch  # of patches
+        tokens = rows * columns + 1
         self.class_token = nn.Parameter(torch.zeros(1, 1, width))
         self.conv_proj = nn.Conv2d(in_channels, width, patch, stride=patch)
         self.encoder = Encoder(tokens, width, depth, num_heads, dropout, activation)

@@ -151,10 +151,11 @@ class Metadata(Record, frozen=True, kw_only=True):
             if bool(settings.get("numbers")) != (data.number_scale is not None):
                 raise ValueError("number_scale belongs to config.data.numbers=true")
             size, channels = settings.get("image_size"), settings.get("in_channels")
-            if type(size) is not int or not 1 <= size <= 2048:
-                raise ValueError("config.data.image_size must be a whole number from 1 to 2048")
-            resize = settings.get("resize")
-            if resize is not None and (type(resize) is not int or not size <= resize <= 4 * size):
+            sides = size if isinstance(size, list) and len(size) == 2 and size[0] != size[1] else [size]
+            if not all(type(side) is int and 1 <= side <= 2048 for side in sides):
+                raise ValueError("config.data.image_size must be a whole number from 1 to 2048, or two different ones")
+            resize, shorter = settings.get("resize"), min(sides)
+            if resize is not None and (type(resize) is not int or not shorter <= resize <= 4 * shorter):
                 raise ValueError("config.data.resize must be null or a whole number from image_size to 4 times that")
             if settings.get("interpolation") not in (None, "bilinear", "bicubic"):
                 raise ValueError("config.data.interpolation must be null, bilinear or bicubic")

@@ -26,7 +26,7 @@ SIGNED = "gradient × input"  # whose maps have both signs
 
 @dataclass(frozen=True)
 class Explained:
-    """A picture, uint8 (C, S, S), its class with the probability, and by method its map (S, S) and its two scores."""
+    """A picture, uint8 (C, H, W), its class with the probability, and by method its map (H, W) and its two scores."""
 
     name: str
     picture: Tensor
@@ -56,7 +56,7 @@ def draw_explanations(rows: Sequence[Explained], heading: str) -> "Figure":
 
 
 def draw_filters(images: Tensor, heading: str) -> "Figure":
-    """Draw the images of filters, uint8 (filters, C, S, S), in a square grid with their numbers."""
+    """Draw the images of filters, uint8 (filters, C, H, W), in a square grid with their numbers."""
     from matplotlib.figure import Figure
 
     side = math.ceil(math.sqrt(len(images)))

@@ -14,7 +14,7 @@ Line = tuple[str, str]  # a text and its colour
 
 
 def draw_grid(images: Tensor, captions: Sequence[tuple[Line, Line]]) -> Tensor:
-    """Draw uint8 images (N, 1 or 3, S, S), five per row, as one image (height, width, 3); long lines are cut off."""
+    """Draw uint8 images (N, 1 or 3, H, W), five per row, as one image (height, width, 3); long lines are cut off."""
     import numpy as np
     from matplotlib.font_manager import FontProperties, findfont
     from PIL import Image, ImageDraw, ImageFont
@@ -26,7 +26,9 @@ def draw_grid(images: Tensor, captions: Sequence[tuple[Line, Line]]) -> Tensor:
     draw, side = ImageDraw.Draw(sheet), TILE_PX - 10
     for i, (image, caption) in enumerate(zip(images, captions, strict=True)):
         x, y = i % COLUMNS * TILE_PX + 5, i // COLUMNS * (TILE_PX + CAPTION_PX) + 5
-        sheet.paste(to_pil_image(image).convert("RGB").resize((side, side), Image.Resampling.NEAREST), (x, y))
+        picture = to_pil_image(image).convert("RGB")
+        width, height = (max(1, round(side * one / max(picture.size))) for one in picture.size)
+        sheet.paste(picture.resize((width, height), Image.Resampling.NEAREST), (x, y))
         for place, (text, colour) in enumerate(caption):
             shown = escape.shortened(escape.spelled(text, file), MOST_LETTERS)
             draw.text((x, y + side + 2 + place * (FONT_PX + 2)), shown, colour, font)

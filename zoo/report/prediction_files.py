@@ -52,7 +52,7 @@ def number_text(value: float) -> str:
 
 
 def write_grid(path: Path, images: Tensor, rows: Sequence[Predicted], are_numbers: bool = False) -> None:
-    """Draw uint8 images (N, C, S, S), as the net reads them, of the first N rows, with class, probability and file.
+    """Draw uint8 images (N, C, H, W), as the net reads them, of the first N rows, with class, probability and file.
 
     With `are_numbers`, with the first number of each instead.
     """

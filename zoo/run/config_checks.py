@@ -1,6 +1,8 @@
 """What a run's config must be before any data are read: groups that fit each other, and values that mean something."""
 
+import functools
 import importlib.util
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +15,7 @@ from zoo.checkpoint.stored_config import STARTS
 from zoo.data.table_labels import has_numbers, has_several_labels
 from zoo.errors import BadInput
 from zoo.instantiate import attribute_of, check
-from zoo.ranges import Count, takes, written
+from zoo.ranges import Count, plain_size, takes, written
 from zoo.report.viewers import logger_names
 
 GROUPS = ("model", "data", "task", "optim", "schedule", "compress", "callbacks", "trainer", "experiment")
@@ -99,7 +101,7 @@ def check_settings(cfg: DictConfig) -> None:
     sizes = "a whole number of at least 1, or auto for the fastest"
     demand("data.batch_size", lambda size: size == "auto" or takes(Count, size), sizes)
     _check_loggers(cfg)
-    for group in GROUPS[:-1]:
+    for group in dict.fromkeys(("data", *GROUPS[:-1])):  # a net takes settings from the data
         check(_known(cfg, group), group)
     if cfg.trainer.max_epochs == 0:
         if cfg.compress.after_fit and not cfg.compress.before_fit:
@@ -112,7 +114,10 @@ def check_settings(cfg: DictConfig) -> None:
     demand("trainer.accelerator", _is_here, "auto or cpu, since torch finds no such device here (trainer=cpu)")
     for key in ("in_channels", "image_size"):
         if key in cfg.model and key in cfg.data:
-            demand(f"model.{key}", cfg.data[key].__eq__, f"{cfg.data[key]}, as data.{key} says")
+            value = cfg.data[key]
+            demand(f"model.{key}", functools.partial(operator.eq, value), f"{value}, as data.{key} says")
+    if attribute_of(str(cfg.task.get("_target_")), "turns_images"):
+        demand("data.image_size", lambda size: isinstance(plain_size(size), int), "one number with task=rotation")
     max_drop = OmegaConf.select(cfg, "callbacks.rate.max_drop")
     if max_drop is not None:
         demand("compress.rate.bytes", lambda size: size is None, f"null with compress.rate.max_drop={max_drop}")

@@ -11,6 +11,7 @@ from zoo.data.module import ResidentData
 from zoo.errors import BadInput, reason
 from zoo.instantiate import build
 from zoo.paths import PRODUCT
+from zoo.ranges import height_width
 from zoo.run.config_checks import needs_numbers
 from zoo.run.directory import Run
 from zoo.run.teachers import check_teacher, with_teachers
@@ -90,15 +91,16 @@ def _known_resizing(run: Run, teachers: list[Product]) -> dict[str, Any]:
 
     Those are published weights, or those of `init_from`, or else the teacher's.
     """
-    size, known = run.cfg.data.image_size, None
+    shorter, known = min(height_width(run.cfg.data.image_size)), None
     if run.cfg.model.pretrained:
         from zoo.checkpoint.presets import published_resizing
 
-        known = published_resizing(run.cfg.choices.model, size, run.cfg.model.pretrained)
+        known = published_resizing(run.cfg.choices.model, run.cfg.data.image_size, run.cfg.model.pretrained)
     elif run.cfg.init_from or teachers:
         product = read_product(run.cfg.init_from) if run.cfg.init_from else teachers[0]
         theirs = product.facts["config"]["data"]
         if theirs.get("resize") is not None:
-            known = round(size * theirs["resize"] / theirs["image_size"]), theirs.get("interpolation")
+            before = min(height_width(theirs["image_size"]))
+            known = round(shorter * theirs["resize"] / before), theirs.get("interpolation")
     both = zip(("resize", "interpolation"), known or (), strict=False)
     return {key: value for key, value in both if run.cfg.data[key] is None}

@@ -28,6 +28,7 @@ from zoo.cli.settings import check_saved
 from zoo.errors import NOT_ON_RESUME, BadInput, choices
 from zoo.files import check_no_links, locked, open_file
 from zoo.paths import CONFIG, CONFIGS, LAST, LOCK
+from zoo.ranges import plain_size
 from zoo.records.config_file import read_config, write_config
 from zoo.run.config_checks import GROUPS, check_fit, check_settings
 
@@ -115,7 +116,10 @@ def config_of(cfg: DictConfig) -> DictConfig:
         plain: Any = OmegaConf.to_container(cfg, resolve=True)
         check_new(plain)
     check_settings(settled)
-    named: Any = OmegaConf.merge(settled, {"name": str(settled.name)})  # name=7 and name=nan are numbers
+    values: dict[str, Any] = {"name": str(settled.name)}  # name=7 and name=nan are numbers
+    if "image_size" in settled.data:
+        values["data"] = {"image_size": plain_size(settled.data.image_size)}
+    named: Any = OmegaConf.merge(settled, values)
     return named
 
 

@@ -8,11 +8,12 @@ from typing import Any, get_args
 
 import torch
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
+from torch import Tensor, nn
 
 from zoo import memory
-from zoo.checkpoint.product_file import load_state, read_product
-from zoo.checkpoint.stored_config import STARTS, check_heads
+from zoo.checkpoint.positions import fitted
+from zoo.checkpoint.product_file import Product, load_state, read_product
+from zoo.checkpoint.stored_config import STARTS, check_heads, stored_net
 from zoo.compress.recipe import replay
 from zoo.data.module import ResidentData
 from zoo.errors import BadInput, choices
@@ -92,7 +93,7 @@ def _start_weights(run: Run, net: nn.Module, facts: dict[str, Any]) -> None:
         config = product.facts["config"]
         theirs = rows_of(net, str(config.get("task", {}).get("_target_")), product.facts["data"])
         ours = rows_of(net, run.cfg.task._target_, facts)
-        weights = matched_by_name(net, product.weights, theirs, ours)
+        weights = matched_by_name(net, _fitted(net, product), theirs, ours)
         weights = rescaled(net, weights, product.facts["data"], facts)
         source, left = str(product.path), load_state(net, weights, str(product.path), replace_head=True)
         for sentence in describe_rows(theirs, ours):
@@ -108,6 +109,13 @@ def _start_weights(run: Run, net: nn.Module, facts: dict[str, Any]) -> None:
         log.info("Its mean and std normalise the images.")
     if left:
         log.info("The head has a different size there, so %s start from random values.", " and ".join(left))
+
+
+def _fitted(net: nn.Module, product: Product) -> dict[str, Tensor]:
+    """Return a file's weights, those of places fitted to the size of the images of `net`."""
+    with torch.device("meta"):
+        before = getattr(stored_net(product.facts["config"]["model"]), "map_size", None)
+    return fitted(net, product.weights, before, str(product.path))
 
 
 def _published(run: Run, net: nn.Module, facts: dict[str, Any]) -> tuple[str, list[str]]:

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Iterable, Sequence
 
+import torch
 from torch import Tensor
 
 from zoo.data.file_checks import names_of
@@ -10,11 +11,12 @@ from zoo.data.fingerprints import Groups
 from zoo.data.module import SPLITS
 from zoo.data.survey import Survey
 from zoo.errors import counted
+from zoo.ranges import height_width, plain_size
 from zoo.report.verdicts import Verdict
 
 MOST_TIMES = 10  # that a class may be larger than another
 MOST_SMALL = 0.05  # share of pictures that are enlarged
-LONG = 2.0  # longer over shorter side, above which a centre crop has less than half of the picture
+LONG = 2.0  # ratio to the shape of the net's images, above which a centre crop has less than half of the picture
 
 
 def check_apart(survey: Survey) -> Verdict:
@@ -85,27 +87,28 @@ def check_classes(survey: Survey, counts: dict[str, dict[str, int]], several: bo
     return Verdict("classes", "pass", found)
 
 
-def check_sides(survey: Survey, image_size: int) -> Verdict:
+def check_sides(survey: Survey, image_size: int | Sequence[int]) -> Verdict:
     """Compare sizes and aspect ratios with those that the net gets."""
     sides = survey.sides[survey.sides.amin(1) > 0]
     if not len(sides):
         return Verdict("sizes", "fail", "no picture can be read")
-    num_small = int((sides.amin(1) < image_size).sum())
-    num_long = int((sides.amax(1) > LONG * sides.amin(1)).sum())
+    size = plain_size(image_size)
+    times = sides / torch.tensor(height_width(image_size))
+    num_small = int((times.amin(1) < 1).sum())
+    num_long = int((times.amax(1) > LONG * times.amin(1)).sum())
     problems = []
     if num_small > MOST_SMALL * len(sides):
-        problems.append(
-            f"{num_small / len(sides):.0%} have a side below data.image_size={image_size} px, and are enlarged"
-        )
+        problems.append(f"{num_small / len(sides):.0%} have a side below data.image_size={size} px, and are enlarged")
     if num_long:
-        long = f"{counted(num_long, 'picture')} with one side more than {LONG:g} times the other"
+        relative = "" if isinstance(size, int) else ", relative to the net's images,"
+        long = f"{counted(num_long, 'picture')} with one side{relative} more than {LONG:g} times the other"
         problems.append(f"{long}, of which evaluation sees less than half, the centre")
     if len(survey.flat):
         flat = f"{counted(len(survey.flat), 'picture')} of one colour, such as {survey.place(survey.flat[0])}"
         problems.append(flat)
     if problems:
         return Verdict("sizes", "look", "; ".join(problems))
-    return Verdict("sizes", "pass", f"none far from the {image_size} px that the net gets")
+    return Verdict("sizes", "pass", f"none far from the {size} px that the net gets")
 
 
 def copies(survey: Survey) -> Groups:

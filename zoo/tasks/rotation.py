@@ -14,6 +14,7 @@ class RotationPrediction(ImageClassification):
     """
 
     num_outputs = 4
+    turns_images = True  # which must be squares
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         return super().training_step(all_turns(batch[0]), batch_idx)
