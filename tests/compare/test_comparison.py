@@ -14,6 +14,7 @@ from stored import RESULT
 
 from zoo.compare import comparison_plots, run_names, runs, significance, terminal
 from zoo.compare import comparison_tables as tables
+from zoo.compare.learning_curve import curve
 
 NUM_TEST = 1000
 
@@ -144,11 +145,11 @@ def test_a_run_without_the_same_test_images_gets_a_dash_and_the_reason(tmp_path)
     (comparison,) = compared(tmp_path)
     table = tables.paired(comparison)
     notes = {row[2]: (row[1], *row[3:]) for row in table.rows}
-    assert notes["same"][-1] == ""
+    assert notes["same"][1] == "worse"
     reasons = {"split": "another test set", "short": "another test set", "old": "no predictions"}
     for name, reason in {**reasons, "torn": "damaged predictions"}.items():
-        assert notes[name] == ("–", "–", "–", "–", reason)
-    assert notes["same"][0] == notes["same"][3]  # one comparison needs no correction
+        assert notes[name] == ("–", f"not compared: {reason}", "–", "–", "–")
+    assert notes["same"][0] == notes["same"][4]  # one comparison needs no correction
 
 
 def test_runs_of_other_test_samples_are_ranked_apart(tmp_path):
@@ -200,7 +201,7 @@ def test_what_is_right_of_sequences_is_read_and_ranked_by_wer(tmp_path):
     assert of(table, "run") == ["b", "a"]
     wer = 100 * (1 - drawn(ord("b"), 0.8).mean())
     assert of(table, "test WER")[0] == f"{wer:.2f} %"
-    assert tables.paired(comparison).rows[0][-1] == ""
+    assert of(tables.paired(comparison), "verdict") == ["worse"]
 
 
 def test_mean_and_spread_over_seeds_are_numpys(six):
@@ -220,6 +221,24 @@ def test_runs_are_grouped_by_all_their_settings_but_seed_fold_and_name(tmp_path)
     write_run(tmp_path, "flipped", 1, drawn(4, 0.9), config=["data.augment.flip=true"])
     (comparison,) = compared(tmp_path)
     assert sorted(len(group.runs) for group in comparison.groups) == [1, 3]
+    (group,) = (group for group in comparison.groups if len(group.runs) > 1)
+    assert group.label == "one, three, two"
+    names = [group.name_of(run) for run in group.runs]
+    assert names == ["one seed=1 data.fold=0", "three seed=1 data.fold=1", "two seed=2 data.fold=0"]
+
+
+def test_of_equally_accurate_runs_the_smaller_file_is_first_and_none_is_called_worse(tmp_path):
+    for name, size in (("large", 3000), ("small", 1000)):
+        write_run(tmp_path, name, 1, drawn(1, 0.9), result={"product_bytes": size}, config=[f"model.size={size}"])
+    (comparison,) = compared(tmp_path)
+    assert of(tables.ranking(comparison), "run") == ["small", "large"]
+    assert of(tables.paired(comparison), "verdict") == ["no difference shown"]
+
+
+def test_files_of_runs_are_named_by_the_run_if_that_tells_them_apart():
+    files = [f"runs/{name}/2026-11-30_00-00-0{i}/model.safetensors" for i, name in enumerate("aab")]
+    assert run_names.short_paths([*files[1:], None]) == ["a", "b", "null"]
+    assert run_names.short_paths(files) == files
 
 
 def test_a_run_repeated_with_its_seed_does_not_count_as_another_seed(tmp_path):
@@ -307,13 +326,13 @@ def test_the_front_is_what_nothing_beats():
 def test_a_curve_has_a_point_an_epoch_and_its_band_is_numpys(tmp_path):
     values = [[0.5, 0.7, 0.8], [0.6, 0.65, 0.9]]
     folders = [write_run(tmp_path, f"r{i}", i, drawn(1, 0.9), curve=v) for i, v in enumerate(values)]
-    curves = [runs.curve(folder, "val/accuracy") for folder in folders]
+    curves = [curve(folder, "val/accuracy") for folder in folders]
     assert curves == [[(i + 1, value) for i, value in enumerate(several)] for several in values]
     found = comparison_plots.band(curves)
     assert [epoch for epoch, _, _ in found] == [1, 2, 3]
     assert [mean for _, mean, _ in found] == pytest.approx(np.mean(values, axis=0))
     assert [spread for _, _, spread in found] == pytest.approx(np.std(values, axis=0, ddof=1))
-    assert runs.curve(folders[0], "train/loss") == [(i + 1, pytest.approx(2.5 - v)) for i, v in enumerate(values[0])]
+    assert curve(folders[0], "train/loss") == [(i + 1, pytest.approx(2.5 - v)) for i, v in enumerate(values[0])]
 
 
 def test_the_mean_training_loss_of_an_epoch_weights_rows_by_their_steps(tmp_path):
@@ -321,7 +340,7 @@ def test_the_mean_training_loss_of_an_epoch_weights_rows_by_their_steps(tmp_path
     rows = [(2, 2.0, ""), (3, 4.0, 0), (7, 1.0, 1)]
     lines = ["step,train/loss,epoch", *(f"{step},{loss},{epoch}" for step, loss, epoch in rows)]
     (tmp_path / "metrics.csv").write_text("\n".join(lines) + "\n")
-    assert runs.curve(tmp_path, "train/loss") == [(1, (3 * 2.0 + 4.0) / 4), (2, 1.0)]
+    assert curve(tmp_path, "train/loss") == [(1, (3 * 2.0 + 4.0) / 4), (2, 1.0)]
 
 
 class Sources(html.parser.HTMLParser):
@@ -524,13 +543,26 @@ def test_points_that_another_beats_are_grey_and_the_front_is_not(mixed):
 
 
 def test_the_latency_of_int8_which_torch_simulates_is_not_shown_and_not_drawn(tmp_path):
-    for i, report in enumerate(({}, {"ptq_int8": {}})):
-        result = {"latency_ms": 1.0 + i, "product_bytes": 1000, "compress": report}
+    for i, compress in enumerate(("none", "ptq_int8")):
+        result = {"latency_ms": 1.0 + i, "product_bytes": 1000, "settings": {"compress": compress}}
         write_run(tmp_path, f"run{i}", 1, drawn(i, 0.9), result=result)
     (comparison,) = compared(tmp_path)
     assert sorted(of(tables.ranking(comparison), "latency ms")) == ["1", "–"]
     panels = comparison_plots.draw_costs(comparison).axes
     assert [sum(len(dots.get_offsets()) for dots in panel.collections) for panel in panels[1:]] == [2, 1]
+
+
+def test_a_run_that_failed_does_not_squeeze_the_others_in_a_plot(tmp_path):
+    for i, share in enumerate((0.95, 0.94, 0.93, 0.92, 0.1)):
+        name, result = f"run{i}", {"product_bytes": 1000 * (i + 1), "latency_ms": 1.0}
+        write_run(tmp_path, name, 1, drawn(i, share), result=result, config=[f"model.size={i}"])
+    (comparison,) = compared(tmp_path)
+    panel = comparison_plots.draw_costs(comparison).axes[0]
+    assert panel.get_ylim()[0] > 50
+    failed = 100 * drawn(4, 0.1).mean()
+    assert f"5 ↓ {failed:.3g}" in [text.get_text() for text in panel.texts]
+    assert comparison_plots.near([1.0] * 5 + [0.0]) == (-math.inf, math.inf)
+    assert comparison_plots.near([90.0, 10.0, 50.0]) == (-math.inf, math.inf)
 
 
 def test_nothing_is_compared_with_itself(tmp_path):

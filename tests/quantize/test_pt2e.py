@@ -21,6 +21,7 @@ from zoo.quantize.graph_ir import deserialize
 from zoo.quantize.pt2e import chosen, graph_of, layers_of, lower, sums_int8_exactly, traced
 from zoo.quantize.ptq_int8 import ptq
 from zoo.quantize.qat_int8 import fake_quantized, qat_int8
+from zoo.report.settings_row import simulates_int8
 from zoo.run.model import build_bare_model
 from zoo.run.quantize_product import ptq_int8
 from zoo.run.result import measure_product
@@ -202,6 +203,8 @@ def test_a_run_quantizes_tests_int8_and_tells_what_the_float_net_was(command, to
         json.loads((folder / "result.json").read_text()),
         json.loads((teacher.parent / "result.json").read_text()),
     )
+    assert simulates_int8(result)
+    assert not simulates_int8(before)
     told = result["compress"]["int8"]["float"]
     assert told["test"]["accuracy"] == pytest.approx(before["test"]["accuracy"], abs=1e-6)
     found = {key: result["compress"]["int8"][key] for key in ("max_drop", "float_layers", "sensitivity")}

@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 from stored import CONFIG, RESULT, unseen
 
 from zoo.callbacks.loggers import MetricsCSV
-from zoo.compare.runs import curve
+from zoo.compare.learning_curve import curve
 from zoo.errors import BadInput
 from zoo.records import config_file, json_files, metrics_file, predictions_file
 

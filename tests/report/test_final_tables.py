@@ -58,6 +58,20 @@ def test_metrics_of_rare_classes_are_shown_where_classes_differ_in_size(balanced
     assert ("balanced accuracy" in shown, "macro F1" in shown) == (is_shown, is_shown)
 
 
+@pytest.mark.parametrize(("balanced", "is_guess"), [(0.1, True), (0.105, True), (0.2, False)])
+def test_a_net_whose_accuracy_is_that_of_a_guess_is_said_to_have_learned_nothing(balanced, is_guess, capsys):
+    cfg = OmegaConf.create({"runs": "runs", "data_root": "data", "data": {}})
+    metrics = {**RESULT["test"], "accuracy": 0.11, "balanced_accuracy": balanced}
+    settings = {**RESULT["settings"], "model.num_classes": 10, "optim.lr": 0.01}
+    result = {**RESULT, "test": metrics, "settings": settings, "product_bytes": 9, "folder": "a"}
+    final_tables.show_result(result, cfg)
+    shown = capsys.readouterr().out
+    assert ("guessing one of 10 classes. Try an optim.lr below 0.01" in shown) == is_guess
+    assert ("compress=rate" in shown, "export.py" in shown) == (not is_guess, not is_guess)
+    final_tables.show_result({**result, "split_sizes": {"train": 9, "val": 9, "test": 9_999_999}}, cfg)
+    assert "guessing" not in capsys.readouterr().out
+
+
 def split(line):
     return [*line.split("│"), "", "", "", "", ""]
 

@@ -5,12 +5,13 @@ import itertools
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from zoo import escape
+from zoo.compare.learning_curve import curve
 from zoo.compare.main_metric import ERRORS, factor_of, unit_of
-from zoo.compare.runs import Comparison, Group, curve
+from zoo.compare.runs import Comparison, Group
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,6 +22,7 @@ MOST_LETTERS = 50  # of a name in a legend
 INCHES_PER_LETTER = 0.085
 MOST_DRAWN = 10  # number of distinct colours
 MOST_NUMBERED = 20  # points in a panel; of more, only those on the front have their number
+FENCE = 3  # quartile ranges around the middle half of the values
 FRONT, DOMINATED = "#0b6bcb", "0.72"
 Points = Sequence[tuple[float, float]]
 
@@ -56,16 +58,21 @@ def draw_curves(comparison: Comparison) -> "Figure":
     titles = {"train/loss": "training loss", "val/loss": "validation loss"}
     titles[f"val/{comparison.metric}"] = f"validation {comparison.metric_name}{unit_of(comparison.metric)}"
     for axes, (metric, title) in zip(figure.subplots(1, 3), titles.items(), strict=True):
-        scale = factor_of(metric.rpartition("/")[2])
+        scale, ends, drawn = factor_of(metric.rpartition("/")[2]), [], []
         for rank, group in enumerate(groups):
             curves = [curve(run.folder, metric) for run in group.runs]
             points = band([[(epoch, scale * value) for epoch, value in points] for points in curves])
             epochs, means, spreads = ([point[i] for point in points] for i in range(3))
+            ends, drawn = [*ends, *means[-1:]], [*drawn, *([means] if means else [])]
             colour, marker = f"C{rank}", "o" if len(points) == 1 else None  # a line of one point is invisible
             axes.plot(epochs, means, color=colour, marker=marker, label=_numbered(rank, group))
             if any(spreads):
                 low, high = ([m + sign * s for m, s in zip(means, spreads, strict=True)] for sign in (-1, 1))
                 axes.fill_between(epochs, low, high, color=colour, alpha=0.2, linewidth=0)
+        low, high = near(ends)
+        if usual := [y for means in drawn if low <= means[-1] <= high for y in means]:
+            pad = 0.05 * (max(usual) - min(usual)) or 0.05
+            axes.set_ylim(min(usual) - pad, max(usual) + pad)  # runs that failed leave the picture
         axes.set_title(title, loc="left")
         axes.set_xlabel("epochs")
         _tidy(axes)
@@ -82,7 +89,7 @@ def draw_costs(comparison: Comparison) -> "Figure":
 
     groups = comparison.groups
     costs: dict[str, list[Any]] = {
-        "bytes of the product file": [statistics.fmean(run.size_bytes for run in group.runs) for group in groups],
+        "bytes of the product file": [group.size_bytes for group in groups],
         "multiply-accumulates": [group.mean("macs") for group in groups],
         "latency, ms": [group.mean("latency_ms") for group in groups],
     }
@@ -96,21 +103,38 @@ def draw_costs(comparison: Comparison) -> "Figure":
     for axes, (what, xs) in zip(figure.subplots(1, len(known), squeeze=False)[0], known.items(), strict=True):
         ranks = [rank for rank, x in enumerate(xs) if x]
         best = [ranks[i] for i in front([(xs[rank], sign * ys[rank]) for rank in ranks])]
-        _draw_front(axes, [(xs[i], ys[i]) for i in best])
-        for rank in ranks:
-            is_best = rank in best
-            look: dict[str, Any] = {"color": FRONT, "s": 36, "zorder": 3} if is_best else {"color": DOMINATED, "s": 16}
-            axes.scatter(xs[rank], ys[rank], **look)
-            if is_best or len(groups) <= MOST_NUMBERED:
-                colour, size = ("black", 9) if is_best else ("0.5", 7)
-                place = {"xytext": (4, 4), "textcoords": "offset points"}
-                axes.annotate(str(rank + 1), (xs[rank], ys[rank]), fontsize=size, color=colour, **place)
+        _draw_points(axes, {rank: (xs[rank], ys[rank]) for rank in ranks}, best)
         fronts |= set(best)
         _of_costs(axes, what, [xs[rank] for rank in ranks], comparison.metric_name + unit_of(comparison.metric))
     for rank in sorted(fronts)[:MOST_DRAWN]:
         figure.axes[0].scatter([], [], color=FRONT, label=_numbered(rank, groups[rank]))
     _legend(figure)
     return figure
+
+
+def near(values: Sequence[float]) -> tuple[float, float]:
+    """Return the limits of a plot beyond which a value would squeeze all others: three quartile ranges (Tukey, 1977).
+
+    There are none with fewer than four values, and if half of them are equal.
+    """
+    first, _, third = statistics.quantiles(values, n=4, method="inclusive") if len(values) >= 4 else (0.0, 0.0, 0.0)
+    reach = FENCE * (third - first) or math.inf
+    return first - reach, third + reach
+
+
+def _draw_points(axes: "Axes", points: Mapping[int, tuple[float, float]], best: Sequence[int]) -> None:
+    """Draw points by rank and the front of the best; those far from the others are at the edge, with their value."""
+    low, high = near([y for _, y in points.values()])
+    _draw_front(axes, [(points[rank][0], min(max(points[rank][1], low), high)) for rank in best])
+    for rank, (x, y) in points.items():
+        is_best, arrow = rank in best, "↓" if y < low else "↑" if y > high else ""
+        look: dict[str, Any] = {"color": FRONT, "s": 36, "zorder": 3} if is_best else {"color": DOMINATED, "s": 16}
+        place = x, min(max(y, low), high)
+        axes.scatter(*place, **look)
+        if is_best or arrow or len(points) <= MOST_NUMBERED:
+            colour, size = ("black", 9) if is_best else ("0.5", 7)
+            words = f"{rank + 1} {arrow} {y:.3g}" if arrow else str(rank + 1)
+            axes.annotate(words, place, (4, 4), textcoords="offset points", fontsize=size, color=colour)
 
 
 def _draw_front(axes: "Axes", points: Points) -> None:

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from zoo.compare.main_metric import mean_and_spread
-from zoo.compare.run_names import REPEATS, as_typed, differing
+from zoo.compare.run_names import REPEATS, differing, short_paths
 from zoo.compare.runs import Comparison, Finished
 from zoo.compare.significance import Paired, against_best, best_of
 
 RANKING, EXPORTS, DIFFERENCES = "Ranking", "Exported files", "Differences in settings"
 MOST_COLUMNS = 7  # of settings that fit into a terminal
+SIGNIFICANT = 0.05
 MOST_CELLS = 20_000  # of the table of settings
 
 
@@ -31,22 +32,22 @@ def ranking(comparison: Comparison, by_time: bool = False) -> Table:
     columns = ("", f"test {comparison.metric_name}", "kB", "latency ms", "run", "runs", *names, "params", "MMACs")
     rows = []
     for rank, group in enumerate(comparison.groups):
-        size = sum(run.size_bytes for run in group.runs) / len(group.runs)
         macs, latency, seconds = (group.mean(key) for key in ("macs", "latency_ms", "seconds"))
         figures = (
             *(number(group.mean_of_test(name)) for name in more),
             f"{group.runs[0].result['params']:,}",
             number(macs and macs / 1e6),
-            number(seconds),
+            number(seconds or None),
             max(run.time for run in group.runs),
         )
         reached = mean_and_spread([run.result for run in group.runs], "test", comparison.metric)
-        first = (str(rank + 1), reached, number(size / 1e3), number(latency))
+        first = (str(rank + 1), reached, number(group.size_bytes / 1e3), number(latency))
         rows.append((*first, group.label, str(len(group.runs)), *figures))
     about = (
         "Mean, with the standard deviation over several seeds or folds. kB is the size of the product file, seconds "
-        "the training time, begun the start of the newest run. int8 nets have no latency here, since torch only "
-        "simulates them: exported files have one."
+        "the training time, begun the start of the newest run. Latency is that of one sample in torch at the end of "
+        "each run, whatever else the machine did then; int8 nets have none, since torch only simulates them: exported "
+        "files have one."
     )
     if by_time:
         rows.sort(key=lambda row: row[-1], reverse=True)
@@ -76,21 +77,26 @@ def paired(comparison: Comparison) -> Table | None:
 
     def figures(pair: Paired) -> tuple[str, ...]:
         if pair.reason:
-            return ("–", "–", "–", "–", pair.reason)
-        return (f"{pair.only_best:,}", f"{pair.only_this:,}", f"{pair.p:.2g}", f"{pair.p_holm:.2g}", "")
+            return ("–", "–", "–", "–", f"not compared: {pair.reason}")
+        verdict = "worse" if pair.p_holm < SIGNIFICANT else "no difference shown"
+        return (f"{pair.only_best:,}", f"{pair.only_this:,}", f"{pair.p:.2g}", f"{pair.p_holm:.2g}", verdict)
 
-    columns = (f"test {comparison.metric_name}", "p, Holm", "run", "right: best only", "right: this only", "p", "note")
+    columns = (
+        *(f"test {comparison.metric_name}", "p, Holm", "run", "verdict"),
+        *("right: best only", "right: this only", "p"),
+    )
     rows = []
     for pair in pairs:
-        best_only, this_only, p, adjusted, note = figures(pair)
-        rows.append((rate(pair.run), adjusted, named[id(pair.run)], best_only, this_only, p, note))
+        best_only, this_only, p, adjusted, verdict = figures(pair)
+        rows.append((rate(pair.run), adjusted, named[id(pair.run)], verdict, best_only, this_only, p))
     about = (
         f"The best single run is {named[id(best)]} with {rate(best)}. p is from McNemar's exact test: the probability "
-        "of counts at least as unequal if both nets were equally good, over the draw of test samples. "
-        "Holm's p is adjusted for the number of comparisons. Neither includes the variation between seeds, which the "
+        "of counts at least as unequal if both nets were equally good, over the draw of "
+        f"{best.result['num_samples']['test']:,} test samples. Holm's p is adjusted for all {len(pairs)} comparisons "
+        f"of this table; worse: it is below {SIGNIFICANT:g}. Neither includes the variation between seeds, which the "
         "spread shows, nor the selection of the best run on these same samples."
     )
-    return Table("Against the best run", about, columns, rows, ("run", "note"))
+    return Table("Against the best run", about, columns, rows, ("run", "verdict"))
 
 
 def differences(comparison: Comparison) -> Table | None:
@@ -105,7 +111,7 @@ def differences(comparison: Comparison) -> Table | None:
         return None
     columns = ["setting", *(group.label for group in groups)]
     shown = keys[: max(1, MOST_CELLS // len(groups))]
-    rows = [[key, *(as_typed(one.get(key, "–")) for one in settings)] for key in shown]
+    rows = [[key, *short_paths([one.get(key, "–") for one in settings])] for key in shown]
     about = "A dash means that a run has no such setting."
     if len(shown) < len(keys):
         about += f" {len(keys) - len(shown):,} more settings differ and are not shown."

@@ -1,6 +1,7 @@
 """Names of runs in a comparison: by what differs, with as few words as tell them apart."""
 
 import functools
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -18,6 +19,7 @@ ALWAYS = ("model", "compress")  # named wherever they differ
 UNSET: tuple[Any, ...] = (None, False, [], {})
 USUAL = ("none", "default", "null")  # options that need no word
 MOST_LETTERS = 30  # of a value
+OF_RUN = re.compile(r"([^/]+)/\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d[^/]*/[^/]+$")
 Settings = Mapping[str, Any]
 MISSING = object()
 
@@ -92,13 +94,20 @@ def as_typed(value: Any) -> str:
     return str(value)
 
 
+def short_paths(values: Sequence[Any]) -> list[str]:
+    """Return settings as typed, files of runs by the name of the run if that tells them apart: runs/NAME/STAMP/FILE."""
+    words = [as_typed(value) for value in values]
+    short = [found[1] if (found := OF_RUN.search(word)) else word for word in words]
+    return short if len(set(short)) == len(set(words)) else words
+
+
 def names_of(several: Sequence[Settings], stamps: Sequence[str]) -> list[str]:
     """Return a short name for each run: the run's own, the settings that differ, or both.
 
     The run's own name is left out if all have the same, and `_DATA` at the end of a default name. Runs with equal
     settings are told apart by the time in `stamps`.
     """
-    own = [_own_name(settings) for settings in several]
+    own = [own_name(settings) for settings in several]
     names = own
     for name, count in Counter(own).items():
         if count == 1:
@@ -114,7 +123,8 @@ def names_of(several: Sequence[Settings], stamps: Sequence[str]) -> list[str]:
     ]
 
 
-def _own_name(settings: Settings) -> str:
+def own_name(settings: Settings) -> str:
+    """Return the name of a run, or its net if the name is the default one."""
     name, model = str(settings["name"]), str(settings.get("model"))
     return model if name == f"{model}_{settings.get('data')}" else name
 

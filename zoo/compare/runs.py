@@ -13,15 +13,14 @@ from typing import Any
 from zoo.checkpoint.named_files import claim_of, file_of
 from zoo.compare.main_metric import NAMES as METRIC_NAMES
 from zoo.compare.main_metric import main_metric, score_of
-from zoo.compare.run_names import NAMES, REPEATS, as_typed, leaves, names_of
+from zoo.compare.run_names import NAMES, REPEATS, as_typed, leaves, names_of, own_name
 from zoo.errors import BadInput, counted, nearest
 from zoo.measure.accuracy import accuracy_in
 from zoo.packed.packed_file import open_packed
-from zoo.paths import CONFIG, METRICS, OF_ZOO, RESULT
+from zoo.paths import CONFIG, OF_ZOO, RESULT
 from zoo.records.config_file import read_config
 from zoo.records.json_files import read_result
 from zoo.records.metadata import parse_metadata
-from zoo.records.metrics_file import read_metrics
 from zoo.report.settings_row import simulates_int8
 
 NAMING: tuple[str, ...] = ("classification", "distill", "transduction", "distill_sequences")
@@ -30,7 +29,7 @@ OWN_METRICS = (
     *("accuracy", "loss", "top5", "balanced_accuracy", "macro_f1"),
     *("map", "micro_f1", "token_accuracy", "wer", "per", "mae", "rmse", "r2", "num_samples"),
 )
-LARGEST = 1e30  # of a metric in a curve
+MOST_NAMES = 3  # in the label of a group
 LIMITS = ("limit_train_batches", "limit_val_batches", "overfit_batches")
 OWN = {"paths", "out", "last", "markdown"}  # settings of the command, where others select runs
 Settings = dict[str, Any]
@@ -82,6 +81,10 @@ class Group:
     def score(self) -> float:
         return statistics.fmean(run.score for run in self.runs)
 
+    @property
+    def size_bytes(self) -> float:
+        return statistics.fmean(run.size_bytes for run in self.runs)
+
     def mean(self, key: str) -> float | None:
         """Return the mean of a number in the results, or None if one of them does not have it.
 
@@ -100,7 +103,8 @@ class Group:
     def name_of(self, run: Finished) -> str:
         """Return the name of a run, with its seed and fold if there are several runs."""
         differ = [k for k in ("seed", "data.fold") if len({repr(run.settings.get(k)) for run in self.runs}) > 1]
-        return " ".join([self.label, *(f"{key}={run.settings.get(key)}" for key in differ)])
+        name = own_name(run.settings) if len(names_in(self.runs)) > 1 else self.label
+        return " ".join([name, *(f"{key}={run.settings.get(key)}" for key in differ)])
 
 
 @dataclass(frozen=True)
@@ -218,7 +222,7 @@ def comparisons(runs: Sequence[Finished]) -> list[Comparison]:
         part = ", ".join(part for part in parts if part)
         kinds[bool(part), f"{run.result['data']}{of_task}{part and f', {part}'}"].append(run)
     return [
-        Comparison(f"{title}{of_set}", sorted(grouped(same), key=lambda group: -group.score))
+        Comparison(f"{title}{of_set}", sorted(grouped(same), key=lambda group: (-group.score, group.size_bytes)))
         for (_, title), kind in sorted(kinds.items(), key=lambda item: item[0][0])
         for of_set, same in _by_test_set(kind).items()
     ]
@@ -262,7 +266,7 @@ def _by_content(title: str, runs: Sequence[Finished], key: str) -> dict[str, lis
 def grouped(runs: Sequence[Finished]) -> list[Group]:
     """Group runs that differ only in seed or fold; a second run of the same seed and fold starts another group.
 
-    A group is named after its first run.
+    A group is named after its first run or, if its runs have several names, by these.
     """
     groups: dict[tuple[str, int], list[Finished]] = defaultdict(list)
     times_seen: Counter[tuple[str, str]] = Counter()
@@ -273,21 +277,18 @@ def grouped(runs: Sequence[Finished]) -> list[Group]:
         times_seen[same, which] += 1
     firsts = [group[0] for group in groups.values()]
     names = names_of([run.settings for run in firsts], [run.folder.name for run in firsts])
-    return [Group(name, group) for name, group in zip(names, groups.values(), strict=True)]
+    labels = [_joined(names_in(group)) or name for name, group in zip(names, groups.values(), strict=True)]
+    return [Group(label, group) for label, group in zip(labels, groups.values(), strict=True)]
 
 
-def curve(folder: Path, metric: str) -> list[tuple[int, float]]:
-    """Return a metric from metrics.csv as (epochs trained, value); for the training loss, the mean of each epoch."""
-    file = folder / METRICS
-    if not file.exists():
-        return []
-    points, since, steps, last = [], [], [], -1.0
-    for row in read_metrics(file):
-        if metric in row:
-            since.append(min(max(row[metric], -LARGEST), LARGEST))  # no real metric is larger
-            steps.append(max(1.0, row.get("step", last + 1) - last))  # that the row is a mean of
-            last = row.get("step", last + 1)
-        if "epoch" in row and since:
-            points.append((int(row["epoch"]) + 1, statistics.fmean(since, steps)))
-            since, steps = [], []
-    return points
+def names_in(runs: Sequence[Finished]) -> list[str]:
+    """Return the different names that runs were given, in their order."""
+    return list(dict.fromkeys(own_name(run.settings) for run in runs))
+
+
+def _joined(names: Sequence[str]) -> str:
+    """Return several names as one text, the first of many; empty for a single name."""
+    if len(names) < 2:
+        return ""
+    more = len(names) - MOST_NAMES
+    return ", ".join(names[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")

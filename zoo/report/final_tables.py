@@ -37,6 +37,7 @@ ROWS = (
 )
 OF_RARE_CLASSES = ("balanced_accuracy", "macro_f1")  # shown where the former differs from accuracy
 LEAST_DIFFERENCE = 5e-4
+GUESSED = 0.1  # of the accuracy of a guess, by which a net may exceed it and has still learned nothing
 OWN_TASKS = {"map": "multilabel", "mae": "regression"}  # tasks by a metric that only they have
 DATA_ROOT = "data"  # the default of train.py
 LOG_WIDTH = 200  # columns
@@ -52,9 +53,24 @@ def show_result(result: dict[str, Any], cfg: DictConfig) -> None:
         if result.get("before"):
             console.print(_compared(result))
         _show_facts(console, result)
+        if guess := _guess(result):
+            console.print(guess, soft_wrap=True)
         for what, line in _next_commands(result, cfg).items():
             console.print(f"{what:11} {line}", soft_wrap=True)
     log.debug("result:\n%s", text.getvalue().strip())
+
+
+def _guess(result: dict[str, Any]) -> str:
+    """Return a sentence for a net that has learned nothing, whose accuracy is that of a guess; otherwise empty."""
+    accuracy, num = result["test"].get("balanced_accuracy"), result["settings"].get("model.num_classes")
+    sizes = result.get("split_sizes", result["num_samples"])
+    if accuracy is None or not num or result["num_samples"] != sizes or accuracy > (1 + GUESSED) / num:
+        return ""
+    return (
+        f"Not learned Its accuracy is that of guessing one of {num:,} classes. Try an optim.lr below "
+        f"{result['settings']['optim.lr']:g}, a longer schedule.warmup, or preflight=true, which checks the net and "
+        "the data before training"
+    )
 
 
 def _metrics(result: dict[str, Any]) -> Table:
@@ -94,6 +110,8 @@ def _compared(result: dict[str, Any]) -> Table:
         name, points = f"test {name_of(key)}", f"{100 * (new - old):+.2f} points"
         table.add_row(name, formatted(old, key), formatted(new, key), f"{new - old:+.4g}" if key == "mae" else points)
     for name, (first, last) in changed_answers(result).items():
+        if first == last:
+            continue
         label = f"{name}, {escape.shortened(before['answers']['class'], MOST_LETTERS)}" if "recall" in name else name
         change = "" if first is None else f"{100 * (last - first):+.2f} points"
         table.add_row(label, format_number(first, ".2%", "–"), f"{last:.2%}", change)
@@ -122,11 +140,9 @@ def _show_facts(console: Console, result: dict[str, Any]) -> None:
     sample, usual = ("pair", "typical pair") if "wer" in result["test"] else ("image", "image")
     macs = f"{result['macs'] / 1e6:,.3g} M multiply-accumulates per {usual}"
     console.print(f"Net         {result['params']:,} parameters, {macs}", soft_wrap=True)
-    console.print(
-        f"Training    best epoch {result['best_epoch']} of {result['epochs']}; {result['seconds']:.1f} s at "
-        f"{result['images_per_second']:,.0f} {sample}s/s",
-        soft_wrap=True,
-    )
+    speed = f"{result['seconds']:.1f} s at {result['images_per_second']:,.0f} {sample}s/s"
+    trained = f"best epoch {result['best_epoch']} of {result['epochs']}; {speed}" if result["epochs"] else "none"
+    console.print(f"Training    {trained}", soft_wrap=True)
     console.print(f"On          {result['device']} in {result['precision']}", soft_wrap=True)
     console.print(f"File to use {_file(result)}, {result['product_bytes']:,} bytes", soft_wrap=True)
     if simulates_int8(result):
@@ -161,6 +177,8 @@ def _next_commands(result: dict[str, Any], cfg: DictConfig) -> dict[str, str]:
     lines["Compare"] = f"python scripts/compare.py {shlex.quote(cfg.runs)}"
     file = shlex.quote(_file(result)) if _is_packed(result) else folder
     lines["Evaluate"] = f"python evaluate.py checkpoint={file}{place}"
+    if _guess(result):
+        return lines
     if not result.get("compress"):
         data = f" data.{key}={shlex.quote(own)}" if own else place
         data += f" data.images={shlex.quote(str(cfg.data.images))}" if cfg.data.get("images") else ""

@@ -70,7 +70,7 @@ def metrics(result: dict[str, Any]) -> dict[str, float]:
 
 def simulates_int8(result: Mapping[str, Any]) -> bool:
     """Return whether the net of a result is in int8, which torch only simulates, so that its latency says nothing."""
-    return any(name in (result.get("compress") or {}) for name in ("ptq_int8", "convert_int8"))
+    return result.get("settings", {}).get("compress") in ("ptq_int8", "qat_int8")
 
 
 def more_figures(result: dict[str, Any]) -> dict[str, float]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from hydra.core.override_parser.types import Quote, QuotedString
 
 from zoo import distributed
-from zoo.compare.runs import curve
+from zoo.compare.learning_curve import curve
 from zoo.errors import Diverged
 from zoo.paths import CONFIG, RESULT, commands
 from zoo.records.config_file import read_config
