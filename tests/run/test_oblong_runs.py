@@ -193,6 +193,6 @@ def test_from_pictures_to_files_that_are_verified(command, tmp_path, only_run):
     assert outcome.code == 0, outcome.err
     outcome = command("scripts/explain", f"checkpoint={folder}", str(path), "filters=last")
     assert outcome.code == 0, outcome.err
-    again = [one for one in line if not one.startswith(("model=", "data.image_size="))]
+    again = [one for one in line if not one.startswith(("model=", "data=", "data.image_size="))]
     outcome = command("train", *again, f"init_from={folder}", "name=second")
     assert outcome.code == 0, outcome.err
