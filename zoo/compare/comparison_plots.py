@@ -58,18 +58,18 @@ def draw_curves(comparison: Comparison) -> "Figure":
     titles = {"train/loss": "training loss", "val/loss": "validation loss"}
     titles[f"val/{comparison.metric}"] = f"validation {comparison.metric_name}{unit_of(comparison.metric)}"
     for axes, (metric, title) in zip(figure.subplots(1, 3), titles.items(), strict=True):
-        scale, ends, drawn = factor_of(metric.rpartition("/")[2]), [], []
+        scale, drawn = factor_of(metric.rpartition("/")[2]), list[list[float]]()
         for rank, group in enumerate(groups):
-            curves = [curve(run.folder, metric) for run in group.runs]
+            curves = [curve(run.folder, metric) for run in group.runs if run.result["epochs"]]
             points = band([[(epoch, scale * value) for epoch, value in points] for points in curves])
             epochs, means, spreads = ([point[i] for point in points] for i in range(3))
-            ends, drawn = [*ends, *means[-1:]], [*drawn, *([means] if means else [])]
+            drawn += [means] if means else []
             colour, marker = f"C{rank}", "o" if len(points) == 1 else None  # a line of one point is invisible
             axes.plot(epochs, means, color=colour, marker=marker, label=_numbered(rank, group))
             if any(spreads):
-                low, high = ([m + sign * s for m, s in zip(means, spreads, strict=True)] for sign in (-1, 1))
-                axes.fill_between(epochs, low, high, color=colour, alpha=0.2, linewidth=0)
-        low, high = near(ends)
+                lower, upper = ([m + sign * s for m, s in zip(means, spreads, strict=True)] for sign in (-1, 1))
+                axes.fill_between(epochs, lower, upper, color=colour, alpha=0.2, linewidth=0)
+        low, high = near([means[-1] for means in drawn])
         if usual := [y for means in drawn if low <= means[-1] <= high for y in means]:
             pad = 0.05 * (max(usual) - min(usual)) or 0.05
             axes.set_ylim(min(usual) - pad, max(usual) + pad)  # runs that failed leave the picture
@@ -103,7 +103,7 @@ def draw_costs(comparison: Comparison) -> "Figure":
     for axes, (what, xs) in zip(figure.subplots(1, len(known), squeeze=False)[0], known.items(), strict=True):
         ranks = [rank for rank, x in enumerate(xs) if x]
         best = [ranks[i] for i in front([(xs[rank], sign * ys[rank]) for rank in ranks])]
-        _draw_points(axes, {rank: (xs[rank], ys[rank]) for rank in ranks}, best)
+        _draw_points(axes, {rank: (xs[rank], ys[rank]) for rank in ranks}, best, near(ys))
         fronts |= set(best)
         _of_costs(axes, what, [xs[rank] for rank in ranks], comparison.metric_name + unit_of(comparison.metric))
     for rank in sorted(fronts)[:MOST_DRAWN]:
@@ -122,9 +122,11 @@ def near(values: Sequence[float]) -> tuple[float, float]:
     return first - reach, third + reach
 
 
-def _draw_points(axes: "Axes", points: Mapping[int, tuple[float, float]], best: Sequence[int]) -> None:
-    """Draw points by rank and the front of the best; those far from the others are at the edge, with their value."""
-    low, high = near([y for _, y in points.values()])
+def _draw_points(
+    axes: "Axes", points: Mapping[int, tuple[float, float]], best: Sequence[int], limits: tuple[float, float]
+) -> None:
+    """Draw points by rank and the front of the best; those beyond the limits are at the edge, with their value."""
+    low, high = limits
     _draw_front(axes, [(points[rank][0], min(max(points[rank][1], low), high)) for rank in best])
     for rank, (x, y) in points.items():
         is_best, arrow = rank in best, "↓" if y < low else "↑" if y > high else ""
