@@ -10,11 +10,14 @@ import torch
 from PIL import Image
 from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 from sklearn.preprocessing import StandardScaler
+from small import FACTS
 from torch import nn
 
 import zoo
 from zoo.checkpoint.product_file import read_product
+from zoo.errors import BadInput
 from zoo.measure.number_scores import evaluate_numbers, in_units
+from zoo.records.metadata import FORMAT, parse_metadata
 from zoo.tasks.regression import NumberMeter, Standard
 from zoo.tasks.transfer import matched_by_name, rescaled, rows_of
 
@@ -76,6 +79,26 @@ def test_weights_taken_over_for_another_scale_predict_the_same_numbers():
     after.load_state_dict(rescaled(after, matched_by_name(after, before.state_dict(), *rows), theirs, ours))
     expected = in_units(before(inputs), theirs["number_scale"])[:, [1, 0]]
     assert torch.allclose(in_units(after(inputs), ours["number_scale"]), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "scale"),
+    [
+        (True, None),
+        (None, {"mean": [1.0] * 10, "std": [1.0] * 10}),
+        (True, {"mean": [1.0] * 10, "std": [1.0] * 9}),
+        (True, {"mean": [1.0] * 10, "std": [0.0] * 10}),
+        (True, {"mean": ["1"] * 10, "std": [1.0] * 10}),
+        (True, {"mean": [1.0] * 10}),
+    ],
+)
+def test_a_file_with_a_scale_that_does_not_fit_its_numbers_is_refused(numbers, scale):
+    config = {**FACTS["config"], "data": {**FACTS["config"]["data"], "numbers": numbers}}
+    facts = {"format": FORMAT, **FACTS, "config": config, "data": {**FACTS["data"], "number_scale": scale}}
+    with pytest.raises(BadInput, match=r"^file does not have the metadata"):
+        parse_metadata(json.dumps(facts), "file")
+    config["data"]["numbers"], facts["data"]["number_scale"] = True, {"mean": [1.0] * 10, "std": [2.0] * 10}
+    assert parse_metadata(json.dumps(facts), "file")["data"] == facts["data"]
 
 
 @pytest.fixture
