@@ -1,5 +1,6 @@
 """Numbers for labels: the metrics, a run from table to prediction, what is refused."""
 
+import contextlib
 import csv
 import json
 import math
@@ -18,6 +19,7 @@ from zoo.checkpoint.product_file import read_product
 from zoo.errors import BadInput
 from zoo.measure.number_scores import evaluate_numbers, in_units
 from zoo.records.metadata import FORMAT, parse_metadata
+from zoo.run.config_checks import check_numbers
 from zoo.tasks.regression import NumberMeter, Standard
 from zoo.tasks.transfer import matched_by_name, rescaled, rows_of
 
@@ -205,6 +207,22 @@ def test_every_command_takes_its_files(trained, command, bright, tmp_path):
     outcome = command("scripts/compare", "runs", "out=page")
     assert outcome.code == 0, outcome.err
     assert "test MAE" in outcome.out
+
+
+def test_a_task_and_data_that_do_not_fit_are_refused(compose):
+    table = ("data=image_table", "data.table=x")
+    for line, says in (
+        (["task=regression"], "mnist_5k has classes"),
+        ([*table, "task=regression", "data.numbers=false"], "image_table has classes"),
+        ([*table, "data.numbers=true"], "use task=regression"),
+        ([*table, "task=regression"], None),
+        ([*table], None),
+    ):
+        cfg = compose(*line)
+        chosen = {"task": "regression" if "task=regression" in line else "classification"}
+        chosen["data"] = "image_table" if "data=image_table" in line else "mnist_5k"
+        with pytest.raises(BadInput, match=says) if says else contextlib.nullcontext():
+            check_numbers(cfg, chosen, "images")
 
 
 @pytest.mark.slow
