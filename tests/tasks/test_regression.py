@@ -1,6 +1,5 @@
 """Numbers for labels: the metrics, a run from table to prediction, what is refused."""
 
-import contextlib
 import csv
 import json
 import math
@@ -145,7 +144,7 @@ def trained(command, bright, tmp_path):
 
 
 def test_a_run_is_selected_by_mae_and_answers_in_the_units_of_the_labels(trained, bright, tmp_path):
-    folder, (_, rows) = trained("trainer.max_epochs=3", "callbacks=early_stopping"), bright
+    folder, (_, rows) = trained("trainer.max_epochs=2", "callbacks=early_stopping"), bright
     result = json.loads((folder / "result.json").read_text())
     assert result["test"].keys() == result["validation"].keys() == {"mae", "rmse", "r2", "loss"}
     facts = read_product(folder / "model.safetensors").facts
@@ -215,13 +214,11 @@ def test_a_task_and_data_that_do_not_fit_are_refused(compose):
         (["task=regression"], "mnist_5k has classes"),
         ([*table, "task=regression", "data.numbers=false"], "image_table has classes"),
         ([*table, "data.numbers=true"], "use task=regression"),
-        ([*table, "task=regression"], None),
-        ([*table], None),
     ):
         cfg = compose(*line)
         chosen = {"task": "regression" if "task=regression" in line else "classification"}
         chosen["data"] = "image_table" if "data=image_table" in line else "mnist_5k"
-        with pytest.raises(BadInput, match=says) if says else contextlib.nullcontext():
+        with pytest.raises(BadInput, match=says):
             check_numbers(cfg, chosen, "images")
 
 
