@@ -10,11 +10,15 @@ import torch
 from PIL import Image
 from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 from sklearn.preprocessing import StandardScaler
+from small import FACTS
 from torch import nn
 
 import zoo
 from zoo.checkpoint.product_file import read_product
+from zoo.errors import BadInput
 from zoo.measure.number_scores import evaluate_numbers, in_units
+from zoo.records.metadata import FORMAT, parse_metadata
+from zoo.run.config_checks import check_numbers
 from zoo.tasks.regression import NumberMeter, Standard
 from zoo.tasks.transfer import matched_by_name, rescaled, rows_of
 
@@ -78,6 +82,26 @@ def test_weights_taken_over_for_another_scale_predict_the_same_numbers():
     assert torch.allclose(in_units(after(inputs), ours["number_scale"]), expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("numbers", "scale"),
+    [
+        (True, None),
+        (None, {"mean": [1.0] * 10, "std": [1.0] * 10}),
+        (True, {"mean": [1.0] * 10, "std": [1.0] * 9}),
+        (True, {"mean": [1.0] * 10, "std": [0.0] * 10}),
+        (True, {"mean": ["1"] * 10, "std": [1.0] * 10}),
+        (True, {"mean": [1.0] * 10}),
+    ],
+)
+def test_a_file_with_a_scale_that_does_not_fit_its_numbers_is_refused(numbers, scale):
+    config = {**FACTS["config"], "data": {**FACTS["config"]["data"], "numbers": numbers}}
+    facts = {"format": FORMAT, **FACTS, "config": config, "data": {**FACTS["data"], "number_scale": scale}}
+    with pytest.raises(BadInput, match=r"^file does not have the metadata"):
+        parse_metadata(json.dumps(facts), "file")
+    config["data"]["numbers"], facts["data"]["number_scale"] = True, {"mean": [1.0] * 10, "std": [2.0] * 10}
+    assert parse_metadata(json.dumps(facts), "file")["data"] == facts["data"]
+
+
 @pytest.fixture
 def bright(tmp_path):
     """120 grey pictures, and their brightness in two units."""
@@ -120,7 +144,7 @@ def trained(command, bright, tmp_path):
 
 
 def test_a_run_is_selected_by_mae_and_answers_in_the_units_of_the_labels(trained, bright, tmp_path):
-    folder, (_, rows) = trained("trainer.max_epochs=3", "callbacks=early_stopping"), bright
+    folder, (_, rows) = trained("trainer.max_epochs=2", "callbacks=early_stopping"), bright
     result = json.loads((folder / "result.json").read_text())
     assert result["test"].keys() == result["validation"].keys() == {"mae", "rmse", "r2", "loss"}
     facts = read_product(folder / "model.safetensors").facts
@@ -182,6 +206,20 @@ def test_every_command_takes_its_files(trained, command, bright, tmp_path):
     outcome = command("scripts/compare", "runs", "out=page")
     assert outcome.code == 0, outcome.err
     assert "test MAE" in outcome.out
+
+
+def test_a_task_and_data_that_do_not_fit_are_refused(compose):
+    table = ("data=image_table", "data.table=x")
+    for line, says in (
+        (["task=regression"], "mnist_5k has classes"),
+        ([*table, "task=regression", "data.numbers=false"], "image_table has classes"),
+        ([*table, "data.numbers=true"], "use task=regression"),
+    ):
+        cfg = compose(*line)
+        chosen = {"task": "regression" if "task=regression" in line else "classification"}
+        chosen["data"] = "image_table" if "data=image_table" in line else "mnist_5k"
+        with pytest.raises(BadInput, match=says):
+            check_numbers(cfg, chosen, "images")
 
 
 @pytest.mark.slow

@@ -39,7 +39,7 @@ def check_fit(cfg: DictConfig) -> None:
             f"task={chosen['task']} is for {needed}, and data={chosen['data']} has {kind}; leave task out to use "
             "the one that fits"
         )
-    _check_numbers(cfg, chosen, kind)
+    check_numbers(cfg, chosen, kind)
     several, wants = has_several_labels(cfg.data), attribute_of(str(cfg.task.get("_target_")), "multilabel")
     several &= not needs_numbers(cfg)
     if kind == "images" and wants is True and not several:
@@ -58,7 +58,7 @@ def needs_numbers(cfg: DictConfig) -> bool:
     return attribute_of(str(cfg.task.get("_target_")), "regression") is True
 
 
-def _check_numbers(cfg: DictConfig, chosen: Any, kind: str | None) -> None:
+def check_numbers(cfg: DictConfig, chosen: Any, kind: str | None) -> None:
     """Refuse a task for numbers with classes, and one for classes with numbers."""
     if kind == "images" and needs_numbers(cfg) and ("numbers" not in cfg.data or cfg.data.numbers is False):
         raise BadInput(
