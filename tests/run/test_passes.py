@@ -35,6 +35,7 @@ def test_a_run_prunes_and_the_next_one_builds_on_its_recipe(command, toy_smoke, 
     result, product = json.loads((one / "result.json").read_text()), read_product(one / "model.safetensors")
     assert result["macs"] == pytest.approx(0.5 * 416_520, rel=0.05)  # LeNet-5's
     assert product.facts["recipe"] == json.loads((one / "recipe.json").read_text())["steps"]
+    assert list(result["before"]["repair"]) == ["before", "cut", "norms", "refit"]
     start = f"init_from={one}/model.safetensors"
     assert command("train", *base, *PRUNE, start, "name=two").code == 0
     (two,) = folders("two")
@@ -47,6 +48,21 @@ def test_a_run_prunes_and_the_next_one_builds_on_its_recipe(command, toy_smoke, 
     (three,) = folders("three")
     assert read_product(three / "model.safetensors").facts["recipe"] == product.facts["recipe"]
     assert command("evaluate", f"checkpoint={two}/model.safetensors").code == 0
+
+
+@pytest.mark.slow
+def test_a_run_prunes_for_a_latency_and_the_next_one_takes_over_its_times(command, toy_smoke, folders):
+    base = [a for a in toy_smoke if not a.startswith("name=")]
+    channels = "compress.before_fit.channels"
+    line = ["compress=prune_channels", f"{channels}.latency=0.8", f"{channels}.round_to=2"]
+    assert command("train", *base, *line, "name=one").code == 0
+    (one,) = folders("one")
+    assert command("train", *base, *line, "name=two", f"{channels}.latency_table={one}/latencies.json").code == 0
+    (two,) = folders("two")
+    steps = [json.loads((folder / "recipe.json").read_text())["steps"] for folder in (one, two)]
+    assert steps[0] == steps[1]
+    assert steps[0][0]["latency"] == pytest.approx(0.8, rel=0.05)
+    assert (one / "latencies.json").read_bytes() == (two / "latencies.json").read_bytes()
 
 
 def test_a_resumed_run_has_the_net_it_had_and_does_not_prune_anew(command, toy, folders, monkeypatch):

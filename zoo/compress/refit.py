@@ -24,6 +24,12 @@ PART = 64  # images at once, which bounds memory
 MOST_INPUTS = 4608  # of an output of a layer, 3 × 3 × 512: its matrix has that many rows and columns
 RIDGE = 1e-4  # share of the mean square of inputs by which weights are pulled towards those before the fit
 Repair = Literal["none", "norms", "refit"]
+STEPS = {
+    "before": "of the dense net",
+    "cut": "without the channels",
+    "norms": "with norms measured again",
+    "refit": "with layers refitted",
+}
 Lost = Mapping[tuple[str, str], Tensor]  # places, by the name of a layer and its side
 log = logging.getLogger("zoo")
 
@@ -48,9 +54,10 @@ def repair(
     """
     measured: dict[str, float] = {}
 
-    def note(name: str, part: nn.Module) -> None:
+    def note(name: Literal["before", "cut", "norms", "refit"], part: nn.Module) -> None:
         if accuracy is not None:
             measured[name] = accuracy(part.eval())
+            log.info("Validation accuracy %s: %.2f %%.", STEPS[name], 100 * measured[name])
 
     note("before", dense)
     note("cut", net)

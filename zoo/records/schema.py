@@ -121,6 +121,7 @@ class Before(Record, frozen=True, kw_only=True):
     latency_ms: Amount | UnsetType = UNSET
     test: Metrics | UnsetType = UNSET
     answers: Answers | UnsetType = UNSET
+    repair: dict[Literal["before", "cut", "norms", "refit"], Share] | UnsetType = UNSET
 
     def __post_init__(self) -> None:
         _check_shares(self.test or {})
