@@ -103,6 +103,7 @@ def test_each_step_of_the_repair_is_measured_and_brings_the_net_nearer_to_the_de
 
     context = Context(IMAGE, [(images, None)], accuracy=accuracy)
     step = prune_channels(net, context, ratio=0.5, repair="refit")
+    assert net.training
     errors = step["accuracy"]
     assert list(errors) == ["before", "cut", "norms", "refit"]
     assert errors["before"] == 0
@@ -121,8 +122,10 @@ def test_norms_are_those_of_the_activations_of_the_net_that_is_left():
 
 def test_without_a_repair_the_net_is_what_is_left_of_the_dense_one():
     dense = tiny()
-    net = copy.deepcopy(dense)
-    prune_channels(net, Context(IMAGE, [(torch.randn(8, 1, 28, 28), None)]), ratio=0.5, repair="none")
+    net = copy.deepcopy(dense).train()
+    step = prune_channels(net, Context(IMAGE, accuracy=lambda part: 0.5), ratio=0.5, repair="none")
+    assert step["accuracy"] == {"before": 0.5, "cut": 0.5}
+    assert net.training
     rows = {tuple(row) for row in dense.conv1.weight.flatten(1).tolist()}
     assert {tuple(row) for row in net.conv1.weight.flatten(1).tolist()} < rows
 

@@ -57,15 +57,15 @@ def _search(path: Sequence[tuple[float, Widths]], share: float, measure: Measure
     """Yield measured shares and widths on a path from the dense net, until one is the share within 5 %.
 
     The time by the table is taken to be a linear function of the measured one between the nearest measured widths above
-    and below the target.
+    and below the target; where that has led to the same side twice, the middle between them is measured.
     """
-    first, last = 0, len(path) - 1
+    first, last, sides = 0, len(path) - 1, [False, True]
     above, below = 1.0, measure(path[last][1])
     yield below, list(path[last][1])
     for _ in range(MOST_TRIES):
         if last - first < 2 or below > share:
             return
-        part = (above - share) / (above - below)
+        part = 0.5 if sides[-1] == sides[-2] else (above - share) / (above - below)
         target = path[first][0] + part * (path[last][0] - path[first][0])
         middle = min(range(first + 1, last), key=lambda i: abs(path[i][0] - target))
         found, widths = measure(path[middle][1]), list(path[middle][1])
@@ -73,6 +73,7 @@ def _search(path: Sequence[tuple[float, Widths]], share: float, measure: Measure
         yield found, widths
         if abs(found - share) <= TOLERANCE * share:
             return
+        sides.append(found > share)
         if found > share:
             first, above = middle, found
         else:

@@ -24,7 +24,8 @@ PART = 64  # images at once, which bounds memory
 MOST_INPUTS = 4608  # of an output of a layer, 3 × 3 × 512: its matrix has that many rows and columns
 RIDGE = 1e-4  # share of the mean square of inputs by which weights are pulled towards those before the fit
 Repair = Literal["none", "norms", "refit"]
-STEPS = {
+StepName = Literal["before", "cut", "norms", "refit"]
+STEPS: dict[StepName, str] = {
     "before": "of the dense net",
     "cut": "without the channels",
     "norms": "with norms measured again",
@@ -48,22 +49,35 @@ def repair(
 ) -> dict[str, float]:
     """Repair a net from which places were removed, given the net before, and return its accuracy after each step.
 
-    `batches` are of images (N, C, H, W) and anything else; 1,024 images are used. The accuracies are those `before`
-    channels were removed, of the net as it was `cut`, after its `norms` were measured again, and after its `refit`;
-    they are left out if there is no function that measures them. Raises BadInput if there are no images.
+    `batches` are of images (N, C, H, W) and anything else; about 1,024 images are used. The accuracies are those
+    `before` channels were removed, of the net as it was `cut`, after its `norms` were measured again, and after its
+    `refit`; there are none without a function that measures them. Raises BadInput if there are no images.
     """
     measured: dict[str, float] = {}
 
-    def note(name: Literal["before", "cut", "norms", "refit"], part: nn.Module) -> None:
+    def note(name: StepName, part: nn.Module) -> None:
         if accuracy is not None:
             measured[name] = accuracy(part.eval())
             log.info("Validation accuracy %s: %.2f %%.", STEPS[name], 100 * measured[name])
 
+    was_training = net.training
     note("before", dense)
     note("cut", net)
-    if how == "none":
-        return measured
-    was_training = net.training
+    if how != "none":
+        _apply(net, dense, lost, how, batches, note)
+    net.train(was_training)
+    return measured
+
+
+def _apply(
+    net: nn.Module,
+    dense: nn.Module,
+    lost: Lost,
+    how: Repair,
+    batches: Iterable[Any],
+    note: Callable[[StepName, nn.Module], None],
+) -> None:
+    """Measure norms again or refit layers, in place, and note each step."""
     images = _first_images(batches)
     with_norms = copy.deepcopy(net).eval() if how == "refit" else net.eval()
     update_norms(with_norms, [(part,) for part in images])
@@ -72,14 +86,13 @@ def repair(
         refit(net, dense, lost, images)
         update_norms(net, [(part,) for part in images])
         note("refit", net)
-    net.train(was_training)
-    return measured
 
 
 def _first_images(batches: Iterable[Any]) -> list[Tensor]:
     parts: list[Tensor] = []
     for images, *_ in batches:
-        parts += images.split(PART)
+        images = images[:NUM_IMAGES]
+        parts += images.chunk(-(-len(images) // PART))  # nearly equal, since a norm has no variance of one value
         if sum(len(part) for part in parts) >= NUM_IMAGES:
             break
     if not parts:
