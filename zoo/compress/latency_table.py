@@ -109,13 +109,20 @@ class LatencyTable:
 
     def layer_ms(self, layer: TimedLayer, num_in: int, num_out: int) -> float:
         """Return the time of a layer with these widths, interpolated linearly between measured widths."""
+        if layer.has_one_width:
+            num_in = num_out
         if (key := (layer, num_in, num_out)) not in self._known:
-            inputs = {num_in: 1.0} if layer.has_one_width else _corners(num_in, layer.num_in)
-            self._known[key] = sum(
-                share_in * share_out * self._measured(layer, width_out if layer.has_one_width else width_in, width_out)
-                for width_in, share_in in inputs.items()
-                for width_out, share_out in _corners(num_out, layer.num_out).items()
-            )
+            inputs, outputs = _corners(num_in, layer.num_in), _corners(num_out, layer.num_out)
+            if len(inputs) == len(outputs) == 1:
+                self._known[key] = self._measured(layer, num_in, num_out)
+            elif layer.has_one_width:
+                self._known[key] = sum(part * self.layer_ms(layer, width, width) for width, part in outputs.items())
+            else:
+                self._known[key] = sum(
+                    part_in * part_out * self.layer_ms(layer, width_in, width_out)
+                    for width_in, part_in in inputs.items()
+                    for width_out, part_out in outputs.items()
+                )
         return self._known[key]
 
     def _measured(self, layer: TimedLayer, num_in: int, num_out: int) -> float:
