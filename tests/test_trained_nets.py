@@ -134,6 +134,15 @@ def test_a_run_that_began_with_a_file_is_not_trained_again(monkeypatch, tmp_path
     assert not list(tmp_path.iterdir())
 
 
+def test_nor_is_one_that_was_pruned_by_times_in_a_file(monkeypatch, tmp_path):
+    product = read_product(TRAINED / "lenet5_mnist_5k.zoo")
+    product.facts["config"]["compress"]["before_fit"] = {"channels": {"latency_table": "/somewhere/latencies.json"}}
+    monkeypatch.setattr(train_again, "read_product", lambda file: product)
+    with pytest.raises(BadInput, match="train=true: lenet5_mnist_5k was pruned by the times in /somewhere/"):
+        train_again.train_again(product.path, OmegaConf.create({"runs": str(tmp_path), "data_root": None}))
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.slow
 def test_training_again_gives_what_the_card_says(command, tmp_path):
     outcome = command("scripts/reproduce", "zoo:lenet5_mnist_5k", "train=true")

@@ -23,6 +23,7 @@ LAST = "last.ckpt"  # Lightning's checkpoint, for resuming only
 PRODUCT = "model.safetensors"
 PACKED = "model.zoo"
 RECIPE = "recipe.json"  # everything done to the net, written before the first step
+LATENCIES = "latencies.json"  # times of layers and nets, measured to prune channels for a latency
 RESULT = "result.json"
 METRICS = "metrics.csv"
 PREDICTIONS = "predictions.safetensors"

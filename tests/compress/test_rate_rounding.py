@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from zoo.compress.rate import RateModel
-from zoo.compress.rate_rounding import Rounding, _columns, curvatures, highest_price, update_norms
+from zoo.compress.rate_rounding import Rounding, columns, curvatures, highest_price, update_norms
 from zoo.models.resnet import ResNet
 from zoo.models.transformer import Transformer
 
@@ -65,12 +65,12 @@ def test_the_curvature_is_that_of_inputs_and_of_gradients_of_drawn_labels():
 
 
 @pytest.mark.parametrize("groups", [1, 2, 6])
-def test_the_columns_of_a_convolution_times_its_weights_are_its_output(groups):
+def test_thecolumns_of_a_convolution_times_its_weights_are_its_output(groups):
     torch.manual_seed(0)
     conv = nn.Conv2d(6, 12, 3, stride=2, padding=1, dilation=2, groups=groups, bias=False)
     x = torch.randn(4, 6, 13, 11)
     expected = conv(x)
-    found = conv.weight.view(groups, 12 // groups, -1) @ _columns(conv, x)
+    found = conv.weight.view(groups, 12 // groups, -1) @ columns(conv, x)
     found = found.view(12, 4, -1).transpose(0, 1).reshape(expected.shape)
     torch.testing.assert_close(found, expected)
 

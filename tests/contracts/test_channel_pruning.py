@@ -1,5 +1,6 @@
 """Every image net can be pruned to a number of multiply-accumulates, saved, and read back."""
 
+import functools
 import subprocess
 import sys
 
@@ -11,9 +12,12 @@ from small import facts_of
 from zoo.catalogue import matches
 from zoo.checkpoint.load_model import load_model
 from zoo.checkpoint.product_file import read_product, save_product
+from zoo.compress import prune_channels as module
 from zoo.compress.context import Context
+from zoo.compress.latency_table import LatencyTable
 from zoo.compress.prune_channels import prune_channels
-from zoo.measure.counts import count_macs, count_macs_of
+from zoo.compress.rate_rounding import update_norms
+from zoo.measure.counts import count_macs, count_macs_of, count_parameters
 from zoo.run.model import build_bare_model
 
 MODELS = [model for model, data in matches() if data == "fashion_mnist"]
@@ -82,3 +86,31 @@ def test_a_pruned_net_can_be_exported(model):
     exported = torch.export.export(net.eval(), inputs, strict=True).module()
     with torch.no_grad():
         torch.testing.assert_close(exported(*inputs), net(*inputs))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", MODELS)
+def test_it_is_pruned_for_a_latency_and_repaired(model, monkeypatch):
+    def time_nets(nets, inputs, runtime):  # made up, as are those of layers
+        return [float(count_parameters(one)) for one in nets]
+
+    table = functools.partial(
+        LatencyTable, time_layer=lambda layer, shape: float(count_parameters(layer)), time_nets=time_nets
+    )
+    monkeypatch.setattr(module, "LatencyTable", table)
+    torch.manual_seed(0)
+    cfg = composed(model, "fashion_mnist")
+    net, images = build_bare_model(cfg.model).eval(), inputs_of(cfg, 64)[0]
+    update_norms(net, [(images,)])
+    with torch.no_grad():
+        expected = net(images)
+
+    def error(part):
+        with torch.no_grad():
+            return float((part(images) - expected).square().mean())
+
+    example = (torch.empty(1, *images.shape[1:], device="meta"),)
+    context = Context(example, [(images, None)], accuracy=error)
+    step = prune_channels(net, context, latency=0.6, repair="refit")
+    assert step["params"] == pytest.approx(0.6 * step["params_before"], rel=0.05)
+    assert 0 <= step["accuracy"]["refit"] < step["accuracy"]["cut"]

@@ -44,6 +44,15 @@ WHOLE = {
     "processes": 1,
 }
 EXPORTS = {"checkpoint": "runs/x/model.safetensors", "net": "vgg11", "data": "mnist", "accuracy": 0.9, "rows": [CELL]}
+TIMES = {
+    "machine": "a CPU",
+    "threads": 2,
+    "torch": "2.14.1",
+    "batch": 16,
+    "runtime": "eager",
+    "layers": {"Linear": 0.5},
+    "nets": {"0123": {"ms": 1.0, "dense_ms": 2.0}},
+}
 STEPS = [{"pass": "prune_channels", "macs": 100, "layout": {"conv1": {"sizes": {"out_channels": 2}}}}]
 
 
@@ -86,10 +95,15 @@ def read_predictions(path):
     return found.split_hash, found.right.tolist()
 
 
+def write_latencies(path):
+    json_files.write_latencies(path, TIMES)
+
+
 FILES = {
     "result.json": (write_result, json_files.read_result),
     "exports.json": (write_exports, json_files.read_exports),
     "recipe.json": (write_recipe, json_files.read_recipe),
+    "latencies.json": (write_latencies, json_files.read_latencies),
     "config.yaml": (write_config, config_file.read_config),
     "metrics.csv": (write_metrics, metrics_file.read_metrics),
     "predictions.safetensors": (write_predictions, read_predictions),
@@ -216,14 +230,20 @@ FITTING = {  # by the type of the original value
 # Keys that are optional or may be null, and places where any plain data are allowed.
 OPTIONAL = {"onnx", "zoo", "pack", "int8", "float", "settings", "exports", "compress", "product_bytes", "latency_ms"}
 OPTIONAL |= {"folder", "split_sizes", "processes", "model.safetensors", "P", "torch", "train", "val", "layout", "conv1"}
-OPTIONAL |= {"accuracy", "loss", "sizes"}
+OPTIONAL |= {"accuracy", "loss", "sizes", "layers", "nets", "Linear", "0123"}
 FREE = {("settings", "compress"), ("compress", "int8"), ("model", "_target_")}
 FREE |= {("data", key) for key in CONFIG["data"]} | {(0, "macs"), (0, "layout", "conv1", "sizes", "out_channels")}
 
 
 @pytest.mark.parametrize(
     ("name", "record"),
-    [("result.json", WHOLE), ("exports.json", EXPORTS), ("recipe.json", STEPS), ("config.yaml", CONFIG)],
+    [
+        ("result.json", WHOLE),
+        ("exports.json", EXPORTS),
+        ("recipe.json", STEPS),
+        ("latencies.json", TIMES),
+        ("config.yaml", CONFIG),
+    ],
 )
 def test_no_hostile_value_ends_in_a_traceback_or_is_taken_for_another(tmp_path, name, record):
     path, (_, read) = tmp_path / name, FILES[name]

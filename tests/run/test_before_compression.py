@@ -5,7 +5,7 @@ import json
 from stored import RESULT
 
 from zoo.paths import TRAINED
-from zoo.run.before_compression import figures_before
+from zoo.run.before_compression import accuracies_of_repair, figures_before
 
 KNOWN = {**RESULT, "latency_ms": 0.25, "test_hash": "a", "device": "cpu"}
 
@@ -27,6 +27,12 @@ def test_a_pass_that_measured_the_float_net_or_cut_channels_is_asked(tmp_path):
     cuts = [{"pass": "prune_channels", "macs_before": 9}, {"pass": "remove_unread", "macs_before": 4}]
     found = figures_before(None, cuts, {"pack": {"stages": {"dense": 12.0}}}, KNOWN)
     assert found == {"macs": 9, "product_bytes": 12.0}
+
+
+def test_the_accuracies_of_a_repair_are_those_of_the_last_one():
+    steps = [{"pass": "prune_channels", "accuracy": {"cut": share}} for share in (0.1, 0.2)]
+    assert accuracies_of_repair([*steps, {"pass": "remove_unread"}]) == {"cut": 0.2}
+    assert accuracies_of_repair([{"pass": "prune_channels"}]) == {}
 
 
 def test_a_net_of_the_package_has_the_accuracy_of_its_file():

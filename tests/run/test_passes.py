@@ -1,5 +1,6 @@
 """A run prunes before training, records its steps, and other runs start from its result."""
 
+import functools
 import json
 import re
 import sys
@@ -13,7 +14,10 @@ from torch import nn
 
 from zoo.checkpoint.load_model import load_model
 from zoo.checkpoint.product_file import read_product, save_product
+from zoo.compress import prune_channels
+from zoo.compress.latency_table import LatencyTable
 from zoo.errors import BadInput
+from zoo.measure.counts import count_parameters
 from zoo.models.lenet import LeNet300
 from zoo.run import passes
 
@@ -35,6 +39,7 @@ def test_a_run_prunes_and_the_next_one_builds_on_its_recipe(command, toy_smoke, 
     result, product = json.loads((one / "result.json").read_text()), read_product(one / "model.safetensors")
     assert result["macs"] == pytest.approx(0.5 * 416_520, rel=0.05)  # LeNet-5's
     assert product.facts["recipe"] == json.loads((one / "recipe.json").read_text())["steps"]
+    assert list(result["before"]["repair"]) == ["before", "cut", "norms", "refit"]
     start = f"init_from={one}/model.safetensors"
     assert command("train", *base, *PRUNE, start, "name=two").code == 0
     (two,) = folders("two")
@@ -47,6 +52,34 @@ def test_a_run_prunes_and_the_next_one_builds_on_its_recipe(command, toy_smoke, 
     (three,) = folders("three")
     assert read_product(three / "model.safetensors").facts["recipe"] == product.facts["recipe"]
     assert command("evaluate", f"checkpoint={two}/model.safetensors").code == 0
+
+
+@pytest.mark.slow
+def test_a_run_prunes_for_a_latency_and_the_next_one_takes_over_its_times(command, toy_smoke, folders, monkeypatch):
+    measured = []
+
+    def time_nets(nets, inputs, runtime):  # made up, so that other work on this machine does not matter
+        measured.append(len(inputs[0]))
+        return [float(count_parameters(net)) for net in nets]
+
+    table = functools.partial(
+        LatencyTable, time_layer=lambda layer, _: 1.0 * count_parameters(layer), time_nets=time_nets
+    )
+    monkeypatch.setattr(prune_channels, "LatencyTable", table)
+    base = [a for a in toy_smoke if not a.startswith("name=")]
+    channels = "compress.before_fit.channels"
+    line = ["compress=prune_channels", f"{channels}.latency=0.8", f"{channels}.latency_batch=4"]
+    assert command("train", *base, *line, "name=one").code == 0
+    (one,) = folders("one")
+    num_measured = len(measured)
+    assert set(measured) == {4}
+    assert command("train", *base, *line, "name=two", f"{channels}.latency_table={one}/latencies.json").code == 0
+    (two,) = folders("two")
+    assert len(measured) == num_measured
+    steps = [json.loads((folder / "recipe.json").read_text())["steps"] for folder in (one, two)]
+    assert steps[0] == steps[1]
+    assert steps[0][0]["params"] == pytest.approx(0.8 * steps[0][0]["params_before"], rel=0.05)
+    assert (one / "latencies.json").read_bytes() == (two / "latencies.json").read_bytes()
 
 
 def test_a_resumed_run_has_the_net_it_had_and_does_not_prune_anew(command, toy, folders, monkeypatch):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -15,7 +16,8 @@ class Context:
 
     `batches` iterates over training batches on the CPU, `recipe` has the steps applied to the net before, and `measure`
     returns the metrics of a net on a split; it is set only after the fit. `init_from` is the file that the run started
-    from, according to its config.
+    from, according to its config. Before the fit, `accuracy` measures a classifier on up to 5,000 validation images on
+    the CPU, and `folder` is that of the run.
     """
 
     example: tuple[Tensor, ...]
@@ -23,3 +25,5 @@ class Context:
     recipe: Sequence[Mapping[str, Any]] = ()
     measure: Measure | None = None
     init_from: str | None = None
+    accuracy: Callable[[nn.Module], float] | None = None
+    folder: Path | None = None

@@ -6,23 +6,33 @@ its scales (Liu et al., "Network slimming", 2017). Taylor: the first-order chang
 LAMP: squared weights over the sum of those not smaller (Lee et al., 2020), useful with scope `global`.
 """
 
+import contextlib
 import copy
+import functools
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import torch
+from msgspec import Meta
 from torch import Tensor, nn
 
 from zoo.compress.channel_cutting import CUT_LAYERS, places_lost, remove
 from zoo.compress.channel_targets import round_width, solve_for_macs, target_widths
 from zoo.compress.context import Context
 from zoo.compress.dependencies import Group, Importance, groups_of, is_depthwise, layers_of, shadow_of
+from zoo.compress.latency_table import LatencyTable, timed_layers
+from zoo.compress.latency_targets import solve_for_latency
 from zoo.compress.recipe import Step, changes, layout
+from zoo.compress.refit import Repair
+from zoo.compress.refit import repair as repair_net
 from zoo.errors import BadInput
 from zoo.measure.counts import count_macs_of, count_parameters
+from zoo.measure.latency import Runtime
 from zoo.models.activations import Maxout
 from zoo.models.attention import Attention
 from zoo.models.lenet import TableConv2d
+from zoo.paths import LATENCIES
 from zoo.ranges import Between
 from zoo.ranges import Count as Positive
 from zoo.records.steps import Count, Layout, Name, Record, Size, Text
@@ -33,6 +43,8 @@ ImportanceName = Literal["magnitude", "batch_norm", "taylor", "lamp"]
 
 
 class StepRecord(Record, frozen=True, kw_only=True):
+    """`latency` is the measured share of the dense net's time, `accuracy` that on validation images before training."""
+
     importance: Name
     scope: Name
     round_to: Size
@@ -41,29 +53,46 @@ class StepRecord(Record, frozen=True, kw_only=True):
     params_before: Count
     params: Count
     layout: dict[Text, Layout]
+    latency: Annotated[float, Meta(gt=0, le=1e15)] | None = None
+    latency_batch: Size | None = None
+    latency_runtime: Name | None = None
+    repair: Name = "none"
+    accuracy: dict[Name, Annotated[float, Meta(ge=0, le=1)]] | None = None
 
 
 def prune_channels(
     net: nn.Module,
     context: Context,
     *,
-    ratio: Between = 0.5,
+    ratio: Between | None = None,
     macs: Between | None = None,
+    latency: Between | None = None,
+    latency_batch: Positive = 16,
+    latency_runtime: Runtime = "eager",
+    latency_table: str | None = None,
     importance: ImportanceName = "magnitude",
     scope: Literal["layer", "global"] = "layer",
     round_to: Positive = 8,
+    repair: Repair = "none",
 ) -> Step:
-    """Prune `ratio` of all channels or, with `macs`, as many as leave that share of multiply-accumulates within 5 %.
+    """Prune `ratio` of all channels, by default half, or as many as leave a share of `macs` or `latency` within 5 %.
 
     With scope `layer` all groups lose the same share; with `global` the least important channels of the net go.
-    Widths of at least 16 become multiples of `round_to`, or of half of it, and so on, if `macs` requires it.
+    Widths of at least 16 become multiples of `round_to`, or of half of it, and so on, if the target requires it.
     Inputs, classes and at least one channel or head of each group stay. Importance `taylor` takes batches of images and
-    labels from the context. Raises BadInput for a net or target that does not allow it.
+    labels from the context, and so does `repair` (zoo.compress.refit).
+
+    `latency` is a share of the time that the net takes on this machine's CPU for `latency_batch` images with
+    `latency_runtime`. The times of layers are measured, and kept in the context's folder; those in the file
+    `latency_table` are taken over. Raises BadInput for a net or target that does not allow it.
     """
     example = context.example
     _check(net, example)
+    if latency is not None and (ratio is not None or macs is not None):
+        other = "ratio" if macs is None else "macs"
+        raise BadInput(f"compress.before_fit.channels.latency: expected no other target, and {other} is one")
     shadow = shadow_of(net)
-    layers = layers_of(shadow, example)
+    layers, timed = layers_of(shadow, example), timed_layers(shadow, example, latency_batch)
     groups = groups_of(
         _with_gradients(net, context.batches) if importance == "taylor" else net,
         shadow,
@@ -71,15 +100,22 @@ def prune_channels(
         _scorer(net, importance),
     )
     before, macs_before, params_before = layout(net), count_macs_of(net, example), count_parameters(net)
-    if macs is None:
-        kept = [
-            round_width(group, units, round_to)
-            for group, units in zip(groups, target_widths(groups, ratio, scope), strict=True)
-        ]
-    else:
+    reached: dict[str, Any] = {}
+    if latency is not None:
+        table = _latency_table(context, latency_batch, latency_runtime, latency_table)
+        measure = functools.partial(_share_of_time, net, groups, table)
+        kept, round_to, share = solve_for_latency(groups, timed, latency, scope, round_to, table, measure)
+        table.save()
+        reached = {"latency": share, "latency_batch": latency_batch, "latency_runtime": latency_runtime}
+    elif macs is not None:
         kept, round_to = solve_for_macs(groups, layers, macs, scope, round_to)
+    else:
+        widths = target_widths(groups, 0.5 if ratio is None else ratio, scope)
+        kept = [round_width(group, units, round_to) for group, units in zip(groups, widths, strict=True)]
     _check_dependencies(net, example, groups, kept)
+    dense = copy.deepcopy(net)
     remove(net, groups, kept)
+    accuracies = repair_net(net, dense, places_lost(groups, kept), repair, context.batches, context.accuracy)
     return {
         "pass": "prune_channels",
         "importance": importance,
@@ -90,7 +126,29 @@ def prune_channels(
         "params_before": params_before,
         "params": count_parameters(net),
         "layout": changes(before, net),
+        **reached,
+        "repair": repair,
+        **({"accuracy": accuracies} if accuracies else {}),
     }
+
+
+def _latency_table(context: Context, batch: int, runtime: Runtime, file: str | None) -> LatencyTable:
+    """Return a table with the times in a file, or else in the run's folder if the run was stopped before training."""
+    path = context.folder and context.folder / LATENCIES
+    table = LatencyTable(context.example, batch, runtime, path)
+    if file is not None:
+        table.take(Path(file))
+    elif path is not None and path.exists():
+        with contextlib.suppress(BadInput):  # from another machine or other settings
+            table.take(path)
+    return table
+
+
+def _share_of_time(net: nn.Module, groups: Sequence[Group], table: LatencyTable, kept: Sequence[int]) -> float:
+    """Return the time of a copy of the net without all but the `kept` units, as a share of the net's."""
+    narrow = copy.deepcopy(net)
+    remove(narrow, groups, kept)
+    return table.share(narrow, net)
 
 
 def _check(net: nn.Module, example: tuple[Tensor, ...]) -> None:

@@ -47,8 +47,8 @@ class _Sums:
 
     def see(self, module: nn.Module, args: tuple[Tensor], output: Tensor) -> None:
         """Forward hook."""
-        columns = _columns(self.module, args[0].detach())  # (groups, inputs, places)
-        self.inputs = self.inputs + columns @ columns.mT
+        inputs = columns(self.module, args[0].detach())  # (groups, inputs, places)
+        self.inputs = self.inputs + inputs @ inputs.mT
         output.register_hook(self._see_gradient)
 
     def _see_gradient(self, gradient: Tensor) -> None:
@@ -68,7 +68,7 @@ class _Sums:
         return Curvature(torch.linalg.cholesky(inverse, upper=True).float(), self.outputs / self.num_places)
 
 
-def _columns(module: Layer, x: Tensor) -> Tensor:
+def columns(module: Layer, x: Tensor) -> Tensor:
     """Return the inputs of each output, as (groups, inputs, places)."""
     if isinstance(module, nn.Linear):
         return x.reshape(1, -1, x.shape[-1]).mT
@@ -79,7 +79,7 @@ def _columns(module: Layer, x: Tensor) -> Tensor:
     return grouped.permute(1, 2, 0, 3).reshape(module.groups, -1, n * places)
 
 
-def _is_followed(module: nn.Module) -> TypeGuard[Layer]:
+def is_followed(module: nn.Module) -> TypeGuard[Layer]:
     """Return whether the inputs of a layer's weights are followed; other weights have one curvature per row."""
     is_plain = isinstance(module, nn.Conv2d) and module.padding_mode == "zeros" and not isinstance(module.padding, str)
     return isinstance(module, nn.Linear) or is_plain
@@ -95,7 +95,7 @@ def curvatures(
     """
     parameters = dict(net.named_parameters())
     names, shared = set(weights), _names_by_module(net)
-    sums = {name: _Sums(module) for name, module in shared.items() if name in names and _is_followed(module)}
+    sums = {name: _Sums(module) for name, module in shared.items() if name in names and is_followed(module)}
     squares = {name: torch.zeros(()) for name in names}
     hooks = [one.module.register_forward_hook(one.see) for one in sums.values()]
     draws, num_samples = torch.Generator().manual_seed(0), 0

@@ -1,8 +1,10 @@
-"""Latency of a net for one sample."""
+"""Latency of nets."""
 
 import copy
 import statistics
 import time
+from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +12,8 @@ from torch import Tensor, nn
 WARM_UP = 5  # untimed calls
 LEAST_CALLS, MOST_CALLS = 5, 100
 ENOUGH_SECONDS = 0.3
+LEAST_ROUNDS = 10
+Runtime = Literal["eager", "compiled"]
 
 
 def latency_ms(net: nn.Module, inputs: tuple[Tensor, ...], device: torch.device) -> float:
@@ -19,8 +23,7 @@ def latency_ms(net: nn.Module, inputs: tuple[Tensor, ...], device: torch.device)
     synchronisation after each call.
     """
     net = copy.deepcopy(net).to(device).eval()
-    number = next(net.parameters()).dtype
-    filled = [torch.ones_like(x, device=device, dtype=number if x.is_floating_point() else x.dtype) for x in inputs]
+    filled = _filled(net, inputs, device)
     seconds: list[float] = []
     with torch.inference_mode():
         for call in range(WARM_UP + MOST_CALLS):
@@ -33,3 +36,38 @@ def latency_ms(net: nn.Module, inputs: tuple[Tensor, ...], device: torch.device)
             if len(seconds) >= LEAST_CALLS and sum(seconds) > ENOUGH_SECONDS:
                 break
     return 1000 * statistics.median(seconds)
+
+
+def latencies_ms(
+    nets: Sequence[nn.Module], inputs: tuple[Tensor, ...], runtime: Runtime = "eager", seconds: float = 3.0
+) -> list[float]:
+    """Return the time in ms of a call of each net in eval mode on the CPU, with inputs of these shapes.
+
+    Copies of the nets are called in turn, at least 10 times each and until `seconds` have passed, so that other work on
+    the machine slows all of them. The time is the lower quartile, which such work changes less than the median.
+    `compiled` is torch.compile in its default mode.
+    """
+    copies = [copy.deepcopy(net).cpu().eval() for net in nets]
+    if runtime == "compiled":
+        torch.compiler.reset()  # it would compile only eight versions of a net
+        for net in copies:
+            net.compile(dynamic=False)
+    filled = [_filled(net, inputs, torch.device("cpu")) for net in copies]
+    taken: list[list[float]] = [[] for _ in copies]
+    with torch.inference_mode():
+        for call in range(WARM_UP + MOST_CALLS):
+            for net, values, times in zip(copies, filled, taken, strict=True):
+                start = time.perf_counter()
+                net(*values)
+                if call >= WARM_UP:
+                    times.append(time.perf_counter() - start)
+            if len(taken[0]) >= LEAST_ROUNDS and sum(map(sum, taken)) > seconds:
+                break
+    if runtime == "compiled":
+        torch.compiler.reset()
+    return [1000 * statistics.quantiles(times, n=4)[0] for times in taken]
+
+
+def _filled(net: nn.Module, inputs: tuple[Tensor, ...], device: torch.device) -> list[Tensor]:
+    number = next(net.parameters()).dtype
+    return [torch.ones_like(x, device=device, dtype=number if x.is_floating_point() else x.dtype) for x in inputs]

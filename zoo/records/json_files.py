@@ -12,7 +12,7 @@ from msgspec import Meta
 
 from zoo.errors import BadInput, reason
 from zoo.files import read_file, write_json
-from zoo.records.schema import CHECKSUM, MOST_DEPTH, Exports, Name, Record, Result, Step, Text, damaged
+from zoo.records.schema import CHECKSUM, MOST_DEPTH, Exports, Latencies, Name, Record, Result, Step, Text, damaged
 
 JSON_BYTES = 1 << 25  # at most
 
@@ -39,6 +39,16 @@ def read_recipe(path: Path) -> list[Step]:
     except msgspec.ValidationError as error:
         raise damaged(path, error) from error
     return recipe
+
+
+def read_latencies(path: Path) -> dict[str, Any]:
+    """Read a latencies.json."""
+    return _read_json(path, Latencies)
+
+
+def write_latencies(path: Path, latencies: Mapping[str, Any]) -> None:
+    """Write a latencies.json."""
+    write_sealed(path, latencies, Latencies)
 
 
 def write_sealed(path: Path, record: Mapping[str, Any], kind: type[Record] | None = None) -> None:

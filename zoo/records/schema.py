@@ -15,7 +15,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from zoo.errors import BadInput, reason
-from zoo.records.steps import Count, Name
+from zoo.records.steps import Count, Name, Size
 
 CHECKSUM = "checksum"
 MOST_DEPTH = 32
@@ -24,6 +24,7 @@ PATH = "^[^\\x00\\ud800-\\udc7f\\udd00-\\udfff]*$"  # the gap in between is for 
 Text = Annotated[str, Meta(max_length=65_536)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Amount = Annotated[float, Meta(ge=0, le=1e15)]
+Positive = Annotated[float, Meta(gt=0, le=1e15)]
 Pair = Annotated[list[Share], Meta(min_length=2, max_length=2)]
 Names = Annotated[list[Name], Meta(max_length=10_000)]
 Metrics = dict[Name, float | None]  # null for NaN and infinity
@@ -122,6 +123,7 @@ class Before(Record, frozen=True, kw_only=True):
     latency_ms: Amount | UnsetType = UNSET
     test: Metrics | UnsetType = UNSET
     answers: Answers | UnsetType = UNSET
+    repair: dict[Literal["before", "cut", "norms", "refit"], Share] | UnsetType = UNSET
 
     def __post_init__(self) -> None:
         _check_shares(self.test or {})
@@ -190,6 +192,25 @@ class Result(Record, frozen=True, kw_only=True):
                 msgspec.convert(report, Packed)
             if isinstance(report, dict) and "float" in report:
                 msgspec.convert(report["float"], InFloats)
+
+
+class NetTimes(Record, frozen=True, kw_only=True):
+    """The time in ms of a net and, in turn with it, of the dense net."""
+
+    ms: Positive
+    dense_ms: Positive
+
+
+class Latencies(Record, frozen=True, kw_only=True):
+    """latencies.json: times in ms, by layer with its widths and input, and by the hash of a net; and on what."""
+
+    machine: Text
+    threads: Size
+    torch: Name
+    batch: Size
+    runtime: Name
+    layers: Annotated[dict[Text, Positive], Meta(max_length=100_000)] = {}
+    nets: Annotated[dict[Name, NetTimes], Meta(max_length=10_000)] = {}
 
 
 class Choices(Struct, frozen=True):

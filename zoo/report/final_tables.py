@@ -35,6 +35,7 @@ ROWS = (
     ("R2", "r2", ".4f"),
     ("loss", "loss", ".4f"),
 )
+REPAIRS = {"before": "dense", "cut": "channels removed", "norms": "norms measured again", "refit": "layers refitted"}
 OF_RARE_CLASSES = ("balanced_accuracy", "macro_f1")  # shown where the former differs from accuracy
 LEAST_DIFFERENCE = 5e-4
 GUESSED = 0.1  # of the accuracy of a guess, by which a net may exceed it and has still learned nothing
@@ -52,6 +53,8 @@ def show_result(result: dict[str, Any], cfg: DictConfig) -> None:
         console.print(_metrics(result))
         if result.get("before"):
             console.print(_compared(result))
+            if repair := result["before"].get("repair"):
+                console.print(_repaired(repair))
         _show_facts(console, result)
         if guess := _guess(result):
             console.print(guess, soft_wrap=True)
@@ -126,6 +129,16 @@ def _compared(result: dict[str, Any]) -> Table:
             continue  # torch only simulates int8, and a net with the same layers takes the same time
         if old and new:
             table.add_row(label, f"{old / unit:{form}}", f"{new / unit:{form}}", _factor(old, new))
+    return table
+
+
+def _repaired(accuracies: dict[str, float]) -> Table:
+    """Return the table of validation accuracies before training, after channels were removed and after each repair."""
+    table = Table(title="validation accuracy before training", title_justify="left")
+    for key, title in REPAIRS.items():
+        if key in accuracies:
+            table.add_column(title, justify="right")
+    table.add_row(*(f"{accuracies[key]:.2%}" for key in REPAIRS if key in accuracies))
     return table
 
 

@@ -36,6 +36,11 @@ def figures_before(
     return found
 
 
+def accuracies_of_repair(recipe: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return the validation accuracies before training, by step of the repair, of the last pass that cut channels."""
+    return next((step["accuracy"] for step in reversed(recipe) if "accuracy" in step), {})
+
+
 def _of_file(init_from: str, ours: Mapping[str, Any]) -> dict[str, Any]:
     path = Path(init_from)
     found: dict[str, Any] = {}

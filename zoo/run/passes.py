@@ -16,6 +16,7 @@ from zoo.compress.recipe import Step, in_integers, replay
 from zoo.data.module import ResidentData, Split
 from zoo.errors import BadInput, reason
 from zoo.instantiate import build
+from zoo.measure.evaluation import accuracy
 from zoo.paths import RECIPE
 from zoo.records.json_files import read_recipe as read_recipe_file
 from zoo.records.json_files import write_recipe
@@ -23,6 +24,7 @@ from zoo.records.steps import check_step
 from zoo.run.directory import Run
 from zoo.tasks.base import Task
 
+MOST_VALIDATED = 5000  # images on which a pass before the fit measures accuracy, on the CPU
 log = logging.getLogger("zoo")
 
 
@@ -109,11 +111,24 @@ def _apply(run: Run, net: nn.Module, data: ResidentData, recipe: Sequence[Step])
     """
     steps: list[Step] = []
     for name, function in _built(run, "before_fit").items():
-        step: Step = function(net, Context(data.example(), data.loader("train", "cpu"), [*recipe, *steps]))
+        context = Context(
+            data.example(),
+            data.loader("train", "cpu"),
+            [*recipe, *steps],
+            accuracy=functools.partial(_accuracy, data),
+            folder=run.folder,
+        )
+        step: Step = function(net, context)
         values = [f"{key}={value}" for key, value in step.items() if isinstance(value, int | float | str)]
         log.info("compress.before_fit.%s did %s.", name, ", ".join(values))
         steps.append(step)
     return steps
+
+
+def _accuracy(data: ResidentData, net: nn.Module) -> float:
+    """Return the fraction of validation images that a net classifies correctly, of at most 5,000."""
+    num = max(1, MOST_VALIDATED // data.eval_batch_size)
+    return accuracy(net, data.limited_batches("val", torch.device("cpu"), num))
 
 
 def after_fit(run: Run, product: Product, task: Task, data: ResidentData) -> tuple[Product, dict[str, dict[str, Any]]]:

@@ -27,7 +27,7 @@ from zoo.measure.latency import latency_ms
 from zoo.paths import PRODUCT, RESULT
 from zoo.records.json_files import write_result
 from zoo.report import settings_row
-from zoo.run.before_compression import figures_before
+from zoo.run.before_compression import accuracies_of_repair, figures_before
 from zoo.run.calibrate_product import calibrate_product
 from zoo.run.changed_answers import changed_answers
 from zoo.run.choose_thresholds import choose_thresholds
@@ -70,6 +70,8 @@ def measure_product(run: Run, trainer: lightning.Trainer, task: Task, data: Resi
         result["before"] = figures_before(run.cfg.init_from, product.facts["recipe"], reports, result)
         if distributed.rank() == 0 and (answers := changed_answers(run, task, data, result["test"].get("accuracy"))):
             result["before"]["answers"] = answers
+        if run.cfg.compress.before_fit and (accuracies := accuracies_of_repair(product.facts["recipe"])):
+            result["before"]["repair"] = accuracies
     _log(trainer, reports, result)
     result["bytes"] = {f.name: f.stat().st_size for f in sorted(run.folder.glob("[!.]*")) if f.is_file()}
     if distributed.rank() == 0:

@@ -3,6 +3,7 @@
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ def train_again(file: Path, cfg: DictConfig) -> dict[str, Any]:
         raise BadInput(
             f"train=true: {file.stem} was also trained on words in {config['task']['words']}, which are not here"
         )
+    if table := _latency_table(config):
+        raise BadInput(f"train=true: {file.stem} was pruned by the times in {table}, which is not here")
     folder = Path(cfg.runs) / config["name"] / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     folder.mkdir(parents=True)
     write_config(folder / CONFIG, yaml.safe_dump(config, sort_keys=False))
@@ -45,3 +48,11 @@ def train_again(file: Path, cfg: DictConfig) -> dict[str, Any]:
         goes_on = f"python train.py resume={shlex.quote(str(folder))}"
         raise ZooError(f"train=true: the run ended with exit code {code}; {goes_on} continues it")
     return read_result(folder / RESULT)
+
+
+def _latency_table(config: Mapping[str, Any]) -> Any:
+    """Return the file of times that a pass before training reads, if a config names one."""
+    compress = config.get("compress")
+    passes = compress.get("before_fit") if isinstance(compress, dict) else None
+    nodes = passes.values() if isinstance(passes, dict) else ()
+    return next((table for node in nodes if isinstance(node, dict) and (table := node.get("latency_table"))), None)
