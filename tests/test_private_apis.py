@@ -37,6 +37,7 @@ USED = {
     "_inductor": ("export/aoti.py export/worker.py quantize/pt2e.py", "documented by torch under this name"),
     "_int_mm": ("quantize/weight_only.py", "the only product of int8 matrices, four times as fast as floats"),
     "_is_vnni_supported": ("quantize/pt2e.py", "torch has no public list of the CPU's features"),
+    "_unsafe_reset_threadpool": ("export/worker.py", "ExecuTorch has no other way to set the number of threads"),
     "_get_file_writer": ("callbacks/loggers.py", "SummaryWriter cannot add an event of another kind"),
     "_guards_code": ("export/parts.py", "size checks in Python, which a reader of the file would have to run"),
     "_storage": ("search/study.py", "an Optuna study does not give its storage"),

@@ -15,6 +15,7 @@ from zoo.export.export_report import Row, number
 from zoo.export.parts import parts
 from zoo.export.verify import running
 from zoo.measure.device import device_name
+from zoo.quantize.pt2e import sums_int8_exactly
 
 FASTEST = "fastest"
 CANDIDATES = ("onnx", "onnx_int8", "pt2", "aoti", "pte", "pte_int8")
@@ -100,7 +101,7 @@ def verdict(timed: Sequence[Timed], batch: int) -> list[str]:
     if in_int8 and best.row.precision != "int8":
         sentences.append(
             "int8 is slower here: converting activations to integers and back takes longer than integer kernels save"
-            if torch.cpu._is_vnni_supported()
+            if sums_int8_exactly()
             else "int8 is slower here: this CPU has no VNNI, its instructions for sums of 8-bit products"
         )
     return sentences

@@ -22,6 +22,7 @@ from zoo.instantiate import build, probe
 from zoo.models.stochastic_depth import StochasticDepth
 from zoo.run import preflight, preflight_checks
 from zoo.run.calibrate_product import check_calibration
+from zoo.run.config_checks import needs_numbers
 from zoo.run.directory import Run
 from zoo.run.model import apply_layout
 from zoo.run.teacher_pairs import teacher_pairs
@@ -54,7 +55,7 @@ def build_task(run: Run, net: nn.Module, data: ResidentData) -> Task:
         given["teacher"] = [apply_layout(teacher, run.cfg) for teacher in teachers]
     if isinstance(data, ImageData):
         given |= _class_counts(task, data)
-        given |= {} if data.number_scale is None else {"number_scale": data.number_scale}
+        given |= {"number_scale": data.number_scale} if needs_numbers(run.cfg) else {}
     built: Task = build(task, "task", **given)
     check_calibration(run, built)
     name = "num_classes" if "num_classes" in run.cfg.model else "num_target_tokens"

@@ -63,9 +63,9 @@ class Task(lightning.LightningModule):
         self._ends_step = True
         for name in ("train_hits", "train_total"):
             self.register_buffer(name, torch.zeros((), dtype=torch.int64), persistent=False)
-        # Each process counts its own; the weights and offsets of classes, if any, are the same in all.
+        # Each process counts its own; weights and offsets of classes and the scale of numbers are the same in all.
         counts = ["train_hits", "train_total", "meter.sums"]
-        self._ddp_params_and_buffers_to_ignore = [*counts, "class_weight", "offsets"]
+        self._ddp_params_and_buffers_to_ignore = [*counts, "class_weight", "offsets", "standard.mean", "standard.std"]
 
     def configure_model(self) -> None:
         """Shard the weights of each part of the net across all processes, if the strategy is FSDP2."""

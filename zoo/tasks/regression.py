@@ -50,7 +50,6 @@ class Regression(Task):
         super().__init__(net, optimizer, schedule, **settings)
         self.loss, self.aux_weight = LOSSES[loss], aux_weight
         self.standard = Standard(number_scale)
-        self._ddp_params_and_buffers_to_ignore += ["standard.mean", "standard.std"]
         self.meter = NumberMeter(number_scale)
 
     def forward(self, images: Tensor) -> Tensor:
