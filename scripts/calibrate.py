@@ -18,7 +18,7 @@ def main(cfg: DictConfig) -> None:
     from zoo import escape
     from zoo.checkpoint.named_files import is_shipped
     from zoo.checkpoint.product_file import read_product
-    from zoo.data.table_labels import has_numbers, has_several_labels
+    from zoo.data.table_labels import instead_of_class
     from zoo.errors import BadInput
     from zoo.inference import evaluate
     from zoo.run.calibrate_product import calibrate
@@ -26,10 +26,8 @@ def main(cfg: DictConfig) -> None:
     product = read_product(cfg.checkpoint)
     if "classes" not in product.facts["data"]:
         raise BadInput(f"checkpoint={cfg.checkpoint} reads sequences; a temperature is for nets that classify images")
-    if has_numbers(product.facts["config"]["data"]):
-        raise BadInput(f"checkpoint={cfg.checkpoint} gives numbers; a temperature is for nets that give classes")
-    if has_several_labels(product.facts["config"]["data"]):
-        raise BadInput(f"checkpoint={cfg.checkpoint} gives several labels; a temperature is for nets that give one")
+    if what := instead_of_class(product.facts["config"]["data"]):
+        raise BadInput(f"checkpoint={cfg.checkpoint} gives {what}; a temperature is for nets that give one class")
     if is_shipped(product.path) and not cfg.out:
         raise BadInput(f"checkpoint={cfg.checkpoint} comes with the zoo and is not changed; set out=FOLDER")
     path = Path(cfg.out or product.path.parent, product.path.name)

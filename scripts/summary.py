@@ -147,7 +147,7 @@ def _of_checkpoint(path: str) -> tuple[DictConfig, DictConfig, "list[Step]"]:
 
 
 def _size_of(data: DictConfig) -> tuple[int, int]:
-    """Return the height and width of images; raise BadInput for other data, and for what is no size."""
+    """Return the height and width of images; raise BadInput for sequences and for an invalid image size."""
     from omegaconf import OmegaConf
 
     from zoo.errors import BadInput

@@ -99,7 +99,7 @@ def test_each_step_of_the_repair_is_measured_and_brings_the_net_nearer_to_the_de
     def accuracy(part):
         assert not part.training
         with torch.no_grad():
-            return float((part(images) - expected).square().mean())  # stands for an accuracy
+            return float((part(images) - expected).square().mean())  # in place of an accuracy
 
     context = Context(IMAGE, [(images, None)], accuracy=accuracy)
     step = prune_channels(net, context, ratio=0.5, repair="refit")

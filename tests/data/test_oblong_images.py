@@ -157,9 +157,9 @@ def test_a_pair_of_equal_numbers_gives_the_batches_of_the_one_number(folders, ca
         data = ImageFolders(root=str(folders), image_size=size, augment=augment, cache=cache, **COMMON)
         found.append(batches(data))
         assert data.image_size == 28
-    for (images, labels), (same, too) in zip(*found, strict=True):
-        assert torch.equal(images, same)
-        assert torch.equal(labels, too)
+    for (images, labels), (same_images, same_labels) in zip(*found, strict=True):
+        assert torch.equal(images, same_images)
+        assert torch.equal(labels, same_labels)
 
 
 def source(height=20, width=30) -> ImageSource:

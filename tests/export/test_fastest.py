@@ -19,7 +19,7 @@ PROOF = Verification(1, 0.9, 0.0, {}, 1, [])
 
 @pytest.fixture
 def tried(tmp_path):
-    """Rows of four formats; the files of three of them were verified, and one of these is no candidate."""
+    """Rows of zoo, which is not a candidate, of three candidates that were verified, and of one that was refused."""
     rows = [("zoo", Row("zoo", "fp32", "zoo", ["model.zoo"], PROOF))]
     rows += [(name, Row(name, "int8" if "int8" in name else "fp32", "", [f"{name}.file"], PROOF)) for name in MS]
     rows.append(("aoti", Row("aoti", "fp32", "", [], reason="it loses 2.00 points of accuracy")))

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from zoo.checkpoint.product_file import read_product
 from zoo.errors import BadInput
 from zoo.measure.number_scores import evaluate_numbers, in_units
 from zoo.records.metadata import FORMAT, parse_metadata
+from zoo.run import passes
 from zoo.run.config_checks import check_numbers
 from zoo.tasks.regression import NumberMeter, Standard
 from zoo.tasks.transfer import matched_by_name, rescaled, rows_of
@@ -35,19 +37,30 @@ def test_metrics_over_all_batches_are_scikit_learns(num):
         meter.update(outputs[part], labels[part])
     found = {name: float(value) for name, value in meter.compute().items()}
     predicted = scaler.inverse_transform(outputs.double())
-    wanted = {
+    expected = {
         "mae": mean_absolute_error(labels.double(), predicted),
         "rmse": root_mean_squared_error(labels.double(), predicted),
         "r2": r2_score(labels.double(), predicted),
         "loss": float(np.mean((scaler.transform(labels.double()) - outputs.double().numpy()) ** 2)),
     }
-    assert found == pytest.approx(wanted, rel=1e-12)
+    assert found == pytest.approx(expected, rel=1e-12)
     assert (meter.num_samples, meter.num_nan, meter.batches) == (200, 0, [])
     names = ["a", "b", "c"][:num]
     evaluation = evaluate_numbers(outputs, labels, names, scale)
-    assert {name: evaluation[name] for name in wanted} == pytest.approx(wanted, rel=1e-12)
+    assert {name: evaluation[name] for name in expected} == pytest.approx(expected, rel=1e-12)
     by_name = mean_absolute_error(labels.double(), predicted, multioutput="raw_values")
     assert [row["mae"] for row in evaluation["classes"].values()] == pytest.approx(by_name)
+
+
+def test_passes_before_training_measure_numbers_by_r2():
+    """The labels are numbers, on which a count of right answers would mean nothing."""
+    torch.manual_seed(0)
+    labels, scale = 100 + 10 * torch.randn(40, 1), {"mean": [100.0], "std": [10.0]}
+    outputs = (labels - 100) / 10 + 0.3 * torch.randn(40, 1)
+    pairs = list(zip(outputs.split(16), labels.split(16), strict=True))
+    data = SimpleNamespace(eval_batch_size=16, number_scale=scale, limited_batches=lambda *_: pairs)
+    expected = r2_score(labels.double(), 100 + 10 * outputs.double())
+    assert passes._accuracy(data, nn.Identity()) == pytest.approx(expected)
 
 
 def test_r2_of_equal_labels_is_scikit_learns_and_a_nan_output_spoils_the_metrics():

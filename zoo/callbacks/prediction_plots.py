@@ -6,15 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from zoo import escape
 from zoo.callbacks.board import Board
 from zoo.measure.accuracy import has_nan
 from zoo.measure.calibration import calibration
-from zoo.ranges import size_within
 from zoo.report.calibration_plot import draw_calibration
-from zoo.report.picture_grid import draw_grid
+from zoo.report.picture_grid import draw_grid, shrunk
 from zoo.report.plots import draw_confusion
 
 if TYPE_CHECKING:
@@ -59,11 +58,7 @@ def draw_mistakes(
 
 def thumbnails(images: Tensor) -> Tensor:
     """Downscale uint8 images (N, C, H, W) for the sprite sheet of the projector."""
-    if max(images.shape[-2:]) <= THUMBNAIL_PX:
-        return images
-    sides = size_within(images.shape[-2:], THUMBNAIL_PX)
-    small = nn.functional.interpolate(images.float(), sides, mode="area")
-    return small.round().to(torch.uint8)
+    return shrunk(images, THUMBNAIL_PX)
 
 
 def show_embedding(board: "SummaryWriter", classes: Sequence[str], found: dict[str, Tensor]) -> None:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from zoo import escape
-from zoo.ranges import size_within
+from zoo.report.picture_grid import shrunk
 
 MOST_PX = 96  # of the sides of pictures in the page
 OPACITY = 0.6  # of a map over its image, as in scripts/explain.py
@@ -41,12 +41,8 @@ def as_png(pixels: Tensor) -> str:
     """Return an image, uint8 (C, H, W), as a PNG of at most 96 px in a data URI."""
     from torchvision.transforms.functional import to_pil_image
 
-    if max(pixels.shape[-2:]) > MOST_PX:
-        sides = size_within(pixels.shape[-2:], MOST_PX)
-        small = nn.functional.interpolate(pixels[None].float(), sides, mode="area")[0]
-        pixels = small.round().clamp(0, 255).to(torch.uint8)
     file = io.BytesIO()
-    to_pil_image(pixels).save(file, format="PNG", optimize=True)
+    to_pil_image(shrunk(pixels[None], MOST_PX)[0]).save(file, format="PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 

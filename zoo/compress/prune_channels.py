@@ -92,7 +92,8 @@ def prune_channels(
         other = "ratio" if macs is None else "macs"
         raise BadInput(f"compress.before_fit.channels.latency: expected no other target, and {other} is one")
     shadow = shadow_of(net)
-    layers, timed = layers_of(shadow, example), timed_layers(shadow, example, latency_batch)
+    layers = layers_of(shadow, example)
+    timed = {} if latency is None else timed_layers(shadow, example, latency_batch)
     groups = groups_of(
         _with_gradients(net, context.batches) if importance == "taylor" else net,
         shadow,

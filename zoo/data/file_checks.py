@@ -9,6 +9,7 @@ from torch import Tensor
 
 from zoo import escape
 from zoo.data.image_files import ImageFiles
+from zoo.data.number_scale import are_numbers
 from zoo.errors import BadInput, counted
 
 log = logging.getLogger("zoo")
@@ -19,7 +20,7 @@ def check_readable(files: Mapping[str, ImageFiles], classes: Sequence[str], labe
     groups: list[tuple[str, str, Tensor]] = []
     for split in files:
         labels = labels_of[split]
-        if split == "train" and not labels.is_floating_point():
+        if split == "train" and not are_numbers(labels):
             of_classes = _members(labels, len(classes))
             names = (f"training picture of class '{name}'" for name in classes)
             groups += [(split, name, members) for name, members in zip(names, of_classes, strict=True)]
@@ -73,7 +74,7 @@ def warn_of_shared(
         path, *both = several[0]
         named = " and ".join(f"'{escape.line(name)}'" for name in both)
         what = counted(len(several), "training picture")
-        which = "With two labels" if labels.is_floating_point() else "In two classes"
+        which = "With two labels" if are_numbers(labels) else "In two classes"
         log.warning("%s, byte for byte: %s, such as %s in %s.", which, what, escape.line(path), named)
     for name, digests in rows.items():
         paths, unreadable = files[name].paths, files[name].unreadable
@@ -89,7 +90,7 @@ def names_of(labels: Tensor, classes: Sequence[str]) -> list[str]:
 
     Of numbers (N, C), float, each is named with its value.
     """
-    if labels.is_floating_point():
+    if are_numbers(labels):
         return [", ".join(f"{name} {one:g}" for name, one in zip(classes, row, strict=True)) for row in labels.tolist()]
     if labels.ndim == 1:
         return [classes[label] for label in labels.tolist()]

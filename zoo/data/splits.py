@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from zoo.data.number_scale import are_numbers
+
 
 def stratified_split(labels: Tensor, sizes: Sequence[int], seed: int) -> list[Tensor]:
     """Draw disjoint index sets of the given sizes and, last, the rest, all with the class proportions of the data set.
@@ -62,7 +64,7 @@ def strata(labels: Tensor) -> Tensor:
 
     Samples without labels are a class of their own, C. Numbers (N, C), float, are not classes: all samples have 0.
     """
-    if labels.is_floating_point():
+    if are_numbers(labels):
         return torch.zeros(len(labels), dtype=torch.int64)
     if labels.ndim == 1:
         return labels
@@ -90,6 +92,6 @@ def split_hash(parts: Sequence[tuple[Tensor, Tensor]]) -> str:
     for images, labels in parts:
         digest.update(str(tuple(images.shape)).encode())
         digest.update(images.contiguous().numpy().data)
-        kind = torch.float32 if labels.is_floating_point() else torch.int64
+        kind = torch.float32 if are_numbers(labels) else torch.int64
         digest.update(labels.to(kind).contiguous().numpy().data)
     return digest.hexdigest()[:16]

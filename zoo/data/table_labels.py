@@ -38,6 +38,11 @@ def has_numbers(settings: Mapping[str, Any]) -> bool:
     return bool(settings.get("numbers"))
 
 
+def instead_of_class(settings: Mapping[str, Any]) -> str:
+    """Return what these settings of `data` give each picture instead of one class; empty if it is one class."""
+    return "numbers" if has_numbers(settings) else "several labels" if has_several_labels(settings) else ""
+
+
 @dataclass(frozen=True)
 class LabelColumns:
     """Where the labels of a picture are: in `label`, separated by `separator` if set, or in `columns` of 0 and 1.

@@ -19,7 +19,7 @@ from zoo.export.onnx import quiet
 from zoo.export.parts import ExportPart, trace
 from zoo.files import replacing
 
-INSTALL = "pip install 'executorch==1.5.*', which is made for torch 2.14"
+INSTALL = "pip install 'executorch==1.5.*', which was tested with torch 2.14"
 
 
 def check_executorch() -> None:

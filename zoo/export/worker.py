@@ -181,9 +181,7 @@ def serve(runs: list[Run], pid: int | str = "self", sizes: dict[str, int] | None
         which, *arrays = request
         send(answers, runs[int(which)](arrays))
     timed = {batch: time_ms(runs[-1], [np.repeat(array[:1], batch, 0) for array in arrays]) for batch in BATCHES}
-    modules = [
-        name for name in ("executorch", "onnxruntime", "timm", "torch", "torchvision", "zoo") if name in sys.modules
-    ]
+    modules = [name for name in TO_NOTE if name in sys.modules]
     measured = {"latency_ms": timed, "peak_bytes": peak_bytes(pid), "modules": modules, **(sizes or {})}
     answers.write(json.dumps(measured).encode())
     answers.close()

@@ -15,7 +15,7 @@ from zoo.checkpoint.temperature import temperature_of
 from zoo.compare.file_pictures import Flip, MapRow
 from zoo.compare.significance import holm, mcnemar
 from zoo.data.images import ImageData
-from zoo.data.table_labels import has_numbers, has_several_labels
+from zoo.data.table_labels import instead_of_class
 from zoo.errors import BadInput
 from zoo.export import worker
 from zoo.export.read_export import Exported, OnCpu
@@ -88,9 +88,7 @@ def _check_like(source: Product | Exported, first: Product | Exported, path: str
     facts, of_first = source.facts, first.facts
     if "classes" not in facts["data"]:
         raise BadInput(f"{path} reads sequences; files are compared on images")
-    settings = facts["config"]["data"]
-    if has_numbers(settings) or has_several_labels(settings):
-        what = "numbers" if has_numbers(settings) else "several labels"
+    if what := instead_of_class(facts["config"]["data"]):
         raise BadInput(f"{path} gives {what}; files are compared that give each image one class")
     if odd := sorted(set(facts["data"]["classes"]) ^ set(of_first["data"]["classes"])):
         raise BadInput(

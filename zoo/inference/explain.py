@@ -11,7 +11,7 @@ from zoo.checkpoint.load_model import load_model
 from zoo.checkpoint.product_file import Product
 from zoo.checkpoint.temperature import temperature_of
 from zoo.compress.recipe import in_integers
-from zoo.data.table_labels import has_numbers, has_several_labels
+from zoo.data.table_labels import instead_of_class
 from zoo.errors import BadInput, choices
 from zoo.export.read_export import Exported
 from zoo.inference.attribution import deletion_and_insertion, explanations
@@ -27,10 +27,8 @@ def net_to_explain(source: Product | Exported) -> nn.Module:
     """Build the net of a file with its weights; raise BadInput for one without gradients, or one of sequences."""
     if "classes" not in source.facts["data"]:
         raise BadInput(f"{source.path} reads sequences; explanations are for nets that classify images")
-    if has_numbers(source.facts["config"]["data"]):
-        raise BadInput(f"{source.path} gives numbers; explanations are for nets that give each image one class")
-    if has_several_labels(source.facts["config"]["data"]):
-        raise BadInput(f"{source.path} gives several labels; explanations are for nets that give each image one class")
+    if what := instead_of_class(source.facts["config"]["data"]):
+        raise BadInput(f"{source.path} gives {what}; explanations are for nets that give each image one class")
     if not isinstance(source, Product):
         raise BadInput(f"{source.path} is computed by a runtime that has no gradients; use the checkpoint it is of")
     if not has_gradients(source):

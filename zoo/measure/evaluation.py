@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from zoo.files import without_nan
 from zoo.measure.accuracy import TOP, balanced_scores, has_nan, is_right
 from zoo.measure.calibration import calibration
+from zoo.measure.number_scores import Scale, share_right
 
 
 @torch.inference_mode()
@@ -17,10 +18,13 @@ def predictions(net: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> lis
     return [(net(images).float().cpu(), labels.cpu()) for images, labels in batches]
 
 
-def accuracy(net: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
-    """Return the fraction of images that a net classifies correctly, for batches of images and labels."""
-    hits = torch.cat([is_right(logits, labels) for logits, labels in predictions(net, batches)])
-    return float(hits.double().mean())
+def accuracy(net: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], scale: Scale | None = None) -> float:
+    """Return the fraction of images that a net classifies correctly, for batches of images and labels.
+
+    If the labels are numbers, of this scale, it is R2, as `share_right` has it.
+    """
+    outputs, labels = zip(*predictions(net, batches), strict=True)
+    return share_right(torch.cat(outputs), torch.cat(labels), scale)
 
 
 def evaluate(logits: Tensor, labels: Tensor, classes: Sequence[str], temperature: float = 1.0) -> dict[str, Any]:

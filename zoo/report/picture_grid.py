@@ -3,14 +3,23 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from zoo import escape
+from zoo.ranges import size_within
 
 COLUMNS = 5
 TILE_PX, CAPTION_PX, FONT_PX = 150, 44, 14
 MOST_LETTERS = 19  # of a line, which fit below a picture
 Line = tuple[str, str]  # a text and its colour
+
+
+def shrunk(images: Tensor, most: int) -> Tensor:
+    """Return uint8 images (N, C, H, W) with the longer side reduced to at most `most` px, by area."""
+    if max(images.shape[-2:]) <= most:
+        return images
+    small = nn.functional.interpolate(images.float(), size_within(images.shape[-2:], most), mode="area")
+    return small.round().to(torch.uint8)
 
 
 def draw_grid(images: Tensor, captions: Sequence[tuple[Line, Line]]) -> Tensor:

@@ -126,9 +126,9 @@ def _apply(run: Run, net: nn.Module, data: ResidentData, recipe: Sequence[Step])
 
 
 def _accuracy(data: ResidentData, net: nn.Module) -> float:
-    """Return the fraction of validation images that a net classifies correctly, of at most 5,000."""
+    """Return the accuracy of a net on validation images or, for numbers, its R2; on at most 5,000."""
     num = max(1, MOST_VALIDATED // data.eval_batch_size)
-    return accuracy(net, data.limited_batches("val", torch.device("cpu"), num))
+    return accuracy(net, data.limited_batches("val", torch.device("cpu"), num), data.number_scale)
 
 
 def after_fit(run: Run, product: Product, task: Task, data: ResidentData) -> tuple[Product, dict[str, dict[str, Any]]]:

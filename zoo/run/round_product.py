@@ -15,8 +15,7 @@ from zoo.data.module import ResidentData
 from zoo.data.sequences import SequenceData
 from zoo.errors import BadInput
 from zoo.measure.accuracy import points_lost
-from zoo.measure.evaluation import predictions
-from zoo.measure.number_scores import share_right
+from zoo.measure.evaluation import accuracy
 from zoo.run.pack_product import as_packed
 from zoo.tasks.transcribe import transcribe
 
@@ -64,5 +63,4 @@ def _inputs(data: ResidentData, batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]
 def _accuracy(net: nn.Module, data: ResidentData) -> float:
     if isinstance(data, SequenceData):
         return float(transcribe(net, data, "val", torch.device("cpu"))["accuracy"])
-    outputs, labels = zip(*predictions(net, data.loader("val", "cpu")), strict=True)
-    return share_right(torch.cat(outputs), torch.cat(labels), data.number_scale)
+    return accuracy(net, data.loader("val", "cpu"), data.number_scale)

@@ -99,8 +99,8 @@ def asymmetric_loss(logits: Tensor, labels: Tensor, positive: float, negative: f
 class MultiLabelMeter(WholeMeter):
     """Keep logits and labels on the device until they are measured together: average precision ranks all samples.
 
-    `correct` has for each image of each batch in the last
-    result whether all its labels are right at a probability of 0.5. `thresholds` (C,) are None until they are chosen.
+    `correct` has for each image of each batch in the last result whether all its labels are right at a probability of
+    0.5. `thresholds` (C,) are None until they are chosen.
     """
 
     def __init__(self) -> None:

@@ -26,10 +26,10 @@ LOSSES: Mapping[NumberLoss, Callable[[Tensor, Tensor], Tensor]] = {
 class Regression(Task):
     """Train a net on (images, labels), with labels (N, numbers) float32: each output is for one number.
 
-    Outputs are numbers in standard deviations from the mean, both of the training images: `number_scale`, which the
-    product file has, too. Logged as `val/` and `test/` are, in the units of the labels, `mae`, the mean absolute error,
-    and `rmse`, the root of the mean squared one; `r2`, the share of the variance that is explained; and `loss`, the
-    mean squared error in standard deviations, whatever the training loss. Of several numbers, these are means.
+    Outputs are standardized with the mean and standard deviation of the training labels, `number_scale`, which is also
+    stored in the product file. Validation and test log, in the units of the labels, `mae`, the mean absolute error, and
+    `rmse`, the root mean squared error; `r2`, the coefficient of determination; and `loss`, the mean squared error of
+    standardized numbers, whatever the training loss. For several numbers, they are averaged.
     `aux_weight` and all other arguments are those of ImageClassification and Task.
     """
 
@@ -59,10 +59,10 @@ class Regression(Task):
         images, labels = batch
         output = self.net(images)
         numbers, aux = output if isinstance(output, tuple) else (output, ())
-        wanted = self.standard(labels)
-        loss = self.loss(widened(numbers), wanted)
+        target = self.standard(labels)
+        loss = self.loss(widened(numbers), target)
         for head in aux:
-            loss = loss + self.aux_weight * self.loss(widened(head), wanted)
+            loss = loss + self.aux_weight * self.loss(widened(head), target)
         return loss + weight_penalty(self.weights, self.l1, self.l2)
 
     def on_train_epoch_end(self) -> None:
