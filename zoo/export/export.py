@@ -39,7 +39,10 @@ def check_formats(names: list[str]) -> None:
     """Raise BadInput for a format that does not exist or does not work on this machine."""
     if not names:
         raise BadInput(f"format: expected one format or more, got none; {choices('', format_names())}")
+    known = [*format_names(), FASTEST]
     for name in names:
+        if name not in known:
+            raise BadInput(f"format={name} is not an export format; {choices(str(name), known)}")
         if name != FASTEST:
             format_of(name).check()
 

@@ -51,7 +51,7 @@ def with_candidates(names: Sequence[str], product: Product) -> tuple[list[str], 
             found.append(name)
         except BadInput as error:
             left_out.append(str(error))
-    return found, left_out
+    return found, list(dict.fromkeys(left_out))
 
 
 def keep_fastest(
