@@ -57,7 +57,7 @@ def beam_search(net: Decodes | Any, source: Tensor, width: int, max_length: int)
     done = torch.zeros_like(tokens, dtype=torch.bool)
     found = source.new_empty((n * width, 0))
     for _ in range(max_length):
-        logits, state = net.step(tokens, state)
+        logits, after = net.step(tokens, state)
         steps = without_openings(logits).log_softmax(-1)
         ended = torch.full_like(steps[:1], float("-inf"))
         ended[0, PAD] = 0.0  # finished sequences do not change
@@ -66,7 +66,8 @@ def beam_search(net: Decodes | Any, source: Tensor, width: int, max_length: int)
         scores, chosen = total.flatten(1).topk(width)
         rows = (first_row + chosen // steps.shape[-1]).flatten()
         tokens = (chosen % steps.shape[-1]).flatten()
-        state = tuple(kept[rows] for kept in state)
+        # What a step returns as it was, such as what it knows of the source, is equal in all beams of a source.
+        state = tuple(new if new is old else new[rows] for old, new in zip(state, after, strict=True))
         done = done[rows] | (tokens == END)
         found = torch.cat([found[rows], tokens.masked_fill(done, PAD)[:, None]], 1)
         if done.all():
