@@ -32,7 +32,7 @@ COLUMNS = (
 
 
 def show(title: str, figures: dict[str, dict[str, Any]]) -> None:
-    """Print one row per contender, and one column per quantity that was measured."""
+    """Print one row per contender, one column per quantity that was measured, and the verdict below."""
     from rich.table import Table
 
     from zoo import escape
@@ -45,6 +45,9 @@ def show(title: str, figures: dict[str, dict[str, Any]]) -> None:
     for name, row in figures.items():
         table.add_row(name, *(form.format(row[key]) if key in row else "" for _, key, form in columns))
     escape.console().print(table)
+    for row in figures.values():
+        for sentence in row.get("verdict", ()):
+            print(sentence)
 
 
 @command("benchmark")

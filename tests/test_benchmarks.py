@@ -3,6 +3,7 @@ import json
 
 import pytest
 import torch
+from torch import nn
 
 from zoo.benchmarks import SUITES, inference_suite, loader_suite
 from zoo.benchmarks.rounds import Suite, compare, compared, suite_of
@@ -11,12 +12,26 @@ from zoo.export.onnx import translate
 from zoo.export.onnx_int8 import quantized
 from zoo.export.parts import ExportPart
 from zoo.models.lenet import LeNet5Caffe
+from zoo.quantize import int8_speed
 from zoo.quantize.pt2e import sums_int8_exactly
 
 COMPILED = ["int8 compiled"] if sums_int8_exactly() else []  # elsewhere it does not take part
 PRUNED = [*COMPILED, "ONNX Runtime int8", "pruned: fp32 eager", "pruned: ONNX Runtime fp32"]
 LOADERS = ["torchvision, PIL, 1", "ours, 1", "torchvision, tensors, 2", "torchvision, PIL, 2", "ours, 2"]
 STEP = ["suite=step", "model=resnet18", "data=imagenet", "data.image_size=65", "data.batch_size=2"]
+
+
+def test_the_verdict_names_the_fastest_of_each_net_and_why_int8_is_not(monkeypatch):
+    monkeypatch.setattr(int8_speed, "sums_int8_exactly", lambda: True)
+    seconds = {"fp32 compiled": 0.6, "OpenVINO fp32": 0.5, "int8 compiled": 0.3, "ONNX Runtime int8": 0.1}
+    pruned = {"pruned: fp32 eager": 0.2, "pruned: int8 compiled": 0.3, "pruned: ONNX Runtime int8": 0.25}
+    narrow = nn.Sequential(nn.Conv2d(3, 16, 3), nn.Conv2d(16, 12, 3), nn.Conv2d(12, 16, 3))  # 2 of 3 with 12 channels
+    assert inference_suite.verdicts(seconds | pruned, {"": nn.Identity(), "pruned: ": narrow}) == [
+        "ONNX Runtime int8 is fastest, 5.00 times as fast as OpenVINO fp32",
+        "pruned: fp32 eager is fastest, 1.25 times as fast as ONNX Runtime int8. int8 is slower here: "
+        "2 of 3 convolutions have channels that are not a multiple of 16",
+    ]
+    assert inference_suite.verdicts({"fp32 eager": 1.0}, {"": narrow, "pruned: ": narrow}) == ["fp32 eager is fastest"]
 
 
 def test_contenders_run_in_turn_and_are_compared_round_by_round():

@@ -12,6 +12,8 @@ from zoo.errors import BadInput, ZooError
 from zoo.export import fastest
 from zoo.export.export_report import Row
 from zoo.export.verify import Verification
+from zoo.models.lenet import LeNet5Caffe
+from zoo.quantize import int8_speed
 
 MS = {"onnx": 2.0, "onnx_int8": 3.0, "pt2": 4.0}
 PROOF = Verification(1, 0.9, 0.0, {}, 1, [])
@@ -38,7 +40,7 @@ def job(monkeypatch):
         return sorted(found, key=lambda one: one.ms)
 
     monkeypatch.setattr(fastest, "timed_in_turn", timed_in_turn)
-    return SimpleNamespace(cfg=SimpleNamespace(fastest_at=1))
+    return SimpleNamespace(cfg=SimpleNamespace(fastest_at=1), net=LeNet5Caffe())
 
 
 @pytest.mark.parametrize(("named", "kept"), [([], {"onnx"}), (["pt2"], {"onnx", "pt2"}), (["onnx"], {"onnx"})])
@@ -52,14 +54,14 @@ def test_only_the_fastest_and_named_files_are_kept(tried, job, tmp_path, named, 
 
 @pytest.mark.parametrize(("has_vnni", "reason"), [(True, "converting activations"), (False, "this CPU has no VNNI")])
 def test_the_verdict_says_by_how_much_and_why_int8_is_not_fastest(tried, job, tmp_path, monkeypatch, has_vnni, reason):
-    monkeypatch.setattr(fastest, "sums_int8_exactly", lambda: has_vnni)
+    monkeypatch.setattr(int8_speed, "sums_int8_exactly", lambda: has_vnni)
     _, (first, second, third) = fastest.keep_fastest(tried, job, ["fastest"], tmp_path)
     assert first.startswith("onnx.file takes 2 ms for 1 image on ")
     assert "onnx_int8 1.50 times as long, pt2 2.00 times as long" in first
     assert second.startswith(f"int8 is slower here: {reason}")
     assert third == "aoti is left out: it loses 2.00 points of accuracy"
     monkeypatch.setitem(MS, "onnx_int8", 1.0)
-    assert len(fastest.verdict(fastest.timed_in_turn(tried, job, tmp_path), 64)) == 1
+    assert len(fastest.verdict(fastest.timed_in_turn(tried, job, tmp_path), 64, job.net)) == 1
 
 
 def test_without_a_verified_file_there_is_no_fastest(tried, job, tmp_path):

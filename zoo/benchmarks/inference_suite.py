@@ -27,6 +27,7 @@ from zoo.export.parts import ExportPart
 from zoo.export.worker import session_options
 from zoo.instantiate import build
 from zoo.quantize.graph_ir import deserialize
+from zoo.quantize.int8_speed import why_int8_is_slower
 from zoo.quantize.pt2e import lower, program_of, sums_int8_exactly, traced
 from zoo.quantize.ptq_int8 import ptq
 from zoo.ranges import height_width
@@ -69,7 +70,36 @@ def inference_suite(cfg: DictConfig) -> Suite:
         for name, contender in _contenders(net, int8, images).items()
         if compiles_int8 or name != "int8 compiled"
     }
-    return Suite(contenders, cfg.data.batch_size)
+    floats = {title: net for title, net, _, _ in nets}
+    return Suite(contenders, cfg.data.batch_size, verdict=lambda medians: verdicts(medians, floats))
+
+
+def verdicts(medians: Mapping[str, float], nets: Mapping[str, nn.Module]) -> list[str]:
+    """Return sentences: what is fastest for each net, by how much, and why int8 is not, where it is not.
+
+    Args:
+        medians: seconds of each contender; its name begins with the title of its net.
+        nets: float nets by title.
+    """
+    sentences = []
+    for title, net in nets.items():
+        named = {name.rpartition(": ")[2]: seconds for name, seconds in medians.items() if _title(name) == title}
+        if not named:
+            continue
+        fastest = min(named, key=named.__getitem__)
+        found = f"{title}{fastest} is fastest"
+        for kind in ("fp32", "int8"):
+            others = [name for name in named if kind in name]
+            if others and kind not in fastest:
+                next_best = min(others, key=named.__getitem__)
+                found += f", {named[next_best] / named[fastest]:.2f} times as fast as {next_best}"
+                found += f". {why_int8_is_slower(net)}" * (kind == "int8")
+        sentences.append(found)
+    return sentences
+
+
+def _title(name: str) -> str:
+    return "".join(name.rpartition(": ")[:2])
 
 
 def _of_product(path: Path, batch_size: int) -> tuple[str, nn.Module, nn.Module, Tensor]:

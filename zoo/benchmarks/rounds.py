@@ -3,8 +3,8 @@
 import importlib
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from omegaconf import DictConfig
@@ -17,11 +17,15 @@ Contender = Callable[[], float]  # does the work once, and returns the seconds
 
 @dataclass(frozen=True)
 class Suite:
-    """Contenders by name, the baseline first; each call processes `num_samples`, of `macs` per forward pass each."""
+    """Contenders by name, the baseline first; each call processes `num_samples`, of `macs` per forward pass each.
+
+    `verdict` returns sentences on the median seconds of the contenders that took part.
+    """
 
     contenders: dict[str, Contender]
     num_samples: int = 0
     macs: int = 0
+    verdict: Callable[[Mapping[str, float]], list[str]] | None = None
 
 
 def suite_of(cfg: DictConfig) -> Any:
@@ -50,14 +54,14 @@ def compared(suite: Suite, cfg: DictConfig) -> dict[str, dict[str, Any]]:
         if name not in suite.contenders:
             raise BadInput(f"only={name} is not a contender of suite={cfg.suite}; {choices(name, suite.contenders)}")
     chosen = {name: suite.contenders[name] for name in cfg.only or suite.contenders}
-    return compare(Suite(chosen, suite.num_samples, suite.macs), cfg.rounds)
+    return compare(replace(suite, contenders=chosen), cfg.rounds)
 
 
 def compare(suite: Suite, rounds: int) -> dict[str, dict[str, Any]]:
     """Run each contender once per round, the first round not counted, and compare them round by round.
 
     `ratio` is relative to the baseline, as median over the rounds. `tflops` counts three forward passes per training
-    step, and two operations per multiply-accumulate.
+    step, and two operations per multiply-accumulate. The baseline has the `verdict` of the suite, if there is one.
     """
     seconds: dict[str, list[float]] = {name: [] for name in suite.contenders}
     for i in range(rounds + 1):
@@ -65,7 +69,7 @@ def compare(suite: Suite, rounds: int) -> dict[str, dict[str, Any]]:
             once = run_once()
             if i > 0:
                 seconds[name].append(once)
-    figures = {}
+    figures: dict[str, dict[str, Any]] = {}
     for name, times in seconds.items():
         ratios = [t / base for t, base in zip(times, next(iter(seconds.values())), strict=True)]
         median = statistics.median(times)
@@ -79,6 +83,9 @@ def compare(suite: Suite, rounds: int) -> dict[str, dict[str, Any]]:
             figures[name]["samples_per_second"] = suite.num_samples / median
         if suite.macs:
             figures[name]["tflops"] = 6 * suite.macs * suite.num_samples / median / 1e12
+    if suite.verdict:
+        medians = {name: row["median_seconds"] for name, row in figures.items()}
+        figures[next(iter(figures))]["verdict"] = suite.verdict(medians)
     return figures
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from zoo.checkpoint.product_file import Product
 from zoo.compress.recipe import in_integers
@@ -15,7 +16,7 @@ from zoo.export.export_report import Row, number
 from zoo.export.parts import parts
 from zoo.export.verify import running
 from zoo.measure.device import device_name
-from zoo.quantize.pt2e import sums_int8_exactly
+from zoo.quantize.int8_speed import why_int8_is_slower
 
 FASTEST = "fastest"
 CANDIDATES = ("onnx", "onnx_int8", "pt2", "aoti", "pte", "pte_int8")
@@ -71,7 +72,7 @@ def keep_fastest(
             (folder / file).unlink()
     refused = [f"{name} is left out: {row.reason}" for name, row in tried if row.reason and name not in named]
     rows = [replace(row, files=[]) if name in slower else row for name, row in tried]
-    return rows, [*verdict(timed, job.cfg.fastest_at), *refused]
+    return rows, [*verdict(timed, job.cfg.fastest_at, job.net), *refused]
 
 
 def timed_in_turn(tried: Sequence[tuple[str, Row]], job: Job, folder: Path) -> list[Timed]:
@@ -88,7 +89,7 @@ def timed_in_turn(tried: Sequence[tuple[str, Row]], job: Job, folder: Path) -> l
     return sorted(timed, key=lambda one: one.ms)
 
 
-def verdict(timed: Sequence[Timed], batch: int) -> list[str]:
+def verdict(timed: Sequence[Timed], batch: int, net: nn.Module) -> list[str]:
     """Return sentences: which file is fastest on this machine and by how much, and why int8 is not, if it is not."""
     best, *others = timed
     images = "1 image" if batch == 1 else f"{batch} images"
@@ -99,9 +100,5 @@ def verdict(timed: Sequence[Timed], batch: int) -> list[str]:
     ]
     in_int8 = [one for one in others if one.row.precision == "int8"]
     if in_int8 and best.row.precision != "int8":
-        sentences.append(
-            "int8 is slower here: converting activations to integers and back takes longer than integer kernels save"
-            if sums_int8_exactly()
-            else "int8 is slower here: this CPU has no VNNI, its instructions for sums of 8-bit products"
-        )
+        sentences.append(why_int8_is_slower(net))
     return sentences

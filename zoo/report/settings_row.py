@@ -2,14 +2,11 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from zoo import escape
-
-if TYPE_CHECKING:
-    pass
 
 MAIN_COLUMNS = ("Model", "On data", "Parameters, M", "Size, kB", "With compression")  # TensorBoard sorts capitals first
 IN_COLUMNS = ("model", "data", "compress")  # settings that they show
