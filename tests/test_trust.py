@@ -18,7 +18,12 @@ def row(name, accuracy, p=None, interval=(0.01, 0.02), recall=0.8, corrupted=0.7
     }
     calibration = {"error": sum(interval) / 2, "error_interval": list(interval), "nll": 0.2, "brier": 0.1}
     found = {"accuracy": accuracy, "classes": classes, "calibration": calibration}
-    figures = {"name": name, "size_bytes": 1000, "evaluation": found, "corruptions": {"mean_accuracy": corrupted}}
+    figures = {
+        "name": name,
+        "size_bytes": 1000,
+        "evaluation": found,
+        "corruptions": {"mean_accuracy": corrupted, "num_images": 2000},
+    }
     figures["recall_intervals"] = [[0.99, 1.0], [recall - 0.02, recall + 0.02]]
     scores = {"x": {"deletion": 0.3}}
     figures["explanations"] = {"num_images": 9, "own": scores, "of_first": scores, "random": {"deletion": 0.6}}
@@ -35,6 +40,7 @@ def test_sentences_say_what_is_significant_and_no_more():
     assert "accuracy of pruned differs from the dense net's" in text
     assert "calibration error of pruned is above the dense net's" in text
     assert "5.0% to 5.0% of the answers" in text
+    assert "On 2,000 corrupted images" in text
     assert "pruned's, -10.00 points, with -2.00 on clean ones" in text
     assert "'T-shirt' in pruned, by 10.0 points." in text
     alike = " ".join(trust_tables.sentences({"files": [row("dense", 0.9), row("int8", 0.9, 0.3, recall=0.79)]}))
@@ -45,12 +51,13 @@ def test_sentences_say_what_is_significant_and_no_more():
 
 def test_the_table_has_a_row_for_each_form_and_says_what_is_missing(tmp_path):
     assert trust_tables.forms_table(tmp_path).startswith("Not measured yet")
-    figures = {"kind": "forms", "made_by": {"int8": "compress=ptq_int8"}}
+    figures = {"kind": "forms", "made_by": {"int8": "compress=ptq_int8"}, "trained_by": "experiment=x, 5 epochs"}
     figures["files"] = [row("dense", 0.9), row("int8", 0.89, 0.3)]
     (tmp_path / "trust_net.json").write_text(json.dumps(figures))
     lines = trust_tables.forms_table(tmp_path).splitlines()
     assert lines[2].startswith("| `net` | dense | 90.00% | 1.50% | 70.00% | 80.00% | – |")
     assert lines[3].startswith("|  | int8 | 89.00% |")
+    assert any(line.startswith("`net`: It was trained by experiment=x, 5 epochs. The accuracy") for line in lines)
     assert trust_tables.alone_table(tmp_path, "net").startswith("Not measured yet")
 
 
@@ -64,7 +71,8 @@ def test_the_page_is_what_the_script_would_write_now(name):
     assert block == module.TABLES[name]()
 
 
-def test_the_script_is_for_nets_of_the_package(command, tmp_path):
+@pytest.mark.parametrize("more", [[], ["name=../x"], ["name=x", "zoo:lenet5_mnist_5k"]])
+def test_a_net_that_does_not_come_with_the_zoo_needs_a_name(command, tmp_path, more):
     (tmp_path / "a.zoo").write_bytes(b"")
-    done = command("scripts/trust", "a.zoo")
-    assert (done.code, "names: expected nets that come with the zoo" in done.sentence) == (2, True)
+    done = command("scripts/trust", "a.zoo", *more)
+    assert (done.code, "name: expected letters, digits and _" in done.sentence) == (2, True), done.err

@@ -59,6 +59,27 @@ def test_accuracies_are_those_of_the_corrupted_test_images(data):
     assert robustness.corruptions(Rows(), data, "test", CPU, seed=4) != found
 
 
+def test_a_number_of_images_are_evenly_spaced(data, monkeypatch):
+    monkeypatch.setattr(robustness, "KINDS", ("brightness",))  # draws nothing
+    data.load()
+    chosen = [0, 6, 12, 18, 23, 29, 35]  # ceil(i * 40 / 7)
+    images, labels = data.splits["test"].images[chosen], data.splits["test"].labels[chosen]
+    found = robustness.corruptions(Rows(), data, "test", CPU, 3, 7)
+    assert found["num_images"] == 7
+    draw = generator("brightness", 5, 3, CPU)
+    right = Rows()(corrupt(images, "brightness", 5, draw).float()).argmax(1) == labels
+    assert found["kinds"]["brightness"][4] == pytest.approx(float(right.double().mean()))
+    every = robustness.corruptions(Rows(), data, "test", CPU, 3)
+    assert every == robustness.corruptions(Rows(), data, "test", CPU, 3, 1000)
+    assert every["num_images"] == 40
+
+
+@pytest.mark.parametrize("value", [0, -5, 1.5, "some"])
+def test_a_number_of_images_is_checked(data, value):
+    with pytest.raises(BadInput, match="corruptions: expected true, false, or a number of test images from 1, got"):
+        robustness.check_corruptions(data, value)
+
+
 def test_shifts_count_every_direction(data):
     found = robustness.shifts(Rows(), data, "test", CPU)
     assert list(found) == ["translation", "rotation", "brightness"]

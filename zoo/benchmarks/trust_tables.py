@@ -51,7 +51,8 @@ def forms_table(folder: Path) -> str:
     lines += ["", "The forms are runs of `train.py` from the net of the first row of each, with these settings:", ""]
     lines += [f"- {form}: `{escape.code(line)}`" for form, line in made.items()]
     for name, figures in found.items():
-        lines += ["", f"`{escape.code(name)}`: {' '.join(sentences(figures))}"]
+        trained = f" It was trained by {escape.markdown(by)}." if (by := figures.get("trained_by")) else ""
+        lines += ["", f"`{escape.code(name)}`:{trained} {' '.join(sentences(figures))}"]
     return "\n".join(lines)
 
 
@@ -91,8 +92,10 @@ def _of_corruptions(first: Row, others: Sequence[Row]) -> str:
         for metric in (file_tables.CORRUPTED, file_tables.ACCURACY)
     ]
     worst = min(changes[0], key=lambda name: changes[0][name])
+    num_images = first["corruptions"].get("num_images")
+    images = f"{num_images:,} corrupted images" if num_images else "corrupted images"
     return (
-        f"On corrupted images the largest change is {worst}'s, {changes[0][worst]:+.2f} points, with "
+        f"On {images} the largest change is {worst}'s, {changes[0][worst]:+.2f} points, with "
         f"{changes[1][worst]:+.2f} on clean ones."
     )
 

@@ -159,7 +159,7 @@ def compare_files(files: Sequence[NetFile], cfg: DictConfig) -> FileComparison:
         row["recall_intervals"] = [list(wilson_interval(*pair)) for pair in recalls(labels, own, len(classes))]
     _hold_against_first(rows, labels, answers)
     if cfg.corruptions:
-        for row, of_row in zip(rows, _corrupted(files), strict=True):
+        for row, of_row in zip(rows, _corrupted(files, cfg.corruptions), strict=True):
             row["corruptions"] = of_row
     shares = [(logits / one.temperature).softmax(1) for one, (logits, _) in zip(files, found, strict=True)]
     flips = [
@@ -220,12 +220,12 @@ def _hold_against_first(rows: Sequence[dict[str, Any]], labels: Tensor, answers:
         row["against_first"] = {**pair, "p": p, "p_holm": adjusted}
 
 
-def _corrupted(files: Sequence[NetFile]) -> list[dict[str, Any]]:
+def _corrupted(files: Sequence[NetFile], most: int | bool) -> list[dict[str, Any]]:
     """Return the accuracies of each file on images that are corrupted once for all files of the same data."""
     found: dict[int, dict[str, Any]] = {}
     for data in {id(one.data): one.data for one in files}.values():
         group = [i for i, one in enumerate(files) if one.data is data]
         nets, device = [files[i].net for i in group], files[group[0]].device
-        of_group = robustness.corruptions_of_several(nets, data, "test", device, CORRUPTION_SEED)
+        of_group = robustness.corruptions_of_several(nets, data, "test", device, CORRUPTION_SEED, most)
         found |= dict(zip(group, of_group, strict=True))
     return [found[i] for i in range(len(files))]

@@ -1,6 +1,6 @@
 """Evaluate a net on corrupted and shifted images, and on images of other data."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from zoo.data.corruptions import CHANNELS, KINDS, SEVERITIES, corrupt, generator
 from zoo.data.images import ImageData
 from zoo.data.module import ResidentData
 from zoo.data.shifts import SHIFTS
-from zoo.errors import BadInput
+from zoo.errors import BadInput, require
 from zoo.instantiate import build
 from zoo.measure import detection
 from zoo.measure.accuracy import is_right
@@ -37,8 +37,14 @@ def check(data: ResidentData, cfg: DictConfig) -> None:
         check_corruptions(data, cfg.corruptions)
 
 
-def check_corruptions(data: ImageData, asked: bool) -> None:
-    """Raise BadInput if corruptions are asked for, and images of these channels have none."""
+def check_corruptions(data: ImageData, asked: Any) -> None:
+    """Raise BadInput unless `asked` is true, false or a number of images, and for channels that have no corruptions."""
+    require(
+        isinstance(asked, int) and (asked is False or asked >= 1),
+        "corruptions",
+        "true, false, or a number of test images from 1",
+        asked,
+    )
     if asked and data.in_channels not in CHANNELS:
         raise BadInput(f"corruptions=true is for gray and RGB images, and these have {data.in_channels} channels")
 
@@ -52,7 +58,7 @@ def evaluate(
     others = other_data(cfg.out_of_distribution, data, cfg) if cfg.out_of_distribution else None
     found: dict[str, Any] = {}
     if cfg.corruptions:
-        found["corruptions"] = corruptions(net, data, cfg.split, device, cfg.seed)
+        found["corruptions"] = corruptions(net, data, cfg.split, device, cfg.seed, cfg.corruptions)
     if cfg.shift:
         found["shift"] = shifts(net, data, cfg.split, device)
     if others is not None:
@@ -64,16 +70,24 @@ def evaluate(
     return found
 
 
-def corruptions(net: nn.Module, data: ImageData, split: Any, device: torch.device, seed: int) -> dict[str, Any]:
+def corruptions(
+    net: nn.Module, data: ImageData, split: Any, device: torch.device, seed: int, most: int | bool = True
+) -> dict[str, Any]:
     """Return the accuracy for each kind of corruption and severity from 1 to 5, and the mean of all of them.
 
-    Random numbers depend on the seed, the kind and the severity, and on the sizes of batches.
+    It is that of all images, or of `most` images, evenly spaced. Random numbers depend on the seed, the kind and the
+    severity, and on the sizes of batches.
     """
-    return corruptions_of_several([net], data, split, device, seed)[0]
+    return corruptions_of_several([net], data, split, device, seed, most)[0]
 
 
 def corruptions_of_several(
-    nets: Sequence[nn.Module], data: ImageData, split: Any, device: torch.device, seed: int
+    nets: Sequence[nn.Module],
+    data: ImageData,
+    split: Any,
+    device: torch.device,
+    seed: int,
+    most: int | bool = True,
 ) -> list[dict[str, Any]]:
     """Return what `corruptions` does for each of several nets, on images that are corrupted once for all of them."""
     changes: dict[tuple[str, int], Changed] = {}
@@ -85,10 +99,12 @@ def corruptions_of_several(
                 return [corrupt(pixels, k, s, d)]
 
             changes[kind, severity] = change
-    rows = []
-    for found in accuracies(nets, data, split, device, changes):
+    total, rows = data.load().num_samples[split], []
+    num_images = total if most is True else min(most, total)
+    for found in accuracies(nets, data, split, device, changes, num_images):
         kinds = {kind: [found[kind, severity] for severity in range(1, SEVERITIES + 1)] for kind in KINDS}
-        rows.append({"seed": seed, "mean_accuracy": sum(found.values()) / len(found), "kinds": kinds})
+        mean = sum(found.values()) / len(found)
+        rows.append({"seed": seed, "num_images": num_images, "mean_accuracy": mean, "kinds": kinds})
     return rows
 
 
@@ -103,19 +119,29 @@ def shifts(net: nn.Module, data: ImageData, split: Any, device: torch.device) ->
                 return versions
 
             changes[kind, amount] = change
-    (found,) = accuracies([net], data, split, device, changes)
+    (found,) = accuracies([net], data, split, device, changes, data.load().num_samples[split])
     return {kind: {f"{amount:g}": found[kind, amount] for amount in amounts} for kind, (_, amounts) in SHIFTS.items()}
 
 
 @torch.inference_mode()
 def accuracies(
-    nets: Sequence[nn.Module], data: ImageData, split: Any, device: torch.device, changes: Mapping[Any, Changed]
+    nets: Sequence[nn.Module],
+    data: ImageData,
+    split: Any,
+    device: torch.device,
+    changes: Mapping[Any, Changed],
+    num_images: int,
 ) -> list[dict[Any, float]]:
-    """Return for each net the accuracy on each version of a split's images, which are read and changed once."""
+    """Return for each net the accuracy on each version of `num_images` evenly spaced images of a split.
+
+    Images are read and changed once for all nets.
+    """
     facts = data.load()
     mean, std = (torch.tensor(one, device=device)[:, None, None] for one in (facts.mean, facts.std))
     hits: list[dict[Any, list[Tensor]]] = [{key: [] for key in changes} for _ in nets]
-    for images, labels in data.loader(split, device):
+    place = torch.arange(facts.num_samples[split]) * num_images // facts.num_samples[split]
+    chosen = place.diff(prepend=torch.tensor([-1])).bool()
+    for images, labels in _chosen(data.loader(split, device), chosen):
         pixels = (images * std + mean).round().clamp(0, 255).to(torch.uint8)
         for key, change in changes.items():
             for version in change(pixels):
@@ -123,6 +149,16 @@ def accuracies(
                 for net, of_net in zip(nets, hits, strict=True):
                     of_net[key].append(is_right(net(inputs), labels))
     return [{key: float(torch.cat(one).double().mean()) for key, one in of_net.items()} for of_net in hits]
+
+
+def _chosen(batches: Iterable[tuple[Tensor, Tensor]], chosen: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the part of each batch (images, labels) that `chosen` (N,) has for it, and no empty ones."""
+    start = 0
+    for images, labels in batches:
+        own = chosen[start : start + len(labels)].nonzero()[:, 0].to(images.device)
+        start += len(labels)
+        if len(own):
+            yield images[own], labels[own]
 
 
 def separation(known: Tensor, others: Tensor, temperature: float = 1.0) -> dict[str, Any]:

@@ -1,19 +1,21 @@
 """Measure how far nets can be trusted for docs/trust.md: one net alone, or a net and its compressed forms."""
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from zoo.checkpoint.named_files import newest
+from zoo.checkpoint.named_files import is_shipped, newest
 from zoo.data.module import Split
-from zoo.errors import ZooError
+from zoo.errors import ZooError, require
 from zoo.inference import compare_files, evaluate, robustness, same_images
 from zoo.inference.cards import AS_CLAIMED
 from zoo.measure.accuracy import has_nan
 from zoo.measure.calibration import calibration, fit_temperature
 from zoo.measure.evaluation import evaluate as evaluate_logits
-from zoo.paths import PACKED, PRODUCT
+from zoo.paths import OF_ZOO, PACKED, PRODUCT
 
 # By the form of a net: the settings of train.py that make it, and the file that is compared.
 FORMS = {
@@ -33,6 +35,22 @@ def settings_of(cfg: DictConfig) -> DictConfig:
     return OmegaConf.create({**AS_CLAIMED, **asked, "data_root": cfg.data_root, "download": cfg.download})
 
 
+def name_of(file: Path, cfg: DictConfig) -> str:
+    """Return the name of a net's result: that of a net that comes with the zoo, or `cfg.name`.
+
+    Raises BadInput for another file without a name, and for a name with several files.
+    """
+    if is_shipped(file):
+        return file.stem
+    require(
+        isinstance(cfg.name, str) and re.fullmatch(r"\w+", cfg.name) is not None and len(cfg.names) == 1,
+        "name",
+        f"letters, digits and _, and a single file, since {file} does not come with the zoo",
+        cfg.name,
+    )
+    return str(cfg.name)
+
+
 def form_files(folder: Path) -> dict[str, Path]:
     """Return the file of each form whose run is in `folder`; raise ZooError if one is missing."""
     found = {form: newest(folder / form, name) for form, (_, name) in FORMS.items()}
@@ -41,25 +59,35 @@ def form_files(folder: Path) -> dict[str, Path]:
     return {form: file for form, file in found.items() if file is not None}
 
 
-def compare_forms(name: str, folder: Path, cfg: DictConfig) -> dict[str, Any]:
-    """Compare a net with its forms in `folder`; the figures are those of `compare_files`, named by form."""
+def compare_forms(named: str, folder: Path, cfg: DictConfig) -> dict[str, Any]:
+    """Compare a net with its forms in `folder`; the figures are those of `compare_files`, named by form.
+
+    `trained_by` says how a net was trained that does not come with the zoo.
+    """
     forms = form_files(folder)
     settings = settings_of(cfg)
-    files = compare_files.open_files([name, *map(str, forms.values())], settings)
+    files = compare_files.open_files([named, *map(str, forms.values())], settings)
     figures = compare_files.compare_files(files, settings).figures
     for row, form in zip(figures["files"], ["dense", *forms], strict=True):
-        row |= {"name": form, "file": name if form == "dense" else form}
+        row |= {"name": form, "file": folder.name if form == "dense" else form}
     return {
         "kind": "forms",
-        "made_by": {form: " ".join([*line, *TRAINING]) for form, (line, _) in FORMS.items()},
+        "trained_by": None if named.startswith(OF_ZOO) else _training_of(files[0].source.facts),
+        "made_by": {form: " ".join([*line, *TRAINING, *cfg.settings]) for form, (line, _) in FORMS.items()},
         **figures,
     }
 
 
-def measure_alone(name: str, cfg: DictConfig) -> dict[str, Any]:
+def _training_of(facts: Mapping[str, Any]) -> str:
+    config = facts["config"]
+    kind = f"experiment={experiment}" if (experiment := config["choices"].get("experiment")) else "the defaults"
+    return f"{kind}, {config['trainer']['max_epochs']} epochs, seed {config['seed']}, commit {facts['commit']}"
+
+
+def measure_alone(named: str, cfg: DictConfig) -> dict[str, Any]:
     """Measure one net: `evaluation`, what `robustness` measures, `explanations`, and what a temperature changes."""
     settings = settings_of(cfg)
-    (file,) = compare_files.open_files([name], settings, least=1)
+    (file,) = compare_files.open_files([named], settings, least=1)
     facts, device = file.source.facts, file.device
     settings.out_of_distribution = OTHER_DATA[facts["config"]["choices"]["data"]]
     predicted = {split: evaluate.predict(file.net, file.data, split, device) for split in SPLITS}
@@ -72,7 +100,7 @@ def measure_alone(name: str, cfg: DictConfig) -> dict[str, Any]:
     }
     return {
         "kind": "alone",
-        "file": name,
+        "file": named,
         "data": facts["config"]["choices"]["data"],
         "num_samples": file.data.load().num_samples,
         "evaluation": evaluate_logits(logits, labels, file.data.load().classes, file.temperature),
