@@ -142,7 +142,8 @@ TABLES = {
     "trust_alone": lambda: trust_tables.alone_table(RESULTS, ALONE),
     "trust_maps": lambda: trust_tables.maps_table(RESULTS, ALONE),
     "trust_temperature": lambda: trust_tables.temperature_sentence(RESULTS, ALONE),
-    "inference": lambda: result_tables.inference_table(RESULTS),
+    "inference_16": lambda: result_tables.inference_table(RESULTS, 16),
+    "inference_1": lambda: result_tables.inference_table(RESULTS, 1),
     "sizes": lambda: result_tables.sizes_table(RESULTS),
     "mcu": lambda: result_tables.mcu_table(RESULTS),
     **{

@@ -7,6 +7,7 @@ from typing import Any
 from zoo.errors import counted
 
 BENCHMARKS = ("train", "train_resnet20", "step", "loader", "augment", "startup", "logging", "gpu", "packed")
+_INFERENCE = "benchmark_inference_"
 MEASURED = (
     ("samples/s", "samples_per_second", "{:,.0f}"),
     ("TFLOPS", "tflops", "{:.2f}"),
@@ -47,23 +48,32 @@ def benchmark_table(results: Path, name: str) -> str:
     return "\n".join(lines)
 
 
-def inference_table(results: Path) -> str:
-    """Return one row per benchmark_inference_<net>.json: the speed relative to fp32 compiled by Inductor."""
+def inference_table(results: Path, batch_size: int) -> str:
+    """Return one row per benchmark_inference_<net>_<batch size>.json: speeds relative to fp32 compiled by Inductor.
+
+    The last column compares int8 compiled with the faster of ONNX Runtime's and OpenVINO's int8.
+    """
     pruned = ("pruned: fp32 compiled", "pruned: int8 compiled")
     runtimes = [f"{name} {kind}" for kind in ("fp32", "int8") for name in ("ONNX Runtime", "OpenVINO")]
-    others = ("int8 compiled", *runtimes, *pruned)
+    reports = {file: json.loads(file.read_text()) for file in sorted(results.glob(f"{_INFERENCE}*_{batch_size}.json"))}
+    if not reports:
+        return "Not measured yet."
+    known = {name for report in reports.values() for name in report["figures"]}
+    others = [name for name in ("int8 compiled", *runtimes, *pruned) if name in known]
     lines = [
-        "| net | fp32 by Inductor, ms | " + " | ".join(f"{name}, ×" for name in others) + " | commit |",
-        "|---|---:|" + "---:|" * len(others) + "---|",
+        f"| net | fp32 by Inductor, ms | {', × | '.join(others)}, × | int8, ours to the best other, × |",
+        "|---|---:|" + "---:|" * (len(others) + 1),
     ]
-    for file in sorted(results.glob("benchmark_inference_*.json")):
-        report = json.loads(file.read_text())
+    for file, report in reports.items():
         rows = report["figures"]
         speeds = [f"{1 / rows[name]['ratio']:.2f}" if name in rows else "" for name in others]
-        net = f"`{file.stem.removeprefix('benchmark_inference_')}`"
+        net = f"`{file.stem.removeprefix(_INFERENCE).removesuffix(f'_{batch_size}')}`"
         base = f"{1000 * rows['fp32 compiled']['median_seconds']:.1f}"
-        lines.append("| " + " | ".join([net, base, *speeds, f"`{report['commit']}`"]) + " |")
-    return "\n".join(lines)
+        rivals = [rows[name]["median_seconds"] for name in runtimes if "int8" in name and name in rows]
+        ahead = f"{min(rivals) / rows['int8 compiled']['median_seconds']:.2f}"
+        lines.append("| " + " | ".join([net, base, *speeds, ahead]) + " |")
+    made = {f"Medians of {report['rounds']} rounds {made_on(report)}." for report in reports.values()}
+    return "\n".join([*lines, "", *sorted(made)])
 
 
 def sizes_table(results: Path) -> str:
