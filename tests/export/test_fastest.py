@@ -5,13 +5,18 @@ import re
 import sys
 from types import SimpleNamespace
 
+import onnx
 import pytest
+import torch
 from small import FACTS
+from torch import nn
 
 from zoo.errors import BadInput, ZooError
 from zoo.export import fastest
 from zoo.export.export_report import Row
-from zoo.export.verify import Verification
+from zoo.export.onnx import translate
+from zoo.export.parts import ExportPart
+from zoo.export.verify import Verification, running
 from zoo.models.lenet import LeNet5Caffe
 from zoo.quantize import int8_speed
 
@@ -56,12 +61,38 @@ def test_only_the_fastest_and_named_files_are_kept(tried, job, tmp_path, named, 
 def test_the_verdict_says_by_how_much_and_why_int8_is_not_fastest(tried, job, tmp_path, monkeypatch, has_vnni, reason):
     monkeypatch.setattr(int8_speed, "sums_int8_exactly", lambda: has_vnni)
     _, (first, second, third) = fastest.keep_fastest(tried, job, ["fastest"], tmp_path)
-    assert first.startswith("onnx.file takes 2 ms for 1 image on ")
+    assert first.startswith("onnx.file takes 2 ms for 1 image in ")
     assert "onnx_int8 1.50 times as long, pt2 2.00 times as long" in first
     assert second.startswith(f"int8 is slower here: {reason}")
     assert third == "aoti is left out: it loses 2.00 points of accuracy"
     monkeypatch.setitem(MS, "onnx_int8", 1.0)
     assert len(fastest.verdict(fastest.timed_in_turn(tried, job, tmp_path), 64, job.net)) == 1
+
+
+def test_a_file_is_kept_for_the_runtime_that_computes_it_fastest(tried, job, tmp_path, monkeypatch):
+    other = Row("onnx_int8_openvino", "int8", "openvino", ["onnx_int8.file"], PROOF)
+
+    def timed_in_turn(tried, job, folder):
+        found = [fastest.Timed(name, row, 1.0 if row is other else MS[name]) for name, row in tried if name in MS]
+        return sorted(found, key=lambda one: one.ms)
+
+    monkeypatch.setattr(fastest, "timed_in_turn", timed_in_turn)
+    rows, (first, *_) = fastest.keep_fastest([*tried, ("onnx_int8", other)], job, ["fastest"], tmp_path)
+    assert first.startswith("onnx_int8.file takes 1 ms for 1 image in openvino on ")
+    assert "onnx_int8 3.00 times as long" in first
+    assert {file.name for file in tmp_path.iterdir()} == {"model.zoo", "onnx_int8.file"}
+    assert rows[-1].files == ["onnx_int8.file"]
+
+
+def test_openvino_computes_what_onnx_runtime_does(tmp_path):
+    pytest.importorskip("openvino")
+    onnx.save(translate(ExportPart(nn.Conv2d(3, 4, 3).eval(), (torch.zeros(2, 3, 8, 8),))), tmp_path / "model.onnx")
+    images, found = torch.randn(2, 3, 8, 8), {}
+    for runtime in ("onnxruntime", "openvino"):
+        with running([tmp_path / "model.onnx"], True, runtime) as (runs, measured):
+            (found[runtime],) = runs[0](images)
+        assert runtime in measured["modules"]
+    assert torch.allclose(found["openvino"], found["onnxruntime"], atol=1e-5)
 
 
 def test_without_a_verified_file_there_is_no_fastest(tried, job, tmp_path):

@@ -24,7 +24,7 @@ from zoo.errors import BadInput
 from zoo.export.onnx import translate
 from zoo.export.onnx_int8 import quantized
 from zoo.export.parts import ExportPart
-from zoo.export.worker import session_options
+from zoo.export.worker import openvino_settings, session_options
 from zoo.instantiate import build
 from zoo.quantize.graph_ir import deserialize
 from zoo.quantize.int8_speed import why_int8_is_slower
@@ -182,11 +182,6 @@ def _onnx_runtime(model: "onnx.ModelProto") -> Forward:
 def _openvino(model: "onnx.ModelProto") -> Forward:
     import openvino
 
-    settings = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-        "INFERENCE_PRECISION_HINT": "f32",  # or else bfloat16, on CPUs that have it; int8 stays int8
-    }
-    core = openvino.Core()
+    core, settings = openvino.Core(), openvino_settings(torch.get_num_threads())
     compiled = core.compile_model(core.read_model(model.SerializeToString()), "CPU", settings)
     return lambda images: compiled([images.contiguous().numpy()])

@@ -20,13 +20,14 @@ from zoo.compress.recipe import in_integers
 from zoo.data.module import ResidentData
 from zoo.data.sequences import SequenceData
 from zoo.errors import BadInput, ZooError, choices, reason
-from zoo.export.export_format import Job, format_names, format_of
+from zoo.export.export_format import ExportFormat, Job, format_names, format_of
 from zoo.export.export_report import Row, check_boards, record, show
-from zoo.export.fastest import FASTEST, keep_fastest, with_candidates
+from zoo.export.fastest import CANDIDATES, FASTEST, Tried, has_openvino, keep_fastest, with_candidates
 from zoo.export.parts import has_fixed_length
 from zoo.export.read_export import PARTS, Classifier, Writer
 from zoo.export.runtime import Run
 from zoo.export.verify import Answers, answers_of, compare_answers, rejection_reason, running
+from zoo.export.worker import OPENVINO
 from zoo.files import sha256_of
 from zoo.paths import EXPORTS, RESULT
 from zoo.quantize.pt2e import program_of
@@ -69,7 +70,8 @@ def export(product: Product, names: list[str], folder: Path, cfg: DictConfig) ->
     tried = [(name, _try(name, job, source, folder)) for name, job in zip(names, jobs, strict=True)]
     rows = [row for _, row in tried]
     if FASTEST in named:
-        rows, found = keep_fastest(tried, jobs[0], named, folder)
+        others = _in_openvino(tried, jobs, source, folder) if has_openvino() else []
+        rows, found = keep_fastest([*tried, *others], jobs[0], named, folder)
         sentences = [*found, *sentences]
     net_name, data_name = (product.facts["config"]["choices"][key] for key in ("model", "data"))
     about = {"checkpoint": str(product.path), "sha256": digest, "net": net_name, "data": data_name}
@@ -83,7 +85,7 @@ def export(product: Product, names: list[str], folder: Path, cfg: DictConfig) ->
     print(escape.line(f"Written     {files} in {folder}"))
     for sentence in sentences:
         print(escape.line(f"Fastest     {sentence}"))
-    _check_refused({name: row for name, row in zip(names, rows, strict=True) if name in named})
+    _check_refused({name: row for name, row in tried if name in named})
 
 
 def _check_refused(rows: dict[str, Row]) -> None:
@@ -202,7 +204,6 @@ def _try(name: str, job: Job, source: Answers, folder: Path) -> Row:
     """Write files to a temporary folder, verify them, and only then move them and their plots to `folder`."""
     form = format_of(name)
     precision = _precision(job.product, name, job.cfg)
-    dense = sum(weight.numel() * weight.element_size() for weight in job.product.weights.values())
     row = Row(name + _ending(name, job.cfg), precision, form.runtime, [])
     with tempfile.TemporaryDirectory(dir=folder, prefix=".export.") as place:
         try:
@@ -211,19 +212,36 @@ def _try(name: str, job: Job, source: Answers, folder: Path) -> Row:
             return replace(row, reason=str(error))
         except Exception as error:  # torch or ONNX Runtime cannot translate something
             return replace(row, reason=f"{form.runtime} cannot represent this net: {reason(_first(error))}")
-        try:
-            with running(files, form.runs_alone) as (runs, measured):
-                found = answers_of(_as_net(runs, files, job), job.data)
-            proof = compare_answers(found, source, files, measured)
-        except ZooError as error:
-            return replace(row, reason=str(error))
-        limits = form.tolerance(precision), dense if form.smaller else None, job.cfg.max_drop
-        why = form.mismatch(found.logits, job) or rejection_reason(proof, source, *limits)
-        if why:
-            return replace(row, reason=why)
-        for file in Path(place).iterdir():
+        row = _verified(row, form, files, job, source)
+        for file in Path(place).iterdir() if row.proof else ():
             os.replace(file, folder / file.name)
+    return row
+
+
+def _verified(row: Row, form: ExportFormat, files: list[Path], job: Job, source: Answers) -> Row:
+    """Return a row with its files and what its runtime computed with them, or with the reason to refuse them."""
+    dense = sum(weight.numel() * weight.element_size() for weight in job.product.weights.values())
+    try:
+        with running(files, form.runs_alone, row.runtime) as (runs, measured):
+            found = answers_of(_as_net(runs, files, job), job.data)
+        proof = compare_answers(found, source, files, measured)
+    except ZooError as error:
+        return replace(row, reason=str(error))
+    limits = form.tolerance(row.precision), dense if form.smaller else None, job.cfg.max_drop
+    if why := form.mismatch(found.logits, job) or rejection_reason(proof, source, *limits):
+        return replace(row, reason=why)
     return replace(row, proof=proof, files=[*(file.name for file in files), *form.beside])
+
+
+def _in_openvino(tried: list[Tried], jobs: list[Job], source: Answers, folder: Path) -> list[Tried]:
+    """Return rows of the verified .onnx files among the candidates of format=fastest, as OpenVINO computes them."""
+    found = []
+    for (name, row), job in zip(tried, jobs, strict=True):
+        files = [folder / file for file in row.files]
+        if name in CANDIDATES and row.proof and files[0].suffix == ".onnx":
+            other = Row(f"{row.format}_{OPENVINO}", row.precision, OPENVINO, [])
+            found.append((name, _verified(other, format_of(name), files, job, source)))
+    return found
 
 
 def _first(error: BaseException) -> BaseException:

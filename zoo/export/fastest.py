@@ -1,5 +1,6 @@
 """format=fastest: export a net to every format that runs on this machine, time the files in turn, keep the fastest."""
 
+import importlib.util
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from zoo.export.export_format import Job, format_of
 from zoo.export.export_report import Row, number
 from zoo.export.parts import parts
 from zoo.export.verify import running
+from zoo.export.worker import OPENVINO
 from zoo.measure.device import device_name
 from zoo.quantize.int8_speed import why_int8_is_slower
 
@@ -22,11 +24,12 @@ FASTEST = "fastest"
 CANDIDATES = ("onnx", "onnx_int8", "pt2", "aoti", "pte", "pte_int8")
 FOR_FLOATS = ("onnx_int8", "pte", "pte_int8")
 ROUNDS = 3
+Tried = tuple[str, Row]  # a format, and its row in a runtime
 
 
 @dataclass(frozen=True)
 class Timed:
-    """A verified file of a format, and the median over the rounds of its latency in ms."""
+    """A format, its verified files in a runtime, and the median over the rounds of their latency in ms."""
 
     name: str
     row: Row
@@ -52,40 +55,44 @@ def with_candidates(names: Sequence[str], product: Product) -> tuple[list[str], 
             found.append(name)
         except BadInput as error:
             left_out.append(str(error))
+    if not has_openvino():
+        left_out.append("OpenVINO is left out, since it is not installed (pip install openvino)")
     return found, list(dict.fromkeys(left_out))
 
 
-def keep_fastest(
-    tried: Sequence[tuple[str, Row]], job: Job, named: Sequence[str], folder: Path
-) -> tuple[list[Row], list[str]]:
+def has_openvino() -> bool:
+    return importlib.util.find_spec(OPENVINO) is not None
+
+
+def keep_fastest(tried: Sequence[Tried], job: Job, named: Sequence[str], folder: Path) -> tuple[list[Row], list[str]]:
     """Time the verified candidates, delete the files of all but the fastest and of those that were named.
 
-    `tried` has the name and the row of each format. Returns the rows, without the files that were deleted, and the
+    Returns the rows, without the files that were deleted, and the
     result in sentences. Raises ZooError if no candidate was verified.
     """
     if not any(name in CANDIDATES and row.proof for name, row in tried):
         raise ZooError("format=fastest: " + "; ".join(f"{name}: {row.reason}" for name, row in tried))
     timed = timed_in_turn(tried, job, folder)
-    slower = {one.name for one in timed[1:]} - set(named)
-    for one in timed:
-        for file in one.row.files if one.name in slower else ():
-            (folder / file).unlink()
-    refused = [f"{name} is left out: {row.reason}" for name, row in tried if row.reason and name not in named]
-    rows = [replace(row, files=[]) if name in slower else row for name, row in tried]
+    kept = {timed[0].name, *named}
+    for file in {file for one in timed if one.name not in kept for file in one.row.files}:
+        (folder / file).unlink()
+    refused = [f"{row.format} is left out: {row.reason}" for name, row in tried if row.reason and name not in named]
+    rows = [row if name in kept else replace(row, files=[]) for name, row in tried]
     return rows, [*verdict(timed, job.cfg.fastest_at, job.net), *refused]
 
 
-def timed_in_turn(tried: Sequence[tuple[str, Row]], job: Job, folder: Path) -> list[Timed]:
+def timed_in_turn(tried: Sequence[Tried], job: Job, folder: Path) -> list[Timed]:
     """Time the verified candidates one after the other in each round; return them, fastest first."""
     image = parts(job.net, job.facts)[""].inputs[0][:1]
-    files = {name: row.files for name, row in tried if name in CANDIDATES and row.proof}
-    found: dict[str, list[float]] = {name: [] for name in files}
+    verified = [(name, row) for name, row in tried if name in CANDIDATES and row.proof]
+    found: list[list[float]] = [[] for _ in verified]
     for _ in range(ROUNDS):
-        for name in files:
-            with running([folder / file for file in files[name]], format_of(name).runs_alone) as (runs, measured):
+        for (name, row), of_row in zip(verified, found, strict=True):
+            files, runs_alone = [folder / file for file in row.files], format_of(name).runs_alone
+            with running(files, runs_alone, row.runtime) as (runs, measured):
                 runs[0](image)
-            found[name].append(measured["latency_ms"][str(job.cfg.fastest_at)]["p50"])
-    timed = [Timed(name, row, statistics.median(found[name])) for name, row in tried if name in found]
+            of_row.append(measured["latency_ms"][str(job.cfg.fastest_at)]["p50"])
+    timed = [Timed(name, row, statistics.median(of_row)) for (name, row), of_row in zip(verified, found, strict=True)]
     return sorted(timed, key=lambda one: one.ms)
 
 
@@ -94,7 +101,8 @@ def verdict(timed: Sequence[Timed], batch: int, net: nn.Module) -> list[str]:
     best, *others = timed
     images = "1 image" if batch == 1 else f"{batch} images"
     sentences = [
-        f"{' and '.join(best.row.files)} takes {number(best.ms)} ms for {images} on {device_name(torch.device('cpu'))}"
+        f"{' and '.join(best.row.files)} takes {number(best.ms)} ms for {images}"
+        + f" in {best.row.runtime} on {device_name(torch.device('cpu'))}"
         + "".join(f", {one.row.format} {one.ms / best.ms:.2f} times as long" for one in others)
         + f" (medians of {ROUNDS} rounds)"
     ]

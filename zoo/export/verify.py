@@ -89,17 +89,18 @@ def _logits_of_steps(net: Any, source: Tensor, target: Tensor) -> Tensor:
 
 
 @contextmanager
-def running(paths: Sequence[Path], runs_alone: bool) -> Iterator[tuple[list[Run], dict[str, Any]]]:
+def running(paths: Sequence[Path], runs_alone: bool, runtime: str = "") -> Iterator[tuple[list[Run], dict[str, Any]]]:
     """Yield a function for each file that runs it in a separate process, and at the end what that process measured.
 
-    The process is worker.py without the zoo, if the files run alone, or else the zoo.
+    The process is worker.py without the zoo, if the files run alone, or else the zoo. `runtime` is for formats that
+    several runtimes compute.
 
     Raises ZooError with the reason if the process fails.
     """
     # -P keeps its own folder off sys.path, where onnx.py would shadow the package.
     program = ["-P", worker.__file__] if runs_alone else ["-m", "zoo.export.verify"]
     line = [sys.executable, *program, str(torch.get_num_threads()), *(str(path.resolve()) for path in paths)]
-    root, pipe, environment = Path(__file__).parents[2], subprocess.PIPE, dict(os.environ)
+    root, pipe, environment = Path(__file__).parents[2], subprocess.PIPE, {**os.environ, worker.RUNTIME: runtime}
     if not runs_alone and trusted_packages():
         line += trusted_packages()
         environment["PYTHONPATH"] = os.pathsep.join(sys.path)

@@ -1,5 +1,7 @@
 """Run exported files in a process without the zoo: `python worker.py THREADS FILE [FILE]`.
 
+ONNX Runtime computes .onnx files, or OpenVINO if the environment variable ZOO_RUNTIME names it.
+
 Reads the number of a file and arrays for its graph from stdin, and writes arrays to stdout. When stdin ends, writes a
 line of JSON with the latency of the last graph, the memory of the process, and the runtimes it has loaded.
 """
@@ -24,7 +26,8 @@ if TYPE_CHECKING:
     import onnxruntime
 
 BATCHES = (1, 64)  # to time
-TO_NOTE = ("executorch", "onnxruntime", "timm", "torch", "torchvision", "zoo")  # if they are loaded
+TO_NOTE = ("executorch", "onnxruntime", "openvino", "timm", "torch", "torchvision", "zoo")  # if they are loaded
+RUNTIME, OPENVINO = "ZOO_RUNTIME", "openvino"
 WARM_UP = 5  # untimed calls
 LEAST_CALLS, MOST_CALLS, ENOUGH_SECONDS = 10, 200, 2.0
 C_FLAGS = ("-O3", "-std=c99", "-Wall", "-Wextra", "-Werror", "-DZOO_MAIN")
@@ -38,7 +41,8 @@ def main() -> None:
         with compiled(paths[0]) as (run, pid, sizes):
             serve([run], pid, {name: sizes[name.upper()] for name in ("arena_bytes", "constant_bytes")})
         return
-    kinds = {"onnx": onnx_runtime, "pte": executorch_alone, "safetensors": library_alone}
+    onnx = openvino_alone if os.environ.get(RUNTIME) == OPENVINO else onnx_runtime
+    kinds = {"onnx": onnx, "pte": executorch_alone, "safetensors": library_alone}
     serve([kinds.get(path.rpartition(".")[2], torch_alone)(path, int(threads)) for path in paths])
 
 
@@ -61,6 +65,18 @@ def session_options(threads: int) -> "onnxruntime.SessionOptions":
         if not has_vnni(lines):  # int8 sums would saturate; with VNNI this would only cost time
             options.add_session_config_entry("session.x64quantprecision", "1")
     return options
+
+
+def openvino_alone(path: str, threads: int) -> Run:
+    import openvino
+
+    compiled = openvino.Core().compile_model(path, "CPU", openvino_settings(threads))
+    return lambda arrays: [one.copy() for one in compiled(arrays).to_tuple()]
+
+
+def openvino_settings(threads: int) -> dict[str, str | int]:
+    """Return the settings with which OpenVINO compiles every net; without `f32` it may compute in bfloat16."""
+    return {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
 
 
 def has_vnni(cpuinfo: Iterable[str]) -> bool:
