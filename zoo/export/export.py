@@ -81,7 +81,7 @@ def export(product: Product, names: list[str], folder: Path, cfg: DictConfig) ->
         record(folder, rows)
     what = "" if data.number_scale is None else "R2 "
     show(f"{net_name} on {data_name}, {what}{before.accuracy:.2%} before", rows)
-    files = ", ".join([*itertools.chain(*(row.files for row in rows)), EXPORTS])
+    files = ", ".join(dict.fromkeys([*itertools.chain(*(row.files for row in rows)), EXPORTS]))
     print(escape.line(f"Written     {files} in {folder}"))
     for sentence in sentences:
         print(escape.line(f"Fastest     {sentence}"))
