@@ -31,6 +31,7 @@ from zoo.benchmarks.run_tables import (
     quantization_table,
     rare_classes_table,
     recipe_table,
+    repair_table,
     sequence_table,
 )
 from zoo.benchmarks.size_plot import draw_sizes
@@ -38,8 +39,11 @@ from zoo.cli.command import command
 from zoo.inference.cards import trained_table
 from zoo.paths import CHECKOUT, RESULT, RESULTS
 
-RESULT_PAGES = "recipes defaults training sequences ten_minutes speed compression packed_file quantization trust deploy"
-PAGES = ("README.md", *(f"docs/{name}.md" for name in RESULT_PAGES.split()))
+RESULT_PAGES = (
+    *("recipes", "defaults", "training", "sequences", "ten_minutes", "speed", "compression", "channel_pruning"),
+    *("packed_file", "quantization", "trust", "deploy"),
+)
+PAGES = ("README.md", *(f"docs/{name}.md" for name in RESULT_PAGES))
 NOT_DEFAULTS = ("runs", "data_root", "seed", "trainer.precision")  # settings that do not change what is learned
 
 
@@ -64,7 +68,7 @@ def keep(folder: Path) -> Path:
     try:
         for name in (
             *("accuracy", "defaults", "ten_minutes", "sequences", "compression", "compressed_sequences"),
-            *("quantization", "pipeline", "rare_classes"),
+            *("quantization", "pipeline", "rare_classes", "repair"),
         ):
             TABLES[name]()
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
@@ -135,6 +139,7 @@ TABLES = {
     "compression": compression_table,
     "compressed_sequences": compressed_sequence_table,
     "quantization": quantization_table,
+    "repair": repair_table,
     "pipeline": pipeline_table,
     "trained": trained_table,
     "gpu_aims": lambda: result_tables.aims_table(RESULTS),
