@@ -72,7 +72,7 @@ class Evaluate:
     sparse: bool
     batch_size: Count
     beam: Count
-    corruptions: bool
+    corruptions: bool | Count
     shift: bool
     out_of_distribution: Text | None
     seed: Annotated[int, Range(0, 2**32 - 1)]
@@ -137,7 +137,7 @@ class Compare:
     last: Count | None
     out: Text
     markdown: bool
-    corruptions: bool
+    corruptions: bool | Count
     explain: bool
     accelerator: Literal["auto", "cpu", "cuda", "mps"]
     batch_size: Count
@@ -148,8 +148,10 @@ class Compare:
 
 class Trust:
     names: list[Text]
+    name: Annotated[Any, PlainName()] | None
     alone: bool
-    corruptions: bool
+    corruptions: bool | Count
+    settings: list[Text]
     runs: Text
     data_root: Text | None
     download: bool
