@@ -19,6 +19,7 @@ from zoo.ranges import height_width
 
 Augmentation = Callable[[Tensor, BatchRng], Tensor]
 Index = Tensor | slice
+IN_CACHE = 2**18  # numbers that a CPU normalises at a time, so that they stay in its cache
 
 
 class EpochOrder(Protocol):
@@ -217,13 +218,16 @@ def _apart(
 
 def normalised(images: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
     """Return (images - mean) * scale as float32, in the memory layout of images (N, C, H, W); mean, scale (C, 1, 1)."""
-    images = images.to(torch.float32)
-    if images.is_contiguous():
-        return images.sub_(mean).mul_(scale)
-    rows = images.permute(0, 2, 3, 1).contiguous()  # channels last: row-wise is many times faster than pixel-wise
-    width = rows.shape[2]
-    rows.flatten(2).sub_(mean.flatten().repeat(width)).mul_(scale.flatten().repeat(width))
-    return rows.permute(0, 3, 1, 2)
+    out = torch.empty_like(images, dtype=torch.float32)
+    rows = out
+    if not out.is_contiguous():  # channels last: row-wise is many times faster than pixel-wise
+        rows = out.permute(0, 2, 3, 1).flatten(2)
+        mean, scale = (channels.flatten().repeat(out.shape[3]) for channels in (mean, scale))
+    num = max(1, len(images) if out.device.type != "cpu" else IN_CACHE // images.shape[1:].numel())
+    for pixels, part, row in zip(images.split(num), out.split(num), rows.split(num), strict=True):
+        part.copy_(pixels)
+        row.sub_(mean).mul_(scale)
+    return out
 
 
 def centre(images: Tensor, size: int | Sequence[int]) -> Tensor:
