@@ -129,7 +129,7 @@ def test_a_batch_from_files_has_the_crops_that_each_file_has_alone(photographs, 
     (tmp_path / "empty.jpg").write_bytes(b"")
     paths = [*photographs[:5], str(tmp_path / "cut.jpg"), str(tmp_path / "empty.jpg"), *photographs[5:]]
     monkeypatch.setattr(image_workers, "AT_ONCE", 4)
-    monkeypatch.setattr(image_workers, "SMALL", max(size_of(path) for path in paths if path.endswith("jpg")) - 1)
+    monkeypatch.setattr(image_workers, "MOST_HELD", max(size_of(path) for path in paths if path.endswith("jpg")) - 1)
     crop = PictureCrop(RandomResizedCrop(), SIZE)
     draws = BatchRng(0).uniform(NUM_DRAWS, len(paths)).T.tolist()
     decoding = image_workers.Decoding(paths, Reading(SIZE), crop, raw=False, full=True)

@@ -15,14 +15,14 @@ from zoo.data import geometry
 from zoo.data.picture_parts import open_picture, size_of
 from zoo.data.read_image import read_jpeg, read_picture
 from zoo.data.reading import Reading
-from zoo.data.reduced_jpeg import open_jpeg
+from zoo.data.reduced_jpeg import OpenJpeg, open_jpeg
 from zoo.data.whole_pictures import PictureCrop
 from zoo.errors import BadInput, reason
 
 Draw = list[float] | None  # a crop's random numbers for one picture
 Failure = tuple[str, str]  # a file, and why it cannot be read
-AT_ONCE = 16  # files that are open at the same time
-SMALL = 8 << 20  # bytes of a file up to which drawing its crop takes noticeable time
+AT_ONCE = 32  # files that are open at the same time, so that their crops are drawn together
+MOST_HELD = 8 << 20  # bytes of such a file, since parts of files are held in memory
 MOST_TRIES = 100  # to find a replacement for an unreadable picture
 
 
@@ -88,36 +88,37 @@ class Decoding(Dataset[Sample]):
 
     def __getitems__(self, items: list[tuple[int, Draw]]) -> list[Sample]:
         """Return the samples of a batch, as `__getitem__` does, in less time."""
-        done: dict[int, Tensor] = {}
-        if self.crop is not None and not self.raw:
-            for start in range(0, len(items), AT_ONCE):
-                with contextlib.ExitStack() as files:
-                    done |= self._cropped(range(start, min(start + AT_ONCE, len(items))), items, self.crop, files)
-        return [
-            Sample(item[0], done[place], 1, item[1], []) if place in done else self[item]
-            for place, item in enumerate(items)
-        ]
+        samples = []
+        for start in range(0, len(items), AT_ONCE):
+            some = items[start : start + AT_ONCE]
+            for item, image in zip(some, self._cropped(some), strict=True):
+                samples.append(self[item] if image is None else Sample(item[0], image, 1, item[1], []))
+        return samples
 
-    def _cropped(
-        self, places: Iterable[int], items: list[tuple[int, Draw]], crop: PictureCrop, files: contextlib.ExitStack
-    ) -> dict[int, Tensor]:
-        """Return crops of those at some places that are small JPEG files and not damaged.
+    def _cropped(self, items: list[tuple[int, Draw]]) -> list[Tensor | None]:
+        """Return random crops of JPEG files, None for large or damaged ones, other formats, and other batches.
 
         Their rectangles are drawn together, since one takes as long as many.
         """
-        opened = {}
-        for place in places:
-            path = self.paths[items[place][0]]
-            with contextlib.suppress(Exception):
-                if size_of(path) <= SMALL and (jpeg := open_jpeg(files.enter_context(open_picture(path)))):
-                    opened[place] = jpeg
-        draws = [draw for draw in (items[place][1] for place in opened) if draw is not None]
-        rectangles = crop.rectangles(draws, [jpeg.sides for jpeg in opened.values()]).T if opened else ()
-        done = {}
-        for (place, jpeg), rectangle in zip(opened.items(), rectangles, strict=True):
-            with contextlib.suppress(Exception):
-                done[place] = crop.of_jpeg(jpeg, rectangle, self.reading)
-        return done
+        images: list[Tensor | None] = [None] * len(items)
+        if self.crop is None or self.raw:
+            return images
+        with contextlib.ExitStack() as files:
+            jpegs = [self._opened(self.paths[number], files) for number, _ in items]
+            draws = [draw for _, draw in items if draw is not None]
+            sides = [(1, 1) if jpeg is None else jpeg.sides for jpeg in jpegs]
+            for i, (jpeg, rectangle) in enumerate(zip(jpegs, self.crop.rectangles(draws, sides).T, strict=True)):
+                if jpeg is not None:
+                    with contextlib.suppress(Exception):  # `__getitem__` finds out why
+                        images[i] = self.crop.of_jpeg(jpeg, rectangle, self.reading)
+        return images
+
+    @staticmethod
+    def _opened(path: str, files: contextlib.ExitStack) -> OpenJpeg | None:
+        with contextlib.suppress(Exception):
+            if size_of(path) <= MOST_HELD:
+                return open_jpeg(files.enter_context(open_picture(path)))
+        return None
 
     def _read(self, path: str, draw: Draw) -> Tensor:
         if self.crop is None or draw is None:
