@@ -56,7 +56,7 @@ def test_large_images_are_normalised_in_the_layout_they_come_in(memory_format, m
     images = torch.randint(256, (7, 3, side + margin, side + 5), dtype=torch.uint8, generator=draw)
     images = centre(images.to(memory_format=memory_format), side)
     mean, scale = torch.tensor([[1.0, 2.0, 30.0], [0.1, 0.7, 3.0]])[:, :, None, None]
-    found = normalised(images, mean, scale)
+    found = normalised(images, mean, scale, torch.empty_like(images, dtype=torch.float32))
     assert torch.equal(found, (images.float() - mean) * scale)
     assert found.is_contiguous(memory_format=memory_format)
     assert 3 * side**2 < IN_CACHE < images.numel()

@@ -14,6 +14,7 @@ from zoo.data.batch_rng import BatchRng
 from zoo.data.image_files import ImageFiles
 from zoo.data.mix import Mix
 from zoo.data.prefetch import prefetch_to_device
+from zoo.data.reused_memory import ReusedMemory
 from zoo.data.whole_pictures import PictureCrop, WholePictures
 from zoo.ranges import height_width
 
@@ -108,6 +109,7 @@ class BatchLoader:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         start, self._start = self._start, 0
+        memory = ReusedMemory()
         batches, parts = self._order()[start:], self.indices()
         fetched = self._fetch([parts[batch] for batch in batches], batches)
         for self.position, (batch, (images, index)) in enumerate(zip(batches, fetched, strict=True), start + 1):
@@ -118,7 +120,8 @@ class BatchLoader:
                 self._reseed(1 + batch)
             for augment in self.augmentations:
                 images = augment(images, self._draws)
-            images = normalised(centre(images, self.image_size), self.mean, self.scale)
+            images = centre(images, self.image_size)
+            images = normalised(images, self.mean, self.scale, memory.empty_like(images))
             if self.mix:
                 labels = labels if labels.ndim == 2 else one_hot(labels, self.num_classes)
                 images, labels = self.mix(images, labels.to(torch.float32), self._draws)
@@ -216,9 +219,11 @@ def _apart(
     return crop, tuple(a for a in augmentations if a is not cut)
 
 
-def normalised(images: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
-    """Return (images - mean) * scale as float32, in the memory layout of images (N, C, H, W); mean, scale (C, 1, 1)."""
-    out = torch.empty_like(images, dtype=torch.float32)
+def normalised(images: Tensor, mean: Tensor, scale: Tensor, out: Tensor) -> Tensor:
+    """Write (images - mean) * scale to `out`, float32 in the memory layout of images (N, C, H, W), and return it.
+
+    `mean` and `scale` are (C, 1, 1).
+    """
     rows = out
     if not out.is_contiguous():  # channels last: row-wise is many times faster than pixel-wise
         rows = out.permute(0, 2, 3, 1).flatten(2)
