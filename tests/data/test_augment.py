@@ -24,9 +24,14 @@ def test_each_crop_is_a_window_of_its_padded_image_and_all_windows_occur():
     assert len(found) == 9
 
 
-def test_flips_mirror_about_half_of_the_images_and_leave_the_rest():
-    batch = images(400)
+@pytest.mark.parametrize("side", [12, 64])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_flips_mirror_about_half_of_the_images_and_leave_the_rest(memory_format, side):
+    batch = images(400, side=side).to(memory_format=memory_format)
+    before = batch.clone()
     out = RandomFlip()(batch, BatchRng(0))
+    assert torch.equal(batch, before)
+    assert out.is_contiguous(memory_format=memory_format)
     flipped = [torch.equal(o, i.flip(-1)) for o, i in zip(out, batch, strict=True)]
     kept = [torch.equal(o, i) for o, i in zip(out, batch, strict=True)]
     assert all(f != k for f, k in zip(flipped, kept, strict=True))

@@ -5,7 +5,7 @@ import torch
 
 from zoo.data.augment import ColorJitter, RandomCrop, RandomFlip, RandomResizedCrop
 from zoo.data.batch_rng import BatchRng
-from zoo.data.loader import BatchLoader, centre
+from zoo.data.loader import IN_CACHE, BatchLoader, centre, normalised
 from zoo.data.policies import RandAugment
 
 
@@ -46,6 +46,20 @@ def test_pixels_are_normalised_to_pixel_minus_mean_over_std():
     images, labels = next(iter(loader()))
     assert images.dtype == torch.float32
     torch.testing.assert_close(images[:, 0, 0, 0], (labels.float() - 10) / 5)
+
+
+@pytest.mark.parametrize("margin", [0, 3])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_large_images_are_normalised_in_the_layout_they_come_in(memory_format, margin):
+    """Also if they are the middle of larger ones, and if a part of a batch is left over."""
+    draw, side = torch.Generator().manual_seed(0), 200
+    images = torch.randint(256, (7, 3, side + margin, side + 5), dtype=torch.uint8, generator=draw)
+    images = centre(images.to(memory_format=memory_format), side)
+    mean, scale = torch.tensor([[1.0, 2.0, 30.0], [0.1, 0.7, 3.0]])[:, :, None, None]
+    found = normalised(images, mean, scale, torch.empty_like(images, dtype=torch.float32))
+    assert torch.equal(found, (images.float() - mean) * scale)
+    assert found.is_contiguous(memory_format=memory_format)
+    assert 3 * side**2 < IN_CACHE < images.numel()
 
 
 def test_epochs_differ_and_repeat_by_their_number_and_seed():

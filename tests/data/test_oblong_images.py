@@ -114,11 +114,10 @@ def test_a_crop_after_scaling_has_the_shape_and_fits():
 
 
 def test_a_jpeg_file_is_decoded_smaller_only_where_both_sides_keep_twice_the_crops():
-    crop, draw = PictureCrop(RandomResizedCrop((1.0, 1.0), (0.01, 100.0)), SIZE), [0.5] * NUM_DRAWS
-    whole = PictureCrop(RandomResizedCrop((1.0, 1.0), (2.0, 2.0)), SIZE)
-    assert [whole.divisor(draw, 48 * k, 96 * k) for k in (1, 2, 4, 8, 9)] == [1, 2, 4, 8, 8]
-    assert whole.divisor(draw, 95, 190) == 1  # 96 px are twice 2 · 24
-    assert crop.divisor(draw, 1000, 159) == 1  # 160 px are twice 2 · 40
+    crop = PictureCrop(RandomResizedCrop(), SIZE)
+    assert [crop.divisor(48 * k, 96 * k) for k in (1, 2, 4, 8, 9)] == [1, 2, 4, 8, 8]
+    assert crop.divisor(95, 190) == 1  # 96 px are twice 2 · 24
+    assert crop.divisor(1000, 159) == 1  # 160 px are twice 2 · 40
 
 
 COMMON = {"num_classes": None, "in_channels": 3, "batch_size": 8, "num_validation": 6, "num_workers": 0}

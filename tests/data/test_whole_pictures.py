@@ -1,6 +1,8 @@
 """Crops of whole pictures from files and from memory: their pixels, their place in an epoch, and their memory."""
 
+from dataclasses import dataclass
 from importlib.resources import files as resources
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,11 +12,13 @@ from PIL.JpegImagePlugin import JpegImageFile
 from torchvision.transforms import InterpolationMode, v2
 
 from zoo import memory
-from zoo.data.augment import NUM_DRAWS, RandomResizedCrop
+from zoo.data import image_workers
+from zoo.data.augment import NUM_DRAWS, Cut, RandomResizedCrop
 from zoo.data.batch_rng import BatchRng
 from zoo.data.file_cache import estimate_bytes, whole_pictures
 from zoo.data.folders import ImageFolders
 from zoo.data.image_files import ImageFiles
+from zoo.data.picture_parts import size_of
 from zoo.data.reading import Reading
 from zoo.data.whole_pictures import PictureCrop
 from zoo.errors import BadInput
@@ -69,6 +73,73 @@ def test_a_crop_from_a_file_or_from_memory_is_torchvisions_of_the_whole_picture(
         assert differences(in_memory[i], wanted).max() <= 1
 
 
+@dataclass(frozen=True)
+class Given(Cut):
+    """A crop of one rectangle of each picture: top, left, height and width."""
+
+    rectangle: tuple[int, int, int, int]
+
+    def rectangles(self, draw, height, width) -> tuple[torch.Tensor, ...]:
+        return tuple(torch.tensor([float(one)]) for one in self.rectangle)
+
+
+JPEGS = {
+    "RGB 4:2:0": {"subsampling": "4:2:0"},
+    "RGB 4:4:4": {"subsampling": "4:4:4"},
+    "L": {},
+    "CMYK": {},
+    "RGB progressive": {"progressive": True},
+    "RGB turned": {"exif": 6},
+    "RGB mirrored": {"exif": 5},
+}
+
+
+@pytest.mark.parametrize("kind", JPEGS)
+def test_crops_at_every_edge_of_every_kind_of_jpeg_are_torchvisions(tmp_path, kind):
+    settings = dict(JPEGS[kind])
+    if "exif" in settings:
+        exif = Image.Exif()
+        exif[0x0112] = settings["exif"]
+        settings["exif"] = exif
+    picture = Image.open(str(resources("sklearn.datasets") / "images" / PHOTOGRAPHS[1])).crop((0, 0, 201, 151))
+    picture.convert(kind.split()[0]).save(tmp_path / "a.jpg", quality=90, **settings)
+    with Image.open(tmp_path / "a.jpg") as opened:
+        whole = v2.functional.pil_to_tensor(ImageOps.exif_transpose(opened).convert("RGB"))
+    height, width = whole.shape[1:]
+    for rectangle in (
+        (0, 0, height, width),
+        (0, 0, 40, 50),
+        (0, width - 50, 40, 50),
+        (height - 40, 0, 40, 50),
+        (height - 40, width - 50, 40, 50),
+        (17, 33, 71, 45),
+        (50, 60, SIZE, SIZE),
+        (height - 1, width - 1, 1, 1),
+        (33, 0, 1, width),
+        (0, 15, height, 1),
+    ):
+        found = PictureCrop(Given(rectangle), SIZE).of_file(str(tmp_path / "a.jpg"), [], Reading(SIZE, scaled=False))
+        wanted = v2.functional.resized_crop(whole, *rectangle, [SIZE, SIZE], antialias=True)
+        assert differences(found, wanted).max() <= 1, rectangle
+
+
+def test_a_batch_from_files_has_the_crops_that_each_file_has_alone(photographs, tmp_path, monkeypatch):
+    """Some JPEG files are open at the same time; large ones, those of other formats and damaged ones are read alone."""
+    (tmp_path / "cut.jpg").write_bytes(Path(photographs[0]).read_bytes()[:-9000])
+    (tmp_path / "empty.jpg").write_bytes(b"")
+    paths = [*photographs[:5], str(tmp_path / "cut.jpg"), str(tmp_path / "empty.jpg"), *photographs[5:]]
+    monkeypatch.setattr(image_workers, "AT_ONCE", 4)
+    monkeypatch.setattr(image_workers, "MOST_HELD", max(size_of(path) for path in paths if path.endswith("jpg")) - 1)
+    crop = PictureCrop(RandomResizedCrop(), SIZE)
+    draws = BatchRng(0).uniform(NUM_DRAWS, len(paths)).T.tolist()
+    decoding = image_workers.Decoding(paths, Reading(SIZE), crop, raw=False, full=True)
+    items = list(zip(range(len(paths)), draws, strict=True))
+    for one, alone in zip(decoding.__getitems__(items), map(decoding.__getitem__, items), strict=True):
+        assert torch.equal(one.image, alone.image)
+        assert one._replace(image=None) == alone._replace(image=None)
+    assert [len(one.failures) for one in decoding.__getitems__(items)].count(1) == 2
+
+
 def test_a_crop_from_a_smaller_decoding_is_mostly_within_one_grey_level(photographs):
     """Each photograph is decoded at the size that its crop needs, also a turned one; PNG is always decoded whole."""
     crop, close, divisors = PictureCrop(RandomResizedCrop((0.3, 1.0)), SIZE), [], set()
@@ -76,7 +147,8 @@ def test_a_crop_from_a_smaller_decoding_is_mostly_within_one_grey_level(photogra
     for draw, path in zip(draws, photographs * 3, strict=True):
         found = crop.of_file(path, draw.tolist(), Reading(SIZE))
         off = differences(found, torchvisions(path, crop.cut, draw))
-        divisors.add(divisor := crop.divisor(draw.tolist(), *picture_of(path).shape[1:]))
+        rectangle = crop.rectangles([draw.tolist()], [picture_of(path).shape[1:]])
+        divisors.add(divisor := crop.divisor(*rectangle[2:, 0].tolist()))
         if path.endswith("png") or divisor == 1:
             assert off.max() <= 1
         else:

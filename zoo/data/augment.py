@@ -145,10 +145,15 @@ class RandomFlip:
 
     def __call__(self, images: Tensor, draws: BatchRng) -> Tensor:
         chosen = draws.uniform(1, len(images))[0] < self.probability
-        if images.device.type == "cpu":  # on other devices, nonzero() would synchronise
+        if images.device.type != "cpu":  # nonzero() and tolist() would synchronise
+            return torch.where(chosen[:, None, None, None], images.flip(-1), images)
+        if images.shape[-1] < geometry.LARGE:
             rows = chosen.nonzero().flatten()
             return images.clone().index_copy_(0, rows, images.index_select(0, rows).flip(-1))
-        return torch.where(chosen[:, None, None, None], images.flip(-1), images)
+        out = torch.empty_like(images)
+        for to, image, is_chosen in zip(out, images, chosen.tolist(), strict=True):
+            to.copy_(image.flip(-1) if is_chosen else image)
+        return out
 
 
 @dataclass(frozen=True)

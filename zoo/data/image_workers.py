@@ -1,5 +1,6 @@
 """Decoding of image files in worker processes."""
 
+import contextlib
 import errno
 import random
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,13 +11,18 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from zoo import memory
+from zoo.data import geometry
+from zoo.data.picture_parts import open_picture, size_of
 from zoo.data.read_image import read_jpeg, read_picture
 from zoo.data.reading import Reading
+from zoo.data.reduced_jpeg import OpenJpeg, open_jpeg
 from zoo.data.whole_pictures import PictureCrop
 from zoo.errors import BadInput, reason
 
 Draw = list[float] | None  # a crop's random numbers for one picture
 Failure = tuple[str, str]  # a file, and why it cannot be read
+AT_ONCE = 32  # files that are open at the same time, so that their crops are drawn together
+MOST_HELD = 8 << 20  # bytes of such a file, since parts of files are held in memory
 MOST_TRIES = 100  # to find a replacement for an unreadable picture
 
 
@@ -80,6 +86,40 @@ class Decoding(Dataset[Sample]):
             index = instead.randrange(len(self.paths))
         return Sample(index, None, 1, draw, failures)
 
+    def __getitems__(self, items: list[tuple[int, Draw]]) -> list[Sample]:
+        """Return the samples of a batch, as `__getitem__` does, in less time."""
+        samples = []
+        for start in range(0, len(items), AT_ONCE):
+            some = items[start : start + AT_ONCE]
+            for item, image in zip(some, self._cropped(some), strict=True):
+                samples.append(self[item] if image is None else Sample(item[0], image, 1, item[1], []))
+        return samples
+
+    def _cropped(self, items: list[tuple[int, Draw]]) -> list[Tensor | None]:
+        """Return random crops of JPEG files, None for large or damaged ones, other formats, and other batches.
+
+        Their rectangles are drawn together, since one takes as long as many.
+        """
+        images: list[Tensor | None] = [None] * len(items)
+        if self.crop is None or self.raw:
+            return images
+        with contextlib.ExitStack() as files:
+            jpegs = [self._opened(self.paths[number], files) for number, _ in items]
+            draws = [draw for _, draw in items if draw is not None]
+            sides = [(1, 1) if jpeg is None else jpeg.sides for jpeg in jpegs]
+            for i, (jpeg, rectangle) in enumerate(zip(jpegs, self.crop.rectangles(draws, sides).T, strict=True)):
+                if jpeg is not None:
+                    with contextlib.suppress(Exception):  # `__getitem__` finds out why
+                        images[i] = self.crop.of_jpeg(jpeg, rectangle, self.reading)
+        return images
+
+    @staticmethod
+    def _opened(path: str, files: contextlib.ExitStack) -> OpenJpeg | None:
+        with contextlib.suppress(Exception):
+            if size_of(path) <= MOST_HELD:
+                return open_jpeg(files.enter_context(open_picture(path)))
+        return None
+
     def _read(self, path: str, draw: Draw) -> Tensor:
         if self.crop is None or draw is None:
             return self.reading.cropped(read_picture(path, self.reading.background))
@@ -94,10 +134,9 @@ class Decoding(Dataset[Sample]):
 
 def stack_samples(samples: list[Sample]) -> tuple[Tensor, Tensor, list[Failure]]:
     found = [(one.number, one.image) for one in samples if one.image is not None]
-    # Keep the decoded layout, channels last: it is the fastest to copy, and the one that nets use.
-    images = torch.stack([image.permute(1, 2, 0) for _, image in found]) if found else torch.empty(0, 1, 1, 3)
+    images = geometry.stacked([image for _, image in found]) if found else torch.empty(0, 3, 1, 1)
     index = torch.tensor([i for i, _ in found], dtype=torch.int64)
-    return images.permute(0, 3, 1, 2), index, [failure for one in samples for failure in one.failures]
+    return images, index, [failure for one in samples for failure in one.failures]
 
 
 class Collate:

@@ -14,11 +14,13 @@ from zoo.data.batch_rng import BatchRng
 from zoo.data.image_files import ImageFiles
 from zoo.data.mix import Mix
 from zoo.data.prefetch import prefetch_to_device
+from zoo.data.reused_memory import ReusedMemory
 from zoo.data.whole_pictures import PictureCrop, WholePictures
 from zoo.ranges import height_width
 
 Augmentation = Callable[[Tensor, BatchRng], Tensor]
 Index = Tensor | slice
+IN_CACHE = 2**18  # numbers that a CPU normalises at a time, so that they stay in its cache
 
 
 class EpochOrder(Protocol):
@@ -107,6 +109,7 @@ class BatchLoader:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         start, self._start = self._start, 0
+        memory = ReusedMemory()
         batches, parts = self._order()[start:], self.indices()
         fetched = self._fetch([parts[batch] for batch in batches], batches)
         for self.position, (batch, (images, index)) in enumerate(zip(batches, fetched, strict=True), start + 1):
@@ -117,7 +120,8 @@ class BatchLoader:
                 self._reseed(1 + batch)
             for augment in self.augmentations:
                 images = augment(images, self._draws)
-            images = normalised(centre(images, self.image_size), self.mean, self.scale)
+            images = centre(images, self.image_size)
+            images = normalised(images, self.mean, self.scale, memory.empty_like(images))
             if self.mix:
                 labels = labels if labels.ndim == 2 else one_hot(labels, self.num_classes)
                 images, labels = self.mix(images, labels.to(torch.float32), self._draws)
@@ -215,15 +219,20 @@ def _apart(
     return crop, tuple(a for a in augmentations if a is not cut)
 
 
-def normalised(images: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
-    """Return (images - mean) * scale as float32, in the memory layout of images (N, C, H, W); mean, scale (C, 1, 1)."""
-    images = images.to(torch.float32)
-    if images.is_contiguous():
-        return images.sub_(mean).mul_(scale)
-    rows = images.permute(0, 2, 3, 1).contiguous()  # channels last: row-wise is many times faster than pixel-wise
-    width = rows.shape[2]
-    rows.flatten(2).sub_(mean.flatten().repeat(width)).mul_(scale.flatten().repeat(width))
-    return rows.permute(0, 3, 1, 2)
+def normalised(images: Tensor, mean: Tensor, scale: Tensor, out: Tensor) -> Tensor:
+    """Write (images - mean) * scale to `out`, float32 in the memory layout of images (N, C, H, W), and return it.
+
+    `mean` and `scale` are (C, 1, 1).
+    """
+    rows = out
+    if not out.is_contiguous():  # channels last: row-wise is many times faster than pixel-wise
+        rows = out.permute(0, 2, 3, 1).flatten(2)
+        mean, scale = (channels.flatten().repeat(out.shape[3]) for channels in (mean, scale))
+    num = max(1, len(images) if out.device.type != "cpu" else IN_CACHE // images.shape[1:].numel())
+    for pixels, part, row in zip(images.split(num), out.split(num), rows.split(num), strict=True):
+        part.copy_(pixels)
+        row.sub_(mean).mul_(scale)
+    return out
 
 
 def centre(images: Tensor, size: int | Sequence[int]) -> Tensor:

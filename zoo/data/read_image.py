@@ -1,5 +1,6 @@
 """Read an image file as (3, height, width), uint8, as a viewer shows it."""
 
+import contextlib
 import functools
 import warnings
 from typing import IO, Any
@@ -12,6 +13,7 @@ from zoo.data.picture_parts import open_picture
 
 # Formats that Pillow decodes itself (not EPS, which needs an external program) and recognises by their first bytes.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO", "PCX", "SGI", "QOI")
+JPEG = ("JPEG", "MPO")  # MPO is a JPEG followed by more pictures
 MOST_PIXELS = 178_956_970  # above this, Pillow also treats a file as an attack
 MOST_TIMES = 100  # maximum aspect ratio, since resizing fixes the shorter side
 ORIENTATION = 0x0112  # EXIF's tag
@@ -41,7 +43,7 @@ def suffixes() -> frozenset[str]:
     """Return the lower-case extensions of supported image files."""
     from PIL import Image
 
-    known = {*_formats(), "MPO"}  # a JPEG followed by more pictures
+    known = {*_formats(), *JPEG}
     return frozenset(suffix for suffix, name in Image.EXTENSION.items() if name in known)
 
 
@@ -85,15 +87,15 @@ def picture_of(given: Any, background: str = "white") -> Tensor:
 def read_jpeg(path: str) -> tuple[Tensor, int] | None:
     """Return a JPEG file's bytes (uint8), not decoded, and the orientation for `upright`; None for other formats."""
     with open_picture(path) as file:
-        picture = _open(file)
-        return (_content(file), _orientation(picture)) if picture.format in ("JPEG", "MPO") else None
+        picture = open_header(file)
+        return (_content(file), orientation_of(picture)) if picture.format in JPEG else None
 
 
 def sides_of(path: str) -> tuple[int, int]:
     """Return the height and width of an upright picture, from its header; may raise any exception on failure."""
     with open_picture(path) as file:
-        picture = _open(file)
-        return upright_sides(picture, _orientation(picture))
+        picture = open_header(file)
+        return upright_sides(picture, orientation_of(picture))
 
 
 def upright_sides(picture: Any, orientation: int) -> tuple[int, int]:
@@ -109,7 +111,7 @@ def upright(image: Tensor, orientation: int) -> Tensor:
     return image.flip(reversed_) if reversed_ else image
 
 
-def _open(file: IO[bytes], frame: int = 0) -> Any:
+def open_header(file: IO[bytes], frame: int = 0) -> Any:
     """Read only the header of a file, or of one of its frames; raise ValueError for a size that is not accepted."""
     from PIL import Image, UnidentifiedImageError
 
@@ -137,7 +139,15 @@ def _content(file: IO[bytes]) -> Tensor:
     return torch.frombuffer(bytearray(file.read()), dtype=torch.uint8)
 
 
-def _orientation(picture: Any) -> int:
+def decode_jpeg(file: IO[bytes], orientation: int) -> Tensor:
+    """Decode an open JPEG file, upright; raise RuntimeError if it is damaged, or of a kind that only Pillow reads."""
+    from torchvision import io
+
+    return upright(io.decode_jpeg(_content(file), io.ImageReadMode.RGB), orientation)
+
+
+def orientation_of(picture: Any) -> int:
+    """Return the EXIF orientation of a PIL picture, 1 if it has none."""
     try:
         found = picture.getexif().get(ORIENTATION)
     except Exception:  # the reader may raise anything on damaged EXIF; the picture is still usable
@@ -147,14 +157,10 @@ def _orientation(picture: Any) -> int:
 
 def _read(file: IO[bytes], background: str, frame: int = 0) -> Tensor:
     """Decode a frame of an open file; see `read_picture`."""
-    from torchvision.io import ImageReadMode, decode_jpeg
-
-    picture = _open(file, frame)
-    if picture.format in ("JPEG", "MPO") and not frame:
-        try:
-            return upright(decode_jpeg(_content(file), ImageReadMode.RGB), _orientation(picture))
-        except RuntimeError:  # Pillow may support this kind
-            pass
+    picture = open_header(file, frame)
+    if picture.format in JPEG and not frame:
+        with contextlib.suppress(RuntimeError):
+            return decode_jpeg(file, orientation_of(picture))
     check_tiff(getattr(picture, "tag_v2", {}))
     check_depth(picture)
     if _is_for_old_viewers(picture):
@@ -168,7 +174,7 @@ def _of_pillow(given: Any, background: str) -> Tensor:
     to_decode = getattr(given, "tile", None)  # of a picture that was opened from a file
     if to_decode and (given.fp is None or given.fp.closed):
         raise ValueError("its file was closed before it was decoded; open it again, or pass its path")
-    if to_decode and given.format in (*_formats(), "MPO"):
+    if to_decode and given.format in (*_formats(), *JPEG):
         place = given.fp.tell()
         try:
             return _read(given.fp, background, given.tell())
@@ -205,7 +211,7 @@ def _opaque(picture: Any, background: str) -> Tensor:
     from PIL import Image
 
     picture.load()
-    orientation = _orientation(picture)  # 1 after loading a TIFF, which Pillow rotates
+    orientation = orientation_of(picture)  # 1 after loading a TIFF, which Pillow rotates
     covered = getattr(picture, "dispose_extent", None) if picture.format == "GIF" else None  # deepcopy loses it
     if picture.mode == "F" or picture.mode.startswith("I"):
         picture = _in_8_bits(picture)

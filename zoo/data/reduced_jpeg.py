@@ -1,38 +1,41 @@
 """Decode JPEG files at a fraction of their size, which takes less time."""
 
-import contextlib
-import io
-from collections.abc import Callable
+from typing import IO, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from zoo.data.read_image import TURNS, read_jpeg, read_picture, upright, upright_sides
+from zoo.data.read_image import JPEG, TURNS, decode_jpeg, open_header, orientation_of, upright, upright_sides
 
 
-def read_reduced(
-    path: str, background: str, divisor_for: Callable[[int, int], int]
-) -> tuple[Tensor, tuple[int, int], int]:
-    """Read a picture as `read_picture` does; return it, its upright height and width, and by how much it is reduced.
+class OpenJpeg(NamedTuple):
+    """An open JPEG file of which only the header was read, as a PIL picture."""
 
-    `divisor_for` takes this height and width of a JPEG file, and returns 1, 2, 4 or 8. A file that must be turned is
-    reduced only if its sides can be divided: the decoder rounds up, which would shift what is turned.
-    """
-    import numpy as np
-    from PIL import Image
-    from torchvision.io import ImageReadMode, decode_jpeg
+    file: IO[bytes]
+    header: Any
+    orientation: int
 
-    if (jpeg := read_jpeg(path)) is not None:
-        content, orientation = jpeg
-        with Image.open(io.BytesIO(content.numpy().tobytes()), formats=["JPEG"]) as picture:
-            sides = upright_sides(picture, orientation)
-            divisor = divisor_for(*sides)
-            shifted = orientation in TURNS and any(side % divisor for side in sides)
-            if divisor > 1 and not shifted:
-                picture.draft("RGB", (picture.width // divisor, picture.height // divisor))
-                image = torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)
-                return upright(image, orientation), sides, divisor
-        with contextlib.suppress(RuntimeError):  # Pillow, in `read_picture`, may support this kind
-            return upright(decode_jpeg(content, ImageReadMode.RGB), orientation), sides, 1
-    image = read_picture(path, background)
-    return image, (image.shape[1], image.shape[2]), 1
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Return the height and width of the upright picture."""
+        return upright_sides(self.header, self.orientation)
+
+    def decoded(self, divisor: int) -> tuple[Tensor, int]:
+        """Return the upright picture, reduced by 1, 2, 4 or 8, and by how much it is; may raise any exception.
+
+        A file that must be turned is reduced only if its sides can be divided: the decoder rounds up, which would shift
+        what is turned.
+        """
+        import numpy as np
+
+        if divisor == 1 or (self.orientation in TURNS and any(side % divisor for side in self.sides)):
+            return decode_jpeg(self.file, self.orientation), 1
+        self.header.draft("RGB", (self.header.width // divisor, self.header.height // divisor))
+        image = torch.from_numpy(np.array(self.header.convert("RGB"))).permute(2, 0, 1)
+        return upright(image, self.orientation), divisor
+
+
+def open_jpeg(file: IO[bytes]) -> OpenJpeg | None:
+    """Read the header of an open file; None for other formats. May raise any exception if it is not a picture."""
+    header = open_header(file)
+    return OpenJpeg(file, header, orientation_of(header)) if header.format in JPEG else None

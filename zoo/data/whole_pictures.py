@@ -1,7 +1,7 @@
 """Random crops of whole pictures, read from files or kept in memory."""
 
-import functools
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -9,9 +9,10 @@ from torch import Tensor
 
 from zoo.data import geometry
 from zoo.data.augment import Cut
+from zoo.data.picture_parts import open_picture
 from zoo.data.read_image import read_picture
 from zoo.data.reading import Interpolation, Reading
-from zoo.data.reduced_jpeg import read_reduced
+from zoo.data.reduced_jpeg import OpenJpeg, open_jpeg
 from zoo.ranges import ImageSize, height_width
 
 # A crop from a smaller decoding of a JPEG file keeps at least this multiple of its final side. Of photographs, nine of
@@ -32,41 +33,42 @@ class PictureCrop:
 
     def of_picture(self, picture: Tensor, draw: Draw) -> Tensor:
         """Crop a picture (3, height, width) to one of `size` px, using NUM_DRAWS numbers."""
-        return self._resized([picture], self._rectangle(draw, *picture.shape[-2:]))[0]
+        return self._resized(picture, self.rectangles([draw], [picture.shape[-2:]])[:, 0])
 
     def of_file(self, path: str, draw: Draw, reading: Reading) -> Tensor:
         """Read a file and crop it; a large JPEG file is decoded at 1/2, 1/4 or 1/8 of its size, where that is enough.
 
         May raise any exception if the file is not a picture.
         """
-        if not reading.scaled:
-            return self.of_picture(read_picture(path, reading.background), draw)
-        picture, sides, divisor = read_reduced(path, reading.background, functools.partial(self.divisor, draw))
-        return self._resized([picture], self._rectangle(draw, *sides) / divisor)[0]
+        with open_picture(path) as file, contextlib.suppress(RuntimeError):  # Pillow may support this kind
+            if (jpeg := open_jpeg(file)) is not None:
+                return self.of_jpeg(jpeg, self.rectangles([draw], [jpeg.sides])[:, 0], reading)
+        return self.of_picture(read_picture(path, reading.background), draw)
+
+    def of_jpeg(self, jpeg: OpenJpeg, rectangle: Tensor, reading: Reading) -> Tensor:
+        """Decode an open JPEG file, as `of_file` does, and crop a rectangle of it, (4,) as of `rectangles`."""
+        picture, divisor = jpeg.decoded(self.divisor(*rectangle[2:].tolist()) if reading.scaled else 1)
+        return self._resized(picture, rectangle / divisor)
 
     def of_kept(self, pictures: "WholePictures", draw: Tensor) -> Tensor:
         """Crop pictures from memory to a tensor (n, 3, *size), given (NUM_DRAWS, n) numbers on the CPU."""
         rectangles = torch.stack(self.cut.rectangles(draw, *pictures.sides.T))
-        return self._resized(list(pictures), rectangles * (pictures.shapes / pictures.sides).T.repeat(2, 1))
+        rectangles = rectangles * (pictures.shapes / pictures.sides).T.repeat(2, 1)
+        return geometry.stacked([self._resized(one, its) for one, its in zip(pictures, rectangles.T, strict=True)])
 
-    def divisor(self, draw: Draw, height: int, width: int) -> int:
-        """Return by how much a picture of this size may be reduced before it is cropped: 1, 2, 4 or 8."""
-        if self._room(height, width) < DIVISORS[-1]:
-            return 1
-        _, _, down, across = self._rectangle(draw, height, width).flatten().tolist()
-        return next((divisor for divisor in DIVISORS if self._room(down, across) >= divisor), 1)
-
-    def _room(self, height: float, width: float) -> float:
-        """Return how many times a rectangle has the sides that are enough for the crop."""
+    def divisor(self, height: float, width: float) -> int:
+        """Return by how much a picture may be reduced before a rectangle of this size is cropped: 1, 2, 4 or 8."""
         down, across = height_width(self.size)
-        return min(height / (ENOUGH * down), width / (ENOUGH * across))
+        room = min(height / (ENOUGH * down), width / (ENOUGH * across))
+        return next((divisor for divisor in DIVISORS if room >= divisor), 1)
 
-    def _rectangle(self, draw: Draw, height: int, width: int) -> Tensor:
-        sides = torch.tensor([[height], [width]])
-        return torch.stack(self.cut.rectangles(torch.tensor(draw)[:, None], *sides))
+    def rectangles(self, draws: Sequence[Draw], sides: Sequence[Sequence[int]]) -> Tensor:
+        """Return top, left, height and width (4, n) of the crops of pictures with these heights and widths."""
+        return torch.stack(self.cut.rectangles(torch.tensor(draws).T, *torch.tensor(sides).T))
 
-    def _resized(self, pictures: list[Tensor], rectangles: Tensor) -> Tensor:
-        return geometry.antialiased_crops(pictures, rectangles, self.size, self.interpolation)
+    def _resized(self, picture: Tensor, rectangle: Tensor) -> Tensor:
+        # The rectangle is on the CPU, to avoid synchronising with the device of the picture.
+        return geometry.antialiased_crop(picture, rectangle.tolist(), self.size, self.interpolation)
 
 
 @dataclass(frozen=True)
