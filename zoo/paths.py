@@ -31,6 +31,8 @@ EXPORTS = "exports.json"
 BOARDS = "exports"  # TensorBoard shows each folder in exports/ as a run
 PREFLIGHT = "preflight.png"
 STUDY = "study.db"  # of a hyperparameter search, in runs/<name>/
+FRONT = "front.json"  # of a search with two objectives: the trials that no other beats in both
+FRONT_BOARDS = "front"  # TensorBoard shows each folder in front/ as a run
 LOCK = ".lock"
 
 

@@ -164,6 +164,7 @@ def test_a_lottery_ticket_goes_back_to_early_weights(command, toy, only_run, tmp
     [
         (["compress=prune", "callbacks=ema"], "callbacks=ema would undo compress"),
         (["compress=auto"], "init_from: expected the model.safetensors of a trained net"),
+        (["compress=auto", "compress.target.bytes=0"], "compress.target.bytes: expected a whole number of at least 1"),
         (["compress=share", "task.max_norm=3"], "compress.share needs shared weights to stay equal"),
         (["compress=prune", "compress.prune.sparsity=1"], "below 1"),
         (["compress=prune", "compress.prune.begin=0.8"], "begin=0.8, end=0.5: expected moments in increasing order"),

@@ -54,8 +54,9 @@ def test_a_run_prunes_and_the_next_one_builds_on_its_recipe(command, toy_smoke, 
     assert command("evaluate", f"checkpoint={two}/model.safetensors").code == 0
 
 
-@pytest.mark.slow
-def test_a_run_prunes_for_a_latency_and_the_next_one_takes_over_its_times(command, toy_smoke, folders, monkeypatch):
+@pytest.fixture
+def measured(monkeypatch):
+    """Let the time of a net be the number of its parameters; return the batch size of each measurement."""
     measured = []
 
     def time_nets(nets, inputs, runtime):  # made up, so that other work on this machine does not matter
@@ -66,6 +67,11 @@ def test_a_run_prunes_for_a_latency_and_the_next_one_takes_over_its_times(comman
         LatencyTable, time_layer=lambda layer, _: 1.0 * count_parameters(layer), time_nets=time_nets
     )
     monkeypatch.setattr(prune_channels, "LatencyTable", table)
+    return measured
+
+
+@pytest.mark.slow
+def test_a_run_prunes_for_a_latency_and_the_next_one_takes_over_its_times(command, toy_smoke, folders, measured):
     base = [a for a in toy_smoke if not a.startswith("name=")]
     channels = "compress.before_fit.channels"
     line = ["compress=prune_channels", f"{channels}.latency=0.8", f"{channels}.latency_batch=4"]
@@ -80,6 +86,28 @@ def test_a_run_prunes_for_a_latency_and_the_next_one_takes_over_its_times(comman
     assert steps[0] == steps[1]
     assert steps[0][0]["params"] == pytest.approx(0.8 * steps[0][0]["params_before"], rel=0.05)
     assert (one / "latencies.json").read_bytes() == (two / "latencies.json").read_bytes()
+
+
+@pytest.mark.slow
+def test_a_file_of_the_bytes_in_the_time_that_were_asked_for(command, toy, folders, measured):
+    base = [a for a in toy if not a.startswith(("name=", "data.num"))] + ["data.num_validation=250"]
+    assert command("train", *base, "trainer.max_epochs=8", "name=dense").code == 0
+    (dense,) = folders("dense")
+    line = [f"init_from={dense}/model.safetensors", "compress=auto", "compress.rate.every=4", "trainer.max_epochs=16"]
+    targets = ["compress.target.latency=0.7", "compress.target.bytes=6000", "compress.max_drop=20"]
+    assert command("train", *base, *line, *targets, "name=small").code == 0
+    (small,) = folders("small")
+    before, result = (json.loads((folder / "result.json").read_text()) for folder in (dense, small))
+    rate = result["compress"]["rate"]
+    assert rate["met"]
+    assert rate["reference_accuracy"] == pytest.approx(before["validation"]["accuracy"])  # of all channels
+    assert (small / "model.zoo").stat().st_size <= 6000
+    assert result["params"] <= 0.7 * 1.05 * before["params"]
+    assert measured
+    outcome = command("train", *base, *line, "compress.target.latency=0.0001", "name=none")
+    assert outcome.code == 2
+    assert outcome.err.splitlines()[-1].startswith("error: compress.target.latency=0.0001: ")
+    assert not folders("none")
 
 
 def test_a_resumed_run_has_the_net_it_had_and_does_not_prune_anew(command, toy, folders, monkeypatch):

@@ -16,6 +16,7 @@ from zoo.search.space import distributions, draw
 SPACE = ["optim.lr=tag(log, interval(1e-4, 1e-1))", "data.batch_size=32,64"]
 PRODUCT = {"metric": "val/accuracy", "mode": "max"}
 CFG = {"name": "found", "space": SPACE, "sampler": "random", "pruner": "median", "callbacks": {"product": PRODUCT}}
+CFG |= {"cost": None}
 FIXED = ["model=lenet5", "trainer=cpu"]
 
 
@@ -41,8 +42,8 @@ def place(tmp_path):
             draw(trial, distributions(SPACE))
             for epoch in range(1, 4):
                 trial.report(0.1 * epoch + number / 100, epoch)
-            value = 0.5 + number / 100 if state == TrialState.COMPLETE else None
-            study._Running(trial, None, 3)._tell(found, value, state, "ended")
+            values = [0.5 + number / 100] if state == TrialState.COMPLETE else None
+            study._Running(trial, None, 3)._tell(found, values, state, "ended")
     (tmp_path / "found/trial_000").mkdir()
     return tmp_path / "found"
 
@@ -99,6 +100,16 @@ def test_trials_of_earlier_versions_have_no_checksum_and_are_read(place):
     whole = read(place)
     change(place, "DELETE FROM trial_user_attributes WHERE key = 'checksum'")
     assert read(place) == whole
+
+
+def test_studies_of_earlier_versions_have_no_cost_and_go_on_only_without_one(place):
+    whole = read(place)
+    change(place, "DELETE FROM study_user_attributes WHERE key = 'cost'")
+    assert read(place) == whole
+    change(place, "DELETE FROM study_user_attributes WHERE key = 'cost'")
+    other = OmegaConf.create({**CFG, "cost": "bytes"})
+    with pytest.raises(BadInput, match=r"a search with cost None, not bytes; another name= begins a new one"):
+        study._opened(place, other, FIXED, distributions(SPACE)).__enter__()
 
 
 def test_a_study_that_is_a_link_or_a_pipe_is_not_opened(place, tmp_path):

@@ -126,6 +126,7 @@ for epoch in range(int(said["trainer.max_epochs"])):
     (folder / "metrics.part").write_text("\\n".join(rows) + "\\n")
     (folder / "metrics.part").rename(folder / "metrics.csv")
 result = {**RESULT, "validation": {"accuracy": value}, "test": {"accuracy": 1 - best}}
+result["product_bytes"] = round(1000 * float(said["optim.lr"])) + 1000
 (folder / "result.json").write_text(json.dumps(result))
 """
 DOUBLE = f"CONFIG, RESULT = {CONFIG!r}, {RESULT!r}\n{DOUBLE}"
@@ -210,6 +211,30 @@ def test_the_best_is_chosen_by_validation_and_its_line_can_be_pasted(quick):
     assert int(importance.group(1)) > 80
 
 
+def test_with_a_cost_the_front_is_printed_stored_and_shown_and_goes_on_only_with_it(quick, tmp_path):
+    """The accuracy falls with the distance of the rate from 0.01, and the bytes rise with the rate."""
+    line = ["optim.lr=0.0001,0.001,0.01,0.1,1", "cost=bytes", "sampler=random", "trainer.max_epochs=1"]
+    found, outcome = quick(*line, "trials=6")
+    assert "pruner=median is off with two objectives" in outcome.out
+    rates = {trial.number: float(trial.params["optim.lr"]) for trial in found}
+    assert len({*rates.values()} - {0.01}) > 2
+    assert 0.01 in rates.values()  # beyond it, both figures become worse
+    stored = json.loads((tmp_path / "runs/found/front.json").read_text())
+    assert stored["objectives"] == ["val/accuracy", "bytes"]
+    assert {row["trial"] for row in stored["front"]} == {number for number, rate in rates.items() if rate <= 0.01}
+    for row in stored["front"]:
+        assert row["bytes"] == round(1000 * rates[row["trial"]]) + 1000
+        assert (tmp_path / "runs/found" / row["run"] / "result.json").exists()
+    assert [row["bytes"] for row in stored["front"]] == sorted(row["bytes"] for row in stored["front"])
+    marked = sorted(int(folder.name[-3:]) for folder in (tmp_path / "runs/found/front").iterdir())
+    assert marked == sorted(row["trial"] for row in stored["front"])
+    table = outcome.out[outcome.out.index("The front") :]
+    assert max(map(len, table[: table.index("completed")].splitlines())) <= 80
+    assert quick(*[a for a in line if a != "cost=bytes"], "trials=6", code=2)[1].sentence.endswith(
+        "is a search with cost bytes, not None; another name= begins a new one"
+    )
+
+
 def test_ctrl_c_stops_the_trials_and_the_same_command_ends_as_an_undisturbed_search(quick, monkeypatch):
     undisturbed, _ = quick("trials=12", name="undisturbed")
     sleep, looks = time.sleep, []
@@ -259,6 +284,9 @@ def test_trials_at_once_have_a_gpu_each_and_share_the_cores(quick, tmp_path, mon
         (["optim.lr=0.1"], "there is nothing to search over"),
         (["optim.lr=1,2", "jobs=0"], "jobs: expected a whole number of at least 1, got 0"),
         (["optim.lr=1,2", "jobs=9999"], "jobs=9999: expected at most"),
+        (["optim.lr=1,2", "cost=size"], "cost: expected one of bytes, latency"),
+        (["optim.lr=1,2", "cost=latency", "jobs=2"], "jobs=2: expected 1 with cost=latency"),
+        (["compress=none,ptq_int8", "cost=latency"], "cost=latency: torch only simulates the int8 of compress=ptq"),
         (["optim.lr=1,2", "sampler=grid"], "sampler=grid is not a sampler; choose from random, tpe"),
         (["optim.lrr=1,2"], "there is no setting 'optim.lrr'; in optim did you mean optim.lr"),
         (["model=lenet5,lenet6"], "model=lenet6 cannot be chosen"),

@@ -6,6 +6,7 @@ from typing import Any
 
 import lightning
 import torch
+from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
 from zoo.callbacks.budget import Points, accuracy_of
@@ -29,10 +30,11 @@ class RateTraining(Compression):
     """Train weights as integers times a step per tensor, with the bits that the packed file takes in the loss.
 
     From `begin` on, weights are rounded. The price of a bit rises until `end`, and then stays, at `weight`, in loss per
-    bit per weight. With `bytes` it is steered so that the file has at most that size, or with `max_drop` so that
+    bit per weight. With `bytes` it is steered so that the file has at most that size, or else with `max_drop` so that
     validation accuracy is at most so many points below that of the original. Each validation packs the net; the run's
-    product is the best net within the target, or the nearest to it. Bits are counted every `every` steps. The steps of
-    tensors begin at `step` standard deviations; `step_lr` is the learning rate of their logarithms.
+    product is the most accurate net of at most `bytes`, without `bytes` the smallest within `max_drop`, and otherwise
+    the nearest to them. Bits are counted every `every` steps. The steps of tensors begin at `step` standard deviations;
+    `step_lr` is the learning rate of their logarithms.
     """
 
     averages = True  # an average of the weights is rounded before it is validated and stored
@@ -53,6 +55,8 @@ class RateTraining(Compression):
         self.begin, self.end, self.every, self.step, self.step_lr = begin, end, every, step, step_lr
         self.check_moments()
         self.as_packed: AsPacked = lambda net, weights, facts: (weights, facts)
+        self.original: Callable[[], nn.Module] | None = None  # builds the net before passes changed it
+        self.keys = {"bytes": "compress.rate.bytes", "max_drop": "compress.rate.max_drop"}  # for messages
         self.integers: IntegerWeights | None = None
         self.price, self.bits = 0.0, 0.0
         self.reference = 0.0  # accuracy, with max_drop
@@ -79,17 +83,33 @@ class RateTraining(Compression):
                 callback.rule, self._facts = self.is_better, callback.facts
             elif isinstance(callback, WeightEMA):
                 callback.project = self._project
+        if self.bytes is not None and self.bytes < (least := len(pack({}, self._facts)[0])):
+            what = f"at least {least}, the bytes of this file without weights"
+            raise BadInput(f"{self.keys['bytes']}: expected {what}, got {self.bytes}")
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
         num_steps = step_at(trainer, self.end) - step_at(trainer, self.begin)
-        num_changes = num_steps // self.every if self.max_drop is None else int(trainer.max_epochs or 1)
+        by_epoch = self.bytes is None and self.max_drop is not None
+        num_changes = int(trainer.max_epochs or 1) if by_epoch else num_steps // self.every
         num_after = (int(trainer.estimated_stepping_batches) - step_at(trainer, self.end)) // self.every
         self.control = PriceControl(num_changes, num_after, *self._state.get("control", ()))
         if integers := self._state.get("integers"):
             self.integers = IntegerWeights(prunable(net_of(pl_module)), self.step, integers)
         elif self.max_drop is not None and not self.reference:
-            self.reference = accuracy_of(trainer, pl_module)
+            self.reference = self._accuracy_before(trainer, pl_module)
+
+    def _accuracy_before(self, trainer: lightning.Trainer, task: Any) -> float:
+        """Measure the validation accuracy of the net that is to be compressed."""
+        if self.original is None:
+            return accuracy_of(trainer, task)
+        with isolate_rng():
+            original = self.original()
+        kept, task.net = task.net, original.to(task.device)
+        try:
+            return accuracy_of(trainer, task)
+        finally:
+            task.net = kept
 
     def on_train_batch_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
@@ -160,28 +180,39 @@ class RateTraining(Compression):
         return True
 
     def _ranked(self, trainer: lightning.Trainer, score: float) -> dict[str, Any]:
-        """Return whether the target is met, and the rank: nets before `end` come last, then those beyond the target."""
-        smallness, met = -float(self.file["bytes"]), True
-        first, second = score, smallness
-        if self.bytes is not None and not (met := self.file["bytes"] <= self.bytes):
-            first, second = smallness, score
-        elif self.max_drop is not None:
+        """Return whether the targets are met, and the rank: nets before `end` come last, then those beyond a target.
+
+        Of nets beyond `bytes` the smallest comes first, of others beyond `max_drop` the most accurate, and of those
+        within only `max_drop` the smallest; of all others that with the best score.
+        """
+        smallness, lost = -float(self.file["bytes"]), dict[str, float]()
+        fits, accurate = self.bytes is None or self.file["bytes"] <= self.bytes, True
+        order = [score, smallness]
+        if self.max_drop is not None:
             accuracy = accuracy_in(trainer.callback_metrics, "val/")
-            drop = points_lost(self.reference, accuracy)
-            self.control.towards_drop(drop, self.max_drop)
-            met = drop <= self.max_drop
-            first, second = (smallness, score) if met else (accuracy, smallness)
-        return {
-            "rank": [float(trainer.global_step >= step_at(trainer, self.end)), float(met), first, second],
-            "met": met,
-        }
+            drop = lost["points_lost"] = points_lost(self.reference, accuracy)
+            accurate = drop <= self.max_drop
+            if self.bytes is None:
+                self.control.towards_drop(drop, self.max_drop)
+                order = [smallness, score]
+            if not accurate:
+                order = [accuracy, smallness]
+        if not fits:
+            order = [smallness, score]
+        is_late, met = trainer.global_step >= step_at(trainer, self.end), fits and accurate
+        return {"rank": [float(is_late), (fits + met) / 2, *order], "met": met, **lost}
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        for name in ("bytes", "max_drop"):
-            target = getattr(self, name)
-            if target is not None and not self.best.get("met"):
-                found = self.best.get("bytes", 0)
-                log.warning("compress.rate.%s=%s was not reached: the nearest file has %d bytes.", name, target, found)
+        if (self.bytes is None and self.max_drop is None) or self.best.get("met"):
+            return
+        of_bytes, of_drop = f"{self.keys['bytes']}={self.bytes}", f"{self.keys['max_drop']}={self.max_drop}"
+        found, lost = self.best.get("bytes", 0), self.best.get("points_lost", 0.0)
+        if self.bytes is not None and found > self.bytes:
+            what = f"{of_bytes} was not reached: the nearest file has {found} bytes, {found - self.bytes} more"
+        else:
+            within = "" if self.bytes is None else f" with {of_bytes}"
+            what = f"{of_drop} was not kept{within}: the nearest file loses {lost:.2f} points, and has {found} bytes"
+        log.warning("%s.", what)
 
     def stage(self, trainer: lightning.Trainer) -> int:
         return 0 if self.integers is None else 3
@@ -194,7 +225,8 @@ class RateTraining(Compression):
 
     def summary(self) -> dict[str, Any]:
         kept = {name: value for name, value in self.best.items() if name != "rank"}
-        return {"rate": {**kept, "price": self.price}}
+        before = {} if self.max_drop is None else {"reference_accuracy": self.reference}
+        return {"rate": {**kept, **before, "price": self.price}}
 
     def state_dict(self) -> dict[str, Any]:
         names = ("price", "bits", "reference", "file", "best")

@@ -38,6 +38,7 @@ class Train:
 
 class Search(Train):
     trials: Count
+    cost: Literal["bytes", "latency"] | None
     sampler: Text
     pruner: Text
     jobs: Count

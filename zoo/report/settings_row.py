@@ -10,6 +10,7 @@ from zoo import escape
 
 MAIN_COLUMNS = ("Model", "On data", "Parameters, M", "Size, kB", "With compression")  # TensorBoard sorts capitals first
 IN_COLUMNS = ("model", "data", "compress")  # settings that they show
+SIMULATED = ("ptq_int8", "qat_int8")  # kinds of compression to int8, which torch only simulates
 LIMITS = ("limit_train_batches", "limit_val_batches", "limit_test_batches", "overfit_batches")  # of the trainer
 
 
@@ -67,7 +68,7 @@ def metrics(result: dict[str, Any]) -> dict[str, float]:
 
 def simulates_int8(result: Mapping[str, Any]) -> bool:
     """Return whether the net of a result is in int8, which torch only simulates, so that its latency says nothing."""
-    return result.get("settings", {}).get("compress") in ("ptq_int8", "qat_int8")
+    return result.get("settings", {}).get("compress") in SIMULATED
 
 
 def more_figures(result: dict[str, Any]) -> dict[str, float]:

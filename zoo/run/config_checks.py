@@ -118,11 +118,9 @@ def check_settings(cfg: DictConfig) -> None:
             demand(f"model.{key}", functools.partial(operator.eq, value), f"{value}, as data.{key} says")
     if attribute_of(str(cfg.task.get("_target_")), "turns_images"):
         demand("data.image_size", lambda size: isinstance(plain_size(size), int), "one number with task=rotation")
-    max_drop = OmegaConf.select(cfg, "callbacks.rate.max_drop")
-    if max_drop is not None:
-        demand("compress.rate.bytes", lambda size: size is None, f"null with compress.rate.max_drop={max_drop}")
-    if ("budget" in cfg.callbacks or max_drop is not None) and not cfg.model.pretrained:
-        demand("init_from", bool, "the model.safetensors of a trained net, whose accuracy is the reference")
+    limits = (OmegaConf.select(cfg, f"callbacks.{name}.max_drop") for name in ("budget", "rate"))
+    if any(limit is not None for limit in limits) and not cfg.model.pretrained:
+        demand("init_from", bool, "the model.safetensors of a trained net, whose accuracy is the reference of max_drop")
 
 
 def _check_loggers(cfg: DictConfig) -> None:

@@ -30,6 +30,7 @@ from zoo.files import check_no_links, locked, open_file
 from zoo.paths import CONFIG, CONFIGS, LAST, LOCK
 from zoo.ranges import plain_size
 from zoo.records.config_file import read_config, write_config
+from zoo.run.compress_targets import is_auto, with_passes_for
 from zoo.run.config_checks import GROUPS, check_fit, check_settings
 
 log = logging.getLogger("zoo")
@@ -115,6 +116,8 @@ def config_of(cfg: DictConfig) -> DictConfig:
         check_fit(cfg)
         plain: Any = OmegaConf.to_container(cfg, resolve=True)
         check_new(plain)
+    if is_auto(settled):
+        settled = with_passes_for(settled)
     check_settings(settled)
     values: dict[str, Any] = {"name": str(settled.name)}  # name=7 and name=nan are numbers
     if "image_size" in settled.data:

@@ -27,7 +27,9 @@ from zoo.measure.layer_kinds import BATCH_NORMS
 from zoo.measure.throughput import TOO_FULL, fastest_batch_size
 from zoo.paths import CONFIG
 from zoo.records.config_file import write_config
+from zoo.run.compress_targets import KEYS, is_auto
 from zoo.run.directory import Run
+from zoo.run.model import build_original
 from zoo.run.pack_product import as_packed
 from zoo.run.passes import read_recipe
 from zoo.run.trainer import callback_of
@@ -53,9 +55,7 @@ def fit(run: Run, trainer: lightning.Trainer, task: Task, data: ResidentData) ->
     }
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, RateTraining):
-            settings = run.cfg.compress.after_fit.get("pack") or {}
-            names = ("half", "fold_norms", "bias_bits")
-            callback.as_packed = partial(as_packed, **{name: settings[name] for name in names if name in settings})
+            _prepare(callback, run, data)
     callback_of(trainer, TrainingMonitor), callback_of(trainer, ResumeCheckpoint)
     _check_limits(run.cfg, data)
     _check_metrics(run.cfg, task)
@@ -68,6 +68,17 @@ def fit(run: Run, trainer: lightning.Trainer, task: Task, data: ResidentData) ->
             trainer.validate(task, datamodule=data, verbose=False)
         else:
             trainer.fit(task, datamodule=data, ckpt_path=run.last_checkpoint, weights_only=True)
+
+
+def _prepare(callback: RateTraining, run: Run, data: ResidentData) -> None:
+    """Tell training for bytes how its net is packed, what the net was before, and what its targets are called."""
+    settings = run.cfg.compress.after_fit.get("pack") or {}
+    names = ("half", "fold_norms", "bias_bits")
+    callback.as_packed = partial(as_packed, **{name: settings[name] for name in names if name in settings})
+    if any(run.cfg.compress.before_fit.values()):
+        callback.original = partial(build_original, run, data)
+    if is_auto(run.cfg):
+        callback.keys = KEYS
 
 
 def with_batch_size(run: Run, trainer: lightning.Trainer, task: Task, data: ResidentData) -> Run:

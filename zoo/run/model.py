@@ -44,11 +44,7 @@ def build_model(run: Run, data: ResidentData) -> nn.Module:
     torch.backends.cudnn.allow_tf32 = run.cfg.tf32
     if run.resumed:
         _check_memory(run.cfg.model)
-    net = build_bare_model(run.cfg.model)
-    check_heads(net)
-    replay(net, recipe_at_start(run))
-    if not run.last_checkpoint:
-        _start_weights(run, net, asdict(data.load()))
+    net = build_original(run, data)
     before_fit(run, net, data)
     if run.cfg.model.freeze is not None:
         settings: Any = OmegaConf.to_container(run.cfg.model)
@@ -65,6 +61,16 @@ def build_model(run: Run, data: ResidentData) -> nn.Module:
             run.cfg.compile,
         )
     return apply_layout(whole, run.cfg)
+
+
+def build_original(run: Run, data: ResidentData) -> nn.Module:
+    """Build the net of a run as it is before compress.before_fit, with its initial weights unless it is resumed."""
+    net = build_bare_model(run.cfg.model)
+    check_heads(net)
+    replay(net, recipe_at_start(run))
+    if not run.last_checkpoint:
+        _start_weights(run, net, asdict(data.load()))
+    return net
 
 
 def _check_memory(model: DictConfig) -> None:

@@ -21,6 +21,7 @@ from zoo.paths import RECIPE
 from zoo.records.json_files import read_recipe as read_recipe_file
 from zoo.records.json_files import write_recipe
 from zoo.records.steps import check_step
+from zoo.run.compress_targets import naming_target
 from zoo.run.directory import Run
 from zoo.tasks.base import Task
 
@@ -118,7 +119,8 @@ def _apply(run: Run, net: nn.Module, data: ResidentData, recipe: Sequence[Step])
             accuracy=functools.partial(_accuracy, data),
             folder=run.folder,
         )
-        step: Step = function(net, context)
+        with naming_target(run.cfg, name):
+            step: Step = function(net, context)
         values = [f"{key}={value}" for key, value in step.items() if isinstance(value, int | float | str)]
         log.info("compress.before_fit.%s did %s.", name, ", ".join(values))
         steps.append(step)

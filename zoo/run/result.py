@@ -70,7 +70,7 @@ def measure_product(run: Run, trainer: lightning.Trainer, task: Task, data: Resi
         result["before"] = figures_before(run.cfg.init_from, product.facts["recipe"], reports, result)
         if distributed.rank() == 0 and (answers := changed_answers(run, task, data, result["test"].get("accuracy"))):
             result["before"]["answers"] = answers
-        if run.cfg.compress.before_fit and (accuracies := accuracies_of_repair(product.facts["recipe"])):
+        if any(run.cfg.compress.before_fit.values()) and (accuracies := accuracies_of_repair(product.facts["recipe"])):
             result["before"]["repair"] = accuracies
     _log(trainer, reports, result)
     result["bytes"] = {f.name: f.stat().st_size for f in sorted(run.folder.glob("[!.]*")) if f.is_file()}

@@ -16,7 +16,17 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.trial import Trial
 
-OWN = ("trials", "sampler", "pruner", "jobs", "space", "name", "runs", "resume")  # keys that are not passed to trials
+OWN = (
+    "trials",
+    "cost",
+    "sampler",
+    "pruner",
+    "jobs",
+    "space",
+    "name",
+    "runs",
+    "resume",
+)  # keys that are not passed to trials
 
 
 def with_space(arguments: list[str]) -> list[str]:

@@ -11,54 +11,55 @@ import math
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import hydra
 import numpy as np
 import optuna
 import sqlalchemy
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from omegaconf import DictConfig
-from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from zoo import distributed
-from zoo.errors import BadInput, ZooError, choices, reason
+from zoo.errors import BadInput, ZooError, reason
 from zoo.files import check_no_links, locked
 from zoo.paths import LOCK, STUDY
 from zoo.records.schema import CHECKSUM
-from zoo.run.directory import config_of
+from zoo.report.viewers import logger_names
+from zoo.search.checks import PRUNERS, SAMPLERS, check, check_choices
 from zoo.search.database import check_database
+from zoo.search.front import front_of, mark_in_board, store
+from zoo.search.objectives import Objectives
 from zoo.search.space import OWN, contains, distributions, draw
 from zoo.search.study_table import console, format_params, show_study
-from zoo.search.trials import TrialRun
+from zoo.search.trials import TrialRun, name_of
 
-DIRECTIONS: dict[str, Literal["maximize", "minimize"]] = {"max": "maximize", "min": "minimize"}
-SAMPLERS = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}
-PRUNERS: dict[str, Callable[[], optuna.pruners.BasePruner]] = {
-    "median": optuna.pruners.MedianPruner,  # starts after five complete trials
-    "halving": lambda: optuna.pruners.SuccessiveHalvingPruner(min_resource=1),  # asynchronous; after epochs 1, 4, 16
-    "none": optuna.pruners.NopPruner,
-}
 SECONDS_BETWEEN_LOOKS = 0.2
 
 
 def search(cfg: DictConfig) -> None:
     """Run the remaining trials of a study, and print the results."""
-    _check(cfg)
-    space, place = distributions(cfg.space), Path(cfg.runs) / str(cfg.name)
+    check(cfg)
+    space, place, objectives = distributions(cfg.space), Path(cfg.runs) / str(cfg.name), Objectives.of(cfg)
     drawn = {*OWN, *(key.lstrip("+") for key in space)}
     fixed = [o for o in HydraConfig.get().overrides.task if o.split("=")[0].lstrip("+") not in drawn]
-    _check_choices(space, fixed)
+    check_choices(cfg, space, fixed)
+    if cfg.cost and cfg.pruner != "none":
+        console.print(f"pruner={cfg.pruner} is off with two objectives: every trial is trained to its end.")
     try:
         with _opened(place, cfg, fixed, space) as study:
             _run(study, cfg, place, fixed, space)
-            show_study(study, place)
+            show_study(study, place, objectives)
+            if cfg.cost:
+                front = front_of(study)
+                store(front, len(study.get_trials(deepcopy=False)), place, objectives)
+                if "tensorboard" in logger_names(cfg):
+                    mark_in_board(front, place)
     except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
         first = _first(error)
         if not isinstance(first, sqlite3.OperationalError) and type(first) is not sqlite3.DatabaseError:
@@ -85,52 +86,20 @@ def _run(
                 if before or len(study.get_trials(deepcopy=False)) < cfg.trials:
                     trial = begun(study, cfg.sampler, cfg.seed, before)
                     line = [*fixed, *draw(trial, space)]
-                    run = TrialRun(place / f"trial_{trial.number:03}", line, slots[slot])
+                    run = TrialRun(place / name_of(trial.number), line, slots[slot])
                     reported = before.intermediate_values if before else ()
                     running[slot] = _Running(trial, run, trial.user_attrs.get("judged", 0), reported)
             if not running:
                 return
             time.sleep(SECONDS_BETWEEN_LOOKS)
             for slot, one in list(running.items()):
-                if one.ended(study, cfg.callbacks.product.metric):
+                if one.ended(study, Objectives.of(cfg)):
                     del running[slot]
     finally:
         for one in running.values():
             one.run.stop()
         for one in running.values():
             one.run.wait()
-
-
-def _check(cfg: DictConfig) -> None:
-    """Raise BadInput for settings that a search does not support."""
-    if not cfg.space:
-        raise BadInput(
-            "there is nothing to search over: make an override a sweep, such as "
-            "'optim.lr=tag(log, interval(1e-4, 1e-1))'"
-        )
-    if cfg.resume:
-        raise BadInput("resume is for runs; to continue a search, run the same command again")
-    if cfg.jobs > distributed.num_cores():
-        raise BadInput(f"jobs={cfg.jobs}: expected at most {distributed.num_cores()}, one trial per CPU core")
-    for key, known in (("sampler", SAMPLERS), ("pruner", PRUNERS)):
-        if cfg[key] not in known:
-            raise BadInput(f"{key}={cfg[key]} is not a {key}; {choices(str(cfg[key]), known)}")
-    if cfg.trainer.devices not in (1, "auto"):
-        raise BadInput(f"trainer.devices={cfg.trainer.devices}: a trial has one device; use jobs= for parallel trials")
-    product = cfg.callbacks.get("product")
-    if not product or not str(product.metric).startswith("val/"):
-        raise BadInput("callbacks.product.metric names no validation metric, which a search needs")
-    config_of(cfg)
-
-
-def _check_choices(space: Mapping[str, BaseDistribution], fixed: list[str]) -> None:
-    """Raise BadInput for a choice that Hydra cannot compose, such as an unknown model."""
-    for key, one in space.items():
-        for value in one.choices if isinstance(one, CategoricalDistribution) else ():
-            try:
-                hydra.compose("train", [*fixed, f"{key}={value}"])
-            except HydraException as error:
-                raise BadInput(f"{key}={value} cannot be chosen: {reason(error)}") from error
 
 
 @contextmanager
@@ -142,12 +111,13 @@ def _opened(
     place.mkdir(parents=True, exist_ok=True)
     check_no_links(place)
     with locked(place / LOCK, f"the search in {place}"):
-        file, product = place / STUDY, cfg.callbacks.product
+        file = place / STUDY
         was_there = file.exists()
         asked = {
             "overrides": fixed,
             "space": list(cfg.space),
-            "metric": product.metric,
+            "metric": cfg.callbacks.product.metric,
+            "cost": cfg.cost,
             "sampler": cfg.sampler,
             "pruner": cfg.pruner,
         }
@@ -167,30 +137,31 @@ def _study(
     file: Path, cfg: DictConfig, asked: Mapping[str, Any], space: Mapping[str, BaseDistribution]
 ) -> optuna.Study:
     """Open or create the study in a database, and check all of its trials."""
-    mode, is_new = cfg.callbacks.product.mode, not file.exists()
+    objectives, is_new = Objectives.of(cfg), not file.exists()
     if not is_new:
         check_database(file)
     study = optuna.create_study(
         storage=_storage(file),
         study_name=str(cfg.name),
-        direction=DIRECTIONS[mode],
-        pruner=PRUNERS[cfg.pruner](),
+        directions=objectives.directions,
+        pruner=PRUNERS["none" if cfg.cost else cfg.pruner](),
         load_if_exists=True,
     )
     try:
+        of_directions = {"cost": None} if len(study.directions) == 1 else {}  # earlier versions stored no cost
+        known = {**asked, **of_directions, **study.user_attrs}
         for key, value in asked.items():
-            known = study.user_attrs.get(key, value)
-            if known != value:
+            if known[key] != value:
                 raise BadInput(
-                    f"{file.parent} is a search with {key} {known}, not {value}; another name= begins a new one"
+                    f"{file.parent} is a search with {key} {known[key]}, not {value}; another name= begins a new one"
                 )
             study.set_user_attr(key, value)
         if len(study.get_trials(deepcopy=False)) == 0 and not is_new and list(file.parent.glob("trial_*")):
             raise ValueError("it has lost its trials")
-        if study.direction.name.lower() != DIRECTIONS[mode]:
+        if [direction.name.lower() for direction in study.directions] != objectives.directions:
             raise ValueError("it has another direction")
         for number, trial in enumerate(study.get_trials(deepcopy=False)):
-            _check_trial(trial, number, space)
+            _check_trial(trial, number, space, len(objectives.directions))
     except BaseException:
         _close(study)
         raise
@@ -204,14 +175,15 @@ def _close(study: optuna.Study) -> None:
     backend.engine.dispose()
 
 
-def _check_trial(trial: FrozenTrial, number: int, space: Mapping[str, BaseDistribution]) -> None:
+def _check_trial(trial: FrozenTrial, number: int, space: Mapping[str, BaseDistribution], num_values: int) -> None:
     """Raise ValueError unless a trial belongs to this search, with valid and unchanged values."""
     if trial.number != number or any(space.get(key) != kind for key, kind in trial.distributions.items()):
         raise ValueError(f"trial {number} belongs to another search")
     if not all(contains(space[key], value) for key, value in trial.params.items()):
         raise ValueError(f"trial {number} was not drawn from its space")
     figures = [*trial.intermediate_values.values(), *(trial.values or [])]
-    if not all(map(math.isfinite, figures)) or (trial.state == TrialState.COMPLETE and len(trial.values or []) != 1):
+    is_whole = trial.state != TrialState.COMPLETE or len(trial.values or []) == num_values
+    if not all(map(math.isfinite, figures)) or not is_whole:
         raise ValueError(f"trial {number} has invalid values")
     if type(trial.user_attrs.get("judged", 0)) is not int:
         raise ValueError(f"trial {number} has an invalid epoch")
@@ -219,10 +191,10 @@ def _check_trial(trial: FrozenTrial, number: int, space: Mapping[str, BaseDistri
         raise ValueError(f"the checksum of trial {number} does not match")
 
 
-def _checksum(trial: FrozenTrial, state: TrialState, value: float | None = None) -> str:
+def _checksum(trial: FrozenTrial, state: TrialState, values: Sequence[float] | None = None) -> str:
     """Return the checksum of the result of a trial, which is stored with it."""
-    if state == TrialState.COMPLETE:
-        value = trial.value if value is None else value
+    found = (values or trial.values or []) if state == TrialState.COMPLETE else [None]
+    value = found[0] if len(found) == 1 else list(found)
     figures = [trial.number, state.name, value, trial.params, sorted(trial.intermediate_values.items())]
     return hashlib.sha256(json.dumps(figures, sort_keys=True).encode()).hexdigest()
 
@@ -264,10 +236,11 @@ class _Running:
     reported: Container[int] = ()  # before an interruption
     pruned: bool = False
 
-    def ended(self, study: optuna.Study, metric: str) -> bool:
+    def ended(self, study: optuna.Study, objectives: Objectives) -> bool:
         """Report progress to the study, stop the run if the pruner decides so, and return whether it has ended."""
         over = self.run.process.poll() is not None  # checked first, so that the curves read next are complete
-        for epoch, value in [] if self.pruned else self.run.epochs(metric):
+        is_judged = not self.pruned and not objectives.cost  # Optuna judges no epochs by two objectives
+        for epoch, value in self.run.epochs(objectives.metric) if is_judged else []:
             if epoch > self.epoch and math.isfinite(value):
                 self.epoch = epoch
                 if epoch not in self.reported:  # unless interrupted between report and judgement
@@ -279,18 +252,18 @@ class _Running:
                     break
                 self.trial.set_user_attr("judged", epoch)
         if over and not self.pruned:
-            value_ = self.run.value(metric)
-            if value_ is not None:
-                self._tell(study, value_, TrialState.COMPLETE, f"{metric} {value_:.4f}")
+            values = self.run.values(objectives)
+            if values is not None:
+                self._tell(study, values, TrialState.COMPLETE, objectives.described(values))
             elif self.run.diverged:  # reported as pruned, since samplers ignore failures
                 self._tell(study, None, TrialState.PRUNED, f"diverged: {self.run.last_words}")
             else:
                 self._tell(study, None, TrialState.FAIL, f"failed: {self.run.last_words}")
         return over
 
-    def _tell(self, study: optuna.Study, value: float | None, state: TrialState, how: str) -> None:
+    def _tell(self, study: optuna.Study, values: Sequence[float] | None, state: TrialState, how: str) -> None:
         self.trial.set_user_attr("ended", how)
         frozen = study.get_trials(deepcopy=False)[self.trial.number]
-        self.trial.set_user_attr(CHECKSUM, _checksum(frozen, state, value))
-        study.tell(self.trial, value, state)
+        self.trial.set_user_attr(CHECKSUM, _checksum(frozen, state, values))
+        study.tell(self.trial, values, state)
         console.print(f"trial {self.trial.number:3}   {format_params(self.trial.params)}   {how}", soft_wrap=True)

@@ -1,7 +1,6 @@
 """A trial as a process of train.py with its own run folder, from which the search reads the results."""
 
 import contextlib
-import math
 import os
 import signal
 import subprocess
@@ -17,6 +16,7 @@ from zoo.errors import Diverged
 from zoo.paths import CONFIG, RESULT, commands
 from zoo.records.config_file import read_config
 from zoo.records.json_files import read_result
+from zoo.search.objectives import Objectives
 
 OUTPUT = "output.txt"
 SECONDS_TO_STOP = 120  # for the current step or validation
@@ -50,7 +50,7 @@ class TrialRun:
     @property
     def folder(self) -> Path | None:
         """The run folder, once it exists."""
-        return next((path.parent for path in sorted(self.place.glob(f"*/{CONFIG}"))), None)
+        return run_folder(self.place)
 
     @property
     def max_epochs(self) -> int:
@@ -75,12 +75,11 @@ class TrialRun:
             self.process.kill()
             self.process.wait()
 
-    def value(self, metric: str) -> float | None:
-        """Return the validation metric of the weights that a run kept, or None if it has no result."""
+    def values(self, objectives: Objectives) -> list[float] | None:
+        """Return the values of the product that a run kept, or None if it has no result or one is not finite."""
         if self.process.returncode or self.folder is None:
             return None
-        value = read_result(self.folder / RESULT)["validation"].get(metric.removeprefix("val/"))
-        return value if value is not None and math.isfinite(value) else None
+        return objectives.values(read_result(self.folder / RESULT))
 
     @property
     def diverged(self) -> bool:
@@ -93,6 +92,16 @@ class TrialRun:
             return f"killed by {signal.Signals(-self.process.returncode).name}"
         lines = (self.place / OUTPUT).read_text(errors="replace").strip().splitlines()
         return lines[-1].strip().removeprefix("error: ") if lines else f"exit code {self.process.returncode}"
+
+
+def name_of(number: int) -> str:
+    """Return the name of a trial, of which the runs are in runs/<study>/<name>."""
+    return f"trial_{number:03}"
+
+
+def run_folder(place: Path) -> Path | None:
+    """Return the run folder of a trial in runs/<study>/trial_<number>, or None if there is none."""
+    return next((path.parent for path in sorted(place.glob(f"*/{CONFIG}"))), None)
 
 
 def _named(overrides: Sequence[str]) -> list[Path | str]:
