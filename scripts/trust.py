@@ -36,7 +36,8 @@ def main(cfg: DictConfig) -> None:
 
 
 def make_forms(named: str, folder: Path, cfg: DictConfig) -> None:
-    """Run train.py for each form that has no run yet."""
+    """Run train.py for each form that has no run yet; raise ZooError if a run fails."""
+    from zoo.errors import ZooError
     from zoo.inference.trust import FORMS, TRAINING
     from zoo.paths import commands
 
@@ -44,7 +45,8 @@ def make_forms(named: str, folder: Path, cfg: DictConfig) -> None:
     for form, (line, _) in FORMS.items():
         if not (folder / form).exists():
             settings = [f"init_from={named}", f"runs={folder}", f"name={form}", *line, *TRAINING, *cfg.settings, *data]
-            subprocess.run([sys.executable, str(commands()["train"]), *settings], check=False)
+            if subprocess.run([sys.executable, str(commands()["train"]), *settings], check=False).returncode:
+                raise ZooError(f"the run of the form '{form}' failed, for the reason above")
 
 
 if __name__ == "__main__":

@@ -71,8 +71,17 @@ def test_the_page_is_what_the_script_would_write_now(name):
     assert block == module.TABLES[name]()
 
 
-@pytest.mark.parametrize("more", [[], ["name=a-b"], ["name=x", "zoo:lenet5_mnist_5k"]])
-def test_a_net_that_does_not_come_with_the_zoo_needs_a_name(command, tmp_path, more):
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["a.zoo"], "name: a.zoo does not come with the zoo; measure it alone, with name=NAME"),
+        (["a.zoo", "zoo:lenet5_mnist_5k", "name=x"], "name: a.zoo does not come with the zoo; measure it alone"),
+        (["a.zoo", "name=a-b"], "name: expected letters, digits and _, got 'a-b'"),
+        (["b.zoo", "name=x"], "names: there is no file b.zoo"),
+    ],
+)
+def test_a_net_that_does_not_come_with_the_zoo_needs_a_name(command, tmp_path, words, sentence):
     (tmp_path / "a.zoo").write_bytes(b"")
-    done = command("scripts/trust", "a.zoo", *more)
-    assert (done.code, "name: expected letters, digits and _" in done.sentence) == (2, True), done.err
+    done = command("scripts/trust", *words)
+    assert (done.code, sentence in done.sentence) == (2, True), done.err
+    assert [file.name for file in tmp_path.iterdir()] == ["a.zoo"]

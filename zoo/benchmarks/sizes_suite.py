@@ -1,5 +1,6 @@
 """One trained net in files of several kinds, without training: bytes, accuracy, and seconds to write and to read."""
 
+import contextlib
 import functools
 import io
 import itertools
@@ -133,11 +134,15 @@ def _nnc(one: _Net) -> dict[str, Any] | None:
     def read(content: bytes) -> Weights:
         return {name: torch.from_numpy(np.array(array)) for name, array in decode_nnc(bytearray(content)).items()}
 
+    def encoded(settings: dict[str, Any]) -> bytes:
+        with tempfile.TemporaryDirectory() as place, contextlib.chdir(place):  # it leaves a file in the current folder
+            return bytes(encode_nnc(dict(arrays), settings))
+
     best: tuple[int, Callable[[], bytes], str] | None = None
     for by_size in (False, True):
         for qp in QP:
             settings = {"qp": qp, "use_dq": True, "opt_qp": by_size, "verbose": False}
-            write = functools.partial(lambda settings: bytes(encode_nnc(dict(arrays), settings)), settings)
+            write = functools.partial(encoded, settings)
             content = write()
             if one.is_near({**one.product.weights, **read(content)}):
                 if best is None or len(content) < best[0]:

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from zoo.checkpoint.named_files import is_shipped, newest
 from zoo.data.module import Split
-from zoo.errors import ZooError, require
+from zoo.errors import BadInput, ZooError, require
 from zoo.inference import compare_files, evaluate, robustness, same_images
 from zoo.inference.cards import AS_CLAIMED
 from zoo.measure.accuracy import has_nan
@@ -38,16 +38,15 @@ def settings_of(cfg: DictConfig) -> DictConfig:
 def name_of(file: Path, cfg: DictConfig) -> str:
     """Return the name of a net's result: that of a net that comes with the zoo, or `cfg.name`.
 
-    Raises BadInput for another file without a name, and for a name with several files.
+    Raises BadInput for a file that does not exist, for another one without a name, and for a name of several files.
     """
     if is_shipped(file):
         return file.stem
-    require(
-        isinstance(cfg.name, str) and re.fullmatch(r"\w+", cfg.name) is not None and len(cfg.names) == 1,
-        "name",
-        f"letters, digits and _, and a single file, since {file} does not come with the zoo",
-        cfg.name,
-    )
+    if not file.is_file():
+        raise BadInput(f"names: there is no file {file}")
+    if cfg.name is None or len(cfg.names) > 1:
+        raise BadInput(f"name: {file} does not come with the zoo; measure it alone, with name=NAME for its result")
+    require(re.fullmatch(r"\w+", cfg.name) is not None, "name", "letters, digits and _", cfg.name)
     return str(cfg.name)
 
 
