@@ -16,6 +16,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from zoo.benchmarks import result_tables, trust_tables
+from zoo.benchmarks.repair_tables import repair_table
 from zoo.benchmarks.run_tables import (
     DIGITS,
     IMAGES,
@@ -31,7 +32,6 @@ from zoo.benchmarks.run_tables import (
     quantization_table,
     rare_classes_table,
     recipe_table,
-    repair_table,
     sequence_table,
 )
 from zoo.benchmarks.size_plot import draw_sizes

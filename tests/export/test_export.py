@@ -200,7 +200,7 @@ def in_process(monkeypatch):
     """Run packed files in this process, to save seconds in tests of something else."""
 
     @contextmanager
-    def running(paths, runs_alone):
+    def running(paths, runs_alone, runtime):
         net = load_model(read_product(paths[0])).eval()
         once = {"p50": 1.0, "p95": 1.0}
         yield (

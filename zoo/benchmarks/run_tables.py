@@ -233,32 +233,6 @@ def quantization_table() -> str:
     return "\n".join(lines)
 
 
-def repair_table() -> str:
-    """Return one row per run name of nets whose channels were cut: accuracy after each step of the repair, and at last.
-
-    Values are means over seeds.
-    """
-    runs = kept_runs(lambda result: "refit" in result.get("before", {}).get("repair", {}) and result["data"] == IMAGES)
-    if not runs:
-        return "Not measured yet."
-    steps = ("before", "cut", "norms", "refit")
-    lines = [
-        "| run | MACs kept | validation: dense | without the channels | norms measured again | layers refitted | "
-        "test: dense | after training | points | epochs | seeds | device | commit |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|---|",
-    ]
-    for name, results in runs.items():
-        first = results[0]
-        repaired = [statistics.mean(r["before"]["repair"][step] for r in results) for step in steps]
-        dense = statistics.mean(r["before"]["test"]["accuracy"] for r in results)
-        kept = statistics.mean(r["macs"] / r["before"]["macs"] for r in results)
-        tested = mean_accuracy(results)
-        cells = [f"`{name}`", f"{kept:.0%}", *(f"{share:.2%}" for share in [*repaired, dense, tested])]
-        made = [f"{100 * (tested - dense):+.2f}", str(first["epochs"]), str(len(results)), made_by(results)]
-        lines.append(f"| {' | '.join([*cells, *made])} |")
-    return "\n".join(lines)
-
-
 def pipeline_table() -> str:
     """Return ResNet-20 as trained, after channel pruning, and then in int8: accuracy, MACs, bytes and speed.
 
