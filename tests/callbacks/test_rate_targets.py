@@ -100,9 +100,9 @@ def test_the_run_keeps_the_net_that_the_targets_ask_for(targets, nets, num_met):
     ],
 )
 def test_a_target_that_was_missed_is_told_in_one_sentence(monkeypatch, targets, best, sentence):
-    told: list[str] = []
-    monkeypatch.setattr(logging.getLogger("zoo"), "warning", lambda text, *values: told.append(text % values))
+    messages: list[str] = []
+    monkeypatch.setattr(logging.getLogger("zoo"), "warning", lambda text, *values: messages.append(text % values))
     training = RateTraining(**targets)
     training.keys, training.best = {"bytes": "b", "max_drop": "d"}, best
     training.on_train_end(SimpleNamespace(), SimpleNamespace())
-    assert [sentence in message for message in told] == ([True] if sentence else [])
+    assert [sentence in message for message in messages] == ([True] if sentence else [])

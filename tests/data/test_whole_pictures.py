@@ -119,8 +119,8 @@ def test_crops_at_every_edge_of_every_kind_of_jpeg_are_torchvisions(tmp_path, ki
         (0, 15, height, 1),
     ):
         found = PictureCrop(Given(rectangle), SIZE).of_file(str(tmp_path / "a.jpg"), [], Reading(SIZE, scaled=False))
-        wanted = v2.functional.resized_crop(whole, *rectangle, [SIZE, SIZE], antialias=True)
-        assert differences(found, wanted).max() <= 1, rectangle
+        expected = v2.functional.resized_crop(whole, *rectangle, [SIZE, SIZE], antialias=True)
+        assert differences(found, expected).max() <= 1, rectangle
 
 
 def test_a_batch_from_files_has_the_crops_that_each_file_has_alone(photographs, tmp_path, monkeypatch):

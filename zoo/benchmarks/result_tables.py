@@ -70,7 +70,8 @@ def inference_table(results: Path, batch_size: int) -> str:
         net = f"`{file.stem.removeprefix(_INFERENCE).removesuffix(f'_{batch_size}')}`"
         base = f"{1000 * rows['fp32 compiled']['median_seconds']:.1f}"
         rivals = [rows[name]["median_seconds"] for name in runtimes if "int8" in name and name in rows]
-        ahead = f"{min(rivals) / rows['int8 compiled']['median_seconds']:.2f}"
+        ours = rows.get("int8 compiled", {}).get("median_seconds")  # missing on a CPU without VNNI
+        ahead = f"{min(rivals) / ours:.2f}" if ours and rivals else ""
         lines.append("| " + " | ".join([net, base, *speeds, ahead]) + " |")
     made = {f"Medians of {report['rounds']} rounds {made_on(report)}." for report in reports.values()}
     return "\n".join([*lines, "", *sorted(made)])

@@ -51,9 +51,15 @@ def forms_table(folder: Path) -> str:
     lines += ["", "The forms are runs of `train.py` from the net of the first row of each, with these settings:", ""]
     lines += [f"- {form}: `{escape.code(line)}`" for form, line in made.items()]
     for name, figures in found.items():
-        trained = f" It was trained by {escape.markdown(by)}." if (by := figures.get("trained_by")) else ""
-        lines += ["", f"`{escape.code(name)}`:{trained} {' '.join(sentences(figures))}"]
+        lines += ["", " ".join([f"`{escape.code(name)}`:", *_training(figures), *sentences(figures)])]
     return "\n".join(lines)
+
+
+def _training(figures: Mapping[str, Any]) -> list[str]:
+    """Return how a net that does not come with the zoo was trained, and the further settings of its forms."""
+    by, settings = figures.get("trained_by"), figures.get("settings")
+    found = [f"It was trained with {escape.markdown(by)}."] if by else []
+    return found + ([f"Its forms also had `{escape.code(' '.join(settings))}`."] if settings else [])
 
 
 def sentences(figures: Mapping[str, Any]) -> list[str]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from zoo.ranges import ImageSize, height_width
 
-LARGE = 64  # px per side, from which on a CPU is several times as fast image by image
+LARGE = 64  # px per side; a CPU processes images of at least this size several times faster one by one
 
 
 def shear_x(images: Tensor, amount: Tensor) -> Tensor:

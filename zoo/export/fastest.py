@@ -67,8 +67,8 @@ def has_openvino() -> bool:
 def keep_fastest(tried: Sequence[Tried], job: Job, named: Sequence[str], folder: Path) -> tuple[list[Row], list[str]]:
     """Time the verified candidates, delete the files of all but the fastest and of those that were named.
 
-    Returns the rows, without the files that were deleted, and the
-    result in sentences. Raises ZooError if no candidate was verified.
+    Returns the rows, without the files that were deleted, and the result in sentences. Raises ZooError if no candidate
+    was verified.
     """
     if not any(name in CANDIDATES and row.proof for name, row in tried):
         raise ZooError("format=fastest: " + "; ".join(f"{name}: {row.reason}" for name, row in tried))

@@ -61,7 +61,8 @@ def form_files(folder: Path) -> dict[str, Path]:
 def compare_forms(named: str, folder: Path, cfg: DictConfig) -> dict[str, Any]:
     """Compare a net with its forms in `folder`; the figures are those of `compare_files`, named by form.
 
-    `trained_by` says how a net was trained that does not come with the zoo.
+    `trained_by` has the settings with which a net was trained that does not come with the zoo, and `settings` those of
+    its forms besides `made_by`.
     """
     forms = form_files(folder)
     settings = settings_of(cfg)
@@ -72,15 +73,17 @@ def compare_forms(named: str, folder: Path, cfg: DictConfig) -> dict[str, Any]:
     return {
         "kind": "forms",
         "trained_by": None if named.startswith(OF_ZOO) else _training_of(files[0].source.facts),
-        "made_by": {form: " ".join([*line, *TRAINING, *cfg.settings]) for form, (line, _) in FORMS.items()},
+        "made_by": {form: " ".join([*line, *TRAINING]) for form, (line, _) in FORMS.items()},
+        "settings": list(cfg.settings),
         **figures,
     }
 
 
 def _training_of(facts: Mapping[str, Any]) -> str:
-    config = facts["config"]
-    kind = f"experiment={experiment}" if (experiment := config["choices"].get("experiment")) else "the defaults"
-    return f"{kind}, {config['trainer']['max_epochs']} epochs, seed {config['seed']}, commit {facts['commit']}"
+    config, choices = facts["config"], facts["config"]["choices"]
+    names = ["experiment"] if choices.get("experiment") else ["model", "data", "optim", "schedule"]
+    chosen = " ".join(f"{name}={choices[name]}" for name in names)
+    return f"{chosen}, {config['trainer']['max_epochs']} epochs, seed {config['seed']}, commit {facts['commit']}"
 
 
 def measure_alone(named: str, cfg: DictConfig) -> dict[str, Any]:

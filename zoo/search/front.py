@@ -36,7 +36,7 @@ def store(front: list[FrozenTrial], num_trials: int, place: Path, objectives: Ob
 
 
 def mark_in_board(front: list[FrozenTrial], place: Path) -> None:
-    """Give each trial of the front one more row in TensorBoard's HParams table, with `on the front` for its format.
+    """Add a second row for each trial on the front to TensorBoard's HParams table, with the format `on the front`.
 
     TensorBoard shows each folder in front/ as a run; those of an earlier front are replaced.
     """

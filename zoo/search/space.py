@@ -16,17 +16,8 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.trial import Trial
 
-OWN = (
-    "trials",
-    "cost",
-    "sampler",
-    "pruner",
-    "jobs",
-    "space",
-    "name",
-    "runs",
-    "resume",
-)  # keys that are not passed to trials
+# Keys that are not passed to trials
+OWN = ("trials", "cost", "sampler", "pruner", "jobs", "space", "name", "runs", "resume")
 
 
 def with_space(arguments: list[str]) -> list[str]:

@@ -78,6 +78,7 @@ def _run(
     """Run `jobs` trials in parallel, unfinished ones first, until `cfg.trials` have started."""
     slots = [_environment(cfg, slot) for slot in range(cfg.jobs)]
     running: dict[int, _Running] = {}
+    objectives = Objectives.of(cfg)
     unfinished = study.get_trials(states=[TrialState.RUNNING])
     try:
         while True:
@@ -93,7 +94,7 @@ def _run(
                 return
             time.sleep(SECONDS_BETWEEN_LOOKS)
             for slot, one in list(running.items()):
-                if one.ended(study, Objectives.of(cfg)):
+                if one.ended(study, objectives):
                     del running[slot]
     finally:
         for one in running.values():
