@@ -118,7 +118,7 @@ def test_an_evaluation_has_what_is_asked_for(command, tmp_path, fashion_root, mo
     assert found["out_of_distribution"]["data"] == "fashion_mnist"
     assert found["out_of_distribution"]["num_samples"] == 200
     assert found["out_of_distribution"]["energy"]["auroc"] > 0.9  # noise with a bar is no digit
-    for words in ("jpeg compression", "accuracy by rotation", "from 200 of fashion_mnist"):
+    for words in ("on 40 corrupted images", "jpeg compression", "accuracy by rotation", "from 200 of fashion_mnist"):
         assert words in done.out
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from zoo import escape
 from zoo.compare import file_tables
 from zoo.compare.file_tables import Row
+from zoo.report.robustness_tables import corrupted_images
 
 OF_FORMS = (
     file_tables.ACCURACY,
@@ -98,11 +99,9 @@ def _of_corruptions(first: Row, others: Sequence[Row]) -> str:
         for metric in (file_tables.CORRUPTED, file_tables.ACCURACY)
     ]
     worst = min(changes[0], key=lambda name: changes[0][name])
-    num_images = first["corruptions"].get("num_images")
-    images = f"{num_images:,} corrupted images" if num_images else "corrupted images"
     return (
-        f"On {images} the largest change is {worst}'s, {changes[0][worst]:+.2f} points, with "
-        f"{changes[1][worst]:+.2f} on clean ones."
+        f"On {corrupted_images(first['corruptions'])} the largest change is {worst}'s, "
+        f"{changes[0][worst]:+.2f} points, with {changes[1][worst]:+.2f} on clean ones."
     )
 
 
@@ -131,7 +130,9 @@ def alone_table(folder: Path, name: str) -> str:
     if "corruptions" in found:
         kinds = found["corruptions"]["kinds"]
         share, kind, severity = min((s, k, i + 1) for k, row in kinds.items() for i, s in enumerate(row))
-        rows["mean accuracy on corrupted images"] = f"{found['corruptions']['mean_accuracy']:.2%}"
+        rows[f"mean accuracy on {corrupted_images(found['corruptions'])}"] = (
+            f"{found['corruptions']['mean_accuracy']:.2%}"
+        )
         rows[f"lowest: {kind.replace('_', ' ')} with severity {severity}"] = f"{share:.2%}"
     rows[f"turned by {TURNED}°"] = f"{found['shift']['rotation'][TURNED]:.2%}"
     other = found["out_of_distribution"]

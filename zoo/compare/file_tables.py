@@ -7,6 +7,7 @@ from typing import Any
 from zoo.compare.comparison_tables import Table, number
 from zoo.errors import counted
 from zoo.measure.agreement import by_change
+from zoo.report.robustness_tables import corrupted_images
 
 Row = Mapping[str, Any]  # the figures of one file
 MOST_CLASSES = 3  # of each file, in the table of the most changed ones
@@ -109,7 +110,7 @@ ABOUT = {
     "number of files by Holm's method; it does not include the variation between trainings.",
     "Probabilities": "ECE is the expected calibration error in bins of equal size, with its 95 % bootstrap interval. "
     "'At 1 % error' is the share of images, the most confident, that can be answered with 1 % of wrong answers.",
-    COSTS: "Corrupted is the mean accuracy under 15 corruptions at 5 severities. Worst is the lowest recall of a "
+    COSTS: "Corrupted is the mean accuracy on {images} of 15 kinds and 5 severities. Worst is the lowest recall of a "
     "class. ms is the median time of one image on {device} with {threads}; int8 that torch only simulates has none.",
     "Explanations": "Deletion: the mean probability of the class while the pixels that a map calls important are "
     "removed, on {num:,} images that all files answer correctly, for the better of the methods. Lower is better, and "
@@ -147,7 +148,8 @@ def file_tables(figures: Mapping[str, Any]) -> list[Table]:
     }
     is_corrupted = all("corruptions" in row for row in rows)
     costs = written(*((CORRUPTED,) if is_corrupted else ()), WORST, BYTES, LATENCY)
-    where = {"device": figures["device"], "threads": counted(figures["threads"], "thread")}
+    images = corrupted_images(rows[0].get("corruptions", {}))
+    where = {"images": images, "device": figures["device"], "threads": counted(figures["threads"], "thread")}
     found = [
         _table("Answers", rows, answers),
         _table("Probabilities", rows, probabilities),

@@ -14,7 +14,7 @@ def show(evaluation: Mapping[str, Any]) -> None:
     console = escape.console()
     if found := evaluation.get("corruptions"):
         clean = evaluation["accuracy"]
-        title = f"accuracy on corrupted images: {found['mean_accuracy']:.2%} in the mean, {clean:.2%} without"
+        title = f"accuracy on {corrupted_images(found)}: {found['mean_accuracy']:.2%} in the mean, {clean:.2%} without"
         rows = [(kind.replace("_", " "), [*row, sum(row) / len(row)]) for kind, row in found["kinds"].items()]
         console.print(_table(title, ["corruption", *"12345", "mean"], rows))
     for kind, row in evaluation.get("shift", {}).items():
@@ -27,6 +27,12 @@ def show(evaluation: Mapping[str, Any]) -> None:
         for score in ("confidence", "energy"):
             table.add_row(score, f"{found[score]['auroc']:.2%}", f"{found[score]['fpr95']:.2%}")
         console.print(table)
+
+
+def corrupted_images(found: Mapping[str, Any]) -> str:
+    """Return 'corrupted images', with their number if `found`, the accuracies under corruptions, has it."""
+    num = found.get("num_images")  # not in results of earlier versions
+    return f"{num:,} corrupted images" if num else "corrupted images"
 
 
 def _table(title: str, columns: Sequence[str], rows: Sequence[tuple[str, Sequence[float]]]) -> Table:
