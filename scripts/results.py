@@ -148,6 +148,7 @@ TABLES = {
     "trust_maps": lambda: trust_tables.maps_table(RESULTS, ALONE),
     "trust_temperature": lambda: trust_tables.temperature_sentence(RESULTS, ALONE),
     "inference_16": lambda: result_tables.inference_table(RESULTS, 16),
+    "inference_1": lambda: result_tables.inference_table(RESULTS, 1),
     "sizes": lambda: result_tables.sizes_table(RESULTS),
     "mcu": lambda: result_tables.mcu_table(RESULTS),
     **{

@@ -44,7 +44,8 @@ def make_forms(named: str, folder: Path, cfg: DictConfig) -> None:
     data = [f"data_root={cfg.data_root}"] if cfg.data_root else []
     for form, (line, _) in FORMS.items():
         if not (folder / form).exists():
-            settings = [f"init_from={named}", f"runs={folder}", f"name={form}", *line, *TRAINING, *cfg.settings, *data]
+            run = [f"init_from={named}", f"runs={folder}", f"name={form}", f"trainer.max_epochs={cfg.epochs}"]
+            settings = [*run, *line, *TRAINING, *cfg.settings, *data]
             if subprocess.run([sys.executable, str(commands()["train"]), *settings], check=False).returncode:
                 raise ZooError(f"the run of the form '{form}' failed, for the reason above")
 

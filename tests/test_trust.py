@@ -52,13 +52,16 @@ def test_sentences_say_what_is_significant_and_no_more():
 def test_the_table_has_a_row_for_each_form_and_says_what_is_missing(tmp_path):
     assert trust_tables.forms_table(tmp_path).startswith("Not measured yet")
     figures = {"kind": "forms", "made_by": {"int8": "compress=ptq_int8"}, "trained_by": "experiment=x, 5 epochs"}
-    figures["settings"] = ["trainer.max_epochs=3"]
+    figures |= {"epochs": 3, "settings": ["optim.lr=1e-4"]}
     figures["files"] = [row("dense", 0.9), row("int8", 0.89, 0.3)]
     (tmp_path / "trust_net.json").write_text(json.dumps(figures))
     lines = trust_tables.forms_table(tmp_path).splitlines()
     assert lines[2].startswith("| `net` | dense | 90.00% | 1.50% | 70.00% | 80.00% | – |")
     assert lines[3].startswith("|  | int8 | 89.00% |")
-    training = "It was trained with experiment=x, 5 epochs. Its forms also had `trainer.max_epochs=3`."
+    training = (
+        "It was trained with experiment=x, 5 epochs. Its pruned and rate forms were trained for 3 epochs. "
+        "All forms also had `optim.lr=1e-4`."
+    )
     assert any(line.startswith(f"`net`: {training} The accuracy") for line in lines)
     assert trust_tables.alone_table(tmp_path, "net").startswith("Not measured yet")
 

@@ -57,10 +57,11 @@ def forms_table(folder: Path) -> str:
 
 
 def _training(figures: Mapping[str, Any]) -> list[str]:
-    """Return how a net that does not come with the zoo was trained, and the further settings of its forms."""
-    by, settings = figures.get("trained_by"), figures.get("settings")
+    """Return how a net was trained if it does not come with the zoo, and the epochs and settings of its forms."""
+    by, settings, epochs = figures["trained_by"], figures["settings"], figures["epochs"]
     found = [f"It was trained with {escape.markdown(by)}."] if by else []
-    return found + ([f"Its forms also had `{escape.code(' '.join(settings))}`."] if settings else [])
+    found.append(f"Its pruned and rate forms were trained for {epochs} epoch{'s' * (epochs > 1)}.")
+    return found + ([f"All forms also had `{escape.code(' '.join(settings))}`."] if settings else [])
 
 
 def sentences(figures: Mapping[str, Any]) -> list[str]:

@@ -17,10 +17,11 @@ from zoo.measure.calibration import calibration, fit_temperature
 from zoo.measure.evaluation import evaluate as evaluate_logits
 from zoo.paths import OF_ZOO, PACKED, PRODUCT
 
-# By the form of a net: the settings of train.py that make it, and the file that is compared.
+# By the form of a net: the settings of train.py that make it, and the file that is compared. Forms whose settings do
+# not say otherwise are trained for `cfg.epochs` epochs.
 FORMS = {
-    "pruned": (["compress=prune", "compress.prune.sparsity=0.9", "trainer.max_epochs=1"], PACKED),
-    "rate": (["compress=rate", "compress.rate.max_drop=0.5", "trainer.max_epochs=1"], PACKED),
+    "pruned": (["compress=prune", "compress.prune.sparsity=0.9"], PACKED),
+    "rate": (["compress=rate", "compress.rate.max_drop=0.5"], PACKED),
     "int8": (["compress=ptq_int8", "trainer.max_epochs=0"], PRODUCT),
     "int4": (["compress=weight_int4", "trainer.max_epochs=0"], PRODUCT),
 }
@@ -61,8 +62,8 @@ def form_files(folder: Path) -> dict[str, Path]:
 def compare_forms(named: str, folder: Path, cfg: DictConfig) -> dict[str, Any]:
     """Compare a net with its forms in `folder`; the figures are those of `compare_files`, named by form.
 
-    `trained_by` has the settings with which a net was trained that does not come with the zoo, and `settings` those of
-    its forms besides `made_by`.
+    `trained_by` has the settings with which a net was trained that does not come with the zoo, `epochs` those of the
+    forms that are trained, and `settings` the settings of all forms besides `made_by`.
     """
     forms = form_files(folder)
     settings = settings_of(cfg)
@@ -74,6 +75,7 @@ def compare_forms(named: str, folder: Path, cfg: DictConfig) -> dict[str, Any]:
         "kind": "forms",
         "trained_by": None if named.startswith(OF_ZOO) else _training_of(files[0].source.facts),
         "made_by": {form: " ".join([*line, *TRAINING]) for form, (line, _) in FORMS.items()},
+        "epochs": cfg.epochs,
         "settings": list(cfg.settings),
         **figures,
     }
