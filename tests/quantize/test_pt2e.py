@@ -18,6 +18,7 @@ from zoo.models.lenet import LeNet300
 from zoo.models.resnet import ResNet
 from zoo.quantize.convert_int8 import converted
 from zoo.quantize.graph_ir import deserialize
+from zoo.quantize.pooling import pad_integers, without_ceil_mode
 from zoo.quantize.pt2e import chosen, graph_of, layers_of, lower, sums_int8_exactly, traced
 from zoo.quantize.ptq_int8 import ptq
 from zoo.quantize.qat_int8 import fake_quantized, qat_int8
@@ -155,8 +156,27 @@ def test_a_pooling_that_rounds_up_pools_what_it_did_without_rounding():
             pool = nn.MaxPool2d(kernel, stride, padding, ceil_mode=True)
             image = torch.randn(2, 3, size, size + 1) - 5  # below 0, so that padding with zeros would be noticed
             trace = traced(pool, (image[:1].to("meta"),))
-            assert graph_of(trace)(image).equal(pool(image))
-            assert "True" not in graph_of(trace).code
+            found = without_ceil_mode(graph_of(trace))
+            assert found(image).equal(pool(image))
+            assert "True" not in found.code
+
+
+def test_integers_are_pooled_where_a_pooling_rounds_up():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.MaxPool2d(3, 2, ceil_mode=True), nn.Conv2d(8, 4, 3)).eval()
+    images = torch.randn(4, 3, 10, 12)
+    found = deserialize(*ptq(traced(net, (images[:1].to("meta"),)), [(images, None)], 1), "the net")
+    with torch.no_grad():
+        before = found(images)
+        pad_integers(found)
+        assert found(images).equal(before)
+        assert (before - net(images)).abs().max() < 0.05 * float(net(images).std())
+    (pool,) = found.graph.find_nodes(op="call_function", target=torch.ops.aten.max_pool2d.default)
+    kinds = []  # of the operations before the pooling, from the last to the first
+    while pool.args and pool.op != "placeholder":
+        pool = pool.args[0]
+        kinds.append(str(pool.target).split(".")[-2] if pool.op == "call_function" else pool.op)
+    assert kinds[:5] == ["dequantize_per_tensor", "pad", "quantize_per_tensor", "relu", "conv2d"]
 
 
 @pytest.mark.parametrize(

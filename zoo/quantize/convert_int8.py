@@ -8,6 +8,7 @@ from msgspec import Meta
 from torch import Tensor
 
 from zoo.quantize.graph_ir import Program, serialize
+from zoo.quantize.pooling import without_ceil_mode
 from zoo.quantize.pt2e import quiet_torchao
 from zoo.quantize.qat_int8 import FakeQuantizedNet, only_conv2d_patterns
 from zoo.records.steps import MAX_STEPS, Record
@@ -26,7 +27,7 @@ def converted(net: FakeQuantizedNet) -> tuple[Program, dict[str, Tensor]]:
     with quiet_torchao(), only_conv2d_patterns():
         from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
 
-        return serialize(convert_pt2e(net.graph))
+        return serialize(without_ceil_mode(convert_pt2e(net.graph)))
 
 
 def _qparams(module: Any) -> tuple[Tensor, Tensor]:

@@ -21,9 +21,9 @@ from zoo.compress.recipe import Step
 from zoo.errors import BadInput, ZooError, choices
 from zoo.quantize.graph_ir import Program, QuantizedNet, layer_of
 from zoo.quantize.operators import has_word
+from zoo.quantize.pooling import note_sides, pad_integers
 
 Batches = Iterable[tuple[Tensor, Tensor]]
-DEFAULTS: list[Any] = [None, None, None, [0, 0], [1, 1], False]  # arguments of max_pool2d
 QUANTIZED = (torch.ops.aten.conv2d.default, torch.ops.aten.linear.default)  # layers of these get int8 weights
 
 
@@ -81,27 +81,9 @@ def chosen(patterns: Sequence[str], layers: Sequence[str]) -> list[str]:
 
 
 def graph_of(trace: ExportedProgram) -> fx.GraphModule:
-    """Return a traced net as a module, without operations that Inductor miscompiles in int8.
-
-    For max pooling with int8 input and output, Inductor ignores ceil_mode (torch 2.14). Such a pooling gets its input
-    padded with copies of the last row and column instead, which changes no maximum.
-    """
+    """Return a traced net as a module, to be prepared for quantization; see pooling.py."""
     graph: Any = trace.module(check_guards=False)
-    for node in graph.graph.find_nodes(op="call_function", target=torch.ops.aten.max_pool2d.default):
-        given = list(node.args)
-        image, kernel, stride, padding, dilation, is_rounded_up = given + DEFAULTS[len(given) :]
-        if is_rounded_up:
-            node.args = (image, kernel, stride, padding, dilation)
-            short = []
-            for dim in (1, 0):
-                size, out = image.meta["val"].shape[2 + dim], node.meta["val"].shape[2 + dim]
-                covered = (out - 1) * stride[dim] + dilation[dim] * (kernel[dim] - 1) + 1
-                short += [0, max(0, covered - 2 * padding[dim] - size)]
-            if any(short):
-                with graph.graph.inserting_before(node):
-                    padded = graph.graph.call_function(torch.ops.aten.pad.default, (image, short, "replicate"))
-                node.args = (padded, *node.args[1:])
-    graph.recompile()
+    note_sides(graph)
     return graph
 
 
@@ -142,6 +124,8 @@ def lower(net: nn.Module, images: Tensor) -> None:
         # Registers the patterns of int8 layers.
         import torchao.quantization.pt2e.quantizer.x86_inductor_quantizer  # noqa: F401
 
+        if isinstance(net, QuantizedNet):
+            pad_integers(net)
         net.compile(dynamic=False)
         with torch._inductor.config.patch(freezing=True), torch.no_grad():
             net(images)

@@ -11,6 +11,7 @@ from torch.export import ExportedProgram
 
 from zoo.errors import BadInput
 from zoo.quantize.graph_ir import Program, serialize
+from zoo.quantize.pooling import without_ceil_mode
 from zoo.quantize.pt2e import Batches, graph_of, make_quantizer, quiet_torchao
 from zoo.records.steps import MAX_STEPS, Count, Names, Record
 
@@ -38,7 +39,7 @@ def ptq(
         with torch.no_grad():
             for images in _calibration(batches, num_batches, tuple(shape)):
                 prepared(images)
-        return serialize(convert_pt2e(prepared))
+        return serialize(without_ceil_mode(convert_pt2e(prepared)))
 
 
 def _calibration(batches: Batches, num_batches: int, shape: tuple[int, ...]) -> Iterator[Tensor]:
