@@ -20,6 +20,7 @@ from zoo.errors import BadInput
 from zoo.measure.counts import count_parameters
 from zoo.models.lenet import LeNet300
 from zoo.run import passes
+from zoo.run import result as run_result
 
 PRUNE = ["compress=prune_channels", "compress.before_fit.channels.macs=0.5"]
 
@@ -34,23 +35,28 @@ def folders(tmp_path):
 
 def test_a_run_prunes_and_the_next_one_builds_on_its_recipe(command, toy_smoke, folders, monkeypatch):
     base = [a for a in toy_smoke if not a.startswith("name=")]
+    monkeypatch.setattr(run_result, "latencies_ms", lambda nets, *_, **__: [float(count_parameters(n)) for n in nets])
     assert command("train", *base, *PRUNE, "name=one").code == 0
     (one,) = folders("one")
     result, product = json.loads((one / "result.json").read_text()), read_product(one / "model.safetensors")
     assert result["macs"] == pytest.approx(0.5 * 416_520, rel=0.05)  # LeNet-5's
     assert product.facts["recipe"] == json.loads((one / "recipe.json").read_text())["steps"]
     assert list(result["before"]["repair"]) == ["before", "cut", "norms", "refit"]
+    assert (result["before"]["latency_ms"], result["latency_ms"]) == (61_706, result["params"])  # timed in turn
     start = f"init_from={one}/model.safetensors"
     assert command("train", *base, *PRUNE, start, "name=two").code == 0
     (two,) = folders("two")
     steps = read_product(two / "model.safetensors").facts["recipe"]
     assert len(steps) == 2
     assert steps[:1] == product.facts["recipe"]
-    assert json.loads((two / "result.json").read_text())["macs"] == pytest.approx(0.25 * 416_520, rel=0.1)
+    of_two = json.loads((two / "result.json").read_text())
+    assert of_two["macs"] == pytest.approx(0.25 * 416_520, rel=0.1)
+    assert (of_two["before"]["latency_ms"], of_two["latency_ms"]) == (result["params"], of_two["params"])
     monkeypatch.setitem(sys.modules, "torch_pruning", None)  # plain fine-tuning and evaluation do not need it
     assert command("train", *base, start, "name=three").code == 0
     (three,) = folders("three")
     assert read_product(three / "model.safetensors").facts["recipe"] == product.facts["recipe"]
+    assert "latency_ms" not in json.loads((three / "result.json").read_text())["before"]  # it is as fast
     assert command("evaluate", f"checkpoint={two}/model.safetensors").code == 0
 
 

@@ -13,6 +13,7 @@ WARM_UP = 5  # untimed calls
 LEAST_CALLS, MOST_CALLS = 5, 100
 ENOUGH_SECONDS = 0.3
 LEAST_ROUNDS = 10
+CPU = torch.device("cpu")
 Runtime = Literal["eager", "compiled"]
 
 
@@ -29,8 +30,7 @@ def latency_ms(net: nn.Module, inputs: tuple[Tensor, ...], device: torch.device)
         for call in range(WARM_UP + MOST_CALLS):
             start = time.perf_counter()
             net(*filled)
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
+            _synchronize(device)
             if call >= WARM_UP:
                 seconds.append(time.perf_counter() - start)
             if len(seconds) >= LEAST_CALLS and sum(seconds) > ENOUGH_SECONDS:
@@ -39,26 +39,31 @@ def latency_ms(net: nn.Module, inputs: tuple[Tensor, ...], device: torch.device)
 
 
 def latencies_ms(
-    nets: Sequence[nn.Module], inputs: tuple[Tensor, ...], runtime: Runtime = "eager", seconds: float = 3.0
+    nets: Sequence[nn.Module],
+    inputs: tuple[Tensor, ...],
+    runtime: Runtime = "eager",
+    seconds: float = 3.0,
+    device: torch.device = CPU,
 ) -> list[float]:
-    """Return the time in ms of a call of each net in eval mode on the CPU, with inputs of these shapes.
+    """Return the time in ms of a call of each net in eval mode, with inputs of these shapes.
 
     Copies of the nets are called in turn, at least 10 times each and until `seconds` have passed, so that other work on
     the machine slows all of them. The time is the lower quartile, which such work changes less than the median.
     `compiled` is torch.compile in its default mode.
     """
-    copies = [copy.deepcopy(net).cpu().eval() for net in nets]
+    copies = [copy.deepcopy(net).to(device).eval() for net in nets]
     if runtime == "compiled":
         torch.compiler.reset()  # it would compile only eight versions of a net
         for net in copies:
             net.compile(dynamic=False)
-    filled = [_filled(net, inputs, torch.device("cpu")) for net in copies]
+    filled = [_filled(net, inputs, device) for net in copies]
     taken: list[list[float]] = [[] for _ in copies]
     with torch.inference_mode():
         for call in range(WARM_UP + MOST_CALLS):
             for net, values, times in zip(copies, filled, taken, strict=True):
                 start = time.perf_counter()
                 net(*values)
+                _synchronize(device)
                 if call >= WARM_UP:
                     times.append(time.perf_counter() - start)
             if len(taken[0]) >= LEAST_ROUNDS and sum(map(sum, taken)) > seconds:
@@ -66,6 +71,11 @@ def latencies_ms(
     if runtime == "compiled":
         torch.compiler.reset()
     return [1000 * statistics.quantiles(times, n=4)[0] for times in taken]
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def _filled(net: nn.Module, inputs: tuple[Tensor, ...], device: torch.device) -> list[Tensor]:

@@ -5,10 +5,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig
+from torch import nn
+
 from zoo.checkpoint.named_files import claim_of, is_shipped
+from zoo.checkpoint.product_file import read_product
+from zoo.compress.recipe import Step, replay
 from zoo.errors import BadInput
 from zoo.paths import RESULT
 from zoo.records.json_files import read_result
+from zoo.run.model import build_bare_model
 
 SAME_TEST = ("test_hash", "test_content_hash", "test_sample_hash")
 
@@ -19,10 +25,10 @@ def figures_before(
     reports: Mapping[str, Mapping[str, Any]],
     result: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Return `product_bytes`, `params`, `macs`, `latency_ms` and `test` before compression, as far as they are known.
+    """Return `product_bytes`, `params`, `macs` and `test` before compression, as far as they are known.
 
-    They are those in the result next to the file `init_from`, if it was tested on the same samples, and timed on the
-    same device. A pass that measured the float net knows better, and one that cut channels knows its sizes.
+    They are those in the result next to the file `init_from`, if it was tested on the same samples. A pass that
+    measured the float net knows better, and one that cut channels knows its sizes.
     """
     found: dict[str, Any] = {}
     for step in reversed(recipe):
@@ -34,6 +40,22 @@ def figures_before(
         elif "stages" in report:
             found.setdefault("product_bytes", report["stages"]["dense"])
     return found
+
+
+def net_before(cfg: DictConfig, recipe: Sequence[Step]) -> nn.Module | None:
+    """Return the net that a run started from, without its weights; None if no pass of the run has made it faster.
+
+    `recipe` has the steps of the run's product.
+    """
+    try:
+        num = len(read_product(cfg.init_from).facts["recipe"]) if cfg.init_from else 0
+    except (BadInput, OSError):  # the file has moved since
+        return None
+    if not any("macs_before" in step for step in recipe[num:]):
+        return None
+    net = build_bare_model(cfg.model)
+    replay(net, recipe[:num])
+    return net
 
 
 def accuracies_of_repair(recipe: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -51,8 +73,6 @@ def _of_file(init_from: str, ours: Mapping[str, Any]) -> dict[str, Any]:
         tests = [[one.get(key) for key in SAME_TEST] + [one["num_samples"]["test"]] for one in (result, ours)]
         if tests[0] == tests[1]:
             found["test"] = result["test"]
-        if result["device"] == ours["device"]:
-            found["latency_ms"] = result["latency_ms"]
     return found
 
 
@@ -63,4 +83,4 @@ def _result_of(path: Path) -> dict[str, Any]:
     claim = claim_of(path.stem)
     evaluation = claim["evaluation"]
     test = {key: evaluation[key] for key in claim["run"]["test"] if key in evaluation}
-    return {**claim["run"], "test": test, "latency_ms": evaluation["latency_ms"]}
+    return {**claim["run"], "test": test}

@@ -10,6 +10,7 @@ import lightning
 import torch
 from lightning.pytorch.plugins.precision import Precision
 from msgspec import ValidationError
+from torch import nn
 
 from zoo import distributed, files
 from zoo.callbacks.board import boards
@@ -23,11 +24,11 @@ from zoo.data.module import ResidentData
 from zoo.errors import BadInput, counted, reason
 from zoo.measure.counts import count_macs_of, count_parameters
 from zoo.measure.device import device_name
-from zoo.measure.latency import latency_ms
+from zoo.measure.latency import latencies_ms, latency_ms
 from zoo.paths import PRODUCT, RESULT
 from zoo.records.json_files import write_result
 from zoo.report import settings_row
-from zoo.run.before_compression import accuracies_of_repair, figures_before
+from zoo.run.before_compression import accuracies_of_repair, figures_before, net_before
 from zoo.run.calibrate_product import calibrate_product
 from zoo.run.changed_answers import changed_answers
 from zoo.run.choose_thresholds import choose_thresholds
@@ -37,6 +38,7 @@ from zoo.run.passes import after_fit
 from zoo.run.trainer import callback_of
 from zoo.tasks.base import Task
 
+BOTH_SECONDS = 0.6  # of timing a net and the one it was made from
 log = logging.getLogger("zoo")
 
 
@@ -67,7 +69,8 @@ def measure_product(run: Run, trainer: lightning.Trainer, task: Task, data: Resi
         }
     )
     if result["compress"] or product.facts["recipe"]:
-        result["before"] = figures_before(run.cfg.init_from, product.facts["recipe"], reports, result)
+        before = figures_before(run.cfg.init_from, product.facts["recipe"], reports, result)
+        result["before"] = {**before, **result.get("before", {})}
         if distributed.rank() == 0 and (answers := changed_answers(run, task, data, result["test"].get("accuracy"))):
             result["before"]["answers"] = answers
         if any(run.cfg.compress.before_fit.values()) and (accuracies := accuracies_of_repair(product.facts["recipe"])):
@@ -116,12 +119,25 @@ def _tested(
         else:
             load_weights(task.net, product)
         with trainer.precision_plugin.forward_context():
-            latency = latency_ms(task.net, data.example(), trainer.strategy.root_device)
+            latencies = _latencies(run, product, task.net, data, trainer.strategy.root_device)
         # A compiled net would skip the hook through which callbacks.predictions sees the inputs of the last layer.
         eager = torch.compiler.set_stance("force_eager") if run.cfg.compile else contextlib.nullcontext()
         with eager:
             test = trainer.test(task, datamodule=data, verbose=False)[0]
-    return {**sizes, "latency_ms": latency, "test": {k.removeprefix("test/"): v for k, v in test.items()}}
+    return {**sizes, **latencies, "test": {k.removeprefix("test/"): v for k, v in test.items()}}
+
+
+def _latencies(run: Run, product: Product, net: nn.Module, data: ResidentData, device: torch.device) -> dict[str, Any]:
+    """Return the time of a call of a net, and of the net that the run started from if it was another one then.
+
+    Both are called in turn, since a machine is not equally fast at all times.
+    """
+    before = net_before(run.cfg, product.facts["recipe"])
+    if before is None:
+        return {"latency_ms": latency_ms(net, data.example(), device)}
+    both = [apply_layout(before, run.cfg), net]
+    old, new = latencies_ms(both, data.example(), seconds=BOTH_SECONDS, device=device)
+    return {"latency_ms": new, "before": {"latency_ms": old}}
 
 
 def _of_training(product: Product, trainer: lightning.Trainer) -> dict[str, Any]:
