@@ -302,7 +302,9 @@ def test_what_is_converted_is_what_was_trained(draw):
         int8 = deserialize(*converted(trained), "the net")(images)
         error = (rounded - net(images)).abs().max()
         assert 0 < error < 0.2 * net(images).abs().max()
-        assert (int8 - rounded).abs().max() < 0.3 * error  # at most a sum that rounds differently in another order
+        off = (int8 - rounded).abs().amax(1)  # by image; at most a sum that rounds differently in another order
+        assert off.max() < 0.5 * error
+        assert off.median() < 1e-3 * error
 
 
 def test_ranges_and_statistics_move_in_train_mode_until_they_are_held_and_never_in_eval_mode():
