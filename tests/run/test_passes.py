@@ -13,14 +13,16 @@ from conftest import compose_run
 from torch import nn
 
 from zoo.checkpoint.load_model import load_model
-from zoo.checkpoint.product_file import read_product, save_product
+from zoo.checkpoint.product_file import Product, read_product, save_product
 from zoo.compress import prune_channels
+from zoo.compress.context import Context
 from zoo.compress.latency_table import LatencyTable
 from zoo.errors import BadInput
 from zoo.measure.counts import count_parameters
 from zoo.models.lenet import LeNet300
 from zoo.run import passes
 from zoo.run import result as run_result
+from zoo.run.pack_product import pack
 
 PRUNE = ["compress=prune_channels", "compress.before_fit.channels.macs=0.5"]
 
@@ -239,3 +241,9 @@ def test_a_packed_net_without_the_channels_that_no_weight_reads_is_tested_as_it_
     assert command("evaluate", f"checkpoint={folder}/model.zoo", "accelerator=cpu").code == 0
     found = json.loads((folder / "evaluation_model.zoo.json").read_text())
     assert found["accuracy"] == pytest.approx(result["test"]["accuracy"])
+
+    # Where nearly all weights are 0, and zeros cost nothing, a list of what was removed would take more bytes.
+    dense = read_product(tmp_path / "runs/dense").weights
+    weights = {name: (weight.abs() == weight.abs().max()).float() for name, weight in dense.items()}
+    few, context = Product(tmp_path / "few", weights, product.facts), Context((torch.empty(1, 1, 28, 28, device="meta"),))
+    assert [pack(few, context, remove_unread=one)[0].facts["recipe"] for one in (True, False)] == [[], []]

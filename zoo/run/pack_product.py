@@ -14,13 +14,15 @@ from zoo.compress.remove_unread import remove_unread as without_unread
 from zoo.compress.sharing import Init, bits_by_budget, check_settings, share
 from zoo.errors import BadInput, choices
 from zoo.files import replacing
-from zoo.packed.packed_file import Half, rounded, save_packed
+from zoo.packed.packed_file import Half, rounded
+from zoo.packed.packed_file import pack as pack_file
 from zoo.packed.paper_sizes import huffman_bytes, pruned_bytes, shared_bytes
 from zoo.packed.size_report import draw_size_report, show_size_report
 from zoo.paths import PACKED
 from zoo.ranges import Range
 
 LEAST_SAVED = 0.05  # share of the multiply-accumulates for which channels are removed
+Facts = Mapping[str, Any]
 BiasBits = Annotated[int, Range(1, 23)]
 
 
@@ -36,18 +38,18 @@ def pack(
 
     Shared values and unshared numbers such as biases are rounded to float16, or according to `half` (save_packed). For
     `fold_norms` and `bias_bits`, see `as_packed`. With `remove_unread`, channels that no weight reads are removed if
-    that saves a twentieth of the multiply-accumulates. Reported are the file's report, also as curves and as
-    ledger.png, and the sizes of the stages: pruning (P), sharing (P+Q) and Huffman coding by the formulas of the paper,
-    and the file itself (P+Q+coding).
+    that saves a twentieth of the multiply-accumulates and does not enlarge the file. Reported are the file's report,
+    also as curves and as ledger.png, and the sizes of the stages: pruning (P), sharing (P+Q) and Huffman coding by the
+    formulas of the paper, and the file itself (P+Q+coding).
     """
     path = product.path.with_name(PACKED)
-    weights: Mapping[str, Tensor] = product.weights
-    net, facts = load_model(product), product.facts
-    step = without_unread(net, context.example) if remove_unread else None
-    if step is not None and step["macs"] <= (1 - LEAST_SAVED) * step["macs_before"]:
-        weights, facts = net.state_dict(), {**facts, "recipe": [*facts["recipe"], step]}
-    weights, packed_facts = as_packed(net, weights, facts, half, fold_norms, bias_bits)
-    report = save_packed(path, weights, packed_facts)
+    nets: list[tuple[nn.Module, Mapping[str, Tensor], Facts]] = [(load_model(product), product.weights, product.facts)]
+    if remove_unread and (smaller := _without_unread(product, context)):
+        nets.insert(0, smaller)
+    forms = [as_packed(*one, half, fold_norms, bias_bits) for one in nets]
+    (content, report), weights = min(((pack_file(*form), form[0]) for form in forms), key=lambda one: len(one[0][0]))
+    with replacing(path) as file:
+        file.write(content)
     show_size_report(report, str(path))
     with replacing(path.with_name("ledger.png")) as file:
         draw_size_report(report, path.parent.parent.name).savefig(file, format="png", dpi=150)
@@ -61,14 +63,23 @@ def pack(
     return read_product(path), {"stages": stages, "ledger": report.plain(), "scalars": report.scalars()}
 
 
+def _without_unread(product: Product, context: Context) -> tuple[nn.Module, Mapping[str, Tensor], Facts] | None:
+    """Return the net, weights and facts of a product without unread channels, or None if too little is saved."""
+    net = load_model(product)
+    step = without_unread(net, context.example)
+    if step is None or step["macs"] > (1 - LEAST_SAVED) * step["macs_before"]:
+        return None
+    return net, net.state_dict(), {**product.facts, "recipe": [*product.facts["recipe"], step]}
+
+
 def as_packed(
     net: nn.Module,
     weights: Mapping[str, Tensor],
-    facts: Mapping[str, Any],
+    facts: Facts,
     half: Half = True,
     fold_norms: bool = False,
     bias_bits: int | None = None,
-) -> tuple[Mapping[str, Tensor], Mapping[str, Any]]:
+) -> tuple[Mapping[str, Tensor], Facts]:
     """Return a net's weights and facts as `pack` writes them.
 
     With `fold_norms`, the statistics of batch norms are folded into their weights, and the recipe says so. Biases and
