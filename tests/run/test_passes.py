@@ -245,8 +245,6 @@ def test_a_packed_net_without_the_channels_that_no_weight_reads_is_tested_as_it_
     # Where nearly all weights are 0, and zeros cost nothing, a list of what was removed would take more bytes.
     dense = read_product(tmp_path / "runs/dense").weights
     weights = {name: (weight.abs() == weight.abs().max()).float() for name, weight in dense.items()}
-    few, context = (
-        Product(tmp_path / "few", weights, product.facts),
-        Context((torch.empty(1, 1, 28, 28, device="meta"),)),
-    )
+    few = Product(tmp_path / "few", weights, product.facts)
+    context = Context((torch.empty(1, 1, 28, 28, device="meta"),))
     assert [pack(few, context, remove_unread=one)[0].facts["recipe"] for one in (True, False)] == [[], []]
