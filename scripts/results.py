@@ -139,6 +139,7 @@ TABLES = {
     "compression": compression_table,
     "compressed_sequences": compressed_sequence_table,
     "quantization": quantization_table,
+    "quantized_sequences": lambda: quantization_table("wer"),
     "repair": repair_table,
     "pipeline": pipeline_table,
     "trained": trained_table,

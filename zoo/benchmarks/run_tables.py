@@ -5,7 +5,7 @@ import re
 import statistics
 from collections import defaultdict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from zoo.benchmarks import result_tables
 from zoo.paths import RESULTS
@@ -209,27 +209,30 @@ def in_integers(result: dict[str, Any]) -> dict[str, Any] | None:
     return next((of["float"] for of in entries if isinstance(of, dict) and "float" in of), None)
 
 
-def quantization_table() -> str:
-    """Return one row per run name of int8 nets: accuracy and bytes, and those of the float nets.
+def quantization_table(metric: Literal["accuracy", "wer"] = "accuracy") -> str:
+    """Return one row per run name of quantized nets: `metric` and bytes, and those of the float nets.
 
     Values are means over seeds.
     """
     from zoo.compare.main_metric import mean_and_spread
+
+    def is_shown(result: dict[str, Any]) -> bool:
+        return in_integers(result) is not None and ("wer" in result["test"]) == (metric == "wer")
 
     lines = [
         "| run | net | `compress=` | in floats | in integers | points | bytes in floats | in integers | seeds | "
         "epochs | device | commit |",
         "|---|---|---|---:|---:|---:|---:|---:|---:|---:|---|---|",
     ]
-    for name, results in kept_runs(lambda result: in_integers(result) is not None).items():
+    for name, results in kept_runs(is_shown).items():
         first, floats = results[0], [of for of in map(in_integers, results) if of]
-        before, after = (mean_accuracy(of) for of in (floats, results))
-        accuracies = " | ".join(mean_and_spread(of, "test") for of in (floats, results))
+        before, after = (statistics.mean(result["test"][metric] for result in of) for of in (floats, results))
+        figures = " | ".join(mean_and_spread(of, "test", metric) for of in (floats, results))
         sizes = [statistics.mean(r["product_bytes"] for r in of) for of in (floats, results)]
         what = f"`{name}` | {first['net']}, {first['data']} | `{first['settings']['compress']}`"
         bytes_of = f"{sizes[0]:,.0f} | {sizes[1]:,.0f} ({sizes[1] / sizes[0]:.0%})"
         points, made = f"{100 * (after - before):+.2f}", f"{len(results)} | {first['epochs']} | {made_by(results)}"
-        lines.append(f"| {what} | {accuracies} | {points} | {bytes_of} | {made} |")
+        lines.append(f"| {what} | {figures} | {points} | {bytes_of} | {made} |")
     return "\n".join(lines)
 
 
