@@ -47,7 +47,7 @@ class PictureCrop:
 
     def of_jpeg(self, jpeg: OpenJpeg, rectangle: Tensor, reading: Reading) -> Tensor:
         """Decode an open JPEG file, as `of_file` does, and crop a rectangle of it, (4,) as of `rectangles`."""
-        picture, divisor = jpeg.decoded(self.divisor(*rectangle[2:].tolist()) if reading.scaled else 1)
+        picture, divisor = jpeg.decoded(self.divisor(*rectangle[2:].tolist()) if reading.scaled else 1, rectangle)
         return self._resized(picture, rectangle / divisor)
 
     def of_kept(self, pictures: "WholePictures", draw: Tensor) -> Tensor:

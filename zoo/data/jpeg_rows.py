@@ -1,0 +1,83 @@
+"""Decode only the upper rows of a JPEG file, which is enough for a crop above its bottom."""
+
+import contextlib
+import functools
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+# Markers of a JPEG file (ITU-T T.81, table B.1)
+SEQUENTIAL = (0xC0, 0xC1)  # frames whose pixels come row by row if there is one scan
+FRAMES = range(0xC0, 0xD0)  # also of other kinds
+TABLE = 0xC4  # a marker within this range that starts no frame
+SCAN, END = 0xDA, b"\xff\xd9"
+MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xff]")  # all but restarts; a byte of 0xff that is no marker precedes a 0
+BLOCK = 8  # px per side
+
+
+class Frame(NamedTuple):
+    """The frame of a file: its size in px, the index of the byte where its height is, and that of its first pixels."""
+
+    height: int
+    width: int
+    place: int
+    scan: int
+    step: int  # rows that are decoded together
+
+
+def decode_upper_rows(content: bytearray, num_rows: int, size: tuple[int, int]) -> Tensor | None:
+    """Return a picture (3, height, width), uint8, RGB, not upright, of which only the first rows are set.
+
+    These `num_rows` rows are equal to those of the whole picture, and what is below them is undefined. None if
+    the file has to be decoded whole: if it is not of the usual kind (sequential, in one scan, grey or three
+    colours), has another `size` (height, width), or is cut off or damaged; or if simplejpeg is not installed. Raises
+    ValueError if the file is damaged. The height in `content` is overwritten.
+    """
+    frame, decode = _frame(content), _decoder()
+    if decode is None or frame is None or frame[:2] != size or not _is_complete(content, frame):
+        return None
+    # Colours of lower resolution are interpolated with those of the next row, also across blocks.
+    num_rows = min(frame.step * -(-(num_rows + 1) // frame.step), frame.height)
+    content[frame.place : frame.place + 2] = num_rows.to_bytes(2)  # the decoder stops there
+    picture = torch.empty(*size, 3, dtype=torch.uint8)
+    found = decode(content, buffer=picture[:num_rows].numpy(), strict=False)  # strict refuses what follows these rows
+    assert found.shape == picture[:num_rows].shape
+    return picture.permute(2, 0, 1)
+
+
+def _is_complete(content: bytearray, frame: Frame) -> bool:
+    """Return whether no marker precedes that of the end, so that the decoder does not refuse what follows the rows."""
+    marker = MARKER.search(content, frame.scan)
+    return marker is not None and marker[0] == END
+
+
+@functools.cache
+def _decoder() -> Callable[..., Any] | None:
+    try:
+        from simplejpeg import decode_jpeg
+    except ImportError:
+        return None
+    return decode_jpeg
+
+
+def _frame(content: bytearray) -> Frame | None:
+    """Return the frame if it is sequential, of 8 bits, and has one scan of one or three components, else None."""
+    frame, place = None, 2  # after the marker of the start
+    with contextlib.suppress(IndexError, ValueError):  # it is cut off, or damaged
+        while content[place] == 0xFF:
+            marker, end = content[place + 1], place + 2 + int.from_bytes(content[place + 2 : place + 4])
+            if marker == SCAN:
+                is_only = frame is not None and content[place + 4] == content[frame.place + 4]  # of all components
+                return frame._replace(scan=end) if frame is not None and is_only else None
+            if marker in FRAMES and marker != TABLE:
+                factors = [factor & 15 for factor in content[place + 11 : end : 3]]  # vertical ones
+                depth, num_components = content[place + 4], content[place + 9]
+                if frame or marker not in SEQUENTIAL or depth != 8 or num_components not in (1, 3) or 0 in factors:
+                    return None
+                height, width = (int.from_bytes(content[i : i + 2]) for i in (place + 5, place + 7))
+                frame = Frame(height, width, place + 5, end, BLOCK * max(factors))
+            place = end
+    return None
