@@ -68,7 +68,7 @@ def test_rows_of_sampling_in_the_height_alone_are_those_of_the_whole_file():
 
 def test_no_more_rows_are_decoded_than_the_blocks_of_a_crop_and_of_the_colours_below_it(monkeypatch):
     asked = []
-    monkeypatch.setattr(jpeg_rows, "_decoder", lambda: lambda _, buffer, strict: asked.append(len(buffer)) or buffer)
+    monkeypatch.setattr(jpeg_rows, "decoder", lambda _, buffer, strict: asked.append(len(buffer)) or buffer)
     for kind, num_rows in (("4:2:0", 15), ("4:2:0", 16), ("4:4:4", 15), ("grey", 7), ("4:2:0", 60), ("4:2:0", 61)):
         decode_upper_rows(bytearray(of_kind(kind)), num_rows, (61, 83))
     assert asked == [16, 32, 16, 8, 61, 61]
@@ -88,7 +88,7 @@ def test_crops_of_a_turned_file_are_those_of_the_whole_one(tmp_path, orientation
             jpeg = open_jpeg(file)
             height, width = jpeg.sides
             for top, left in ((0, 0), (0, width - 20), (height - 20, 0), (height - 20, width - 20), (18, 25)):
-                rectangle = torch.tensor([top, left, 20.0, 20.0])
+                rectangle = [float(top), float(left), 20.0, 20.0]
                 found.append(PictureCrop(None, 12).of_jpeg(jpeg, rectangle, Reading(12, scaled=False)))
         return found
 
@@ -98,7 +98,7 @@ def test_crops_of_a_turned_file_are_those_of_the_whole_one(tmp_path, orientation
 
     monkeypatch.setattr("zoo.data.reduced_jpeg.decode_upper_rows", counted)
     partly = crops()
-    monkeypatch.setattr(jpeg_rows, "_decoder", lambda: None)
+    monkeypatch.setattr(jpeg_rows, "decoder", None)
     for one, other in zip(partly, crops(), strict=True):
         assert torch.equal(one, other)
     assert sorted(num_decoded[:4]) == [20, 20, 61, 61]  # the corners
@@ -167,4 +167,4 @@ def test_more_pictures_and_rubbish_after_the_end_do_not_matter():
 def test_a_file_that_is_cut_off_is_unreadable_also_where_its_crop_is_not(tmp_path):
     (tmp_path / "a.jpg").write_bytes(written(width=160, height=120)[:-1000])
     with open(tmp_path / "a.jpg", "rb") as file, pytest.raises(RuntimeError, match="truncated"):
-        PictureCrop(None, 12).of_jpeg(open_jpeg(file), torch.tensor([0.0, 0.0, 16.0, 16.0]), Reading(12, scaled=False))
+        PictureCrop(None, 12).of_jpeg(open_jpeg(file), [0.0, 0.0, 16.0, 16.0], Reading(12, scaled=False))

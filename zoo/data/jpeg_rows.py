@@ -1,11 +1,10 @@
 """Decode only the upper rows of a JPEG file, which is enough for a crop above its bottom."""
 
 import contextlib
-import functools
-import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,9 +12,15 @@ from torch import Tensor
 SEQUENTIAL = (0xC0, 0xC1)  # frames whose pixels come row by row if there is one scan
 FRAMES = range(0xC0, 0xD0)  # also of other kinds
 TABLE = 0xC4  # a marker within this range that starts no frame
-SCAN, END = 0xDA, b"\xff\xd9"
-MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xff]")  # all but restarts; a byte of 0xff that is no marker precedes a 0
+RESTART = 0xD0  # to 0xD7: within the pixels
+END, SCAN = 0xD9, 0xDA
 BLOCK = 8  # px per side
+
+decoder: Callable[..., Any] | None = None  # imported here once, and not in each worker process
+with contextlib.suppress(ImportError):
+    import simplejpeg
+
+    decoder = simplejpeg.decode_jpeg
 
 
 class Frame(NamedTuple):
@@ -36,31 +41,24 @@ def decode_upper_rows(content: bytearray, num_rows: int, size: tuple[int, int]) 
     colours), has another `size` (height, width), or is cut off or damaged; or if simplejpeg is not installed. Raises
     ValueError if the file is damaged. The height in `content` is overwritten.
     """
-    frame, decode = _frame(content), _decoder()
-    if decode is None or frame is None or frame[:2] != size or not _is_complete(content, frame):
+    frame = _frame(content)
+    if decoder is None or frame is None or frame[:2] != size or not _is_complete(content, frame):
         return None
     # Colours of lower resolution are interpolated with those of the next row, also across blocks.
     num_rows = min(frame.step * -(-(num_rows + 1) // frame.step), frame.height)
     content[frame.place : frame.place + 2] = num_rows.to_bytes(2)  # the decoder stops there
     picture = torch.empty(*size, 3, dtype=torch.uint8)
-    found = decode(content, buffer=picture[:num_rows].numpy(), strict=False)  # strict refuses what follows these rows
+    found = decoder(content, buffer=picture[:num_rows].numpy(), strict=False)  # strict refuses what follows these rows
     assert found.shape == picture[:num_rows].shape
     return picture.permute(2, 0, 1)
 
 
 def _is_complete(content: bytearray, frame: Frame) -> bool:
     """Return whether no marker precedes that of the end, so that the decoder does not refuse what follows the rows."""
-    marker = MARKER.search(content, frame.scan)
-    return marker is not None and marker[0] == END
-
-
-@functools.cache
-def _decoder() -> Callable[..., Any] | None:
-    try:
-        from simplejpeg import decode_jpeg
-    except ImportError:
-        return None
-    return decode_jpeg
+    pixels = np.frombuffer(content, np.uint8, offset=frame.scan)
+    byte, after = pixels[:-1], pixels[1:]
+    is_marker = (byte == 0xFF) & (after != 0) & (after & 0xF8 != RESTART)
+    return bool(is_marker.any()) and bool(after[is_marker.argmax()] == END)
 
 
 def _frame(content: bytearray) -> Frame | None:

@@ -1,6 +1,7 @@
 """Decode JPEG files at a fraction of their size, or only down to the bottom of a crop, which takes less time."""
 
 import contextlib
+from collections.abc import Sequence
 from typing import IO, Any, NamedTuple
 
 import torch
@@ -22,12 +23,11 @@ class OpenJpeg(NamedTuple):
         """Return the height and width of the upright picture."""
         return upright_sides(self.header, self.orientation)
 
-    def decoded(self, divisor: int, rectangle: Tensor) -> tuple[Tensor, int]:
+    def decoded(self, divisor: int, rectangle: Sequence[float]) -> tuple[Tensor, int]:
         """Return the upright picture, reduced by 1, 2, 4 or 8, and by how much it is; may raise any exception.
 
         A file that must be turned is reduced only if its sides can be divided: the decoder rounds up, which would shift
-        what is turned. A picture that is not reduced may be undefined outside the `rectangle`, (4,) top, left, height
-        and width.
+        what is turned. A picture that is not reduced may be undefined outside `rectangle`: top, left, height, width.
         """
         import numpy as np
 
@@ -47,10 +47,10 @@ class OpenJpeg(NamedTuple):
                 return upright(picture, self.orientation)
         return decode_jpeg(self.file, self.orientation)
 
-    def _num_rows(self, rectangle: Tensor) -> int:
+    def _num_rows(self, rectangle: Sequence[float]) -> int:
         """Return how many of the file's rows, from the first one on, contain a rectangle of the upright picture."""
-        top, left, height, width = rectangle.tolist()
-        if not all(edge.is_integer() for edge in (top, left, height, width)):
+        top, left, height, width = rectangle
+        if any(edge % 1 for edge in rectangle):
             return self.header.height  # interpolation reads pixels around it
         is_transposed, reversed_ = TURNS.get(self.orientation, (False, []))
         dim, start, length = (-1, left, width) if is_transposed else (-2, top, height)
