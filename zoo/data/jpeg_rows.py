@@ -34,12 +34,12 @@ class Frame(NamedTuple):
 
 
 def decode_upper_rows(content: bytearray, num_rows: int, size: tuple[int, int]) -> Tensor | None:
-    """Return a picture (3, height, width), uint8, RGB, not upright, of which only the first rows are set.
+    """Return at least the first `num_rows` rows of a picture (3, rows, width), uint8, RGB, not upright.
 
-    These `num_rows` rows are equal to those of the whole picture, and what is below them is undefined. None if
-    the file has to be decoded whole: if it is not of the usual kind (sequential, in one scan, grey or three
-    colours), has another `size` (height, width), or is cut off or damaged; or if simplejpeg is not installed. Raises
-    ValueError if the file is damaged. The height in `content` is overwritten.
+    These rows are equal to those of the whole picture. None if the file has to be decoded whole: if it is not of the
+    usual kind (sequential, in one scan, grey or three colours), has another `size` (height, width), or is cut off or
+    damaged; or if simplejpeg is not installed. Raises ValueError if the file is damaged. The height in `content` is
+    overwritten.
     """
     frame = _frame(content)
     if decoder is None or frame is None or frame[:2] != size or not _is_complete(content, frame):
@@ -47,18 +47,20 @@ def decode_upper_rows(content: bytearray, num_rows: int, size: tuple[int, int]) 
     # Colours of lower resolution are interpolated with those of the next row, also across blocks.
     num_rows = min(frame.step * -(-(num_rows + 1) // frame.step), frame.height)
     content[frame.place : frame.place + 2] = num_rows.to_bytes(2)  # the decoder stops there
-    picture = torch.empty(*size, 3, dtype=torch.uint8)
-    found = decoder(content, buffer=picture[:num_rows].numpy(), strict=False)  # strict refuses what follows these rows
-    assert found.shape == picture[:num_rows].shape
-    return picture.permute(2, 0, 1)
+    rows = torch.from_numpy(decoder(content, strict=False))  # strict would refuse what follows these rows
+    assert rows.shape == (num_rows, frame.width, 3)
+    return rows.permute(2, 0, 1)
 
 
 def _is_complete(content: bytearray, frame: Frame) -> bool:
     """Return whether no marker precedes that of the end, so that the decoder does not refuse what follows the rows."""
     pixels = np.frombuffer(content, np.uint8, offset=frame.scan)
     byte, after = pixels[:-1], pixels[1:]
-    is_marker = (byte == 0xFF) & (after != 0) & (after & 0xF8 != RESTART)
-    return bool(is_marker.any()) and bool(after[is_marker.argmax()] == END)
+    is_marker = (byte == 0xFF) & (after != 0)
+    place = is_marker.argmax()
+    if after[place] & 0xF8 == RESTART:
+        place = (is_marker & (after & 0xF8 != RESTART)).argmax()
+    return bool(is_marker[place] and after[place] == END)
 
 
 def _frame(content: bytearray) -> Frame | None:

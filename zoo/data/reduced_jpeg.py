@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Sequence
+from io import SEEK_END
 from typing import IO, Any, NamedTuple
 
 import torch
@@ -27,7 +28,8 @@ class OpenJpeg(NamedTuple):
         """Return the upright picture, reduced by 1, 2, 4 or 8, and by how much it is; may raise any exception.
 
         A file that must be turned is reduced only if its sides can be divided: the decoder rounds up, which would shift
-        what is turned. A picture that is not reduced may be undefined outside `rectangle`: top, left, height, width.
+        what is turned. A picture that is not reduced may lack what is below or beside the `rectangle`: top, left,
+        height and width.
         """
         import numpy as np
 
@@ -38,9 +40,10 @@ class OpenJpeg(NamedTuple):
         return upright(image, self.orientation), divisor
 
     def _down_to(self, num_rows: int) -> Tensor:
-        """Return the upright picture, of which at least the first rows of the file are set."""
+        """Return the upright picture, or at least the first rows of the file."""
+        content = bytearray(self.file.seek(0, SEEK_END))
         self.file.seek(0)
-        content = bytearray(self.file.read())
+        self.file.readinto(content)  # type: ignore[attr-defined]
         with contextlib.suppress(ValueError):  # torchvision may read it
             picture = decode_upper_rows(content, num_rows, (self.header.height, self.header.width))
             if picture is not None:
@@ -48,13 +51,13 @@ class OpenJpeg(NamedTuple):
         return decode_jpeg(self.file, self.orientation)
 
     def _num_rows(self, rectangle: Sequence[float]) -> int:
-        """Return how many of the file's rows, from the first one on, contain a rectangle of the upright picture."""
+        """Return how many of the file's rows, from the first one on, suffice for a rectangle of the upright picture."""
         top, left, height, width = rectangle
-        if any(edge % 1 for edge in rectangle):
-            return self.header.height  # interpolation reads pixels around it
         is_transposed, reversed_ = TURNS.get(self.orientation, (False, []))
-        dim, start, length = (-1, left, width) if is_transposed else (-2, top, height)
-        return int(self.header.height - start if dim in reversed_ else start + length)
+        dim, end = (-1, left + width) if is_transposed else (-2, top + height)
+        # Without its last rows, what is reversed would be shifted. Interpolation reads pixels around fractions.
+        is_whole = dim in reversed_ or any(edge % 1 for edge in rectangle)
+        return self.header.height if is_whole else int(end)
 
 
 def open_jpeg(file: IO[bytes]) -> OpenJpeg | None:
