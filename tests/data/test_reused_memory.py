@@ -1,5 +1,7 @@
 """Memory of batches that is used again, and never while anything refers to it."""
 
+import sys
+
 import pytest
 import torch
 
@@ -61,4 +63,35 @@ def test_other_sizes_get_other_memory_and_small_ones_that_of_torch(monkeypatch):
     monkeypatch.setattr(reused_memory, "LARGE", 4 * images().numel() + 1)
     memory = ReusedMemory()
     memory.empty_like(images())
-    assert memory._unused == []
+    assert len(memory._unused) == 0
+
+
+def test_no_memory_is_used_twice_whenever_another_thread_lets_go_of_some():
+    """Between any two steps of Python's that return the memory of a tensor, another tensor is made."""
+    step, is_last = 0, False
+    while not is_last:
+        step += 1
+        memory, made = ReusedMemory(), []
+        one, other = (memory.empty_like(images()) for _ in range(2))
+        num_steps = 0
+
+        def trace(frame, event, _, memory=memory, made=made, step=step):
+            nonlocal num_steps
+            if frame.f_code is ReusedMemory._take_back.__code__:
+                frame.f_trace_opcodes = True
+                num_steps += event == "opcode"
+                if num_steps == step and not made:
+                    made.append(memory.empty_like(images()))
+            return trace
+
+        del one
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            del other
+        finally:
+            sys.settrace(before)
+        is_last = not made
+        made += [memory.empty_like(images()) for _ in range(3)]
+        assert len({tensor.data_ptr() for tensor in made}) == len(made)
+    assert step > 3

@@ -107,7 +107,8 @@ class Decoding(Dataset[Sample]):
             jpegs = [self._opened(self.paths[number], files) for number, _ in items]
             draws = [draw for _, draw in items if draw is not None]
             sides = [(1, 1) if jpeg is None else jpeg.sides for jpeg in jpegs]
-            for i, (jpeg, rectangle) in enumerate(zip(jpegs, self.crop.rectangles(draws, sides).T, strict=True)):
+            rectangles = self.crop.rectangles(draws, sides).T.tolist()
+            for i, (jpeg, rectangle) in enumerate(zip(jpegs, rectangles, strict=True)):
                 if jpeg is not None:
                     with contextlib.suppress(Exception):  # `__getitem__` finds out why
                         images[i] = self.crop.of_jpeg(jpeg, rectangle, self.reading)

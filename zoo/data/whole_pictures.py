@@ -33,7 +33,7 @@ class PictureCrop:
 
     def of_picture(self, picture: Tensor, draw: Draw) -> Tensor:
         """Crop a picture (3, height, width) to one of `size` px, using NUM_DRAWS numbers."""
-        return self._resized(picture, self.rectangles([draw], [picture.shape[-2:]])[:, 0])
+        return self._resized(picture, self.rectangles([draw], [picture.shape[-2:]])[:, 0].tolist())
 
     def of_file(self, path: str, draw: Draw, reading: Reading) -> Tensor:
         """Read a file and crop it; a large JPEG file is decoded at 1/2, 1/4 or 1/8 of its size, where that is enough.
@@ -42,19 +42,20 @@ class PictureCrop:
         """
         with open_picture(path) as file, contextlib.suppress(RuntimeError):  # Pillow may support this kind
             if (jpeg := open_jpeg(file)) is not None:
-                return self.of_jpeg(jpeg, self.rectangles([draw], [jpeg.sides])[:, 0], reading)
+                return self.of_jpeg(jpeg, self.rectangles([draw], [jpeg.sides])[:, 0].tolist(), reading)
         return self.of_picture(read_picture(path, reading.background), draw)
 
-    def of_jpeg(self, jpeg: OpenJpeg, rectangle: Tensor, reading: Reading) -> Tensor:
-        """Decode an open JPEG file, as `of_file` does, and crop a rectangle of it, (4,) as of `rectangles`."""
-        picture, divisor = jpeg.decoded(self.divisor(*rectangle[2:].tolist()) if reading.scaled else 1)
-        return self._resized(picture, rectangle / divisor)
+    def of_jpeg(self, jpeg: OpenJpeg, rectangle: Sequence[float], reading: Reading) -> Tensor:
+        """Decode an open JPEG file, as `of_file` does, and crop a rectangle of it: top, left, height and width."""
+        picture, divisor = jpeg.decoded(self.divisor(*rectangle[2:]) if reading.scaled else 1, rectangle)
+        return self._resized(picture, [edge / divisor for edge in rectangle])
 
     def of_kept(self, pictures: "WholePictures", draw: Tensor) -> Tensor:
         """Crop pictures from memory to a tensor (n, 3, *size), given (NUM_DRAWS, n) numbers on the CPU."""
         rectangles = torch.stack(self.cut.rectangles(draw, *pictures.sides.T))
         rectangles = rectangles * (pictures.shapes / pictures.sides).T.repeat(2, 1)
-        return geometry.stacked([self._resized(one, its) for one, its in zip(pictures, rectangles.T, strict=True)])
+        each = zip(pictures, rectangles.T.tolist(), strict=True)
+        return geometry.stacked([self._resized(one, its) for one, its in each])
 
     def divisor(self, height: float, width: float) -> int:
         """Return by how much a picture may be reduced before a rectangle of this size is cropped: 1, 2, 4 or 8."""
@@ -66,9 +67,8 @@ class PictureCrop:
         """Return top, left, height and width (4, n) of the crops of pictures with these heights and widths."""
         return torch.stack(self.cut.rectangles(torch.tensor(draws).T, *torch.tensor(sides).T))
 
-    def _resized(self, picture: Tensor, rectangle: Tensor) -> Tensor:
-        # The rectangle is on the CPU, to avoid synchronising with the device of the picture.
-        return geometry.antialiased_crop(picture, rectangle.tolist(), self.size, self.interpolation)
+    def _resized(self, picture: Tensor, rectangle: Sequence[float]) -> Tensor:
+        return geometry.antialiased_crop(picture, rectangle, self.size, self.interpolation)
 
 
 @dataclass(frozen=True)
