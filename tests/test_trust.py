@@ -25,8 +25,8 @@ def row(name, accuracy, p=None, interval=(0.01, 0.02), recall=0.8, corrupted=0.7
         "corruptions": {"mean_accuracy": corrupted, "num_images": 2000},
     }
     figures["recall_intervals"] = [[0.99, 1.0], [recall - 0.02, recall + 0.02]]
-    scores = {"x": {"deletion": 0.3}}
-    figures["explanations"] = {"num_images": 9, "own": scores, "of_first": scores, "random": {"deletion": 0.6}}
+    scores, at_random = {"x": {"deletion": 0.3, "insertion": 0.9}}, {"deletion": 0.6, "insertion": 0.5}
+    figures["explanations"] = {"num_images": 9, "own": scores, "of_first": scores, "random": at_random}
     return figures | ({} if p is None else {"against_first": {"p_holm": p, "agreement": 0.95}})
 
 
@@ -47,6 +47,9 @@ def test_sentences_say_what_is_significant_and_no_more():
     assert "accuracy of no form differs significantly" in alike
     assert "intervals of all calibration errors overlap" in alike
     assert "by 1.0 points; the intervals of both recalls overlap" in alike
+    assert "By deletion" not in text
+    forms[0]["explanations"]["random"]["deletion"] = 0.31
+    assert "by insertion they have 0.900, and random orders 0.500" in trust_tables.sentences({"files": forms})[-1]
 
 
 def test_the_table_has_a_row_for_each_form_and_says_what_is_missing(tmp_path):

@@ -21,6 +21,7 @@ OF_FORMS = (
     file_tables.BYTES,
 )
 SIGNIFICANT = 0.05
+LEAST_BETTER = 0.95  # deletion of maps that say something, as a share of that of random orders
 NOT_YET = "Not measured yet: `python scripts/trust.py` writes the results."
 TURNED = "30"  # degrees
 
@@ -87,11 +88,25 @@ def sentences(figures: Mapping[str, Any]) -> list[str]:
         found.append(_of_corruptions(first, others))
     if lost := _lost_class(first, others):
         found.append(lost)
+    if maps := _useless_deletion(first):
+        found.append(maps)
     return found
 
 
 def _listed(names: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+def _useless_deletion(first: Row) -> str:
+    """Say what insertion finds of the dense net's maps if by deletion they are no better than random orders."""
+    scores = first["explanations"]
+    deletion, insertion = ([one[kind] for one in scores["own"].values()] for kind in ("deletion", "insertion"))
+    if min(deletion) < LEAST_BETTER * scores["random"]["deletion"]:
+        return ""
+    return (
+        "By deletion, its maps are no better than random orders, since a few replaced pixels are enough to change its "
+        f"answers; by insertion they have {max(insertion):.3f}, and random orders {scores['random']['insertion']:.3f}."
+    )
 
 
 def _of_corruptions(first: Row, others: Sequence[Row]) -> str:
