@@ -152,6 +152,7 @@ class Trust:
     name: Annotated[Any, PlainName()] | None
     alone: bool
     corruptions: bool | Count
+    epochs: Count
     settings: list[Text]
     runs: Text
     data_root: Text | None
