@@ -43,7 +43,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def less_of_hydra() -> Iterator[None]:
-    """Spare the commands of this process the time that Hydra spends on what it has done before: a seventh or more.
+    """Save commands in this process the time that Hydra spends on repeated work, a seventh or more.
 
     It composes the config once more only to look for hydra.mode, which no config here sets, and parses all files of
     configs/ again each time. Commands in other processes are as they are.

@@ -303,7 +303,7 @@ def test_what_is_converted_is_what_was_trained(draw):
         error = (rounded - net(images)).abs().max()
         assert 0 < error < 0.2 * net(images).abs().max()
         off = (int8 - rounded).abs().amax(1)  # by image; at most a sum that rounds differently in another order
-        assert off.max() < 0.5 * error
+        assert off.max() < (0.3 if draw is tiny else 0.5) * error
         assert off.median() < 1e-3 * error
 
 

@@ -22,6 +22,7 @@ from zoo.data.module import ResidentData
 from zoo.errors import BadInput, choices
 from zoo.instantiate import build
 from zoo.measure.counts import count_macs_of
+from zoo.measure.device import synchronize
 from zoo.ranges import height_width
 from zoo.run.directory import Run
 from zoo.run.fit import fit
@@ -54,7 +55,7 @@ def train_suite(cfg: DictConfig) -> Suite:
             loss.backward()
             optimizer.step()
             schedule.step()
-        _wait_for(device)
+        synchronize(device)
         return time.perf_counter() - start
 
     def train_py(settings: DictConfig) -> float:
@@ -182,7 +183,7 @@ def _steps(images: Tensor, labels: Tensor, context: Callable[[], Any], build_net
 
     def steps() -> float:
         net, optimizer = prepared()
-        _wait_for(images.device)
+        synchronize(images.device)
         start = time.perf_counter()
         for _ in range(STEPS):
             with context():
@@ -191,12 +192,7 @@ def _steps(images: Tensor, labels: Tensor, context: Callable[[], Any], build_net
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        _wait_for(images.device)
+        synchronize(images.device)
         return time.perf_counter() - start
 
     return steps
-
-
-def _wait_for(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -99,13 +99,14 @@ def _listed(names: Sequence[str]) -> str:
 
 def _useless_deletion(first: Row) -> str:
     """Say what insertion finds of the dense net's maps if by deletion they are no better than random orders."""
-    scores = first["explanations"]
-    deletion, insertion = ([one[kind] for one in scores["own"].values()] for kind in ("deletion", "insertion"))
-    if min(deletion) < LEAST_BETTER * scores["random"]["deletion"]:
+    own, at_random = (file_tables.deletion(which, first) for which in ("own", "random"))
+    if own is None or at_random is None or own < LEAST_BETTER * at_random:
         return ""
+    scores = first["explanations"]
+    insertion = max(one["insertion"] for one in scores["own"].values())
     return (
-        "By deletion, its maps are no better than random orders, since a few replaced pixels are enough to change its "
-        f"answers; by insertion they have {max(insertion):.3f}, and random orders {scores['random']['insertion']:.3f}."
+        "By deletion, its maps are no better than random orders; "
+        f"by insertion they have {insertion:.3f}, and random orders {scores['random']['insertion']:.3f}."
     )
 
 

@@ -14,12 +14,11 @@ from zoo.compress.dependencies import ShadowShortcut, is_depthwise
 from zoo.compress.recipe import layout
 from zoo.errors import BadInput
 from zoo.measure.device import device_name
-from zoo.measure.latency import Runtime, latencies_ms
+from zoo.measure.latency import CPU, Runtime, latencies_ms
 from zoo.records.json_files import read_latencies, write_latencies
 
 PARTS = 8  # of the width of a side: as many widths are measured, and times in between are interpolated
 LAYER_SECONDS = 0.03  # per measurement of a layer
-CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,7 @@ def read_jpeg(path: str) -> tuple[Tensor, int] | None:
     """Return a JPEG file's bytes (uint8), not decoded, and the orientation for `upright`; None for other formats."""
     with open_picture(path) as file:
         picture = open_header(file)
-        return (_content(file), orientation_of(picture)) if picture.format in JPEG else None
+        return (_as_tensor(content_of(file)), orientation_of(picture)) if picture.format in JPEG else None
 
 
 def sides_of(path: str) -> tuple[int, int]:
@@ -134,16 +134,21 @@ def _check_size(width: int, height: int) -> None:
         raise ValueError(f"{width} x {height} px: one side is more than {MOST_TIMES} times the other")
 
 
-def _content(file: IO[bytes]) -> Tensor:
+def content_of(file: IO[bytes]) -> bytearray:
+    """Return all bytes of an open file."""
     file.seek(0)
-    return torch.frombuffer(bytearray(file.read()), dtype=torch.uint8)
+    return bytearray(file.read())
+
+
+def _as_tensor(content: bytearray) -> Tensor:
+    return torch.frombuffer(content, dtype=torch.uint8)
 
 
 def decode_jpeg(file: IO[bytes], orientation: int) -> Tensor:
     """Decode an open JPEG file, upright; raise RuntimeError if it is damaged, or of a kind that only Pillow reads."""
     from torchvision import io
 
-    return upright(io.decode_jpeg(_content(file), io.ImageReadMode.RGB), orientation)
+    return upright(io.decode_jpeg(_as_tensor(content_of(file)), io.ImageReadMode.RGB), orientation)
 
 
 def orientation_of(picture: Any) -> int:

@@ -2,14 +2,22 @@
 
 import contextlib
 from collections.abc import Sequence
-from io import SEEK_END
 from typing import IO, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from zoo.data.jpeg_rows import decode_upper_rows
-from zoo.data.read_image import JPEG, TURNS, decode_jpeg, open_header, orientation_of, upright, upright_sides
+from zoo.data.read_image import (
+    JPEG,
+    TURNS,
+    content_of,
+    decode_jpeg,
+    open_header,
+    orientation_of,
+    upright,
+    upright_sides,
+)
 
 
 class OpenJpeg(NamedTuple):
@@ -28,8 +36,8 @@ class OpenJpeg(NamedTuple):
         """Return the upright picture, reduced by 1, 2, 4 or 8, and by how much it is; may raise any exception.
 
         A file that must be turned is reduced only if its sides can be divided: the decoder rounds up, which would shift
-        what is turned. A picture that is not reduced may lack what is below or beside the `rectangle`: top, left,
-        height and width.
+        what is turned. If the picture is not reduced, rows below `rectangle` (top, left, height, width), or columns to
+        the right of it, may be missing.
         """
         import numpy as np
 
@@ -41,11 +49,8 @@ class OpenJpeg(NamedTuple):
 
     def _down_to(self, num_rows: int) -> Tensor:
         """Return the upright picture, or at least the first rows of the file."""
-        content = bytearray(self.file.seek(0, SEEK_END))
-        self.file.seek(0)
-        self.file.readinto(content)  # type: ignore[attr-defined]
         with contextlib.suppress(ValueError):  # torchvision may read it
-            picture = decode_upper_rows(content, num_rows, (self.header.height, self.header.width))
+            picture = decode_upper_rows(content_of(self.file), num_rows, (self.header.height, self.header.width))
             if picture is not None:
                 return upright(picture, self.orientation)
         return decode_jpeg(self.file, self.orientation)

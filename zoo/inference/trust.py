@@ -62,8 +62,8 @@ def form_files(folder: Path) -> dict[str, Path]:
 def compare_forms(named: str, folder: Path, cfg: DictConfig) -> dict[str, Any]:
     """Compare a net with its forms in `folder`; the figures are those of `compare_files`, named by form.
 
-    `trained_by` has the settings with which a net was trained that does not come with the zoo, `epochs` those of the
-    forms that are trained, and `settings` the settings of all forms besides `made_by`.
+    For a net that does not come with the zoo, `trained_by` has the settings that it was trained with. `epochs` is the
+    number of epochs of the forms that are trained, and `settings` has the settings of all forms besides `made_by`.
     """
     forms = form_files(folder)
     settings = settings_of(cfg)

@@ -1,4 +1,4 @@
-"""The name of a device in results: of a CPU with the instructions that decide how fast it computes integers."""
+"""Devices: their names in results, for a CPU with the instructions that decide how fast it computes integers."""
 
 import platform
 import re
@@ -21,3 +21,9 @@ def device_name(device: torch.device) -> str:
     model = re.sub(r"\((R|TM)\)| @.*", "", found["model name"]) or platform.machine()
     best = next((name for flag, name in INSTRUCTIONS.items() if flag in found["flags"].split()), "")
     return ", ".join(filter(None, (" ".join(model.split()), best)))
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until a device has done its work, so that its time can be taken."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -9,6 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from zoo.measure.device import synchronize
+
 WARM_UP = 5  # untimed calls
 LEAST_CALLS, MOST_CALLS = 5, 100
 ENOUGH_SECONDS = 0.3
@@ -30,7 +32,7 @@ def latency_ms(net: nn.Module, inputs: tuple[Tensor, ...], device: torch.device)
         for call in range(WARM_UP + MOST_CALLS):
             start = time.perf_counter()
             net(*filled)
-            _synchronize(device)
+            synchronize(device)
             if call >= WARM_UP:
                 seconds.append(time.perf_counter() - start)
             if len(seconds) >= LEAST_CALLS and sum(seconds) > ENOUGH_SECONDS:
@@ -63,7 +65,7 @@ def latencies_ms(
             for net, values, times in zip(copies, filled, taken, strict=True):
                 start = time.perf_counter()
                 net(*values)
-                _synchronize(device)
+                synchronize(device)
                 if call >= WARM_UP:
                     times.append(time.perf_counter() - start)
             if len(taken[0]) >= LEAST_ROUNDS and sum(map(sum, taken)) > seconds:
@@ -71,11 +73,6 @@ def latencies_ms(
     if runtime == "compiled":
         torch.compiler.reset()
     return [1000 * statistics.quantiles(times, n=4)[0] for times in taken]
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def _filled(net: nn.Module, inputs: tuple[Tensor, ...], device: torch.device) -> list[Tensor]:

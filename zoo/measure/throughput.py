@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 
 from zoo import memory
+from zoo.measure.device import synchronize
 
 ENOUGH = 1.05  # minimum speed-up, in samples per second, from doubling the batch
 TOO_FULL = 0.8  # of the memory; above this, a run, which needs more than a trial, might not fit
@@ -46,12 +47,11 @@ def fastest_batch_size(step: Callable[[int], object], largest: int, device: torc
 
 def _samples_per_second(step: Callable[[int], object], size: int, device: torch.device) -> float:
     """Time steps of a batch size after a warm-up step; raise torch.OutOfMemoryError if they fill the device."""
-    on_cuda = device.type == "cuda"
-    if on_cuda:
+    if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     step(size)
-    if on_cuda:
-        torch.cuda.synchronize(device)
+    synchronize(device)
+    if device.type == "cuda":
         total = torch.cuda.get_device_properties(device).total_memory
         if torch.cuda.max_memory_reserved(device) > TOO_FULL * total:
             raise torch.OutOfMemoryError(f"{size} samples fill the device")
@@ -59,6 +59,5 @@ def _samples_per_second(step: Callable[[int], object], size: int, device: torch.
     while num < 3 or time.perf_counter() - start < LEAST_SECONDS:
         step(size)
         num += 1
-        if on_cuda:
-            torch.cuda.synchronize(device)
+        synchronize(device)
     return num * size / (time.perf_counter() - start)

@@ -10,7 +10,7 @@ import torch
 from torch import fx
 
 DEFAULTS: list[Any] = [None, None, None, [0, 0], [1, 1], False]  # arguments of max_pool2d
-SIDES = "zoo_sides"  # in the meta data of a pooling: height and width before and after it
+SIDES = "zoo_sides"  # in the metadata of a pooling: height and width before and after it
 POOL = torch.ops.aten.max_pool2d.default
 PAD = torch.ops.aten.pad.default
 DEQUANTIZE = "quantized_decomposed.dequantize_per_tensor.default"
@@ -46,10 +46,10 @@ def without_ceil_mode(graph: fx.GraphModule) -> fx.GraphModule:
 
 
 def pad_integers(graph: fx.GraphModule) -> None:
-    """Pad before integers become floats what is padded and then pooled, in place, which changes no number.
+    """Pad the integers instead of the floats that they become before a pooling, in place; no result changes.
 
-    Inductor has a fast kernel only for a pooling right between the two conversions. The value is the smallest integer,
-    which compilers pad with faster than with copies.
+    Inductor has a fast kernel only for a pooling directly between dequantizing and quantizing. The integers are padded
+    with the smallest one, which is never a maximum and faster than copies of the last row and column.
     """
     for pad in graph.graph.find_nodes(op="call_function", target=PAD):
         source, sizes, *mode = pad.args
@@ -60,6 +60,5 @@ def pad_integers(graph: fx.GraphModule) -> None:
                 padded = graph.graph.call_function(PAD, (integers, sizes, "constant", low))
                 floats = graph.graph.call_function(source.target, (padded, scale, zero_point, low, *rest))
             pad.replace_all_uses_with(floats)
-            graph.graph.erase_node(pad)
     graph.graph.eliminate_dead_code()
     graph.recompile()

@@ -47,6 +47,8 @@ def net_before(cfg: DictConfig, recipe: Sequence[Step]) -> nn.Module | None:
 
     `recipe` has the steps of the run's product.
     """
+    if not any("macs_before" in step for step in recipe):
+        return None  # and nothing is read
     try:
         num = len(read_product(cfg.init_from).facts["recipe"]) if cfg.init_from else 0
     except (BadInput, OSError):  # the file has moved since

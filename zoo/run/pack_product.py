@@ -22,7 +22,6 @@ from zoo.paths import PACKED
 from zoo.ranges import Range
 
 LEAST_SAVED = 0.05  # share of the multiply-accumulates for which channels are removed
-Facts = Mapping[str, Any]
 BiasBits = Annotated[int, Range(1, 23)]
 
 
@@ -43,10 +42,10 @@ def pack(
     formulas of the paper, and the file itself (P+Q+coding).
     """
     path = product.path.with_name(PACKED)
-    nets: list[tuple[nn.Module, Mapping[str, Tensor], Facts]] = [(load_model(product), product.weights, product.facts)]
+    products = [product]
     if remove_unread and (smaller := _without_unread(product, context)):
-        nets.insert(0, smaller)
-    forms = [as_packed(*one, half, fold_norms, bias_bits) for one in nets]
+        products.insert(0, smaller)
+    forms = [as_packed(load_model(one), one.weights, one.facts, half, fold_norms, bias_bits) for one in products]
     (content, report), weights = min(((pack_file(*form), form[0]) for form in forms), key=lambda one: len(one[0][0]))
     with replacing(path) as file:
         file.write(content)
@@ -63,23 +62,23 @@ def pack(
     return read_product(path), {"stages": stages, "ledger": report.plain(), "scalars": report.scalars()}
 
 
-def _without_unread(product: Product, context: Context) -> tuple[nn.Module, Mapping[str, Tensor], Facts] | None:
-    """Return the net, weights and facts of a product without unread channels, or None if too little is saved."""
+def _without_unread(product: Product, context: Context) -> Product | None:
+    """Return a product without its unread channels, or None if that saves too little."""
     net = load_model(product)
     step = without_unread(net, context.example)
     if step is None or step["macs"] > (1 - LEAST_SAVED) * step["macs_before"]:
         return None
-    return net, net.state_dict(), {**product.facts, "recipe": [*product.facts["recipe"], step]}
+    return Product(product.path, net.state_dict(), {**product.facts, "recipe": [*product.facts["recipe"], step]})
 
 
 def as_packed(
     net: nn.Module,
     weights: Mapping[str, Tensor],
-    facts: Facts,
+    facts: Mapping[str, Any],
     half: Half = True,
     fold_norms: bool = False,
     bias_bits: int | None = None,
-) -> tuple[Mapping[str, Tensor], Facts]:
+) -> tuple[Mapping[str, Tensor], Mapping[str, Any]]:
     """Return a net's weights and facts as `pack` writes them.
 
     With `fold_norms`, the statistics of batch norms are folded into their weights, and the recipe says so. Biases and

@@ -70,7 +70,7 @@ def measure_product(run: Run, trainer: lightning.Trainer, task: Task, data: Resi
     )
     if result["compress"] or product.facts["recipe"]:
         before = figures_before(run.cfg.init_from, product.facts["recipe"], reports, result)
-        result["before"] = {**before, **result.get("before", {})}
+        result["before"] = before | result.get("before", {})
         if distributed.rank() == 0 and (answers := changed_answers(run, task, data, result["test"].get("accuracy"))):
             result["before"]["answers"] = answers
         if any(run.cfg.compress.before_fit.values()) and (accuracies := accuracies_of_repair(product.facts["recipe"])):
