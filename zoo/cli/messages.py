@@ -37,9 +37,9 @@ def report_error(error: Exception) -> int:
         saved = "" if isinstance(error, FileNotFoundError) else "; files saved before are intact"
         return print_error(f"{error.strerror}{where}{saved}", ZooError.exit_code)
     if isinstance(error, RuntimeError) and (died := re.search(r"DataLoader worker \(pid.*\) (\w.*)", str(error))):
-        how = error.__cause__ or died.group(1)
+        how = str(error.__cause__ or "").strip() or died.group(1)  # the cause's text is empty if torch timed out first
         return print_error(
-            f"a data loading worker died ({str(how).strip().rstrip('.')}); if memory is low, set fewer workers "
+            f"a data loading worker died ({how.rstrip('.')}); if memory is low, set fewer workers "
             "(data.num_workers) or smaller batches (data.batch_size, data.eval_batch_size), and continue with "
             "resume= and the run folder",
             ZooError.exit_code,
