@@ -5,6 +5,8 @@ import torchvision
 from zoo.measure.counts import count_macs, count_parameters
 from zoo.models.vit import ViT
 
+BLOCK = "encoder.layers.encoder_layer_0"
+
 
 @pytest.mark.parametrize(
     ("name", "patch", "params", "gmacs"), [("vit_b_16", 16, 86_567_656, 17.564), ("vit_b_32", 32, 88_224_232, 4.409)]
@@ -35,3 +37,22 @@ def test_small_images_are_cut_into_patches_of_4_px():
 def test_patches_that_do_not_tile_the_image_are_refused():
     with pytest.raises(ValueError, match="multiple of patch_size=16"):
         ViT(192, 12, 3, image_size=230)
+
+
+@pytest.mark.parametrize(("size", "channels", "std"), [(28, 1, 0.08), (32, 3, 0.02 * 48**0.5), (224, 3, 0.02)])
+def test_positions_of_small_patches_start_as_large_as_the_embedded_patches(size, channels, std):
+    torch.manual_seed(0)
+    net = ViT(192, 1, 3, in_channels=channels, image_size=size)
+    positions = net.encoder.pos_embedding.detach()
+    assert float(positions.std()) == pytest.approx(0.88 * std, rel=0.03)  # 0.88: of a normal truncated at two std
+    if size < 64:
+        patches = net.conv_proj(torch.randn(64, channels, size, size)).detach()
+        assert float(positions.std()) == pytest.approx(float(patches.std()), rel=0.05)
+
+
+def test_matrices_start_as_those_of_torchvision():
+    torch.manual_seed(0)
+    ours, theirs = ViT(192, 1, 3), torchvision.models.VisionTransformer(224, 16, 1, 3, 192, 768)
+    for name in ("self_attention.in_proj_weight", "mlp.0.weight"):
+        ours_std, theirs_std = (float(net.get_parameter(f"{BLOCK}.{name}").detach().std()) for net in (ours, theirs))
+        assert ours_std == pytest.approx(theirs_std, rel=0.02)

@@ -105,10 +105,19 @@ class ViT(nn.Module):
         decay_linearly(self, stochastic_depth)
 
     def _initialise(self) -> None:
-        """Initialise weights from a normal of std 0.02 truncated at two std, as DeiT; biases with 0."""
+        """Draw matrices as Glorot and Bengio, as the paper's code, patches and positions as DeiT; set biases to 0.
+
+        DeiT's normal has a std of 0.02, truncated at two std. With stem=small, positions have the std of the embedded
+        patches instead, 0.02 · √(pixels · channels): nets need many steps to tell positions that are much smaller.
+        """
+        patch_inputs = self.conv_proj.weight[0].numel()
         for name, parameter in self.named_parameters():
-            if parameter.ndim > 1 and name != "class_token":
-                nn.init.trunc_normal_(parameter, std=0.02, a=-0.04, b=0.04)
+            if name in ("conv_proj.weight", "encoder.pos_embedding"):
+                small = self.form == "small" and name == "encoder.pos_embedding"
+                std = 0.02 * patch_inputs**0.5 if small else 0.02
+                nn.init.trunc_normal_(parameter, std=std, a=-2 * std, b=2 * std)
+            elif name.endswith("weight") and parameter.ndim > 1:
+                nn.init.xavier_uniform_(parameter)
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
 
