@@ -131,5 +131,5 @@ def test_without_a_repair_the_net_is_what_is_left_of_the_dense_one():
 
 
 def test_no_images_are_refused():
-    with pytest.raises(BadInput, match="repair: expected none"):
+    with pytest.raises(BadInput, match="expected repair=none"):
         prune_channels(tiny(), Context(IMAGE), ratio=0.5, repair="norms")

@@ -38,11 +38,14 @@ def round_width(group: Group, units: float, round_to: int) -> int:
 
 
 def solve_for_macs(
-    groups: Sequence[Group], layers: dict[str, Layer], share: float, scope: str, round_to: int
+    groups: Sequence[Group], layers: dict[str, Layer], share: float, scope: str, round_to: int, whole: float
 ) -> tuple[list[int], int]:
-    """Return how many units of each group to keep for a share of the MACs, and the step their widths are rounded to."""
+    """Return how many units of each group to keep for a share of `whole` MACs, and the step widths are rounded to."""
     cost = cost_of(groups, layers)
-    target = share * cost([len(group.score) for group in groups])
+    target, full = share * whole, [len(group.score) for group in groups]
+    if cost(full) <= target * (1 + TOLERANCE):
+        check_share("macs", cost(full) / whole, share)
+        return full, round_to
     best: list[int] = []
     while round_to:
         kept = _settle(groups, cost, target, scope, round_to)
@@ -53,8 +56,17 @@ def solve_for_macs(
         round_to //= 2
     raise BadInput(
         f"compress.before_fit.channels.macs={share} cannot be met within 5 %; the nearest this net allows is "
-        f"{share * cost(best) / target:.3g}"
+        f"{cost(best) / whole:.3g}"
     )
+
+
+def check_share(target: str, reached: float, share: float) -> None:
+    """Raise BadInput if a net without some blocks has less than the share asked for before any channel is removed."""
+    if reached < share * (1 - TOLERANCE):
+        raise BadInput(
+            f"compress.before_fit.channels.blocks: without these blocks the net has {reached:.3g} of the {target}, and "
+            f"{target}={share} is wanted; remove fewer"
+        )
 
 
 def _settle(

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from zoo.compress.channel_targets import TOLERANCE, granularity
+from zoo.compress.channel_targets import TOLERANCE, check_share, granularity
 from zoo.compress.dependencies import Group
 from zoo.compress.latency_table import LatencyTable, TimedLayer
 from zoo.errors import BadInput
@@ -39,10 +39,15 @@ def solve_for_latency(
             f"compress.before_fit.channels.latency={share} cannot be reached: with one channel per layer this net "
             f"takes {lowest:.3g} of its time"
         )
-    nearest = (1.0, [len(group.score) for group in groups])
+    full = [len(group.score) for group in groups]
+    start = measure(full)
+    if start <= share * (1 + TOLERANCE):
+        check_share("latency", start, share)
+        return full, round_to, start
+    nearest = (start, full)
     while round_to:
         path = list(_Narrowing(groups, layers, table, scope, round_to).path())
-        for found in _search(path, share, measure):
+        for found in _search(path, start, share, measure):
             nearest = min(nearest, found, key=lambda one: abs(one[0] - share))
         if abs(nearest[0] - share) <= TOLERANCE * share:
             return nearest[1], round_to, nearest[0]
@@ -53,14 +58,16 @@ def solve_for_latency(
     )
 
 
-def _search(path: Sequence[tuple[float, Widths]], share: float, measure: Measure) -> Iterator[tuple[float, list[int]]]:
-    """Yield measured shares and widths on a path from the dense net, until one is the share within 5 %.
+def _search(
+    path: Sequence[tuple[float, Widths]], start: float, share: float, measure: Measure
+) -> Iterator[tuple[float, list[int]]]:
+    """Yield measured shares and widths on a path, whose first net takes the share `start`, until one is within 5 %.
 
     The time by the table is taken to be a linear function of the measured one between the nearest measured widths above
     and below the target; where that has led to the same side twice, the middle between them is measured.
     """
     first, last, sides = 0, len(path) - 1, [False, True]
-    above, below = 1.0, measure(path[last][1])
+    above, below = start, measure(path[last][1])
     yield below, list(path[last][1])
     for _ in range(MOST_TRIES):
         if last - first < 2 or below > share:

@@ -1,15 +1,13 @@
-"""Remove whole channels and attention heads, which leaves an ordinary, smaller net.
+"""Remove whole channels, attention heads and residual blocks, which leaves an ordinary, smaller net.
 
-Fang et al., "DepGraph: towards any structural pruning", 2023. Importance is a mean over all layers that a channel
-touches, relative to that of the channels pruned by the same rule. Magnitude: squared weights. Batch norm: the size of
-its scales (Liu et al., "Network slimming", 2017). Taylor: the first-order change of the loss (Molchanov et al., 2019).
-LAMP: squared weights over the sum of those not smaller (Lee et al., 2020), useful with scope `global`.
+Fang et al., "DepGraph: towards any structural pruning", 2023. Channels go by zoo.compress.importance, blocks by
+zoo.compress.remove_blocks.
 """
 
 import contextlib
 import copy
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,14 +16,16 @@ from msgspec import Meta
 from torch import Tensor, nn
 
 from zoo.compress.channel_cutting import CUT_LAYERS, places_lost, remove
-from zoo.compress.channel_targets import round_width, solve_for_macs, target_widths
+from zoo.compress.channel_targets import cost_of, round_width, solve_for_macs, target_widths
 from zoo.compress.context import Context
-from zoo.compress.dependencies import Group, Importance, groups_of, is_depthwise, layers_of, shadow_of
+from zoo.compress.dependencies import Group, groups_of, is_depthwise, layers_of, shadow_of
+from zoo.compress.importance import ImportanceName, scorer, with_gradients
 from zoo.compress.latency_table import LatencyTable, timed_layers
 from zoo.compress.latency_targets import solve_for_latency
 from zoo.compress.recipe import Step, changes, layout
-from zoo.compress.refit import Repair
+from zoo.compress.refit import Repair, first_images
 from zoo.compress.refit import repair as repair_net
+from zoo.compress.remove_blocks import choose_blocks, remove_blocks, without_blocks
 from zoo.errors import BadInput
 from zoo.measure.counts import count_macs_of, count_parameters
 from zoo.measure.latency import Runtime
@@ -33,17 +33,19 @@ from zoo.models.activations import Maxout
 from zoo.models.attention import Attention
 from zoo.models.lenet import TableConv2d
 from zoo.paths import LATENCIES
-from zoo.ranges import Between
+from zoo.ranges import Between, Index
 from zoo.ranges import Count as Positive
-from zoo.records.steps import Count, Layout, Name, Record, Size, Text
+from zoo.records.steps import Count, Layout, Name, Names, Record, Size, Text
 
 INSTEAD = "compress=prune removes single weights of any net"
-NUM_SAMPLES = 512  # for Taylor's gradients
-ImportanceName = Literal["magnitude", "batch_norm", "taylor", "lamp"]
+PARTS_FOR_BLOCKS = 4  # of 64 images, on which blocks are compared
 
 
 class StepRecord(Record, frozen=True, kw_only=True):
-    """`latency` is the measured share of the dense net's time, `accuracy` that on validation images before training."""
+    """`latency` is the measured share of the dense net's time, `accuracy` that on validation images before training.
+
+    `blocks` has the names of the blocks that were removed.
+    """
 
     importance: Name
     scope: Name
@@ -58,6 +60,7 @@ class StepRecord(Record, frozen=True, kw_only=True):
     latency_runtime: Name | None = None
     repair: Name = "none"
     accuracy: dict[Name, Annotated[float, Meta(ge=0, le=1)]] | None = None
+    blocks: Names | None = None
 
 
 def prune_channels(
@@ -70,6 +73,7 @@ def prune_channels(
     latency_batch: Positive = 16,
     latency_runtime: Runtime = "eager",
     latency_table: str | None = None,
+    blocks: Index = 0,
     importance: ImportanceName = "magnitude",
     scope: Literal["layer", "global"] = "layer",
     round_to: Positive = 8,
@@ -77,10 +81,12 @@ def prune_channels(
 ) -> Step:
     """Prune `ratio` of all channels, by default half, or as many as leave a share of `macs` or `latency` within 5 %.
 
+    First, the `blocks` residual blocks are removed that cost most for what they change (zoo.compress.remove_blocks);
+    the shares count them, and `ratio` is then 0 by default.
     With scope `layer` all groups lose the same share; with `global` the least important channels of the net go.
     Widths of at least 16 become multiples of `round_to`, or of half of it, and so on, if the target requires it.
     Inputs, classes and at least one channel or head of each group stay. Importance `taylor` takes batches of images and
-    labels from the context, and so does `repair` (zoo.compress.refit).
+    labels from the context, and so do `blocks` and `repair` (zoo.compress.refit).
 
     `latency` is a share of the time that the net takes on this machine's CPU for `latency_batch` images with
     `latency_runtime`. The times of layers are measured, and kept in the context's folder; those in the file
@@ -91,32 +97,39 @@ def prune_channels(
     if latency is not None and (ratio is not None or macs is not None):
         other = "ratio" if macs is None else "macs"
         raise BadInput(f"compress.before_fit.channels.latency: expected no other target, and {other} is one")
-    shadow = shadow_of(net)
+    before, macs_before, params_before = layout(net), count_macs_of(net, example), count_parameters(net)
+    table = None if latency is None else _latency_table(context, latency_batch, latency_runtime, latency_table)
+    removed = _blocks_to_remove(net, blocks, table, context)
+    thin = without_blocks(net, removed)
+    shadow = shadow_of(thin)
     layers = layers_of(shadow, example)
     timed = {} if latency is None else timed_layers(shadow, example, latency_batch)
     groups = groups_of(
-        _with_gradients(net, context.batches) if importance == "taylor" else net,
+        with_gradients(thin, context.batches) if importance == "taylor" else thin,
         shadow,
         example,
-        _scorer(net, importance),
+        scorer(thin, importance),
     )
-    before, macs_before, params_before = layout(net), count_macs_of(net, example), count_parameters(net)
     reached: dict[str, Any] = {}
-    if latency is not None:
-        table = _latency_table(context, latency_batch, latency_runtime, latency_table)
-        measure = functools.partial(_share_of_time, net, groups, table)
+    if table is not None and latency is not None:
+        measure = functools.partial(_share_of_time, net, thin, groups, table)
         kept, round_to, share = solve_for_latency(groups, timed, latency, scope, round_to, table, measure)
         table.save()
         reached = {"latency": share, "latency_batch": latency_batch, "latency_runtime": latency_runtime}
     elif macs is not None:
-        kept, round_to = solve_for_macs(groups, layers, macs, scope, round_to)
+        whole = cost_of([], layers_of(shadow_of(net), example))([])
+        kept, round_to = solve_for_macs(groups, layers, macs, scope, round_to, whole)
     else:
-        widths = target_widths(groups, 0.5 if ratio is None else ratio, scope)
+        widths = target_widths(groups, (0.0 if blocks else 0.5) if ratio is None else ratio, scope)
         kept = [round_width(group, units, round_to) for group, units in zip(groups, widths, strict=True)]
-    _check_dependencies(net, example, groups, kept)
+    _check_dependencies(thin, example, groups, kept)
     dense = copy.deepcopy(net)
+    remove_blocks(net, removed)
     remove(net, groups, kept)
-    accuracies = repair_net(net, dense, places_lost(groups, kept), repair, context.batches, context.accuracy)
+    lost = places_lost(groups, kept)
+    if removed:
+        lost = {(name, "in"): torch.tensor([], dtype=torch.int64) for name in layers} | lost
+    accuracies = repair_net(net, dense, lost, repair, context.batches, context.accuracy)
     return {
         "pass": "prune_channels",
         "importance": importance,
@@ -128,6 +141,7 @@ def prune_channels(
         "params": count_parameters(net),
         "layout": changes(before, net),
         **reached,
+        **({"blocks": removed} if removed else {}),
         "repair": repair,
         **({"accuracy": accuracies} if accuracies else {}),
     }
@@ -145,11 +159,34 @@ def _latency_table(context: Context, batch: int, runtime: Runtime, file: str | N
     return table
 
 
-def _share_of_time(net: nn.Module, groups: Sequence[Group], table: LatencyTable, kept: Sequence[int]) -> float:
-    """Return the time of a copy of the net without all but the `kept` units, as a share of the net's."""
-    narrow = copy.deepcopy(net)
+def _share_of_time(
+    net: nn.Module, thin: nn.Module, groups: Sequence[Group], table: LatencyTable, kept: Sequence[int]
+) -> float:
+    """Return the time of a copy of the thin net without all but the `kept` units, as a share of the net's."""
+    narrow = copy.deepcopy(thin)
     remove(narrow, groups, kept)
-    return table.share(narrow, net)
+    return 1.0 if layout(narrow) == layout(net) else table.share(narrow, net)
+
+
+def _blocks_to_remove(net: nn.Module, number: int, table: LatencyTable | None, context: Context) -> list[str]:
+    """Return the blocks that cost most, in time or else in MACs, for what they change."""
+    if not number:
+        return []
+    shadow = shadow_of(net)
+    if table is None:
+        costs: dict[str, float] = {name: layer.macs for name, layer in layers_of(shadow, context.example).items()}
+    else:
+        layers = timed_layers(shadow, context.example, table.batch)
+        costs = {name: table.layer_ms(layer, layer.num_in, layer.num_out) for name, layer in layers.items()}
+    return choose_blocks(net, number, costs, first_images(context.batches)[:PARTS_FOR_BLOCKS])
+
+
+def replay(net: nn.Module, step: Step) -> None:
+    """Remove the blocks that the step removed; raise BadInput for a name that is no such block."""
+    try:
+        remove_blocks(net, step.get("blocks") or [])
+    except ValueError as error:
+        raise BadInput(f"the recipe's step prune_channels does not fit this net: {error}") from error
 
 
 def _check(net: nn.Module, example: tuple[Tensor, ...]) -> None:
@@ -224,42 +261,3 @@ def _ignore(net: nn.Module, name: str, lost: Tensor) -> None:
             part[:, lost[lost // width == i] % width] = 0
     elif isinstance(layer, nn.Linear):
         layer.weight[:, lost] = 0
-
-
-def _scorer(net: nn.Module, importance: ImportanceName) -> Importance:
-    from torch_pruning import importance as known
-
-    if importance == "taylor":
-        return known.GroupTaylorImportance()
-    if importance == "lamp":
-        return known.LAMPImportance()
-    magnitude = known.GroupMagnitudeImportance()
-    if importance == "magnitude":
-        return magnitude
-    if not any(isinstance(module, nn.BatchNorm2d) for module in net.modules()):
-        raise BadInput(f"importance=batch_norm: {type(net).__name__} has no batch norms here; use magnitude")
-    scale = known.BNScaleImportance()
-
-    def by_scale(group: Any) -> Tensor | None:
-        score = scale(group)
-        return magnitude(group) if score is None else score  # heads have no norm
-
-    return by_scale
-
-
-def _with_gradients(net: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> nn.Module:
-    """Copy the net with the gradients of its loss, summed over all heads, on some training samples."""
-    net, num = copy.deepcopy(net).train(), 0
-    for parameter in net.parameters():
-        parameter.requires_grad_()
-    for images, labels in batches:
-        output = net(images)
-        heads = (output[0], *output[1]) if isinstance(output, tuple) else (output,)
-        if not labels.is_floating_point() and labels.max() >= heads[0].shape[1]:
-            raise BadInput("importance=taylor needs a net that classifies these data; use magnitude")
-        losses = [nn.functional.cross_entropy(head, labels, reduction="sum") for head in heads]
-        torch.stack(losses).sum().backward()
-        num += len(images)
-        if num >= NUM_SAMPLES:
-            break
-    return net

@@ -78,7 +78,7 @@ def _apply(
     note: Callable[[StepName, nn.Module], None],
 ) -> None:
     """Measure norms again or refit layers, in place, and note each step."""
-    images = _first_images(batches)
+    images = first_images(batches)
     with_norms = copy.deepcopy(net).eval() if how == "refit" else net.eval()
     update_norms(with_norms, [(part,) for part in images])
     note("norms", with_norms)
@@ -88,7 +88,8 @@ def _apply(
         note("refit", net)
 
 
-def _first_images(batches: Iterable[Any]) -> list[Tensor]:
+def first_images(batches: Iterable[Any]) -> list[Tensor]:
+    """Return about 1,024 images of training batches, in parts; raise BadInput if there are none."""
     parts: list[Tensor] = []
     for images, *_ in batches:
         images = images[:NUM_IMAGES]
@@ -96,7 +97,9 @@ def _first_images(batches: Iterable[Any]) -> list[Tensor]:
         if sum(len(part) for part in parts) >= NUM_IMAGES:
             break
     if not parts:
-        raise BadInput("compress.before_fit.channels.repair: expected none where there are no training images")
+        raise BadInput(
+            "compress.before_fit.channels: expected repair=none and blocks=0 where there are no training images"
+        )
     return parts
 
 
