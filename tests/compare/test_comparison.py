@@ -545,6 +545,14 @@ def test_points_that_another_beats_are_grey_and_the_front_is_not(mixed):
     assert 0 < len(on_front) < len(points)
 
 
+def test_few_runs_are_named_at_their_points_and_many_have_a_legend(six, mixed):
+    named, numbered = (comparison_plots.draw_costs(compared(root)[0]) for root in (six, mixed))
+    assert {text.get_text() for text in named.axes[0].texts} == {"good", "poor"}
+    assert not named.legends
+    assert all(text.get_text().isdigit() for text in numbered.axes[0].texts)
+    assert len(numbered.legends) == 1
+
+
 def test_the_latency_of_int8_which_torch_simulates_is_not_shown_and_not_drawn(tmp_path):
     for i, compress in enumerate(("none", "ptq_int8")):
         result = {"latency_ms": 1.0 + i, "product_bytes": 1000, "settings": {"compress": compress}}
@@ -591,7 +599,7 @@ def test_a_run_that_failed_does_not_squeeze_the_others_in_a_plot(tmp_path):
     panel = comparison_plots.draw_costs(comparison).axes[0]
     assert panel.get_ylim()[0] > 50
     failed = 100 * drawn(4, 0.1).mean()
-    assert f"5 ↓ {failed:.3g}" in [text.get_text() for text in panel.texts]
+    assert f"run4 ↓ {failed:.3g}" in [text.get_text() for text in panel.texts]
     assert comparison_plots.near([1.0] * 5 + [0.0]) == (-math.inf, math.inf)
     assert comparison_plots.near([90.0, 10.0, 50.0]) == (-math.inf, math.inf)
 

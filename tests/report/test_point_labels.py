@@ -17,7 +17,8 @@ def drawn():
     points = [(rng.uniform(0, 1 if i % 2 else 0.1), rng.random()) for i in range(24)]
     axes.scatter(*zip(*points, strict=True))
     axes.margins(0.1)
-    label_points(axes, [Label(x, y, "resnet"[: 2 + i % 5] + str(i), "black") for i, (x, y) in enumerate(points)], 8)
+    labels = [Label(x, y, "resnet"[: 2 + i % 5] + str(i), "black") for i, (x, y) in enumerate(points)]
+    label_points({axes: labels}, 8)
     axes.figure.draw_without_rendering()
     return axes
 
@@ -35,7 +36,7 @@ def test_texts_cover_no_other_text_and_no_other_point_and_are_inside(drawn):
 def test_a_lone_point_has_its_text_on_the_right_and_no_line_to_it():
     axes = Figure().subplots()
     axes.scatter(0.5, 0.5)
-    label_points(axes, [Label(0.5, 0.5, "net", "black")], 8)
+    label_points({axes: [Label(0.5, 0.5, "net", "black")]}, 8)
     (text,) = axes.texts
     assert text.get_position()[0] > 0 == text.get_position()[1]
     assert text.get_ha() == "left"

@@ -92,7 +92,7 @@ def draw_curves(results: Sequence[dict[str, Any]], path: Path) -> None:
     axes = figure.subplots()
     labels = [_draw_curve(axes, result) for result in results]
     _format(axes)
-    label_points(axes, labels, TEXT_SIZE)
+    label_points({axes: labels}, TEXT_SIZE)
     with replacing(path) as file:
         file.write(as_svg(figure))
 

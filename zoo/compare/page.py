@@ -73,7 +73,8 @@ PICTURES: tuple[tuple[str, str, str, str, Callable[[Comparison], Any]], ...] = (
         RANKING,
         "costs",
         "Accuracy against its cost",
-        "Numbers are ranks. The line is the Pareto front; what another run beats in both is grey.",
+        "Of many runs, or with long names, the numbers are ranks. The line is the Pareto front; what another run beats "
+        "in both is grey.",
         draw_costs,
     ),
     (

@@ -1,7 +1,6 @@
 """Texts next to points of a plot, where they cover neither each other nor what is drawn."""
 
-import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -12,7 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.text import Annotation
 
 NEAR = 12  # pt; a text farther from its point has a line to it
-SWEEPS = 4  # in each of which every text moves to its best place among the others
+SWEEPS = 4  # at most, in each of which every text moves to its best place among the others
 STEP = 5  # px between the samples of a line
 # Costs, where one pt of distance costs 1: of overlaps, of covering a point or STEP px of a line, of being taken for the
 # text of another point, of being on the left
@@ -34,16 +33,25 @@ class Label(NamedTuple):
     colour: str
 
 
-def label_points(axes: "Axes", labels: Sequence[Label], size: float) -> None:
+def label_points(panels: Mapping["Axes", Sequence[Label]], size: float) -> None:
     """Write texts of `size` pt near their points, right of them if there is room; those far from them with a line.
 
-    Call it last: it reads the limits of the axes and the lines that are drawn. Texts overlap only where there is no
-    room.
+    `panels` has the labels of each axes of a figure. Call it last: it reads the limits of the axes and the lines that
+    are drawn. Texts overlap only where there is no room.
     """
-    figure: Any = axes.get_figure()
-    texts = [_annotation(axes, label, size) for label in labels]
-    figure.draw_without_rendering()  # after which sizes and places are known
-    points, lines = axes.transData.transform([(label.x, label.y) for label in labels]), _along_lines(axes)
+    texts = {axes: [_annotation(axes, label, size) for label in labels] for axes, labels in panels.items()}
+    for figure in {axes.get_figure(root=True): None for axes in panels}:
+        assert figure is not None
+        figure.draw_without_rendering()  # after which sizes and places are known
+    for axes, several in texts.items():
+        if several:
+            _arrange(axes, several)
+
+
+def _arrange(axes: "Axes", texts: Sequence["Annotation"]) -> None:
+    """Move the texts of one axes to their places."""
+    figure: Any = axes.get_figure(root=True)
+    points, lines = axes.transData.transform([text.xy for text in texts]), _along_lines(axes)
     sizes = [np.array(text.get_window_extent().size) for text in texts]
     scale, inside = figure.dpi / 72, np.asarray(axes.bbox.extents)
     places = [_Places(points, i, size, scale, inside, lines) for i, size in enumerate(sizes)]
@@ -57,10 +65,14 @@ def _arranged(places: Sequence["_Places"], order: Sequence[int]) -> tuple[float,
     """Choose a place for each text, in several sweeps of an order; return the total cost and the places."""
     chosen: dict[int, int] = {}
     costs = dict[int, float]()
-    for _, i in itertools.product(range(SWEEPS), order):
-        of_each = places[i].costs([places[j].boxes[k] for j, k in chosen.items() if j != i])
-        chosen[i] = int(np.argmin(of_each))
-        costs[i] = float(of_each[chosen[i]])
+    for _ in range(SWEEPS):
+        before = chosen.copy()
+        for i in order:
+            of_each = places[i].costs([places[j].boxes[k] for j, k in chosen.items() if j != i])
+            chosen[i] = int(np.argmin(of_each))
+            costs[i] = float(of_each[chosen[i]])
+        if chosen == before:
+            break
     return sum(costs.values()), [chosen[i] for i in range(len(places))]
 
 
@@ -77,9 +89,12 @@ def _annotation(axes: "Axes", label: Label, size: float) -> "Annotation":
 
 def _along_lines(axes: "Axes") -> Array:
     """Return points (N, 2) in px along all lines."""
+    from matplotlib.cbook import STEP_LOOKUP_MAP
+
     found = [np.empty((0, 2))]
     for line in axes.get_lines():
-        corners = axes.transData.transform(np.column_stack([np.asarray(xs, float) for xs in line.get_data()]))
+        points = np.column_stack(STEP_LOOKUP_MAP[line.get_drawstyle()](*np.array(line.get_data(), float)))
+        corners = axes.transData.transform(points)
         if len(corners):
             along = np.concatenate([[0], np.cumsum(np.hypot(*np.diff(corners, axis=0).T))])
             at = np.arange(0, along[-1] + STEP, STEP)
@@ -104,12 +119,13 @@ class _Places:
 
     def costs(self, others: Sequence[Array]) -> Array:
         """Return the cost of each place, given the boxes of other texts."""
-        total = self._own.copy()
-        for box in others:
-            overlap = np.minimum(self.boxes[:, 2:], box[2:]) - np.maximum(self.boxes[:, :2], box[:2])
-            is_crossed = ((self._leaders > box[:2]) & (self._leaders < box[2:])).all(2).any(1)
-            total += OF_TEXT * ((overlap > 0).all(1) + is_crossed)
-        return total
+        if not others:
+            return self._own
+        boxes = np.array(others)
+        overlap = np.minimum(self.boxes[:, None, 2:], boxes[:, 2:]) - np.maximum(self.boxes[:, None, :2], boxes[:, :2])
+        along = self._leaders[:, :, None]
+        is_crossed = ((along > boxes[:, :2]) & (along < boxes[:, 2:])).all(3).any(1)
+        return np.asarray(self._own + OF_TEXT * ((overlap > 0).all(2).sum(1) + is_crossed.sum(1)))
 
 
 def _from_boxes(boxes: Array, points: Array) -> Array:
