@@ -3,6 +3,7 @@
   python scripts/compare.py                                      all runs below runs/
   python scripts/compare.py runs/a runs/b out=folder             also writes an HTML page and Markdown
   python scripts/compare.py last=10 data=fashion_mnist optim.lr='0.0*'    the newest ten runs with these settings
+  python scripts/compare.py runs/a runs/b latency=true           measures their latencies again, in turn
   python scripts/compare.py a/model.safetensors b/model.zoo zoo:lenet5_fashion_mnist out=page.html    files
 
 Runs that differ only in seed or fold share one row, with mean and spread. Any setting of the runs selects them. Files
@@ -18,6 +19,7 @@ from omegaconf import DictConfig
 from zoo.cli.command import command, others_as, words_as
 
 OF_RUNS = ("where", "last")  # settings that are for runs only
+OF_COMMAND = ("paths", "out", "last", "markdown", "where", "latency", "accelerator", "trusted")  # do not select runs
 
 
 def are_files(paths: Sequence[str]) -> bool:
@@ -33,12 +35,13 @@ def reword(arguments: list[str]) -> list[str]:
     """Collect paths in `paths`, and settings of runs in `where`, unless the paths are files."""
     worded = words_as("paths")(arguments)
     words = [one for one in arguments if one not in worded]
-    return worded if are_files(words) else others_as("where", ("paths", "out", "last", "markdown", "where"))(worded)
+    return worded if are_files(words) else others_as("where", OF_COMMAND)(worded)
 
 
 @command("compare", reword=reword)
 def main(cfg: DictConfig) -> None:
     from zoo.compare import page, runs, terminal
+    from zoo.errors import BadInput
 
     paths = [str(path) for path in cfg.paths]
     if are_files(paths):
@@ -46,7 +49,14 @@ def main(cfg: DictConfig) -> None:
         return
     finished, unfinished = runs.read([Path(path) for path in paths])
     where = dict(setting.partition("=")[::2] for setting in cfg.where)
-    comparisons = runs.comparisons(runs.selected(finished, where, cfg.last))
+    selected = runs.selected(finished, where, cfg.last)
+    if not cfg.latency and (cfg.accelerator != "auto" or cfg.trusted):
+        raise BadInput("accelerator and trusted are for files and, with latency=true, for runs; leave them out")
+    if cfg.latency:
+        from zoo.compare.new_latencies import with_new_latencies
+
+        selected = with_new_latencies(selected, cfg.accelerator)
+    comparisons = runs.comparisons(selected)
     if cfg.markdown:
         print(page.readme_tables(comparisons))
         return

@@ -1,9 +1,11 @@
 """Write the tables of README.md and docs/ from result files.
 
   python scripts/results.py add=runs/<name>                      add a result
-  python scripts/results.py                                      rewrite the tables and docs/compression.svg
+  python scripts/results.py                                      rewrite the tables and the pictures
 
-Result files are docs/results/<name>_seed<seed>.json. The table of all recipes comes from configs/experiment.
+Result files are docs/results/<name>_seed<seed>.json, with the validation curve of the run. Pictures are
+docs/compression.svg and, where runs have curves, docs/defaults.svg and docs/ten_minutes.svg. The table of all recipes
+comes from configs/experiment.
 """
 
 import functools
@@ -16,6 +18,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from zoo.benchmarks import result_tables, trust_tables
+from zoo.benchmarks.curve_plot import RUNS_ON, draw_page, minutes_curve, picture_of_curves
 from zoo.benchmarks.repair_tables import repair_table
 from zoo.benchmarks.run_tables import (
     DIGITS,
@@ -48,7 +51,10 @@ NOT_DEFAULTS = ("runs", "data_root", "seed", "trainer.precision")  # settings th
 
 
 def keep(folder: Path) -> Path:
-    """Copy a run's result.json into docs/results, without the paths of its machine; of a folder of runs, the newest."""
+    """Copy a run's result.json into docs/results, with its validation curve and without the paths of its machine.
+
+    Of a folder of runs, the newest is taken.
+    """
     from zoo.checkpoint.named_files import newest
     from zoo.errors import BadInput, reason
     from zoo.records.json_files import read_result, write_result
@@ -61,6 +67,8 @@ def keep(folder: Path) -> Path:
     for key, value in result.setdefault("settings", {}).items():
         result["settings"][key] = [_relative(one) for one in value] if isinstance(value, list) else _relative(value)
     _check_kept(folder, result)
+    if points := minutes_curve(folder, result):
+        result["curve"] = points
     target = RESULTS / f"{result['name']}_seed{result['seed']}.json"
     RESULTS.mkdir(parents=True, exist_ok=True)
     before = target.read_bytes() if target.exists() else None
@@ -152,6 +160,7 @@ TABLES = {
     "inference_1": lambda: result_tables.inference_table(RESULTS, 1),
     "sizes": lambda: result_tables.sizes_table(RESULTS),
     "mcu": lambda: result_tables.mcu_table(RESULTS),
+    **{f"{page}_curves": functools.partial(picture_of_curves, page) for page in RUNS_ON},
     **{
         f"benchmark_{name}": functools.partial(result_tables.benchmark_table, RESULTS, name)
         for name in result_tables.BENCHMARKS
@@ -178,6 +187,8 @@ def main(cfg: DictConfig) -> None:
         write_tables(CHECKOUT / name)
         print(f"Wrote {name}")
     draw_sizes(CHECKOUT / "docs" / "compression.svg")
+    for page in RUNS_ON:
+        draw_page(page, CHECKOUT / "docs" / f"{page}.svg")
 
 
 if __name__ == "__main__":

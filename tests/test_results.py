@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 
 import hydra
 import pytest
@@ -9,8 +10,10 @@ from conftest import CONFIGS, ROOT
 from omegaconf import OmegaConf
 from stored import CONFIG, RESULT
 
-from zoo.benchmarks import run_tables
+from zoo.benchmarks import curve_plot, run_tables
 from zoo.errors import BadInput
+from zoo.records.json_files import read_result
+from zoo.records.metrics_file import metrics_text
 
 PAGE = (ROOT / "docs/recipes.md").read_text()
 
@@ -130,6 +133,44 @@ def test_what_is_kept_of_a_run_has_no_paths_of_its_machine(script, finished):
     kept = json.loads(script.keep(finished()).read_text())
     assert kept["settings"]["task.teacher"] == ["one.safetensors", "other.safetensors"]
     assert "/home/me" not in json.dumps(kept)
+
+
+def write_metrics(run, values):
+    """Write a metrics.csv with a training loss and then a validation accuracy in each epoch."""
+    rows = [{"step": 2 * i, "train/loss": 1.0} for i in range(len(values))]
+    rows += [{"step": 2 * i + 1, "epoch": float(i), "val/accuracy": value} for i, value in enumerate(values)]
+    (run / "metrics.csv").write_text(metrics_text(sorted(rows, key=lambda row: row["step"])), newline="")
+
+
+def test_the_validation_curve_is_kept_by_minutes_of_training_and_a_run_without_one_has_none(script, finished):
+    run = finished(epoch_seconds=[30.0, 60.0, 45.0])
+    assert "curve" not in read_result(script.keep(run))
+    write_metrics(run, [0.5, math.nan, 0.81234567])
+    assert read_result(script.keep(run))["curve"] == [(0.5, 0.5), (2.25, 0.81235)]
+
+
+def test_of_a_long_curve_every_so_many_points_and_the_last_are_kept(script, finished):
+    run = finished(epoch_seconds=[6.0] * 1001)
+    write_metrics(run, [i / 2000 for i in range(1001)])
+    kept = read_result(script.keep(run))["curve"]
+    assert len(kept) == 167
+    assert kept[-1] == (100.1, 0.5)
+    assert kept[-2] == (99.5, 0.497)
+
+
+def test_a_page_has_a_picture_of_curves_only_if_one_was_kept(script, finished, tmp_path):
+    run, picture = finished(name="ten_minutes_one", net="vgg11", epoch_seconds=[60.0] * 3), tmp_path / "curves.svg"
+    script.keep(run)
+    assert script.picture_of_curves("ten_minutes") == ""
+    assert not script.draw_page("ten_minutes", picture)
+    assert not picture.exists()
+    write_metrics(run, [0.9, 0.8, 1.0])  # without an error in the end
+    script.keep(run)
+    script.keep(finished(name="ten_minutes_other", net="lenet5"))
+    assert "](ten_minutes.svg)" in script.picture_of_curves("ten_minutes")
+    assert script.draw_page("ten_minutes", picture)
+    assert curve_plot.family_of("vgg11")[1] in picture.read_text()
+    assert script.picture_of_curves("defaults") == ""
 
 
 def test_nets_in_integers_have_a_table_of_their_own_with_means_of_their_seeds(script, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import time
 
 import pytest
@@ -56,6 +57,11 @@ def test_the_learning_rate_is_that_of_the_step_and_not_of_the_next(command, toy,
     assert command("train", *line, "trainer.limit_train_batches=5").code == 0
     rates = [value for _, value in scalars(only_run())["while training/lr"]]
     assert rates == pytest.approx([0.1 * (1 + math.cos(math.pi * i / 5)) / 2 for i in range(5)], rel=1e-5)
+    (accuracy,) = (value for _, value in scalars(only_run())["train/accuracy"])
+    names, values = re.findall(r"DEBUG zoo:( +epoch .*| +1/1 .*)", (only_run() / "log.txt").read_text())
+    for name, value in (("mean lr", f"{sum(rates) / 5:.3g}"), ("train accuracy", f"{accuracy:.2%}")):
+        end = names.index(name) + len(name)
+        assert values[:end].endswith(f" {value}")
     result = json.loads((only_run() / "result.json").read_text())
     assert result["num_samples"]["train"] == 5 * 64 < result["split_sizes"]["train"]
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-ROW = re.compile(r"^ +(\d+)/(\d+) +([\d.]+) +([\d.]+) +([\d.]+%) +([\d.]+) +(\S+)", re.MULTILINE)
+ROW = re.compile(r"^ +(\d+)/(\d+) +([\d.]+) +([\d.]+%) +([\d.]+) +([\d.]+%) +([\d.]+)", re.MULTILINE)
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def test_without_a_terminal_each_epoch_leaves_a_line_there_and_in_the_log(comman
     assert "test (200)" in log.partition("result:")[2]
     assert not re.search(r"Tip|litlogger|GPU available|max_epochs=3. reached|CUDA_HOME|is deprecated", log)
     assert (
-        max((row[4] for row in rows), key=lambda share: float(share[:-1])) in done.out.partition("validation (60)")[2]
+        max((row[5] for row in rows), key=lambda share: float(share[:-1])) in done.out.partition("validation (60)")[2]
     )
 
 
@@ -40,7 +40,7 @@ def test_on_a_terminal_a_bar_has_loss_metric_speed_and_time_left_and_goes(comman
     shown = re.compile(r"epoch [123]/3 [━╸╺ ]+ loss \d\.\d{4}  accuracy [\d.]+%  [\d,]+ img/s  \d:\d\d:\d\d left")
     assert any(shown.match(line) for line in bars)
     assert max(map(len, bars)) <= 80
-    assert re.findall(r"(\d)/3 +\d\.\d{4} +\d\.\d{4} ", "\n".join(screens)) == ["1", "2", "3"]
+    assert re.findall(r"(\d)/3 +\d\.\d{4} +[\d.]+% +\d\.\d{4} ", "\n".join(screens)) == ["1", "2", "3"]
     assert done.out.count("\x1b[?25l") == done.out.count("\x1b[?25h")  # the cursor is visible again
 
 

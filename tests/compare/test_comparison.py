@@ -4,6 +4,8 @@ import html.parser
 import json
 import math
 import re
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,9 +14,10 @@ from omegaconf import OmegaConf
 from safetensors.numpy import save_file
 from stored import RESULT
 
-from zoo.compare import comparison_plots, run_names, runs, significance, terminal
+from zoo.compare import comparison_plots, new_latencies, run_names, runs, significance, terminal
 from zoo.compare import comparison_tables as tables
 from zoo.compare.learning_curve import curve
+from zoo.errors import BadInput
 
 NUM_TEST = 1000
 
@@ -380,7 +383,10 @@ def test_the_command_writes_a_page_that_needs_no_other_file(command, six, tmp_pa
     assert any(cell.startswith(best) for cell in found.cells)
     markdown = (tmp_path / "page" / "comparison.md").read_text()
     for picture in re.findall(r"\]\((.*?\.svg)\)", markdown):
-        assert (tmp_path / "page" / picture).read_bytes().startswith(b"<?xml")
+        svg = (tmp_path / "page" / picture).read_text()
+        assert svg.startswith("<?xml")
+        points = re.search(r'viewBox="0 0 ([\d.]+) ', svg).group(1)
+        assert f"min-width: {round(float(points))}px" in text  # on a phone, its letters have as many px as pt
     assert re.search(rf"\| 1 \| {best} ± [\d.]+ \| 251 \| – \| good \| 3 \|", markdown)
 
 
@@ -542,6 +548,14 @@ def test_points_that_another_beats_are_grey_and_the_front_is_not(mixed):
     assert 0 < len(on_front) < len(points)
 
 
+def test_few_runs_are_named_at_their_points_and_many_have_a_legend(six, mixed):
+    named, numbered = (comparison_plots.draw_costs(compared(root)[0]) for root in (six, mixed))
+    assert {text.get_text() for text in named.axes[0].texts} == {"good", "poor"}
+    assert not named.legends
+    assert all(text.get_text().isdigit() for text in numbered.axes[0].texts)
+    assert len(numbered.legends) == 1
+
+
 def test_the_latency_of_int8_which_torch_simulates_is_not_shown_and_not_drawn(tmp_path):
     for i, compress in enumerate(("none", "ptq_int8")):
         result = {"latency_ms": 1.0 + i, "product_bytes": 1000, "settings": {"compress": compress}}
@@ -552,6 +566,34 @@ def test_the_latency_of_int8_which_torch_simulates_is_not_shown_and_not_drawn(tm
     assert [sum(len(dots.get_offsets()) for dots in panel.collections) for panel in panels[1:]] == [2, 1]
 
 
+def test_latencies_of_runs_are_measured_again_in_turn_with_one_sample_each(tmp_path, monkeypatch):
+    write_run(tmp_path, "int8", 1, drawn(1, 0.9), result={"latency_ms": 7.0, "settings": {"compress": "ptq_int8"}})
+    names = ("lenet300_mnist_5k", "lenet5_mnist_5k")
+    found, _ = runs.read([tmp_path, *(Path(f"zoo:{name}") for name in names)])
+    shapes = []
+    monkeypatch.setattr(
+        new_latencies, "in_turn_ms", lambda calls, *_: shapes.extend(call().shape for call in calls) or [1.5, 2.5]
+    )
+    timed = {run.folder.name: run for run in new_latencies.with_new_latencies(found, "cpu")}
+    assert shapes == [(1, 10), (1, 10)]
+    assert sorted(timed[name].result["latency_ms"] for name in names) == [1.5, 2.5]
+    assert [run.result["latency_ms"] for run in timed.values() if not run.timed_on] == [7.0]
+    with pytest.raises(BadInput, match="latency=true measures up to 30 runs, got 31"):
+        new_latencies.with_new_latencies([timed[names[0]]] * 31, "cpu")
+
+
+def test_the_table_says_whether_latencies_are_of_different_times_or_devices(tmp_path):
+    for i in range(2):
+        write_run(tmp_path, f"run{i}", 1, drawn(i, 0.9), result={"latency_ms": 1.0, "device": f"device {i}"})
+    (comparison,) = compared(tmp_path)
+    about = tables.ranking(comparison).about
+    assert "at different times and on different devices" in about
+    again = [replace(run, timed_on="one CPU") for group in comparison.groups for run in group.runs]
+    (comparison,) = runs.comparisons(again)
+    assert "in turn, on one CPU" in tables.ranking(comparison).about
+    assert "latency=true" not in tables.ranking(comparison).about
+
+
 def test_a_run_that_failed_does_not_squeeze_the_others_in_a_plot(tmp_path):
     for i, share in enumerate((0.95, 0.94, 0.93, 0.92, 0.1)):
         name, result = f"run{i}", {"product_bytes": 1000 * (i + 1), "latency_ms": 1.0}
@@ -560,7 +602,7 @@ def test_a_run_that_failed_does_not_squeeze_the_others_in_a_plot(tmp_path):
     panel = comparison_plots.draw_costs(comparison).axes[0]
     assert panel.get_ylim()[0] > 50
     failed = 100 * drawn(4, 0.1).mean()
-    assert f"5 ↓ {failed:.3g}" in [text.get_text() for text in panel.texts]
+    assert f"run4 ↓ {failed:.3g}" in [text.get_text() for text in panel.texts]
     assert comparison_plots.near([1.0] * 5 + [0.0]) == (-math.inf, math.inf)
     assert comparison_plots.near([90.0, 10.0, 50.0]) == (-math.inf, math.inf)
 

@@ -73,7 +73,7 @@ def files_of(tmp_path, nets):
 
 
 def test_figures_are_those_of_scikit_learn_and_scipy(tmp_path, monkeypatch):
-    monkeypatch.setattr(compare_files, "latency_ms", lambda *_: 0.25)
+    monkeypatch.setattr(compare_files, "in_turn_ms", lambda calls, *_: [0.25] * len(calls))
     monkeypatch.setattr(robustness, "KINDS", ("contrast",))
     files = files_of(tmp_path, [Rows(2.0, 1), Rows(4.0, 2)])
     cfg = OmegaConf.create({"corruptions": True, "explain": True})

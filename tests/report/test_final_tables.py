@@ -11,22 +11,23 @@ VALIDATION = {"loss": 0.25, "accuracy": 0.9, "top5": 0.99, "num_samples": 500.0,
 
 
 def test_an_epoch_has_its_most_important_columns_at_any_width():
-    cells = epoch_cells("60/60", 0.5, VALIDATION, 1234.5, 0.00098, is_best=True)
+    cells = epoch_cells("60/60", {"loss": 0.5, "accuracy": 0.85}, VALIDATION, 1234.5, 0.00098, is_best=True)
     for width in (80, 100, 200):
         names, values = aligned(cells, width)
         assert max(len(names), len(values)) <= width
-        assert values.split()[:6] == ["60/60", "0.5000", "0.2500", "90.00%", "1234.5", "0.00098"]
-        assert "best" in values
-        assert ("0.8000" in values) == (width > 80)
-    for name, value in (("train loss", "0.5000"), ("val accuracy", "90.00%"), ("val f1", "0.8000")):
+        assert values.split()[:7] == ["60/60", "0.5000", "85.00%", "0.2500", "90.00%", "1234.5", "best"]
+        assert ("0.00098" in values) == (width > 80)
+    for name, value in (("train loss", "0.5000"), ("train accuracy", "85.00%"), ("val f1", "0.8000")):
         assert names.index(name) + len(name) == values.index(value) + len(value)
 
 
 def test_columns_are_aligned_over_epochs_and_there_are_fewer_without_validation():
-    lines = [aligned(epoch_cells(f"{i}/10", 10.0**-i, VALIDATION, 10.0**i, 0.1, i == 2))[1] for i in range(1, 5)]
+    lines = [
+        aligned(epoch_cells(f"{i}/10", {"loss": 10.0**-i}, VALIDATION, 10.0**i, 0.1, i == 2))[1] for i in (1, 2, 4)
+    ]
     assert len({line.index("0.2500") for line in lines}) == 1
-    names, values = aligned(epoch_cells("1/10", 0.5, {}, 1.0, 0.1, False))
-    assert names.split() == ["epoch", "train", "loss", "seconds", "learning", "rate"]
+    names, values = aligned(epoch_cells("1/10", {"loss": 0.5}, {}, 1.0, 0.1, False))
+    assert names.split() == ["epoch", "train", "loss", "seconds", "mean", "lr"]
     assert values.split() == ["1/10", "0.5000", "1.0", "0.1"]
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import statistics
 import time
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,8 @@ class TrainingMonitor(lightning.Callback):
     steps, without validation; for an interrupted epoch they are summed over its parts.
 
     Each epoch ends with a line in log.txt, and on the screen unless the run has no progress bar: its losses, metrics,
-    seconds and last learning rate, with a mark if its weights are the best so far. The training loss is the mean over
-    the epoch; of an interrupted epoch, over what was trained since.
+    seconds and mean learning rate, with a mark if its weights are the best so far. Means are those over the epoch; the
+    training loss and the learning rate of an interrupted epoch are those of what was trained since.
     """
 
     def __init__(self) -> None:
@@ -47,6 +48,7 @@ class TrainingMonitor(lightning.Callback):
         self._mark = (0.0, 0)  # time of the last log, and the number of images at that time
         self.last_loss: float | None = None  # that was logged
         self._of_epoch: list[float] = []  # losses of this epoch, fetched
+        self._rates: list[float] = []  # learning rates of the steps of this epoch
         self._validated = -1  # steps at the last validation
         self._has_header = False
 
@@ -63,6 +65,7 @@ class TrainingMonitor(lightning.Callback):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
         self._lr = optimizer.param_groups[0]["lr"]  # after the step, it is that of the next one
+        self._rates.append(self._lr)
         if self._is_due(trainer, len(self._losses) + 1):
             self._gradient_norm = gradient_norm(trainer, pl_module)
 
@@ -136,14 +139,19 @@ class TrainingMonitor(lightning.Callback):
         self._validated = trainer.global_step
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        losses, self._of_epoch = self._of_epoch, []
+        losses, self._of_epoch, rates, self._rates = self._of_epoch, [], self._rates, []
+        task: Any = pl_module
+        accuracy = float(task.train_accuracy())  # in all processes; the task logs it only after this
         if distributed.rank() or not losses:  # none if an epoch is resumed after its last step
             return
         found = trainer.callback_metrics if self._validated == trainer.global_step else {}
         validation = {key.removeprefix("val/"): float(v) for key, v in found.items() if key.startswith("val/")}
-        loss = sum(losses) / len(losses)
+        training = {"loss": statistics.fmean(losses)}
+        if not math.isnan(accuracy):
+            training["token_accuracy" if task.kind == "sequences" else "accuracy"] = accuracy
+        lr = statistics.fmean(rates)
         seconds = self.epoch_seconds[-1] if self._started is None else self._seconds_so_far()  # ended by max_steps
-        cells = epoch_cells(epoch_of(trainer), loss, validation, seconds, self._lr, _is_best(trainer))
+        cells = epoch_cells(epoch_of(trainer), training, validation, seconds, lr, _is_best(trainer))
         self._print(cells, is_shown=trainer.progress_bar_callback is not None)
 
     def _print(self, cells: dict[str, str], is_shown: bool) -> None:

@@ -138,6 +138,7 @@ class Compare:
     last: Count | None
     out: Text
     markdown: bool
+    latency: bool
     corruptions: bool | Count
     explain: bool
     accelerator: Literal["auto", "cpu", "cuda", "mps"]

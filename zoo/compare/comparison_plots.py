@@ -12,6 +12,7 @@ from zoo import escape
 from zoo.compare.learning_curve import curve
 from zoo.compare.main_metric import ERRORS, factor_of, unit_of
 from zoo.compare.runs import Comparison, Group
+from zoo.report.point_labels import Label, label_points
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,6 +22,8 @@ MARKERS = "osD^vPX*<>"  # of formats
 MOST_LETTERS = 50  # of a name in a legend
 INCHES_PER_LETTER = 0.085
 MOST_DRAWN = 10  # number of distinct colours
+MOST_NAMED, MOST_AT_POINT = 12, 24  # groups whose names are written at their points, and letters of such a name
+LABEL_SIZE = 8  # pt
 MOST_NUMBERED = 20  # points in a panel; of more, only those on the front have their number
 FENCE = 3  # quartile ranges around the middle half of the values
 FRONT, DOMINATED = "#0b6bcb", "0.72"
@@ -83,7 +86,7 @@ def draw_curves(comparison: Comparison) -> "Figure":
 def draw_costs(comparison: Comparison) -> "Figure":
     """Draw the test metric of all groups against bytes, MACs and latency, where measured, with Pareto fronts.
 
-    Groups that another beats in both are grey.
+    Groups that another beats in both are grey. Few groups with short names have them at their points, others ranks.
     """
     from matplotlib.figure import Figure
 
@@ -99,13 +102,22 @@ def draw_costs(comparison: Comparison) -> "Figure":
     sign, factor = -1 if comparison.metric in ERRORS else 1, factor_of(comparison.metric)
     ys = [factor * statistics.fmean(run.result["test"][comparison.metric] for run in group.runs) for group in groups]
     figure = Figure(figsize=(1 + 4 * len(known), 4.4), layout="constrained")
+    is_named = len(groups) <= MOST_NAMED and all(len(group.label) <= MOST_AT_POINT for group in groups)
+    words = [escape.label(group.label) if is_named else str(rank + 1) for rank, group in enumerate(groups)]
+    labels: dict[Axes, list[Label]] = {}
     fronts: set[int] = set()
     for axes, (what, xs) in zip(figure.subplots(1, len(known), squeeze=False)[0], known.items(), strict=True):
         ranks = [rank for rank, x in enumerate(xs) if x]
         best = [ranks[i] for i in front([(xs[rank], sign * ys[rank]) for rank in ranks])]
-        _draw_points(axes, {rank: (xs[rank], ys[rank]) for rank in ranks}, best, near(ys))
+        labels[axes] = _draw_points(axes, {rank: (xs[rank], ys[rank]) for rank in ranks}, best, near(ys), words)
         fronts |= set(best)
         _of_costs(axes, what, [xs[rank] for rank in ranks], comparison.metric_name + unit_of(comparison.metric))
+    if is_named:
+        label_points(labels, LABEL_SIZE)
+        return figure
+    for axes, of_axes in labels.items():
+        for x, y, text, colour in of_axes:
+            axes.annotate(text, (x, y), (4, 4), textcoords="offset points", fontsize=LABEL_SIZE, color=colour)
     for rank in sorted(fronts)[:MOST_DRAWN]:
         figure.axes[0].scatter([], [], color=FRONT, label=_numbered(rank, groups[rank]))
     _legend(figure)
@@ -123,20 +135,28 @@ def near(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _draw_points(
-    axes: "Axes", points: Mapping[int, tuple[float, float]], best: Sequence[int], limits: tuple[float, float]
-) -> None:
-    """Draw points by rank and the front of the best; those beyond the limits are at the edge, with their value."""
+    axes: "Axes",
+    points: Mapping[int, tuple[float, float]],
+    best: Sequence[int],
+    limits: tuple[float, float],
+    words: Sequence[str],
+) -> list[Label]:
+    """Draw points by rank and the front of the best; those beyond the limits are at the edge.
+
+    Return what to write next to them: their words, by rank, and the value of those beyond the limits.
+    """
     low, high = limits
     _draw_front(axes, [(points[rank][0], min(max(points[rank][1], low), high)) for rank in best])
+    labels = []
     for rank, (x, y) in points.items():
         is_best, arrow = rank in best, "↓" if y < low else "↑" if y > high else ""
         look: dict[str, Any] = {"color": FRONT, "s": 36, "zorder": 3} if is_best else {"color": DOMINATED, "s": 16}
         place = x, min(max(y, low), high)
         axes.scatter(*place, **look)
         if is_best or arrow or len(points) <= MOST_NUMBERED:
-            colour, size = ("black", 9) if is_best else ("0.5", 7)
-            words = f"{rank + 1} {arrow} {y:.3g}" if arrow else str(rank + 1)
-            axes.annotate(words, place, (4, 4), textcoords="offset points", fontsize=size, color=colour)
+            text = f"{words[rank]} {arrow} {y:.3g}" if arrow else words[rank]
+            labels.append(Label(*place, text, "black" if is_best else "0.45"))
+    return labels
 
 
 def _draw_front(axes: "Axes", points: Points) -> None:

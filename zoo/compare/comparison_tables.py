@@ -45,13 +45,32 @@ def ranking(comparison: Comparison, by_time: bool = False) -> Table:
         rows.append((*first, group.label, str(len(group.runs)), *figures))
     about = (
         "Mean, with the standard deviation over several seeds or folds. kB is the size of the product file, seconds "
-        "the training time, begun the start of the newest run. Latency is that of one sample in torch at the end of "
-        "each run, whatever else the machine did then; int8 nets have none, since torch only simulates them: exported "
-        "files have one."
+        f"the training time, begun the start of the newest run. {_about_latency(comparison)}"
     )
     if by_time:
         rows.sort(key=lambda row: row[-1], reverse=True)
     return Table(RANKING, about, (*columns, "seconds", "begun"), rows, ("run", "begun"))
+
+
+def _about_latency(comparison: Comparison) -> str:
+    """Say how latencies were measured, and how far they can be compared."""
+    groups = [group for group in comparison.groups if group.mean("latency_ms") is not None]
+    runs = [run for group in groups for run in group.runs]
+    how = "at the end of each run, whatever else the machine did then"
+    if place := next((run.timed_on for run in runs), ""):
+        how = f"measured for this comparison, of all runs in turn, on {place}"
+    about = (
+        f"Latency is that of one sample in torch, {how}; int8 nets have none, since torch only simulates them: "
+        "exported files have one."
+    )
+    if place or len(runs) < 2:
+        return about
+    on = {(run.result["device"], run.result["precision"]) for run in runs}
+    where = " and on different devices or in different precisions" if len(on) > 1 else ""
+    return (
+        f"{about} Since runs were measured at different times{where}, small differences mean nothing; latency=true "
+        "measures all of them again, in turn."
+    )
 
 
 def number(value: float | None) -> str:

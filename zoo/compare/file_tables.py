@@ -111,8 +111,8 @@ ABOUT = {
     "Probabilities": "ECE is the expected calibration error in bins of equal size, with its 95 % bootstrap interval. "
     "'At 1 % error' is the share of images, the most confident, that can be answered with 1 % of wrong answers.",
     COSTS: "Corrupted is the mean accuracy on {images}, over 15 corruptions at 5 severities. Worst is the lowest "
-    "recall of a class. ms is the median time of one image on {device} with {threads}; int8 that torch only simulates "
-    "has none.",
+    "recall of a class. ms is the time of one image on {device} with {threads}, measured of all files in turn; int8 "
+    "that torch only simulates has none.",
     "Explanations": "Deletion: the mean probability of the class while the pixels that a map calls important are "
     "removed, on {num:,} images that all files answer correctly, for the better of the methods. Lower is better, and "
     "a map that means something is below random orders of pixels. Files without gradients have no maps of their own.",

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from zoo.files import read_file, replacing, write_text
 
 PAGE, TEXT = "comparison.html", "comparison.md"
 MOST_BYTES = 1 << 28  # of a JSON file next to a page
+SVG_WIDTH = re.compile(rb'<svg[^>]* width="([0-9.]+)pt"')
+MOST_ENLARGED = 1.4  # px per pt
 SEARCH = '<input type="search" id="search" placeholder="search in all tables" aria-label="search in all tables">'
 
 
@@ -73,7 +76,8 @@ PICTURES: tuple[tuple[str, str, str, str, Callable[[Comparison], Any]], ...] = (
         RANKING,
         "costs",
         "Accuracy against its cost",
-        "Numbers are ranks. The line is the Pareto front; what another run beats in both is grey.",
+        "Of many runs, or with long names, the numbers are ranks. The line is the Pareto front; what another run beats "
+        "in both is grey.",
         draw_costs,
     ),
     (
@@ -94,9 +98,12 @@ PICTURES: tuple[tuple[str, str, str, str, Callable[[Comparison], Any]], ...] = (
 
 
 def embedded(svg: bytes, title: str) -> str:
-    """Return a plot as HTML, with its content in the page."""
-    source = base64.b64encode(svg).decode()
-    return f'<div class="wide"><img alt="{title}" src="data:image/svg+xml;base64,{source}"></div>'
+    """Return a plot as HTML, with its content in the page; its letters are as large on a phone, where it scrolls."""
+    source, width = base64.b64encode(svg).decode(), SVG_WIDTH.search(svg)
+    assert width is not None
+    least = float(width.group(1))  # px, so that a letter of 8 pt has at least 8 px
+    size = f"width: 100%; min-width: {least:.0f}px; max-width: {MOST_ENLARGED * least:.0f}px"
+    return f'<div class="wide"><img alt="{title}" style="{size}" src="data:image/svg+xml;base64,{source}"></div>'
 
 
 def is_of_kind(file: Path, kind: str) -> bool:

@@ -19,7 +19,6 @@ th, td { padding: .25rem .7rem; text-align: right; border-bottom: 1px solid var(
 th { border-bottom-width: 2px; background: var(--head); cursor: pointer; }
 th[aria-sort=ascending]::after { content: " ▲"; } th[aria-sort=descending]::after { content: " ▼"; }
 th.text, td.text { text-align: left; }
-.wide img { width: 100%; min-width: 44rem; max-width: 80rem; }
 @media (max-width: 500px) { body { font-size: 14px; } th, td { padding: .2rem .4rem; } }
 """
 

@@ -31,7 +31,7 @@ OWN_METRICS = (
 )
 MOST_NAMES = 3  # in the label of a group
 LIMITS = ("limit_train_batches", "limit_val_batches", "overfit_batches")
-OWN = {"paths", "out", "last", "markdown"}  # settings of the command, where others select runs
+OWN = {"paths", "out", "last", "markdown", "latency", "accelerator", "trusted"}  # of the command; others select runs
 Settings = dict[str, Any]
 
 
@@ -42,6 +42,7 @@ class Finished:
     folder: Path
     result: dict[str, Any]
     settings: Settings
+    timed_on: str = ""  # the device of which it has the latency, if that was measured again for a comparison
 
     @property
     def accuracy(self) -> float:

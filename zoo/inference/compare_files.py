@@ -1,5 +1,6 @@
 """Compare files of trained nets on the same test images: accuracy, calibration, robustness, classes, explanations."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,6 @@ from zoo.compare.significance import holm, mcnemar
 from zoo.data.images import ImageData
 from zoo.data.table_labels import instead_of_class
 from zoo.errors import BadInput
-from zoo.export import worker
 from zoo.export.read_export import Exported, OnCpu
 from zoo.files import sha256_of
 from zoo.inference import evaluate, robustness, same_images
@@ -26,7 +26,7 @@ from zoo.measure import evaluation
 from zoo.measure.accuracy import has_nan
 from zoo.measure.agreement import compare_predictions, recalls, wilson_interval
 from zoo.measure.device import device_name
-from zoo.measure.latency import latency_ms
+from zoo.measure.latency import in_turn_ms
 from zoo.paths import OF_ZOO
 from zoo.quantize.pt2e import program_of
 from zoo.ranges import height_width
@@ -34,6 +34,7 @@ from zoo.ranges import height_width
 MOST_FILES = 12
 NUM_FLIPS = 8  # pictures of each direction that are shown
 CORRUPTION_SEED = 0  # as by default in evaluate.py
+SECONDS = 0.6  # of timing a file
 NO_ANSWER = -1  # of a net with NaN logits
 
 
@@ -152,8 +153,8 @@ def compare_files(files: Sequence[NetFile], cfg: DictConfig) -> FileComparison:
     labels = found[0][1]
     answers = [torch.where(has_nan(logits), NO_ANSWER, logits.argmax(1)) for logits, _ in found]
     rows = [
-        _figures(file, evaluation.evaluate(logits, labels, classes, file.temperature))
-        for file, (logits, _) in zip(files, found, strict=True)
+        _figures(file, evaluation.evaluate(logits, labels, classes, file.temperature), ms)
+        for file, (logits, _), ms in zip(files, found, _latencies(files), strict=True)
     ]
     for row, own in zip(rows, answers, strict=True):
         row["recall_intervals"] = [list(wilson_interval(*pair)) for pair in recalls(labels, own, len(classes))]
@@ -184,7 +185,7 @@ def _about(first: NetFile) -> dict[str, Any]:
     }
 
 
-def _figures(file: NetFile, found: dict[str, Any]) -> dict[str, Any]:
+def _figures(file: NetFile, found: dict[str, Any], latency_ms: float | None) -> dict[str, Any]:
     facts, path = file.source.facts, file.source.path
     num_right = round(found["accuracy"] * found["num_samples"])
     return {
@@ -194,22 +195,20 @@ def _figures(file: NetFile, found: dict[str, Any]) -> dict[str, Any]:
         "net": facts["config"]["choices"]["model"],
         "passes": [step["pass"] for step in facts["recipe"]],
         "size_bytes": path.stat().st_size,
-        "latency_ms": _latency(file),
+        "latency_ms": latency_ms,
         "accuracy_interval": list(wilson_interval(num_right, found["num_samples"])),
         "evaluation": found,
     }
 
 
-def _latency(file: NetFile) -> float | None:
-    """Return the median time of one image in ms, or None for int8 that torch only simulates."""
-    if program_of(file.source.facts["recipe"]) and file.source.path.suffix != ".onnx":
-        return None
-    (example,) = file.data.example()
-    if not isinstance(file.net, OnCpu):
-        return latency_ms(file.net, (example,), file.device)
-    image = torch.ones(example.shape)
-    with torch.inference_mode():
-        return worker.time_ms(lambda _: [file.net(image).numpy()], [])["p50"]
+def _latencies(files: Sequence[NetFile]) -> list[float | None]:
+    """Return the time of one image in ms of each file, all in turn, or None for int8 that torch only simulates."""
+    is_timed = [not program_of(one.source.facts["recipe"]) or one.source.path.suffix == ".onnx" for one in files]
+    timed = [one for one, is_one in zip(files, is_timed, strict=True) if is_one]
+    (example,) = files[0].data.example()
+    calls = [functools.partial(one.net, torch.ones(example.shape, device=one.device)) for one in timed]
+    found = iter(in_turn_ms(calls, files[0].device, SECONDS * len(timed)))
+    return [next(found) if is_one else None for is_one in is_timed]
 
 
 def _hold_against_first(rows: Sequence[dict[str, Any]], labels: Tensor, answers: Sequence[Tensor]) -> None:

@@ -18,6 +18,7 @@ from zoo.errors import BadInput
 from zoo.export.export_format import openers
 from zoo.export.read_export import Exported, OnCpu, read_export
 from zoo.measure import evaluation
+from zoo.measure.device import device_for
 from zoo.measure.number_scores import evaluate_numbers
 from zoo.measure.several_labels import evaluate_labels
 from zoo.paths import PRODUCT
@@ -88,14 +89,11 @@ def ending_of(path: Path, cfg: DictConfig) -> str:
 
 def to_device(net: nn.Module, accelerator: str) -> torch.device:
     """Move a net in eval mode to cpu, cuda or, with auto, the better available one, and return the device."""
-    auto = "cuda" if torch.cuda.is_available() and not isinstance(net, OnCpu) else "cpu"
-    if isinstance(net, OnCpu) and accelerator not in ("auto", "cpu"):
+    is_on_cpu = isinstance(net, OnCpu)
+    if is_on_cpu and accelerator not in ("auto", "cpu"):
         raise BadInput(f"accelerator={accelerator}: exported files are computed on the CPU; use auto or cpu")
-    try:
-        device = torch.device(auto if accelerator == "auto" else accelerator)
-        net.to(device).eval()
-    except (RuntimeError, AssertionError) as error:
-        raise BadInput(f"accelerator={accelerator} is not available here; use auto, cpu or cuda") from error
+    device = device_for("cpu" if is_on_cpu else accelerator)
+    net.to(device).eval()
     return device
 
 

@@ -1,9 +1,10 @@
 """Latency of nets."""
 
 import copy
+import functools
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -26,12 +27,12 @@ def latency_ms(net: nn.Module, inputs: tuple[Tensor, ...], device: torch.device)
     synchronisation after each call.
     """
     net = copy.deepcopy(net).to(device).eval()
-    filled = _filled(net, inputs, device)
+    values = filled(net, inputs, device)
     seconds: list[float] = []
     with torch.inference_mode():
         for call in range(WARM_UP + MOST_CALLS):
             start = time.perf_counter()
-            net(*filled)
+            net(*values)
             synchronize(device)
             if call >= WARM_UP:
                 seconds.append(time.perf_counter() - start)
@@ -49,32 +50,40 @@ def latencies_ms(
 ) -> list[float]:
     """Return the time in ms of a call of each net in eval mode, with inputs of these shapes.
 
-    Copies of the nets are called in turn, at least 10 times each and until `seconds` have passed, so that other work on
-    the machine slows all of them. The time is the lower quartile, which such work changes less than the median.
-    `compiled` is torch.compile in its default mode.
+    Copies of the nets are called in turn, as by `in_turn_ms`. `compiled` is torch.compile in its default mode.
     """
     copies = [copy.deepcopy(net).to(device).eval() for net in nets]
     if runtime == "compiled":
         torch.compiler.reset()  # it would compile only eight versions of a net
         for net in copies:
             net.compile(dynamic=False)
-    filled = [_filled(net, inputs, device) for net in copies]
-    taken: list[list[float]] = [[] for _ in copies]
-    with torch.inference_mode():
-        for call in range(WARM_UP + MOST_CALLS):
-            for net, values, times in zip(copies, filled, taken, strict=True):
-                start = time.perf_counter()
-                net(*values)
-                synchronize(device)
-                if call >= WARM_UP:
-                    times.append(time.perf_counter() - start)
-            if len(taken[0]) >= LEAST_ROUNDS and sum(map(sum, taken)) > seconds:
-                break
+    found = in_turn_ms([functools.partial(net, *filled(net, inputs, device)) for net in copies], device, seconds)
     if runtime == "compiled":
         torch.compiler.reset()
+    return found
+
+
+def in_turn_ms(calls: Sequence[Callable[[], object]], device: torch.device = CPU, seconds: float = 3.0) -> list[float]:
+    """Return the time in ms of each of several calls, without gradients.
+
+    They are made in turn, at least 10 times each and until `seconds` have passed, so that other work on the machine
+    slows all of them. The time is the lower quartile, which such work changes less than the median.
+    """
+    taken: list[list[float]] = [[] for _ in calls]
+    with torch.inference_mode():
+        for turn in range(WARM_UP + MOST_CALLS):
+            for call, times in zip(calls, taken, strict=True):
+                start = time.perf_counter()
+                call()
+                synchronize(device)
+                if turn >= WARM_UP:
+                    times.append(time.perf_counter() - start)
+            if turn >= WARM_UP + LEAST_ROUNDS - 1 and sum(map(sum, taken)) > seconds:
+                break
     return [1000 * statistics.quantiles(times, n=4)[0] for times in taken]
 
 
-def _filled(net: nn.Module, inputs: tuple[Tensor, ...], device: torch.device) -> list[Tensor]:
+def filled(net: nn.Module, inputs: tuple[Tensor, ...], device: torch.device) -> list[Tensor]:
+    """Return ones on a device of the shapes of `inputs`, in the precision of the net."""
     number = next(net.parameters()).dtype
     return [torch.ones_like(x, device=device, dtype=number if x.is_floating_point() else x.dtype) for x in inputs]

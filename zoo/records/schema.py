@@ -19,6 +19,7 @@ from zoo.records.steps import Count, Name, Size
 
 CHECKSUM = "checksum"
 MOST_DEPTH = 32
+MOST_IN_CURVE = 200  # points
 DAMAGED_SEAL = re.compile(r"[0-9a-f]{32}")  # half of it is intact, whichever bit was flipped
 PATH = "^[^\\x00\\ud800-\\udc7f\\udd00-\\udfff]*$"  # the gap in between is for bytes that are not UTF-8
 Text = Annotated[str, Meta(max_length=65_536)]
@@ -27,6 +28,7 @@ Amount = Annotated[float, Meta(ge=0, le=1e15)]
 Positive = Annotated[float, Meta(gt=0, le=1e15)]
 Pair = Annotated[list[Share], Meta(min_length=2, max_length=2)]
 Names = Annotated[list[Name], Meta(max_length=10_000)]
+Curve = Annotated[list[tuple[Amount, float]], Meta(max_length=MOST_IN_CURVE)]  # minutes of training, main metric
 Metrics = dict[Name, float | None]  # null for NaN and infinity
 OF_IMAGES = ("accuracy", "top5", "balanced_accuracy", "macro_f1", "micro_f1", "map")
 SHARES = {**dict.fromkeys(OF_IMAGES, (0, 1)), "token_accuracy": (0, 1), "wer": (0, 1e15), "per": (0, 1e15)}
@@ -178,6 +180,7 @@ class Result(Record, frozen=True, kw_only=True):
     exports: dict[Name, Cell] | UnsetType = UNSET
     before: Before | UnsetType = UNSET
     temperature: Amount | UnsetType = UNSET
+    curve: Curve | UnsetType = UNSET  # only in docs/results
 
     def __post_init__(self) -> None:
         _check_measured("test", self.test)

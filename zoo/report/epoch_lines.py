@@ -35,19 +35,27 @@ def headline(metrics: Iterable[str]) -> str | None:
 
 
 def epoch_cells(
-    epoch: str, train_loss: float, validation: Mapping[str, float], seconds: float, lr: float, is_best: bool
+    epoch: str,
+    training: Mapping[str, float],
+    validation: Mapping[str, float],
+    seconds: float,
+    mean_lr: float,
+    is_best: bool,
 ) -> dict[str, str]:
-    """Return the cells of an epoch by column, the most important first; `validation` may be empty."""
+    """Return the cells of an epoch by column, the most important first, of which seven fit into 80 letters.
+
+    `training` and `validation` are metrics by name; `validation` may be empty.
+    """
     main = headline(validation)
     shown = [key for key in ("loss", main) if key is not None and key in validation]
     more = [key for key in validation if key not in (*shown, "num_samples")]
 
-    def of_validation(keys: Iterable[str]) -> dict[str, str]:
-        return {f"val {name_of(key)}": formatted(validation[key], key) for key in keys}
+    def cells_of(split: str, metrics: Mapping[str, float], keys: Iterable[str]) -> dict[str, str]:
+        return {f"{split} {name_of(key)}": formatted(metrics[key], key) for key in keys}
 
-    cells = {"epoch": epoch, "train loss": formatted(train_loss), **of_validation(shown)}
-    cells |= {"seconds": f"{seconds:.1f}", "learning rate": f"{lr:.3g}", "": "best" if is_best else ""}
-    return cells | of_validation(more)
+    cells = {"epoch": epoch, **cells_of("train", training, training), **cells_of("val", validation, shown)}
+    cells |= {"seconds": f"{seconds:.1f}", "": "best" if is_best else "", "mean lr": f"{mean_lr:.3g}"}
+    return cells | cells_of("val", validation, more)
 
 
 def aligned(cells: Mapping[str, str], width: int | None = None) -> tuple[str, str]:

@@ -21,9 +21,9 @@ from zoo.checkpoint.product_file import Product, load_weights, read_product
 from zoo.checkpoint.temperature import temperature_of
 from zoo.compress.recipe import in_integers, replay
 from zoo.data.module import ResidentData
-from zoo.errors import BadInput, counted, reason
+from zoo.errors import BadInput, reason
 from zoo.measure.counts import count_macs_of, count_parameters
-from zoo.measure.device import device_name
+from zoo.measure.device import described
 from zoo.measure.latency import latencies_ms, latency_ms
 from zoo.paths import PRODUCT, RESULT
 from zoo.records.json_files import write_result
@@ -149,7 +149,7 @@ def _of_training(product: Product, trainer: lightning.Trainer) -> dict[str, Any]
         "seconds": sum(monitor.epoch_seconds),
         "epoch_seconds": monitor.epoch_seconds,
         "images_per_second": monitor.images_per_second,
-        "device": _device_name(trainer.strategy.root_device),
+        "device": described(trainer.strategy.root_device),
         "processes": distributed.world_size(),
         "precision": str(trainer.precision),
     }
@@ -211,8 +211,3 @@ def _put_back(trainer: lightning.Trainer, task: Task) -> Iterator[None]:
         yield
     finally:
         task.net, trainer.strategy.precision_plugin = net, precision
-
-
-def _device_name(device: torch.device) -> str:
-    name = device_name(device)
-    return name if device.type == "cuda" else f"CPU, {name}, {counted(torch.get_num_threads(), 'thread')}"

@@ -140,8 +140,12 @@ class Task(lightning.LightningModule):
         self.train_hits += hits
         self.train_total += total
 
+    def train_accuracy(self) -> Tensor:
+        """Return the fraction of right answers in this epoch so far, over all processes; NaN if none was counted."""
+        return distributed.all_reduce_sum(self.train_hits) / distributed.all_reduce_sum(self.train_total)
+
     def on_train_epoch_end(self) -> None:
-        accuracy = distributed.all_reduce_sum(self.train_hits) / distributed.all_reduce_sum(self.train_total)
+        accuracy = self.train_accuracy()
         self.log("train/accuracy", accuracy, logger=False)  # Lightning would write it after saving last.ckpt,
         for logger in self.loggers:  # and a kill in between would lose it
             logger.log_metrics({"train/accuracy": float(accuracy)}, step=self.trainer.global_step - 1)
