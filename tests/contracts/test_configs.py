@@ -166,6 +166,8 @@ def test_settings_of_a_net_and_an_optimizer_apply_to_these_alone(compose, file):
     assert (CONFIGS / f"model/{net}.yaml").exists()
     assert (CONFIGS / f"optim/{optim}.yaml").exists()
     usual, own = compose(f"optim={optim}", "model=lenet5"), compose(f"optim={optim}", f"model={net}")
+    asked = OmegaConf.create({key: value for key, value in OmegaConf.load(file).items() if key != "defaults"})
+    assert OmegaConf.merge(own, asked) == own
     assert own.optim.lr < usual.optim.lr
     assert compose(f"optim={optim}", f"model={net}", "optim.lr=0.25").optim.lr == 0.25
     assert compose("optim=sgd", f"model={net}").optim == compose("optim=sgd").optim
