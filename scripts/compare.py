@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 
 from zoo.cli.command import command, others_as, words_as
 
-OF_RUNS = ("where", "last")  # settings that are for runs only
+OF_RUNS = ("where", "last", "latency")  # settings that are for runs only
 OF_COMMAND = ("paths", "out", "last", "markdown", "where", "latency", "accelerator", "trusted")  # do not select runs
 
 
@@ -71,7 +71,7 @@ def of_files(paths: Sequence[str], cfg: DictConfig) -> None:
 
     for key in OF_RUNS:
         if cfg[key]:
-            raise BadInput(f"{key}={cfg[key]} selects runs, and {paths[0]} is a file; leave it out")
+            raise BadInput(f"{key}={cfg[key]} is for runs, and {paths[0]} is a file; leave it out")
     page = file_page.page_for(cfg.out)
     found = compare_files(open_files(paths, cfg), cfg)
     if cfg.markdown:

@@ -66,6 +66,14 @@ def test_the_learning_rate_is_that_of_the_step_and_not_of_the_next(command, toy,
     assert result["num_samples"]["train"] == 5 * 64 < result["split_sizes"]["train"]
 
 
+def test_epochs_without_validation_have_other_columns_and_say_so(command, toy, only_run):
+    assert command("train", *toy, "trainer.max_epochs=4", "+trainer.check_val_every_n_epoch=2").code == 0
+    lines = re.findall(r"DEBUG zoo:( +epoch .*| +\d/4 .*)", (only_run() / "log.txt").read_text())
+    headers = [line.split()[0] == "epoch" for line in lines]
+    assert headers == [True, False] * 4
+    assert ["val loss" in line for line in lines[::2]] == [False, True] * 2
+
+
 def test_a_run_that_ends_within_an_epoch_counts_its_time_and_says_what_was_not_validated(command, toy, only_run):
     toy = [a for a in toy if not a.startswith("trainer.log")] + ["trainer.log_every_n_steps=1"]
     outcome = command("train", *toy, "+trainer.max_steps=17")  # of ten steps per epoch

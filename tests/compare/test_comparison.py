@@ -568,16 +568,19 @@ def test_the_latency_of_int8_which_torch_simulates_is_not_shown_and_not_drawn(tm
 
 def test_latencies_of_runs_are_measured_again_in_turn_with_one_sample_each(tmp_path, monkeypatch):
     write_run(tmp_path, "int8", 1, drawn(1, 0.9), result={"latency_ms": 7.0, "settings": {"compress": "ptq_int8"}})
+    write_run(tmp_path, "lost", 1, drawn(1, 0.9), result={"latency_ms": 7.0})
     names = ("lenet300_mnist_5k", "lenet5_mnist_5k")
     found, _ = runs.read([tmp_path, *(Path(f"zoo:{name}") for name in names)])
     shapes = []
     monkeypatch.setattr(
         new_latencies, "in_turn_ms", lambda calls, *_: shapes.extend(call().shape for call in calls) or [1.5, 2.5]
     )
-    timed = {run.folder.name: run for run in new_latencies.with_new_latencies(found, "cpu")}
+    again = new_latencies.with_new_latencies(found, "cpu")
+    timed = {run.folder.name: run for run in again}
     assert shapes == [(1, 10), (1, 10)]
     assert sorted(timed[name].result["latency_ms"] for name in names) == [1.5, 2.5]
-    assert [run.result["latency_ms"] for run in timed.values() if not run.timed_on] == [7.0]
+    assert [run.result["latency_ms"] for run in again if not run.timed_on] == [7.0]
+    assert sum(run.result["latency_ms"] is None for run in again) == 1
     with pytest.raises(BadInput, match="latency=true measures up to 30 runs, got 31"):
         new_latencies.with_new_latencies([timed[names[0]]] * 31, "cpu")
 

@@ -174,6 +174,18 @@ def test_more_blocks_than_there_are_cannot_go(make, number, sentence):
         prune_channels(make(), context(), blocks=number)
 
 
+def test_blocks_are_chosen_on_256_images_whatever_the_size_of_batches(monkeypatch):
+    seen = []
+    monkeypatch.setattr(module, "choose_blocks", lambda net, num, costs, parts: seen.extend(map(len, parts)) or [])
+    prune_channels(resnet(), Context(EXAMPLE, batches=[(part, None) for part in images(400).split(24)]), blocks=1)
+    assert 256 <= sum(seen) < 256 + 24
+
+
+def test_a_target_that_a_whole_net_nearly_meets_still_removes_channels():
+    net = resnet()
+    assert prune_channels(net, context(), macs=0.96, round_to=1)["layout"]
+
+
 def test_blocks_are_not_chosen_without_images():
     with pytest.raises(BadInput, match="expected repair=none and blocks=0 where there are no training images"):
         prune_channels(resnet(), Context(EXAMPLE), blocks=1)

@@ -18,6 +18,7 @@ from zoo.compress.latency_table import LatencyTable
 from zoo.compress.prune_channels import prune_channels
 from zoo.compress.rate_rounding import update_norms
 from zoo.measure.counts import count_macs, count_macs_of, count_parameters
+from zoo.models.vit import ViT
 from zoo.run.model import build_bare_model
 
 MODELS = [model for model, data in matches() if data == "fashion_mnist"]
@@ -56,6 +57,13 @@ def test_macs_fall_by_the_ratio_asked_and_the_product_comes_back_equal(tmp_path,
     output = net.train()(*inputs_of(facts[0], 2))
     for head in (output[0], *output[1]) if isinstance(output, tuple) else [output]:
         assert head.shape == (2, 10)
+
+
+def test_a_vit_whose_activation_works_in_place_can_be_pruned():
+    net = ViT(32, 2, 2, in_channels=1, num_classes=10, image_size=12, activation="relu")
+    before = count_macs(net, (1, 12, 12))
+    prune_channels(net, Context((torch.empty(1, 1, 12, 12, device="meta"),)), macs=0.5)
+    assert count_macs(net, (1, 12, 12)) == pytest.approx(0.5 * before, rel=0.05)
 
 
 @pytest.mark.slow

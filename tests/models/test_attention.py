@@ -24,3 +24,10 @@ def test_values_and_gradients_in_bfloat16_are_those_of_torchs_attention_in_float
     torchs.backward(slopes)
     for ours, theirs in zip((q, k, v), exact, strict=True):
         torch.testing.assert_close(ours.grad.float(), theirs.grad, atol=0.05, rtol=0)
+
+
+def test_a_row_that_attends_to_nothing_is_finite():
+    q, k, v = (torch.randn(1, 2, 3, 4, dtype=torch.bfloat16, requires_grad=True) for _ in range(3))
+    mask = torch.tensor([True, False, True])[:, None].expand(3, 3)
+    Attention(8, 2).bfloat16().attend(q, k, v, mask).float().square().sum().backward()
+    assert all(x.grad.isfinite().all() for x in (q, k, v))

@@ -11,7 +11,11 @@ PICTURES, SEQUENCES = "zoo.data.images.ImageData", "zoo.data.sequences.SequenceD
 
 def config(max_drop=0.5, data=PICTURES, **target):
     target = {"bytes": None, "latency": None, **target}
-    compress = {"max_drop": max_drop, "target": target, "before_fit": {"channels": {"latency": 0.5}}}
+    compress = {
+        "max_drop": max_drop,
+        "target": target,
+        "before_fit": {"channels": {"latency": 0.5, "blocks": 0, "ratio": None, "macs": None}},
+    }
     callbacks = {"rate": {"bytes": 1}, "budget": {"max_drop": 1}, "progress": {}}
     return OmegaConf.create({"compress": compress, "data": {"_target_": data}, "callbacks": callbacks})
 
@@ -64,3 +68,10 @@ def test_what_a_pass_refuses_begins_with_the_target_that_it_is_for():
     refused = pytest.raises(BadInput, match=r"^compress\.target\.latency=0\.5: it cannot be cut$")
     with refused, naming_target(config(latency=0.5), "channels"):
         raise BadInput("it cannot be cut")
+
+
+def test_channels_that_no_target_asks_for_are_refused():
+    cfg = config(bytes=20_000)
+    cfg.compress.before_fit.channels.blocks = 2
+    with pytest.raises(BadInput, match=r"channels\.blocks=2 needs compress=prune_channels, or with compress=auto a"):
+        with_passes_for(cfg)

@@ -4,6 +4,7 @@ import logging
 import math
 import statistics
 import time
+from collections.abc import KeysView
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ class TrainingMonitor(lightning.Callback):
         self._of_epoch: list[float] = []  # losses of this epoch, fetched
         self._rates: list[float] = []  # learning rates of the steps of this epoch
         self._validated = -1  # steps at the last validation
-        self._has_header = False
+        self._columns: KeysView[str] | None = None  # of the lines so far
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._started = time.perf_counter()
@@ -157,11 +158,11 @@ class TrainingMonitor(lightning.Callback):
     def _print(self, cells: dict[str, str], is_shown: bool) -> None:
         console = escape.console()
         on_screen, in_log = aligned(cells, console.width if console.is_terminal else None), aligned(cells)
-        for line, logged in list(zip(on_screen, in_log, strict=True))[self._has_header :]:
+        has_header, self._columns = self._columns == cells.keys(), cells.keys()
+        for line, logged in list(zip(on_screen, in_log, strict=True))[has_header:]:
             log.debug(logged)
             if is_shown:
                 console.print(line, soft_wrap=True)
-        self._has_header = True
 
     @property
     def images_per_second(self) -> float:

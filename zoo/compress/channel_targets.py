@@ -43,7 +43,7 @@ def solve_for_macs(
     """Return how many units of each group to keep for a share of `whole` MACs, and the step widths are rounded to."""
     cost = cost_of(groups, layers)
     target, full = share * whole, [len(group.score) for group in groups]
-    if cost(full) <= target * (1 + TOLERANCE):
+    if cost(full) < whole and cost(full) <= target * (1 + TOLERANCE):  # without some blocks
         check_share("macs", cost(full) / whole, share)
         return full, round_to
     best: list[int] = []

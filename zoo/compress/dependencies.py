@@ -104,6 +104,8 @@ def shadow_of(net: nn.Module) -> nn.Module:
             else:
                 continue
             module.add_module(name, new.to("meta"))
+        if isinstance(module, nn.ReLU | nn.LeakyReLU | nn.ELU | nn.SELU | nn.SiLU):
+            module.inplace = False  # or torch-pruning does not see the layer before it, if that has more than one token
     for p in shadow.parameters():
         p.requires_grad_()
     return shadow

@@ -41,7 +41,7 @@ def solve_for_latency(
         )
     full = [len(group.score) for group in groups]
     start = measure(full)
-    if start <= share * (1 + TOLERANCE):
+    if start < 1 and start <= share * (1 + TOLERANCE):  # without some blocks
         check_share("latency", start, share)
         return full, round_to, start
     nearest = (start, full)

@@ -38,7 +38,7 @@ from zoo.ranges import Count as Positive
 from zoo.records.steps import Count, Layout, Name, Names, Record, Size, Text
 
 INSTEAD = "compress=prune removes single weights of any net"
-PARTS_FOR_BLOCKS = 4  # of 64 images, on which blocks are compared
+IMAGES_FOR_BLOCKS = 256  # on which blocks are compared
 
 
 class StepRecord(Record, frozen=True, kw_only=True):
@@ -178,7 +178,7 @@ def _blocks_to_remove(net: nn.Module, number: int, table: LatencyTable | None, c
     else:
         layers = timed_layers(shadow, context.example, table.batch)
         costs = {name: table.layer_ms(layer, layer.num_in, layer.num_out) for name, layer in layers.items()}
-    return choose_blocks(net, number, costs, first_images(context.batches)[:PARTS_FOR_BLOCKS])
+    return choose_blocks(net, number, costs, first_images(context.batches, IMAGES_FOR_BLOCKS))
 
 
 def replay(net: nn.Module, step: Step) -> None:

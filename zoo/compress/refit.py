@@ -27,7 +27,7 @@ Repair = Literal["none", "norms", "refit"]
 StepName = Literal["before", "cut", "norms", "refit"]
 STEPS: dict[StepName, str] = {
     "before": "of the dense net",
-    "cut": "without the channels",
+    "cut": "without what was removed",
     "norms": "with norms measured again",
     "refit": "with layers refitted",
 }
@@ -88,13 +88,13 @@ def _apply(
         note("refit", net)
 
 
-def first_images(batches: Iterable[Any]) -> list[Tensor]:
-    """Return about 1,024 images of training batches, in parts; raise BadInput if there are none."""
+def first_images(batches: Iterable[Any], num: int = NUM_IMAGES) -> list[Tensor]:
+    """Return at least `num` images of training batches, in parts of up to 64; raise BadInput if there are none."""
     parts: list[Tensor] = []
     for images, *_ in batches:
-        images = images[:NUM_IMAGES]
+        images = images[:num]
         parts += images.chunk(-(-len(images) // PART))  # nearly equal, since a norm has no variance of one value
-        if sum(len(part) for part in parts) >= NUM_IMAGES:
+        if sum(len(part) for part in parts) >= num:
             break
     if not parts:
         raise BadInput(

@@ -45,7 +45,8 @@ class Attention(nn.Module):
         """Return the attention output (N, tokens, width) for heads as returned by `project`."""
         if q.dtype == torch.bfloat16 and q.device.type == "cpu" and q.requires_grad:
             if causal:
-                mask = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool).tril()
+                earlier = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool).tril()
+                mask = earlier if mask is None else mask & earlier
             x = probabilities(q, k, mask) @ v  # 3 to 9 times as fast, with gradients, as torch's kernel for this case
         else:
             x = nn.functional.scaled_dot_product_attention(q, k, v, mask, is_causal=causal)
@@ -58,6 +59,9 @@ class Attention(nn.Module):
 
 
 def probabilities(q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
-    """Return the softmax of the scaled scores, N × heads × tokens × memory tokens, which is 0 where `mask` is False."""
+    """Return the softmax of the scaled scores, N × heads × tokens × memory tokens, which is 0 where `mask` is False.
+
+    Rows in which it is False everywhere are uniform.
+    """
     scores = q @ k.transpose(2, 3) / q.shape[-1] ** 0.5
-    return (scores if mask is None else scores.masked_fill(~mask, float("-inf"))).softmax(-1)
+    return (scores if mask is None else scores.masked_fill(~mask, torch.finfo(scores.dtype).min)).softmax(-1)

@@ -105,8 +105,9 @@ class ViT(nn.Module):
         decay_linearly(self, stochastic_depth)
 
     def _initialise(self) -> None:
-        """Draw matrices as Glorot and Bengio, as the paper's code, patches and positions as DeiT; set biases to 0.
+        """Draw matrices as Glorot and Bengio, patches and positions as DeiT; set biases to 0.
 
+        As in torchvision, queries, keys and values count as one matrix; unlike there, the head does not start at 0.
         DeiT's normal has a std of 0.02, truncated at two std. With stem=small, positions have the std of the embedded
         patches instead, 0.02 · √(pixels · channels): nets need many steps to tell positions that are much smaller.
         """

@@ -35,7 +35,7 @@ ROWS = (
     ("R2", "r2", ".4f"),
     ("loss", "loss", ".4f"),
 )
-REPAIRS = {"before": "dense", "cut": "channels removed", "norms": "norms measured again", "refit": "layers refitted"}
+REPAIRS = {"before": "dense", "cut": "cut", "norms": "norms measured again", "refit": "layers refitted"}
 OF_RARE_CLASSES = ("balanced_accuracy", "macro_f1")  # shown where the former differs from accuracy
 LEAST_DIFFERENCE = 5e-4
 GUESSED = 0.1  # of the accuracy of a guess, by which a net may exceed it and has still learned nothing

@@ -56,6 +56,12 @@ def with_passes_for(cfg: DictConfig) -> DictConfig:
     has_target = target.bytes is not None or target.latency is not None
     changes: dict[str, Any] = {"callbacks": {"budget" if has_target else "rate": None}}
     if target.latency is None:
+        for key in ("blocks", "ratio", "macs"):
+            if value := cfg.compress.before_fit.channels[key]:
+                raise BadInput(
+                    f"compress.before_fit.channels.{key}={value} needs compress=prune_channels, or with "
+                    "compress=auto a compress.target.latency"
+                )
         changes["compress"] = {"before_fit": {"channels": None}}
     settled: Any = OmegaConf.merge(cfg, changes)
     return settled
