@@ -251,7 +251,7 @@ SLOW_MISTAKES = [
         ([DIGITS, "zoo:lenet5_fashion_mnist"], "has other classes than zoo:lenet5_mnist_5k, such as"),
         ([DIGITS, "nothing.zoo"], "there is no file nothing.zoo"),
         ([EARLIER / "packed.zoo"], "expected 2 to 12 files to compare, got 1"),
-        ([DIGITS, DIGITS, "last=3"], "last=3 selects runs"),
+        ([DIGITS, DIGITS, "last=3"], "last=3 is for runs"),
         ([DIGITS, DIGITS, "optim.lr=0.1"], "there is no setting 'optim.lr'"),
         ([DIGITS, DIGITS, "out=taken.html"], "taken.json exists and is not a comparison"),
     ],
