@@ -120,9 +120,7 @@ def test_product_files_take_turns_whether_floats_or_int8(command, toy, teacher, 
 
 def test_openvino_runs_the_graphs_of_onnx_runtime():
     pytest.importorskip("openvino")
-    torch.manual_seed(
-        0
-    )  # with some weights, a sum that is half an int8 step is rounded up by one and down by the other
+    torch.manual_seed(0)  # with some weights, half a step of int8 is rounded up by one and down by the other
     images = torch.randn(4, 1, 28, 28, generator=torch.Generator().manual_seed(0))
     graph = translate(ExportPart(LeNet5Caffe().eval(), (torch.zeros(2, 1, 28, 28),)))
     for one in (graph, quantized(copy.deepcopy(graph), [images.numpy()])):
