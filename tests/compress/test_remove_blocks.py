@@ -142,7 +142,7 @@ def test_a_target_of_latency_counts_blocks_too(monkeypatch):
         net = resnet()
         before = str(net)
         with pytest.raises(
-            BadInput, match=rf"blocks: .* the net has 0.\d+ of the {target}, and {target}=0.9 is wanted"
+            BadInput, match=rf"blocks: .* has only 0.\d+ of the original {target}, which is less than {target}=0.9"
         ):
             prune_channels(net, context(), blocks=3, **{target: 0.9})
         assert str(net) == before

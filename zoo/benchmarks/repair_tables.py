@@ -15,7 +15,7 @@ def repair_table() -> str:
         return "Not measured yet."
     steps = ("before", "cut", "norms", "refit")
     lines = [
-        "| run | MACs kept | validation: dense | without the channels | norms measured again | layers refitted | "
+        "| run | MACs kept | validation: dense | before repair | norms measured again | layers refitted | "
         "test: dense | after training | points | epochs | seeds | device | commit |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|---|",
     ]

@@ -76,7 +76,7 @@ PICTURES: tuple[tuple[str, str, str, str, Callable[[Comparison], Any]], ...] = (
         RANKING,
         "costs",
         "Accuracy against its cost",
-        "Of many runs, or with long names, the numbers are ranks. The line is the Pareto front; what another run beats "
+        "With many runs or long names, numbers are ranks. The line is the Pareto front; what another run beats "
         "in both is grey.",
         draw_costs,
     ),
@@ -98,7 +98,7 @@ PICTURES: tuple[tuple[str, str, str, str, Callable[[Comparison], Any]], ...] = (
 
 
 def embedded(svg: bytes, title: str) -> str:
-    """Return a plot as HTML, with its content in the page; its letters are as large on a phone, where it scrolls."""
+    """Return a plot as HTML, with its content in the page; on a narrow screen, it scrolls and keeps its size."""
     source, width = base64.b64encode(svg).decode(), SVG_WIDTH.search(svg)
     assert width is not None
     least = float(width.group(1))  # px, so that a letter of 8 pt has at least 8 px

@@ -42,7 +42,7 @@ class Finished:
     folder: Path
     result: dict[str, Any]
     settings: Settings
-    timed_on: str = ""  # the device of which it has the latency, if that was measured again for a comparison
+    timed_on: str = ""  # the device, if its latency was measured again for a comparison
 
     @property
     def accuracy(self) -> float:

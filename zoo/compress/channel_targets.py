@@ -61,11 +61,11 @@ def solve_for_macs(
 
 
 def check_share(target: str, reached: float, share: float) -> None:
-    """Raise BadInput if a net without some blocks has less than the share asked for before any channel is removed."""
+    """Raise BadInput if a net without some blocks is below the target before any channel is removed."""
     if reached < share * (1 - TOLERANCE):
         raise BadInput(
-            f"compress.before_fit.channels.blocks: without these blocks the net has {reached:.3g} of the {target}, and "
-            f"{target}={share} is wanted; remove fewer"
+            f"compress.before_fit.channels.blocks: without these blocks, the net has only {reached:.3g} of the "
+            f"original {target}, which is less than {target}={share}; remove fewer blocks"
         )
 
 

@@ -20,7 +20,7 @@ ImportanceName = Literal["magnitude", "batch_norm", "taylor", "lamp"]
 
 
 def scorer(net: nn.Module, importance: ImportanceName) -> Importance:
-    """Return torch-pruning's function of that name; raise BadInput if the net has not what it needs."""
+    """Return torch-pruning's function of that name; raise BadInput if the net lacks what it needs."""
     from torch_pruning import importance as known
 
     if importance == "taylor":

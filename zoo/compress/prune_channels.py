@@ -81,8 +81,8 @@ def prune_channels(
 ) -> Step:
     """Prune `ratio` of all channels, by default half, or as many as leave a share of `macs` or `latency` within 5 %.
 
-    First, the `blocks` residual blocks are removed that cost most for what they change (zoo.compress.remove_blocks);
-    the shares count them, and `ratio` is then 0 by default.
+    First, as many residual blocks are removed as `blocks` says, those that change the outputs least for what they cost
+    (zoo.compress.remove_blocks). The targets include them, and `ratio` is then 0 by default.
     With scope `layer` all groups lose the same share; with `global` the least important channels of the net go.
     Widths of at least 16 become multiples of `round_to`, or of half of it, and so on, if the target requires it.
     Inputs, classes and at least one channel or head of each group stay. Importance `taylor` takes batches of images and
@@ -100,7 +100,7 @@ def prune_channels(
     before, macs_before, params_before = layout(net), count_macs_of(net, example), count_parameters(net)
     table = None if latency is None else _latency_table(context, latency_batch, latency_runtime, latency_table)
     removed = _blocks_to_remove(net, blocks, table, context)
-    thin = without_blocks(net, removed)
+    thin = without_blocks(net, removed) if removed else net
     shadow = shadow_of(thin)
     layers = layers_of(shadow, example)
     timed = {} if latency is None else timed_layers(shadow, example, latency_batch)
@@ -117,7 +117,7 @@ def prune_channels(
         table.save()
         reached = {"latency": share, "latency_batch": latency_batch, "latency_runtime": latency_runtime}
     elif macs is not None:
-        whole = cost_of([], layers_of(shadow_of(net), example))([])
+        whole = cost_of([], layers_of(shadow_of(net), example) if removed else layers)([])
         kept, round_to = solve_for_macs(groups, layers, macs, scope, round_to, whole)
     else:
         widths = target_widths(groups, (0.0 if blocks else 0.5) if ratio is None else ratio, scope)
@@ -165,11 +165,11 @@ def _share_of_time(
     """Return the time of a copy of the thin net without all but the `kept` units, as a share of the net's."""
     narrow = copy.deepcopy(thin)
     remove(narrow, groups, kept)
-    return 1.0 if layout(narrow) == layout(net) else table.share(narrow, net)
+    return table.share(narrow, net)
 
 
 def _blocks_to_remove(net: nn.Module, number: int, table: LatencyTable | None, context: Context) -> list[str]:
-    """Return the blocks that cost most, in time or else in MACs, for what they change."""
+    """Return the blocks that change the outputs least for their time, or without a table for their MACs."""
     if not number:
         return []
     shadow = shadow_of(net)
@@ -182,7 +182,7 @@ def _blocks_to_remove(net: nn.Module, number: int, table: LatencyTable | None, c
 
 
 def replay(net: nn.Module, step: Step) -> None:
-    """Remove the blocks that the step removed; raise BadInput for a name that is no such block."""
+    """Remove the blocks named in a step; raise BadInput if one of them is not a removable block of the net."""
     try:
         remove_blocks(net, step.get("blocks") or [])
     except ValueError as error:

@@ -27,7 +27,7 @@ Repair = Literal["none", "norms", "refit"]
 StepName = Literal["before", "cut", "norms", "refit"]
 STEPS: dict[StepName, str] = {
     "before": "of the dense net",
-    "cut": "without what was removed",
+    "cut": "before any repair",
     "norms": "with norms measured again",
     "refit": "with layers refitted",
 }

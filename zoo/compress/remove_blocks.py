@@ -6,6 +6,7 @@ the same time a net without some blocks keeps more of its weights than one with 
 """
 
 import copy
+import logging
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 from zoo.compress.rate_rounding import update_norms
 from zoo.errors import BadInput
 from zoo.models.stochastic_depth import StochasticDepth
+
+log = logging.getLogger("zoo")
 
 
 def removable_blocks(net: nn.Module) -> list[str]:
@@ -26,7 +29,7 @@ def removable_blocks(net: nn.Module) -> list[str]:
 
 
 def remove_blocks(net: nn.Module, names: Sequence[str]) -> None:
-    """Replace blocks by the identity, in place; raise ValueError for a name that is no removable block."""
+    """Replace blocks with the identity, in place; raise ValueError if a name is not that of a removable block."""
     for name in names:
         if name not in removable_blocks(net):
             raise ValueError(f"'{name}' is not a residual block with an identity shortcut")
@@ -42,17 +45,18 @@ def without_blocks(net: nn.Module, names: Sequence[str]) -> nn.Module:
 
 @torch.no_grad()
 def choose_blocks(net: nn.Module, number: int, costs: Mapping[str, float], images: Sequence[Tensor]) -> list[str]:
-    """Return the names of `number` blocks of a net, in the order in which they are best removed.
+    """Return the names of the `number` blocks to remove from a net, in the order in which they were chosen.
 
-    One after another, the block is removed whose removal changes the outputs for batches of images (N, C, H, W) least:
-    the mean square of the change from the outputs of the whole net, both with batch norms measured on these images,
-    divided by the block's cost, the sum of `costs` of its layers, by name. Raises BadInput unless a block stays.
+    Each time, the block with the smallest ratio of harm to cost is chosen. Its harm is the mean squared change of the
+    outputs for batches of images (N, C, H, W) without it, where batch norms are measured on these images with and
+    without it. Its cost is the sum of the `costs` of its layers, by name. Raises BadInput unless at least one block
+    would remain.
     """
     blocks = removable_blocks(net)
     if number >= len(blocks):
         raise BadInput(
             f"compress.before_fit.channels.blocks={number}: this net has {len(blocks)} residual blocks with an "
-            "identity shortcut, of which at least one stays"
+            "identity shortcut, and at least one must remain"
         )
     net, batches = copy.deepcopy(net).eval(), [(part,) for part in images]
     update_norms(net, batches)
@@ -68,6 +72,7 @@ def choose_blocks(net: nn.Module, number: int, costs: Mapping[str, float], image
     chosen: list[str] = []
     while len(chosen) < number:
         chosen.append(min((block for block in blocks if block not in chosen), key=harm))
+    log.info("The residual blocks %s are removed.", ", ".join(chosen))
     return chosen
 
 

@@ -107,15 +107,16 @@ class ViT(nn.Module):
     def _initialise(self) -> None:
         """Draw matrices as Glorot and Bengio, patches and positions as DeiT; set biases to 0.
 
-        As in torchvision, queries, keys and values count as one matrix; unlike there, the head does not start at 0.
-        DeiT's normal has a std of 0.02, truncated at two std. With stem=small, positions have the std of the embedded
-        patches instead, 0.02 · √(pixels · channels): nets need many steps to tell positions that are much smaller.
+        As in torchvision, queries, keys and values are initialised as one matrix; unlike there, the head does not start
+        at 0. DeiT's normal distribution has a std of 0.02 and is truncated at two std. With stem=small, position
+        embeddings have the std of the embedded patches instead, 0.02 · √(pixels · channels): with much smaller ones,
+        a net takes many steps to learn to use positions.
         """
-        patch_inputs = self.conv_proj.weight[0].numel()
+        of_positions = 0.02 * self.conv_proj.weight[0].numel() ** 0.5 if self.form == "small" else 0.02
+        stds = {"conv_proj.weight": 0.02, "encoder.pos_embedding": of_positions}
         for name, parameter in self.named_parameters():
-            if name in ("conv_proj.weight", "encoder.pos_embedding"):
-                small = self.form == "small" and name == "encoder.pos_embedding"
-                std = 0.02 * patch_inputs**0.5 if small else 0.02
+            if name in stds:
+                std = stds[name]
                 nn.init.trunc_normal_(parameter, std=std, a=-2 * std, b=2 * std)
             elif name.endswith("weight") and parameter.ndim > 1:
                 nn.init.xavier_uniform_(parameter)

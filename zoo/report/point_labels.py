@@ -36,8 +36,8 @@ class Label(NamedTuple):
 def label_points(panels: Mapping["Axes", Sequence[Label]], size: float) -> None:
     """Write texts of `size` pt near their points, right of them if there is room; those far from them with a line.
 
-    `panels` has the labels of each axes of a figure. Call it last: it reads the limits of the axes and the lines that
-    are drawn. Texts overlap only where there is no room.
+    `panels` maps each axes to its labels. Call this function last, since it reads the limits of the axes and the lines
+    in them. Texts overlap only if there is not enough room.
     """
     texts = {axes: [_annotation(axes, label, size) for label in labels] for axes, labels in panels.items()}
     for figure in {axes.get_figure(root=True): None for axes in panels}:

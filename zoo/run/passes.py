@@ -122,7 +122,6 @@ def _apply(run: Run, net: nn.Module, data: ResidentData, recipe: Sequence[Step])
         with naming_target(run.cfg, name):
             step: Step = function(net, context)
         values = [f"{key}={value}" for key, value in step.items() if isinstance(value, int | float | str)]
-        values += [f"blocks={','.join(step['blocks'])}"] if "blocks" in step else []
         log.info("compress.before_fit.%s did %s.", name, ", ".join(values))
         steps.append(step)
     return steps
