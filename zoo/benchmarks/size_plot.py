@@ -1,14 +1,24 @@
-"""The picture of accuracy against bytes, made from the results of runs."""
+"""The picture of accuracy against bytes and milliseconds, made from the results of runs and of a benchmark."""
 
+import json
 import statistics
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zoo.benchmarks.run_tables import IMAGES, compressed_runs, dense_runs, in_integers, kept_runs, packed_bytes
+from zoo.paths import RESULTS
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from zoo.report.point_labels import Label
+
+TEXT_SIZE = 10  # pt
+DENSE, BATCH_SIZE = "dense, 32 bits", 64
 MARKERS = {  # of methods
-    "dense, 32 bits": "o",
+    DENSE: "o",
     "int8": "^",
     "half of the channels pruned": "v",
     "pruned, int8": "<",
@@ -16,72 +26,94 @@ MARKERS = {  # of methods
     "trained for the bytes of the file": "D",
 }
 METHODS = {"deep_compression": "pruned, shared, coded", "rate": "trained for the bytes of the file"}
+TIMED_AS = {"int8": "int8 compiled", "half of the channels pruned": "pruned: fp32 compiled"}
+TIMED_AS["pruned, int8"] = "pruned: int8 compiled"  # the files of the others are decoded to the dense net
 COLOURS = ("#0b6bcb", "#d1495b", "#2a9d5c", "#8e5bb5", "#c77f12", "#4a4a4a")
-Point = tuple[float, float, float]  # bytes, mean accuracy in per cent and its standard deviation
 
 
-def points_of_nets() -> dict[str, dict[str, list[Point]]]:
-    """Return the points of each net that has been compressed, by method; images only."""
-    nets: dict[str, dict[str, list[Point]]] = defaultdict(lambda: defaultdict(list))
+class Point(NamedTuple):
+    """What a net costs after a method, and its test accuracy in per cent."""
+
+    method: str
+    bytes: float
+    milliseconds: float | None  # for `BATCH_SIZE` images; None where it was not measured
+    accuracy: float  # the mean of seeds
+    spread: float  # their standard deviation
+
+
+def points_of_nets() -> dict[str, list[Point]]:
+    """Return the points of each net that has been compressed; images only."""
+    nets: dict[str, list[Point]] = defaultdict(list)
+
+    def add(results: list[dict[str, Any]], method: str, size: float) -> None:
+        accuracies = [100 * result["test"]["accuracy"] for result in results]
+        spread = statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0
+        net = results[0]["net"]
+        nets[net].append(Point(method, size, _milliseconds(net, method), statistics.mean(accuracies), spread))
+
     for results in compressed_runs(IMAGES).values():
-        method = METHODS.get(str(results[0]["settings"].get("compress")))
-        if method:
-            nets[results[0]["net"]][method].append(_point(results, packed_bytes(results)))
+        if method := METHODS.get(str(results[0]["settings"].get("compress"))):
+            add(results, method, packed_bytes(results))
     for results in kept_runs(lambda result: result["net"] in nets and result["data"] == IMAGES).values():
         first = results[0]
         pruned = first["name"].startswith("prune_channels") or "pruned" in first["name"]
         if in_integers(first) is None and not pruned:
             continue
         method = "half of the channels pruned" if in_integers(first) is None else "pruned, int8" if pruned else "int8"
-        nets[first["net"]][method].append(_point(results, statistics.mean(r["product_bytes"] for r in results)))
-    for net, methods in nets.items():
+        add(results, method, statistics.mean(result["product_bytes"] for result in results))
+    for net in list(nets):
         dense = dense_runs(net, IMAGES)
-        methods["dense, 32 bits"].append(_point(dense, 4 * dense[0]["params"]))
+        add(dense, DENSE, 4 * dense[0]["params"])
     return nets
 
 
-def _point(results: list[dict[str, Any]], size: float) -> Point:
-    accuracies = [100 * result["test"]["accuracy"] for result in results]
-    return size, statistics.mean(accuracies), statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0
+def _milliseconds(net: str, method: str) -> float | None:
+    """Return the time of `BATCH_SIZE` images, where it was measured; a file is decoded before it is run."""
+    file = RESULTS / f"benchmark_inference_{net}_{BATCH_SIZE}.json"
+    figures = json.loads(file.read_text())["figures"] if file.exists() else {}
+    row = figures.get(TIMED_AS.get(method, "fp32 compiled"))
+    return 1000 * row["median_seconds"] if row else None
 
 
 def draw_sizes(path: Path) -> None:
-    """Draw test accuracy against bytes: a colour per net, a marker per method; each net's points are on a line."""
+    """Draw test accuracy against bytes and milliseconds: a colour per net, a marker per method."""
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
-    from matplotlib.ticker import FuncFormatter
 
     from zoo.compare.comparison_plots import as_svg
     from zoo.files import replacing
+    from zoo.report.point_labels import label_points
 
     nets = points_of_nets()
-    figure = Figure(figsize=(8, 4.6), layout="constrained")
-    axes = figure.subplots()
-    for colour, (net, methods) in zip(COLOURS, sorted(nets.items()), strict=False):
-        _draw_net(axes, net, methods, colour)
-    axes.set_xscale("log")
-    axes.margins(x=0.18)  # for the names of nets
-    axes.xaxis.set_major_formatter(
-        FuncFormatter(lambda size, _: f"{size / 1e6:g} MB" if size >= 1e6 else f"{size / 1e3:g} kB")
-    )
-    axes.set_xlabel("bytes of the weights, or of the file")
-    axes.set_ylabel("test accuracy on Fashion-MNIST, %")
-    axes.grid(alpha=0.25)
-    used = [method for method in MARKERS if any(method in methods for methods in nets.values())]
+    figure = Figure(figsize=(7.6, 4.6), layout="constrained")
+    sizes, times = figure.subplots(1, 2, sharey=True)
+    labels: dict[Axes, list[Label]] = {sizes: [], times: []}
+    for colour, (net, points) in zip(COLOURS, sorted(nets.items()), strict=False):
+        timed = sorted((point.milliseconds, point) for point in points if point.milliseconds is not None)
+        labels[sizes] += _draw_net(sizes, net, sorted((point.bytes, point) for point in points), colour)
+        labels[times] += _draw_net(times, net, timed, colour)
+    sizes.set(xlabel="bytes of the weights, or of the file", ylabel="test accuracy on Fashion-MNIST, %")
+    times.set_xlabel(f"milliseconds for {BATCH_SIZE} images on a CPU")
+    sizes.xaxis.set_major_formatter(lambda size, _: f"{size / 1e6:g} MB" if size >= 1e6 else f"{size / 1e3:g} kB")
+    times.xaxis.set_major_formatter(lambda time, _: f"{time:g}")
+    used = [method for method in MARKERS if any(method == point.method for of in nets.values() for point in of)]
     keys = [Line2D([], [], color="0.35", marker=MARKERS[method], linestyle="", label=method) for method in used]
-    axes.legend(handles=keys, fontsize="small", loc="lower right")
+    figure.legend(handles=keys, loc="outside lower center", ncols=3, fontsize="small", frameon=False)
+    label_points(labels, TEXT_SIZE)
     with replacing(path) as file:
         file.write(as_svg(figure))
 
 
-def _draw_net(axes: Any, net: str, methods: dict[str, list[Point]], colour: str) -> None:
+def _draw_net(axes: "Axes", net: str, points: Sequence[tuple[float, Point]], colour: str) -> "list[Label]":
+    """Draw points by their costs on a line, and return the labels for the dense ones."""
     from zoo import escape
+    from zoo.report.point_labels import Label
 
-    points = sorted(point for several in methods.values() for point in several)
-    axes.plot([point[0] for point in points], [point[1] for point in points], color=colour, linewidth=0.8, alpha=0.4)
-    for method, several in methods.items():
-        for size, mean, spread in several:
-            style = {"color": colour, "marker": MARKERS[method], "markersize": 7, "capsize": 3, "linewidth": 1}
-            axes.errorbar(size, mean, spread or None, **style)
-    ((size, mean, _),) = methods["dense, 32 bits"]
-    axes.annotate(escape.label(net), (size, mean), (8, 0), textcoords="offset points", color=colour, va="center")
+    axes.set_xscale("log")
+    axes.grid(alpha=0.25)
+    axes.margins(x=0.12, y=0.08)
+    axes.plot([cost for cost, _ in points], [of.accuracy for _, of in points], color=colour, linewidth=0.8, alpha=0.4)
+    for cost, point in points:
+        style: dict[str, Any] = {"color": colour, "marker": MARKERS[point.method], "markersize": 5.5, "capsize": 3}
+        axes.errorbar(cost, point.accuracy, point.spread or None, **style)
+    return [Label(cost, of.accuracy, escape.label(net), colour) for cost, of in points if of.method == DENSE]
