@@ -1,5 +1,6 @@
 """The picture of accuracy against bytes and milliseconds, made from the results of runs and of a benchmark."""
 
+import fnmatch
 import json
 import statistics
 from collections import defaultdict
@@ -26,8 +27,13 @@ MARKERS = {  # of methods
     "trained for the bytes of the file": "D",
 }
 METHODS = {"deep_compression": "pruned, shared, coded", "rate": "trained for the bytes of the file"}
-TIMED_AS = {"int8": "int8 compiled", "half of the channels pruned": "pruned: fp32 compiled"}
-TIMED_AS["pruned, int8"] = "pruned: int8 compiled"  # the files of the others are decoded to the dense net
+FP32, INT8 = "fp32 compiled", "int8 compiled"
+TIMED_AS = {"int8": INT8}  # methods in benchmarks of nets; the files of those not named here decode to the dense net
+PIPELINE_AS = {  # methods in the benchmark of ResNet-20's pipeline
+    "int8": f"resnet20_fashion_mnist/*: {INT8}",
+    "half of the channels pruned": f"prune_channels_resnet20/*: {FP32}",
+    "pruned, int8": f"qat_int8_pruned_resnet20/*: {INT8}",
+}
 COLOURS = ("#0b6bcb", "#d1495b", "#2a9d5c", "#8e5bb5", "#c77f12", "#4a4a4a")
 
 
@@ -69,10 +75,14 @@ def points_of_nets() -> dict[str, list[Point]]:
 
 def _milliseconds(net: str, method: str) -> float | None:
     """Return the time of `BATCH_SIZE` images, where it was measured; a file is decoded before it is run."""
-    file = RESULTS / f"benchmark_inference_{net}_{BATCH_SIZE}.json"
+    if net == "resnet20":
+        name, pattern = "pipeline", PIPELINE_AS.get(method, f"resnet20_fashion_mnist/*: {FP32}")
+    else:
+        name, pattern = f"inference_{net}", TIMED_AS.get(method, FP32)
+    file = RESULTS / f"benchmark_{name}_{BATCH_SIZE}.json"
     figures = json.loads(file.read_text())["figures"] if file.exists() else {}
-    row = figures.get(TIMED_AS.get(method, "fp32 compiled"))
-    return 1000 * row["median_seconds"] if row else None
+    found = fnmatch.filter(figures, pattern)
+    return 1000 * figures[found[0]]["median_seconds"] if found else None
 
 
 def draw_sizes(path: Path) -> None:
