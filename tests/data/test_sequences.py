@@ -77,6 +77,20 @@ def test_an_epoch_has_every_pair_once_but_for_a_last_short_batch_and_little_padd
     assert share < 0.05
 
 
+@pytest.mark.parametrize("budget", [600, 601, 2000])
+def test_batches_of_a_token_budget_have_every_pair_once_and_about_equally_many_tokens(budget):
+    data = ReversedLetters(max_length=8, batch_tokens=budget)
+    data.load()
+    batches = list(data.loader("train", "cpu"))
+    rows = [tuple(source[source > 0].tolist()) for sources, _ in batches for source in sources]
+    assert sorted(rows) == sorted(tuple(row[row > 0].tolist()) for row in data.splits["train"].sources)
+    sizes = [int((sources > 0).sum() + (targets > 0).sum()) for sources, targets in batches]
+    longest = int(data.splits["train"].lengths.sum(1).max())
+    assert len(batches) == len(data.loader("train", "cpu")) == -(-sum(sizes) // budget)
+    assert max(sizes) - min(sizes) <= 2 * longest
+    assert len({len(sources) for sources, _ in batches}) > 1  # short words come in larger batches
+
+
 def test_if_only_some_batches_are_used_each_has_sequences_of_all_lengths(reverse):
     lengths = []
     for limit in (None, 1.0, 2, 0.5):
@@ -118,12 +132,13 @@ def test_a_loader_goes_on_where_its_state_was_taken(reverse):
     )
 
 
-@pytest.mark.parametrize("shuffle", [True, False])
-def test_processes_share_out_what_one_would_have(reverse, shuffle):
+@pytest.mark.parametrize(("shuffle", "budget"), [(True, None), (True, 700), (False, None)])
+def test_processes_share_out_what_one_would_have(reverse, shuffle, budget):
     sequences = reverse.splits["train" if shuffle else "val"]
 
     def batches(rank, world):
-        return list(SequenceLoader(sequences, 64 if shuffle else 20, shuffle=shuffle, rank=rank, world_size=world))
+        share = {"shuffle": shuffle, "rank": rank, "world_size": world}
+        return list(SequenceLoader(sequences, 64 if shuffle else 20, budget, **share))
 
     def rows(batches):
         return sorted(tuple(row[row > 0].tolist()) for batch in batches for row in batch[0])
@@ -176,6 +191,9 @@ def test_settings_that_the_data_contradict_are_refused():
         ReversedLetters(max_length=4).load()
     with pytest.raises(BadInput, match="larger than the"):
         ReversedLetters(max_length=8, batch_size=9000).load()
+    for budget in (35, 10**6):  # the longest pair has 8 letters, read and written between two tokens
+        with pytest.raises(BadInput, match=rf"data\.batch_tokens={budget}: expected 36 to \d+, for these data"):
+            ReversedLetters(max_length=8, batch_tokens=budget).load()
 
 
 def test_texts_are_read_in_capitals_and_refused_with_foreign_symbols(reverse):

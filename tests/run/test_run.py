@@ -226,6 +226,18 @@ def test_a_name_that_looks_like_a_number_is_a_name(command, toy_smoke, tmp_path,
     assert command("train", f"resume={result.parent}").code == 0
 
 
+def test_an_automatic_batch_size_and_a_budget_of_tokens_exclude_each_other(command, toy):
+    done = command(
+        "train",
+        "data=reverse",
+        "data.batch_tokens=600",
+        "data.batch_size=auto",
+        *[a for a in toy if a.startswith(("trainer", "runs="))],
+    )
+    assert done.code == 2
+    assert "data.batch_size=auto and data.batch_tokens both set the size of batches; use one of them" in done.err
+
+
 def test_an_automatic_batch_size_is_settled_before_anything_is_drawn(command, toy, tmp_path):
     line = [a for a in toy if not a.startswith(("name=", "data.batch_size=", "trainer.max_epochs="))]
     line += ["trainer.max_epochs=1", "model=alexnet"]  # has dropout

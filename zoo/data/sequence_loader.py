@@ -33,7 +33,9 @@ class SequenceLoader:
     """Iterate over (sources, targets) or, if there are references, (sources, targets, references).
 
     When shuffling, each batch contains pairs of similar length; their grouping and the order of batches are drawn again
-    every epoch, and an incomplete batch is dropped. As in BatchLoader, random numbers depend on (seed, epoch) only, the
+    every epoch. A batch has `batch_size` pairs, and an incomplete one is dropped; or, with `batch_tokens`, it has as
+    many as have this number of tokens at most (sources and targets together, without padding), all batches have about
+    equally many tokens, and no pair is dropped. As in BatchLoader, random numbers depend on (seed, epoch) only, the
     state is two integers, and each of `world_size` processes gets an equal share of each shuffled batch.
     """
 
@@ -41,6 +43,7 @@ class SequenceLoader:
         self,
         sequences: Sequences,
         batch_size: int,
+        batch_tokens: int | None = None,
         *,
         device: torch.device | str = "cpu",
         shuffle: bool = False,
@@ -49,7 +52,8 @@ class SequenceLoader:
         world_size: int = 1,
     ) -> None:
         self.device = torch.device(device)
-        self.sequences, self.batch_size = sequences.to(self.device), batch_size
+        self.sequences = sequences.to(self.device)
+        self.batch_size, self.batch_tokens = batch_size, batch_tokens
         self.shuffle, self.seed, self.rank, self.world_size = shuffle, seed, rank, world_size
         self.spread = False  # whether each unshuffled batch has samples from everywhere
         self.epoch = 0
@@ -67,6 +71,8 @@ class SequenceLoader:
         self.epoch = epoch
 
     def __len__(self) -> int:
+        if self.shuffle and self.batch_tokens:
+            return -(-int(self.sequences.lengths.sum()) // self.batch_tokens)
         if self.shuffle:
             return len(self.sequences) // self.batch_size
         return -(-len(self.sequences) // (self.batch_size * self.world_size))
@@ -93,10 +99,21 @@ class SequenceLoader:
                 return [torch.arange(part, num, parts) for part in range(self.rank, parts, self.world_size)]
             return list(torch.arange(num).tensor_split(parts)[self.rank :: self.world_size])
         draws = BatchRng((self.seed * 1_000_003 + self.epoch) * 1_000_033 % 2**63)
-        order = draws.permutation(num)[: len(self) * self.batch_size]
+        order = draws.permutation(num)
+        if not self.batch_tokens:
+            order = order[: len(self) * self.batch_size]
         order = order[(lengths[order] @ torch.tensor([1000, 1])).argsort(stable=True)]
-        order = order.view(-1, self.batch_size)[draws.permutation(len(self))]
-        return list(order.tensor_split(self.world_size, 1)[self.rank])  # of similar length in all processes
+        batches = self._cut(order)
+        mine = (batches[i].tensor_split(self.world_size) for i in draws.permutation(len(self)).tolist())
+        return [parts[self.rank] for parts in mine]  # of similar length in all processes
+
+    def _cut(self, order: Tensor) -> tuple[Tensor, ...]:
+        """Cut indices into len(self) batches of equally many pairs, or of about equally many tokens."""
+        if not self.batch_tokens:
+            return order.split(self.batch_size)
+        ends = self.sequences.lengths[order].sum(1).cumsum(0)
+        batch = (ends - 1) * len(self) // ends[-1]
+        return order.split(batch.bincount(minlength=len(self)).tolist())
 
     def state_dict(self) -> dict[str, int]:
         return {"epoch": self.epoch, "position": self.position}

@@ -41,7 +41,8 @@ class SequenceData(ResidentData):
     """Turn pairs of symbols into tokens, split them, and yield padded batches of similar length.
 
     The split is that of `zoo.data.pair_splits.split_pairs`. All references of a source go with it: in training each is
-    a pair, and `batch_size` counts pairs; metrics are computed against all of them. `num_source_tokens` and
+    a pair, and metrics are computed against all of them. A training batch has `batch_size` pairs, or, if `batch_tokens`
+    is given, as many as have this number of tokens, sources and targets together. `num_source_tokens` and
     `num_target_tokens` are passed to the net, and checked if given.
 
     Raises BadInput if a split is empty, a sequence has more than `max_length` symbols, or a size is wrong.
@@ -57,12 +58,13 @@ class SequenceData(ResidentData):
         source_unit: Unit = "character",
         max_length: Count = 64,
         batch_size: Count = 256,
+        batch_tokens: Count | None = None,
         eval_batch_size: Count = 500,
         seed: int = 0,
         split: SplitRule = "hash",
     ) -> None:
         super().__init__(batch_size, eval_batch_size, seed)
-        self.source, self.split = source, split
+        self.source, self.split, self.batch_tokens = source, split, batch_tokens
         self.num_source_tokens, self.num_target_tokens = num_source_tokens, num_target_tokens
         self.source_unit, self.max_length = source_unit, max_length
         self.splits: dict[str, Sequences] = {}
@@ -93,10 +95,20 @@ class SequenceData(ResidentData):
                 split_hash=hash_of(self.pairs),
                 num_samples={name: len(part) for name, part in self.splits.items()},
             )
-            if self.batch_size > len(self.splits["train"]):
-                num = len(self.splits["train"])
-                raise BadInput(f"data.batch_size={self.batch_size} is larger than the {num} training pairs")
+            self._check_batch()
         return self.facts
+
+    def _check_batch(self) -> None:
+        """Raise BadInput unless each process gets a pair of each training batch."""
+        lengths = self.splits["train"].lengths.sum(1)
+        if not self.batch_tokens:
+            if self.batch_size > len(lengths):
+                raise BadInput(f"data.batch_size={self.batch_size} is larger than the {len(lengths)} training pairs")
+            return
+        # An epoch of `total` tokens has ⌈total / budget⌉ equal batches, so that each has more than half of the budget
+        least, total = 2 * int(lengths.max()) * (self.trainer.world_size if self.trainer else 1), int(lengths.sum())
+        if not least <= self.batch_tokens <= total:
+            raise BadInput(f"data.batch_tokens={self.batch_tokens}: expected {least} to {total}, for these data")
 
     def extend(self, pairs: Pairs) -> None:
         """Add pairs for training, which are not among the facts; all their symbols must be in the data."""
@@ -132,9 +144,12 @@ class SequenceData(ResidentData):
         """Return the batches of a split on a device; training batches are shuffled, all others have references."""
         self.load()
         training = split == "train"
+        if training:
+            self._check_batch()  # once more, since now the number of processes is known
         return SequenceLoader(
             self.splits[split],
             self.batch_size if training else self.eval_batch_size,
+            self.batch_tokens,
             device=device,
             shuffle=training,
             seed=self.seed,

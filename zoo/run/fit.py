@@ -85,6 +85,8 @@ def with_batch_size(run: Run, trainer: lightning.Trainer, task: Task, data: Resi
     """Return the run with the batch size that data.batch_size=auto stands for, which the data take over."""
     if run.cfg.data.batch_size != "auto":
         return run
+    if run.cfg.data.get("batch_tokens"):
+        raise BadInput("data.batch_size=auto and data.batch_tokens both set the size of batches; use one of them")
     data.batch_size = find_batch_size(trainer, task, data)
     log.info("data.batch_size=auto: batches of %d samples.", data.batch_size)
     return run.with_values(data={"batch_size": data.batch_size})
