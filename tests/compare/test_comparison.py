@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from safetensors.numpy import save_file
 from stored import RESULT
 
-from zoo.compare import comparison_plots, new_latencies, run_names, runs, significance, terminal
+from zoo.compare import comparison_plots, curve_plots, new_latencies, run_names, runs, significance, terminal
 from zoo.compare import comparison_tables as tables
 from zoo.compare.learning_curve import curve
 from zoo.errors import BadInput
@@ -331,7 +331,7 @@ def test_a_curve_has_a_point_an_epoch_and_its_band_is_numpys(tmp_path):
     folders = [write_run(tmp_path, f"r{i}", i, drawn(1, 0.9), curve=v) for i, v in enumerate(values)]
     curves = [curve(folder, "val/accuracy") for folder in folders]
     assert curves == [[(i + 1, value) for i, value in enumerate(several)] for several in values]
-    found = comparison_plots.band(curves)
+    found = curve_plots.band(curves)
     assert [epoch for epoch, _, _ in found] == [1, 2, 3]
     assert [mean for _, mean, _ in found] == pytest.approx(np.mean(values, axis=0))
     assert [spread for _, _, spread in found] == pytest.approx(np.std(values, axis=0, ddof=1))
@@ -470,7 +470,7 @@ def test_at_any_width_each_of_thirty_runs_has_rank_accuracy_bytes_latency_and_a_
     for row in ranked:
         (line,) = (line for line in lines if line.split()[:1] == [row[0]] and row[1] in line and row[2] in line)
         assert row[3] in line
-        name = re.search(rf"  {row[3]}  (\S.*?)  ", line)[1]
+        name = re.search(rf"  {row[3]}  (\S.*?)(?:  |$)", line)[1]
         assert re.fullmatch(re.escape(name).replace("…", ".*"), row[4])
         assert width < 200 or name == row[4]
     names = [re.split(r"  +", line.strip())[4] for line in lines if re.match(r" *\d+  +[\d.]+ % ", line)]
@@ -520,7 +520,7 @@ def test_settings_select_runs_and_the_last_are_listed_from_the_newest_on(mixed, 
     assert "rate" not in done.out.partition("Against")[0]
     newest = runs.selected(finished, {}, 5)
     assert sorted(run.time for run in newest) == sorted(run.time for run in finished)[-5:]
-    listed = of(tables.ranking(runs.comparisons(newest)[0], by_time=True), "begun")
+    listed = of(tables.ranking(runs.comparisons(newest)[0], by_time=True), "started")
     assert listed == sorted(listed, reverse=True)
     assert "none of 30 runs has data=cifar10" in command("scripts/compare", str(mixed), "data=cifar10").sentence
 
@@ -585,15 +585,22 @@ def test_latencies_of_runs_are_measured_again_in_turn_with_one_sample_each(tmp_p
         new_latencies.with_new_latencies([timed[names[0]]] * 31, "cpu")
 
 
-def test_the_table_says_whether_latencies_are_of_different_times_or_devices(tmp_path):
+def test_latencies_of_different_times_have_a_star_and_no_front(tmp_path):
     for i in range(2):
-        write_run(tmp_path, f"run{i}", 1, drawn(i, 0.9), result={"latency_ms": 1.0, "device": f"device {i}"})
+        result = {"latency_ms": 1.0 + i, "product_bytes": 10 + i}
+        write_run(tmp_path, f"run{i}", 1, drawn(i, 0.9), result=result, config=[f"model.size={i}"])
     (comparison,) = compared(tmp_path)
-    about = tables.ranking(comparison).about
-    assert "at different times and on different devices" in about
+    assert sorted(of(tables.ranking(comparison), "latency ms*")) == ["1", "2"]
+    assert "* Not comparable: measured at different times" in tables.ranking(comparison).about
+    panels = {panel.get_xlabel(): panel for panel in comparison_plots.draw_costs(comparison).axes}
+    has_front = {what: len(panel.lines[0].get_xdata()) > 0 for what, panel in panels.items()}
+    assert not has_front.pop("latency, ms, measured at different times")
+    assert all(has_front.values())
     again = [replace(run, timed_on="one CPU") for group in comparison.groups for run in group.runs]
     (comparison,) = runs.comparisons(again)
     assert "in turn, on one CPU" in tables.ranking(comparison).about
+    assert sorted(of(tables.ranking(comparison), "latency ms")) == ["1", "2"]
+    assert comparison_plots.draw_costs(comparison).axes[-1].get_xlabel() == "latency, ms"
     assert "latency=true" not in tables.ranking(comparison).about
 
 
@@ -608,6 +615,27 @@ def test_a_run_that_failed_does_not_squeeze_the_others_in_a_plot(tmp_path):
     assert f"run4 ↓ {failed:.3g}" in [text.get_text() for text in panel.texts]
     assert comparison_plots.near([1.0] * 5 + [0.0]) == (-math.inf, math.inf)
     assert comparison_plots.near([90.0, 10.0, 50.0]) == (-math.inf, math.inf)
+
+
+def test_curves_show_accuracies_on_a_scale_of_errors_the_epoch_that_was_kept_and_what_diverged(tmp_path):
+    for i, values in enumerate(([0.5, 0.99, 0.9], [0.1, 0.1, 0.1], [0.6, 1.0, 0.98], [0.7, 0.8, 0.9], [0.5, 0.8, 0.9])):
+        config = [f"model.size={i}"]
+        folder = write_run(tmp_path, f"run{i}", 1, drawn(i, 0.9), result={"best_epoch": 2}, config=config, curve=values)
+        if i == 3:
+            rows = [f"{9 + epoch},{epoch}.0,{10.0**epoch},{value}" for epoch, value in enumerate((1, 5, 9))]
+            (folder / "metrics.csv").write_text("\n".join(["step,epoch,val/loss,val/accuracy", *rows, ""]))
+    (comparison,) = compared(tmp_path)
+    ranks = {group.label: rank for rank, group in enumerate(comparison.groups)}
+    _, loss, accuracy = curve_plots.draw_curves(comparison).axes
+    assert (accuracy.get_yscale(), accuracy.yaxis_inverted()) == ("log", True)
+    assert accuracy.yaxis.get_major_formatter()(5.0, None) == "95"
+    lines = [list(line.get_ydata()) for line in accuracy.lines]
+    assert lines[ranks["run0"]] == pytest.approx([50, 1, 10])
+    assert lines[ranks["run1"]] == pytest.approx([90, 90, 90])
+    assert accuracy.get_ylim()[0] > 90
+    dots = [list(point) for dots in accuracy.collections for point in dots.get_offsets()]
+    assert pytest.approx([2.0, 1.0]) in dots
+    assert f"{ranks['run3'] + 1} ↑ 100" in [text.get_text() for text in loss.texts]
 
 
 def test_nothing_is_compared_with_itself(tmp_path):

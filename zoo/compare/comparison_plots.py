@@ -1,15 +1,14 @@
-"""Plots of a comparison: curves with bands over seeds, and accuracy against cost."""
+"""Plots of a comparison: accuracy against cost."""
 
 import io
 import itertools
 import math
 import statistics
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from zoo import escape
-from zoo.compare.learning_curve import curve
+from zoo.compare.comparison_tables import timed_together
 from zoo.compare.main_metric import ERRORS, factor_of, unit_of
 from zoo.compare.runs import Comparison, Group
 from zoo.report.point_labels import Label, label_points
@@ -41,64 +40,18 @@ def front(points: Points) -> list[int]:
     return found
 
 
-def band(curves: Sequence[Points]) -> list[tuple[float, float, float]]:
-    """Return (epoch, mean, spread) at the epochs that all curves have; the spread of a single curve is 0."""
-    at: dict[float, list[float]] = defaultdict(list)
-    for points in curves:
-        for epoch, value in points:
-            if math.isfinite(value):
-                at[epoch].append(value)
-    whole = sorted((epoch, values) for epoch, values in at.items() if len(values) == len(curves))
-    return [(e, statistics.fmean(v), statistics.stdev(v) if len(v) > 1 else 0.0) for e, v in whole]
-
-
-def draw_curves(comparison: Comparison) -> "Figure":
-    """Draw losses and the validation metric of the best groups by epoch, with a band of one standard deviation."""
-    from matplotlib.figure import Figure
-
-    groups = comparison.groups[:MOST_DRAWN]
-    figure = Figure(figsize=(13, 4.4), layout="constrained")
-    titles = {"train/loss": "training loss", "val/loss": "validation loss"}
-    titles[f"val/{comparison.metric}"] = f"validation {comparison.metric_name}{unit_of(comparison.metric)}"
-    for axes, (metric, title) in zip(figure.subplots(1, 3), titles.items(), strict=True):
-        scale, drawn = factor_of(metric.rpartition("/")[2]), list[list[float]]()
-        for rank, group in enumerate(groups):
-            curves = [curve(run.folder, metric) for run in group.runs if run.result["epochs"]]
-            points = band([[(epoch, scale * value) for epoch, value in points] for points in curves])
-            epochs, means, spreads = ([point[i] for point in points] for i in range(3))
-            drawn += [means] if means else []
-            colour, marker = f"C{rank}", "o" if len(points) == 1 else None  # a line of one point is invisible
-            axes.plot(epochs, means, color=colour, marker=marker, label=_numbered(rank, group))
-            if any(spreads):
-                lower, upper = ([m + sign * s for m, s in zip(means, spreads, strict=True)] for sign in (-1, 1))
-                axes.fill_between(epochs, lower, upper, color=colour, alpha=0.2, linewidth=0)
-        low, high = near([means[-1] for means in drawn])
-        if usual := [y for means in drawn if low <= means[-1] <= high for y in means]:
-            pad = 0.05 * (max(usual) - min(usual)) or 0.05
-            axes.set_ylim(min(usual) - pad, max(usual) + pad)  # runs that failed leave the picture
-        axes.set_title(title, loc="left")
-        axes.set_xlabel("epochs")
-        _tidy(axes)
-    _legend(figure)
-    return figure
-
-
 def draw_costs(comparison: Comparison) -> "Figure":
     """Draw the test metric of all groups against bytes, MACs and latency, where measured, with Pareto fronts.
 
-    Groups that another beats in both are grey. Few groups with short names have them at their points, others ranks.
+    Groups that another beats in both are grey; latencies that cannot be compared have no front. Few groups with short
+    names have them at their points, others ranks.
     """
     from matplotlib.figure import Figure
 
     groups = comparison.groups
-    costs: dict[str, list[Any]] = {
-        "bytes of the product file": [group.size_bytes for group in groups],
-        "multiply-accumulates": [group.mean("macs") for group in groups],
-        "latency, ms": [group.mean("latency_ms") for group in groups],
-    }
-    costs = {what: [x and max(x, 0) for x in xs] for what, xs in costs.items()}  # an unknown or no cost is not drawn
-    known = {what: xs for what, xs in costs.items() if any(xs)}
-    known = known or {"parameters": [max(1, group.runs[0].result["params"]) for group in groups]}
+    is_together = timed_together(comparison)
+    latency = "latency, ms" if is_together else "latency, ms, measured at different times"
+    known = _known_costs(groups, latency)
     sign, factor = -1 if comparison.metric in ERRORS else 1, factor_of(comparison.metric)
     ys = [factor * statistics.fmean(run.result["test"][comparison.metric] for run in group.runs) for group in groups]
     figure = Figure(figsize=(1 + 4 * len(known), 4.4), layout="constrained")
@@ -108,7 +61,8 @@ def draw_costs(comparison: Comparison) -> "Figure":
     fronts: set[int] = set()
     for axes, (what, xs) in zip(figure.subplots(1, len(known), squeeze=False)[0], known.items(), strict=True):
         ranks = [rank for rank, x in enumerate(xs) if x]
-        best = [ranks[i] for i in front([(xs[rank], sign * ys[rank]) for rank in ranks])]
+        has_front = what != latency or is_together
+        best = [ranks[i] for i in front([(xs[rank], sign * ys[rank]) for rank in ranks])] if has_front else []
         labels[axes] = _draw_points(axes, {rank: (xs[rank], ys[rank]) for rank in ranks}, best, near(ys), words)
         fronts |= set(best)
         _of_costs(axes, what, [xs[rank] for rank in ranks], comparison.metric_name + unit_of(comparison.metric))
@@ -119,9 +73,21 @@ def draw_costs(comparison: Comparison) -> "Figure":
         for x, y, text, colour in of_axes:
             axes.annotate(text, (x, y), (4, 4), textcoords="offset points", fontsize=LABEL_SIZE, color=colour)
     for rank in sorted(fronts)[:MOST_DRAWN]:
-        figure.axes[0].scatter([], [], color=FRONT, label=_numbered(rank, groups[rank]))
-    _legend(figure)
+        figure.axes[0].scatter([], [], color=FRONT, label=numbered(rank, groups[rank]))
+    add_legend(figure)
     return figure
+
+
+def _known_costs(groups: Sequence[Group], latency: str) -> dict[str, list[Any]]:
+    """Return what groups cost, by what it is, where any is known; None and 0 are not drawn."""
+    costs: dict[str, list[Any]] = {
+        "bytes of the product file": [group.size_bytes for group in groups],
+        "multiply-accumulates": [group.mean("macs") for group in groups],
+        latency: [group.mean("latency_ms") for group in groups],
+    }
+    costs = {what: [x and max(x, 0) for x in xs] for what, xs in costs.items()}
+    known = {what: xs for what, xs in costs.items() if any(xs)}
+    return known or {"parameters": [max(1, group.runs[0].result["params"]) for group in groups]}
 
 
 def near(values: Sequence[float]) -> tuple[float, float]:
@@ -160,7 +126,7 @@ def _draw_points(
 
 
 def _draw_front(axes: "Axes", points: Points) -> None:
-    xs, ys = zip(*points, strict=True)
+    xs, ys = [x for x, _ in points], [y for _, y in points]
     axes.plot(xs, ys, color=FRONT, linewidth=2, alpha=0.6, drawstyle="steps-post", zorder=2)
 
 
@@ -198,10 +164,10 @@ def draw_exports(comparison: Comparison) -> "Figure":
             axes.scatter(x, y, color=colour, marker=marker, zorder=3, alpha=0.9 if i in best else 0.3)
         _of_costs(axes, what, xs, "R2, %" if comparison.metric == "mae" else f"{comparison.metric_name}, %")
     for rank in dict.fromkeys(rank for rank, _ in found if rank < MOST_DRAWN):
-        figure.axes[0].scatter([], [], color=f"C{rank}", label=_numbered(rank, comparison.groups[rank]))
+        figure.axes[0].scatter([], [], color=f"C{rank}", label=numbered(rank, comparison.groups[rank]))
     for name, marker in zip(formats, itertools.cycle(MARKERS), strict=False):
         figure.axes[0].add_line(Line2D([], [], color="0.3", marker=marker, linestyle="", label=escape.label(name)))
-    _legend(figure)
+    add_legend(figure)
     return figure
 
 
@@ -215,19 +181,19 @@ def _of_costs(axes: "Axes", what: str, xs: Sequence[float], metric: str) -> None
     axes.xaxis.set_minor_formatter(NullFormatter())  # matplotlib's default labels would overlap
     axes.set_title(f"test {metric}", loc="left")
     axes.margins(0.12)
-    _tidy(axes)
+    tidy(axes)
 
 
-def _numbered(rank: int, group: Group) -> str:
+def numbered(rank: int, group: Group) -> str:
     return escape.label(f"{rank + 1}  {escape.shortened_in_middle(group.label, MOST_LETTERS)}")
 
 
-def _tidy(axes: "Axes") -> None:
+def tidy(axes: "Axes") -> None:
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _legend(figure: "Figure") -> None:
+def add_legend(figure: "Figure") -> None:
     handles, labels = figure.axes[0].get_legend_handles_labels()
     inches = 0.5 + INCHES_PER_LETTER * max(map(len, labels), default=1)
     ncols = max(1, min(4, len(labels), int(figure.get_figwidth() / inches)))

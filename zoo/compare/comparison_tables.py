@@ -27,49 +27,54 @@ class Table:
 
 def ranking(comparison: Comparison, by_time: bool = False) -> Table:
     """Rank groups by their mean test accuracy; with `by_time`, list the newest first, with their ranks."""
-    more = comparison.more_metrics
+    more, metric = comparison.more_metrics, comparison.metric_name
     names = [f"test {name.replace('_', ' ')}" for name in more]
-    columns = ("", f"test {comparison.metric_name}", "kB", "latency ms", "run", "runs", *names, "params", "MMACs")
+    latency_name = "latency ms" if timed_together(comparison) else "latency ms*"
+    columns = ("", f"test {metric}", "kB", latency_name, "run", "runs", *names, f"val {metric}", "epochs", "params")
     rows = []
     for rank, group in enumerate(comparison.groups):
-        macs, latency, seconds = (group.mean(key) for key in ("macs", "latency_ms", "seconds"))
+        results = [run.result for run in group.runs]
+        macs, latency, seconds, epochs = (group.mean(key) for key in ("macs", "latency_ms", "seconds", "epochs"))
         figures = (
             *(number(group.mean_of_test(name)) for name in more),
-            f"{group.runs[0].result['params']:,}",
+            mean_and_spread(results, "validation", comparison.metric),
+            number(epochs),
+            f"{results[0]['params']:,}",
             number(macs and macs / 1e6),
             number(seconds or None),
             max(run.time for run in group.runs),
         )
-        reached = mean_and_spread([run.result for run in group.runs], "test", comparison.metric)
+        reached = mean_and_spread(results, "test", comparison.metric)
         first = (str(rank + 1), reached, number(group.size_bytes / 1e3), number(latency))
         rows.append((*first, group.label, str(len(group.runs)), *figures))
-    about = (
-        "Mean, with the standard deviation over several seeds or folds. kB is the size of the product file, seconds "
-        f"the training time, begun the start of the newest run. {_about_latency(comparison)}"
-    )
+    spread = "Mean, with the standard deviation over several seeds or folds. "
+    several = any(len(group.runs) > 1 for group in comparison.groups)
+    about = f"{spread if several else ''}kB is the size of the product file. {_about_latency(comparison)}"
     if by_time:
         rows.sort(key=lambda row: row[-1], reverse=True)
-    return Table(RANKING, about, (*columns, "seconds", "begun"), rows, ("run", "begun"))
+    return Table(RANKING, about, (*columns, "MMACs", "train s", "started"), rows, ("run", "started"))
+
+
+def timed_together(comparison: Comparison) -> bool:
+    """Return whether the latencies of all runs can be compared: they were measured in turn, or there is only one."""
+    groups = [group for group in comparison.groups if group.mean("latency_ms") is not None]
+    timed = [run for group in groups for run in group.runs]
+    return len(timed) < 2 or all(run.timed_on for run in timed)
 
 
 def _about_latency(comparison: Comparison) -> str:
-    """Say how latencies were measured, and how far they can be compared."""
-    groups = [group for group in comparison.groups if group.mean("latency_ms") is not None]
-    runs = [run for group in groups for run in group.runs]
-    how = "at the end of each run, whatever else the machine did then"
-    if place := next((run.timed_on for run in runs), ""):
-        how = f"measured for this comparison, of all runs in turn, on {place}"
+    """Say how latencies were measured, and whether they can be compared."""
+    places = [run.timed_on for group in comparison.groups for run in group.runs if run.timed_on]
+    how = f"measured for this comparison, of all runs in turn, on {places[0]}" if places else "at the end of the run"
     about = (
         f"Latency is that of one sample in torch, {how}; int8 nets have none, since torch only simulates them: "
         "exported files have one."
     )
-    if place or len(runs) < 2:
+    if timed_together(comparison):
         return about
-    on = {(run.result["device"], run.result["precision"]) for run in runs}
-    where = " and on different devices or in different precisions" if len(on) > 1 else ""
     return (
-        f"{about} Since runs were measured at different times{where}, small differences mean nothing; latency=true "
-        "measures all of them again, in turn."
+        f"{about} * Not comparable: measured at different times, whatever else the machine did then. latency=true "
+        "measures all runs again, in turn."
     )
 
 
@@ -131,9 +136,9 @@ def differences(comparison: Comparison) -> Table | None:
     columns = ["setting", *(group.label for group in groups)]
     shown = keys[: max(1, MOST_CELLS // len(groups))]
     rows = [[key, *short_paths([one.get(key, "–") for one in settings])] for key in shown]
-    about = "A dash means that a run has no such setting."
+    about = "A dash means that a run has no such setting." if any("–" in row for row in rows) else ""
     if len(shown) < len(keys):
-        about += f" {len(keys) - len(shown):,} more settings differ and are not shown."
+        about = f"{about} {len(keys) - len(shown):,} more settings differ and are not shown.".strip()
     if len(groups) > max(len(shown), MOST_COLUMNS - 1):
         columns, *rows = (list(cells) for cells in zip(*[["run", *columns[1:]], *rows], strict=True))
     return Table(DIFFERENCES, about, columns, rows, columns)

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from zoo import escape
-from zoo.compare.comparison_plots import MOST_DRAWN, as_svg, draw_costs, draw_curves, draw_exports
+from zoo.compare.comparison_plots import MOST_DRAWN, as_svg, draw_costs, draw_exports
 from zoo.compare.comparison_tables import EXPORTS, RANKING, Table, ranking, tables
+from zoo.compare.curve_plots import draw_curves
 from zoo.compare.page_style import CSS, SCRIPT
 from zoo.compare.runs import Comparison
 from zoo.compare.terminal import left_out
@@ -63,7 +64,7 @@ def readme_tables(comparisons: Sequence[Comparison]) -> str:
     for comparison in comparisons:
         table = ranking(comparison)
         cells = {column: [row[i] for row in table.rows] for i, column in enumerate(table.columns)}
-        shown = ["run", table.columns[1], "params", "MMACs", "kB", "latency ms"]
+        shown = ["run", table.columns[1], "params", "MMACs", *table.columns[2:4]]  # kB and latency
         rows = list(zip(*(cells[column] for column in shown), strict=True))
         lines = _lines(Table("", "", shown, rows, ("run",)))
         parts.append(f"{escape.markdown(comparison.title)}\n\n{lines}")
@@ -76,15 +77,16 @@ PICTURES: tuple[tuple[str, str, str, str, Callable[[Comparison], Any]], ...] = (
         RANKING,
         "costs",
         "Accuracy against its cost",
-        "With many runs or long names, numbers are ranks. The line is the Pareto front; what another run beats "
-        "in both is grey.",
+        "The line is the Pareto front: a grey point is beaten in both by another run. Numbers are ranks. Latencies "
+        "that were measured at different times have no front.",
         draw_costs,
     ),
     (
         RANKING,
         "curves",
         "Learning curves",
-        f"At most the best {MOST_DRAWN}. Several seeds or folds are shown as mean and band of one standard deviation.",
+        f"Of the best {MOST_DRAWN} or fewer, by epoch; a dot is at the epoch whose weights were kept. Several seeds or "
+        "folds are shown as mean and band of one standard deviation. Scales are logarithmic, of errors for accuracies.",
         draw_curves,
     ),
     (

@@ -48,7 +48,8 @@ def show(comparisons: Sequence[Comparison], unfinished: Sequence[Path], by_time:
                 console.print(f"{table.title}: {counted(len(table.rows), 'row')}, on the page")
                 continue
             print_table(console, table)
-            console.print(table.about)
+            if table.about:
+                console.print(table.about)
     console.print(left_out(unfinished))
 
 
