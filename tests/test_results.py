@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import math
+import re
 
 import hydra
 import pytest
@@ -171,6 +172,15 @@ def test_a_page_has_a_picture_of_curves_only_if_one_was_kept(script, finished, t
     assert script.draw_page("ten_minutes", picture)
     assert curve_plot.family_of("vgg11")[1] in picture.read_text()
     assert script.picture_of_curves("defaults") == ""
+
+
+def test_many_curves_have_a_panel_for_each_family(tmp_path):
+    nets = ("lenet5", "lenet300", "alexnet", "vgg11", "vgg19_bn", "resnet20", "resnet152", "vit_tiny", "googlenet")
+    results = [{"net": net, "curve": [(1.0, 0.5), (2.0 + i, 0.9)], "num_samples": {}} for i, net in enumerate(nets)]
+    curve_plot.draw_curves(results, tmp_path / "curves.svg")
+    texts = re.findall(r"<!-- (.*?) -->", (tmp_path / "curves.svg").read_text())
+    families = dict.fromkeys(curve_plot.family_of(net)[0] for net in nets)
+    assert [text for text in texts if text in families] == list(families)
 
 
 def test_nets_in_integers_have_a_table_of_their_own_with_means_of_their_seeds(script, tmp_path, monkeypatch):

@@ -4,12 +4,18 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zoo.benchmarks.run_tables import DIGITS, kept_runs
 from zoo.compare.learning_curve import curve
 from zoo.compare.main_metric import main_metric
 from zoo.records.schema import MOST_IN_CURVE
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from zoo.report.point_labels import Label
 
 RUNS_ON: dict[str, Callable[[dict[str, Any]], bool]] = {  # by page in docs/: the runs whose curves it shows
     "defaults": lambda result: result["data"] == DIGITS,
@@ -20,13 +26,12 @@ FAMILIES = {  # by the start of a net's name: the family and its colour
     "alexnet": ("AlexNet", "#c77f12"),
     "vgg": ("VGG", "#2a9d5c"),
     "resnet": ("ResNet", "#0b6bcb"),
-    "googlenet": ("Inception", "#8e5bb5"),
-    "inception": ("Inception", "#8e5bb5"),
     "vit": ("ViT", "#d1495b"),
 }
-OTHER = ("others", "#8a8a8a")
-ERRORS = (0.9, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)  # where the axis has a tick
-MINUTES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+OTHERS = ("GoogLeNet, Inception and others", "#8e5bb5")
+NUM_COLUMNS = 3
+MOST_TOGETHER = 8  # curves in one panel; of more, each family has its own
+MINUTES = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000)
 TEXT_SIZE = 9  # pt
 
 
@@ -74,57 +79,81 @@ def draw_page(page: str, path: Path) -> bool:
 
 def family_of(net: str) -> tuple[str, str]:
     """Return the family of a net by its name, and the colour of the family."""
-    return next((family for start, family in FAMILIES.items() if net.startswith(start)), OTHER)
+    return next((family for start, family in FAMILIES.items() if net.startswith(start)), OTHERS)
 
 
 def draw_curves(results: Sequence[dict[str, Any]], path: Path) -> None:
     """Draw the validation accuracy of the best epoch so far over minutes of training, one line per result.
 
-    Errors have a logarithmic scale, so that 98 and 99 % are as far apart as 80 and 90 %. The results have a `curve`.
+    Errors have a logarithmic scale, so that 98 and 99 % are as far apart as 80 and 90 %. Of many results, each family
+    of nets has a panel, in which the others are pale. The results have a `curve`.
     """
-    from matplotlib.figure import Figure
-
     from zoo.compare.comparison_plots import as_svg
+    from zoo.compare.curve_plots import as_accuracy
     from zoo.files import replacing
     from zoo.report.point_labels import label_points
 
-    figure = Figure(figsize=(7, 5.2), layout="constrained")
-    axes = figure.subplots()
-    labels = [_draw_curve(axes, result) for result in results]
-    _format(axes)
-    label_points({axes: labels}, TEXT_SIZE)
+    figure, panels = _panels(results)
+    for axes in panels.values():
+        axes.set(xscale="log", yscale="log")
+    labels = {
+        axes: [label for result in results if (label := _draw_curve(axes, result, family))]
+        for family, axes in panels.items()
+    }
+    as_accuracy(next(iter(panels.values())))  # the others share its scale
+    for family, axes in panels.items():
+        _format(axes, family)
+    figure.supxlabel("minutes of training", fontsize=10)
+    figure.supylabel("validation accuracy, best epoch so far, %", fontsize=10)
+    label_points(labels, TEXT_SIZE)
     with replacing(path) as file:
         file.write(as_svg(figure))
 
 
-def _draw_curve(axes: Any, result: dict[str, Any]) -> Any:
-    """Draw a line that ends with a point, and return the label for it."""
+def _panels(results: Sequence[dict[str, Any]]) -> "tuple[Figure, dict[str, Axes]]":
+    """Return a figure with a panel for each family of nets, by its name, or for all of them, by no name."""
+    from matplotlib.figure import Figure
+
+    if len(results) <= MOST_TOGETHER:
+        figure = Figure(figsize=(7, 4.6), layout="constrained")
+        return figure, {"": figure.subplots()}
+    present = {family_of(result["net"]) for result in results}
+    names = [family[0] for family in (*FAMILIES.values(), OTHERS) if family in present]
+    rows = -(-len(names) // NUM_COLUMNS)
+    figure = Figure(figsize=(9, 2.9 * rows), layout="constrained")
+    grid = figure.subplots(rows, NUM_COLUMNS, sharex=True, sharey=True, squeeze=False)
+    for axes in grid.flat[len(names) :]:
+        axes.remove()
+    return figure, dict(zip(names, grid.flat, strict=False))
+
+
+def _draw_curve(axes: "Axes", result: dict[str, Any], family: str) -> "Label | None":
+    """Draw a line that ends with a point, and return the label for it; of other families, draw a pale line."""
+    from matplotlib.collections import LineCollection
+
     from zoo import escape
     from zoo.report.point_labels import Label
 
-    colour = family_of(result["net"])[1]
+    own, colour = family_of(result["net"])
     half_an_image = 0.5 / max(1, result["num_samples"].get("val", 0))  # where no error was made
     minutes, values = zip(*result["curve"], strict=True)
-    errors = [max(1 - value, half_an_image) for value in itertools.accumulate(values, max)]
+    errors = [100 * max(1 - value, half_an_image) for value in itertools.accumulate(values, max)]
+    if family not in ("", own):
+        axes.add_collection(LineCollection([[*zip(minutes, errors, strict=True)]], colors="0.88", zorder=1))
+        return None
     axes.plot(minutes, errors, color=colour, linewidth=1.4, alpha=0.8, solid_joinstyle="round")
     axes.plot(minutes[-1], errors[-1], color=colour, marker="o", markersize=4)
     return Label(minutes[-1], errors[-1], escape.label(result["net"]), colour)
 
 
-def _format(axes: Any) -> None:
-    """Set scales, ticks and names of the axes."""
+def _format(axes: "Axes", title: str) -> None:
+    """Set scales, ticks and title of a panel."""
     from matplotlib.ticker import FixedLocator, NullLocator
 
-    axes.set(
-        xscale="log", yscale="log", xlabel="minutes of training", ylabel="validation accuracy, best epoch so far, %"
-    )
     axes.margins(x=0.08, y=0.08)
-    axes.invert_yaxis()
     axes.xaxis.set_major_locator(FixedLocator(MINUTES))
-    axes.yaxis.set_major_locator(FixedLocator(ERRORS))
     axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
-    axes.yaxis.set_major_formatter(lambda error, _: f"{100 * (1 - error):.4g}")
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_minor_locator(NullLocator())
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_title(title, loc="left", fontsize=10)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
