@@ -37,6 +37,7 @@ def draw_curves(comparison: Comparison) -> "Figure":
     is at the epoch whose weights were kept, and an arrow stands for a curve that ends far from the others.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     groups = comparison.groups[:MOST_DRAWN]
     figure = Figure(figsize=(13, 4.4), layout="constrained")
@@ -53,6 +54,7 @@ def draw_curves(comparison: Comparison) -> "Figure":
             axes.scatter([epoch for epoch, _ in dots], [mean for _, mean in dots], s=24, color=f"C{rank}", zorder=3)
         axes.set_title(title, loc="left")
         axes.set_xlabel("epochs")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         tidy(axes)
     add_legend(figure)
     return figure
