@@ -35,6 +35,7 @@ from zoo.checkpoint.named_files import file_of
 from zoo.checkpoint.product_file import read_product, save_product
 from zoo.errors import BadInput
 from zoo.instantiate import build
+from zoo.models import small_maps
 from zoo.models.inception_v3 import InceptionV3
 from zoo.models.lenet import LeNet5
 from zoo.run.directory import Run, _resumed_folder
@@ -764,9 +765,13 @@ def test_a_cpu_trains_in_bf16_where_it_need_not_emulate_it(
     command, toy_smoke, only_run, monkeypatch, capability, taken
 ):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-    outcome = command("train", *toy_smoke, "trainer.precision=bf16-mixed")
+    products, as_product = [], small_maps.as_product
+    monkeypatch.setattr(small_maps, "as_product", lambda *args: products.append(args) or as_product(*args))
+    net = ["model=resnet50", "model.depths=[1,1,1]", "model.widths=[4,4,4]"]  # has small maps
+    outcome = command("train", *toy_smoke, *net, "trainer.precision=bf16-mixed")
     assert outcome.code == 0
     assert ("it trains in 32-true" in outcome.err) == (taken == "32-true")
+    assert bool(products) == (taken == "bf16-mixed")
     assert json.loads((only_run() / "result.json").read_text())["precision"] == taken
 
 

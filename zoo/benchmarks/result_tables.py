@@ -6,7 +6,9 @@ from typing import Any
 
 from zoo.errors import counted
 
-BENCHMARKS = ("train", "train_resnet20", "step", "loader", "augment", "startup", "logging", "gpu", "packed")
+BENCHMARKS = (
+    *("train", "train_resnet20", "train_vgg11_bn", "step", "loader", "augment", "startup", "logging", "gpu", "packed"),
+)
 _INFERENCE = "benchmark_inference_"
 MEASURED = (
     ("samples/s", "samples_per_second", "{:,.0f}"),

@@ -25,6 +25,7 @@ from zoo.errors import BadInput, ZooError, choices, reason
 from zoo.measure.accuracy import TOP
 from zoo.measure.layer_kinds import BATCH_NORMS
 from zoo.measure.throughput import TOO_FULL, fastest_batch_size
+from zoo.models.small_maps import SmallMapsAsProducts
 from zoo.paths import CONFIG
 from zoo.records.config_file import write_config
 from zoo.run.compress_targets import KEYS, is_auto
@@ -66,7 +67,8 @@ def fit(run: Run, trainer: lightning.Trainer, task: Task, data: ResidentData) ->
     with _explained(run, trainer, data):
         if trainer.max_epochs == 0:
             trainer.validate(task, datamodule=data, verbose=False)
-        else:
+            return
+        with contextlib.nullcontext() if run.cfg.compile else SmallMapsAsProducts():
             trainer.fit(task, datamodule=data, ckpt_path=run.last_checkpoint, weights_only=True)
 
 
