@@ -69,10 +69,22 @@ def test_a_net_whose_accuracy_is_that_of_a_guess_is_said_to_have_learned_nothing
     result = {**RESULT, "test": metrics, "settings": settings, "product_bytes": 9, "folder": "a"}
     final_tables.show_result(result, cfg)
     shown = capsys.readouterr().out
-    assert ("guessing one of 10 classes. Try an optim.lr below 0.01" in shown) == is_guess
+    assert ("guessing one of 10 classes. Try optim.lr=0.001; if that is not enough, preflight" in shown) == is_guess
     assert ("compress=rate" in shown, "export.py" in shown) == (not is_guess, not is_guess)
     final_tables.show_result({**result, "split_sizes": {"train": 9, "val": 9, "test": 9_999_999}}, cfg)
     assert "guessing" not in capsys.readouterr().out
+
+
+def test_what_diagnostics_advise_is_the_only_advice_and_a_net_with_one_answer_is_said_to_have_one(capsys):
+    cfg = OmegaConf.create({"runs": "runs", "data_root": "data", "data": {}})
+    settings = {**RESULT["settings"], "model.num_classes": 10, "optim.lr": 0.01}
+    more = {"remedies": ["optim.lr=0.5", "model.init=he"], "one_answer": {"class": "7", "num": 1000}}
+    result = {**RESULT, "test": {"accuracy": 0.1, "balanced_accuracy": 0.1, "loss": 2.3}, "settings": settings, **more}
+    final_tables.show_result({**result, "product_bytes": 9, "folder": "a"}, cfg)
+    shown = capsys.readouterr().out
+    assert "One class   All 1,000 test images are called 7.\n" in shown
+    assert "classes. Try optim.lr=0.5; if that is not enough, model.init=he.\n" in shown
+    assert "preflight" not in shown
 
 
 def split(line):

@@ -23,7 +23,7 @@ from zoo.callbacks.loggers import tensorboards
 from zoo.errors import BadInput, Interrupted, ZooError
 from zoo.files import write_json
 from zoo.measure import health
-from zoo.measure.diagnosis import Course, Row, read_run
+from zoo.measure.diagnosis import Course, Reading, Row, read_run
 from zoo.ranges import Count
 
 log = logging.getLogger("zoo")
@@ -58,7 +58,7 @@ class Diagnostics(lightning.Callback):
         self._twin: Any = None
         self._boards: list[Board] = []
         self._writers: list[Any] = []  # of histograms
-        self._reading: list[str] = []
+        self.reading: Reading | None = None  # at the end of the run
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if pl_module.device_mesh is not None:
@@ -200,11 +200,12 @@ class Diagnostics(lightning.Callback):
         self._report(trainer, pl_module, None)
 
     def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
-        if stage == "fit" and self._reading:
+        if stage == "fit" and self.reading:
             self._show()  # not earlier, or the progress bar would be printed below
 
     def _show(self) -> None:
-        escape.console().print("Diagnostics", *(f"  {one}" for one in self._reading), sep="\n", soft_wrap=True)
+        assert self.reading is not None
+        escape.console().print("Diagnostics", *(f"  {one}" for one in self.reading.sentences), sep="\n", soft_wrap=True)
 
     def on_exception(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
@@ -218,6 +219,8 @@ class Diagnostics(lightning.Callback):
         task: Any = pl_module
         metrics = trainer.callback_metrics
         chance, num_validation = _guessing(trainer, task)
+        one = getattr(task.meter, "one_answer", None)  # of the last validation
+        classes = trainer.datamodule.load().classes if one else []  # type: ignore[attr-defined]
         course = Course(
             num_steps=trainer.global_step,
             lr=trainer.optimizers[0].param_groups[0]["initial_lr"],
@@ -227,9 +230,11 @@ class Diagnostics(lightning.Callback):
             val_accuracy=float(metrics["val/accuracy"]) if "val/accuracy" in metrics else None,
             chance=chance,
             num_validation=num_validation,
+            one_answer=(classes[one[0]], one[1], task.meter.num_samples) if one else None,
             error=error,
         )
-        self._reading = reading = read_run(self.epochs, course)
+        self.reading = read_run(self.epochs, course)
+        reading = self.reading.sentences
         if distributed.rank():
             return
         log.debug("Diagnostics: %s", " ".join(reading))

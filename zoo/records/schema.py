@@ -116,6 +116,13 @@ class Answers(Record, frozen=True, kw_only=True):
     calibration_error: Pair
 
 
+class OneAnswer(Record, frozen=True, kw_only=True):
+    """The class that a net gives to nearly all test images, and how many get it."""
+
+    class_: Text = msgspec.field(name="class")
+    num: Count
+
+
 class Before(Record, frozen=True, kw_only=True):
     """What is known of the net that a run compressed, in the result of the run."""
 
@@ -180,6 +187,8 @@ class Result(Record, frozen=True, kw_only=True):
     exports: dict[Name, Cell] | UnsetType = UNSET
     before: Before | UnsetType = UNSET
     temperature: Amount | UnsetType = UNSET
+    one_answer: OneAnswer | UnsetType = UNSET
+    remedies: list[Text] | UnsetType = UNSET  # of callbacks.diagnostics
     curve: Curve | UnsetType = UNSET  # only in docs/results
 
     def __post_init__(self) -> None:

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from zoo import escape
+from zoo.measure.diagnosis import UNKNOWN, called_one_class, to_try, with_rates
 from zoo.paths import PACKED, PRODUCT
 from zoo.report.epoch_lines import formatted, name_of
 from zoo.report.settings_row import changed_answers, simulates_int8
@@ -56,24 +57,34 @@ def show_result(result: dict[str, Any], cfg: DictConfig) -> None:
             if repair := result["before"].get("repair"):
                 console.print(_repaired(repair))
         _show_facts(console, result)
-        if guess := _guess(result):
-            console.print(guess, soft_wrap=True)
+        for what, line in _problems(result).items():
+            console.print(f"{what:11} {line}", soft_wrap=True)
         for what, line in _next_commands(result, cfg).items():
             console.print(f"{what:11} {line}", soft_wrap=True)
     log.debug("result:\n%s", text.getvalue().strip())
 
 
-def _guess(result: dict[str, Any]) -> str:
-    """Return a sentence for a net that has learned nothing, whose accuracy is that of a guess; otherwise empty."""
+def _problems(result: dict[str, Any]) -> dict[str, str]:
+    """Return sentences on a net that gives one class to nearly all images, or that has learned nothing.
+
+    What to try is the advice of callbacks.diagnostics, if it knew of any.
+    """
+    found = {}
+    if one := result.get("one_answer"):
+        found["One class"] = called_one_class(one["class"], one["num"], result["num_samples"]["test"], "test")
+    if _is_guess(result):
+        remedies = result.get("remedies") or with_rates(UNKNOWN, result["settings"]["optim.lr"])
+        num = result["settings"]["model.num_classes"]
+        found["Not learned"] = f"Its accuracy is that of guessing one of {num:,} classes. {to_try(remedies)}"
+    return found
+
+
+def _is_guess(result: dict[str, Any]) -> bool:
+    """Return whether a net has learned nothing, so that its accuracy is that of a guess."""
     accuracy, num = result["test"].get("balanced_accuracy"), result["settings"].get("model.num_classes")
     sizes = result.get("split_sizes", result["num_samples"])
-    if accuracy is None or not num or result["num_samples"] != sizes or accuracy > (1 + GUESSED) / num:
-        return ""
-    return (
-        f"Not learned Its accuracy is that of guessing one of {num:,} classes. Try an optim.lr below "
-        f"{result['settings']['optim.lr']:g}, a longer schedule.warmup, or preflight=true, which checks the net and "
-        "the data before training"
-    )
+    is_whole = bool(num) and result["num_samples"] == sizes
+    return accuracy is not None and is_whole and accuracy <= (1 + GUESSED) / num
 
 
 def _metrics(result: dict[str, Any]) -> Table:
@@ -190,7 +201,7 @@ def _next_commands(result: dict[str, Any], cfg: DictConfig) -> dict[str, str]:
     lines["Compare"] = f"python scripts/compare.py {shlex.quote(cfg.runs)}"
     file = shlex.quote(_file(result)) if _is_packed(result) else folder
     lines["Evaluate"] = f"python evaluate.py checkpoint={file}{place}"
-    if _guess(result):
+    if _is_guess(result):
         return lines
     if not result.get("compress"):
         data = f" data.{key}={shlex.quote(own)}" if own else place
