@@ -44,7 +44,7 @@ def test_a_run_keeps_its_predictions_and_shows_them(command, toy, only_run, comp
     assert kept["labels"].dtype == kept["predicted"].dtype == torch.uint8
     assert kept["labels"].long().equal(labels)
     assert kept["predicted"].long().equal(logits.argmax(1))
-    torch.testing.assert_close(kept["confidence"], logits.softmax(1).amax(1).half(), atol=1e-3, rtol=0)
+    torch.testing.assert_close(kept["confidence"], logits.double().softmax(1).amax(1), atol=1e-3, rtol=0)
     with safetensors.safe_open(folder / "predictions.safetensors", framework="pt") as file:
         assert file.metadata()["split_hash"] == result["split_hash"]
     accuracy = (kept["labels"] == kept["predicted"]).double().mean()

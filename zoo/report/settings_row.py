@@ -85,15 +85,16 @@ def more_figures(result: dict[str, Any]) -> dict[str, float]:
 def changed_answers(result: Mapping[str, Any]) -> dict[str, tuple[float | None, float]]:
     """Return how compression changed the answers, as fractions before (None if that is no figure) and after, by name.
 
-    These are the names in the table at the end of a run, and in TensorBoard.
+    These are the names in the table at the end of a run, and in TensorBoard. The most changed recall is there only if
+    its change is significant.
     """
     found = (result.get("before") or {}).get("answers")
     if not found:
         return {}
+    pairs = {"most changed recall": found.get("recall"), "calibration error": found["calibration_error"]}
     return {
         "agreement with the original": (None, found["agreement"]),
-        "most changed recall": tuple(found["recall"]),
-        "calibration error": tuple(found["calibration_error"]),
+        **{name: tuple(pair) for name, pair in pairs.items() if pair},
     }
 
 
