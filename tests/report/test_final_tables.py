@@ -17,8 +17,20 @@ def test_an_epoch_has_its_most_important_columns_at_any_width():
         assert max(len(names), len(values)) <= width
         assert values.split()[:7] == ["60/60", "0.5000", "85.00%", "0.2500", "90.00%", "1234.5", "best"]
         assert ("0.00098" in values) == (width > 80)
-    for name, value in (("train loss", "0.5000"), ("train accuracy", "85.00%"), ("val f1", "0.8000")):
+    for name, value in (("kept", "best"), ("train loss", "0.5000"), ("train accuracy", "85.00%"), ("val f1", "0.8000")):
         assert names.index(name) + len(name) == values.index(value) + len(value)
+
+
+def test_all_shares_of_an_epoch_are_per_cent_and_a_line_of_an_image_classifier_has_its_mark_in_80_columns():
+    shares = {"accuracy": 0.972, "top5": 0.998, "balanced_accuracy": 0.9721, "macro_f1": 0.9722}
+    cells = epoch_cells("100/100", {"loss": 0.5, "accuracy": 0.85}, {"loss": 0.25, **shares}, 1234.5, 1e-3, True)
+    named = ("val accuracy", "val top-5", "val balanced accuracy", "val macro F1")
+    assert [cells[name] for name in named] == ["97.20%", "99.80%", "97.21%", "97.22%"]
+    assert all(line.endswith(one) for line, one in zip(aligned(cells, 80), ("kept", "best"), strict=True))
+    sequences = epoch_cells(
+        "9/9", {"loss": 1, "token_accuracy": 0.5}, {"loss": 1, "wer": 0.3, "per": 0.1}, 9, 1e-3, True
+    )
+    assert aligned(sequences, 80)[0].endswith("kept")
 
 
 def test_columns_are_aligned_over_epochs_and_there_are_fewer_without_validation():
@@ -27,7 +39,7 @@ def test_columns_are_aligned_over_epochs_and_there_are_fewer_without_validation(
     ]
     assert len({line.index("0.2500") for line in lines}) == 1
     names, values = aligned(epoch_cells("1/10", {"loss": 0.5}, {}, 1.0, 0.1, False))
-    assert names.split() == ["epoch", "train", "loss", "seconds", "mean", "lr"]
+    assert names.split() == ["epoch", "train", "loss", "seconds", "kept", "mean", "lr"]
     assert values.split() == ["1/10", "0.5000", "1.0", "0.1"]
 
 
