@@ -196,8 +196,8 @@ def test_an_evaluation_prints_one_calibration_error_and_it_is_that_of_the_pictur
 def test_the_picture_shows_both_curves_and_the_coverage():
     logits, labels = CASES["random"]
     after, before = calibration(logits / 2, labels), calibration(logits, labels)
-    left, right = draw_calibration(after, before).axes
-    assert list(left.lines[0].get_xdata()) == [one["confidence"] for one in before["bins"]]
-    assert list(left.lines[1].get_ydata()) == [one["accuracy"] for one in after["bins"]]
-    assert list(right.lines[0].get_ydata()) == [100 * one for one in after["risk"]]
-    assert right.get_title("left").startswith(f"{after['coverage_at_1_percent_error']:.1%} of the images")
+    above, below = draw_calibration(after, before).axes
+    assert list(above.lines[0].get_xdata()) == [one["confidence"] for one in before["bins"]]
+    assert list(above.lines[1].get_ydata()) == [one["accuracy"] for one in after["bins"]]
+    assert list(below.lines[0].get_ydata()) == [100 * one for one in after["risk"]]
+    assert below.get_title("left").startswith(f"{after['coverage_at_1_percent_error']:.1%} of the images")
