@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import scalars, toy_images, write_idx
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.util.tensor_util import make_ndarray
 
 from zoo.callbacks.board import DIAGNOSTICS as GROUP
 from zoo.callbacks.resume import ResumeCheckpoint
@@ -45,6 +46,10 @@ def test_of_a_sound_run_nothing_stands_out_and_all_figures_are_in_tensorboard(co
     for kind, times in (("activations", 9), ("gradients", 9), ("weights", 3)):
         assert all(len(events.Histograms(f"{GROUP}/{kind}/{layer}")) == times for layer in layers)
     assert {f"{GROUP}/filters/features.0", f"{GROUP}/update_ratio of all layers"} <= set(events.Tags()["images"])
+    (text,) = events.Tensors("diagnostics/what is measured/text_summary")
+    explained = re.findall(r"(?m)^\| `(\w+)` \|", make_ndarray(text.tensor_proto)[0].decode())
+    shown = {tag.split("/")[1] for tag in tags if tag.startswith(f"{GROUP}/")}
+    assert shown - {"saturation", "update_ratio of all layers"} <= set(explained)
     (weights,) = (e.histogram_value for e in events.Histograms(f"{GROUP}/weights/features.0")[-1:])
     state = torch.load(only_run() / "last.ckpt", weights_only=True)["state_dict"]["net.features.0.weight"]
     assert (weights.min, weights.max) == pytest.approx((float(state.min()), float(state.max())))

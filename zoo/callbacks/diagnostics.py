@@ -23,11 +23,12 @@ from zoo.callbacks.loggers import tensorboards
 from zoo.errors import BadInput, Interrupted, ZooError
 from zoo.files import write_json
 from zoo.measure import health
-from zoo.measure.diagnosis import Course, Reading, Row, read_run
+from zoo.measure.diagnosis import MEANINGS, Course, Reading, Row, read_run
 from zoo.ranges import Count
 
 log = logging.getLogger("zoo")
 DIAGNOSTICS = "diagnostics.json"
+HEAD = "| of each layer | what it is | usual |\n|---|---|---|"
 HISTOGRAMS = ("activations/", "gradients/", "weights/")
 NUM_FOR_DEAD = 1000  # validation samples
 NUM_PIECES = 4  # parts of a batch whose gradients are compared
@@ -39,8 +40,8 @@ class Diagnostics(lightning.Callback):
     Logged as `zoo diagnostics/...`, for each layer with weights: at each measured step, `update_ratio/` with the
     `rule_of_thumb`, and in TensorBoard histograms of `activations/` (outputs) and `gradients/`; after each epoch,
     histograms of `weights/`, and `singular_value/`, `dead_units/`, `saturation/`, `noise_scale/` and `filters/`; at the
-    end, a plot of the update ratios, and `diagnostics/reading` as text. The reading is also printed, and saved with the
-    figures of the last epoch in diagnostics.json.
+    end, a plot of the update ratios, and `diagnostics/reading` as text, beside what the names mean. The reading is also
+    printed, and saved with the figures of the last epoch in diagnostics.json.
 
     Training is not affected: before a measured step, a copy of the task, in eager mode and fp32 unless the weights are
     narrower, processes the batch in four pieces, with a separate random stream. Measurements stay on the device until
@@ -66,6 +67,9 @@ class Diagnostics(lightning.Callback):
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._boards, self._writers = boards(trainer), tensorboards(trainer)
+        rows = [f"| `{name}` | {meaning} | {usual} |" for name, (meaning, usual) in MEANINGS.items()]
+        for board in self._boards:
+            board.add_text("diagnostics/what is measured", "\n".join([HEAD, *rows]), 0)
 
     def on_train_batch_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int

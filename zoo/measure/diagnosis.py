@@ -15,6 +15,17 @@ Row = Mapping[str, Mapping[str, float]]  # figure -> layer -> value in an epoch
 LOWER, HIGHER = "optim.lr={lower:.3g}", "optim.lr={higher:.3g}"  # a tenth of the run's, and ten times it
 UNKNOWN = (LOWER, "preflight=true, which checks the net and the data before training")  # if no cause is known
 
+MEANINGS = {  # of the figures of a layer, by name: what it is, and what is usual
+    "update_ratio": ("norm of a step's change of the weights, divided by their norm", "about 0.001, more at the start"),
+    "dead_units": ("fraction of ReLU units that are 0 for all of 1,000 validation samples", "below 0.2"),
+    "saturation": ("fraction of sigmoid or tanh outputs whose slope is below 6 % of its maximum", "below 0.2"),
+    "singular_value": (
+        "largest factor by which the weights, as a matrix, lengthen a vector",
+        "1 to 10, growing slowly",
+    ),
+    "noise_scale": ("batch size above which larger batches make gradients hardly more exact", "grows during training"),
+}
+
 
 @dataclass(frozen=True)
 class Finding:
