@@ -2,6 +2,8 @@ import csv
 
 import pytest
 from conftest import scalars
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.util.tensor_util import make_ndarray
 
 from zoo.callbacks.board import DIAGNOSTICS, board_tag
 from zoo.callbacks.loggers import MetricsCSV, TensorBoard
@@ -53,6 +55,24 @@ def test_tensorboard_shows_losses_and_accuracies_first_and_diagnostics_last_and_
     groups = [*dict.fromkeys(tag.partition("/")[0] for tag in tags)]
     assert groups == ["train", "val", "while compressing", "while training"]
     assert max(*groups, "with the result", "with the test set", "with attention", DIAGNOSTICS) == DIAGNOSTICS
+
+
+def test_the_text_of_a_result_has_no_empty_head_and_numbers_of_four_digits(tmp_path):
+    board = TensorBoard(tmp_path)
+    figures = {"latency, ms": 3.2265279987768736, "test accuracy": 0.987, "MMACs": 15.4178, "largest": 12345.678}
+    board.log_hyperparams({"lr": 0.003, "Model": "lenet5", "Size, kB": 39908.0, "seed": 1}, figures, step=9)
+    board.save()
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    (text,) = events.Tensors("result/text_summary")
+    rows = make_ndarray(text.tensor_proto)[0].decode().splitlines()
+    assert rows[:3] == ["| Model | lenet5 |", "|---|---|", "| Size, kB | 39908 |"]
+    assert {"| latency, ms | 3.227 |", "| test accuracy | 0.987 |", "| MMACs | 15.42 |", "| largest | 12346 |"} <= {
+        *rows
+    }
+    tags = scalars(tmp_path)
+    assert tags["with the result/latency, ms"][0][1] == pytest.approx(figures["latency, ms"])
+    assert {"with the result/test accuracy", "with the result, more/MMACs"} <= tags.keys()
 
 
 def test_event_files_of_another_name_and_damaged_metrics_are_told_or_passed_over(tmp_path):

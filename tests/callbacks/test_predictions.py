@@ -8,6 +8,7 @@ import sklearn.decomposition
 import sklearn.metrics
 import torch
 from conftest import scalars, with_plots
+from matplotlib.text import Text
 from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -15,12 +16,18 @@ from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from tensorboard.util.tensor_util import make_ndarray
 from torch.nn.functional import one_hot
 
-from zoo.callbacks.prediction_plots import draw_mistakes, framed, principal_components
+from zoo.callbacks.attention_maps import draw_maps
+from zoo.callbacks.layer_plots import draw_update_ratios
+from zoo.callbacks.prediction_plots import NUM_MISTAKES, draw_mistakes, framed, principal_components
 from zoo.callbacks.predictions import most_confident, smallest_type
 from zoo.checkpoint.load_model import load_model
 from zoo.checkpoint.product_file import read_product
 from zoo.inference.evaluate import predict
 from zoo.instantiate import build
+from zoo.measure.calibration import calibration
+from zoo.report.calibration_plot import draw_calibration
+from zoo.report.plots import draw_confusion
+from zoo.run.preflight import draw_examples
 
 
 @pytest.fixture
@@ -44,7 +51,7 @@ def test_a_run_keeps_its_predictions_and_shows_them(command, toy, only_run, comp
     assert kept["labels"].dtype == kept["predicted"].dtype == torch.uint8
     assert kept["labels"].long().equal(labels)
     assert kept["predicted"].long().equal(logits.argmax(1))
-    torch.testing.assert_close(kept["confidence"], logits.softmax(1).amax(1).half(), atol=1e-3, rtol=0)
+    torch.testing.assert_close(kept["confidence"], logits.double().softmax(1).amax(1), atol=1e-3, rtol=0)
     with safetensors.safe_open(folder / "predictions.safetensors", framework="pt") as file:
         assert file.metadata()["split_hash"] == result["split_hash"]
     accuracy = (kept["labels"] == kept["predicted"]).double().mean()
@@ -53,7 +60,7 @@ def test_a_run_keeps_its_predictions_and_shows_them(command, toy, only_run, comp
 
     events = events_of(folder)
     assert events.Tags()["images"] == [
-        f"with the test set/{name}" for name in ("confusion matrix", "calibration", "most confident mistakes")
+        f"with the test set/{name}" for name in ("confusion matrix", "most confident mistakes", "reliability diagram")
     ]
     (curve,) = events.Tensors("test precision and recall/Bag")  # rows: TP, FP, TN, FN, precision, recall
     _, _, _, _, precision, recall = make_ndarray(curve.tensor_proto)
@@ -76,10 +83,12 @@ def test_a_run_keeps_its_predictions_and_shows_them(command, toy, only_run, comp
 
     assert [node.op for node in events.Graph().node].count("Conv2d") == 2
     (layout,) = events.Tensors("custom_scalars__config__")
-    charts = Layout.FromString(make_ndarray(layout.tensor_proto).item()).category[0].chart
-    tags = {tag for chart in charts for tag in chart.multiline.tag}
-    assert tags == {"train/loss", "val/loss", "train/accuracy", "val/accuracy"}
-    assert tags <= scalars(folder).keys()
+    charts = [
+        one for group in Layout.FromString(make_ndarray(layout.tensor_proto).item()).category for one in group.chart
+    ]
+    tags = [list(chart.multiline.tag) for chart in charts]
+    assert tags == [["val/accuracy"], ["val/loss"], ["train/accuracy"], ["train/loss"]]
+    assert {tag for (tag,) in tags} <= scalars(folder).keys()
     assert result["product_bytes"] == (folder / "model.safetensors").stat().st_size
     assert result["latency_ms"] > 0
 
@@ -108,7 +117,7 @@ def test_the_most_confident_are_the_first_of_all_parts():
     draw = torch.Generator().manual_seed(0)
     confidence = torch.rand(70, generator=draw)
     parts = [{"confidence": part, "labels": (100 * part).long()} for part in confidence.split(30)]
-    best = confidence.sort(descending=True).values[:25]
+    best = confidence.sort(descending=True).values[:NUM_MISTAKES]
     assert most_confident(parts)["confidence"].equal(best)
     assert most_confident(parts)["labels"].equal((100 * best).long())
 
@@ -143,9 +152,30 @@ def test_a_wide_embedding_keeps_the_principal_components():
     assert principal_components(features[:, :5], 5).equal(features[:, :5])
 
 
-def test_a_sheet_has_a_tile_a_mistake_in_rows_of_five():
+def test_a_sheet_has_a_tile_a_mistake_in_rows_of_four_below_its_title():
     images = 255 * one_hot(torch.arange(7), 8).view(7, 1, 2, 4)[..., :2].to(torch.uint8)
     sheet = draw_mistakes(["cat", "dog"], images, torch.zeros(7).int(), torch.ones(7).int(), torch.full((7,), 0.9))
-    assert sheet.shape == (2 * 194, 5 * 150, 3)
-    assert (sheet[5:75, 5:75] == 255).all()  # the first pixel of the first image
-    assert (sheet[80:140, 80:140] == 0).all()
+    top = len(sheet) - 2 * (150 + 2 * 20 + 12)
+    assert 0 < top < 40
+    assert sheet.shape[1] == 4 * 150
+    assert (sheet[:top] < 128).any()  # black letters
+    assert (sheet[top + 5 : top + 75, 5:75] == 255).all()  # the first pixel of the first image
+    assert (sheet[top + 80 : top + 140, 80:140] == 0).all()
+
+
+def test_each_picture_has_the_size_of_a_card_or_is_legible_there():
+    """TensorBoard's cards are about 360 px wide, where letters of 9 px are legible."""
+    draw = torch.Generator().manual_seed(0)
+    logits, labels = torch.randn(300, 10, generator=draw), torch.randint(10, (300,), generator=draw)
+    update_ratios = [{"update_ratio": {f"layer {i}": 1e-3 for i in range(12)}}] * 2
+    for figure in (
+        draw_calibration(calibration(logits, labels)),
+        draw_update_ratios(update_ratios),
+        draw_maps(torch.rand(1, 9, 10, generator=draw), list("abandoned."), list("abandoned"), "abandoned"),
+        draw_examples(torch.rand(4, 1, 28, 28, generator=draw), ["Ankle boot"] * 4),
+        draw_confusion([[1] * 10] * 10, list("0123456789")),
+    ):
+        points = [text.get_fontsize() for text in figure.findobj(Text) if text.get_text()]
+        assert min(points) / 72 * 360 / figure.get_figwidth() >= 9
+    texts = [text.get_text() for text in draw_update_ratios(update_ratios).findobj(Text)]
+    assert "rule of thumb: 0.001" in texts

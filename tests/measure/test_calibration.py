@@ -23,6 +23,7 @@ from zoo.measure.calibration import (
 )
 from zoo.measure.evaluation import evaluate
 from zoo.report.calibration_plot import draw_calibration
+from zoo.report.tables import show_evaluation
 
 
 def drawn(num=702, num_classes=6, strength=2.0, scale=2.0, seed=0):
@@ -182,11 +183,21 @@ def test_an_evaluation_has_the_figures_with_and_without_the_temperature():
     assert found["calibration_error"] == pytest.approx(float(expected))
 
 
+def test_an_evaluation_prints_one_calibration_error_and_it_is_that_of_the_picture(capsys):
+    logits, labels = CASES["random"]
+    found = evaluate(logits, labels, list("abcdef"))
+    show_evaluation(found)
+    shown, error = capsys.readouterr().out, f"alibration error {found['calibration']['error']:.2%}"
+    assert shown.count("alibration error") == shown.count(error) == 1
+    title = draw_calibration(found["calibration"]).axes[0].get_title("left")
+    assert title.replace(" %", "%").startswith(f"C{error}")
+
+
 def test_the_picture_shows_both_curves_and_the_coverage():
     logits, labels = CASES["random"]
     after, before = calibration(logits / 2, labels), calibration(logits, labels)
-    left, right = draw_calibration(after, before).axes
-    assert list(left.lines[0].get_xdata()) == [one["confidence"] for one in before["bins"]]
-    assert list(left.lines[1].get_ydata()) == [one["accuracy"] for one in after["bins"]]
-    assert list(right.lines[0].get_ydata()) == [100 * one for one in after["risk"]]
-    assert right.get_title("left").startswith(f"{after['coverage_at_1_percent_error']:.1%} of the images")
+    above, below = draw_calibration(after, before).axes
+    assert list(above.lines[0].get_xdata()) == [one["confidence"] for one in before["bins"]]
+    assert list(above.lines[1].get_ydata()) == [one["accuracy"] for one in after["bins"]]
+    assert list(below.lines[0].get_ydata()) == [100 * one for one in after["risk"]]
+    assert below.get_title("left").startswith(f"{after['coverage_at_1_percent_error']:.1%} of the images")

@@ -17,8 +17,20 @@ def test_an_epoch_has_its_most_important_columns_at_any_width():
         assert max(len(names), len(values)) <= width
         assert values.split()[:7] == ["60/60", "0.5000", "85.00%", "0.2500", "90.00%", "1234.5", "best"]
         assert ("0.00098" in values) == (width > 80)
-    for name, value in (("train loss", "0.5000"), ("train accuracy", "85.00%"), ("val f1", "0.8000")):
+    for name, value in (("kept", "best"), ("train loss", "0.5000"), ("train accuracy", "85.00%"), ("val f1", "0.8000")):
         assert names.index(name) + len(name) == values.index(value) + len(value)
+
+
+def test_all_shares_of_an_epoch_are_per_cent_and_a_line_of_an_image_classifier_has_its_mark_in_80_columns():
+    shares = {"accuracy": 0.972, "top5": 0.998, "balanced_accuracy": 0.9721, "macro_f1": 0.9722}
+    cells = epoch_cells("100/100", {"loss": 0.5, "accuracy": 0.85}, {"loss": 0.25, **shares}, 1234.5, 1e-3, True)
+    named = ("val accuracy", "val top-5", "val balanced accuracy", "val macro F1")
+    assert [cells[name] for name in named] == ["97.20%", "99.80%", "97.21%", "97.22%"]
+    assert all(line.endswith(one) for line, one in zip(aligned(cells, 80), ("kept", "best"), strict=True))
+    sequences = epoch_cells(
+        "9/9", {"loss": 1, "token_accuracy": 0.5}, {"loss": 1, "wer": 0.3, "per": 0.1}, 9, 1e-3, True
+    )
+    assert aligned(sequences, 80)[0].endswith("kept")
 
 
 def test_columns_are_aligned_over_epochs_and_there_are_fewer_without_validation():
@@ -27,7 +39,7 @@ def test_columns_are_aligned_over_epochs_and_there_are_fewer_without_validation(
     ]
     assert len({line.index("0.2500") for line in lines}) == 1
     names, values = aligned(epoch_cells("1/10", {"loss": 0.5}, {}, 1.0, 0.1, False))
-    assert names.split() == ["epoch", "train", "loss", "seconds", "mean", "lr"]
+    assert names.split() == ["epoch", "train", "loss", "seconds", "kept", "mean", "lr"]
     assert values.split() == ["1/10", "0.5000", "1.0", "0.1"]
 
 
@@ -69,10 +81,22 @@ def test_a_net_whose_accuracy_is_that_of_a_guess_is_said_to_have_learned_nothing
     result = {**RESULT, "test": metrics, "settings": settings, "product_bytes": 9, "folder": "a"}
     final_tables.show_result(result, cfg)
     shown = capsys.readouterr().out
-    assert ("guessing one of 10 classes. Try an optim.lr below 0.01" in shown) == is_guess
+    assert ("guessing one of 10 classes. Try optim.lr=0.001; if that is not enough, preflight" in shown) == is_guess
     assert ("compress=rate" in shown, "export.py" in shown) == (not is_guess, not is_guess)
     final_tables.show_result({**result, "split_sizes": {"train": 9, "val": 9, "test": 9_999_999}}, cfg)
     assert "guessing" not in capsys.readouterr().out
+
+
+def test_what_diagnostics_advise_is_the_only_advice_and_a_net_with_one_answer_is_said_to_have_one(capsys):
+    cfg = OmegaConf.create({"runs": "runs", "data_root": "data", "data": {}})
+    settings = {**RESULT["settings"], "model.num_classes": 10, "optim.lr": 0.01}
+    more = {"remedies": ["optim.lr=0.5", "model.init=he"], "one_answer": {"class": "7", "num": 1000}}
+    result = {**RESULT, "test": {"accuracy": 0.1, "balanced_accuracy": 0.1, "loss": 2.3}, "settings": settings, **more}
+    final_tables.show_result({**result, "product_bytes": 9, "folder": "a"}, cfg)
+    shown = capsys.readouterr().out
+    assert "One class   All 1,000 test images are called 7.\n" in shown
+    assert "classes. Try optim.lr=0.5; if that is not enough, model.init=he.\n" in shown
+    assert "preflight" not in shown
 
 
 def split(line):

@@ -78,6 +78,16 @@ def measured(monkeypatch):
     return measured
 
 
+def test_what_a_pass_did_is_said_in_words():
+    sizes = {"macs_before": 30821248, "macs": 15417800, "params_before": 269434, "params": 126502}
+    step = {"pass": "prune_channels", "scope": "layer", "round_to": 4, **sizes, "layout": {"conv1": {}}}
+    assert passes.described(step) == (
+        "prune_channels with scope layer, round to 4; "
+        "multiply-accumulates from 30,821,248 to 15,417,800, parameters from 269,434 to 126,502"
+    )
+    assert passes.described({"pass": "fold_norms", "layout": {}}) == "fold_norms"
+
+
 @pytest.mark.slow
 def test_a_run_prunes_for_a_latency_and_the_next_one_takes_over_its_times(command, toy_smoke, folders, measured):
     base = [a for a in toy_smoke if not a.startswith("name=")]

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from zoo import escape
 from zoo.callbacks.board import boards
+from zoo.report.plots import CARD_DPI, CARD_INCHES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,18 +42,17 @@ class AttentionMaps(lightning.Callback):
 
 
 def draw_maps(maps: Tensor, read: Sequence[str], written: Sequence[str], title: str) -> "Figure":
-    """Plot maps (layers, written, read) side by side, with one row per output symbol."""
+    """Plot maps (layers, written, read) above each other, with one row per output symbol."""
     from matplotlib.figure import Figure
 
     width, height = 0.36 * len(read) + 1.2, 0.36 * len(written) + 1.3
-    figure = Figure(figsize=(len(maps) * width, height), layout="constrained", dpi=110)
-    for i, (axes, shares) in enumerate(zip(figure.subplots(1, len(maps), squeeze=False)[0], maps, strict=True), 1):
+    figure = Figure(figsize=(max(width, CARD_INCHES), len(maps) * height), layout="constrained", dpi=CARD_DPI)
+    for i, (axes, shares) in enumerate(zip(figure.subplots(len(maps), squeeze=False)[:, 0], maps, strict=True), 1):
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="equal")
         axes.set_xticks(range(len(read)), map(escape.label, read))
         axes.set_yticks(range(len(written)), map(escape.label, written))
         axes.set_title(f"decoder layer {i}" if len(maps) > 1 else "attention", fontsize=10)
-        axes.set_xlabel("read")
+        axes.set(xlabel="read", ylabel="written")
         axes.xaxis.set_ticks_position("top")
-    figure.axes[0].set_ylabel("written")
-    figure.suptitle(f"{escape.label(title)}: attention of each output symbol to the input", fontsize=11)
+    figure.suptitle(f"{escape.label(title)}:\nattention of each output symbol to the input", fontsize=11)
     return figure

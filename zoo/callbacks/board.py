@@ -9,7 +9,7 @@ from lightning.pytorch.loggers.logger import Logger
 from torch import Tensor
 
 from zoo import escape
-from zoo.report.settings_row import MAIN_COLUMNS
+from zoo.report.settings_row import MAIN_COLUMNS, is_main, rounded
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,8 +23,8 @@ def board_tag(metric: str) -> str | None:
     """Return the name under which a metric is shown, or None for single values and the number of the epoch.
 
     TensorBoard sorts names: `train/` and `val/`, then `while compressing/`, `while training/` (learning rate, gradient
-    norm, speed), `with the result/`, `with the test set/`, and last `zoo diagnostics/`. In metrics.csv, all metrics
-    have their own names.
+    norm, speed), `with the result/`, `with the result, more/`, `with the test set/`, and last `zoo diagnostics/`. In
+    metrics.csv, all metrics have their own names.
     """
     group, _, name = metric.rpartition("/")
     if metric == "epoch" or metric.startswith(SINGLE):
@@ -32,6 +32,11 @@ def board_tag(metric: str) -> str | None:
     if group == "compress":
         return f"while compressing/{name}"
     return f"while training/{name}" if group in ("", "train") and metric not in FIRST else metric
+
+
+def result_tag(metric: str) -> str:
+    """Return the tag of a metric of a result, which is the same in all runs, as TensorBoard's HParams table needs."""
+    return f"with the result/{metric}" if is_main(metric) else f"with the result, more/{metric}"
 
 
 class Board(Logger):
@@ -53,13 +58,14 @@ class Board(Logger):
         self.add_scalars({tag: float(value) for name, value in metrics.items() if (tag := board_tag(name))}, step or 0)
 
     def log_hyperparams(self, params: Any, metrics: Any = None, step: int | None = None) -> None:
-        """Show the settings and figures of a result, its metrics as scalars of one point, and all of them as text."""
-        self.add_settings(params, metrics or {})
-        self.add_scalars({f"with the result/{name}": value for name, value in (metrics or {}).items()}, step or 0)
+        """Show the settings of a result, its metrics as scalars of one point, and all of them as text."""
+        found = metrics or {}
+        self.add_settings(params, found)
+        self.add_scalars({result_tag(name): value for name, value in found.items()}, step or 0)
         first = {name: params[name] for name in MAIN_COLUMNS if name in params}
-        cells = [map(escape.markdown, pair) for pair in {**first, **(metrics or {}), **params}.items()]
-        rows = [f"| {key} | {value} |" for key, value in cells]
-        self.add_text("result", "\n".join(["| | |", "|---|---|", *rows]), step or 0)
+        shown = {name: rounded(value) for name, value in {**first, **found, **params}.items()}
+        rows = [f"| {escape.markdown(name)} | {escape.markdown(value)} |" for name, value in shown.items()]
+        self.add_text("result", "\n".join([*rows[:1], "|---|---|", *rows[1:]]), step or 0)
 
     def add_settings(self, settings: Mapping[str, str | float], metrics: Mapping[str, float]) -> None:
         """Show settings by which runs are compared; `metrics` are the result's, which are also written as scalars."""

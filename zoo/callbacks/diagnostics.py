@@ -23,11 +23,12 @@ from zoo.callbacks.loggers import tensorboards
 from zoo.errors import BadInput, Interrupted, ZooError
 from zoo.files import write_json
 from zoo.measure import health
-from zoo.measure.diagnosis import Course, Row, read_run
+from zoo.measure.diagnosis import MEANINGS, Course, Reading, Row, read_run
 from zoo.ranges import Count
 
 log = logging.getLogger("zoo")
 DIAGNOSTICS = "diagnostics.json"
+HEAD = "| of each layer | what it is | usual |\n|---|---|---|"
 HISTOGRAMS = ("activations/", "gradients/", "weights/")
 NUM_FOR_DEAD = 1000  # validation samples
 NUM_PIECES = 4  # parts of a batch whose gradients are compared
@@ -39,8 +40,8 @@ class Diagnostics(lightning.Callback):
     Logged as `zoo diagnostics/...`, for each layer with weights: at each measured step, `update_ratio/` with the
     `rule_of_thumb`, and in TensorBoard histograms of `activations/` (outputs) and `gradients/`; after each epoch,
     histograms of `weights/`, and `singular_value/`, `dead_units/`, `saturation/`, `noise_scale/` and `filters/`; at the
-    end, a plot of the update ratios, and `diagnostics/reading` as text. The reading is also printed, and saved with the
-    figures of the last epoch in diagnostics.json.
+    end, a plot of the update ratios, and `diagnostics/reading` as text, beside what the names mean. The reading is also
+    printed, and saved with the figures of the last epoch in diagnostics.json.
 
     Training is not affected: before a measured step, a copy of the task, in eager mode and fp32 unless the weights are
     narrower, processes the batch in four pieces, with a separate random stream. Measurements stay on the device until
@@ -58,7 +59,7 @@ class Diagnostics(lightning.Callback):
         self._twin: Any = None
         self._boards: list[Board] = []
         self._writers: list[Any] = []  # of histograms
-        self._reading: list[str] = []
+        self.reading: Reading | None = None  # at the end of the run
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if pl_module.device_mesh is not None:
@@ -66,6 +67,9 @@ class Diagnostics(lightning.Callback):
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._boards, self._writers = boards(trainer), tensorboards(trainer)
+        rows = [f"| `{name}` | {meaning} | {usual} |" for name, (meaning, usual) in MEANINGS.items()]
+        for board in self._boards:
+            board.add_text("diagnostics/what is measured", "\n".join([HEAD, *rows]), 0)
 
     def on_train_batch_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
@@ -200,11 +204,12 @@ class Diagnostics(lightning.Callback):
         self._report(trainer, pl_module, None)
 
     def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
-        if stage == "fit" and self._reading:
+        if stage == "fit" and self.reading:
             self._show()  # not earlier, or the progress bar would be printed below
 
     def _show(self) -> None:
-        escape.console().print("Diagnostics", *(f"  {one}" for one in self._reading), sep="\n", soft_wrap=True)
+        assert self.reading is not None
+        escape.console().print("Diagnostics", *(f"  {one}" for one in self.reading.sentences), sep="\n", soft_wrap=True)
 
     def on_exception(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
@@ -218,6 +223,8 @@ class Diagnostics(lightning.Callback):
         task: Any = pl_module
         metrics = trainer.callback_metrics
         chance, num_validation = _guessing(trainer, task)
+        one = getattr(task.meter, "one_answer", None)  # of the last validation
+        classes = trainer.datamodule.load().classes if one else []  # type: ignore[attr-defined]
         course = Course(
             num_steps=trainer.global_step,
             lr=trainer.optimizers[0].param_groups[0]["initial_lr"],
@@ -227,9 +234,11 @@ class Diagnostics(lightning.Callback):
             val_accuracy=float(metrics["val/accuracy"]) if "val/accuracy" in metrics else None,
             chance=chance,
             num_validation=num_validation,
+            one_answer=(classes[one[0]], one[1], task.meter.num_samples) if one else None,
             error=error,
         )
-        self._reading = reading = read_run(self.epochs, course)
+        self.reading = read_run(self.epochs, course)
+        reading = self.reading.sentences
         if distributed.rank():
             return
         log.debug("Diagnostics: %s", " ".join(reading))

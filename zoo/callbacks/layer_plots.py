@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from zoo import escape
 from zoo.measure.diagnosis import Row
+from zoo.report.plots import CARD_DPI, CARD_INCHES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -44,20 +45,23 @@ def draw_update_ratios(rows: Sequence[Row]) -> "Figure":
     from matplotlib.ticker import MaxNLocator
 
     layers = list(dict.fromkeys(name for row in rows for name in row["update_ratio"]))
-    figure = Figure(figsize=(4.5, 3.3), layout="constrained", dpi=180)  # legible in TensorBoard's cards
+    figure = Figure(figsize=(CARD_INCHES, CARD_INCHES), layout="constrained", dpi=CARD_DPI)
     axes = figure.add_subplot()
     for i, name in enumerate(layers):
         points = [(epoch, row["update_ratio"].get(name, math.nan)) for epoch, row in enumerate(rows, 1)]
         axes.plot(
             *zip(*points, strict=True), color=_colour(i / max(1, len(layers) - 1)), marker=".", label=escape.label(name)
         )
-    axes.axhline(RULE_OF_THUMB, color="black", linestyle="--", label="rule of thumb, 0.001")
+    rule = f"rule of thumb: {RULE_OF_THUMB:g}"
+    axes.axhline(RULE_OF_THUMB, color="black", linestyle="--", label=rule)
     axes.set(yscale="log", xlabel="epoch", ylabel="update / weight (norms)")
-    axes.set_title("update of each layer, from the first (dark) to the last", fontsize=8)
+    axes.set_title("update of each layer per step,\nfrom the first layer (dark) to the last", fontsize=10)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     if len(layers) <= MOST_LAYERS_NAMED:
-        axes.legend(loc="best", fontsize=7, framealpha=0.7)
+        axes.legend(loc="best", fontsize=9, framealpha=0.7)
+    else:
+        axes.text(0.01, RULE_OF_THUMB, rule, va="bottom", fontsize=9, transform=axes.get_yaxis_transform())
     return figure
 
 

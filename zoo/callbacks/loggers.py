@@ -9,7 +9,7 @@ import lightning
 import numpy as np
 from lightning.pytorch.loggers.logger import Logger
 
-from zoo.callbacks.board import Board
+from zoo.callbacks.board import Board, result_tag
 from zoo.files import write_text
 from zoo.paths import METRICS
 from zoo.records.metrics_file import metrics_text, read_metrics
@@ -18,11 +18,9 @@ from zoo.report.settings_row import MAIN_COLUMNS
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-CHARTS = {
-    "training and validation": {
-        "loss": ["Multiline", ["train/loss", "val/loss"]],
-        "accuracy": ["Multiline", ["train/accuracy", "val/accuracy"]],
-    }
+CHARTS = {  # apart, since a run has the same colour in all its curves
+    split: {f"{split} {name}": ["Multiline", [f"{group}/{name}"]] for name in ("accuracy", "loss")}
+    for split, group in (("validation", "val"), ("training", "train"))
 }
 
 
@@ -34,7 +32,7 @@ def tensorboards(trainer: lightning.Trainer) -> "list[SummaryWriter]":
 class TensorBoard(Board):
     """Write TensorBoard events directly into the run folder; when resuming, drop those from `from_step` on.
 
-    The CUSTOM SCALARS tab shows training and validation in one chart.
+    The CUSTOM SCALARS tab shows validation of all runs first, and then training.
     """
 
     def __init__(self, folder: Path, from_step: int | None = None) -> None:
@@ -59,7 +57,7 @@ class TensorBoard(Board):
         from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
         from torch.utils.tensorboard.summary import hparams
 
-        of_result = {f"with the result/{name}": value for name, value in metrics.items()}
+        of_result = {result_tag(name): value for name, value in metrics.items()}
         table, start, end = hparams(dict(settings), of_result)
         packed = table.value[0].metadata.plugin_data
         unpacked = HParamsPluginData.FromString(packed.content)

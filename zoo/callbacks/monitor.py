@@ -32,8 +32,8 @@ class TrainingMonitor(lightning.Callback):
     steps, without validation; for an interrupted epoch they are summed over its parts.
 
     Each epoch ends with a line in log.txt, and on the screen unless the run has no progress bar: its losses, metrics,
-    seconds and mean learning rate, with a mark if its weights are the best so far. Means are those over the epoch; the
-    training loss and the learning rate of an interrupted epoch are those of what was trained since.
+    seconds and mean learning rate, with "best" if its weights are kept as the best so far. Means are those over the
+    epoch; the training loss and the learning rate of an interrupted epoch are those of what was trained since.
     """
 
     def __init__(self) -> None:

@@ -13,13 +13,13 @@ from zoo.callbacks.board import Board
 from zoo.measure.accuracy import has_nan
 from zoo.measure.calibration import calibration
 from zoo.report.calibration_plot import draw_calibration
-from zoo.report.picture_grid import draw_grid, shrunk
+from zoo.report.picture_grid import draw_grid, letters_below, shrunk
 from zoo.report.plots import draw_confusion
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-NUM_MISTAKES = 25
+NUM_MISTAKES, MISTAKES_PER_ROW, MISTAKE_FONT_PX = 16, 4, 18  # legible at the width of TensorBoard's cards
 THUMBNAIL_PX = 32
 FRAME = 10  # of an image's side, over the width of its frame
 MOST_CURVES = 100  # number of classes, from the first; a longer list is of no use
@@ -29,15 +29,15 @@ MOST_DIMENSIONS = 100  # of the embedding, which is written as text; the project
 def show_predictions(
     board: Board, step: int, classes: Sequence[str], logits: Tensor, labels: Tensor, mistakes: dict[str, Any]
 ) -> None:
-    """Show the confusion matrix, the calibration, and the most confident mistakes."""
+    """Show the confusion matrix, the most confident mistakes, and the calibration; TensorBoard sorts them by name."""
     known, num = ~has_nan(logits), len(classes)
     num_nan, logits, labels = int((~known).sum()), logits[known], labels[known]
     matrix = torch.bincount(num * labels + logits.argmax(1), minlength=num * num).view(num, num)
     board.add_picture("with the test set/confusion matrix", draw_confusion(matrix.tolist(), classes, num_nan), step)
-    if figures := calibration(logits, labels):
-        board.add_picture("with the test set/calibration", draw_calibration(figures), step)
     if len(mistakes["labels"]):
         board.add_picture("with the test set/most confident mistakes", draw_mistakes(classes, **mistakes), step)
+    if figures := calibration(logits, labels):
+        board.add_picture("with the test set/reliability diagram", draw_calibration(figures), step)
 
 
 def show_curves(writer: "SummaryWriter", step: int, classes: Sequence[str], logits: Tensor, labels: Tensor) -> None:
@@ -52,8 +52,13 @@ def draw_mistakes(
     classes: Sequence[str], images: Tensor, labels: Tensor, predicted: Tensor, confidence: Tensor
 ) -> Tensor:
     """Draw uint8 images (N, C, H, W) with true and predicted class below each, as one image (height, width, 3)."""
-    rows = zip(labels, predicted, confidence.tolist(), strict=True)
-    return draw_grid(images, [((classes[i], "black"), (f"{sure:.0%} {classes[j]}", "#c00000")) for i, j, sure in rows])
+    most = letters_below(MISTAKE_FONT_PX) - len(" , 100%")
+    captions = [
+        ((classes[true], "black"), (f"{escape.shortened(classes[answer], most)}, {sure:.0%}", "#c00000"))
+        for true, answer, sure in zip(labels, predicted, confidence.tolist(), strict=True)
+    ]
+    title = "black: true class; red: the net's answer, how sure"
+    return draw_grid(images, captions, title, MISTAKES_PER_ROW, MISTAKE_FONT_PX)
 
 
 def thumbnails(images: Tensor) -> Tensor:

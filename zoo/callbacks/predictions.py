@@ -13,6 +13,7 @@ from zoo.callbacks.board import boards
 from zoo.callbacks.loggers import tensorboards
 from zoo.callbacks.prediction_plots import NUM_MISTAKES, show_curves, show_embedding, show_predictions, thumbnails
 from zoo.files import replacing
+from zoo.measure.calibration import answers
 from zoo.paths import PREDICTIONS
 from zoo.records.predictions_file import predictions_digest
 from zoo.records.schema import CHECKSUM
@@ -97,10 +98,10 @@ class Predictions(lightning.Callback):
             return
         batches, mistakes, embedded = zip(*parts, strict=True)
         whole = joined(in_turn(batches))
-        confidence, predicted = whole["logits"].softmax(1).max(1)
+        confidence, predicted = answers(whole["logits"])
         number = smallest_type(whole["logits"].shape[1])
         kept = {"labels": whole["labels"].to(number), "predicted": predicted.to(number)}
-        save(path, {**kept, "confidence": confidence.half()}, split_hash)
+        save(path, {**kept, "confidence": confidence}, split_hash)
         for board in boards(trainer):
             step, classes = trainer.global_step - 1, self._facts.classes
             worst = most_confident([one for part in mistakes for one in part])

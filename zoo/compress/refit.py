@@ -58,7 +58,7 @@ def repair(
     def note(name: StepName, part: nn.Module) -> None:
         if accuracy is not None:
             measured[name] = accuracy(part.eval())
-            log.info("Validation accuracy %s: %.2f %%.", STEPS[name], 100 * measured[name])
+            log.debug("Validation accuracy %s: %.2f %%.", STEPS[name], 100 * measured[name])
 
     was_training = net.training
     note("before", dense)

@@ -60,7 +60,7 @@ def record(run: Path, rows: Sequence[Row]) -> None:
         if row.proof:
             logger = TensorBoard(board)
             of_file, more = _figures(result, row.proof)
-            logger.log_hyperparams({**settings_row.row(of_file, row.format), **more}, settings_row.metrics(of_file))
+            logger.log_hyperparams(settings_row.row(of_file, row.format), settings_row.metrics(of_file) | more)
             logger.experiment.close()
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+ONE_CLASS = 0.95  # of the images of other classes, and of all, that are given the same class
 TOP = 5  # for top-5 accuracy, which is always 1 with five classes or fewer
 
 
@@ -42,3 +43,15 @@ def balanced_scores(hits: Tensor, true: Tensor, predicted: Tensor) -> dict[str, 
     hits, either = hits.double(), true + predicted
     recall, f1 = hits / true, 2 * hits / either
     return {"balanced_accuracy": recall[true > 0].mean(), "macro_f1": f1[either > 0].mean()}
+
+
+def one_answer(hits: Tensor, true: Tensor, predicted: Tensor) -> tuple[int, int] | None:
+    """Return the class that a net gives to nearly all samples, and how many get it; None if there is no such class.
+
+    Given are, for each class (C,), the hits, the samples and the predictions. At least 95 % of the samples, and also of
+    those of other classes, so that a right answer about data that are nearly all of one class does not count.
+    """
+    top = int(predicted.argmax())
+    num, others = int(predicted[top]), int(true.sum() - true[top])
+    is_one = others > 0 and int(num - hits[top]) >= ONE_CLASS * others and num >= ONE_CLASS * int(true.sum())
+    return (top, num) if is_one else None

@@ -1,6 +1,7 @@
 """How the answers of two nets to the same samples differ, and how sure a fraction is.
 
-Wilson, "Probable inference, the law of succession, and statistical inference", 1927.
+Wilson, "Probable inference, the law of succession, and statistical inference", 1927; McNemar, "Note on the sampling
+error of the difference between correlated proportions or percentages", 1947.
 """
 
 import math
@@ -10,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+SIGNIFICANT = 0.05  # the p below which a difference is called one
 LEVEL = 0.95
 Z = NormalDist().inv_cdf((1 + LEVEL) / 2)  # standard deviations of a 95 % interval
 
@@ -37,6 +39,30 @@ def compare_predictions(labels: Tensor, first: Tensor, other: Tensor) -> dict[st
         "only_other": int((also & ~right).sum()),
         "both_wrong": int((~right & ~also & (first != other)).sum()),
     }
+
+
+def mcnemar(only_first: int, only_other: int) -> float:
+    """Return the exact two-sided p of McNemar's test, from the samples that only one of two nets has right."""
+    from scipy.stats import binomtest
+
+    num = only_first + only_other
+    return float(binomtest(only_first, num).pvalue) if num else 1.0
+
+
+def most_changed(labels: Tensor, first: Tensor, other: Tensor, num_classes: int) -> int | None:
+    """Return the class whose recall changed most, from the answers (N,) of a net to those of another; None for noise.
+
+    Only classes count whose change is significant: McNemar's exact p of their samples is below 0.05 divided by the
+    number of classes that have samples (Bonferroni's correction), which excludes ties and changes of a few samples.
+    """
+    before, after = (recalls(labels, one, num_classes) for one in (first, other))
+    least = SIGNIFICANT / max(1, len(labels.unique()))
+
+    def p_of(i: int) -> float:
+        found = compare_predictions(*(one[labels == i] for one in (labels, first, other)))
+        return mcnemar(found["only_first"], found["only_other"])
+
+    return next((i for i in by_change(before, after) if p_of(i) < least), None)
 
 
 def recalls(labels: Tensor, answers: Tensor, num_classes: int) -> list[tuple[int, int]]:

@@ -70,13 +70,12 @@ def calibration(logits: Tensor, labels: Tensor) -> dict[str, Any] | None:
     logits, labels = _finite(logits, labels)
     if not len(labels):
         return None
-    shares = logits.softmax(1)
-    confidence, predicted = shares.max(1)
+    shares, (confidence, predicted) = logits.softmax(1), answers(logits)
     right, true = (predicted == labels).double(), shares.gather(1, labels[:, None])[:, 0]
     which = equal_bins(confidence)
     bins = which.unique().tolist()
     return {
-        "error": expected_error(confidence, right, which),
+        "error": calibration_error(confidence, right),
         "error_interval": error_interval(confidence, right, which),
         "nll": float(nn.functional.cross_entropy(logits, labels)),
         "brier": float((shares.square().sum(1) - 2 * true + 1).mean()),  # of (shares - one-hot) squared
@@ -91,6 +90,24 @@ def calibration(logits: Tensor, labels: Tensor) -> dict[str, Any] | None:
             for i in bins
         ],
     }
+
+
+def answers(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the confidence (N,) of softmax(logits), and the predicted class (N,), for logits (N, C).
+
+    In float64, since calibration errors are as small as the steps of half precision near 1, and confidences that round
+    to 1 would share a bin. Confidence is NaN if a logit is.
+    """
+    confidence, predicted = logits.double().softmax(1).max(1)
+    return confidence, predicted
+
+
+def calibration_error(confidence: Tensor, right: Tensor) -> float:
+    """Return the expected calibration error of samples (N,), in bins of equal size: the one in all tables and plots.
+
+    `confidence` is that of `answers`, as predictions.safetensors has it, and `right` is 1 or 0; both in float64.
+    """
+    return expected_error(confidence, right, equal_bins(confidence))
 
 
 def equal_bins(confidence: Tensor, num: int = NUM_BINS) -> Tensor:
@@ -109,14 +126,31 @@ def expected_error(confidence: Tensor, right: Tensor, which: Tensor) -> float:
 
 def error_interval(confidence: Tensor, right: Tensor, which: Tensor, seed: int = 0) -> list[float]:
     """Return the 95 % percentile interval of the calibration error over resampled samples, in the same bins."""
+    return _interval(_resampled_errors(confidence, right, which, seed))
+
+
+def change_interval(before: tuple[Tensor, Tensor], after: tuple[Tensor, Tensor], seed: int = 0) -> list[float]:
+    """Return the 95 % percentile interval of the change of the calibration error between two nets.
+
+    Each has the confidence and the right answers of the same samples (N,), which are resampled together.
+    """
+    errors = [_resampled_errors(*one, equal_bins(one[0]), seed) for one in (before, after)]
+    return _interval(errors[1] - errors[0])
+
+
+def _resampled_errors(confidence: Tensor, right: Tensor, which: Tensor, seed: int) -> Tensor:
     num, gaps = len(which), confidence - right
     draw = torch.Generator().manual_seed(seed)
     errors = torch.empty(NUM_RESAMPLES, dtype=torch.float64)
     for i in range(NUM_RESAMPLES):
         chosen = torch.randint(num, (num,), generator=draw)
         errors[i] = torch.bincount(which[chosen], gaps[chosen]).abs().sum() / num
+    return errors
+
+
+def _interval(resampled: Tensor) -> list[float]:
     tails = torch.tensor([(1 - LEVEL) / 2, (1 + LEVEL) / 2], dtype=torch.float64)
-    return [float(end) for end in errors.quantile(tails)]
+    return [float(end) for end in resampled.quantile(tails)]
 
 
 def coverage(confidence: Tensor, right: Tensor, most_risk: float = MOST_RISK) -> float:

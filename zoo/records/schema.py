@@ -108,12 +108,24 @@ class InFloats(Struct, frozen=True):
 
 
 class Answers(Record, frozen=True, kw_only=True):
-    """How compression changed the answers to the test images; pairs are before and after."""
+    """How compression changed the answers to the test images; pairs are before and after.
+
+    `class` and `recall` are missing if no class changed significantly.
+    """
 
     agreement: Share
-    class_: Text = msgspec.field(name="class")
-    recall: Pair
+    p: Share | UnsetType = UNSET
+    class_: Text | UnsetType = msgspec.field(name="class", default=UNSET)
+    recall: Pair | UnsetType = UNSET
     calibration_error: Pair
+    calibration_change: Annotated[list[float], Meta(min_length=2, max_length=2)] | UnsetType = UNSET
+
+
+class OneAnswer(Record, frozen=True, kw_only=True):
+    """The class that a net gives to nearly all test images, and how many get it."""
+
+    class_: Text = msgspec.field(name="class")
+    num: Count
 
 
 class Before(Record, frozen=True, kw_only=True):
@@ -180,6 +192,8 @@ class Result(Record, frozen=True, kw_only=True):
     exports: dict[Name, Cell] | UnsetType = UNSET
     before: Before | UnsetType = UNSET
     temperature: Amount | UnsetType = UNSET
+    one_answer: OneAnswer | UnsetType = UNSET
+    remedies: list[Text] | UnsetType = UNSET  # of callbacks.diagnostics
     curve: Curve | UnsetType = UNSET  # only in docs/results
 
     def __post_init__(self) -> None:

@@ -1,7 +1,10 @@
 """The reliability diagram, and risk against coverage, drawn with matplotlib."""
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+
+from zoo.report.plots import CARD_DPI, CARD_INCHES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -13,31 +16,38 @@ MOST_RISK = 0.01  # the error that is marked in the curve of risk
 def draw_calibration(found: Mapping[str, Any], before: Mapping[str, Any] | None = None) -> "Figure":
     """Draw figures of `zoo.measure.calibration.calibration`; `before` has those without the temperature, if any.
 
-    Left: accuracy against confidence, one point per bin with equally many samples. Right: the fraction of wrong answers
-    against the fraction of samples answered, the most confident first.
+    Above: accuracy against confidence, one point per bin with equally many samples. Below: the fraction of wrong
+    answers against the fraction of samples answered, the most confident first. Legible in a card of TensorBoard.
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 4.8), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    figure = Figure(figsize=(CARD_INCHES, 1.5 * CARD_INCHES), layout="constrained", dpi=CARD_DPI)
+    above, below = figure.subplots(2, 1)
     if before is not None:
-        _draw_bins(left, before, "tab:gray", "without temperature")
-    _draw_bins(left, found, "tab:blue", "with temperature" if before is not None else "this net")
-    left.plot([0, 1], [0, 1], color="black", linewidth=0.8, linestyle="--", label="calibrated")
-    left.set(xlabel="confidence", ylabel="accuracy", aspect="equal")
-    low, high = (f"{100 * end:.2f}" for end in found["error_interval"])
-    left.set_title(f"Calibration error {100 * found['error']:.2f} % (95 % interval {low} to {high})", loc="left")
+        _draw_bins(above, before, "tab:gray", "without temperature")
+    _draw_bins(above, found, "tab:blue", "with temperature" if before is not None else "this net")
+    above.plot([0, 1], [0, 1], color="black", linewidth=0.8, linestyle="--", label="calibrated")
+    low = _lowest(found, *([before] if before is not None else []))
+    above.set(xlabel="confidence", ylabel="accuracy", xlim=(low, 1.02 - 0.02 * low), ylim=(low, 1.02 - 0.02 * low))
+    ends = " to ".join(f"{100 * end:.2f}" for end in found["error_interval"])
+    above.set_title(f"Calibration error {100 * found['error']:.2f} % (95 % interval: {ends})", loc="left", fontsize=9)
     share = [(i + 1) / len(found["risk"]) for i in range(len(found["risk"]))]
-    right.plot([100 * one for one in share], [100 * one for one in found["risk"]], color="tab:blue")
-    right.axhline(100 * MOST_RISK, color="black", linewidth=0.8, linestyle="--")
-    right.set(xlabel="images answered, the most confident first, %", ylabel="wrong answers among them, %")
+    below.plot([100 * one for one in share], [100 * one for one in found["risk"]], color="tab:blue")
+    below.axhline(100 * MOST_RISK, color="black", linewidth=0.8, linestyle="--")
+    below.set(xlabel="images answered, the most confident first, %", ylabel="wrong answers among them, %")
     covered = found["coverage_at_1_percent_error"]
-    right.set_title(f"{covered:.1%} of the images can be answered at 1 % error", loc="left")
-    right.set_ylim(bottom=0)
-    for axes in (left, right):
+    below.set_title(f"{covered:.1%} of the images can be answered at 1 % error", loc="left", fontsize=9)
+    below.set_ylim(bottom=0)
+    for axes in (above, below):
         axes.grid(alpha=0.3)
-    left.legend(loc="upper left")
+    above.legend(loc="best", fontsize=9, framealpha=0.7)
     return figure
+
+
+def _lowest(*nets: Mapping[str, Any]) -> float:
+    """Return where both axes start: below all points, in steps of 0.05, since those of good nets are all near 1."""
+    least = min(one[key] for found in nets for one in found["bins"] for key in ("confidence", "accuracy"))
+    return max(0.0, math.floor(20 * least - 0.5) / 20)
 
 
 def _draw_bins(axes: "Axes", found: Mapping[str, Any], colour: str, label: str) -> None:

@@ -7,10 +7,13 @@ NAMES = {
     "wer": "WER",
     "per": "PER",
     "top5": "top-5",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro F1",
     "token_accuracy": "token accuracy",
     "map": "mAP",
     "micro_f1": "micro F1",
 }
+MARK = "kept"  # the column that says of which epochs the weights were kept, as the best so far
 IN_UNITS = {"mae": "MAE", "rmse": "RMSE", "r2": "R2"}  # not in per cent
 LEAST_WIDTH = 8  # of a column
 GAP = 2  # spaces between columns
@@ -54,7 +57,7 @@ def epoch_cells(
         return {f"{split} {name_of(key)}": formatted(metrics[key], key) for key in keys}
 
     cells = {"epoch": epoch, **cells_of("train", training, training), **cells_of("val", validation, shown)}
-    cells |= {"seconds": f"{seconds:.1f}", "": "best" if is_best else "", "mean lr": f"{mean_lr:.3g}"}
+    cells |= {"seconds": f"{seconds:.1f}", MARK: "best" if is_best else "", "mean lr": f"{mean_lr:.3g}"}
     return cells | cells_of("val", validation, more)
 
 
@@ -62,7 +65,7 @@ def aligned(cells: Mapping[str, str], width: int | None = None) -> tuple[str, st
     """Return the line of column names and the line of cells, with as many whole columns as `width` has room for."""
     names, values, used = [], [], 0
     for name, value in cells.items():
-        size = max(len(name), len(value), LEAST_WIDTH if name else 4)
+        size = max(len(name), len(value), 0 if name == MARK else LEAST_WIDTH)
         used += size + GAP
         if width is not None and used - GAP > width:
             break

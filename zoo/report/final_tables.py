@@ -11,8 +11,11 @@ from typing import Any
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from zoo import escape
+from zoo.measure.agreement import SIGNIFICANT
+from zoo.measure.diagnosis import UNKNOWN, called_one_class, to_try, with_rates
 from zoo.paths import PACKED, PRODUCT
 from zoo.report.epoch_lines import formatted, name_of
 from zoo.report.settings_row import changed_answers, simulates_int8
@@ -38,6 +41,7 @@ ROWS = (
 REPAIRS = {"before": "dense", "cut": "cut", "norms": "norms measured again", "refit": "layers refitted"}
 OF_RARE_CLASSES = ("balanced_accuracy", "macro_f1")  # shown where the former differs from accuracy
 LEAST_DIFFERENCE = 5e-4
+NO_DIFFERENCE = ",\nno difference shown"
 GUESSED = 0.1  # of the accuracy of a guess, by which a net may exceed it and has still learned nothing
 OWN_TASKS = {"map": "multilabel", "mae": "regression"}  # tasks by a metric that only they have
 DATA_ROOT = "data"  # the default of train.py
@@ -56,24 +60,34 @@ def show_result(result: dict[str, Any], cfg: DictConfig) -> None:
             if repair := result["before"].get("repair"):
                 console.print(_repaired(repair))
         _show_facts(console, result)
-        if guess := _guess(result):
-            console.print(guess, soft_wrap=True)
+        for what, line in _problems(result).items():
+            console.print(f"{what:11} {line}", soft_wrap=True)
         for what, line in _next_commands(result, cfg).items():
             console.print(f"{what:11} {line}", soft_wrap=True)
     log.debug("result:\n%s", text.getvalue().strip())
 
 
-def _guess(result: dict[str, Any]) -> str:
-    """Return a sentence for a net that has learned nothing, whose accuracy is that of a guess; otherwise empty."""
+def _problems(result: dict[str, Any]) -> dict[str, str]:
+    """Return sentences on a net that gives one class to nearly all images, or that has learned nothing.
+
+    What to try is the advice of callbacks.diagnostics, if it knew of any.
+    """
+    found = {}
+    if one := result.get("one_answer"):
+        found["One class"] = called_one_class(one["class"], one["num"], result["num_samples"]["test"], "test")
+    if _is_guess(result):
+        remedies = result.get("remedies") or with_rates(UNKNOWN, result["settings"]["optim.lr"])
+        num = result["settings"]["model.num_classes"]
+        found["Not learned"] = f"Its accuracy is that of guessing one of {num:,} classes. {to_try(remedies)}"
+    return found
+
+
+def _is_guess(result: dict[str, Any]) -> bool:
+    """Return whether a net has learned nothing, so that its accuracy is that of a guess."""
     accuracy, num = result["test"].get("balanced_accuracy"), result["settings"].get("model.num_classes")
     sizes = result.get("split_sizes", result["num_samples"])
-    if accuracy is None or not num or result["num_samples"] != sizes or accuracy > (1 + GUESSED) / num:
-        return ""
-    return (
-        f"Not learned Its accuracy is that of guessing one of {num:,} classes. Try an optim.lr below "
-        f"{result['settings']['optim.lr']:g}, a longer schedule.warmup, or preflight=true, which checks the net and "
-        "the data before training"
-    )
+    is_whole = bool(num) and result["num_samples"] == sizes
+    return accuracy is not None and is_whole and accuracy <= (1 + GUESSED) / num
 
 
 def _metrics(result: dict[str, Any]) -> Table:
@@ -109,14 +123,15 @@ def _compared(result: dict[str, Any]) -> Table:
     before = result["before"]
     key = next(key for key in ("wer", "mae", "accuracy") if key in result["test"])
     old, new = before.get("test", {}).get(key), result["test"].get(key)
+    noise = _noise(before.get("answers", {}))
     if old is not None and new is not None:
-        name, points = f"test {name_of(key)}", f"{100 * (new - old):+.2f} points"
-        table.add_row(name, formatted(old, key), formatted(new, key), f"{new - old:+.4g}" if key == "mae" else points)
+        change = Text(f"{new - old:+.4g}") if key == "mae" else _points(old, new, key in noise)
+        table.add_row(f"test {name_of(key)}", formatted(old, key), formatted(new, key), change)
     for name, (first, last) in changed_answers(result).items():
         if first == last:
             continue
         label = f"{name}, {escape.shortened(before['answers']['class'], MOST_LETTERS)}" if "recall" in name else name
-        change = "" if first is None else f"{100 * (last - first):+.2f} points"
+        change = Text() if first is None else _points(first, last, name in noise)
         table.add_row(label, format_number(first, ".2%", "–"), f"{last:.2%}", change)
     for label, key, unit, form in (
         ("parameters", "params", 1, ",.0f"),
@@ -130,6 +145,18 @@ def _compared(result: dict[str, Any]) -> Table:
         if old and new:
             table.add_row(label, f"{old / unit:{form}}", f"{new / unit:{form}}", _factor(old, new))
     return table
+
+
+def _noise(answers: dict[str, Any]) -> set[str]:
+    """Return which changes may be noise: McNemar's p is no less than 0.05, or the change's interval includes 0."""
+    low, high = answers.get("calibration_change", (1.0, 1.0))
+    may_be = {"accuracy": answers.get("p", 0.0) >= SIGNIFICANT, "calibration error": low <= 0 <= high}
+    return {name for name, is_noise in may_be.items() if is_noise}
+
+
+def _points(old: float, new: float, is_noise: bool) -> Text:
+    """Return a change in percentage points, and in a second line that it may be none."""
+    return Text(f"{100 * (new - old):+.2f} points{NO_DIFFERENCE * is_noise}")
 
 
 def _repaired(accuracies: dict[str, float]) -> Table:
@@ -190,7 +217,7 @@ def _next_commands(result: dict[str, Any], cfg: DictConfig) -> dict[str, str]:
     lines["Compare"] = f"python scripts/compare.py {shlex.quote(cfg.runs)}"
     file = shlex.quote(_file(result)) if _is_packed(result) else folder
     lines["Evaluate"] = f"python evaluate.py checkpoint={file}{place}"
-    if _guess(result):
+    if _is_guess(result):
         return lines
     if not result.get("compress"):
         data = f" data.{key}={shlex.quote(own)}" if own else place

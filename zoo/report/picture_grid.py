@@ -9,8 +9,8 @@ from zoo import escape
 from zoo.ranges import size_within
 
 COLUMNS = 5
-TILE_PX, CAPTION_PX, FONT_PX = 150, 44, 14
-MOST_LETTERS = 19  # of a line, which fit below a picture
+TILE_PX, FONT_PX = 150, 14
+LETTER = 0.56  # of the size of a font, the mean width of a letter
 Line = tuple[str, str]  # a text and its colour
 
 
@@ -22,23 +22,39 @@ def shrunk(images: Tensor, most: int) -> Tensor:
     return small.round().to(torch.uint8)
 
 
-def draw_grid(images: Tensor, captions: Sequence[tuple[Line, Line]]) -> Tensor:
-    """Draw uint8 images (N, 1 or 3, H, W), five per row, as one image (height, width, 3); long lines are cut off."""
+def draw_grid(
+    images: Tensor,
+    captions: Sequence[tuple[Line, Line]],
+    title: str = "",
+    columns: int = COLUMNS,
+    font_px: int = FONT_PX,
+) -> Tensor:
+    """Draw uint8 images (N, 1 or 3, H, W), `columns` per row, as one image (height, width, 3).
+
+    Long lines are cut off; a title, if any, is one line above all.
+    """
     import numpy as np
     from matplotlib.font_manager import FontProperties, findfont
     from PIL import Image, ImageDraw, ImageFont
     from torchvision.transforms.functional import to_pil_image
 
     file = findfont(FontProperties())
-    rows, font = -(-len(images) // COLUMNS), ImageFont.truetype(file, FONT_PX)
-    sheet = Image.new("RGB", (COLUMNS * TILE_PX, rows * (TILE_PX + CAPTION_PX)), "white")
+    rows, font, line_px = -(-len(images) // columns), ImageFont.truetype(file, font_px), font_px + 2
+    top, height_px = (line_px + 8 if title else 0), TILE_PX + 2 * line_px + 12
+    sheet = Image.new("RGB", (columns * TILE_PX, top + rows * height_px), "white")
     draw, side = ImageDraw.Draw(sheet), TILE_PX - 10
+    draw.text((5, 5), title, "black", font)
     for i, (image, caption) in enumerate(zip(images, captions, strict=True)):
-        x, y = i % COLUMNS * TILE_PX + 5, i // COLUMNS * (TILE_PX + CAPTION_PX) + 5
+        x, y = i % columns * TILE_PX + 5, top + i // columns * height_px + 5
         picture = to_pil_image(image).convert("RGB")
         width, height = (max(1, round(side * one / max(picture.size))) for one in picture.size)
         sheet.paste(picture.resize((width, height), Image.Resampling.NEAREST), (x, y))
         for place, (text, colour) in enumerate(caption):
-            shown = escape.shortened(escape.spelled(text, file), MOST_LETTERS)
-            draw.text((x, y + side + 2 + place * (FONT_PX + 2)), shown, colour, font)
+            shown = escape.shortened(escape.spelled(text, file), letters_below(font_px))
+            draw.text((x, y + side + 2 + place * line_px), shown, colour, font)
     return torch.from_numpy(np.array(sheet))
+
+
+def letters_below(font_px: int) -> int:
+    """Return how many letters of a line fit below a picture."""
+    return round(TILE_PX / (LETTER * font_px))

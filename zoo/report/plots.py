@@ -10,6 +10,7 @@ from zoo import escape
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+CARD_INCHES, CARD_DPI = 4.2, 160  # of a picture in a card of TensorBoard, about 360 px wide: 9 pt are 11 px there
 MOST_LETTERS = 30  # of a class name in a plot
 MOST_IN_CARD = 12  # classes whose matrix is legible at 300 px, the width of TensorBoard's cards
 MOST_CLASSES_DRAWN = 30  # more rows do not fit on a screen

@@ -1,5 +1,6 @@
 """The settings and results of a run as a row of TensorBoard's HParams table."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -9,6 +10,9 @@ from omegaconf import DictConfig, OmegaConf
 from zoo import escape
 
 MAIN_COLUMNS = ("Model", "On data", "Parameters, M", "Size, kB", "With compression")  # TensorBoard sorts capitals first
+MAIN_METRICS = ("wer", "map", "accuracy", "mae", "r2")  # of which a result shows the first that it has
+NAMES = {"map": "mAP", "mae": "MAE", "r2": "R2"}
+OF_SPLITS = {f"{split} {NAMES.get(key, key)}" for split in ("validation", "test") for key in MAIN_METRICS}
 IN_COLUMNS = ("model", "data", "compress")  # settings that they show
 SIMULATED = ("ptq_int8", "qat_int8")  # kinds of compression to int8, which torch only simulates
 LIMITS = ("limit_train_batches", "limit_val_batches", "limit_test_batches", "overfit_batches")  # of the trainer
@@ -53,9 +57,9 @@ def columns(result: dict[str, Any]) -> dict[str, str | float]:
 
 
 def metrics(result: dict[str, Any]) -> dict[str, float]:
-    """Return the metrics of the HParams table, of which TensorBoard shows the first five by default."""
-    main = next(name for name in ("wer", "map", "accuracy", "mae", "r2") if name in result["test"])
-    named = {"map": "mAP", "mae": "MAE", "r2": "R2"}.get(main, main)
+    """Return the results in the HParams table, of which TensorBoard shows the first five by default."""
+    main = next(name for name in MAIN_METRICS if name in result["test"])
+    named = NAMES.get(main, main)
     found = {
         "latency, ms": None if simulates_int8(result) else result.get("latency_ms"),
         f"validation {named}": result["validation"].get(main),
@@ -63,7 +67,13 @@ def metrics(result: dict[str, Any]) -> dict[str, float]:
         "test loss": result["test"].get("loss"),
         "minutes": result["seconds"] / 60,
     }
-    return {name: value for name, value in found.items() if value is not None}
+    shown = {name: value for name, value in found.items() if value is not None}
+    return shown | {name: value for name, value in more_figures(result).items() if name not in shown}
+
+
+def is_main(metric: str) -> bool:
+    """Return whether a metric of the HParams table, by its name there, is one of the first five of some result."""
+    return metric in OF_SPLITS | {"latency, ms", "test loss", "minutes"}
 
 
 def simulates_int8(result: Mapping[str, Any]) -> bool:
@@ -72,38 +82,39 @@ def simulates_int8(result: Mapping[str, Any]) -> bool:
 
 
 def more_figures(result: dict[str, Any]) -> dict[str, float]:
-    """Return the other figures of a result, as further columns of the HParams table."""
-    shown = metrics(result)
+    """Return all metrics of a result, how compression changed its answers, and figures of the net and its speed."""
     pairs = [(split, key) for split in ("validation", "test") for key in result[split] if key != "num_samples"]
-    found = {f"{split} {key}": result[split][key] for split, key in pairs if result[split][key] is not None}
+    found = {f"{s} {NAMES.get(key, key)}": result[s][key] for s, key in pairs if result[s][key] is not None}
     for name, (before, after) in changed_answers(result).items():
         found |= {name: after} if before is None else {name: after, f"{name} before": before}
-    found |= {"MMACs": result["macs"] / 1e6, "images per second": result["images_per_second"]}
-    return {name: value for name, value in found.items() if name not in shown}
+    return found | {"MMACs": result["macs"] / 1e6, "images per second": result["images_per_second"]}
 
 
 def changed_answers(result: Mapping[str, Any]) -> dict[str, tuple[float | None, float]]:
     """Return how compression changed the answers, as fractions before (None if that is no figure) and after, by name.
 
-    These are the names in the table at the end of a run, and in TensorBoard.
+    These are the names in the table at the end of a run, and in TensorBoard. The most changed recall is there only if
+    its change is significant.
     """
     found = (result.get("before") or {}).get("answers")
     if not found:
         return {}
+    pairs = {"most changed recall": found.get("recall"), "calibration error": found["calibration_error"]}
     return {
         "agreement with the original": (None, found["agreement"]),
-        "most changed recall": tuple(found["recall"]),
-        "calibration error": tuple(found["calibration_error"]),
+        **{name: tuple(pair) for name, pair in pairs.items() if pair},
     }
 
 
 def row(result: dict[str, Any], file_format: str = "safetensors") -> dict[str, str | float]:
-    """Return the HParams row of a run, or of an exported file of it, without its metrics."""
+    """Return the settings in the HParams row of a run, or of an exported file of it, after its MAIN_COLUMNS."""
     settings = {key: value for key, value in result.get("settings", {}).items() if key not in IN_COLUMNS}
     settings |= {"format": file_format}  # exported files have rows of their own
-    return {**rounded(columns(result)), **short_names(settings), **rounded(more_figures(result))}
+    return {**{name: rounded(value) for name, value in columns(result).items()}, **short_names(settings)}
 
 
-def rounded(figures: Mapping[str, Any]) -> dict[str, Any]:
-    """Round numbers to four significant digits, as many as a table has room for."""
-    return {k: float(f"{v:.4g}") if isinstance(v, float) else v for k, v in figures.items()}
+def rounded(value: str | float) -> str | float:
+    """Round a number to four significant digits, as many as a table has room for, but to none before the point."""
+    if not isinstance(value, float) or not math.isfinite(value):
+        return value
+    return float(f"{value:.4g}") if abs(value) < 1000 else round(value)

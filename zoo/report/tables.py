@@ -62,13 +62,9 @@ def show_evaluation(evaluation: dict[str, Any]) -> None:
     if "mae" in evaluation:
         _show_numbers(console, evaluation)
         return
-    loss, off = format_number(evaluation["loss"], ".4f"), format_number(evaluation["calibration_error"], ".2%")
+    loss, num = format_number(evaluation["loss"], ".4f"), counted(evaluation["num_samples"], "image")
     top5 = f"top-5 {evaluation['top5']:.2%}   " if "top5" in evaluation else ""
-    console.print(
-        f"accuracy {evaluation['accuracy']:.2%}   {top5}loss {loss}   "
-        f"calibration error {off}   ({counted(evaluation['num_samples'], 'image')})",
-        soft_wrap=True,
-    )
+    console.print(f"accuracy {evaluation['accuracy']:.2%}   {top5}loss {loss}   ({num})", soft_wrap=True)
     _say_calibration(console, evaluation)
     _say_lost(console, evaluation)
     table = Table()
@@ -125,7 +121,7 @@ def _say_calibration(console: Console, evaluation: dict[str, Any]) -> None:
     if not (found := evaluation.get("calibration")):
         return
     low, high = (f"{100 * end:.2f}" for end in found["error_interval"])
-    error = f"calibration error {found['error']:.2%} in bins of equal size (95 % interval {low} to {high})"
+    error = f"calibration error {found['error']:.2%} (95 % interval {low} to {high})"
     if before := evaluation.get("uncalibrated"):
         error += f", {before['error']:.2%} without the temperature {found['temperature']:.3g}"
     console.print(f"NLL {found['nll']:.4f}   Brier {found['brier']:.4f}   {error}", soft_wrap=True)

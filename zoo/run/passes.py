@@ -26,6 +26,7 @@ from zoo.run.directory import Run
 from zoo.tasks.base import Task
 
 MOST_VALIDATED = 5000  # images on which a pass before the fit measures accuracy, on the CPU
+SIZES = {"macs": "multiply-accumulates", "params": "parameters"}
 log = logging.getLogger("zoo")
 
 
@@ -121,10 +122,20 @@ def _apply(run: Run, net: nn.Module, data: ResidentData, recipe: Sequence[Step])
         )
         with naming_target(run.cfg, name):
             step: Step = function(net, context)
-        values = [f"{key}={value}" for key, value in step.items() if isinstance(value, int | float | str)]
-        log.info("compress.before_fit.%s did %s.", name, ", ".join(values))
+        log.info("compress.before_fit.%s: %s.", name, described(step))
         steps.append(step)
     return steps
+
+
+def described(step: Step) -> str:
+    """Return what a pass did, as a part of a sentence: its name, its settings, and the sizes before and after it."""
+    plain = {key: value for key, value in step.items() if key != "pass" and isinstance(value, int | float | str)}
+    sizes = [key for key in plain if f"{key}_before" in plain]
+    paired = {*sizes, *(f"{key}_before" for key in sizes)}
+    settings = [f"{key.replace('_', ' ')} {value}" for key, value in plain.items() if key not in paired]
+    changes = [f"{SIZES.get(key, key)} from {plain[f'{key}_before']:,} to {plain[key]:,}" for key in sizes]
+    what = f"{step['pass']} with {', '.join(settings)}" if settings else str(step["pass"])
+    return "; ".join([what, *([", ".join(changes)] if changes else [])])
 
 
 def _accuracy(data: ResidentData, net: nn.Module) -> float:

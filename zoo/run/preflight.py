@@ -15,6 +15,7 @@ from zoo.data.sequences import SequenceData, decode_tokens
 from zoo.errors import BadInput
 from zoo.files import replacing
 from zoo.paths import PREFLIGHT
+from zoo.report.plots import CARD_DPI, CARD_INCHES
 from zoo.report.verdicts import Verdict, print_verdicts
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ from zoo.run.preflight_checks import (
     check_splits,
 )
 
-NUM_DRAWN = 24
+NUM_DRAWN, PER_ROW = 24, 4
+MOST_LETTERS = 14  # of a class, above an image
 
 
 def inspect(subject: Subject) -> list[Verdict]:
@@ -84,14 +86,14 @@ def look_at_examples(subject: Subject, folder: Path) -> tuple[Verdict, "Figure |
 
 
 def draw_examples(images: Tensor, names: Sequence[str]) -> "Figure":
-    """Draw images (N, 1 or 3, height, width) with values in 0…1 in rows of six, each titled with its name."""
+    """Draw images (N, 1 or 3, height, width) with values in 0…1 in rows of four, each titled with its name."""
     from matplotlib.figure import Figure
 
-    rows = -(-len(images) // 6)
-    figure = Figure(figsize=(9, 1.75 * rows), layout="constrained", dpi=110)
-    for axes in figure.subplots(rows, 6, squeeze=False).flat:
+    rows = -(-len(images) // PER_ROW)
+    figure = Figure(figsize=(CARD_INCHES, 1.35 * CARD_INCHES / PER_ROW * rows), layout="constrained", dpi=CARD_DPI)
+    for axes in figure.subplots(rows, PER_ROW, squeeze=False).flat:
         axes.axis("off")
     for axes, image, name in zip(figure.axes, images.clamp(0, 1), names, strict=False):
         axes.imshow(image.permute(1, 2, 0), cmap="gray", vmin=0, vmax=1)
-        axes.set_title(escape.label(escape.shortened(name, 20)), fontsize=9)
+        axes.set_title(escape.label(escape.shortened(name, MOST_LETTERS)), fontsize=9)
     return figure

@@ -15,6 +15,7 @@ from torch import nn
 from zoo import distributed, files
 from zoo.callbacks.board import boards
 from zoo.callbacks.compression import summaries
+from zoo.callbacks.diagnostics import Diagnostics
 from zoo.callbacks.monitor import TrainingMonitor
 from zoo.checkpoint.load_model import load_model
 from zoo.checkpoint.product_file import Product, load_weights, read_product
@@ -63,6 +64,7 @@ def measure_product(run: Run, trainer: lightning.Trainer, task: Task, data: Resi
             "seed": run.cfg.seed,
             **_of_training(product, trainer),
             **_of_data(product, trainer, data),
+            **_of_problems(trainer, task, data),
             "compress": {**reports, **summaries(trainer)},
             "folder": str(run.folder),
             **{key: product.facts[key] for key in ("commit", "versions", "temperature") if key in product.facts},
@@ -174,6 +176,17 @@ def _of_data(product: Product, trainer: lightning.Trainer, data: ResidentData) -
         "test_content_hash": data.test_content_hash(),
         "test_sample_hash": data.test_sample_hash(),
     }
+
+
+def _of_problems(trainer: lightning.Trainer, task: Task, data: ResidentData) -> dict[str, Any]:
+    """Return the class that nearly all test images are given, and what diagnostics advise to try, if there are such."""
+    one, found = getattr(task.meter, "one_answer", None), dict[str, Any]()
+    if one is not None:
+        found["one_answer"] = {"class": data.load().classes[one[0]], "num": one[1]}
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, Diagnostics) and callback.reading and callback.reading.remedies:
+            found["remedies"] = callback.reading.remedies
+    return found
 
 
 def _write(run: Run, result: dict[str, Any]) -> None:

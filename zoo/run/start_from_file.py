@@ -52,7 +52,7 @@ def with_those_of_file(arguments: list[str]) -> list[str]:
                 "set model=... and data=..., or start one run for each file"
             )
     if taken[0] and distributed.rank() == 0:
-        print(escape.line(f"Taken from {', '.join(files)}: {' '.join(one.lstrip('+') for one in taken[0])}"))
+        print(escape.line(f"Set by the file of init_from: {' '.join(one.lstrip('+') for one in taken[0])}"))
     return [*_with(arguments, "init_from", named, files), *taken[0]]
 
 

@@ -8,21 +8,22 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from zoo import distributed
-from zoo.measure.accuracy import TOP, balanced_scores, has_nan
+from zoo.measure.accuracy import TOP, balanced_scores, has_nan, one_answer
 
 
 class ClassificationMeter(nn.Module):
     """Sum loss, top-1 and top-5 hits over batches on the device; a module, so that it moves with its task.
 
     For balanced accuracy and macro F1, hits, samples and predictions are also counted for each class. There is no
-    `top5` for five classes or fewer. `num_samples` and `num_nan`, the number of samples with NaN logits, which are
-    never hits, are those of the last `compute`. `more` are scalar torchmetrics by name, updated with logits (N, C) and
-    labels (N,).
+    `top5` for five classes or fewer. `num_samples`, `num_nan`, the number of samples with NaN logits, which are never
+    hits, and `one_answer`, of zoo.measure.accuracy, are those of the last `compute`. `more` are scalar torchmetrics by
+    name, updated with logits (N, C) and labels (N,).
     """
 
     sums: Tensor
     num_samples = num_nan = 0
     has_top5 = True
+    one_answer: tuple[int, int] | None = None
 
     def __init__(self, more: Mapping[str, Metric] | None = None) -> None:
         super().__init__()
@@ -80,7 +81,9 @@ class ClassificationMeter(nn.Module):
         """Return balanced accuracy and macro F1 over all processes, some of which may have had no batch, and reset."""
         own, self.of_classes = self.of_classes, None
         counts = [one for one in distributed.all_gather_object(own if own is None else own.cpu()) if one is not None]
-        return balanced_scores(*torch.stack(counts).sum(0).unbind()) if counts else {}
+        whole = torch.stack(counts).sum(0).unbind() if counts else ()
+        self.one_answer = one_answer(*whole) if whole else None
+        return balanced_scores(*whole) if whole else {}
 
 
 class WholeMeter(nn.Module):
