@@ -18,6 +18,7 @@ from zoo.compare import comparison_plots, curve_plots, new_latencies, run_names,
 from zoo.compare import comparison_tables as tables
 from zoo.compare.learning_curve import curve
 from zoo.errors import BadInput
+from zoo.measure import agreement
 
 NUM_TEST = 1000
 
@@ -112,7 +113,7 @@ def compared(root):
 @pytest.mark.parametrize("counts", [(0, 0), (1, 0), (0, 6), (5, 5), (3, 14), (25, 40), (700, 640), (9000, 1000)])
 def test_mcnemars_p_is_that_of_scipys_binomial_test(counts):
     expected = scipy.stats.binomtest(counts[0], sum(counts)).pvalue if sum(counts) else 1.0
-    assert significance.mcnemar(*counts) == pytest.approx(expected, rel=1e-9)
+    assert agreement.mcnemar(*counts) == pytest.approx(expected, rel=1e-9)
 
 
 def test_holms_p_values_are_those_of_r():
@@ -666,5 +667,5 @@ def test_numbers_that_no_net_gives_are_left_out_of_pictures_and_end_nothing(tmp_
 
 
 def test_a_sign_test_of_a_million_disagreements_takes_no_time_and_is_scipys(tmp_path):
-    assert significance.mcnemar(500_000, 500_000) == 1
-    assert significance.mcnemar(501_500, 498_500) == pytest.approx(0.0027, abs=3e-4)  # three standard deviations
+    assert agreement.mcnemar(500_000, 500_000) == 1
+    assert agreement.mcnemar(501_500, 498_500) == pytest.approx(0.0027, abs=3e-4)  # three standard deviations

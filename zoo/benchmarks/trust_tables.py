@@ -8,6 +8,7 @@ from typing import Any
 from zoo import escape
 from zoo.compare import file_tables
 from zoo.compare.file_tables import Row
+from zoo.measure.agreement import SIGNIFICANT
 from zoo.report.robustness_tables import corrupted_images
 
 OF_FORMS = (
@@ -20,7 +21,6 @@ OF_FORMS = (
     file_tables.RANDOM,
     file_tables.BYTES,
 )
-SIGNIFICANT = 0.05
 LEAST_BETTER = 0.95  # deletion of maps that say something, as a share of that of random orders
 NOT_YET = "Not measured yet: `python scripts/trust.py` writes the results."
 TURNED = "30"  # degrees

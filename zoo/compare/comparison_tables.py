@@ -7,10 +7,10 @@ from zoo.compare.main_metric import mean_and_spread
 from zoo.compare.run_names import REPEATS, differing, short_paths
 from zoo.compare.runs import Comparison, Finished
 from zoo.compare.significance import Paired, against_best, best_of
+from zoo.measure.agreement import SIGNIFICANT
 
 RANKING, EXPORTS, DIFFERENCES = "Ranking", "Exported files", "Differences in settings"
 MOST_COLUMNS = 7  # of settings that fit into a terminal
-SIGNIFICANT = 0.05
 MOST_CELLS = 20_000  # of the table of settings
 
 

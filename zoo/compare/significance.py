@@ -9,6 +9,7 @@ import numpy as np
 
 from zoo.compare.runs import Finished
 from zoo.errors import BadInput
+from zoo.measure.agreement import mcnemar
 from zoo.paths import PREDICTIONS
 from zoo.records.predictions_file import read_predictions
 
@@ -23,17 +24,6 @@ class Paired:
     p: float = math.nan
     p_holm: float = math.nan
     reason: str = ""
-
-
-def mcnemar(only_one: int, only_other: int) -> float:
-    """Return the exact two-sided p of McNemar's test (1947), from the samples that only one of the nets has right.
-
-    It is the probability of counts at least as unequal if each disagreement were a coin flip; 1 without disagreements.
-    """
-    from scipy.stats import binomtest
-
-    num = only_one + only_other
-    return float(binomtest(only_one, num).pvalue) if num else 1.0
 
 
 def holm(ps: Sequence[float]) -> list[float]:

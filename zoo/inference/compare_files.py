@@ -14,7 +14,7 @@ from zoo.checkpoint.product_file import Product
 from zoo.checkpoint.stored_config import stored_data
 from zoo.checkpoint.temperature import temperature_of
 from zoo.compare.file_pictures import Flip, MapRow
-from zoo.compare.significance import holm, mcnemar
+from zoo.compare.significance import holm
 from zoo.data.images import ImageData
 from zoo.data.table_labels import instead_of_class
 from zoo.errors import BadInput
@@ -24,7 +24,7 @@ from zoo.inference import evaluate, robustness, same_images
 from zoo.inference.explain import has_gradients
 from zoo.measure import evaluation
 from zoo.measure.accuracy import has_nan
-from zoo.measure.agreement import compare_predictions, recalls, wilson_interval
+from zoo.measure.agreement import compare_predictions, mcnemar, recalls, wilson_interval
 from zoo.measure.device import device_name
 from zoo.measure.latency import in_turn_ms
 from zoo.paths import OF_ZOO

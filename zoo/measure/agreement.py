@@ -42,7 +42,10 @@ def compare_predictions(labels: Tensor, first: Tensor, other: Tensor) -> dict[st
 
 
 def mcnemar(only_first: int, only_other: int) -> float:
-    """Return the exact two-sided p of McNemar's test, from the samples that only one of two nets has right."""
+    """Return the exact two-sided p of McNemar's test, from the samples that only one of two nets has right.
+
+    It is the probability of counts at least as unequal if each disagreement were a coin flip; 1 without disagreements.
+    """
     from scipy.stats import binomtest
 
     num = only_first + only_other
