@@ -68,7 +68,8 @@ def fit(run: Run, trainer: lightning.Trainer, task: Task, data: ResidentData) ->
         if trainer.max_epochs == 0:
             trainer.validate(task, datamodule=data, verbose=False)
             return
-        with contextlib.nullcontext() if run.cfg.compile else SmallMapsAsProducts():
+        in_bfloat16 = trainer.strategy.root_device.type == "cpu" and str(trainer.precision).startswith("bf16")
+        with SmallMapsAsProducts() if in_bfloat16 and not run.cfg.compile else contextlib.nullcontext():
             trainer.fit(task, datamodule=data, ckpt_path=run.last_checkpoint, weights_only=True)
 
 
