@@ -1,4 +1,4 @@
-"""The picture of accuracy against bytes and milliseconds, made from the results of runs and of a benchmark."""
+"""The picture of accuracy against bytes and time, made from the results of runs and of benchmarks."""
 
 import fnmatch
 import json
@@ -28,9 +28,7 @@ MARKERS = {  # of methods
 }
 METHODS = {"deep_compression": "pruned, shared, coded", "rate": "trained for the bytes of the file"}
 FP32, INT8 = "fp32 compiled", "int8 compiled"
-TIMED_AS = {"int8": INT8}  # methods in benchmarks of nets; the files of those not named here decode to the dense net
-PIPELINE_AS = {  # methods in the benchmark of ResNet-20's pipeline
-    "int8": f"resnet20_fashion_mnist/*: {INT8}",
+IN_PIPELINE = {  # in the benchmark of ResNet-20's pipeline
     "half of the channels pruned": f"prune_channels_resnet20/*: {FP32}",
     "pruned, int8": f"qat_int8_pruned_resnet20/*: {INT8}",
 }
@@ -42,7 +40,7 @@ class Point(NamedTuple):
 
     method: str
     bytes: float
-    milliseconds: float | None  # for `BATCH_SIZE` images; None where it was not measured
+    time: float | None  # for `BATCH_SIZE` images, relative to dense ResNet-20; None where it was not measured
     accuracy: float  # the mean of seeds
     spread: float  # their standard deviation
 
@@ -55,7 +53,7 @@ def points_of_nets() -> dict[str, list[Point]]:
         accuracies = [100 * result["test"]["accuracy"] for result in results]
         spread = statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0
         net = results[0]["net"]
-        nets[net].append(Point(method, size, _milliseconds(net, method), statistics.mean(accuracies), spread))
+        nets[net].append(Point(method, size, _time(net, method), statistics.mean(accuracies), spread))
 
     for results in compressed_runs(IMAGES).values():
         if method := METHODS.get(str(results[0]["settings"].get("compress"))):
@@ -73,20 +71,18 @@ def points_of_nets() -> dict[str, list[Point]]:
     return nets
 
 
-def _milliseconds(net: str, method: str) -> float | None:
-    """Return the time of `BATCH_SIZE` images, where it was measured; a file is decoded before it is run."""
-    if net == "resnet20":
-        name, pattern = "pipeline", PIPELINE_AS.get(method, f"resnet20_fashion_mnist/*: {FP32}")
-    else:
-        name, pattern = f"inference_{net}", TIMED_AS.get(method, FP32)
+def _time(net: str, method: str) -> float | None:
+    """Return a ratio of times in one benchmark; files of methods that are not named here decode to the dense net."""
+    name = "pipeline" if method in IN_PIPELINE else "forms"
+    pattern = IN_PIPELINE.get(method, f"*{net}_*: {INT8 if method == 'int8' else FP32}")
     file = RESULTS / f"benchmark_{name}_{BATCH_SIZE}.json"
     figures = json.loads(file.read_text())["figures"] if file.exists() else {}
     found = fnmatch.filter(figures, pattern)
-    return 1000 * figures[found[0]]["median_seconds"] if found else None
+    return float(figures[found[0]]["ratio"]) if found else None
 
 
 def draw_sizes(path: Path) -> None:
-    """Draw test accuracy against bytes and milliseconds: a colour per net, a marker per method."""
+    """Draw test accuracy against bytes and time: a colour per net, a marker per method."""
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
@@ -99,11 +95,11 @@ def draw_sizes(path: Path) -> None:
     sizes, times = figure.subplots(1, 2, sharey=True)
     labels: dict[Axes, list[Label]] = {sizes: [], times: []}
     for colour, (net, points) in zip(COLOURS, sorted(nets.items()), strict=False):
-        timed = sorted((point.milliseconds, point) for point in points if point.milliseconds is not None)
+        timed = sorted((point.time, point) for point in points if point.time is not None)
         labels[sizes] += _draw_net(sizes, net, sorted((point.bytes, point) for point in points), colour)
         labels[times] += _draw_net(times, net, timed, colour)
     sizes.set(xlabel="bytes of the weights, or of the file", ylabel="test accuracy on Fashion-MNIST, %")
-    times.set_xlabel(f"milliseconds for {BATCH_SIZE} images on a CPU")
+    times.set_xlabel(f"time for {BATCH_SIZE} images on a CPU, ResNet-20 = 1")
     sizes.xaxis.set_major_formatter(lambda size, _: f"{size / 1e6:g} MB" if size >= 1e6 else f"{size / 1e3:g} kB")
     times.xaxis.set_major_formatter(lambda time, _: f"{time:g}")
     used = [method for method in MARKERS if any(method == point.method for of in nets.values() for point in of)]
