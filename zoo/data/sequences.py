@@ -1,6 +1,7 @@
 """Sequence pairs as a LightningDataModule, kept on the training device."""
 
 import hashlib
+import itertools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -235,7 +236,7 @@ def encode_pairs(
     """Turn pairs into tokens, with one row per source and its references, or without them one row per reference."""
     sources, targets = ({symbol: token for token, symbol in enumerate(s)} for s in (source_symbols, target_symbols))
     rows = [
-        ([sources[symbol] for symbol in read], [[targets[symbol] for symbol in one] for one in references])
+        ([*map(sources.__getitem__, read)], [[*map(targets.__getitem__, one)] for one in references])
         for read, found in pairs.items()
         for references in ([found] if with_references else [[one] for one in found])
     ]
@@ -275,8 +276,12 @@ def decode_tokens(tokens: Iterable[int], symbols: Sequence[str]) -> Symbols:
 
 def padded(rows: Sequence[Sequence[int]]) -> Tensor:
     """Return rows of tokens as one tensor (N, maximum length)."""
-    longest = max(map(len, rows))
-    return torch.tensor([[*row, *[PAD] * (longest - len(row))] for row in rows])
+    lengths = torch.tensor([len(row) for row in rows])
+    tokens = torch.full((len(rows), int(lengths.max())), PAD)
+    tokens[torch.arange(tokens.shape[1]) < lengths[:, None]] = torch.tensor(
+        [*itertools.chain(*rows)], dtype=torch.int64
+    )
+    return tokens
 
 
 def padded_twice(rows: Sequence[Sequence[Sequence[int]]]) -> Tensor:
