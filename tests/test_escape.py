@@ -112,7 +112,7 @@ def test_a_comparison_of_runs_with_any_names_is_clean(command, tmp_path):
     assert not set("\x1b\x07\u202e<>") & set(text)
     assert "![x](" not in text.replace(r"\[", "")
     rows = [line.replace(r"\|", "").count("|") for line in text.splitlines() if line.startswith("|")]
-    assert rows == [11, 11, 11, 11, 8, 8, 8, 4, 4, 4]  # of the ranking, against the best, and settings
+    assert rows == [13, 13, 13, 13, 8, 8, 8, 4, 4, 4]  # of the ranking, against the best, and settings
     page, seen = (tmp_path / "page/comparison.html").read_text(), Seen()
     seen.feed(page)
     assert page.count("<script>") == 1
