@@ -7,6 +7,7 @@ from zoo.compare.main_metric import mean_and_spread
 from zoo.compare.run_names import REPEATS, differing, short_paths
 from zoo.compare.runs import Comparison, Finished
 from zoo.compare.significance import Paired, against_best, best_of
+from zoo.errors import counted
 from zoo.measure.agreement import SIGNIFICANT
 
 RANKING, EXPORTS, DIFFERENCES = "Ranking", "Exported files", "Differences in settings"
@@ -116,9 +117,9 @@ def paired(comparison: Comparison) -> Table | None:
     about = (
         f"The best single run is {named[id(best)]} with {rate(best)}. p is from McNemar's exact test: the probability "
         "of counts at least as unequal if both nets were equally good, over the draw of "
-        f"{best.result['num_samples']['test']:,} test samples. Holm's p is adjusted for all {len(pairs)} comparisons "
-        f"of this table; worse: it is below {SIGNIFICANT:g}. Neither includes the variation between seeds, which the "
-        "spread shows, nor the selection of the best run on these same samples."
+        f"{best.result['num_samples']['test']:,} test samples. Holm's p is adjusted for the "
+        f"{counted(len(pairs), 'comparison')} of this table; worse: it is below {SIGNIFICANT:g}. Neither includes the "
+        "variation between seeds, which the spread shows, nor the selection of the best run on these same samples."
     )
     return Table("Against the best run", about, columns, rows, ("run", "verdict"))
 
