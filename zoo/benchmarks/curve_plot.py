@@ -132,12 +132,12 @@ def _draw_curve(axes: "Axes", result: dict[str, Any], family: str) -> "Label | N
     from matplotlib.collections import LineCollection
 
     from zoo import escape
+    from zoo.compare.curve_plots import error_of
     from zoo.report.point_labels import Label
 
     own, colour = family_of(result["net"])
-    half_an_image = 0.5 / max(1, result["num_samples"].get("val", 0))  # where no error was made
     minutes, values = zip(*result["curve"], strict=True)
-    errors = [100 * max(1 - value, half_an_image) for value in itertools.accumulate(values, max)]
+    errors = [error_of(value, result) for value in itertools.accumulate(values, max)]
     if family not in ("", own):
         axes.add_collection(LineCollection([[*zip(minutes, errors, strict=True)]], colors="0.88", zorder=1))
         return None

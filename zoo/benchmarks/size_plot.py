@@ -4,7 +4,7 @@ import fnmatch
 import json
 import statistics
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -48,12 +48,13 @@ class Point(NamedTuple):
 def points_of_nets() -> dict[str, list[Point]]:
     """Return the points of each net that has been compressed; images only."""
     nets: dict[str, list[Point]] = defaultdict(list)
+    figures = {name: _figures(name) for name in ("forms", "pipeline")}
 
     def add(results: list[dict[str, Any]], method: str, size: float) -> None:
         accuracies = [100 * result["test"]["accuracy"] for result in results]
         spread = statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0
         net = results[0]["net"]
-        nets[net].append(Point(method, size, _time(net, method), statistics.mean(accuracies), spread))
+        nets[net].append(Point(method, size, _time(figures, net, method), statistics.mean(accuracies), spread))
 
     for results in compressed_runs(IMAGES).values():
         if method := METHODS.get(str(results[0]["settings"].get("compress"))):
@@ -71,14 +72,17 @@ def points_of_nets() -> dict[str, list[Point]]:
     return nets
 
 
-def _time(net: str, method: str) -> float | None:
-    """Return a ratio of times in one benchmark; files of methods that are not named here decode to the dense net."""
-    name = "pipeline" if method in IN_PIPELINE else "forms"
-    pattern = IN_PIPELINE.get(method, f"*{net}_*: {INT8 if method == 'int8' else FP32}")
+def _figures(name: str) -> dict[str, Any]:
     file = RESULTS / f"benchmark_{name}_{BATCH_SIZE}.json"
-    figures = json.loads(file.read_text())["figures"] if file.exists() else {}
-    found = fnmatch.filter(figures, pattern)
-    return float(figures[found[0]]["ratio"]) if found else None
+    return dict(json.loads(file.read_text())["figures"]) if file.exists() else {}
+
+
+def _time(figures: Mapping[str, Mapping[str, Any]], net: str, method: str) -> float | None:
+    """Return a ratio of times in one benchmark; files of methods that are not named here decode to the dense net."""
+    known = figures["pipeline" if method in IN_PIPELINE else "forms"]
+    pattern = IN_PIPELINE.get(method, f"*{net}_*: {INT8 if method == 'int8' else FP32}")
+    found = fnmatch.filter(known, pattern)
+    return float(known[found[0]]["ratio"]) if found else None
 
 
 def draw_sizes(path: Path) -> None:

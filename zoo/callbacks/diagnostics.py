@@ -40,8 +40,8 @@ class Diagnostics(lightning.Callback):
     Logged as `zoo diagnostics/...`, for each layer with weights: at each measured step, `update_ratio/` with the
     `rule_of_thumb`, and in TensorBoard histograms of `activations/` (outputs) and `gradients/`; after each epoch,
     histograms of `weights/`, and `singular_value/`, `dead_units/`, `saturation/`, `noise_scale/` and `filters/`; at the
-    end, a plot of the update ratios, and `diagnostics/reading` as text, beside what the names mean. The reading is also
-    printed, and saved with the figures of the last epoch in diagnostics.json.
+    end, a plot of the update ratios and, as text, `diagnostics/reading`, with an explanation of the names. The reading
+    is also printed, and saved with the figures of the last epoch in diagnostics.json.
 
     Training is not affected: before a measured step, a copy of the task, in eager mode and fp32 unless the weights are
     narrower, processes the batch in four pieces, with a separate random stream. Measurements stay on the device until

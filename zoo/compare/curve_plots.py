@@ -3,8 +3,8 @@
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from zoo.compare.comparison_plots import MOST_DRAWN, Points, add_legend, near, numbered, tidy
 from zoo.compare.learning_curve import curve
@@ -34,7 +34,7 @@ def draw_curves(comparison: Comparison) -> "Figure":
     """Draw losses and the validation metric of the best groups by epoch, with a band of one standard deviation.
 
     Scales are logarithmic, of errors where the metric is an accuracy, and linear where a value is not positive. A dot
-    is at the epoch whose weights were kept, and an arrow stands for a curve that ends far from the others.
+    is at the epoch whose weights were kept, and an arrow marks a curve that ends far from the others.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -62,14 +62,18 @@ def draw_curves(comparison: Comparison) -> "Figure":
 
 def _band_of(group: Group, metric: str, is_accuracy: bool) -> Band:
     """Return the band of a group, in per cent of shares; of an accuracy, that of its error, at least half a sample."""
-    scale = factor_of(metric.rpartition("/")[2])
-    least = 0.5 / max(1, group.runs[0].result["num_samples"].get("val", 0))
+    scale, result = factor_of(metric.rpartition("/")[2]), group.runs[0].result
 
     def shown(value: float) -> float:
-        return scale * (max(1 - value, least) if is_accuracy else value)
+        return error_of(value, result) if is_accuracy else scale * value
 
     runs = [curve(run.folder, metric) for run in group.runs if run.result["epochs"]]
     return band([[(epoch, shown(value)) for epoch, value in points] for points in runs])
+
+
+def error_of(accuracy: float, result: Mapping[str, Any]) -> float:
+    """Return the error in per cent, for a logarithmic scale: at least that of half a validation sample."""
+    return 100 * max(1 - accuracy, 0.5 / max(1, result["num_samples"].get("val", 0)))
 
 
 def _scale(axes: "Axes", bands: Sequence[Band], is_accuracy: bool) -> None:
@@ -93,7 +97,8 @@ def _scale(axes: "Axes", bands: Sequence[Band], is_accuracy: bool) -> None:
             epoch, mean, _ = drawn[rank][-1]
             text, edge = f"{rank + 1} {'↓' if end < low else '↑'} {mean:.3g}", bottom if end < low else top
             axes.annotate(text, (epoch, edge), color=f"C{rank}", ha="right", va="bottom" if end < low else "top")
-    _ticks(axes)
+    if is_log:
+        _write_out_ticks(axes)
 
 
 def _draw_band(axes: "Axes", points: Band, colour: str, name: str) -> None:
@@ -115,11 +120,10 @@ def as_accuracy(axes: "Axes") -> None:
     axes.yaxis.set_major_formatter(lambda error, _: f"{100 - error:.6g}")
 
 
-def _ticks(axes: "Axes") -> None:
+def _write_out_ticks(axes: "Axes") -> None:
     """Write out the ticks of a logarithmic axis: 0.2, not 2e-1."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    if axes.get_yscale() == "log":
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())

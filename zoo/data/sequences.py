@@ -278,9 +278,8 @@ def padded(rows: Sequence[Sequence[int]]) -> Tensor:
     """Return rows of tokens as one tensor (N, maximum length)."""
     lengths = torch.tensor([len(row) for row in rows])
     tokens = torch.full((len(rows), int(lengths.max())), PAD)
-    tokens[torch.arange(tokens.shape[1]) < lengths[:, None]] = torch.tensor(
-        [*itertools.chain(*rows)], dtype=torch.int64
-    )
+    is_token = torch.arange(tokens.shape[1]) < lengths[:, None]
+    tokens[is_token] = torch.tensor([*itertools.chain(*rows)], dtype=torch.int64)
     return tokens
 
 

@@ -46,10 +46,10 @@ def balanced_scores(hits: Tensor, true: Tensor, predicted: Tensor) -> dict[str, 
 
 
 def one_answer(hits: Tensor, true: Tensor, predicted: Tensor) -> tuple[int, int] | None:
-    """Return the class that a net gives to nearly all samples, and how many get it; None if there is no such class.
+    """Return the class that is predicted for nearly all samples, and for how many of them; None if there is none.
 
-    Given are, for each class (C,), the hits, the samples and the predictions. At least 95 % of the samples, and also of
-    those of other classes, so that a right answer about data that are nearly all of one class does not count.
+    The arguments are the hits, samples and predictions of each class (C,). Nearly all means at least 95 % of samples,
+    and of those of other classes, so that right predictions do not count where nearly all data are of one class.
     """
     top = int(predicted.argmax())
     num, others = int(predicted[top]), int(true.sum() - true[top])

@@ -148,7 +148,7 @@ def _compared(result: dict[str, Any]) -> Table:
 
 
 def _noise(answers: dict[str, Any]) -> set[str]:
-    """Return which changes may be noise: McNemar's p is no less than 0.05, or the change's interval includes 0."""
+    """Return the changes that may be noise: McNemar's p is at least 0.05, or the interval of the change includes 0."""
     low, high = answers.get("calibration_change", (1.0, 1.0))
     may_be = {"accuracy": answers.get("p", 0.0) >= SIGNIFICANT, "calibration error": low <= 0 <= high}
     return {name for name, is_noise in may_be.items() if is_noise}
