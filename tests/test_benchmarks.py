@@ -128,6 +128,12 @@ def test_openvino_runs_the_graphs_of_onnx_runtime():
         torch.testing.assert_close(torch.from_numpy(found), torch.from_numpy(expected), rtol=0, atol=1e-4)
 
 
+def test_steps_of_muon_are_timed_beside_torchs(command, tmp_path):
+    settings = ["suite=muon", "model=resnet20", "rounds=1", "out=figures.json"]
+    assert command("scripts/benchmark", *settings).code == 0
+    assert list(json.loads((tmp_path / "figures.json").read_text())["figures"]) == ["torch.optim.Muon", "optim=muon"]
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
@@ -136,6 +142,7 @@ def test_openvino_runs_the_graphs_of_onnx_runtime():
         (["only=[loop]", "suite=augment"], ["only=loop", "a batch at once"]),
         (["suite=step", "reference=resnet19"], ["reference=resnet19", "resnet18"]),
         (["suite=inference", "data=reverse"], ["suite=inference", "image nets"]),
+        (["suite=muon", "model=lenet300"], ["suite=muon", "convolutions"]),
     ],
 )
 def test_what_cannot_be_measured_is_refused_in_one_sentence(command, settings, words):

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -17,6 +19,21 @@ def test_orthogonalised_matrices_have_singular_values_near_one_and_keep_their_di
     clear = s > 0.05 * s[0]  # smaller ones need more iterations
     assert middle.diag()[clear].min() > 0.5
     assert middle.diag().max() < 1.3
+
+
+@pytest.mark.parametrize("shape", [(24, 216), (216, 24), (40, 120)])
+@pytest.mark.parametrize("smallest", [1e-2, 1e-7])
+def test_long_matrices_come_out_as_of_five_iterations_in_double_precision(shape, smallest):
+    rank = min(shape)
+    draw = torch.Generator().manual_seed(3)
+    left, right = (torch.linalg.qr(torch.randn(size, rank, generator=draw, dtype=torch.float64))[0] for size in shape)
+    values = torch.logspace(0, math.log10(smallest), rank, dtype=torch.float64)
+    matrix = (left * values) @ right.T
+    values = values / values.norm()
+    for _ in range(5):
+        values = 3.4445 * values - 4.7750 * values**3 + 2.0315 * values**5
+    found = orthogonalise(matrix.float()[None])[0].double()
+    torch.testing.assert_close(found, (left * values) @ right.T, rtol=0, atol=1e-3 if smallest < 1e-6 else 1e-4)
 
 
 @pytest.mark.parametrize("shape", [(6, 3, 3, 3), (40, 2, 3, 3)])

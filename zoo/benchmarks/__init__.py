@@ -10,6 +10,7 @@ SUITES = {
     "loader": "loader_suite.loader_suite",
     "logging": "logging_suite.logging_suite",
     "mcu": "mcu_suite.mcu_suite",
+    "muon": "training_suites.muon_suite",
     "packed": "packed_suite.packed_suite",
     "startup": "startup_suite.startup_suite",
     "step": "training_suites.step_suite",

@@ -7,7 +7,8 @@ from typing import Any
 from zoo.errors import counted
 
 BENCHMARKS = (
-    *("train", "train_resnet20", "train_vgg11_bn", "step", "loader", "augment", "startup", "logging", "gpu", "packed"),
+    *("train", "train_resnet20", "train_vgg11_bn", "muon", "step"),
+    *("loader", "augment", "startup", "logging", "gpu", "packed"),
 )
 _INFERENCE = "benchmark_inference_"
 MEASURED = (

@@ -1,4 +1,4 @@
-"""The overhead of the training loop, and the speed of training steps by memory format and compilation."""
+"""The overhead of the training loop, the speed of training steps by memory format and compilation, and that of Muon."""
 
 import functools
 import itertools
@@ -23,6 +23,7 @@ from zoo.errors import BadInput, choices
 from zoo.instantiate import build
 from zoo.measure.counts import count_macs_of
 from zoo.measure.device import synchronize
+from zoo.optim.muon import Muon
 from zoo.ranges import height_width
 from zoo.run.directory import Run
 from zoo.run.fit import fit
@@ -196,3 +197,34 @@ def _steps(images: Tensor, labels: Tensor, context: Callable[[], Any], build_net
         return time.perf_counter() - start
 
     return steps
+
+
+def muon_suite(cfg: DictConfig) -> Suite:
+    """Time ten steps of Muon for the filters of `cfg.model`, with the same random gradients in each.
+
+    The baseline is torch.optim.Muon, which computes in bf16 on every device. It gets the filters as matrices, since it
+    takes nothing else.
+    """
+    device = _trainer_of(cfg).strategy.root_device
+    filters = [p.detach().to(device) for p in build_bare_model(cfg.model).parameters() if p.ndim == 4]
+    if not filters:
+        raise BadInput("suite=muon: this net has no convolutions; choose another one with model=")
+
+    def steps(optimizer: Callable[..., torch.optim.Optimizer], tensors: list[Tensor]) -> Contender:
+        parameters = [nn.Parameter(tensor.clone()) for tensor in tensors]
+        for p in parameters:
+            p.grad = torch.randn_like(p)
+        stepper = optimizer(parameters, lr=1e-3)
+
+        def run_once() -> float:
+            synchronize(device)
+            start = time.perf_counter()
+            for _ in range(STEPS):
+                stepper.step()
+            synchronize(device)
+            return time.perf_counter() - start
+
+        return run_once
+
+    matrices = [tensor.flatten(1) for tensor in filters]
+    return Suite({"torch.optim.Muon": steps(torch.optim.Muon, matrices), "optim=muon": steps(Muon, filters)})

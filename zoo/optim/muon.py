@@ -100,14 +100,25 @@ class Muon(Optimizer):
 def orthogonalise(matrices: Tensor) -> Tensor:
     """Bring all singular values of matrices (N, rows, columns) near 1 by five quintic Newton-Schulz iterations.
 
-    Computed in bf16 on CUDA, where that is fast, and in the precision of the matrices elsewhere.
+    Computed in bf16 on CUDA, where that is fast, and in the precision of the matrices elsewhere. There, long matrices
+    are multiplied only once, by the product of the five polynomials of x·xᵀ, which is small: for filters of 3 × 3, less
+    than half of the arithmetic. (In bf16, the rounding errors of that product would grow.)
     """
     a, b, c = QUINTIC
     x = matrices.to(torch.bfloat16) if matrices.is_cuda else matrices
     tall = x.shape[-2] > x.shape[-1]
     x = x.mT if tall else x
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp_min(1e-7)
-    for _ in range(5):
-        gram = x @ x.mT
-        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)  # ax + (bG + cG²)x
+    rows, columns = x.shape[-2:]
+    if x.is_cuda or columns < 3 * rows:
+        for _ in range(5):
+            gram = x @ x.mT
+            x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)  # (a + bG + cG²)x
+    else:
+        gram, product = x @ x.mT, torch.eye(rows, dtype=x.dtype).expand(len(x), rows, rows)
+        for _ in range(5):
+            polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+            polynomial.diagonal(dim1=-2, dim2=-1).add_(a)
+            gram, product = polynomial @ gram @ polynomial, polynomial @ product
+        x = product @ x
     return (x.mT if tall else x).to(matrices.dtype)
