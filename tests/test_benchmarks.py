@@ -131,7 +131,8 @@ def test_openvino_runs_the_graphs_of_onnx_runtime():
 def test_steps_of_muon_are_timed_beside_torchs(command, tmp_path):
     settings = ["suite=muon", "model=resnet20", "rounds=1", "out=figures.json"]
     assert command("scripts/benchmark", *settings).code == 0
-    assert list(json.loads((tmp_path / "figures.json").read_text())["figures"]) == ["torch.optim.Muon", "optim=muon"]
+    figures = json.loads((tmp_path / "figures.json").read_text())["figures"]
+    assert list(figures) == ["torch.optim.Muon", "optim=muon", "optim=muon optim.bf16=true"]
 
 
 @pytest.mark.parametrize(

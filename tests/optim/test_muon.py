@@ -36,12 +36,13 @@ def test_long_matrices_come_out_as_of_five_iterations_in_double_precision(shape,
     torch.testing.assert_close(found, (left * values) @ right.T, rtol=0, atol=1e-3 if smallest < 1e-6 else 1e-4)
 
 
+@pytest.mark.parametrize("bf16", [False, True])
 @pytest.mark.parametrize("shape", [(6, 3, 3, 3), (40, 2, 3, 3)])
-def test_filters_step_as_matrices_do_under_torchs_muon(shape):
+def test_filters_step_as_matrices_do_under_torchs_muon(shape, bf16):
     draw = torch.Generator().manual_seed(1)
     filters = nn.Parameter(torch.randn(shape, generator=draw))
     matrix = nn.Parameter(filters.detach().flatten(1).clone())
-    ours = Muon([filters], lr=0.05, momentum=0.9, weight_decay=0.1)
+    ours = Muon([filters], lr=0.05, momentum=0.9, weight_decay=0.1, bf16=bf16)
     theirs = torch.optim.Muon([matrix], lr=0.05, momentum=0.9, weight_decay=0.1)
     for _ in range(4):
         gradient = torch.randn(shape, generator=draw)

@@ -227,4 +227,10 @@ def muon_suite(cfg: DictConfig) -> Suite:
         return run_once
 
     matrices = [tensor.flatten(1) for tensor in filters]
-    return Suite({"torch.optim.Muon": steps(torch.optim.Muon, matrices), "optim=muon": steps(Muon, filters)})
+    return Suite(
+        {
+            "torch.optim.Muon": steps(torch.optim.Muon, matrices),
+            "optim=muon": steps(Muon, filters),
+            "optim=muon optim.bf16=true": steps(functools.partial(Muon, bf16=True), filters),
+        }
+    )
