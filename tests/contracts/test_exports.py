@@ -4,6 +4,7 @@ import pytest
 import small
 import torch
 from conftest import composed, options
+from omegaconf import OmegaConf
 from torch import nn
 
 from zoo.catalogue import catalogue, matches
@@ -23,13 +24,15 @@ CASES = [
     for model in options("model")
     for size in ("small", "native")
 ]
+CASES.append(pytest.param("transformer", "rotary"))
 SAVE = {".pt2": save_pt2, ".onnx": save_onnx}
 
 
 def config_of(model, size):
     if size == "native":
         return NATIVE.get(model) or composed(model, "cmudict")
-    return composed(model, "reverse" if model in WRITERS else "mnist_5k")
+    cfg = composed(model, "reverse" if model in WRITERS else "mnist_5k")
+    return OmegaConf.merge(cfg, {"model": {"positions": "rotary"}}) if size == "rotary" else cfg
 
 
 def facts_of(cfg):

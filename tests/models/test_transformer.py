@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from zoo.models.attention import rotate, rotations
 from zoo.models.transformer import Transformer, sinusoids
 
 SIZES = {"width": 32, "encoder_depth": 2, "decoder_depth": 3, "num_heads": 4, "mlp_width": 48, "dropout": 0.0}
@@ -73,9 +74,34 @@ def test_learned_places_are_parameters_and_sinusoids_are_not():
     assert learned.positions.shape == (11, 32)
 
 
+def test_rotary_places_multiply_pairs_by_a_complex_number_of_their_angle():
+    """Su et al., 2021, equation 12: with pairs as complex numbers, e^(imθ), θ of one head's width."""
+    x = torch.randn(2, 3, 20, 8, generator=torch.Generator().manual_seed(0))
+    found = rotate(x, rotations(20, 8))
+    angles = torch.arange(20)[:, None] * torch.tensor([10_000 ** (-2 * i / 8) for i in range(4)])
+    expected = torch.complex(*x.chunk(2, -1)) * torch.exp(1j * angles)
+    torch.testing.assert_close(found, torch.cat([expected.real, expected.imag], -1), atol=1e-5, rtol=0)
+
+
+def test_rotary_nets_see_where_a_token_is_relative_to_others_only():
+    torch.manual_seed(0)
+    net = Transformer(9, 9, **SIZES, positions="rotary").eval()
+    word = torch.tensor([[3, 4, 5, 6]])
+    with torch.no_grad():
+        memory, _ = net.encode(word)
+        x = net.embed(word, net.source_embedding, start=40)[0]
+        shifted = net.encoder(x, torch.ones(1, 1, 1, 4, dtype=torch.bool), net.positions[40:44])
+        torch.testing.assert_close(shifted, memory, atol=1e-5, rtol=0)
+        assert (net.encode(word.flip(1))[0].flip(1) - memory).abs().max() > 0.1  # but not the same in any order
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
-    [({"share": "all"}, "share=all needs a common alphabet"), ({"num_heads": 5}, "must be even and a multiple of")],
+    [
+        ({"share": "all"}, "share=all needs a common alphabet"),
+        ({"num_heads": 5}, "must be even and a multiple of"),
+        ({"num_heads": 32, "positions": "rotary"}, "needs heads of an even width, not of 32 / 32"),
+    ],
 )
 def test_sizes_that_do_not_fit_are_refused(change, sentence):
     with pytest.raises(ValueError, match=sentence):

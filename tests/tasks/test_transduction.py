@@ -46,6 +46,27 @@ def net():
 SOURCE, TARGET = torch.tensor([[3, 4, 5], [4, 6, 0]]), torch.tensor([[1, 3, 4, 2], [1, 5, 2, 0]])
 
 
+def test_r_drop_adds_the_divergence_of_two_passes_with_dropout():
+    torch.manual_seed(0)
+    built = task(Transformer(9, 7, 16, 1, 1, 2, 32, dropout=0.5), r_drop=3.0).train()
+    state = torch.get_rng_state()
+    found = float(built.training_step((SOURCE, TARGET), 0).detach())
+    torch.set_rng_state(state)
+    with torch.no_grad():
+        logits = built.net(SOURCE.repeat(2, 1), TARGET.repeat(2, 1)[:, :-1]).unflatten(0, (2, 2))
+    there = TARGET[:, 1:] != 0
+    p, q = (torch.distributions.Categorical(logits=half[there]) for half in logits)
+    likelihood = sum(one.log_prob(TARGET[:, 1:][there]).sum() for one in (p, q)) / (2 * there.sum())
+    both = torch.distributions.kl_divergence(p, q).mean() + torch.distributions.kl_divergence(q, p).mean()
+    assert both > 0.05
+    assert found == pytest.approx(float(both * 3 / 4 - likelihood), rel=1e-5)
+
+
+def test_without_dropout_r_drop_changes_nothing(net):
+    plain, dropped = (float(task(net, r_drop=r).training_step((SOURCE, TARGET), 0).detach()) for r in (0.0, 5.0))
+    assert dropped == pytest.approx(plain, rel=1e-6)
+
+
 def task(net, **settings):
     decode = functools.partial(greedy, max_length=5)
     return Transduction(net, functools.partial(torch.optim.SGD, lr=0.1), constant, decode, **settings)

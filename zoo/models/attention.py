@@ -11,7 +11,8 @@ class Attention(nn.Module):
     """Attend from tokens x (N, tokens, width) to themselves, or to a memory (N, memory tokens, width).
 
     `mask` is True where attention is allowed, and broadcasts to (N, heads, tokens, memory tokens); with `causal`, each
-    token attends only to itself and earlier ones. The net has to initialise the weights.
+    token attends only to itself and earlier ones. `rotation`, as of `rotations`, is for self-attention. The net has to
+    initialise the weights.
     """
 
     def __init__(self, width: int, num_heads: int) -> None:
@@ -22,10 +23,17 @@ class Attention(nn.Module):
         self.out_proj = nn.Linear(width, width)
 
     def forward(
-        self, x: Tensor, memory: Tensor | None = None, mask: Tensor | None = None, causal: bool = False
+        self,
+        x: Tensor,
+        memory: Tensor | None = None,
+        mask: Tensor | None = None,
+        causal: bool = False,
+        rotation: Tensor | None = None,
     ) -> Tensor:
         if memory is None:
             q, k, v = self.project(x, 0, 3)
+            if rotation is not None:
+                q, k = rotate(q, rotation), rotate(k, rotation)
         else:
             (q,), (k, v) = self.project(x, 0, 1), self.project(memory, 1, 3)
         return self.attend(q, k, v, mask, causal)
@@ -65,3 +73,21 @@ def probabilities(q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
     """
     scores = q @ k.transpose(2, 3) / q.shape[-1] ** 0.5
     return (scores if mask is None else scores.masked_fill(~mask, torch.finfo(scores.dtype).min)).softmax(-1)
+
+
+def rotations(length: int, width: int) -> Tensor:
+    """Return cosines and sines, length × 2 × width / 2, of rotary position embeddings (Su et al., "RoFormer", 2021).
+
+    `width` is that of a head, and even. Wavelengths are from 2π to 20,000π tokens.
+    """
+    places = torch.arange(length, dtype=torch.float64)[:, None]
+    angles = places / 10_000 ** (torch.arange(0, width, 2, dtype=torch.float64) / width)
+    return torch.stack([angles.cos(), angles.sin()], 1).float()
+
+
+def rotate(x: Tensor, rotation: Tensor) -> Tensor:
+    """Rotate queries or keys x (N, heads, tokens, d) by their positions: d / 2 planes of elements i and i + d / 2."""
+    cosines, sines = rotation[:, 0].to(x.dtype), rotation[:, 1].to(x.dtype)
+    half = x.shape[-1] // 2
+    a, b = x[..., :half], x[..., half:]
+    return torch.cat([a * cosines - b * sines, a * sines + b * cosines], -1)

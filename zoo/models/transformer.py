@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.models.activations import Activation, make_activation, width_multiplier
-from zoo.models.attention import Attention
+from zoo.models.attention import Attention, rotate, rotations
 from zoo.models.decoding import PAD, State
 from zoo.ranges import BelowOne, Count
 
@@ -41,8 +41,8 @@ class EncoderLayer(nn.Module):
     def mlp(self, x: Tensor) -> Tensor:
         return self.linear2(self.activation(self.linear1(x)))
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        x = self.after(self.norm1, x, self.self_attn(self.before(self.norm1, x), mask=mask))
+    def forward(self, x: Tensor, mask: Tensor, rotation: Tensor | None) -> Tensor:
+        x = self.after(self.norm1, x, self.self_attn(self.before(self.norm1, x), mask=mask, rotation=rotation))
         return self.after(self.norm2, x, self.mlp(self.before(self.norm2, x)))
 
 
@@ -56,15 +56,19 @@ class DecoderLayer(EncoderLayer):
         self.multihead_attn = Attention(width, num_heads)
         self.norm3 = nn.LayerNorm(width)
 
-    def forward(self, x: Tensor, memory: Tensor, mask: Tensor) -> Tensor:  # type: ignore[override]
-        x = self.after(self.norm1, x, self.self_attn(self.before(self.norm1, x), causal=True))
+    def forward(  # type: ignore[override]
+        self, x: Tensor, memory: Tensor, mask: Tensor, rotation: Tensor | None
+    ) -> Tensor:
+        x = self.after(self.norm1, x, self.self_attn(self.before(self.norm1, x), causal=True, rotation=rotation))
         x = self.after(self.norm2, x, self.multihead_attn(self.before(self.norm2, x), memory, mask))
         return self.after(self.norm3, x, self.mlp(self.before(self.norm3, x)))
 
-    def step(self, x: Tensor, own: State, others: State, mask: Tensor) -> tuple[Tensor, State]:
+    def step(self, x: Tensor, own: State, others: State, mask: Tensor, rotation: Tensor | None) -> tuple[Tensor, State]:
         """Process the next token x (N, 1, width), given keys and values of earlier tokens and of the encoder output."""
-        q, *new = self.self_attn.project(self.before(self.norm1, x), 0, 3)
-        k, v = (torch.cat(pair, 2) for pair in zip(own, new, strict=True))
+        q, k, v = self.self_attn.project(self.before(self.norm1, x), 0, 3)
+        if rotation is not None:
+            q, k = rotate(q, rotation), rotate(k, rotation)
+        k, v = torch.cat([own[0], k], 2), torch.cat([own[1], v], 2)
         x = self.after(self.norm1, x, self.self_attn.attend(q, k, v))
         (q,) = self.multihead_attn.project(self.before(self.norm2, x), 0, 1)
         x = self.after(self.norm2, x, self.multihead_attn.attend(q, others[0], others[1], mask))
@@ -79,7 +83,7 @@ class Stack(nn.Module):
         self.layers = nn.ModuleList(layers)
         self.norm = nn.LayerNorm(width) if prenorm else nn.Identity()
 
-    def forward(self, x: Tensor, *context: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *context: Tensor | None) -> Tensor:
         for layer in self.layers:
             x = layer(x, *context)
         return self.norm(x)
@@ -90,8 +94,9 @@ class Transformer(nn.Module):
 
     Tokens are int64: 0 is padding at the end, 1 starts a target, 2 ends it. `begin` and `step` are for
     zoo.models.decoding. `share` sets which embeddings are shared: none, the decoder's input and `output`, or `all`
-    three. Raises ValueError for `all` if the alphabets differ in size, and unless the heads divide the width. No
-    sequence may have more than max_length tokens besides 1 and 2.
+    three. `positions` are added to embeddings or, if rotary, rotate the queries and keys of self-attention. Raises
+    ValueError for `all` if the alphabets differ in size, unless the heads divide the width, and for rotary positions if
+    the width of a head is odd. No sequence may have more than max_length tokens besides 1 and 2.
     """
 
     def __init__(
@@ -105,7 +110,7 @@ class Transformer(nn.Module):
         mlp_width: Count = 2048,
         dropout: BelowOne = 0.1,
         norm: Literal["pre", "post"] = "pre",
-        positions: Literal["sinusoidal", "learned"] = "sinusoidal",
+        positions: Literal["sinusoidal", "learned", "rotary"] = "sinusoidal",
         share: Literal["none", "output", "all"] = "output",
         activation: Activation = "relu",
         max_length: Count = 64,
@@ -113,6 +118,8 @@ class Transformer(nn.Module):
         super().__init__()
         if width % num_heads or width % 2:
             raise ValueError(f"width={width} must be even and a multiple of num_heads={num_heads}")
+        if positions == "rotary" and width // num_heads % 2:
+            raise ValueError(f"positions=rotary needs heads of an even width, not of {width} / {num_heads}")
         if share == "all" and num_source_tokens != num_target_tokens:
             raise ValueError(
                 f"share=all needs a common alphabet, but there are {num_source_tokens} source tokens and "
@@ -131,10 +138,12 @@ class Transformer(nn.Module):
         self.dropout = nn.Dropout(dropout)
         places = max_length + 1  # a target has its opening 1 in addition to its symbols
         self.positions: Tensor
+        self.rotary = positions == "rotary"
         if positions == "learned":
             self.positions = nn.Parameter(torch.randn(places, width) / self.scale)
         else:
-            self.register_buffer("positions", sinusoids(places, width), persistent=False)
+            table = rotations(places, width // num_heads) if self.rotary else sinusoids(places, width)
+            self.register_buffer("positions", table, persistent=False)
         self._initialise()
 
     def _initialise(self) -> None:
@@ -147,23 +156,26 @@ class Transformer(nn.Module):
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
 
-    def embed(self, tokens: Tensor, embedding: nn.Embedding, start: int = 0) -> Tensor:
+    def embed(self, tokens: Tensor, embedding: nn.Embedding, start: int = 0) -> tuple[Tensor, Tensor | None]:
+        """Return the embedded tokens N × T × width, and their rotation if positions are rotary."""
         x = embedding(tokens) * self.scale
-        return self.dropout(x + self.positions[start : start + tokens.shape[1]])
+        positions = self.positions[start : start + tokens.shape[1]]
+        return (self.dropout(x), positions) if self.rotary else (self.dropout(x + positions), None)
 
     def encode(self, source: Tensor) -> tuple[Tensor, Tensor]:
         """Return the memory (N, S, width) of source tokens, and the mask (N, 1, 1, S) of its padding."""
         mask = (source != PAD)[:, None, None]
         embedding = self.target_embedding if self.share == "all" else self.source_embedding
-        return self.encoder(self.embed(source, embedding), mask), mask
+        x, rotation = self.embed(source, embedding)
+        return self.encoder(x, mask, rotation), mask
 
     def logits(self, x: Tensor) -> Tensor:
         return self.head(x) if self.share == "none" else nn.functional.linear(x, self.target_embedding.weight)
 
     def forward(self, source: Tensor, target: Tensor) -> Tensor:
         memory, mask = self.encode(source)  # N × S × width
-        x = self.embed(target, self.target_embedding)  # N × T × width
-        return self.logits(self.decoder(x, memory, mask))
+        x, rotation = self.embed(target, self.target_embedding)
+        return self.logits(self.decoder(x, memory, mask, rotation))
 
     def _decoder_layers(self) -> list[DecoderLayer]:
         return [layer for layer in self.decoder.layers if isinstance(layer, DecoderLayer)]
@@ -179,10 +191,10 @@ class Transformer(nn.Module):
 
     def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
         mask, *kept = state
-        x = self.embed(tokens[:, None], self.target_embedding, start=kept[0].shape[2])  # N × 1 × width
+        x, rotation = self.embed(tokens[:, None], self.target_embedding, start=kept[0].shape[2])
         for i, layer in enumerate(self._decoder_layers()):
             own, others = tuple(kept[4 * i : 4 * i + 2]), tuple(kept[4 * i + 2 : 4 * i + 4])
-            x, kept[4 * i : 4 * i + 2] = layer.step(x, own, others, mask)
+            x, kept[4 * i : 4 * i + 2] = layer.step(x, own, others, mask, rotation)
         return self.logits(self.decoder.norm(x))[:, 0], (mask, *kept)
 
     def alignments(self, source: Tensor, target: Tensor) -> Tensor:
@@ -193,8 +205,7 @@ class Transformer(nn.Module):
             for layer in self._decoder_layers()
         ]
         try:
-            memory, mask = self.encode(source)
-            self.decoder(self.embed(target, self.target_embedding), memory, mask)
+            self(source, target)
         finally:
             for hook in hooks:
                 hook.remove()

@@ -11,7 +11,7 @@ from zoo import distributed
 from zoo.errors import BadInput
 from zoo.measure.accuracy import is_right
 from zoo.optim.schedules import Factor
-from zoo.ranges import BelowOne
+from zoo.ranges import BelowOne, NotNegative
 from zoo.tasks.base import Task
 from zoo.tasks.edits import edits
 from zoo.tasks.losses import weight_penalty, widened
@@ -28,10 +28,14 @@ class Transduction(Task):
     with all references: `per`, edits to the nearest reference divided by its length (for phonemes, the phoneme error
     rate); `wer`, the fraction of outputs that match no reference (for words, the word error rate); `accuracy`, the
     rest. `train/accuracy` is that of tokens.
+
+    With `r_drop`, each batch goes through the net twice, with different units dropped, and `r_drop` / 4 times the mean
+    of KL(p‖q) + KL(q‖p) over tokens is added to the mean loss of both, half the loss of Liang et al., "R-Drop:
+    regularized dropout for neural networks", 2021, equation 4.
     """
 
     kind = "sequences"
-    unregularised: ClassVar[Mapping[str, Any]] = {**Task.unregularised, "label_smoothing": 0.0}
+    unregularised: ClassVar[Mapping[str, Any]] = {**Task.unregularised, "label_smoothing": 0.0, "r_drop": 0.0}
 
     def __init__(
         self,
@@ -40,10 +44,11 @@ class Transduction(Task):
         schedule: Callable[[int], Factor],
         decode: Decoder,
         label_smoothing: BelowOne = 0.0,
+        r_drop: NotNegative = 0.0,
         **settings: Any,
     ) -> None:
         super().__init__(net, optimizer, schedule, **settings)
-        self.decode, self.label_smoothing = decode, label_smoothing
+        self.decode, self.label_smoothing, self.r_drop = decode, label_smoothing, r_drop
         self.meter = TransductionMeter()
 
     def configure_model(self) -> None:
@@ -54,10 +59,13 @@ class Transduction(Task):
         return self.net(source, target)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        if self.r_drop:
+            batch = (batch[0].repeat(2, 1), batch[1].repeat(2, 1))
         source, target = batch
         logits, labels = self.net(source, target[:, :-1]).flatten(0, 1), target[:, 1:].flatten()
         self.count_hits(is_right(logits, labels).sum(), (labels != PAD).sum())
-        return self.token_loss(logits, labels, batch) + weight_penalty(self.weights, self.l1, self.l2)
+        loss = self.token_loss(logits, labels, batch) + weight_penalty(self.weights, self.l1, self.l2)
+        return loss + self.r_drop / 4 * divergence_of_halves(logits, labels) if self.r_drop else loss
 
     def token_loss(self, logits: Tensor, labels: Tensor, batch: tuple[Tensor, Tensor]) -> Tensor:
         """Return the mean loss per token, of logits (tokens, V) and labels; both include padding."""
@@ -74,6 +82,16 @@ class Transduction(Task):
         losses = nn.functional.cross_entropy(logits, labels, ignore_index=PAD, reduction="sum")
         hits = (is_right(logits, labels) & (labels != PAD)).sum()
         self.meter.update(losses, hits, (labels != PAD).sum(), self.decode(self.net, source), references)
+
+
+def divergence_of_halves(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the mean of KL(p‖q) + KL(q‖p) over the tokens that are not PAD, for logits (2 · tokens, V) of p, then q.
+
+    `labels` (2 · tokens) are the same in both halves.
+    """
+    p, q = logits.float().log_softmax(-1).chunk(2)
+    there = labels[: len(p)] != PAD
+    return (((p.exp() - q.exp()) * (p - q)).sum(1) * there).sum() / there.sum()
 
 
 class TransductionMeter(nn.Module):
