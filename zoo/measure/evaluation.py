@@ -31,22 +31,19 @@ def evaluate(logits: Tensor, labels: Tensor, classes: Sequence[str], temperature
     """Evaluate predictions: logits (N, C) float, labels (N,) int64.
 
     `top5` is included only for more than five classes. Samples with NaN logits are counted in `num_nan`, are never
-    correct, and are not in the matrix. Calibration error is the expected calibration error over 15 equal bins of
-    confidence (Guo et al., 2017), as a fraction of 1. The confusion matrix has one row per true class and one column
-    per predicted class. Recall of a class without samples and precision of a class never predicted are None.
+    correct, and are not in the matrix. The confusion matrix has one row per true class and one column per predicted
+    class. Recall of a class without samples and precision of a class never predicted are None.
 
-    Both calibration errors are those of softmax(logits / temperature), and `loss` is that of the logits as they are, as
-    in training. `calibration` has the temperature and the figures of zoo.measure.calibration; with a temperature other
-    than 1, `uncalibrated` has the figures without it.
+    `calibration` has the temperature and the figures of zoo.measure.calibration for softmax(logits / temperature), and
+    `calibration_error` is its `error`; with a temperature other than 1, `uncalibrated` has the figures without it.
+    `loss` is that of the logits as they are, as in training.
     """
-    from torchmetrics.functional.classification import multiclass_calibration_error, multiclass_confusion_matrix
+    from torchmetrics.functional.classification import multiclass_confusion_matrix
 
     num_classes = len(classes)
     known = ~has_nan(logits)
     matrix = multiclass_confusion_matrix(logits[known].argmax(1), labels[known], num_classes)
     hits, true, predicted = matrix.diag(), labels.bincount(minlength=num_classes), matrix.sum(0)
-    shares = (logits[known] / temperature).softmax(1)
-    calibration_error = multiclass_calibration_error(shares, labels[known], num_classes, n_bins=15)
     figures = calibration(logits / temperature, labels)
     return {
         "num_samples": len(labels),
@@ -55,7 +52,7 @@ def evaluate(logits: Tensor, labels: Tensor, classes: Sequence[str], temperature
         **({"top5": _top5(logits, labels, known)} if num_classes > TOP else {}),
         **{name: without_nan(float(score)) for name, score in balanced_scores(hits, true, predicted).items()},
         "loss": without_nan(float(nn.functional.cross_entropy(logits.double(), labels))),
-        "calibration_error": without_nan(float(calibration_error)),
+        "calibration_error": figures and figures["error"],
         "calibration": figures and {"temperature": temperature, **figures},
         **({"uncalibrated": calibration(logits, labels)} if temperature != 1 else {}),
         "classes": dict(zip(classes, _of_classes(hits, true, predicted), strict=True)),
