@@ -86,10 +86,10 @@ def sizes_table(results: Path) -> str:
         "| net, file | bytes | times smaller | test accuracy | write, s | read, s | setting |",
         "|---|---:|---:|---:|---:|---:|---|",
     ]
-    commits = set()
+    made = set()
     for file in sorted(results.glob("benchmark_sizes_*.json")):
         report = json.loads(file.read_text())
-        commits.add(f"`{report['commit']}`")
+        made.add(made_on(report))
         dense = report["figures"]["fp32"]["bytes"]
         for kind, row in sorted(report["figures"].items(), key=lambda pair: pair[1]["bytes"]):
             name = f"`{file.stem.removeprefix('benchmark_sizes_')}`, {kind}"
@@ -97,7 +97,7 @@ def sizes_table(results: Path) -> str:
             lines.append(
                 f"| {name} | {sizes} | {row['write_seconds']:.2f} | {row['read_seconds']:.2f} | {row['setting']} |"
             )
-    return "\n".join([*lines, "", f"Commit {' and '.join(sorted(commits))}."]) if commits else "Not measured yet."
+    return "\n".join([*lines, "", f"Measured {'; '.join(sorted(made))}."]) if made else "Not measured yet."
 
 
 def mcu_table(results: Path) -> str:
@@ -132,7 +132,7 @@ def aims_table(results: Path) -> str:
             100 * figures["ResNet-18 at 32 px: compiled with CUDA graphs"]["tflops"] / 989,
         ),
         (
-            "LeNet-5: times as fast as PIL transforms, DataLoader, Lightning",
+            "LeNet-5, train.py with CUDA graphs: times as fast as PIL transforms, DataLoader, Lightning",
             "≥",
             30,
             against(f"{epoch}train.py with CUDA graphs", f"{epoch}PIL transforms, DataLoader, Lightning"),
