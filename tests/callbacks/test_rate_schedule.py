@@ -80,7 +80,7 @@ def test_a_higher_weight_makes_a_smaller_file_and_an_average_is_stored_rounded(c
     assert sizes[1.0] < 0.9 * sizes[0.03]
 
 
-def test_batch_norms_are_folded_in_the_file_which_trains_no_further(command, toy, only_run, tmp_path):
+def test_batch_norms_are_folded_in_the_file_and_trained_again_from_the_same_outputs(command, toy, only_run, tmp_path):
     line = ["model=resnet20", "model.depths=[1,1,1]", "compress=rate", "compress.rate.every=4"]
     assert command("train", *toy, *line).code == 0
     folder = only_run().rename(tmp_path / "folded")
@@ -88,9 +88,14 @@ def test_batch_norms_are_folded_in_the_file_which_trains_no_further(command, toy
     assert decoded.facts["recipe"] == [{"pass": "fold_norms"}]
     assert not decoded.weights["bn1.running_mean"].any()
     assert read_product(folder / "model.safetensors").weights["bn1.running_mean"].any()
-    outcome = command("train", *toy, "model=resnet20", "model.depths=[1,1,1]", f"init_from={folder}/model.zoo")
-    assert outcome.code == 2
-    assert "folded batch norms" in outcome.sentence
+    again = [*toy, *line[:2], f"init_from={folder}/model.zoo", "compress=packed"]
+    assert command("train", *again, "trainer.max_epochs=0").code == 0
+    found, before = (json.loads((place / "result.json").read_text())["test"] for place in (only_run(), folder))
+    assert found == pytest.approx(before, rel=1e-4)
+    assert read_product(only_run() / "model.safetensors").weights["bn1.running_mean"].any()
+    assert read_product(only_run() / "model.safetensors").facts["recipe"] == []
+    only_run().rename(tmp_path / "untrained")
+    assert command("train", *again).code == 0
 
 
 @pytest.mark.parametrize(

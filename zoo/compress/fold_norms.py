@@ -1,4 +1,4 @@
-"""Fold the statistics of batch norms into their weights and biases, which halves what they take in a file."""
+"""Fold the statistics of batch norms into their weights and biases, which halves what they take in a file, and back."""
 
 from collections.abc import Iterable, Mapping
 
@@ -11,7 +11,7 @@ from zoo.records.steps import Record
 
 
 class StepRecord(Record, frozen=True):
-    """The step has no settings: a folded net computes the same, but must not be trained on."""
+    """The step has no settings: a folded net computes the same, but can be trained only after `unfold`."""
 
 
 STEP: Step = {"pass": "fold_norms"}
@@ -45,6 +45,45 @@ def folded(net: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if module.num_batches_tracked is not None:
             found[prefix + "num_batches_tracked"] = torch.zeros_like(weights[prefix + "num_batches_tracked"])
     return found
+
+
+@torch.no_grad()
+def unfold(net: nn.Module, batches: Iterable[tuple[Tensor, ...]]) -> None:
+    """Give the batch norms of a folded net the statistics of their inputs, so that it can be trained, in place.
+
+    `batches` are inputs of the net. In eval mode, the net computes the same as before, up to rounding. Norms that it
+    does not call in that mode, as in auxiliary heads, stay as they are.
+    """
+    sums: dict[nn.Module, Tensor] = {}  # of each channel: the number of values, their sum and that of squares
+
+    def add(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        values = inputs[0].double().transpose(0, 1).flatten(1)
+        found = torch.stack(
+            [torch.full((len(values),), values.shape[1]).to(values), values.sum(1), values.square().sum(1)]
+        )
+        sums[norm] = sums[norm] + found if norm in sums else found
+
+    norms = [m for m in net.modules() if isinstance(m, BATCH_NORMS) and m.affine and m.track_running_stats]
+    hooks = [norm.register_forward_pre_hook(add) for norm in norms]
+    modes = {module: module.training for module in net.modules()}
+    try:
+        net.eval()
+        for batch in batches:
+            net(*batch)
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module, training in modes.items():
+            module.training = training
+    for norm, (num, total, squares) in sums.items():
+        mean = total / num
+        variance = (squares / num - mean.square()).clamp_min(0)
+        own = norm.state_dict()  # the tensors themselves
+        scale = own["weight"].double() / (own["running_var"].double() + norm.eps).sqrt()
+        own["bias"] += scale * (mean - own["running_mean"])
+        own["weight"].copy_(scale * (variance + norm.eps).sqrt())
+        own["running_mean"].copy_(mean)
+        own["running_var"].copy_(variance)
 
 
 def with_short_vectors(weights: Mapping[str, Tensor], bits: int) -> dict[str, Tensor]:

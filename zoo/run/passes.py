@@ -1,6 +1,7 @@
 """Apply the passes of a config to a net, record them in the recipe, and give every process the same net."""
 
 import functools
+import itertools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -10,8 +11,8 @@ from torch import nn
 
 from zoo import distributed
 from zoo.checkpoint.product_file import Product, read_product
+from zoo.compress import fold_norms
 from zoo.compress.context import Context
-from zoo.compress.fold_norms import is_folded
 from zoo.compress.recipe import Step, in_integers, replay
 from zoo.data.module import ResidentData, Split
 from zoo.errors import BadInput, reason
@@ -25,6 +26,7 @@ from zoo.run.compress_targets import naming_target
 from zoo.run.directory import Run
 from zoo.tasks.base import Task
 
+NUM_MEASURED = 4096  # training images on which statistics of batch norms are measured
 MOST_VALIDATED = 5000  # images on which a pass before the fit measures accuracy, on the CPU
 SIZES = {"macs": "multiply-accumulates", "params": "parameters"}
 log = logging.getLogger("zoo")
@@ -49,11 +51,7 @@ def recipe_at_start(run: Run) -> list[Step]:
     recipe: list[Step] = list(read_product(run.cfg.init_from).facts["recipe"]) if run.cfg.init_from else []
     if in_integers(recipe) or any(step["pass"] == "qat_int8" for step in recipe):
         raise BadInput(f"init_from={run.cfg.init_from} is already quantized; use the float net it was made from")
-    if is_folded(recipe):
-        raise BadInput(
-            f"init_from={run.cfg.init_from} has folded batch norms; use the model.safetensors in the same folder"
-        )
-    return recipe
+    return [step for step in recipe if step != fold_norms.STEP]  # before_fit unfolds it
 
 
 def before_fit(run: Run, net: nn.Module, data: ResidentData) -> None:
@@ -75,8 +73,10 @@ def before_fit(run: Run, net: nn.Module, data: ResidentData) -> None:
     if run.last_checkpoint:
         _check_after_fit(after, net, data, read_recipe(run))
         return
-    recipe = recipe_at_start(run)
-    steps = _apply(run, net, data, recipe) if distributed.rank() == 0 else []
+    recipe, steps = recipe_at_start(run), []
+    if distributed.rank() == 0:
+        _unfold(run, net, data)
+        steps = _apply(run, net, data, recipe)
     if distributed.world_size() > 1:
         steps = distributed.broadcast_object(steps)
         if distributed.rank():
@@ -86,6 +86,14 @@ def before_fit(run: Run, net: nn.Module, data: ResidentData) -> None:
     if distributed.rank() == 0 and (recipe or steps):
         write_recipe(run.folder / RECIPE, [*recipe, *steps])
     _check_after_fit(after, net, data, [*recipe, *steps])
+
+
+def _unfold(run: Run, net: nn.Module, data: ResidentData) -> None:
+    """Make the net of a packed file trainable if it has folded batch norms: measure their statistics again."""
+    if run.cfg.init_from and fold_norms.is_folded(read_product(run.cfg.init_from).facts["recipe"]):
+        num = max(1, NUM_MEASURED // data.batch_size)
+        fold_norms.unfold(net, (batch[:1] for batch in itertools.islice(data.loader("train", "cpu"), num)))
+        log.info("Batch norms of init_from were folded; their statistics were measured again on training images.")
 
 
 def _check_after_fit(
