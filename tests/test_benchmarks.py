@@ -144,6 +144,7 @@ def test_steps_of_muon_are_timed_beside_torchs(command, tmp_path):
         (["suite=step", "reference=resnet19"], ["reference=resnet19", "resnet18"]),
         (["suite=inference", "data=reverse"], ["suite=inference", "image nets"]),
         (["suite=muon", "model=lenet300"], ["suite=muon", "convolutions"]),
+        (["suite=muon", "data=reverse"], ["suite=muon", "image nets"]),
     ],
 )
 def test_what_cannot_be_measured_is_refused_in_one_sentence(command, settings, words):

@@ -231,6 +231,17 @@ def test_runs_are_grouped_by_all_their_settings_but_seed_fold_and_name(tmp_path)
     assert names == ["one seed=1 data.fold=0", "three seed=1 data.fold=1", "two seed=2 data.fold=0"]
 
 
+def test_a_run_of_an_earlier_version_that_lacks_a_setting_is_grouped_with_those_that_have_its_default(tmp_path):
+    options = ["choices.task=transduction", "choices.optim=muon"]
+    later = [*options, "task.r_drop=0.0", "optim.bf16=false"]
+    write_run(tmp_path, "earlier", 1, drawn(1, 0.9), config=options)
+    write_run(tmp_path, "later", 2, drawn(2, 0.9), config=later)
+    write_run(tmp_path, "dropped", 3, drawn(3, 0.9), config=[*later, "task.r_drop=1.0"])
+    write_run(tmp_path, "unflipped", 4, drawn(4, 0.9), config=[*later, "data.augment.flip=null"])
+    (comparison,) = compared(tmp_path)
+    assert sorted(group.label for group in comparison.groups) == ["dropped", "earlier, later", "unflipped"]
+
+
 def test_of_equally_accurate_runs_the_smaller_file_is_first_and_none_is_called_worse(tmp_path):
     for name, size in (("large", 3000), ("small", 1000)):
         write_run(tmp_path, name, 1, drawn(1, 0.9), result={"product_bytes": size}, config=[f"model.size={size}"])

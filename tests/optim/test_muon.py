@@ -1,3 +1,4 @@
+import copy
 import math
 
 import pytest
@@ -51,6 +52,23 @@ def test_filters_step_as_matrices_do_under_torchs_muon(shape, bf16):
         theirs.step()
     moved = (matrix.detach() - filters.detach().flatten(1)).norm() / (4 * 0.05 * min(matrix.shape) ** 0.5)
     assert moved < 0.02  # theirs computes in bf16
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_a_copy_and_one_with_an_earlier_state_step_as_the_original(bf16):
+    draw = torch.Generator().manual_seed(1)
+    filters = nn.Parameter(torch.randn(8, 4, 3, 3, generator=draw))
+    filters.grad = torch.randn(8, 4, 3, 3, generator=draw)
+    original = Muon([filters], bf16=bf16)
+    twin = copy.deepcopy(original)
+    twin.param_groups[0]["params"][0].grad = filters.grad.clone()
+    original.step()
+    twin.step()
+    assert twin.param_groups[0]["params"][0].equal(filters)
+    state = original.state_dict()
+    del state["param_groups"][0]["bf16"]  # as before there was the setting
+    twin.load_state_dict(state)
+    twin.step()
 
 
 def test_all_else_steps_as_under_adamw():

@@ -200,11 +200,13 @@ def _steps(images: Tensor, labels: Tensor, context: Callable[[], Any], build_net
 
 
 def muon_suite(cfg: DictConfig) -> Suite:
-    """Time ten steps of Muon for the filters of `cfg.model`, with the same random gradients in each.
+    """Time ten steps of Muon for the filters of `cfg.model`. All contenders have the same random gradients.
 
     The baseline is torch.optim.Muon, which computes in bf16 on every device. It gets the filters as matrices, since it
     takes nothing else.
     """
+    if "image_size" not in cfg.data:
+        raise BadInput(f"suite=muon is for image nets, and data={cfg.choices.data} are sequences")
     device = _trainer_of(cfg).strategy.root_device
     filters = [p.detach().to(device) for p in build_bare_model(cfg.model).parameters() if p.ndim == 4]
     if not filters:
@@ -212,8 +214,9 @@ def muon_suite(cfg: DictConfig) -> Suite:
 
     def steps(optimizer: Callable[..., torch.optim.Optimizer], tensors: list[Tensor]) -> Contender:
         parameters = [nn.Parameter(tensor.clone()) for tensor in tensors]
+        draw = torch.Generator().manual_seed(0)
         for p in parameters:
-            p.grad = torch.randn_like(p)
+            p.grad = torch.randn(p.shape, generator=draw).to(device)
         stepper = optimizer(parameters, lr=1e-3)
 
         def run_once() -> float:

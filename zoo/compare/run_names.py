@@ -63,9 +63,43 @@ def _nobody_set(key: str, values: Sequence[Any]) -> bool:
     present = [value for value in values if value is not MISSING]
     if len(present) == len(values):
         return False
+    return all(_is_default(key, value) for value in present)
+
+
+def _is_default(key: str, value: Any) -> bool:
     group, _, rest = key.partition(".")
     known = _defaults(group) if group in GROUPS else frozenset()  # the key is text from a file, and no path
-    return all(value in UNSET or (rest, repr(value)) in known for value in present)
+    return value in UNSET or (rest, repr(value)) in known
+
+
+def without_later_defaults(several: Sequence[Settings]) -> list[dict[str, Any]]:
+    """Return the settings of runs without those that have a default and that a run of the same option lacks.
+
+    Such a setting, as `task.r_drop`, came with a later version, whose default does what the earlier version did. Parts
+    of a setting, as `data.augment.flip.probability`, stay, since a run can lack them for having removed the whole.
+    """
+    shared: dict[tuple[str, str], set[str]] = {}  # of each group and option: the settings that all its runs have
+    for settings in several:
+        for place, own in _by_option(settings).items():
+            shared[place] = shared.get(place, own) & own
+    return [
+        {
+            key: settings[key]
+            for place, own in _by_option(settings).items()
+            for key in own
+            if key in shared[place] or key.count(".") != 1 or not _is_default(key, settings[key])
+        }
+        for settings in several
+    ]
+
+
+def _by_option(settings: Settings) -> dict[tuple[str, str], set[str]]:
+    """Return the keys of each group of settings, by the group's name and the option that was chosen for it."""
+    found: dict[tuple[str, str], set[str]] = {}
+    for key in settings:
+        group = key.partition(".")[0]
+        found.setdefault((group, repr(settings.get(group))), set()).add(key)
+    return found
 
 
 @functools.cache

@@ -13,7 +13,7 @@ from typing import Any
 from zoo.checkpoint.named_files import claim_of, file_of
 from zoo.compare.main_metric import NAMES as METRIC_NAMES
 from zoo.compare.main_metric import main_metric, score_of
-from zoo.compare.run_names import NAMES, REPEATS, as_typed, leaves, names_of, own_name
+from zoo.compare.run_names import NAMES, REPEATS, as_typed, leaves, names_of, own_name, without_later_defaults
 from zoo.errors import BadInput, counted, nearest
 from zoo.measure.accuracy import accuracy_in
 from zoo.packed.packed_file import open_packed
@@ -271,8 +271,8 @@ def grouped(runs: Sequence[Finished]) -> list[Group]:
     """
     groups: dict[tuple[str, int], list[Finished]] = defaultdict(list)
     times_seen: Counter[tuple[str, str]] = Counter()
-    for run in runs:
-        same = json.dumps({k: v for k, v in run.settings.items() if k not in (*REPEATS, *NAMES)}, sort_keys=True)
+    for run, settings in zip(runs, without_later_defaults([run.settings for run in runs]), strict=True):
+        same = json.dumps({k: v for k, v in settings.items() if k not in (*REPEATS, *NAMES)}, sort_keys=True)
         which = json.dumps([run.settings.get(key) for key in REPEATS])
         groups[same, times_seen[same, which]].append(run)
         times_seen[same, which] += 1

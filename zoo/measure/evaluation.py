@@ -36,7 +36,8 @@ def evaluate(logits: Tensor, labels: Tensor, classes: Sequence[str], temperature
 
     `calibration` has the temperature and the figures of zoo.measure.calibration for softmax(logits / temperature), and
     `calibration_error` is its `error`; with a temperature other than 1, `uncalibrated` has the figures without it.
-    `loss` is that of the logits as they are, as in training.
+    `loss` is that of the logits as they are, as in training. Samples with logits that are not finite are not in
+    `calibration`.
     """
     from torchmetrics.functional.classification import multiclass_confusion_matrix
 

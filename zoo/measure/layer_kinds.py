@@ -5,6 +5,15 @@ from math import prod
 from torch import nn
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+
+
+def drops_units(net: nn.Module) -> bool:
+    """Return whether a net has dropout, so that its outputs are random in training."""
+    modules = list(net.modules())
+    return any(m.p > 0 for m in modules if isinstance(m, DROPOUTS)) or any(
+        m.dropout > 0 for m in modules if isinstance(m, nn.RNNBase)
+    )
 
 
 def sides(shape: tuple[int, ...]) -> tuple[int, int]:

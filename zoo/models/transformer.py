@@ -94,9 +94,9 @@ class Transformer(nn.Module):
 
     Tokens are int64: 0 is padding at the end, 1 starts a target, 2 ends it. `begin` and `step` are for
     zoo.models.decoding. `share` sets which embeddings are shared: none, the decoder's input and `output`, or `all`
-    three. `positions` are added to embeddings or, if rotary, rotate the queries and keys of self-attention. Raises
-    ValueError for `all` if the alphabets differ in size, unless the heads divide the width, and for rotary positions if
-    the width of a head is odd. No sequence may have more than max_length tokens besides 1 and 2.
+    three. `positions` are added to embeddings or, if rotary, rotate the queries and keys of self-attention. No sequence
+    may have more than max_length tokens besides 1 and 2. Raises ValueError unless `width` is even and a multiple of
+    `num_heads`; for `share` all, if the alphabets differ in size; for rotary positions, if the width of a head is odd.
     """
 
     def __init__(

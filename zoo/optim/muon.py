@@ -18,7 +18,7 @@ class Muon(Optimizer):
 
     Muon updates parameters with four dimensions, with learning rate `lr` (torch.optim.Muon takes only matrices), and
     with `matrices` those with two, except in groups with `tables`, whose rows are independent. AdamW updates all others
-    (betas 0.9 and 0.999; bias correction by the steps of a group), with learning rate `other_lr`. Weight decay is
+    (betas 0.9 and 0.999; bias correction counts a group's steps), with learning rate `other_lr`. Weight decay is
     decoupled for both. Scaled by `lr` · max(1, rows / columns)^½, a step has about the same size in every layer. On
     CUDA, and elsewhere with `bf16`, directions are computed in bf16.
     Raises BadInput if no parameter is updated by Muon.
@@ -48,7 +48,7 @@ class Muon(Optimizer):
                 "optim.matrices=true to include matrices"
             )
         defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "betas": (0.9, 0.999), "eps": 1e-8}
-        self.bf16 = bf16
+        defaults["bf16"] = bf16
         super().__init__([group for group in groups if group["params"]], defaults)
 
     @torch.no_grad()
@@ -78,7 +78,7 @@ class Muon(Optimizer):
         for p, gradient in zip(parameters, ahead, strict=True):
             alike.setdefault((len(p), p[0].numel()), []).append((p, gradient.flatten(1)))
         for (rows, columns), pairs in alike.items():
-            directions = orthogonalise(torch.stack([gradient for _, gradient in pairs]), self.bf16)
+            directions = orthogonalise(torch.stack([gradient for _, gradient in pairs]), group.get("bf16", False))
             size = group["lr"] * max(1.0, rows / columns) ** 0.5
             stepped = [direction.view_as(p) for direction, (p, _) in zip(directions, pairs, strict=True)]
             torch._foreach_add_([p for p, _ in pairs], stepped, alpha=-size)
@@ -103,8 +103,9 @@ class Muon(Optimizer):
 def orthogonalise(matrices: Tensor, bf16: bool = False) -> Tensor:
     """Bring all singular values of matrices (N, rows, columns) near 1 by five quintic Newton-Schulz iterations.
 
-    In float32, long matrices are multiplied only once, by the product of the five polynomials of x·xᵀ, which is small:
-    for filters of 3 × 3, less than half of the arithmetic. In bf16, the rounding errors of that product would grow.
+    In float32, matrices with one side at least three times as long as the other are multiplied only once, by the
+    product of the five polynomials of x·xᵀ, a small matrix. For 3 × 3 filters with as many inputs as outputs, this is
+    less than half of the arithmetic. In 16 bits, the rounding errors of that product would grow.
     """
     a, b, c = QUINTIC
     x = matrices.to(torch.bfloat16) if bf16 or matrices.is_cuda else matrices
@@ -112,12 +113,12 @@ def orthogonalise(matrices: Tensor, bf16: bool = False) -> Tensor:
     x = x.mT if tall else x
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp_min(1e-7)
     rows, columns = x.shape[-2:]
-    if x.dtype == torch.bfloat16 or columns < 3 * rows:
+    if x.dtype.itemsize < 4 or columns < 3 * rows:
         for _ in range(5):
             gram = x @ x.mT
             x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)  # (a + bG + cG²)x
     else:
-        gram, product = x @ x.mT, torch.eye(rows, dtype=x.dtype).expand(len(x), rows, rows)
+        gram, product = x @ x.mT, torch.eye(rows, dtype=x.dtype, device=x.device).expand(len(x), rows, rows)
         for _ in range(5):
             polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
             polynomial.diagonal(dim1=-2, dim2=-1).add_(a)

@@ -3,7 +3,7 @@
 import functools
 import importlib.util
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -16,6 +16,7 @@ from zoo.data.table_labels import has_numbers, has_several_labels
 from zoo.errors import BadInput
 from zoo.instantiate import attribute_of, check
 from zoo.ranges import Count, plain_size, takes, written
+from zoo.records.metadata import MAX_NUMBER
 from zoo.report.viewers import logger_names
 
 GROUPS = ("model", "data", "task", "optim", "schedule", "compress", "callbacks", "trainer", "experiment")
@@ -81,6 +82,9 @@ def check_settings(cfg: DictConfig) -> None:
         if not fits(value):
             raise BadInput(f"{key}: expected {what}, got {written(value)}")
 
+    for key, number in _numbers(OmegaConf.to_container(cfg, resolve=True)):
+        if not abs(number) <= MAX_NUMBER:  # nor NaN
+            raise BadInput(f"{key}: expected a number between -{MAX_NUMBER} and {MAX_NUMBER}, got {number}")
     demand(
         "trainer.num_nodes",
         lambda num: (
@@ -137,6 +141,15 @@ def _known(cfg: DictConfig, group: str) -> dict[str, Any]:
     if plain.get("batch_size") == "auto":
         elsewhere |= {"batch_size"}
     return {key: value for key, value in plain.items() if key not in elsewhere}
+
+
+def _numbers(node: Any, key: str = "") -> Iterator[tuple[str, float]]:
+    """Yield all numbers of a nested config with their keys."""
+    if isinstance(node, dict | list):
+        for name, part in node.items() if isinstance(node, dict) else enumerate(node):
+            yield from _numbers(part, f"{key}.{name}" if key else str(name))
+    elif isinstance(node, int | float):
+        yield key, node
 
 
 def _is_node_or_null(value: Any) -> bool:

@@ -25,6 +25,7 @@ from zoo.run.directory import Run
 from zoo.run.passes import before_fit, read_recipe, recipe_at_start
 from zoo.tasks.transfer import describe_rows, freeze, matched_by_name, rescaled, rows_of
 
+WITHOUT_WEIGHTS = ("activation", "norm", "positions", "num_heads", "preactivation", "shortcut", "stride_on", "pooling")
 log = logging.getLogger("zoo")
 
 
@@ -104,6 +105,13 @@ def _start_weights(run: Run, net: nn.Module, facts: dict[str, Any]) -> None:
         source, left = str(product.path), load_state(net, weights, str(product.path), replace_head=True)
         for sentence in describe_rows(theirs, ours):
             log.info(sentence)
+        before = config["model"]
+        for key in WITHOUT_WEIGHTS:
+            if key in before and key in model and before[key] != model[key]:
+                log.warning(
+                    "init_from was trained with model.%s=%s, and this run has %s: its weights compute something else.",
+                    *(key, before[key], model[key]),
+                )
         if may_have_seen(product.facts, OmegaConf.to_container(run.cfg.data), facts):
             log.warning("init_from was trained on another split, and may have seen samples that this run validates on.")
     elif model.pretrained:

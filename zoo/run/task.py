@@ -19,6 +19,7 @@ from zoo.data.module import ResidentData
 from zoo.data.sequences import SequenceData
 from zoo.errors import BadInput
 from zoo.instantiate import build, probe
+from zoo.measure.layer_kinds import DROPOUTS
 from zoo.models.stochastic_depth import StochasticDepth
 from zoo.run import preflight, preflight_checks
 from zoo.run.calibrate_product import check_calibration
@@ -29,7 +30,6 @@ from zoo.run.teacher_pairs import teacher_pairs
 from zoo.tasks.base import Task
 from zoo.tasks.classification import BALANCING
 
-DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 log = logging.getLogger("zoo")
 
 

@@ -43,10 +43,11 @@ class SequenceDistillation(Transduction):
         hard = super().token_loss(logits, labels, batch)
         if not self.alpha:
             return hard
-        source, target = batch
+        source, target = (part.chunk(2)[0] for part in batch) if self.r_drop else batch  # both halves are the same
         with torch.no_grad():
             outputs = [teacher(source, target[:, :-1]).flatten(0, 1) for teacher in self._teachers]
             targets = log_of_mean([self._soft(one) for one in outputs])
+            targets = targets.repeat(len(labels) // len(targets), 1)
         divergences = nn.functional.kl_div(self._soft(logits), targets, reduction="none", log_target=True).sum(1)
         there = labels != PAD
         divergence = (divergences * there).sum() / there.sum()

@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 from zoo import distributed
 from zoo.errors import BadInput
 from zoo.measure.accuracy import is_right
+from zoo.measure.layer_kinds import drops_units
 from zoo.optim.schedules import Factor
 from zoo.ranges import BelowOne, NotNegative
 from zoo.tasks.base import Task
@@ -29,9 +30,10 @@ class Transduction(Task):
     rate); `wer`, the fraction of outputs that match no reference (for words, the word error rate); `accuracy`, the
     rest. `train/accuracy` is that of tokens.
 
-    With `r_drop`, each batch goes through the net twice, with different units dropped, and `r_drop` / 4 times the mean
-    of KL(p‖q) + KL(q‖p) over tokens is added to the mean loss of both, half the loss of Liang et al., "R-Drop:
-    regularized dropout for neural networks", 2021, equation 4.
+    With `r_drop` above 0, each batch goes through the net twice, with different units dropped. The loss is the mean
+    loss of both passes plus `r_drop` / 4 times the mean over tokens of KL(p‖q) + KL(q‖p). This is half the loss of
+    Liang et al., "R-Drop: regularized dropout for neural networks", 2021, equation 4, with α = `r_drop`.
+    Raises BadInput if the net has no dropout then.
     """
 
     kind = "sequences"
@@ -49,6 +51,8 @@ class Transduction(Task):
     ) -> None:
         super().__init__(net, optimizer, schedule, **settings)
         self.decode, self.label_smoothing, self.r_drop = decode, label_smoothing, r_drop
+        if r_drop and not drops_units(net):
+            raise BadInput(f"task.r_drop={r_drop} needs dropout, and this net has none; set model.dropout above 0")
         self.meter = TransductionMeter()
 
     def configure_model(self) -> None:
@@ -91,7 +95,8 @@ def divergence_of_halves(logits: Tensor, labels: Tensor) -> Tensor:
     """
     p, q = logits.float().log_softmax(-1).chunk(2)
     there = labels[: len(p)] != PAD
-    return (((p.exp() - q.exp()) * (p - q)).sum(1) * there).sum() / there.sum()
+    both = ((p.exp() - q.exp()) * (p - q)).sum(1)
+    return torch.where(there, both, 0).sum() / there.sum()
 
 
 class TransductionMeter(nn.Module):
