@@ -36,6 +36,7 @@ from zoo.instantiate import build
         (["+optim.momentum=0.9"], "optim.momentum", "of torch.optim.AdamW"),
         (["data.batch_size=many"], "data.batch_size: expected", "whole number"),
         (["trainer.precision=bf61-mixed"], "trainer.precision: expected", "bf16-mixed"),
+        (["task.l1=1e13"], "task.l1: expected a number between", "got 10000000000000.0"),
         (["trainer.precision=16-true"], "trainer.precision: expected", "16-mixed"),
         (["trainer.precision=bf16-true", "callbacks=ema"], "trainer.precision=bf16-true", "use bf16-mixed"),
         (["trainer.accelerator=gppu"], "gppu", "cuda"),

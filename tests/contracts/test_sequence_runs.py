@@ -51,6 +51,14 @@ def test_a_resumed_run_ends_with_the_weights_of_one_that_never_stopped(command, 
     assert json.loads((only_run() / "result.json").read_text())["test"] == result["test"]
 
 
+def test_weights_of_a_net_with_other_positions_are_taken_with_a_warning(command, only_run, tmp_path):
+    assert command("train", *toy("transformer", **{"model.positions": "rotary"})).code == 0
+    file = only_run().rename(tmp_path / "rotary") / "model.safetensors"
+    assert command("train", *toy("transformer"), f"init_from={file}").code == 0
+    told = (only_run() / "log.txt").read_text()
+    assert "init_from was trained with model.positions=rotary, and this run has sinusoidal" in told
+
+
 @pytest.mark.parametrize("model", NETS)
 def test_another_process_needs_nothing_but_the_file_and_finds_the_same_rates(command, only_run, tmp_path, model):
     outcome = command("train", *toy(model))
