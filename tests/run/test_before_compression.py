@@ -5,7 +5,7 @@ import json
 from stored import RESULT
 
 from zoo.paths import TRAINED
-from zoo.run.before_compression import accuracies_of_repair, figures_before
+from zoo.run.before_compression import figures_before, figures_of_pruning
 
 KNOWN = {**RESULT, "latency_ms": 0.25, "test_hash": "a", "device": "cpu"}
 
@@ -29,10 +29,11 @@ def test_a_pass_that_measured_the_float_net_or_cut_channels_is_asked(tmp_path):
     assert found == {"macs": 9, "product_bytes": 12.0}
 
 
-def test_the_accuracies_of_a_repair_are_those_of_the_last_one():
-    steps = [{"pass": "prune_channels", "accuracy": {"cut": share}} for share in (0.1, 0.2)]
-    assert accuracies_of_repair([*steps, {"pass": "remove_unread"}]) == {"cut": 0.2}
-    assert accuracies_of_repair([{"pass": "prune_channels"}]) == {}
+def test_the_figures_of_pruning_are_those_of_the_last_pass():
+    steps = [{"pass": "prune_channels", "accuracy": {"cut": 0.1}, "latency": 0.7}]
+    steps.append({"pass": "prune_channels", "accuracy": {"cut": 0.2}, "latency": 0.52})
+    assert figures_of_pruning([*steps, {"pass": "remove_unread"}]) == {"repair": {"cut": 0.2}, "time_kept": 0.52}
+    assert figures_of_pruning([{"pass": "prune_channels"}]) == {}
 
 
 def test_a_net_of_the_package_has_the_accuracy_of_its_file():

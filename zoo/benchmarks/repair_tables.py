@@ -15,9 +15,9 @@ def repair_table() -> str:
         return "Not measured yet."
     steps = ("before", "cut", "norms", "refit")
     lines = [
-        "| run | MACs kept | validation: dense | before repair | norms measured again | layers refitted | "
+        "| run | time kept | MACs kept | validation: dense | before repair | norms measured again | layers refitted | "
         "test: dense | after training | points | epochs | seeds | device | commit |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|---|",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|---|",
     ]
     for name, results in runs.items():
         first = results[0]
@@ -25,7 +25,9 @@ def repair_table() -> str:
         dense = statistics.mean(r["before"]["test"]["accuracy"] for r in results)
         kept = statistics.mean(r["macs"] / r["before"]["macs"] for r in results)
         tested = mean_accuracy(results)
-        cells = [f"`{name}`", f"{kept:.0%}", *(f"{share:.2%}" for share in [*repaired, dense, tested])]
+        times = [r["before"]["time_kept"] for r in results if "time_kept" in r["before"]]
+        time = f"{statistics.mean(times):.2f}" if times else "–"
+        cells = [f"`{name}`", time, f"{kept:.0%}", *(f"{share:.2%}" for share in [*repaired, dense, tested])]
         made = [f"{100 * (tested - dense):+.2f}", str(first["epochs"]), str(len(results)), made_by(results)]
         lines.append(f"| {' | '.join([*cells, *made])} |")
     return "\n".join(lines)

@@ -60,9 +60,15 @@ def net_before(cfg: DictConfig, recipe: Sequence[Step]) -> nn.Module | None:
     return net
 
 
-def accuracies_of_repair(recipe: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Return the validation accuracies before training, by step of the repair, of the last pass that cut channels."""
-    return next((step["accuracy"] for step in reversed(recipe) if "accuracy" in step), {})
+def figures_of_pruning(recipe: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what the last pass that removed channels measured before training.
+
+    `repair` has the validation accuracies by step of the repair, and `time_kept` the time as a fraction of the time of
+    the net before it, if there was a target.
+    """
+    names = {"accuracy": "repair", "latency": "time_kept"}
+    last: Mapping[str, Any] = next((step for step in reversed(recipe) if step["pass"] == "prune_channels"), {})
+    return {name: last[key] for key, name in names.items() if last.get(key)}
 
 
 def _of_file(init_from: str, ours: Mapping[str, Any]) -> dict[str, Any]:
