@@ -60,6 +60,7 @@ def main(cfg: DictConfig) -> None:
 
     from zoo.benchmarks import rounds
     from zoo.checkpoint.product_file import provenance
+    from zoo.errors import counted
     from zoo.files import write_json
     from zoo.measure.device import device_name
 
@@ -67,13 +68,14 @@ def main(cfg: DictConfig) -> None:
     warnings.simplefilter("ignore")
     torch.set_float32_matmul_precision("high" if cfg.tf32 else "highest")
     device = device_name(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    header = {"suite": cfg.suite, "rounds": cfg.rounds, "threads": torch.get_num_threads(), "device": device}
+    header = {"suite": cfg.suite, "rounds": cfg.rounds, "device": device, "rivals": rounds.versions_of_rivals()}
     figures: dict[str, dict[str, Any]] = {}
     for part in rounds.measured(cfg):
-        show(f"suite={cfg.suite}, medians of {cfg.rounds} rounds, {torch.get_num_threads()} threads", part)
+        threads = torch.get_num_threads()  # some suites set it
+        show(f"suite={cfg.suite}, medians of {cfg.rounds} rounds, {counted(threads, 'thread')}", part)
         figures |= part
         if cfg.out:
-            write_json(cfg.out, {**header, **provenance(), "figures": figures})
+            write_json(cfg.out, {**header, "threads": threads, **provenance(), "figures": figures})
 
 
 if __name__ == "__main__":

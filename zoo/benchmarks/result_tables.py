@@ -19,9 +19,14 @@ MEASURED = (
 
 
 def made_on(report: dict[str, Any]) -> str:
-    """Return the device, torch version and commit of a report."""
+    """Return the device of a report, the versions of torch and of the rivals that it names, and its commit."""
     where = f"on {report.get('device', 'cpu')} with {counted(report['threads'], 'thread')}"
-    return f"{where}, torch {report['versions']['torch']}, commit `{report['commit']}`"
+    named = " ".join(report["figures"]).lower()
+    known = {name: report["versions"].get(name) for name in ("torchvision", "lightning")} | report.get("rivals", {})
+    words = {"onnxruntime": "onnx", "nncodec": "nnc", "pillow": "pil", "nvidia-dali-cuda130": "dali"}
+    others = [f"{name} {version}" for name, version in known.items() if version and words.get(name, name) in named]
+    versions = ", ".join([f"torch {report['versions']['torch']}", *others])
+    return f"{where}, {versions}, commit `{report['commit']}`"
 
 
 def benchmark_table(results: Path, name: str) -> str:

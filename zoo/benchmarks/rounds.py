@@ -1,6 +1,8 @@
 """Time contenders in turn, round after round, so that a drift in the machine's speed affects all equally."""
 
+import contextlib
 import importlib
+import importlib.metadata
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -12,6 +14,7 @@ from omegaconf import DictConfig
 from zoo.benchmarks import SUITES
 from zoo.errors import BadInput, choices
 
+RIVALS = ("onnxruntime", "openvino", "nncodec", "nvidia-dali-cuda130", "pillow", "simplejpeg")  # beside torch's own
 Contender = Callable[[], float]  # does the work once, and returns the seconds
 
 
@@ -26,6 +29,15 @@ class Suite:
     num_samples: int = 0
     macs: int = 0
     verdict: Callable[[Mapping[str, float]], list[str]] | None = None
+
+
+def versions_of_rivals() -> dict[str, str]:
+    """Return the versions of the packages of RIVALS that are installed."""
+    found = {}
+    for package in RIVALS:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found
 
 
 def suite_of(cfg: DictConfig) -> Any:
