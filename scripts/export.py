@@ -1,6 +1,6 @@
 """Export a trained network to other formats, and verify each file.
 
-python scripts/export.py checkpoint=runs/first format=[zoo,pt2,onnx]
+python scripts/export.py checkpoint=runs/first 'format=[zoo,pt2,onnx]'
 python scripts/export.py checkpoint=model.safetensors format=zoo compress=rate compress.rate.max_drop=0.3
 python scripts/export.py checkpoint=model.safetensors format=onnx_int8
 """

@@ -228,5 +228,5 @@ def _next_commands(result: dict[str, Any], cfg: DictConfig) -> dict[str, str]:
             named = ",".join(f"{part}:'{path}'" for part, path in lists.items())
             data += f" {shlex.quote(f'data.split={{{named}}}')}"
         lines["Compress"] = f"python train.py init_from={folder} compress=rate compress.rate.max_drop=0.5{data}"
-    lines["Export"] = f"python scripts/export.py checkpoint={folder}{place} format=[zoo,onnx]"
+    lines["Export"] = f"python scripts/export.py checkpoint={folder}{place} 'format=[zoo,onnx]'"
     return lines
