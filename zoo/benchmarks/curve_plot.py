@@ -151,7 +151,7 @@ def _format(axes: "Axes", title: str) -> None:
     from matplotlib.ticker import FixedLocator, NullLocator
 
     axes.margins(x=0.08, y=0.08)
-    axes.xaxis.set_major_locator(FixedLocator(MINUTES))
+    axes.xaxis.set_major_locator(FixedLocator(MINUTES[:: 2 if title else 1]))  # small panels have room for half of them
     axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_title(title, loc="left", fontsize=10)
