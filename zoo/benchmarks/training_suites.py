@@ -206,7 +206,7 @@ def muon_suite(cfg: DictConfig) -> Suite:
     takes nothing else.
     """
     if "image_size" not in cfg.data:
-        raise BadInput(f"suite=muon is for image nets, and data={cfg.choices.data} are sequences")
+        raise BadInput("suite=muon is for image nets; choose data of images, such as data=mnist_5k")
     device = _trainer_of(cfg).strategy.root_device
     filters = [p.detach().to(device) for p in build_bare_model(cfg.model).parameters() if p.ndim == 4]
     if not filters:

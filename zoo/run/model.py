@@ -105,13 +105,7 @@ def _start_weights(run: Run, net: nn.Module, facts: dict[str, Any]) -> None:
         source, left = str(product.path), load_state(net, weights, str(product.path), replace_head=True)
         for sentence in describe_rows(theirs, ours):
             log.info(sentence)
-        before = config["model"]
-        for key in WITHOUT_WEIGHTS:
-            if key in before and key in model and before[key] != model[key]:
-                log.warning(
-                    "init_from was trained with model.%s=%s, and this run has %s: its weights compute something else.",
-                    *(key, before[key], model[key]),
-                )
+        _warn_of_others(config["model"], model)
         if may_have_seen(product.facts, OmegaConf.to_container(run.cfg.data), facts):
             log.warning("init_from was trained on another split, and may have seen samples that this run validates on.")
     elif model.pretrained:
@@ -123,6 +117,16 @@ def _start_weights(run: Run, net: nn.Module, facts: dict[str, Any]) -> None:
         log.info("Its mean and std normalise the images.")
     if left:
         log.info("The head has a different size there, so %s start from random values.", " and ".join(left))
+
+
+def _warn_of_others(before: Mapping[str, Any], model: DictConfig) -> None:
+    """Warn of settings that change what a net computes, but none of its weights."""
+    for key in WITHOUT_WEIGHTS:
+        if key in before and key in model and before[key] != model[key]:
+            log.warning(
+                "init_from was trained with model.%s=%s, and this run has %s: its weights compute something else.",
+                *(key, before[key], model[key]),
+            )
 
 
 def _fitted(net: nn.Module, product: Product) -> dict[str, Tensor]:
