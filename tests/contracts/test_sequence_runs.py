@@ -55,8 +55,8 @@ def test_weights_of_a_net_with_other_positions_are_taken_with_a_warning(command,
     assert command("train", *toy("transformer", **{"model.positions": "rotary"})).code == 0
     file = only_run().rename(tmp_path / "rotary") / "model.safetensors"
     assert command("train", *toy("transformer"), f"init_from={file}").code == 0
-    told = (only_run() / "log.txt").read_text()
-    assert "init_from was trained with model.positions=rotary, and this run has sinusoidal" in told
+    log = (only_run() / "log.txt").read_text()
+    assert "init_from was trained with model.positions=rotary, and this run has sinusoidal" in log
 
 
 @pytest.mark.parametrize("model", NETS)

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from zoo.models.attention import rotate, rotations
-from zoo.models.transformer import Transformer, sinusoids
+from zoo.models.attention import rotate
+from zoo.models.transformer import Transformer, rotations, sinusoids
 
 SIZES = {"width": 32, "encoder_depth": 2, "decoder_depth": 3, "num_heads": 4, "mlp_width": 48, "dropout": 0.0}
 PAD = 0

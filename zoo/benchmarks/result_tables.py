@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from zoo.benchmarks.rounds import RIVALS
 from zoo.errors import counted
 
 BENCHMARKS = (
@@ -23,8 +24,7 @@ def made_on(report: dict[str, Any]) -> str:
     where = f"on {report.get('device', 'cpu')} with {counted(report['threads'], 'thread')}"
     named = " ".join(report["figures"]).lower()
     known = {name: report["versions"].get(name) for name in ("torchvision", "lightning")} | report.get("rivals", {})
-    words = {"onnxruntime": "onnx", "nncodec": "nnc", "pillow": "pil", "nvidia-dali-cuda130": "dali"}
-    others = [f"{name} {version}" for name, version in known.items() if version and words.get(name, name) in named]
+    others = [f"{name} {version}" for name, version in known.items() if version and RIVALS.get(name, name) in named]
     versions = ", ".join([f"torch {report['versions']['torch']}", *others])
     return f"{where}, {versions}, commit `{report['commit']}`"
 

@@ -14,7 +14,15 @@ from omegaconf import DictConfig
 from zoo.benchmarks import SUITES
 from zoo.errors import BadInput, choices
 
-RIVALS = ("onnxruntime", "openvino", "nncodec", "nvidia-dali-cuda130", "pillow", "simplejpeg")  # beside torch's own
+# Packages whose versions are recorded, and the word for each in the names of contenders
+RIVALS = {
+    "onnxruntime": "onnx",
+    "openvino": "openvino",
+    "nncodec": "nnc",
+    "nvidia-dali-cuda130": "dali",
+    "pillow": "pil",
+    "simplejpeg": "simplejpeg",
+}
 Contender = Callable[[], float]  # does the work once, and returns the seconds
 
 

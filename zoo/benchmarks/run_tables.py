@@ -67,8 +67,8 @@ def mean_accuracy(results: list[dict[str, Any]]) -> float:
 
 def made_by(results: list[dict[str, Any]]) -> str:
     """Return two table cells: the devices and the commits of runs."""
-    names = (result["device"].replace("1 threads", "1 thread") for result in results)
-    devices = dict.fromkeys(f"{name}, {result['precision']}" for name, result in zip(names, results, strict=True))
+    devices = dict.fromkeys(f"{result['device']}, {result['precision']}" for result in results)
+    devices = dict.fromkeys(device.replace(" 1 threads,", " 1 thread,") for device in devices)  # of earlier versions
     commits = dict.fromkeys(f"`{result['commit']}`" for result in results)
     return f"{'; '.join(devices)} | {', '.join(commits)}"
 

@@ -49,10 +49,11 @@ def folded(net: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def unfold(net: nn.Module, batches: Iterable[tuple[Tensor, ...]]) -> None:
-    """Give the batch norms of a folded net the statistics of their inputs, so that it can be trained, in place.
+    """Restore the running statistics of the batch norms of a folded net in place, so that the net can be trained.
 
-    `batches` are inputs of the net. In eval mode, the net computes the same as before, up to rounding. Norms that it
-    does not call in that mode, as in auxiliary heads, stay as they are.
+    The statistics are measured on `batches` of inputs of the net, and weights and biases are adjusted so that the
+    outputs in eval mode stay the same, up to rounding. Norms that are not called in eval mode, such as those of
+    auxiliary heads, are not changed.
     """
     sums: dict[nn.Module, Tensor] = {}  # of each channel: the number of values, their sum and that of squares
 

@@ -10,9 +10,9 @@ DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropou
 
 def drops_units(net: nn.Module) -> bool:
     """Return whether a net has dropout, so that its outputs are random in training."""
-    modules = list(net.modules())
-    return any(m.p > 0 for m in modules if isinstance(m, DROPOUTS)) or any(
-        m.dropout > 0 for m in modules if isinstance(m, nn.RNNBase)
+    return any(
+        (isinstance(module, DROPOUTS) and module.p > 0) or (isinstance(module, nn.RNNBase) and module.dropout > 0)
+        for module in net.modules()
     )
 
 

@@ -11,8 +11,8 @@ class Attention(nn.Module):
     """Attend from tokens x (N, tokens, width) to themselves, or to a memory (N, memory tokens, width).
 
     `mask` is True where attention is allowed, and broadcasts to (N, heads, tokens, memory tokens); with `causal`, each
-    token attends only to itself and earlier ones. `rotation`, as of `rotations`, is for self-attention. The net has to
-    initialise the weights.
+    token attends only to itself and earlier ones. `rotation`, tokens × 2 × d / 2, has the cosines and sines by which
+    self-attention rotates queries and keys (rotary position embeddings). The net has to initialise the weights.
     """
 
     def __init__(self, width: int, num_heads: int) -> None:
@@ -31,9 +31,7 @@ class Attention(nn.Module):
         rotation: Tensor | None = None,
     ) -> Tensor:
         if memory is None:
-            q, k, v = self.project(x, 0, 3)
-            if rotation is not None:
-                q, k = rotate(q, rotation), rotate(k, rotation)
+            q, k, v = self.project_rotated(x, rotation)
         else:
             (q,), (k, v) = self.project(x, 0, 1), self.project(memory, 1, 3)
         return self.attend(q, k, v, mask, causal)
@@ -48,6 +46,11 @@ class Attention(nn.Module):
             weight, bias = weight[rows], bias[rows]
         x = nn.functional.linear(x, weight, bias)
         return x.unflatten(-1, (last - first, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+
+    def project_rotated(self, x: Tensor, rotation: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values of self-attention, each N × heads × tokens × d, rotated if that is given."""
+        q, k, v = self.project(x, 0, 3)
+        return (q, k, v) if rotation is None else (rotate(q, rotation), rotate(k, rotation), v)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
         """Return the attention output (N, tokens, width) for heads as returned by `project`."""
@@ -73,16 +76,6 @@ def probabilities(q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
     """
     scores = q @ k.transpose(2, 3) / q.shape[-1] ** 0.5
     return (scores if mask is None else scores.masked_fill(~mask, torch.finfo(scores.dtype).min)).softmax(-1)
-
-
-def rotations(length: int, width: int) -> Tensor:
-    """Return cosines and sines, length × 2 × width / 2, of rotary position embeddings (Su et al., "RoFormer", 2021).
-
-    `width` is that of a head, and even. Wavelengths are from 2π to 20,000π tokens.
-    """
-    places = torch.arange(length, dtype=torch.float64)[:, None]
-    angles = places / 10_000 ** (torch.arange(0, width, 2, dtype=torch.float64) / width)
-    return torch.stack([angles.cos(), angles.sin()], 1).float()
 
 
 def rotate(x: Tensor, rotation: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.models.activations import Activation, make_activation, width_multiplier
-from zoo.models.attention import Attention, rotate, rotations
+from zoo.models.attention import Attention
 from zoo.models.decoding import PAD, State
 from zoo.ranges import BelowOne, Count
 
@@ -65,10 +65,8 @@ class DecoderLayer(EncoderLayer):
 
     def step(self, x: Tensor, own: State, others: State, mask: Tensor, rotation: Tensor | None) -> tuple[Tensor, State]:
         """Process the next token x (N, 1, width), given keys and values of earlier tokens and of the encoder output."""
-        q, k, v = self.self_attn.project(self.before(self.norm1, x), 0, 3)
-        if rotation is not None:
-            q, k = rotate(q, rotation), rotate(k, rotation)
-        k, v = torch.cat([own[0], k], 2), torch.cat([own[1], v], 2)
+        q, *new = self.self_attn.project_rotated(self.before(self.norm1, x), rotation)
+        k, v = (torch.cat(pair, 2) for pair in zip(own, new, strict=True))
         x = self.after(self.norm1, x, self.self_attn.attend(q, k, v))
         (q,) = self.multihead_attn.project(self.before(self.norm2, x), 0, 1)
         x = self.after(self.norm2, x, self.multihead_attn.attend(q, others[0], others[1], mask))
@@ -213,7 +211,21 @@ class Transformer(nn.Module):
 
 
 def sinusoids(length: int, width: int) -> Tensor:
-    """Return interleaved sines and cosines for each position, with wavelengths from 2π to 20,000π (section 3.5)."""
-    places = torch.arange(length, dtype=torch.float64)[:, None]
-    angles = places / 10_000 ** (torch.arange(0, width, 2, dtype=torch.float64) / width)
+    """Return interleaved sines and cosines for each position: length × width (section 3.5)."""
+    angles = position_angles(length, width)
     return torch.stack([angles.sin(), angles.cos()], 2).flatten(1).float()
+
+
+def rotations(length: int, width: int) -> Tensor:
+    """Return the cosines and sines of rotary position embeddings: length × 2 × width / 2, for heads of an even width.
+
+    Su et al., "RoFormer: enhanced transformer with rotary position embedding", 2021, section 3.2.
+    """
+    angles = position_angles(length, width)
+    return torch.stack([angles.cos(), angles.sin()], 1).float()
+
+
+def position_angles(length: int, width: int) -> Tensor:
+    """Return the angle of each position in float64, length × width / 2, with wavelengths from 2π to 20,000π."""
+    places = torch.arange(length, dtype=torch.float64)[:, None]
+    return places / 10_000 ** (torch.arange(0, width, 2, dtype=torch.float64) / width)

@@ -138,7 +138,7 @@ class Before(Record, frozen=True, kw_only=True):
     test: Metrics | UnsetType = UNSET
     answers: Answers | UnsetType = UNSET
     repair: dict[Literal["before", "cut", "norms", "refit"], Share] | UnsetType = UNSET
-    time_kept: Share | UnsetType = UNSET  # by channel pruning to a latency, in the run
+    time_kept: Share | UnsetType = UNSET  # the fraction of the time that is left after channel pruning to a latency
 
     def __post_init__(self) -> None:
         _check_shares(self.test or {})

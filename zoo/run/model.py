@@ -25,6 +25,7 @@ from zoo.run.directory import Run
 from zoo.run.passes import before_fit, read_recipe, recipe_at_start
 from zoo.tasks.transfer import describe_rows, freeze, matched_by_name, rescaled, rows_of
 
+# Settings of nets that change the outputs, but not the names and shapes of weights
 WITHOUT_WEIGHTS = ("activation", "norm", "positions", "num_heads", "preactivation", "shortcut", "stride_on", "pooling")
 log = logging.getLogger("zoo")
 
@@ -120,11 +121,11 @@ def _start_weights(run: Run, net: nn.Module, facts: dict[str, Any]) -> None:
 
 
 def _warn_of_others(before: Mapping[str, Any], model: DictConfig) -> None:
-    """Warn of settings that change what a net computes, but none of its weights."""
+    """Warn if the net of `init_from` was trained with other settings of WITHOUT_WEIGHTS."""
     for key in WITHOUT_WEIGHTS:
         if key in before and key in model and before[key] != model[key]:
             log.warning(
-                "init_from was trained with model.%s=%s, and this run has %s: its weights compute something else.",
+                "init_from was trained with model.%s=%s, and this run has %s, so its outputs are different here.",
                 *(key, before[key], model[key]),
             )
 

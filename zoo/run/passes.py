@@ -51,7 +51,7 @@ def recipe_at_start(run: Run) -> list[Step]:
     recipe: list[Step] = list(read_product(run.cfg.init_from).facts["recipe"]) if run.cfg.init_from else []
     if in_integers(recipe) or any(step["pass"] == "qat_int8" for step in recipe):
         raise BadInput(f"init_from={run.cfg.init_from} is already quantized; use the float net it was made from")
-    return [step for step in recipe if step != fold_norms.STEP]  # before_fit unfolds it
+    return recipe
 
 
 def before_fit(run: Run, net: nn.Module, data: ResidentData) -> None:
@@ -73,9 +73,12 @@ def before_fit(run: Run, net: nn.Module, data: ResidentData) -> None:
     if run.last_checkpoint:
         _check_after_fit(after, net, data, read_recipe(run))
         return
-    recipe, steps = recipe_at_start(run), []
+    steps: list[Step] = []
+    stored = recipe_at_start(run)
+    recipe = [step for step in stored if step != fold_norms.STEP]
     if distributed.rank() == 0:
-        _unfold(run, net, data)
+        if fold_norms.is_folded(stored):
+            _unfold(net, data)
         steps = _apply(run, net, data, recipe)
     if distributed.world_size() > 1:
         steps = distributed.broadcast_object(steps)
@@ -88,12 +91,11 @@ def before_fit(run: Run, net: nn.Module, data: ResidentData) -> None:
     _check_after_fit(after, net, data, [*recipe, *steps])
 
 
-def _unfold(run: Run, net: nn.Module, data: ResidentData) -> None:
-    """Make the net of a packed file trainable if it has folded batch norms: measure their statistics again."""
-    if run.cfg.init_from and fold_norms.is_folded(read_product(run.cfg.init_from).facts["recipe"]):
-        num = max(1, NUM_MEASURED // data.batch_size)
-        fold_norms.unfold(net, (batch[:1] for batch in itertools.islice(data.loader("train", "cpu"), num)))
-        log.info("Batch norms of init_from were folded; their statistics were measured again on training images.")
+def _unfold(net: nn.Module, data: ResidentData) -> None:
+    """Make the net of a packed file trainable: measure the statistics of its folded batch norms again."""
+    num = max(1, NUM_MEASURED // data.batch_size)
+    fold_norms.unfold(net, (batch[:1] for batch in itertools.islice(data.loader("train", "cpu"), num)))
+    log.info("Batch norms of init_from were folded; their statistics were measured again on training images.")
 
 
 def _check_after_fit(
