@@ -16,11 +16,12 @@ def main(cfg: DictConfig) -> None:
     from zoo.checkpoint.named_files import folder_for
     from zoo.checkpoint.temperature import temperature_of
     from zoo.checkpoint.thresholds import thresholds_of
+    from zoo.export.read_export import read_net
     from zoo.files import sha256_of
     from zoo.inference import evaluate, robustness
     from zoo.report import robustness_tables, tables, written_files
 
-    file = evaluate.read(cfg.checkpoint)
+    file = read_net(cfg.checkpoint)
     net, data = evaluate.rebuild(file, cfg)
     robustness.check(data, cfg)
     source = {"checkpoint": str(file.path), "sha256": sha256_of(file.path)}

@@ -40,6 +40,7 @@ def reword(arguments: list[str]) -> list[str]:
 
 @command("compare", reword=reword)
 def main(cfg: DictConfig) -> None:
+    from zoo import escape
     from zoo.compare import page, runs, terminal
     from zoo.errors import BadInput
 
@@ -60,11 +61,15 @@ def main(cfg: DictConfig) -> None:
     if cfg.markdown:
         print(page.readme_tables(comparisons))
         return
+    written = page.write(
+        Path(cfg.out), comparisons, unfinished
+    )  # first, since a reader such as head may close the pipe
     terminal.show(comparisons, unfinished, by_time=cfg.last is not None)
-    page.write(Path(cfg.out), comparisons, unfinished)
+    print(escape.line(written))
 
 
 def of_files(paths: Sequence[str], cfg: DictConfig) -> None:
+    from zoo import escape
     from zoo.compare import file_page
     from zoo.errors import BadInput
     from zoo.inference.compare_files import compare_files, open_files
@@ -77,8 +82,9 @@ def of_files(paths: Sequence[str], cfg: DictConfig) -> None:
     if cfg.markdown:
         print(file_page.markdown(found.figures))
         return
+    written = file_page.write(page, found.figures, found.flips, found.maps)
     file_page.show(found.figures)
-    file_page.write(page, found.figures, found.flips, found.maps)
+    print(escape.line(written))
 
 
 if __name__ == "__main__":

@@ -17,13 +17,14 @@ from zoo.cli.command import command, words_as
 def main(cfg: DictConfig) -> None:
     from zoo.checkpoint.named_files import folder_for
     from zoo.errors import BadInput
+    from zoo.export.read_export import read_net
     from zoo.inference import evaluate, explain, filters
     from zoo.inference.predict import files_of
     from zoo.report.explanation_plot import write_explanations, write_filters
 
     if not cfg.inputs and cfg.filters is None:
         raise BadInput("inputs: expected image files, folders of them or patterns, got none; or set filters=last")
-    file = evaluate.read(cfg.checkpoint)
+    file = read_net(cfg.checkpoint)
     net = explain.net_to_explain(file)
     device = evaluate.to_device(net, cfg.accelerator)
     folder = folder_for(file.path, cfg.out)

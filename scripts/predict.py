@@ -28,11 +28,11 @@ def _reworded(arguments: list[str]) -> list[str]:
 
 @command("predict", reword=_reworded)
 def main(cfg: DictConfig) -> None:
-    from zoo.inference import evaluate
+    from zoo.export.read_export import read_net
     from zoo.inference.predict_files import predict_files, words_in
 
     inputs = [str(one) for one in cfg.inputs] + ([] if cfg.words is None else words_in(cfg.words))
-    predict_files(evaluate.read(cfg.checkpoint), inputs, cfg)
+    predict_files(read_net(cfg.checkpoint), inputs, cfg)
 
 
 if __name__ == "__main__":

@@ -125,7 +125,7 @@ def how_times_were_taken() -> str:
     return (
         f"Time is that of the forward pass of one image, relative to ResNet-18, on a CPU with {report['threads']} "
         f"threads in fp32: the median of {report['rounds']} rounds, torch {report['versions']['torch']}, commit "
-        f"`{report['commit']}`."
+        f"`{report['commit']}`; – means not measured."
     )
 
 

@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 
 from zoo.checkpoint.stored_config import example_of
 from zoo.errors import BadInput
+from zoo.export.read_export import net_of, read_net
 from zoo.inference import evaluate
 from zoo.quantize.pt2e import lower  # noqa: F401  imported now, so that later imports are caused by a file
 
@@ -59,8 +60,8 @@ def main() -> None:
         done.clear()
         start, sentence = time.perf_counter(), None
         try:
-            file = evaluate.read(str(path))
-            net = evaluate.rebuild_net(file)
+            file = read_net(str(path))
+            net = net_of(file)
             for num in NUMBERS:
                 example = [torch.zeros(num, *x.shape[1:], dtype=x.dtype) for x in example_of(file.facts)]
                 with torch.no_grad():

@@ -6,12 +6,15 @@ import torch
 from torch import nn
 
 from zoo.benchmarks import SUITES, inference_suite, loader_suite
+from zoo.benchmarks.decoding_suite import WithoutCache
 from zoo.benchmarks.rounds import Suite, compare, compared, suite_of
 from zoo.errors import BadInput
 from zoo.export.onnx import translate
 from zoo.export.onnx_int8 import quantized
 from zoo.export.parts import ExportPart
+from zoo.models.decoding import greedy
 from zoo.models.lenet import LeNet5Caffe
+from zoo.models.transformer import Transformer
 from zoo.quantize import int8_speed
 from zoo.quantize.pt2e import sums_int8_exactly
 
@@ -135,9 +138,37 @@ def test_steps_of_muon_are_timed_beside_torchs(command, tmp_path):
     assert list(figures) == ["torch.optim.Muon", "optim=muon", "optim=muon optim.bf16=true"]
 
 
+@pytest.mark.parametrize("positions", ["sinusoidal", "rotary"])
+def test_decoding_without_cache_finds_the_same(positions):
+    torch.manual_seed(0)
+    net = Transformer(9, 8, 16, 1, 2, num_heads=2, mlp_width=32, positions=positions, max_length=9).eval()
+    source = torch.randint(3, 9, (5, 7))
+    assert greedy(WithoutCache(net), source, 9).tolist() == greedy(net, source, 9).tolist()
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["greedy, without cache", "greedy", "beam=4"],
+        pytest.param(["greedy", "greedy, compiled"], marks=pytest.mark.slow),
+    ],
+)
+def test_decoding_is_timed_with_and_without_cache(command, tmp_path, names):
+    small = ["model.width=16", "model.encoder_depth=1", "model.decoder_depth=1", "trainer=smoke"]
+    assert command("train", "data=reverse", *small).code == 0
+    settings = ["suite=decoding", "checkpoint=runs/transformer_reverse", "rounds=1", "out=figures.json"]
+    outcome = command("scripts/benchmark", *settings, f"only={names}")
+    assert outcome.code == 0, outcome.err
+    figures = json.loads((tmp_path / "figures.json").read_text())["figures"]
+    assert list(figures) == names
+    assert all(row["samples_per_second"] > 0 for row in figures.values())
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
+        (["suite=decoding"], ["suite=decoding", "checkpoint=zoo:transformer_cmudict"]),
+        (["suite=decoding", "checkpoint=zoo:lenet5_mnist_5k"], ["sequence nets", "images"]),
         (["suite=trian"], ["suite=trian", "train"]),
         (["rounds=0"], ["rounds: expected", "at least 1"]),
         (["only=[loop]", "suite=augment"], ["only=loop", "a batch at once"]),

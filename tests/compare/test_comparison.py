@@ -454,6 +454,17 @@ def test_what_cannot_be_compared_is_told_in_one_sentence(command, six, arguments
     assert sentence in outcome.sentence
 
 
+def test_the_page_is_written_before_the_tables_are_printed(command, six, monkeypatch):
+    """As in `python scripts/compare.py | head -1`, which closes the pipe."""
+
+    def closed(*_, **__):
+        raise BadInput("nobody reads")
+
+    monkeypatch.setattr(terminal, "show", closed)
+    assert command("scripts/compare", "runs", "out=found").sentence.endswith("nobody reads")
+    assert {file.suffix for file in six.parent.joinpath("found").iterdir()} == {".html", ".md", ".svg"}
+
+
 def test_a_damaged_result_is_named(command, six):
     (six / "good/2026-01-01/result.json").write_text("{}")
     outcome = command("scripts/compare", "runs")

@@ -13,7 +13,8 @@ from small import FACTS
 import zoo
 from zoo.data.read_image import read_picture
 from zoo.errors import BadInput
-from zoo.inference import evaluate, predict
+from zoo.export.read_export import read_net
+from zoo.inference import predict
 from zoo.inference.predict_files import predict_files, words_in
 from zoo.inference.unlike import Unlike
 from zoo.report.prediction_files import write_table
@@ -61,7 +62,7 @@ def test_a_table_and_a_grid_have_every_picture_that_can_be_read(command, picture
 
 def test_what_could_not_be_written_at_the_end_is_refused_before_any_prediction(pictures, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    net, writer = evaluate.read(NET), evaluate.read(str(WRITER))
+    net, writer = read_net(NET), read_net(str(WRITER))
     for file, settings, words in (
         (net, {"out": "table.txt"}, ["out: expected", ".csv"]),
         (net, {"out": "absent/table.csv"}, ["out: expected", "absent"]),

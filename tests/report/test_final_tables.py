@@ -49,6 +49,7 @@ def test_what_compression_changed_is_shown_as_far_as_it_is_known(width, capsys, 
     cfg = OmegaConf.create({"runs": "runs", "data_root": "data", "data": {}})
     before = {"product_bytes": 240_000, "macs": 2_000_000, "test": {"accuracy": 0.985}}
     before["repair"] = {"before": 0.98, "cut": 0.1, "norms": 0.4, "refit": 0.925}
+    before["time_kept"] = 0.5234
     after = {"product_bytes": 20_000, "macs": 1_000_000, "test": {**RESULT["test"], "accuracy": 0.98}, "before": before}
     result = {**RESULT, **after, "compress": {"pack": {}}, "folder": "runs/small/2026"}
     final_tables.show_result(result, cfg)
@@ -57,6 +58,7 @@ def test_what_compression_changed_is_shown_as_far_as_it_is_known(width, capsys, 
     assert rows["test accuracy"] == ["98.50%", "98.00%", "-0.50 points"]
     assert rows["bytes"] == ["240,000", "20,000", "12× less"]
     assert rows["MMACs"] == ["2", "1", "2× less"]
+    assert rows["time per batch"] == ["100%", "52.3%", "1.91× less"]
     assert rows["98.00%"][:3] == ["10.00%", "40.00%", "92.50%"]  # dense, cut, with norms, refitted
     assert not {"parameters", "latency, ms"} & rows.keys()
     assert "runs/small/2026/model.zoo, 20,000 bytes" in shown

@@ -5,6 +5,7 @@ A suite is a function of a run's config, found by its name in SUITES; `python sc
 
 SUITES = {
     "augment": "augment_suite.augment_suite",
+    "decoding": "decoding_suite.decoding_suite",
     "gpu": "gpu_suite.gpu_suite",
     "inference": "inference_suite.inference_suite",
     "loader": "loader_suite.loader_suite",

@@ -9,7 +9,7 @@ from zoo.errors import counted
 
 BENCHMARKS = (
     *("train", "train_resnet20", "train_vgg11_bn", "muon", "step"),
-    *("loader", "augment", "startup", "logging", "gpu", "packed"),
+    *("loader", "augment", "startup", "logging", "gpu", "packed", "decoding"),
 )
 _INFERENCE = "benchmark_inference_"
 MEASURED = (

@@ -50,7 +50,7 @@ def forms_table(folder: Path) -> str:
             first = f"`{escape.code(name)}`" if row is figures["files"][0] else ""
             lines.append(_row([first, row["name"], *(metric.written(row) for metric in OF_FORMS)]))
     made = next(iter(found.values()))["made_by"]
-    lines += ["", "The forms are runs of `train.py` from the net of the first row of each, with these settings:", ""]
+    lines += ["", "Each form is a run of `train.py` with `init_from=` the dense net above it and these settings:", ""]
     lines += [f"- {form}: `{escape.code(line)}`" for form, line in made.items()]
     for name, figures in found.items():
         lines += ["", " ".join([f"`{escape.code(name)}`:", *_training(figures), *sentences(figures)])]
@@ -72,7 +72,7 @@ def sentences(figures: Mapping[str, Any]) -> list[str]:
     what = f"accuracy of {_listed(differ)} differs" if differ else "accuracy of no form differs significantly"
     found = [f"The {what} from the dense net's (McNemar's test with Holm's correction)."]
     agreements = [1 - row["against_first"]["agreement"] for row in others]
-    found.append(f"Yet {min(agreements):.1%} to {max(agreements):.1%} of the answers are others.")
+    found.append(f"{min(agreements):.1%} to {max(agreements):.1%} of the answers differ from the dense net's.")
     low, high = first["evaluation"]["calibration"]["error_interval"]
     errors = {row["name"]: row["evaluation"]["calibration"]["error_interval"] for row in others}
     worse = [name for name, (least, _) in errors.items() if least > high]

@@ -50,7 +50,7 @@ def ranking(comparison: Comparison, by_time: bool = False) -> Table:
         rows.append((*first, group.label, str(len(group.runs)), *figures))
     spread = "Mean, with the standard deviation over several seeds or folds. "
     several = any(len(group.runs) > 1 for group in comparison.groups)
-    about = f"{spread if several else ''}kB is the size of the product file. {_about_latency(comparison)}"
+    about = f"{spread if several else ''}kB is the size of the file of the net. {_about_latency(comparison)}"
     if by_time:
         rows.sort(key=lambda row: row[-1], reverse=True)
     return Table(RANKING, about, (*columns, "MMACs", "train s", "started"), rows, ("run", "started"))

@@ -54,8 +54,8 @@ def page_for(out: str) -> Path:
     return page
 
 
-def write(page: Path, figures: Mapping[str, Any], flips: Sequence[Sequence[Flip]], maps: Sequence[MapRow]) -> None:
-    """Write the page with all pictures in it, and the figures as JSON next to it."""
+def write(page: Path, figures: Mapping[str, Any], flips: Sequence[Sequence[Flip]], maps: Sequence[MapRow]) -> str:
+    """Write the page with all pictures in it, and the figures as JSON next to it; return a line with both names."""
     page.parent.mkdir(parents=True, exist_ok=True)
     write_json(page.with_suffix(".json"), {"kind": KIND, **figures})
     title = title_of(figures)
@@ -72,7 +72,7 @@ def write(page: Path, figures: Mapping[str, Any], flips: Sequence[Sequence[Flip]
     parts.append("<h2>All figures</h2>")
     parts += [as_html(table) for table in file_tables(figures)]
     write_text(page, document(title, "\n".join(parts), FILE_CSS))
-    escape.console().print(f"Written     {page} and {page.with_suffix('.json').name}", soft_wrap=True)
+    return f"Written     {page} and {page.with_suffix('.json').name}"
 
 
 def _headlines(figures: Mapping[str, Any]) -> str:

@@ -23,8 +23,8 @@ MOST_ENLARGED = 1.4  # px per pt
 SEARCH = '<input type="search" id="search" placeholder="search in all tables" aria-label="search in all tables">'
 
 
-def write(out: Path, comparisons: Sequence[Comparison], unfinished: Sequence[Path]) -> None:
-    """Write comparison.html with embedded plots, and comparison.md with plots next to it."""
+def write(out: Path, comparisons: Sequence[Comparison], unfinished: Sequence[Path]) -> str:
+    """Write comparison.html with embedded plots, and comparison.md with plots next to it; return a line with names."""
     out.mkdir(parents=True, exist_ok=True)
     page, text = ["<h1>Comparison of runs</h1>", SEARCH], ["# Comparison of runs"]
     for i, comparison in enumerate(comparisons):
@@ -46,7 +46,7 @@ def write(out: Path, comparisons: Sequence[Comparison], unfinished: Sequence[Pat
     text.append(escape.markdown(left_out(unfinished)))
     write_text(out / PAGE, document("Comparison of runs", "\n".join(page)))
     write_text(out / TEXT, "\n\n".join(text).strip() + "\n")
-    escape.console().print(f"Written     {out / PAGE} and {TEXT}", soft_wrap=True)
+    return f"Written     {out / PAGE} and {TEXT}"
 
 
 def document(title: str, body: str, css: str = "") -> str:

@@ -9,6 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from zoo.checkpoint.load_model import load_model
+from zoo.checkpoint.named_files import file_of
+from zoo.checkpoint.product_file import Product, read_product
 from zoo.errors import BadInput
 from zoo.export.export_format import openers
 from zoo.export.runtime import LoadedGraph, Run
@@ -67,6 +70,21 @@ class Writer(OnCpu):
 def pixels(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """Return the uint8 pixels of normalised images."""
     return (images * std + mean).round().clamp(0, 255).to(torch.uint8)
+
+
+def read_net(path: str) -> Product | Exported:
+    """Read a product or packed file or, by its suffix, an exported one; for a run folder, its product."""
+    file = file_of(path)
+    if file.suffix not in openers():
+        return read_product(file)
+    if not file.is_file():
+        raise BadInput(f"there is no file {file}; scripts/export.py writes its files next to the checkpoint")
+    return read_export(file)
+
+
+def net_of(source: Product | Exported) -> nn.Module:
+    """Build the net of a file with its weights; one that was exported is computed by its own runtime."""
+    return load_model(source) if isinstance(source, Product) else source.net
 
 
 def read_export(path: Path) -> Exported:

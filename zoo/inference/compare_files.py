@@ -18,7 +18,7 @@ from zoo.compare.significance import holm
 from zoo.data.images import ImageData
 from zoo.data.table_labels import instead_of_class
 from zoo.errors import BadInput
-from zoo.export.read_export import Exported, OnCpu
+from zoo.export.read_export import Exported, OnCpu, net_of, read_net
 from zoo.files import sha256_of
 from zoo.inference import evaluate, robustness, same_images
 from zoo.inference.explain import has_gradients
@@ -71,14 +71,14 @@ def open_files(paths: Sequence[str], cfg: DictConfig, least: int = 2) -> list[Ne
     """
     if not least <= len(paths) <= MOST_FILES:
         raise BadInput(f"paths: expected {least} to {MOST_FILES} files to compare, got {len(paths)}")
-    sources = [evaluate.read(path) for path in paths]
+    sources = [read_net(path) for path in paths]
     for path, source in zip(paths, sources, strict=True):
         _check_like(source, sources[0], path, paths[0])
     data = _data_of(sources, paths, cfg)
     robustness.check_corruptions(data[0], cfg.corruptions)
     if cfg.explain and not has_gradients(sources[0]):
         raise BadInput(f"explain=true: {paths[0]} has no gradients; name the float net that it was made from first")
-    nets = [evaluate.rebuild_net(source) for source in sources]
+    nets = [net_of(source) for source in sources]
     on_cpu = cfg.accelerator == "auto" and any(isinstance(net, OnCpu) for net in nets)
     devices = [evaluate.to_device(net, "cpu" if on_cpu else cfg.accelerator) for net in nets]
     names = short_names(paths)

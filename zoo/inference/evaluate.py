@@ -7,16 +7,13 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from zoo.checkpoint.load_model import load_model
-from zoo.checkpoint.named_files import file_of
-from zoo.checkpoint.product_file import Product, read_product
+from zoo.checkpoint.product_file import Product
 from zoo.checkpoint.stored_config import stored_data
 from zoo.compress.semi_structured import use_sparse_kernels
 from zoo.data.module import ResidentData, Split
 from zoo.data.sequences import SequenceData
 from zoo.errors import BadInput
-from zoo.export.export_format import openers
-from zoo.export.read_export import Exported, OnCpu, read_export
+from zoo.export.read_export import Exported, OnCpu, net_of
 from zoo.measure import evaluation
 from zoo.measure.device import device_for
 from zoo.measure.number_scores import evaluate_numbers
@@ -25,27 +22,12 @@ from zoo.paths import PRODUCT
 from zoo.tasks.transcribe import transcribe
 
 
-def read(path: str) -> Product | Exported:
-    """Read a product or packed file or, by its suffix, an exported one; for a run folder, its product."""
-    file = file_of(path)
-    if file.suffix not in openers():
-        return read_product(file)
-    if not file.is_file():
-        raise BadInput(f"there is no file {file}; scripts/export.py writes its files next to the checkpoint")
-    return read_export(file)
-
-
 def rebuild(source: Product | Exported, cfg: DictConfig) -> tuple[nn.Module, ResidentData]:
     """Build the net of a file with its weights, and its data with the same split it was trained on.
 
     Raises BadInput if the file names code from outside the zoo, or the data found are different.
     """
-    return rebuild_net(source), stored_data(source.facts, cfg)
-
-
-def rebuild_net(source: Product | Exported) -> nn.Module:
-    """Build the net of a file with its weights; one that was exported is computed by its own runtime."""
-    return load_model(source) if isinstance(source, Product) else source.net
+    return net_of(source), stored_data(source.facts, cfg)
 
 
 def evaluate(

@@ -13,7 +13,7 @@ from torch import Tensor
 from zoo.checkpoint.product_file import Product
 from zoo.data.table_labels import has_numbers
 from zoo.errors import BadInput
-from zoo.export.read_export import Exported
+from zoo.export.read_export import Exported, net_of
 from zoo.files import read_file
 from zoo.inference import evaluate
 from zoo.inference.predict import Prediction, Unusable, files_of, pixels_of, predict
@@ -36,7 +36,7 @@ def predict_files(file: Product | Exported, inputs: Sequence[str], cfg: DictConf
     inputs = files_of(inputs) if of_pictures else inputs
     if cfg.grid is not None and os.path.realpath(cfg.grid) in map(os.path.realpath, inputs):
         raise BadInput(f"grid: '{cfg.grid}' is one of the pictures, which would be lost; choose another name")
-    net = evaluate.rebuild_net(file)
+    net = net_of(file)
     device = evaluate.to_device(net, cfg.accelerator)
     images: list[Tensor] = []
     unlike = Unlike(facts) if of_pictures else None

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from zoo.checkpoint.named_files import is_shipped
 from zoo.data.sequences import SequenceFacts
 from zoo.errors import BadInput, as_value_error, require
-from zoo.inference import evaluate, predict
+from zoo.export.read_export import net_of, read_net
+from zoo.inference import predict
 from zoo.instantiate import trusting
 from zoo.paths import CARDS
 from zoo.tasks.transcribe import write_for
@@ -99,5 +100,5 @@ class TrainedNet:
 def load(source: str | Path, trusted: Sequence[str] = ()) -> TrainedNet:
     """Read a file and build its net; see `zoo.load`."""
     with trusting(trusted):
-        found = evaluate.read(str(source))
-        return TrainedNet(found.path, evaluate.rebuild_net(found), found.facts)
+        found = read_net(str(source))
+        return TrainedNet(found.path, net_of(found), found.facts)

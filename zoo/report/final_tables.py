@@ -144,6 +144,8 @@ def _compared(result: dict[str, Any]) -> Table:
             continue
         if old and new:
             table.add_row(label, f"{old / unit:{form}}", f"{new / unit:{form}}", _factor(old, new))
+    if kept := before.get("time_kept"):  # measured in turn, unlike the latencies
+        table.add_row("time per batch", "100%", f"{kept:.1%}", _factor(1, kept))
     return table
 
 

@@ -1,0 +1,83 @@
+"""Decoding with sequence nets, with and without cached state."""
+
+from collections.abc import Callable
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
+
+from zoo.benchmarks.rounds import Contender, Suite, timed
+from zoo.checkpoint.stored_config import stored_data
+from zoo.errors import BadInput
+from zoo.export.parts import Encoder, Step
+from zoo.export.read_export import Writer, net_of, read_net
+from zoo.models.decoding import State, beam_search, greedy
+from zoo.models.transformer import Transformer
+
+NUM_AT_ONCE = 500
+EVERY = 4  # of the validation batches, one in so many is decoded
+BEAM = 4
+
+
+class WithoutCache(nn.Module):
+    """A Transformer that encodes the source once, and at each step decodes all tokens so far again.
+
+    This is greedy decoding as in PyTorch's translation tutorial. It has the interface of zoo.models.decoding.
+    """
+
+    def __init__(self, net: Transformer) -> None:
+        super().__init__()
+        self.net = net
+
+    def begin(self, source: Tensor) -> State:
+        return *self.net.encode(source), source[:, :0]
+
+    def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
+        memory, mask, written = state
+        written = torch.cat([written, tokens[:, None]], 1)
+        x, rotation = self.net.embed(written, self.net.target_embedding)
+        return self.net.logits(self.net.decoder(x, memory, mask, rotation)[:, -1]), (memory, mask, written)
+
+
+def compiled(net: nn.Module) -> Writer:
+    """Return a sequence net whose encoder and step are compiled, at their first call, for any length and batch size."""
+    encoder, step = Encoder(net).eval(), Step(net).eval()
+    for part in (encoder, step):
+        part.compile(dynamic=True)
+    return Writer(encoder, step, None)
+
+
+def decoding_suite(cfg: DictConfig) -> Suite:
+    """Time greedy decoding and beam search of a part of the validation sources, in fp32.
+
+    `cfg.checkpoint` has the files, product or exported ones; all decode the sources of the first. The baseline is the
+    first net without cached keys and values, or, if it is no Transformer of torch, its greedy decoding.
+    """
+    if not cfg.checkpoint:
+        raise BadInput("suite=decoding: set checkpoint, such as checkpoint=zoo:transformer_cmudict")
+    paths = [str(path) for path in cfg.checkpoint] if OmegaConf.is_list(cfg.checkpoint) else [str(cfg.checkpoint)]
+    sources = [read_net(path) for path in paths]
+    if "classes" in sources[0].facts["data"]:
+        raise BadInput(f"checkpoint={paths[0]}: suite=decoding is for sequence nets, and this one reads images")
+    places = OmegaConf.create({"batch_size": NUM_AT_ONCE, "data_root": cfg.data_root, "download": False})
+    data = stored_data(sources[0].facts, places)
+    length = data.load().max_length
+    batches = [batch[0] for batch in data.loader("val", "cpu")][::EVERY]
+    contenders: dict[str, Contender] = {}
+
+    def add(name: str, net: nn.Module, decode: Callable[[nn.Module, Tensor], object]) -> None:
+        contenders[name] = lambda: timed(lambda: [decode(net, batch) for batch in batches])
+
+    def one_by_one(net: nn.Module, batch: Tensor) -> Tensor:
+        return greedy(net, batch, length)
+
+    for path, source in zip(paths, sources, strict=True):
+        net = net_of(source).eval()
+        title = f"{path}: " if len(paths) > 1 else ""
+        if isinstance(net, Transformer):
+            add(f"{title}greedy, without cache", WithoutCache(net), one_by_one)
+        add(f"{title}greedy", net, one_by_one)
+        if isinstance(net, Transformer):
+            add(f"{title}greedy, compiled", compiled(net), one_by_one)
+        add(f"{title}beam={BEAM}", net, lambda net, batch: beam_search(net, batch, BEAM, length))
+    return Suite(contenders, sum(map(len, batches)))
