@@ -77,52 +77,31 @@ class Plant:
 
 @pytest.mark.parametrize(("num", "share"), [(12, 0.3), (60, 0.05), (200, 0.05), (2000, 0.01)])
 @pytest.mark.parametrize("target", [1e5, 4e5])
-def test_bits_are_led_to_the_target_and_stay_there(num, share, target):
-    control, plant = PriceControl(num, round(0.7 * num)), Plant(share)
-    bits = [plant.after(control.towards_bits(plant.bits, target)) for _ in range(round(1.7 * num))]
-    assert bits[-1] == pytest.approx(target, rel=0.1)
-    assert max(abs(b / target - 1) for b in bits[round(1.5 * num) :]) < 0.12
+def test_bits_are_led_to_the_target(num, share, target):
+    control, plant = PriceControl(num), Plant(share)
+    for _ in range(num + 1):
+        bits = plant.after(control.towards_bits(plant.bits, target))
+    assert bits == pytest.approx(target, rel=0.2)
+    for _ in range(num):
+        bits = plant.after(control.after_error(math.log(bits / target)))
+    assert bits == pytest.approx(target, rel=0.1)
 
 
-class Freezing(Plant):
-    """Bits that fall in the last part of a run and rise no more, as at small learning rates."""
-
-    def __init__(self, num, num_after):
-        super().__init__(0.05)
-        self.left, self.drift = num, 0.04 / num_after
-
-    def after(self, price):
-        before, self.left = self.bits, self.left - 1
-        found = super().after(price)
-        self.bits = found if self.left > 0 else min(found, before * (1 - self.drift))
-        return self.bits
-
-
-@pytest.mark.parametrize("num", [200, 2000])
-def test_bits_that_only_fall_at_the_end_reach_the_target_from_above(num):
-    num_after = round(0.7 * num)
-    control, plant = PriceControl(num, num_after), Freezing(num, num_after)
-    for _ in range(num + num_after):
-        bits = plant.after(control.towards_bits(plant.bits, 4e5))
-    assert 0.96 * 4e5 < bits < 4e5
-
-
-@pytest.mark.parametrize(("num", "num_after"), [(16, 12), (160, 120), (1000, 700)])
-def test_bits_that_follow_the_price_less_and_less_end_within_the_target(num, num_after):
-    """As those of an LSTM did, which ended 1.2 % above its target: they follow by the share of a falling cosine."""
-    control, bits = PriceControl(num, num_after), 4.6e5
-    for i in range(num + num_after):
-        price = control.towards_bits(bits, 6.7e5)
-        learning_rate = (1 + math.cos(math.pi * i / (num + num_after))) / 2
-        bits += 9.6 / num * learning_rate * (7e5 * (price / 0.0017) ** -0.25 - bits)
-    assert 0.97 < bits / 6.7e5 < 1.0
-
-
-def test_bits_above_the_target_raise_the_price_to_the_last_step_and_bits_below_leave_it():
-    control = PriceControl(100, 100, (0.0, 2e6, 200))
-    assert control.towards_bits(1.02e5, 1e5) > 1.0
-    control = PriceControl(100, 100, (0.0, 2e6, 200))
-    assert control.towards_bits(0.95e5, 1e5) == 1.0
+def test_nonzeros_become_as_many_as_are_wanted_by_the_least_magnitude_of_one():
+    magnitudes = torch.linspace(0, 2.5, 1001)  # of latents over a step of 1
+    latents = {"a": magnitudes.repeat(2) * torch.tensor([1.0, -1.0]).repeat_interleave(1001)}
+    integers = IntegerWeights(latents, 1 / float(latents["a"].std(correction=0)))
+    assert integers.steps()["a"] == 1
+    assert integers.integers()["a"].count_nonzero() == 1602  # from 0.5 on
+    shift = integers.scale_nonzeros(0.95)
+    assert integers.integers()["a"].count_nonzero() == 1522
+    assert 0.5 + 0.2 * shift == pytest.approx(0.6, abs=0.01)
+    integers.scale_nonzeros(1602 / 1522 * 1.05)
+    assert integers.integers()["a"].count_nonzero() == 1682
+    assert integers.integers()["a"].abs().unique().tolist() == [0, 1, 2]
+    assert torch.equal(integers.integers()["a"][1001:], -integers.integers()["a"][:1001])
+    assert integers.scale_nonzeros(9) == pytest.approx(-1)  # no further than this
+    assert integers.integers()["a"].count_nonzero() == pytest.approx(1761, abs=1)  # from 0.3 on
 
 
 def test_a_price_falls_when_too_much_accuracy_is_lost():

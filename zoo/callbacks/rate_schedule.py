@@ -21,6 +21,7 @@ from zoo.measure.accuracy import accuracy_in, points_lost
 from zoo.packed.packed_file import pack
 from zoo.ranges import Count, NotNegative, Positive, Share
 
+MARGIN = 0.01  # by which the bits are to be below those of the target, since the packed file differs a little
 log = logging.getLogger("zoo")
 Facts = Mapping[str, Any]
 AsPacked = Callable[[nn.Module, Mapping[str, Tensor], Facts], tuple[Mapping[str, Tensor], Facts]]
@@ -92,8 +93,7 @@ class RateTraining(Compression):
         num_steps = step_at(trainer, self.end) - step_at(trainer, self.begin)
         by_epoch = self.bytes is None and self.max_drop is not None
         num_changes = int(trainer.max_epochs or 1) if by_epoch else num_steps // self.every
-        num_after = (int(trainer.estimated_stepping_batches) - step_at(trainer, self.end)) // self.every
-        self.control = PriceControl(num_changes, num_after, *self._state.get("control", ()))
+        self.control = PriceControl(num_changes, *self._state.get("control", ()))
         if integers := self._state.get("integers"):
             self.integers = IntegerWeights(prunable(net_of(pl_module)), self.step, integers)
         elif self.max_drop is not None and not self.reference:
@@ -127,8 +127,13 @@ class RateTraining(Compression):
         if is_first:
             self._pack(pl_module, self._facts)
         if self.bytes is not None:
-            target = max(1.0, self.bytes - self.file["others"]) * self.file["bits_per_byte"]
-            self.price = self.control.towards_bits(self.bits, target)
+            target = max(1.0, (1 - MARGIN) * self.bytes - self.file["others"]) * self.file["bits_per_byte"]
+            if step < end:
+                self.price = self.control.towards_bits(self.bits, target)
+            else:
+                shift = self.integers.scale_nonzeros(target / max(1.0, self.bits))
+                self.bits = float(self.integers.count_bits())
+                self.price = self.control.after_error(shift / 2)
         elif self.max_drop is not None:
             self.price = self.control.price
         else:

@@ -18,6 +18,7 @@ from zoo.measure.layer_kinds import sides
 MOST = 15  # larger magnitudes share one probability, and each bit of their excess costs two
 RARE = 2.0**-12  # the least probability of a nonzero weight or a zero that the coder uses
 PRIOR = 4.0  # weights by which the share of nonzero weights of a row or column is drawn towards the mean
+MOST_SHIFT = 0.2  # in steps, of the least magnitude of a nonzero weight, which is half a step otherwise
 LEAST_SLOPE = 0.5  # bits that a weight costs at least more than one that is smaller by one step
 BETAS, EPSILON = (0.9, 0.99), 1e-12  # of Adam, for the steps
 
@@ -78,7 +79,8 @@ class IntegerWeights:
     """The latents and steps of some weights of a net, whose parameters are kept at the rounded values.
 
     Gradients are those at the rounded weights; the optimizer moves the latents. Steps are the exponentials of numbers
-    that Adam trains, rounded to bfloat16, since they are in the file.
+    that Adam trains, rounded to bfloat16, since they are in the file. Latents of a magnitude below `least` steps become
+    zero, and the others the nearest integer except zero.
     """
 
     def __init__(self, weights: Mapping[str, Tensor], step: float, state: Mapping[str, Any] | None = None) -> None:
@@ -91,9 +93,11 @@ class IntegerWeights:
             logs = (step * deviations.clamp_min(1e-6)).log()
             self._logs = torch.stack([logs, torch.zeros_like(logs), torch.zeros_like(logs)])  # and Adam's two moments
             self._num_steps, self.models = 0, {}
+            self.least = torch.full_like(deviations[0], 0.5)
         else:
             self.latents = {name: state["latents"][name].to(weight) for name, weight in self.weights.items()}
             self._logs, self._num_steps = state["logs"].to(first.device), int(state["num_steps"])
+            self.least = state["least"].to(first.device)
             self.models = {
                 name: RateModel.from_counts(weight, tuple(one.to(first.device) for one in state["counts"][name]))
                 for name, weight in self.weights.items()
@@ -114,7 +118,12 @@ class IntegerWeights:
     def integers(self) -> dict[str, Tensor]:
         """Return the integers of each tensor, as floats."""
         steps = self.steps()
-        return {name: (latent / steps[name]).round() for name, latent in self.latents.items()}
+        return {name: self._integers_of(latent / steps[name]) for name, latent in self.latents.items()}
+
+    def _integers_of(self, scaled: Tensor) -> Tensor:
+        """Return the integers of latents over their step."""
+        sizes = scaled.abs()
+        return scaled.sign() * sizes.round().clamp_min(1).where(sizes >= self.least, 0)
 
     def rounded(self, name: str, weight: Tensor) -> Tensor:
         """Round other values of a tensor, such as their average, to multiples of its step."""
@@ -135,6 +144,20 @@ class IntegerWeights:
         return torch.stack([self.models[name].bits(one).sum() for name, one in integers.items()]).sum()
 
     @torch.no_grad()
+    def scale_nonzeros(self, factor: float) -> float:
+        """Multiply the number of nonzero integers by about `factor`, by changing `least` within MOST_SHIFT of 0.5.
+
+        Many latents are close to `least`: there the price of bits pushes them down, and once they are zero, the task's
+        gradient pushes them up. So a little change is enough. Returns the shift, as a fraction of MOST_SHIFT.
+        """
+        steps = self.steps()
+        sizes = torch.cat([(latent / steps[name]).abs().flatten() for name, latent in self.latents.items()])
+        num = max(1, min(round(factor * int((sizes >= self.least).sum())), len(sizes)))
+        self.least = sizes.kthvalue(len(sizes) - num + 1).values.clamp(0.5 - MOST_SHIFT, 0.5 + MOST_SHIFT).float()
+        self._write()
+        return (float(self.least) - 0.5) / MOST_SHIFT
+
+    @torch.no_grad()
     def before_step(self, gradients: Mapping[str, Tensor], price: float, lr: float) -> None:
         """Add the price of bits to the gradients, in loss per bit, and let the optimizer see the latents.
 
@@ -144,7 +167,7 @@ class IntegerWeights:
         for name, weight in self.weights.items():
             gradient, step = gradients[name], steps[name]
             scaled = self.latents[name] / step
-            of_rounding = (gradient * (scaled.round() - scaled)).sum() * step
+            of_rounding = (gradient * (self._integers_of(scaled) - scaled)).sum() * step
             slope = self.models[name].slope(scaled)
             gradient.add_(slope / step, alpha=price)
             self._of_steps.append(of_rounding - price * (slope * scaled).sum())
@@ -171,4 +194,5 @@ class IntegerWeights:
     def state(self) -> dict[str, Any]:
         """Return the state to continue from."""
         counts = {name: list(model.counts) for name, model in self.models.items()}
-        return {"latents": self.latents, "logs": self._logs, "num_steps": self._num_steps, "counts": counts}
+        more = {"least": self.least, "num_steps": self._num_steps, "counts": counts}
+        return {"latents": self.latents, "logs": self._logs, **more}
