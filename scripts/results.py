@@ -25,6 +25,7 @@ from zoo.benchmarks.run_tables import (
     IMAGES,
     LONG_TAIL,
     SEQUENCES,
+    ablation_table,
     accuracy_table,
     compressed_sequence_table,
     compression_table,
@@ -76,7 +77,7 @@ def keep(folder: Path) -> Path:
     try:
         for name in (
             *("accuracy", "defaults", "ten_minutes", "sequences", "compression", "compressed_sequences"),
-            *("quantization", "pipeline", "rare_classes", "repair"),
+            *("quantization", "pipeline", "rare_classes", "repair", "ablation"),
         ):
             TABLES[name]()
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
@@ -143,6 +144,7 @@ TABLES = {
     "ten_minutes": lambda: accuracy_table(of_families=True),
     "rare_classes": rare_classes_table,
     "sequences": sequence_table,
+    "ablation": ablation_table,
     "recipes": recipe_table,
     "compression": compression_table,
     "compressed_sequences": compressed_sequence_table,

@@ -210,6 +210,28 @@ def test_nets_in_integers_have_a_table_of_their_own_with_means_of_their_seeds(sc
     assert len(script.accuracy_table().splitlines()) == len(script.sequence_table().splitlines()) == 2
 
 
+def test_an_ablation_names_what_each_run_changed_and_what_it_gained_in_validation(script, tmp_path, monkeypatch):
+    monkeypatch.setattr(run_tables, "RESULTS", tmp_path)
+    assert script.ablation_table() == "Not measured yet."
+    usual = {"model.positions": "sinusoidal", "model.encoder_depth": 3, "seed": 1}
+    for name, settings, seed, wer in (
+        ("base", {}, 1, 0.30),
+        ("deep", {"model.encoder_depth": 5, "model.positions": "rotary"}, 1, 0.29),
+        ("deep", {"model.encoder_depth": 5, "model.positions": "rotary"}, 2, 0.27),
+    ):
+        rates = {"accuracy": 1 - wer, "wer": wer, "per": wer / 4}
+        made = {"device": "cpu", "precision": "bf16-mixed", "commit": "abc", "params": 1_765_600, "seconds": 600.0}
+        what = {"name": f"ablation_{name}", "net": "transformer", "data": "cmudict", "settings": usual | settings}
+        what["settings"]["seed"] = seed
+        result = {**RESULT, **made, **what, "validation": rates, "test": {"accuracy": 0.1, "wer": 0.9, "per": 0.9}}
+        (tmp_path / f"ablation_{name}_seed{seed}.json").write_text(json.dumps(result))
+    rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in script.ablation_table().splitlines()[2:]]
+    changed = "`model.positions=rotary model.encoder_depth=5`"
+    assert rows[0][:7] == [changed, "1,765,600", "28.00 % ± 1.41", "-2.00", "7.00 % ± 0.35", "10", "2"]
+    assert rows[1][:7] == ["–", "1,765,600", "30.00 %", "+0.00", "7.50 %", "10", "1"]
+    assert len(script.sequence_table().splitlines()) == 2  # test figures are not of interest
+
+
 def test_the_pipeline_is_told_with_speed_against_the_net_that_it_began_with(script, tmp_path, monkeypatch):
     monkeypatch.setattr(run_tables, "RESULTS", tmp_path)
     runs = {"ptq_int8_resnet20": 0.95, "prune_channels_resnet20": 0.948, "qat_int8_pruned_resnet20": 0.947}

@@ -28,17 +28,18 @@ class PriceControl:
 
         The bits are led from those at the start to the target, along a straight line of their logarithm.
         """
-        _, start, done = self.state
+        log_price, start, done = self.state
         start = start or max(bits, target)
+        self.state = log_price, start, done
         on_path = start * (target / start) ** min(1.0, done / self.num_changes)
-        return self.after_error(math.log(max(bits, 1.0) / on_path), start)
+        return self.after_error(math.log(max(bits, 1.0) / on_path))
 
-    def after_error(self, error: float, start: float | None = None) -> float:
+    def after_error(self, error: float) -> float:
         """Return the next price from the logarithm of the bits over those wanted: a PI controller of its logarithm."""
-        log_price, known, done = self.state
+        log_price, start, done = self.state
         log_price += max(self.EACH, self.ALL / self.num_changes) * max(-0.5, min(error, 0.5))
         log_price = max(LOWEST, min(log_price, HIGHEST))
-        self.state = log_price, known if start is None else start, done + 1
+        self.state = log_price, start, done + 1
         return math.exp(min(log_price + self.PROPORTIONAL * error, HIGHEST))
 
     def towards_drop(self, drop: float, most: float) -> float:
