@@ -31,6 +31,9 @@ COLUMNS = (
 )
 
 
+ON_CPU = ("decoding", "inference", "mcu", "packed")  # suites that do not use a GPU
+
+
 def show(title: str, figures: dict[str, dict[str, Any]]) -> None:
     """Print one row per contender, one column per quantity that was measured, and the verdict below."""
     from rich.table import Table
@@ -67,7 +70,8 @@ def main(cfg: DictConfig) -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.simplefilter("ignore")
     torch.set_float32_matmul_precision("high" if cfg.tf32 else "highest")
-    device = device_name(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    on_gpu = torch.cuda.is_available() and cfg.suite not in ON_CPU
+    device = device_name(torch.device("cuda" if on_gpu else "cpu"))
     header = {"suite": cfg.suite, "rounds": cfg.rounds, "device": device, "rivals": rounds.versions_of_rivals()}
     figures: dict[str, dict[str, Any]] = {}
     for part in rounds.measured(cfg):

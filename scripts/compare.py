@@ -61,10 +61,10 @@ def main(cfg: DictConfig) -> None:
     if cfg.markdown:
         print(page.readme_tables(comparisons))
         return
-    written = page.write(
-        Path(cfg.out), comparisons, unfinished
-    )  # first, since a reader such as head may close the pipe
-    terminal.show(comparisons, unfinished, by_time=cfg.last is not None)
+    try:
+        terminal.show(comparisons, unfinished, by_time=cfg.last is not None)
+    finally:  # also if a reader such as head has closed the pipe
+        written = page.write(Path(cfg.out), comparisons, unfinished)
     print(escape.line(written))
 
 
@@ -82,8 +82,10 @@ def of_files(paths: Sequence[str], cfg: DictConfig) -> None:
     if cfg.markdown:
         print(file_page.markdown(found.figures))
         return
-    written = file_page.write(page, found.figures, found.flips, found.maps)
-    file_page.show(found.figures)
+    try:
+        file_page.show(found.figures)
+    finally:
+        written = file_page.write(page, found.figures, found.flips, found.maps)
     print(escape.line(written))
 
 

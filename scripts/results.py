@@ -25,9 +25,7 @@ from zoo.benchmarks.run_tables import (
     IMAGES,
     LONG_TAIL,
     SEQUENCES,
-    ablation_table,
     accuracy_table,
-    compressed_sequence_table,
     compression_table,
     defaults_table,
     in_cell,
@@ -36,8 +34,8 @@ from zoo.benchmarks.run_tables import (
     quantization_table,
     rare_classes_table,
     recipe_table,
-    sequence_table,
 )
+from zoo.benchmarks.sequence_tables import ablation_table, compressed_sequence_table, sequence_table
 from zoo.benchmarks.size_plot import draw_sizes
 from zoo.cli.command import command
 from zoo.inference.cards import trained_table

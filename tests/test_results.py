@@ -227,8 +227,8 @@ def test_an_ablation_names_what_each_run_changed_and_what_it_gained_in_validatio
         (tmp_path / f"ablation_{name}_seed{seed}.json").write_text(json.dumps(result))
     rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in script.ablation_table().splitlines()[2:]]
     changed = "`model.positions=rotary model.encoder_depth=5`"
-    assert rows[0][:7] == [changed, "1,765,600", "28.00 % ± 1.41", "-2.00", "7.00 % ± 0.35", "10", "2"]
-    assert rows[1][:7] == ["–", "1,765,600", "30.00 %", "+0.00", "7.50 %", "10", "1"]
+    assert rows[0][:8] == ["deep", changed, "1,765,600", "28.00 % ± 1.41", "-2.00", "7.00 % ± 0.35", "10", "2"]
+    assert rows[1][:8] == ["base", "–", "1,765,600", "30.00 %", "+0.00", "7.50 %", "10", "1"]
     assert len(script.sequence_table().splitlines()) == 2  # test figures are not of interest
 
 

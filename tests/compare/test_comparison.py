@@ -454,7 +454,7 @@ def test_what_cannot_be_compared_is_told_in_one_sentence(command, six, arguments
     assert sentence in outcome.sentence
 
 
-def test_the_page_is_written_before_the_tables_are_printed(command, six, monkeypatch):
+def test_the_page_is_written_even_if_the_tables_cannot_be_printed(command, six, monkeypatch):
     """As in `python scripts/compare.py | head -1`, which closes the pipe."""
 
     def closed(*_, **__):

@@ -17,6 +17,7 @@ from zoo.models.transformer import Transformer
 NUM_AT_ONCE = 500
 EVERY = 4  # of the validation batches, one in so many is decoded
 BEAM = 4
+SYMBOLS = ("source_symbols", "target_symbols")
 
 
 class WithoutCache(nn.Module):
@@ -48,7 +49,7 @@ def compiled(net: nn.Module) -> Writer:
 
 
 def decoding_suite(cfg: DictConfig) -> Suite:
-    """Time greedy decoding and beam search of a part of the validation sources, in fp32.
+    """Time greedy decoding and beam search of a part of the validation sources, on the CPU.
 
     `cfg.checkpoint` has the files, product or exported ones; all decode the sources of the first. The baseline is the
     first net without cached keys and values, or, if it is no Transformer of torch, its greedy decoding.
@@ -57,8 +58,11 @@ def decoding_suite(cfg: DictConfig) -> Suite:
         raise BadInput("suite=decoding: set checkpoint, such as checkpoint=zoo:transformer_cmudict")
     paths = [str(path) for path in cfg.checkpoint] if OmegaConf.is_list(cfg.checkpoint) else [str(cfg.checkpoint)]
     sources = [read_net(path) for path in paths]
-    if "classes" in sources[0].facts["data"]:
-        raise BadInput(f"checkpoint={paths[0]}: suite=decoding is for sequence nets, and this one reads images")
+    for path, source in zip(paths, sources, strict=True):
+        if "classes" in source.facts["data"]:
+            raise BadInput(f"checkpoint={path}: suite=decoding is for sequence nets, and this one reads images")
+        if any(source.facts["data"][key] != sources[0].facts["data"][key] for key in SYMBOLS):
+            raise BadInput(f"checkpoint={path} has other symbols than {paths[0]}; name nets of the same data")
     places = OmegaConf.create({"batch_size": NUM_AT_ONCE, "data_root": cfg.data_root, "download": False})
     data = stored_data(sources[0].facts, places)
     length = data.load().max_length

@@ -21,7 +21,6 @@ with VNNI or AMX. Times are medians with `torch.compile`"""
 PACKED_RESNET = "rate_resnet20"
 IMAGES, SEQUENCES = "fashion_mnist", "cmudict"  # the data that the tables are of
 DIGITS = "mnist_5k"  # the data of the table of nets with their default settings
-ABLATION = "ablation_"  # begins the names of runs on sequences that are compared on validation data only
 LONG_TAIL = "long_tailed_fashion_mnist"  # of that of losses and samplers for rare classes
 
 
@@ -125,57 +124,6 @@ def rare_classes_table() -> str:
     return "\n".join(lines)
 
 
-def sequence_table() -> str:
-    """Return one row per run name of sequence nets: test error rates as mean, and spread over seeds."""
-    from zoo.compare.main_metric import mean_and_spread
-
-    lines = [
-        "| experiment | params | epochs | minutes | test WER | test PER | seeds | device | commit |",
-        "|---|---:|---:|---:|---:|---:|---:|---|---|",
-    ]
-
-    def belongs(result: dict[str, Any]) -> bool:
-        return result["data"] == SEQUENCES and not (result.get("compress") or result["name"].startswith(ABLATION))
-
-    for name, results in kept_runs(belongs).items():
-        first = results[0]
-        rates = " | ".join(mean_and_spread(results, "test", metric) for metric in ("wer", "per"))
-        minutes = statistics.mean(r["seconds"] for r in results) / 60
-        sizes = f"{first['params']:,} | {epochs_of(first)} | {minutes:.0f}"
-        lines.append(f"| `{name}` | {sizes} | {rates} | {len(results)} | {made_by(results)} |")
-    return "\n".join(lines)
-
-
-def ablation_table() -> str:
-    """Return one row per run name of the ablation of sequence nets, best first: validation error rates and time.
-
-    Each run differs from ablation_base in the settings that its row names.
-    """
-    from zoo.compare.main_metric import mean_and_spread
-
-    runs = kept_runs(lambda result: result["name"].startswith(ABLATION))
-    base = runs.get(f"{ABLATION}base")
-    if not base:
-        return "Not measured yet."
-    lines = [
-        "| changed | params | validation WER | points | validation PER | minutes | seeds | device | commit |",
-        "|---|---:|---:|---:|---:|---:|---:|---|---|",
-    ]
-    rows = []
-    for results in runs.values():
-        first, wer = results[0], statistics.mean(result["validation"]["wer"] for result in results)
-        usual = base[0]["settings"]
-        settings = {key: value for key, value in first["settings"].items() if key != "seed"}
-        changed = [f"{key}={value}" for key, value in settings.items() if usual.get(key, value) != value]
-        points = 100 * (wer - statistics.mean(result["validation"]["wer"] for result in base))
-        rates = [mean_and_spread(results, "validation", metric) for metric in ("wer", "per")]
-        what = f"`{' '.join(changed)}`" if changed else "–"
-        minutes = statistics.mean(r["seconds"] for r in results) / 60
-        figures = f"{first['params']:,} | {rates[0]} | {points:+.2f} | {rates[1]} | {minutes:.0f} | {len(results)}"
-        rows.append((wer, f"| {what} | {figures} | {made_by(results)} |"))
-    return "\n".join([*lines, *(row for _, row in sorted(rows))])
-
-
 def compressed_runs(data: str) -> dict[str, list[dict[str, Any]]]:
     """Return the results with packed files for some data, by the name of their runs."""
     return kept_runs(lambda result: result["data"] == data and "pack" in result.get("compress", {}))
@@ -190,26 +138,6 @@ def dense_runs(net: str, data: str) -> list[dict[str, Any]]:
 def packed_bytes(results: list[dict[str, Any]]) -> float:
     """Return the mean size of the packed files of runs."""
     return statistics.mean(result["compress"]["pack"]["ledger"]["bytes"] for result in results)
-
-
-def compressed_sequence_table() -> str:
-    """Return one row per run name of packed sequence nets: their error rates and bytes, and those of the dense nets."""
-    from zoo.compare.main_metric import mean_and_spread
-
-    lines = [
-        "| run | dense WER (seeds) | WER of the file (seeds) | points | bytes in float32 | of the file | "
-        "times smaller | minutes | device | commit |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---|---|",
-    ]
-    for name, results in compressed_runs(SEQUENCES).items():
-        dense = dense_runs(results[0]["net"], SEQUENCES)
-        rates = " | ".join(f"{mean_and_spread(of, 'test', 'wer')} ({len(of)})" for of in (dense, results))
-        points = 100 * (mean_accuracy(dense) - mean_accuracy(results))
-        whole, size = 4 * results[0]["params"], packed_bytes(results)
-        minutes = statistics.mean(r["seconds"] for r in results) / 60
-        sizes = f"{points:+.2f} | {whole:,.0f} | {size:,.0f} | {whole / size:.1f} | {minutes:.0f}"
-        lines.append(f"| `{name}` | {rates} | {sizes} | {made_by(results)} |")
-    return "\n".join(lines)
 
 
 def compression_table() -> str:

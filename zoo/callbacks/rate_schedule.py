@@ -21,7 +21,7 @@ from zoo.measure.accuracy import accuracy_in, points_lost
 from zoo.packed.packed_file import pack
 from zoo.ranges import Count, NotNegative, Positive, Share
 
-MARGIN = 0.01  # by which the bits are to be below those of the target, since the packed file differs a little
+MARGIN = 0.01  # of `bytes`, to be left for what the packed file takes beyond the bits that are counted
 log = logging.getLogger("zoo")
 Facts = Mapping[str, Any]
 AsPacked = Callable[[nn.Module, Mapping[str, Tensor], Facts], tuple[Mapping[str, Tensor], Facts]]
@@ -131,9 +131,8 @@ class RateTraining(Compression):
             if step < end:
                 self.price = self.control.towards_bits(self.bits, target)
             else:
-                shift = self.integers.scale_nonzeros(target / max(1.0, self.bits))
+                self.price = self.control.after_error(self.integers.scale_nonzeros(target / max(1.0, self.bits)))
                 self.bits = float(self.integers.count_bits())
-                self.price = self.control.after_error(shift / 2)
         elif self.max_drop is not None:
             self.price = self.control.price
         else:

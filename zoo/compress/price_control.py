@@ -3,6 +3,7 @@
 import math
 
 HIGHEST, LOWEST = 5.0, -10.0  # of the price's logarithm
+MOST_CHANGE = 2.0  # of it, at once
 
 
 class PriceControl:
@@ -35,9 +36,10 @@ class PriceControl:
         return self.after_error(math.log(max(bits, 1.0) / on_path))
 
     def after_error(self, error: float) -> float:
-        """Return the next price from the logarithm of the bits over those wanted: a PI controller of its logarithm."""
+        """Return the next price from an error, that of the logarithm of the bits: a PI controller of its logarithm."""
         log_price, start, done = self.state
-        log_price += max(self.EACH, self.ALL / self.num_changes) * max(-0.5, min(error, 0.5))
+        each = max(self.EACH, self.ALL / self.num_changes)
+        log_price += max(-MOST_CHANGE, min(each * max(-0.5, min(error, 0.5)), MOST_CHANGE))
         log_price = max(LOWEST, min(log_price, HIGHEST))
         self.state = log_price, start, done + 1
         return math.exp(min(log_price + self.PROPORTIONAL * error, HIGHEST))

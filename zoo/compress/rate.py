@@ -1,11 +1,13 @@
 """Weights as integers times a learned step, trained for the number of bits that their file takes.
 
-A net's weights are `step · round(latent / step)`. The loss is the task's plus a price per bit, where the bits are those
-that the packed file's adaptive coder charges, by the model below (Oktay et al., "Scalable model compression by entropy
-penalized reparameterization", 2020, and Girish et al., "LilNetX", 2023, with another model). Gradients pass the
-rounding unchanged (straight-through), and steps learn as in Esser et al., "Learned step size quantization", 2020.
+A net's weights are `step · round(latent / step)`, where the limit between 0 and 1 may be moved to hold a size. The loss
+is the task's plus a price per bit, where the bits are those that the packed file's adaptive coder charges, by the model
+below (Oktay et al., "Scalable model compression by entropy penalized reparameterization", 2020, and Girish et al.,
+"LilNetX", 2023, with another model). Gradients pass the rounding unchanged (straight-through), and steps learn as in
+Esser et al., "Learned step size quantization", 2020.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +20,7 @@ from zoo.measure.layer_kinds import sides
 MOST = 15  # larger magnitudes share one probability, and each bit of their excess costs two
 RARE = 2.0**-12  # the least probability of a nonzero weight or a zero that the coder uses
 PRIOR = 4.0  # weights by which the share of nonzero weights of a row or column is drawn towards the mean
-MOST_SHIFT = 0.2  # in steps, of the least magnitude of a nonzero weight, which is half a step otherwise
+LEASTS = 0.1, 1.0  # bounds of the least magnitude of a nonzero weight, in steps; it is 0.5 if nothing else is asked for
 LEAST_SLOPE = 0.5  # bits that a weight costs at least more than one that is smaller by one step
 BETAS, EPSILON = (0.9, 0.99), 1e-12  # of Adam, for the steps
 
@@ -97,7 +99,7 @@ class IntegerWeights:
         else:
             self.latents = {name: state["latents"][name].to(weight) for name, weight in self.weights.items()}
             self._logs, self._num_steps = state["logs"].to(first.device), int(state["num_steps"])
-            self.least = state["least"].to(first.device)
+            self.least = torch.as_tensor(state.get("least", 0.5)).to(first.device)  # earlier versions have none
             self.models = {
                 name: RateModel.from_counts(weight, tuple(one.to(first.device) for one in state["counts"][name]))
                 for name, weight in self.weights.items()
@@ -145,17 +147,20 @@ class IntegerWeights:
 
     @torch.no_grad()
     def scale_nonzeros(self, factor: float) -> float:
-        """Multiply the number of nonzero integers by about `factor`, by changing `least` within MOST_SHIFT of 0.5.
+        """Multiply the number of nonzero integers by about `factor`, by changing `least` within LEASTS.
 
         Many latents are close to `least`: there the price of bits pushes them down, and once they are zero, the task's
-        gradient pushes them up. So a little change is enough. Returns the shift, as a fraction of MOST_SHIFT.
+        gradient pushes them up. So a little change is enough. Returns an error for the price: the logarithm of the
+        number that there would be with 0.5 over the number wanted, but at most 2.5 times the difference from 0.5.
         """
         steps = self.steps()
         sizes = torch.cat([(latent / steps[name]).abs().flatten() for name, latent in self.latents.items()])
-        num = max(1, min(round(factor * int((sizes >= self.least).sum())), len(sizes)))
-        self.least = sizes.kthvalue(len(sizes) - num + 1).values.clamp(0.5 - MOST_SHIFT, 0.5 + MOST_SHIFT).float()
+        usual, now = (max(1, int((sizes >= least).sum())) for least in (0.5, self.least))
+        num = max(1, min(round(factor * now), len(sizes)))
+        self.least = sizes.kthvalue(len(sizes) - num + 1).values.clamp(*LEASTS).float()
         self._write()
-        return (float(self.least) - 0.5) / MOST_SHIFT
+        most = 2.5 * abs(float(self.least) - 0.5)
+        return max(-most, min(math.log(usual / num), most))
 
     @torch.no_grad()
     def before_step(self, gradients: Mapping[str, Tensor], price: float, lr: float) -> None:

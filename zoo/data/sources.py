@@ -148,7 +148,7 @@ def _unpack_debian_fashion_mnist(raw: Path) -> None:
 
 def _how_to_get(dataset: str, root: str, download: bool, error: Exception) -> str:
     ways = [
-        "allow downloading (in train.py data.source.download=true, in other commands download=true)",
+        "allow downloading (data.source.download=true; in commands that read a checkpoint, download=true)",
         f"put torchvision's files of {dataset} under data_root={root}",
         "set data_root=FOLDER to a folder that has them",
     ]

@@ -214,7 +214,7 @@ def _card(name: str, product: Product, claim: Mapping[str, Any]) -> str:
         "```",
     ]
     if experiment := chosen.get("experiment"):
-        lines += ["", f"The recipe is `experiment={experiment}`."]
+        lines += ["", f"It was trained with `experiment={experiment}`, as it was at the commit above."]
     return "\n".join(lines) + "\n"
 
 

@@ -47,17 +47,25 @@ def net_before(cfg: DictConfig, recipe: Sequence[Step]) -> nn.Module | None:
 
     `recipe` has the steps of the run's product.
     """
-    if not any("macs_before" in step for step in recipe):
-        return None  # and nothing is read
-    try:
-        num = len(read_product(cfg.init_from).facts["recipe"]) if cfg.init_from else 0
-    except (BadInput, OSError):  # the file has moved since
-        return None
-    if not any("macs_before" in step for step in recipe[num:]):
+    own = own_steps(cfg, recipe)
+    if not any("macs_before" in step for step in own):
         return None
     net = build_bare_model(cfg.model)
-    replay(net, recipe[:num])
+    replay(net, recipe[: len(recipe) - len(own)])
     return net
+
+
+def own_steps(cfg: DictConfig, recipe: Sequence[Step]) -> Sequence[Step]:
+    """Return the steps of a recipe that a run has added to those of `init_from`; none if that file has moved since.
+
+    Nothing is read, and there are none, if no step of the recipe has made the net faster.
+    """
+    if not any("macs_before" in step for step in recipe):
+        return []
+    try:
+        return recipe[len(read_product(cfg.init_from).facts["recipe"]) :] if cfg.init_from else recipe
+    except (BadInput, OSError):
+        return []
 
 
 def figures_of_pruning(recipe: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

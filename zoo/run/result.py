@@ -29,7 +29,7 @@ from zoo.measure.latency import latencies_ms, latency_ms
 from zoo.paths import PRODUCT, RESULT
 from zoo.records.json_files import write_result
 from zoo.report import settings_row
-from zoo.run.before_compression import figures_before, figures_of_pruning, net_before
+from zoo.run.before_compression import figures_before, figures_of_pruning, net_before, own_steps
 from zoo.run.calibrate_product import calibrate_product
 from zoo.run.changed_answers import changed_answers
 from zoo.run.choose_thresholds import choose_thresholds
@@ -75,8 +75,7 @@ def measure_product(run: Run, trainer: lightning.Trainer, task: Task, data: Resi
         result["before"] = before | result.get("before", {})
         if distributed.rank() == 0 and (answers := changed_answers(run, task, data, result["test"].get("accuracy"))):
             result["before"]["answers"] = answers
-        if any(run.cfg.compress.before_fit.values()):
-            result["before"] |= figures_of_pruning(product.facts["recipe"])
+        result["before"] |= figures_of_pruning(own_steps(run.cfg, product.facts["recipe"]))
     _log(trainer, reports, result)
     result["bytes"] = {f.name: f.stat().st_size for f in sorted(run.folder.glob("[!.]*")) if f.is_file()}
     if distributed.rank() == 0:
