@@ -1,6 +1,7 @@
 """Tables of the results of `scripts/benchmark.py ... out=benchmark_<name>.json`."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ MEASURED = (
 def made_on(report: dict[str, Any]) -> str:
     """Return the device of a report, the versions of torch and of the rivals that it names, and its commit."""
     where = f"on {report.get('device', 'cpu')} with {counted(report['threads'], 'thread')}"
-    named = " ".join(report["figures"]).lower()
+    named = set(re.findall(r"\w+", " ".join(report["figures"]).lower()))
     known = {name: report["versions"].get(name) for name in ("torchvision", "lightning")} | report.get("rivals", {})
     others = [f"{name} {version}" for name, version in known.items() if version and RIVALS.get(name, name) in named]
     versions = ", ".join([f"torch {report['versions']['torch']}", *others])
