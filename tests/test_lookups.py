@@ -22,6 +22,7 @@ PLACES = {
         "OmegaConf.create": "of the composed config",
         "OmegaConf.load": "of the project's own configs",
     },
+    "benchmarks/decoding_suite.py": {"OmegaConf.create": "of literals and a path of the command line"},
     "benchmarks/mcu_suite.py": {"OmegaConf.create": "of literals and a path of the command line"},
     "benchmarks/training_suites.py": {"OmegaConf.create": "of a literal"},
     "benchmarks/sizes_suite.py": {"OmegaConf.create": "of literals and a path of the command line"},

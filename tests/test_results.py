@@ -11,7 +11,7 @@ from conftest import CONFIGS, ROOT
 from omegaconf import OmegaConf
 from stored import CONFIG, RESULT
 
-from zoo.benchmarks import curve_plot, run_tables
+from zoo.benchmarks import curve_plot, result_tables, run_tables
 from zoo.errors import BadInput
 from zoo.records.json_files import read_result
 from zoo.records.metrics_file import metrics_text
@@ -264,3 +264,15 @@ def test_the_pipeline_is_told_with_speed_against_the_net_that_it_began_with(scri
     assert dense[:4] == ["95.10 %", "2.0", "1,000", "4.00 (1.0×)"]
     assert pruned[:4] == ["94.80 %", "2.0", "500", "2.00 (2.0×)"]
     assert int8[:5] == ["94.70 %", "2.0", "500", "1.00 (4.0×)", "1.00 (4.0×)"]
+
+
+def test_a_rival_is_named_by_a_whole_word():
+    report = {
+        "threads": 1,
+        "versions": {"torch": "2.14.1"},
+        "commit": "abc",
+        "rivals": {"pillow": "13.0", "nncodec": "1"},
+    }
+    figures = {"greedy, compiled": {}, "lenet5, NNC": {}}
+    expected = "on cpu with 1 thread, torch 2.14.1, nncodec 1, commit `abc`"
+    assert result_tables.made_on({**report, "figures": figures}) == expected
