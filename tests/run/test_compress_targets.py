@@ -60,6 +60,7 @@ def test_a_target_that_is_no_mapping_is_refused():
 )
 def test_channels_are_removed_for_a_latency_and_weights_are_integers_for_a_target(settings, left_out):
     cfg = with_passes_for(config(**settings))
+    assert with_passes_for(cfg) == cfg  # as when the run is resumed
     parts = {**cfg.callbacks, **cfg.compress.before_fit}
     assert sorted(name for name, node in parts.items() if node is None) == left_out
 

@@ -57,7 +57,7 @@ def with_passes_for(cfg: DictConfig) -> DictConfig:
     changes: dict[str, Any] = {"callbacks": {"budget" if has_target else "rate": None}}
     if target.latency is None:
         for key in ("blocks", "ratio", "macs"):
-            if value := cfg.compress.before_fit.channels[key]:
+            if value := (cfg.compress.before_fit.channels or {}).get(key):  # a resumed run has none any more
                 raise BadInput(
                     f"compress.before_fit.channels.{key}={value} needs compress=prune_channels, or with "
                     "compress=auto a compress.target.latency"
