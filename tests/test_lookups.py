@@ -22,11 +22,9 @@ PLACES = {
         "OmegaConf.create": "of the composed config",
         "OmegaConf.load": "of the project's own configs",
     },
-    "benchmarks/decoding_suite.py": {"OmegaConf.create": "of literals and a path of the command line"},
-    "benchmarks/mcu_suite.py": {"OmegaConf.create": "of literals and a path of the command line"},
     "benchmarks/training_suites.py": {"OmegaConf.create": "of a literal"},
-    "benchmarks/sizes_suite.py": {"OmegaConf.create": "of literals and a path of the command line"},
     "benchmarks/rounds.py": {
+        "OmegaConf.create": "of literals and a path of the command line",
         "import_module": "of a suite, which is one of a table",
         "getattr": "of a suite, which is one of a table",
     },

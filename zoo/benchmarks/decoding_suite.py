@@ -3,11 +3,10 @@
 from collections.abc import Callable
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from zoo.benchmarks.rounds import Contender, Suite, timed
-from zoo.checkpoint.stored_config import stored_data
+from zoo.benchmarks.rounds import Contender, Suite, checkpoints, data_of, timed
 from zoo.errors import BadInput
 from zoo.export.parts import Encoder, Step
 from zoo.export.read_export import Writer, net_of, read_net
@@ -15,7 +14,7 @@ from zoo.models.decoding import State, beam_search, greedy
 from zoo.models.transformer import Transformer
 
 NUM_AT_ONCE = 500
-EVERY = 4  # of the validation batches, one in so many is decoded
+EVERY = 4  # every fourth validation batch is decoded
 BEAM = 4
 SYMBOLS = ("source_symbols", "target_symbols")
 
@@ -51,20 +50,20 @@ def compiled(net: nn.Module) -> Writer:
 def decoding_suite(cfg: DictConfig) -> Suite:
     """Time greedy decoding and beam search of a part of the validation sources, on the CPU.
 
-    `cfg.checkpoint` has the files, product or exported ones; all decode the sources of the first. The baseline is the
-    first net without cached keys and values, or, if it is no Transformer of torch, its greedy decoding.
+    `cfg.checkpoint` names product files or exported files, which all decode the sources of the first one. The baseline
+    is greedy decoding with the first net: without cached keys and values if it is a Transformer in torch, and with its
+    cached state otherwise.
     """
     if not cfg.checkpoint:
         raise BadInput("suite=decoding: set checkpoint, such as checkpoint=zoo:transformer_cmudict")
-    paths = [str(path) for path in cfg.checkpoint] if OmegaConf.is_list(cfg.checkpoint) else [str(cfg.checkpoint)]
+    paths = checkpoints(cfg)
     sources = [read_net(path) for path in paths]
     for path, source in zip(paths, sources, strict=True):
         if "classes" in source.facts["data"]:
             raise BadInput(f"checkpoint={path}: suite=decoding is for sequence nets, and this one reads images")
         if any(source.facts["data"][key] != sources[0].facts["data"][key] for key in SYMBOLS):
             raise BadInput(f"checkpoint={path} has other symbols than {paths[0]}; name nets of the same data")
-    places = OmegaConf.create({"batch_size": NUM_AT_ONCE, "data_root": cfg.data_root, "download": False})
-    data = stored_data(sources[0].facts, places)
+    data = data_of(sources[0].facts, cfg, NUM_AT_ONCE)
     length = data.load().max_length
     batches = [batch[0] for batch in data.loader("val", "cpu")][::EVERY]
     contenders: dict[str, Contender] = {}

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from zoo.benchmarks.rounds import Contender, Suite, timed
+from zoo.benchmarks.rounds import Contender, Suite, checkpoints, timed
 from zoo.checkpoint.load_model import load_model
 from zoo.checkpoint.product_file import read_product
 from zoo.checkpoint.stored_config import stored_net
@@ -52,8 +52,7 @@ def inference_suite(cfg: DictConfig) -> Suite:
     have random weights. The baseline is the first net in fp32, compiled by Inductor.
     """
     if cfg.checkpoint:
-        paths = list(cfg.checkpoint) if OmegaConf.is_list(cfg.checkpoint) else [cfg.checkpoint]
-        nets = [_of_product(Path(path), cfg.data.batch_size) for path in paths]
+        nets = [_of_product(Path(path), cfg.data.batch_size) for path in checkpoints(cfg)]
     else:
         images, net = _noise(cfg.data, cfg.data.batch_size), build_bare_model(cfg.model)
         nets = [("", net, _int8(net, images[:1]), images)]

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor
 
+from zoo.benchmarks.rounds import checkpoints, data_of
 from zoo.checkpoint.load_model import load_model
 from zoo.checkpoint.product_file import Product, read_product
-from zoo.checkpoint.stored_config import stored_data
 from zoo.errors import BadInput, ZooError
 from zoo.export.c_source import FRACTION, KERNELS, Source
 from zoo.export.format_c import Format, c_source
@@ -51,11 +51,10 @@ def mcu_suite(cfg: DictConfig) -> Iterator[dict[str, dict[str, Any]]]:
             raise BadInput(f"suite=mcu needs {tool}, of the Debian packages gcc-arm-none-eabi and qemu-system-arm")
     if not cfg.checkpoint:
         raise BadInput("suite=mcu needs checkpoint=FILE, a net in int8 that was exported with format=c")
-    for path in cfg.checkpoint if OmegaConf.is_list(cfg.checkpoint) else [cfg.checkpoint]:
+    for path in checkpoints(cfg):
         product = read_product(path)
         source, accuracy = _exported(product)
-        places = OmegaConf.create({"batch_size": NUM_IMAGES, "data_root": cfg.data_root, "download": False})
-        images, _ = next(iter(stored_data(product.facts, places).loader("test", "cpu")))
+        images, _ = next(iter(data_of(product.facts, cfg, NUM_IMAGES).loader("test", "cpu")))
         for board in BOARDS:
             figures = _on_board(board, product, source, images)
             name = f"{product.facts['config']['choices']['model']}, {board.core}"

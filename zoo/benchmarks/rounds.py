@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from zoo.benchmarks import SUITES
+from zoo.checkpoint.stored_config import stored_data
+from zoo.data.module import ResidentData
 from zoo.errors import BadInput, choices
 
 # Packages whose versions are recorded, and the word for each in the names of contenders
@@ -46,6 +48,18 @@ def versions_of_rivals() -> dict[str, str]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[package] = importlib.metadata.version(package)
     return found
+
+
+def checkpoints(cfg: DictConfig) -> list[str]:
+    """Return the files that `cfg.checkpoint` names, which is one or a list."""
+    return [str(path) for path in ([cfg.checkpoint] if isinstance(cfg.checkpoint, str) else cfg.checkpoint)]
+
+
+def data_of(facts: Mapping[str, Any], cfg: DictConfig, batch_size: int) -> ResidentData:
+    """Return the data that a file's net was trained on, from `cfg.data_root`, in batches of this size."""
+    return stored_data(
+        facts, OmegaConf.create({"batch_size": batch_size, "data_root": cfg.data_root, "download": False})
+    )
 
 
 def suite_of(cfg: DictConfig) -> Any:

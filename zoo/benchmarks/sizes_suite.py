@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import safetensors.torch
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor, nn
 
+from zoo.benchmarks.rounds import data_of
 from zoo.checkpoint.load_model import load_model
 from zoo.checkpoint.product_file import Product, read_product
-from zoo.checkpoint.stored_config import stored_data
 from zoo.data.module import ResidentData, Split
 from zoo.errors import BadInput
 from zoo.export.onnx import translate
@@ -50,8 +50,7 @@ def sizes_suite(cfg: DictConfig) -> Iterator[Figures]:
     product = read_product(cfg.checkpoint)
     if "classes" not in product.facts["data"]:
         raise BadInput(f"checkpoint={cfg.checkpoint}: suite=packed compares image nets, and this one reads sequences")
-    places = OmegaConf.create({"batch_size": 500, "data_root": cfg.data_root, "download": False})
-    net = _Net(product, stored_data(product.facts, places))
+    net = _Net(product, data_of(product.facts, cfg, 500))
     for name, contender in CONTENDERS.items():
         figures = contender(net)
         if figures is not None:

@@ -150,8 +150,9 @@ class IntegerWeights:
         """Multiply the number of nonzero integers by about `factor`, by changing `least` within LEASTS.
 
         Many latents are close to `least`: there the price of bits pushes them down, and once they are zero, the task's
-        gradient pushes them up. So a little change is enough. Returns an error for the price: the logarithm of the
-        number that there would be with 0.5 over the number wanted, but at most 2.5 times the difference from 0.5.
+        gradient pushes them up. So a small change is enough. Returns the error for `PriceControl.after_error`: the
+        logarithm of the ratio between the number of latents of at least 0.5 steps and the number requested. Its
+        magnitude is limited to 2.5 times the difference between `least` and 0.5.
         """
         steps = self.steps()
         sizes = torch.cat([(latent / steps[name]).abs().flatten() for name, latent in self.latents.items()])

@@ -78,7 +78,7 @@ def read_net(path: str) -> Product | Exported:
     if file.suffix not in openers():
         return read_product(file)
     if not file.is_file():
-        raise BadInput(f"there is no file {file}; scripts/export.py writes its files next to the checkpoint")
+        raise BadInput(f"there is no file {file}; scripts/export.py writes exported files next to the checkpoint")
     return read_export(file)
 
 
