@@ -1,6 +1,7 @@
 """Sequence nets learn from teachers: from their probabilities, and from their outputs for further words."""
 
 import functools
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,7 +14,8 @@ from zoo.models.lstm_seq2seq import LSTMSeq2Seq
 from zoo.models.transformer import Transformer
 from zoo.optim.schedules import constant
 from zoo.run.teacher_pairs import teacher_pairs
-from zoo.tasks.sequence_distillation import Ensemble, SequenceDistillation
+from zoo.tasks import sequence_distillation
+from zoo.tasks.sequence_distillation import BATCH, CachedTargets, Ensemble, SequenceDistillation
 from zoo.tasks.transduction import Transduction
 
 COMMON = {
@@ -139,12 +141,57 @@ def test_a_student_learns_from_a_teacher_and_its_words_and_goes_on_after_a_stop(
     line = ["data=reverse", *small, "trainer=smoke", "preflight=false"]
     assert command("train", *line, "name=teacher").code == 0
     (tmp_path / "words.txt").write_text("hgfedcba\nhhhhggg\n")
-    taught = ["task=distill_sequences", "task.teacher=runs/teacher", "task.words=words.txt", "name=student"]
+    taught = [
+        "task=distill_sequences",
+        "task.teacher=runs/teacher",
+        "task.words=words.txt",
+        "task.cache=true",
+        "name=student",
+    ]
     outcome = command("train", *line, *taught)
     assert outcome.code == 0, outcome.err
     (student,) = (tmp_path / "runs/student").iterdir()
     assert "further pairs" in (student / "log.txt").read_text()
     assert command("train", f"resume={student}", "trainer.max_epochs=2").code == 0
+
+
+@pytest.mark.parametrize("r_drop", [0.0, 1.0])
+def test_cached_outputs_are_those_of_the_teachers_and_are_computed_once(data, r_drop):
+    """For batches in any order; the reference asks the teachers anew in each step."""
+    asked = []
+    teachers = [transformer(1), lstm()]
+    for one in teachers:
+        one.register_forward_hook(lambda *_: asked.append(1))
+    loader = data.loader("train", "cpu")
+    made = [
+        SequenceDistillation(
+            net=Transformer(11, 11, **SMALL | {"dropout": 0.1}), teacher=teachers, r_drop=r_drop, cache=cache, **COMMON
+        )
+        for cache in (True, False)
+    ]
+    made[1].load_state_dict(made[0].state_dict())
+    for task in made:
+        task._trainer = SimpleNamespace(train_dataloader=loader)
+    calls = []
+    for epoch in range(2):
+        loader.set_epoch(epoch)
+        for batch in loader:
+            losses = []
+            for task in made:
+                torch.manual_seed(3)  # dropout
+                before = len(asked)
+                losses.append(task.training_step(batch, 0))
+                calls.append((task.cache, len(asked) - before))
+            torch.testing.assert_close(*losses)
+    num = len(data.splits["train"])
+    assert sum(count for cached, count in calls if cached) == 2 * -(-num // BATCH)
+    assert {count for cached, count in calls if not cached} == {2}
+
+
+def test_outputs_that_do_not_fit_into_memory_are_refused(data, monkeypatch):
+    monkeypatch.setattr(sequence_distillation, "available_bytes", lambda: 1000)
+    with pytest.raises(BadInput, match=r"task\.cache=true needs .* task\.cache=false"):
+        CachedTargets(data.splits["train"], lambda source, target: torch.zeros(*target[:, 1:].shape, 11))
 
 
 @pytest.mark.slow

@@ -59,6 +59,7 @@ class SequenceLoader:
         self.epoch = 0
         self.position = 0  # batches of this epoch yielded so far
         self._start = 0
+        self._last: tuple[Tensor, Tensor] | None = None  # last sources yielded, and the indices of their pairs
 
     batch_sampler = None  # Lightning reads it in addition to `sampler`
 
@@ -88,7 +89,12 @@ class SequenceLoader:
             index = order[bounds[number] : bounds[number + 1]]
             source, target = sizes[number]
             batch = data.sources[:, :source][index], data.targets[:, :target][index]
+            self._last = batch[0], index
             yield batch if data.references is None else (*batch, data.references[index])
+
+    def indices_of(self, sources: Tensor) -> Tensor | None:
+        """Return which pairs are in the last batch (N), if these are its sources, else None."""
+        return self._last[1] if self._last is not None and self._last[0] is sources else None
 
     def _indices(self) -> list[Tensor]:
         """Return the indices of the pairs in each of this process's batches."""

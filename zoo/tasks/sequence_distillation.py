@@ -1,15 +1,20 @@
 """Knowledge distillation for sequence nets."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from zoo.data.sequence_loader import SequenceLoader, Sequences
+from zoo.errors import BadInput
+from zoo.memory import available_bytes
 from zoo.models.decoding import Decodes, State, without_openings
 from zoo.ranges import Positive, Share
 from zoo.tasks.distillation import log_of_mean, teachers_of
 from zoo.tasks.transduction import PAD, Transduction
+
+BATCH = 512  # pairs per call of a teacher whose outputs are cached
 
 
 class SequenceDistillation(Transduction):
@@ -17,8 +22,9 @@ class SequenceDistillation(Transduction):
 
     The loss is (1 - alpha) times the label loss plus alpha · T² times the Kullback-Leibler divergence from the averaged
     probabilities of the teachers to those of the net, after the same true tokens and softened by the temperature T;
-    both are means over tokens. Teachers are in eval mode and are not in checkpoints. All other arguments are those of
-    Transduction.
+    both are means over tokens. Teachers are in eval mode and are not in checkpoints. With `cache`, their outputs for
+    all training pairs are computed once, in the first step, and kept on the device: 4 bytes per target token and
+    symbol. All other arguments are those of Transduction. Raises BadInput if they do not fit into memory.
     """
 
     unregularised: ClassVar[Mapping[str, Any]] = {**Transduction.unregularised, "alpha": 0.0}
@@ -29,32 +35,87 @@ class SequenceDistillation(Transduction):
         teacher: nn.Module | Sequence[nn.Module],
         temperature: Positive = 1.0,
         alpha: Share = 0.5,
+        cache: bool = False,
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
-        self.temperature, self.alpha = temperature, alpha
+        self.temperature, self.alpha, self.cache = temperature, alpha, cache
         self._teachers = teachers_of(teacher)  # in a tuple, they are not submodules
+        self._cached: CachedTargets | None = None
+        self._pairs: Tensor | None = None  # indices of this batch's pairs, if outputs are cached
 
     def on_fit_start(self) -> None:
         for teacher in self._teachers:
             teacher.to(next(self.net.parameters()))  # device and precision
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        loader: Any = self._trainer and self._trainer.train_dataloader
+        self._pairs = loader.indices_of(batch[0]) if self.cache and isinstance(loader, SequenceLoader) else None
+        if self._pairs is not None and self._cached is None and self.alpha:
+            self._cached = CachedTargets(loader.sequences, self._targets)
+        return super().training_step(batch, batch_idx)
 
     def token_loss(self, logits: Tensor, labels: Tensor, batch: tuple[Tensor, Tensor]) -> Tensor:
         hard = super().token_loss(logits, labels, batch)
         if not self.alpha:
             return hard
         source, target = (part.chunk(2)[0] for part in batch) if self.r_drop else batch  # both halves are the same
-        with torch.no_grad():
-            outputs = [teacher(source, target[:, :-1]).flatten(0, 1) for teacher in self._teachers]
-            targets = log_of_mean([self._soft(one) for one in outputs])
-            targets = targets.repeat(len(labels) // len(targets), 1)
+        if self._pairs is not None and self._cached is not None:
+            targets = self._cached.of(self._pairs, target.shape[1] - 1)
+        else:
+            targets = self._targets(source, target)
+        targets = targets.flatten(0, 1).repeat(len(labels) // targets[..., 0].numel(), 1)
         divergences = nn.functional.kl_div(self._soft(logits), targets, reduction="none", log_target=True).sum(1)
         there = labels != PAD
         divergence = (divergences * there).sum() / there.sum()
         return (1 - self.alpha) * hard + self.alpha * self.temperature**2 * divergence
 
+    @torch.no_grad()
+    def _targets(self, source: Tensor, target: Tensor) -> Tensor:
+        """Return the log of the teachers' mean probabilities of each token after the first: (N, T - 1, V)."""
+        return log_of_mean([self._soft(teacher(source, target[:, :-1])) for teacher in self._teachers])
+
     def _soft(self, logits: Tensor) -> Tensor:
-        return nn.functional.log_softmax(logits.float() / self.temperature, 1)
+        return nn.functional.log_softmax(logits.float() / self.temperature, -1)
+
+
+class CachedTargets:
+    """The teachers' outputs for all pairs: `values` (tokens, V), without padding, in the order of `starts` (N).
+
+    `outputs` returns those of a batch of sources (N, S) and targets (N, T): (N, T - 1, V).
+    """
+
+    def __init__(self, pairs: Sequences, outputs: Callable[[Tensor, Tensor], Tensor]) -> None:
+        device = pairs.sources.device
+        lengths = pairs.lengths - torch.tensor([0, 1])  # the first token of a target is not predicted
+        order = (lengths @ torch.tensor([1, 1000])).argsort()
+        ends = lengths[order, 1].cumsum(0)
+        self.starts = torch.empty_like(ends).scatter_(0, order, ends - lengths[order, 1]).to(device)
+        self.values, start = torch.empty(0), 0
+        for batch in order.split(BATCH):
+            index, (source, target) = batch.to(device), lengths[batch].amax(0).tolist()
+            found = outputs(pairs.sources[:, :source][index], pairs.targets[:, : target + 1][index])
+            if not start:
+                check_room(int(ends[-1]) * found.shape[-1] * 4, device)
+                self.values = found.new_empty(int(ends[-1]), found.shape[-1])
+            rows = found[(torch.arange(target) < lengths[batch, 1, None]).to(device)]
+            self.values[start : start + len(rows)] = rows
+            start += len(rows)
+
+    def of(self, pairs: Tensor, length: int) -> Tensor:
+        """Return the outputs for pairs (N) as (N, length, V); where a target has ended, they are of other tokens."""
+        places = self.starts[pairs][:, None] + torch.arange(length, device=pairs.device)
+        return self.values[places.clamp_max(len(self.values) - 1)]
+
+
+def check_room(needed: int, device: torch.device) -> None:
+    """Raise BadInput if a device has less than a number of bytes free."""
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_bytes()
+    if needed > free:
+        raise BadInput(
+            f"task.cache=true needs {needed / 1e9:.1f} GB for the teachers' outputs, but {free / 1e9:.1f} GB are free; "
+            "use task.cache=false"
+        )
 
 
 class Ensemble:
