@@ -1,10 +1,13 @@
 import functools
 import math
+import random
 
 import pytest
 import torch
 from torch import nn
+from torchmetrics.functional.text import word_error_rate as oracle
 
+from zoo.data.sequences import padded, padded_twice
 from zoo.errors import BadInput
 from zoo.models.decoding import greedy
 from zoo.models.lstm_seq2seq import LSTMSeq2Seq
@@ -37,6 +40,33 @@ def test_rates_are_of_edits_and_of_words_that_are_no_reference():
         {"loss": 1.5, "token_accuracy": 0.75, "per": 2 / 6, "wer": 2 / 3, "accuracy": 1 / 3}
     )
     assert meter.written == []
+
+
+@pytest.mark.parametrize("num_references", [1, 3])
+def test_rates_are_torchmetrics_over_batches_of_any_padding(num_references):
+    """Phonemes as words give the PER, whole outputs as words the WER; of several references, the nearest counts."""
+    draw, meter = random.Random(num_references), TransductionMeter()
+    outputs, nearest, wrong = [], [], []
+    for size in (5, 1, 30):
+        written = [[draw.randint(3, 9) for _ in range(draw.randint(0, 6))] for _ in range(size)]
+        known = [[[*one, 3][: draw.randint(1, 9)] for _ in range(num_references)] for one in written]
+        for one in known[::3]:  # some with fewer, and some that are far away
+            one[1:] = []
+            one[0] = [draw.randint(3, 9) for _ in range(draw.randint(1, 9))]
+        meter.update(torch.zeros(()), torch.zeros(()), torch.ones(()), padded(written), padded_twice(known))
+        outputs += written
+        for one, several in zip(written, known, strict=True):
+            errors = [(round(float(oracle([text(one)], [text(r)])) * len(r)), -len(r), r) for r in several]
+            nearest.append(min(errors)[2])
+            wrong.append(min(float(oracle([text(one, "_")], [text(r, "_")])) for r in several))
+    found = meter.compute()
+    assert 0 < found["wer"] < 1
+    assert float(found["per"]) == pytest.approx(float(oracle([*map(text, outputs)], [*map(text, nearest)])))
+    assert float(found["wer"]) == pytest.approx(sum(wrong) / len(wrong))
+
+
+def text(tokens, between=" "):
+    return between.join(map(str, tokens)) or between.strip()
 
 
 @pytest.fixture
