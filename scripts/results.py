@@ -113,9 +113,9 @@ def _check_kept(folder: Path, result: dict[str, Any]) -> None:
 
 def _check_default(folder: Path, net: str) -> None:
     """Raise BadInput for a run on the digits whose settings are not those of `python train.py model=NET`."""
-    from zoo.compare.run_names import leaves
     from zoo.compare.runs import config_of
     from zoo.errors import BadInput
+    from zoo.records.config_file import leaves
 
     default, own = hydra.compose("train", [f"model={net}", f"name={net}_{DIGITS}"]), config_of(folder)
     for key, value in leaves(OmegaConf.to_container(default, resolve=True)):

@@ -213,11 +213,13 @@ def test_nets_in_integers_have_a_table_of_their_own_with_means_of_their_seeds(sc
 def test_an_ablation_names_what_each_run_changed_and_what_it_gained_in_validation(script, tmp_path, monkeypatch):
     monkeypatch.setattr(run_tables, "RESULTS", tmp_path)
     assert script.ablation_table() == "Not measured yet."
-    usual = {"model.positions": "sinusoidal", "model.encoder_depth": 3, "seed": 1}
+    usual = {"model.positions": "sinusoidal", "model.encoder_depth": 3, "task": "transduction", "seed": 1}
+    taught = {"task": "distill_sequences", "task.alpha": 0.9, "task.words": None}
     for name, settings, seed, wer in (
         ("base", {}, 1, 0.30),
         ("deep", {"model.encoder_depth": 5, "model.positions": "rotary"}, 1, 0.29),
         ("deep", {"model.encoder_depth": 5, "model.positions": "rotary"}, 2, 0.27),
+        ("taught", {**taught, "model.later": 1}, 1, 0.31),  # a setting that the base's version did not record
     ):
         rates = {"accuracy": 1 - wer, "wer": wer, "per": wer / 4}
         made = {"device": "cpu", "precision": "bf16-mixed", "commit": "abc", "params": 1_765_600, "seconds": 600.0}
@@ -229,6 +231,7 @@ def test_an_ablation_names_what_each_run_changed_and_what_it_gained_in_validatio
     changed = "`model.positions=rotary model.encoder_depth=5`"
     assert rows[0][:8] == ["deep", changed, "1,765,600", "28.00 % ± 1.41", "-2.00", "7.00 % ± 0.35", "10", "2"]
     assert rows[1][:8] == ["base", "–", "1,765,600", "30.00 %", "+0.00", "7.50 %", "10", "1"]
+    assert rows[2][:5] == ["taught", "`task=distill_sequences task.alpha=0.9`", "1,765,600", "31.00 %", "+1.00"]
     assert len(script.sequence_table().splitlines()) == 2  # test figures are not of interest
 
 

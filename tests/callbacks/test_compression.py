@@ -55,7 +55,10 @@ def test_each_score_prunes_each_layer_to_its_share_and_learns(command, toy, only
         "classifier.3.weight": 0,
         "classifier.5.weight": 0,
     }
-    assert json.loads((only_run() / "result.json").read_text())["validation"]["accuracy"] > 0.5
+    result = json.loads((only_run() / "result.json").read_text())
+    assert result["validation"]["accuracy"] > 0.5
+    assert result["settings"]["compress.prune.score"] == score  # also nested settings tell runs apart
+    assert result["settings"]["compress.prune.sparsity.features.*"] == 0.25
 
 
 def test_zeros_enlarge_no_checkpoint_and_curves_tell_the_stages(command, toy, only_run, tmp_path):

@@ -56,9 +56,7 @@ def ablation_table() -> str:
     rows = []
     for results in runs.values():
         first, wer = results[0], statistics.mean(result["validation"]["wer"] for result in results)
-        usual, settings = base[0]["settings"], first["settings"]
-        keys = [key for key in settings if key not in ("seed", "trainer") and (key, settings[key]) not in usual.items()]
-        changed = [f"{key}={'null' if settings[key] is None else settings[key]}" for key in keys]
+        changed = _changed(base[0]["settings"], first["settings"])
         points = 100 * (wer - statistics.mean(result["validation"]["wer"] for result in base))
         rates = [mean_and_spread(results, "validation", metric) for metric in ("wer", "per")]
         settings_in_cell = f"`{' '.join(changed)}`" if changed else "–"
@@ -67,6 +65,23 @@ def ablation_table() -> str:
         figures = f"{first['params']:,} | {rates[0]} | {points:+.2f} | {rates[1]} | {minutes:.0f} | {len(results)}"
         rows.append((wer, f"| {what} | {figures} | {made_by(results)} |"))
     return "\n".join([*lines, *(row for _, row in sorted(rows))])
+
+
+def _changed(usual: dict[str, Any], settings: dict[str, Any]) -> list[str]:
+    """Return the settings in which a run differs from the base, as typed.
+
+    Of those that the base lacks, these are the ones that are set, in groups of which another option was chosen.
+    """
+    from zoo.compare.run_names import as_typed
+
+    def differs(key: str, value: Any) -> bool:
+        if key in usual:
+            return bool(value != usual[key])
+        group = key.partition(".")[0]
+        return settings.get(group) != usual.get(group) and value not in (None, False)
+
+    keys = [key for key in settings if key not in ("seed", "trainer") and differs(key, settings[key])]
+    return [f"{key}={as_typed(settings[key])}" for key in keys]
 
 
 def compressed_sequence_table() -> str:

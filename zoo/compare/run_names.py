@@ -3,7 +3,7 @@
 import functools
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from zoo import escape
 from zoo.cli.help import GROUPS
 from zoo.paths import CONFIGS
+from zoo.records.config_file import leaves
 
 REPEATS = ("seed", "data.seed", "data.fold")  # settings in which the runs of a group may differ
 NAMES = ("name", "runs", "data_root", "resume", "experiment")  # settings that do not affect results
@@ -108,15 +109,6 @@ def _defaults(group: str) -> frozenset[tuple[str, str]]:
     files = sorted((CONFIGS / group).rglob("*.yaml"))
     nodes: list[Any] = [OmegaConf.to_container(OmegaConf.load(file)) for file in files]
     return frozenset((key, repr(value)) for node in nodes if isinstance(node, dict) for key, value in leaves(node))
-
-
-def leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the settings of a nested config with flat keys."""
-    for name, value in node.items():
-        if isinstance(value, Mapping) and value:
-            yield from leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def as_typed(value: Any) -> str:

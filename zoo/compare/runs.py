@@ -13,12 +13,12 @@ from typing import Any
 from zoo.checkpoint.named_files import claim_of, file_of
 from zoo.compare.main_metric import NAMES as METRIC_NAMES
 from zoo.compare.main_metric import main_metric, score_of
-from zoo.compare.run_names import NAMES, REPEATS, as_typed, leaves, names_of, own_name, without_later_defaults
+from zoo.compare.run_names import NAMES, REPEATS, as_typed, names_of, own_name, without_later_defaults
 from zoo.errors import BadInput, counted, nearest
 from zoo.measure.accuracy import accuracy_in
 from zoo.packed.packed_file import open_packed
 from zoo.paths import CONFIG, OF_ZOO, RESULT
-from zoo.records.config_file import read_config
+from zoo.records.config_file import leaves, read_config
 from zoo.records.json_files import read_result
 from zoo.records.metadata import parse_metadata
 from zoo.report.settings_row import simulates_int8

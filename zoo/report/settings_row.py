@@ -8,6 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from zoo import escape
+from zoo.records.config_file import leaves
 
 MAIN_COLUMNS = ("Model", "On data", "Parameters, M", "Size, kB", "With compression")  # TensorBoard sorts capitals first
 MAIN_METRICS = ("wer", "map", "accuracy", "mae", "r2")  # of which a result shows the first that it has
@@ -23,10 +24,14 @@ def hyperparameters(cfg: DictConfig) -> dict[str, Any]:
     row = {group: option for group, option in cfg.choices.items() if option is not None}
     row |= {"seed": cfg.seed, **{f"data.{key}": cfg.data.get(key) for key in ("batch_size", "folds", "fold")}}
     row["data.mix"] = str((cfg.data.get("mix") or {}).get("_target_", "none")).rpartition(".")[2]
-    row |= {f"trainer.{key}": cfg.trainer[key] for key in ("max_epochs", "gradient_clip_val")}
+    row |= {"data.batch_tokens": cfg.data.batch_tokens} if cfg.data.get("batch_tokens") else {}
+    row |= {f"trainer.{key}": cfg.trainer[key] for key in ("max_epochs", "precision", "gradient_clip_val")}
     row |= {f"trainer.{key}": cfg.trainer.get(key) for key in LIMITS if cfg.trainer.get(key) is not None}
     for group in ("model", "optim", "schedule", "task"):
         row |= {f"{group}.{key}": value for key, value in cfg[group].items() if not key.startswith("_")}
+    compress: Any = OmegaConf.to_container(cfg.compress, resolve=True)
+    nested = {key: value for key, value in leaves(compress) if value != {}}
+    row |= {f"compress.{key}": value for key, value in nested.items() if not key.rpartition(".")[2].startswith("_")}
     return {key: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for key, v in row.items()}
 
 
