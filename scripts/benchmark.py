@@ -31,9 +31,6 @@ COLUMNS = (
 )
 
 
-ON_CPU = ("decoding", "inference", "mcu", "packed")  # suites that do not use a GPU
-
-
 def show(title: str, figures: dict[str, dict[str, Any]]) -> None:
     """Print one row per contender, one column per quantity that was measured, and the verdict below."""
     from rich.table import Table
@@ -61,7 +58,7 @@ def main(cfg: DictConfig) -> None:
     import lightning  # noqa: F401  imported first, since it sets the log levels that are changed below
     import torch
 
-    from zoo.benchmarks import rounds
+    from zoo.benchmarks import ON_CPU, rounds
     from zoo.checkpoint.product_file import provenance
     from zoo.errors import counted
     from zoo.files import write_json

@@ -18,3 +18,4 @@ SUITES = {
     "train": "training_suites.train_suite",
     "zoo": "zoo_suite.zoo_suite",
 }
+ON_CPU = ("decoding", "inference", "mcu", "packed")  # suites that do not use a GPU
