@@ -18,6 +18,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from zoo.benchmarks import result_tables, trust_tables
+from zoo.benchmarks.ablation_tables import ablation_table
 from zoo.benchmarks.curve_plot import RUNS_ON, draw_page, minutes_curve, picture_of_curves
 from zoo.benchmarks.repair_tables import repair_table
 from zoo.benchmarks.run_tables import (
@@ -35,7 +36,7 @@ from zoo.benchmarks.run_tables import (
     rare_classes_table,
     recipe_table,
 )
-from zoo.benchmarks.sequence_tables import ablation_table, compressed_sequence_table, sequence_table
+from zoo.benchmarks.sequence_tables import compressed_sequence_table, sequence_table
 from zoo.benchmarks.size_plot import draw_sizes
 from zoo.cli.command import command
 from zoo.inference.cards import trained_table
@@ -75,7 +76,7 @@ def keep(folder: Path) -> Path:
     try:
         for name in (
             *("accuracy", "defaults", "ten_minutes", "sequences", "compression", "compressed_sequences"),
-            *("quantization", "pipeline", "rare_classes", "repair", "ablation"),
+            *("quantization", "pipeline", "rare_classes", "repair", "ablation", "rate_ablation"),
         ):
             TABLES[name]()
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
@@ -142,7 +143,8 @@ TABLES = {
     "ten_minutes": lambda: accuracy_table(of_families=True),
     "rare_classes": rare_classes_table,
     "sequences": sequence_table,
-    "ablation": ablation_table,
+    "ablation": lambda: ablation_table(SEQUENCES),
+    "rate_ablation": lambda: ablation_table(IMAGES),
     "recipes": recipe_table,
     "compression": compression_table,
     "compressed_sequences": compressed_sequence_table,

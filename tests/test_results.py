@@ -212,7 +212,7 @@ def test_nets_in_integers_have_a_table_of_their_own_with_means_of_their_seeds(sc
 
 def test_an_ablation_names_what_each_run_changed_and_what_it_gained_in_validation(script, tmp_path, monkeypatch):
     monkeypatch.setattr(run_tables, "RESULTS", tmp_path)
-    assert script.ablation_table() == "Not measured yet."
+    assert script.ablation_table("cmudict") == "Not measured yet."
     usual = {"model.positions": "sinusoidal", "model.encoder_depth": 3, "task": "transduction", "seed": 1}
     taught = {"task": "distill_sequences", "task.alpha": 0.9, "task.words": None}
     for name, settings, seed, wer in (
@@ -227,12 +227,39 @@ def test_an_ablation_names_what_each_run_changed_and_what_it_gained_in_validatio
         what["settings"]["seed"] = seed
         result = {**RESULT, **made, **what, "validation": rates, "test": {"accuracy": 0.1, "wer": 0.9, "per": 0.9}}
         (tmp_path / f"ablation_{name}_seed{seed}.json").write_text(json.dumps(result))
-    rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in script.ablation_table().splitlines()[2:]]
+    rows = [
+        [cell.strip() for cell in row.split("|")[1:-1]] for row in script.ablation_table("cmudict").splitlines()[2:]
+    ]
     changed = "`model.positions=rotary model.encoder_depth=5`"
-    assert rows[0][:8] == ["deep", changed, "1,765,600", "28.00 % ± 1.41", "-2.00", "7.00 % ± 0.35", "10", "2"]
-    assert rows[1][:8] == ["base", "–", "1,765,600", "30.00 %", "+0.00", "7.50 %", "10", "1"]
-    assert rows[2][:5] == ["taught", "`task=distill_sequences task.alpha=0.9`", "1,765,600", "31.00 %", "+1.00"]
+    assert rows[0][:9] == ["deep", changed, "28.00 % ± 1.41", "-2.00", "7.00 % ± 0.35", "1,765,600", "2", "10", "2"]
+    assert rows[1][:9] == ["base", "–", "30.00 %", "+0.00", "7.50 %", "1,765,600", "2", "10", "1"]
+    assert rows[2][:4] == ["taught", "`task=distill_sequences task.alpha=0.9`", "31.00 %", "+1.00"]
     assert len(script.sequence_table().splitlines()) == 2  # test figures are not of interest
+
+
+def test_packed_files_of_an_ablation_are_compared_with_the_base_of_their_net_only(script, tmp_path, monkeypatch):
+    monkeypatch.setattr(run_tables, "RESULTS", tmp_path)
+    for name, end, accuracy, size in (
+        ("a_base", 0.6, 0.92, 20_000),
+        ("a_early", 0.3, 0.91, 19_000),
+        ("b_base", 0.6, 0.95, 50_000),
+    ):
+        packed = {
+            "compress": {"pack": {"ledger": {"bytes": size, "ratio": 9.0}, "stages": {}}},
+            "data": "fashion_mnist",
+        }
+        settings = {"settings": {**RESULT["settings"], "compress": "rate", "compress.rate.end": end}}
+        result = {**RESULT, **packed, **settings, "name": f"ablation_{name}", "validation": {"accuracy": accuracy}}
+        (tmp_path / f"ablation_{name}_seed1.json").write_text(json.dumps(result))
+    rows = [
+        [c.strip() for c in row.split("|")[1:-1]] for row in script.ablation_table("fashion_mnist").splitlines()[2:]
+    ]
+    assert [row[:5] for row in rows] == [
+        ["a_base", "–", "92.00 %", "+0.00", "20,000"],
+        ["a_early", "`compress.rate.end=0.3`", "91.00 %", "-1.00", "19,000"],
+        ["b_base", "–", "95.00 %", "+0.00", "50,000"],
+    ]
+    assert len(script.compression_table().splitlines()) == 2  # other runs
 
 
 def test_the_pipeline_is_told_with_speed_against_the_net_that_it_began_with(script, tmp_path, monkeypatch):

@@ -21,6 +21,7 @@ with VNNI or AMX. Times are medians with `torch.compile`"""
 PACKED_RESNET = "rate_resnet20"
 IMAGES, SEQUENCES = "fashion_mnist", "cmudict"  # the data that the tables are of
 DIGITS = "mnist_5k"  # the data of the table of nets with their default settings
+ABLATION = "ablation_"  # begins the names of runs that are compared with each other, on validation data only
 LONG_TAIL = "long_tailed_fashion_mnist"  # of that of losses and samplers for rare classes
 
 
@@ -126,7 +127,12 @@ def rare_classes_table() -> str:
 
 def compressed_runs(data: str) -> dict[str, list[dict[str, Any]]]:
     """Return the results with packed files for some data, by the name of their runs."""
-    return kept_runs(lambda result: result["data"] == data and "pack" in result.get("compress", {}))
+
+    def belongs(result: dict[str, Any]) -> bool:
+        of_others = result["data"] != data or result["name"].startswith(ABLATION)
+        return not of_others and "pack" in result.get("compress", {})
+
+    return kept_runs(belongs)
 
 
 def dense_runs(net: str, data: str) -> list[dict[str, Any]]:
