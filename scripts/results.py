@@ -22,6 +22,7 @@ from zoo.benchmarks.ablation_tables import ablation_table
 from zoo.benchmarks.curve_plot import RUNS_ON, draw_page, minutes_curve, picture_of_curves
 from zoo.benchmarks.repair_tables import repair_table
 from zoo.benchmarks.run_tables import (
+    ABLATION,
     DIGITS,
     IMAGES,
     LONG_TAIL,
@@ -47,6 +48,7 @@ RESULT_PAGES = (
     *("packed_file", "quantization", "trust", "deploy"),
 )
 PAGES = ("README.md", *(f"docs/{name}.md" for name in RESULT_PAGES))
+IDENTITY = ("net", "data", "further_hash")  # what runs of one name have in common, besides settings
 NOT_DEFAULTS = ("runs", "data_root", "seed", "trainer.precision")  # settings that do not change what is learned
 
 
@@ -105,8 +107,9 @@ def _check_kept(folder: Path, result: dict[str, Any]) -> None:
         raise BadInput(f"add={folder} selected its epoch with trainer.limit_val_batches={limited}; remove that setting")
     if not result["commit"] or result["commit"].endswith("-dirty"):
         raise BadInput(f"add={folder} has commit {result['commit']}: commit all changes, then run it again")
-    for other in kept_runs(lambda kept: kept["name"] == result["name"]).get(result["name"], []):
-        if differs := [key for key in ("net", "data") if other[key] != result[key]] + _differences(other, result):
+    of_ablations = result["name"].startswith(ABLATION)
+    for other in kept_runs(lambda kept: kept["name"] == result["name"], of_ablations).get(result["name"], []):
+        if differs := [key for key in IDENTITY if other.get(key) != result.get(key)] + _differences(other, result):
             raise BadInput(f"add={folder}: {result['name']} exists already with another {differs[0]}; use another name")
     if not PlainName().holds(result["name"]):
         raise BadInput(f"add={folder}: name: expected {PlainName()}, got {result['name'][:80]!r}")

@@ -219,7 +219,8 @@ def test_an_ablation_names_what_each_run_changed_and_what_it_gained_in_validatio
         ("base", {}, 1, 0.30),
         ("deep", {"model.encoder_depth": 5, "model.positions": "rotary"}, 1, 0.29),
         ("deep", {"model.encoder_depth": 5, "model.positions": "rotary"}, 2, 0.27),
-        ("taught", {**taught, "model.later": 1}, 1, 0.31),  # a setting that the base's version did not record
+        ("taught", {**taught, "model.dropout": 0.1}, 1, 0.31),  # its version records another setting, at its default
+        ("tokens", {"data.batch_tokens": 4096, "trainer.precision": "bf16-mixed"}, 1, 0.32),  # recorded only if set
     ):
         rates = {"accuracy": 1 - wer, "wer": wer, "per": wer / 4}
         made = {"device": "cpu", "precision": "bf16-mixed", "commit": "abc", "params": 1_765_600, "seconds": 600.0}
@@ -234,6 +235,7 @@ def test_an_ablation_names_what_each_run_changed_and_what_it_gained_in_validatio
     assert rows[0][:9] == ["deep", changed, "28.00 % ± 1.41", "-2.00", "7.00 % ± 0.35", "1,765,600", "2", "10", "2"]
     assert rows[1][:9] == ["base", "–", "30.00 %", "+0.00", "7.50 %", "1,765,600", "2", "10", "1"]
     assert rows[2][:4] == ["taught", "`task=distill_sequences task.alpha=0.9`", "31.00 %", "+1.00"]
+    assert rows[3][:4] == ["tokens", "`data.batch_tokens=4096`", "32.00 %", "+2.00"]
     assert len(script.sequence_table().splitlines()) == 2  # test figures are not of interest
 
 
@@ -242,12 +244,11 @@ def test_packed_files_of_an_ablation_are_compared_with_the_base_of_their_net_onl
     for name, end, accuracy, size in (
         ("a_base", 0.6, 0.92, 20_000),
         ("a_early", 0.3, 0.91, 19_000),
-        ("b_base", 0.6, 0.95, 50_000),
+        ("a_b_base", 0.6, 0.95, 50_000),
+        ("a_b_dense", 0.0, 0.96, None),
     ):
-        packed = {
-            "compress": {"pack": {"ledger": {"bytes": size, "ratio": 9.0}, "stages": {}}},
-            "data": "fashion_mnist",
-        }
+        ledger = {"compress": {"pack": {"ledger": {"bytes": size, "ratio": 9.0}, "stages": {}}}} if size else {}
+        packed = {**ledger, "data": "fashion_mnist"}
         settings = {"settings": {**RESULT["settings"], "compress": "rate", "compress.rate.end": end}}
         result = {**RESULT, **packed, **settings, "name": f"ablation_{name}", "validation": {"accuracy": accuracy}}
         (tmp_path / f"ablation_{name}_seed1.json").write_text(json.dumps(result))
@@ -255,11 +256,13 @@ def test_packed_files_of_an_ablation_are_compared_with_the_base_of_their_net_onl
         [c.strip() for c in row.split("|")[1:-1]] for row in script.ablation_table("fashion_mnist").splitlines()[2:]
     ]
     assert [row[:5] for row in rows] == [
+        ["a_b_dense", "`compress.rate.end=0`", "96.00 %", "+1.00", "–"],
+        ["a_b_base", "–", "95.00 %", "+0.00", "50,000"],
         ["a_base", "–", "92.00 %", "+0.00", "20,000"],
         ["a_early", "`compress.rate.end=0.3`", "91.00 %", "-1.00", "19,000"],
-        ["b_base", "–", "95.00 %", "+0.00", "50,000"],
     ]
-    assert len(script.compression_table().splitlines()) == 2  # other runs
+    for table in (script.compression_table, script.accuracy_table):
+        assert len(table().splitlines()) == 2  # other runs
 
 
 def test_the_pipeline_is_told_with_speed_against_the_net_that_it_began_with(script, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """Sequence nets learn from teachers: from their probabilities, and from their outputs for further words."""
 
 import functools
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -127,6 +128,13 @@ def test_words_that_cannot_be_used_are_named(data, tmp_path):
             teacher_pairs(file, [Reverser()], data, beam)
 
 
+def test_a_missing_file_of_words_is_told_before_teachers_are_trained(command):
+    line = ["data=reverse", "task=distill_sequences", "task.teacher={experiment: transformer_cmudict}"]
+    outcome = command("train", *line, "task.words=absent.txt")
+    assert (outcome.code, "Training a teacher" in outcome.err + outcome.out) == (2, False)
+    assert "task.words=absent.txt cannot be read" in outcome.err
+
+
 def test_a_run_with_other_further_pairs_is_not_continued(data):
     data.extend({tuple("hgfedcba"): [tuple("abcdefgh")]})
     data.train_dataloader()
@@ -136,7 +144,8 @@ def test_a_run_with_other_further_pairs_is_not_continued(data):
         other.load_state_dict(state)
 
 
-def test_a_student_learns_from_a_teacher_and_its_words_and_goes_on_after_a_stop(command, tmp_path):
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_a_student_learns_from_a_teacher_and_its_words_and_goes_on_after_a_stop(command, tmp_path, is_whole):
     small = ["model.width=16", "model.encoder_depth=1", "model.decoder_depth=1", "model.mlp_width=16"]
     line = ["data=reverse", *small, "trainer=smoke", "preflight=false"]
     assert command("train", *line, "name=teacher").code == 0
@@ -146,12 +155,16 @@ def test_a_student_learns_from_a_teacher_and_its_words_and_goes_on_after_a_stop(
         "task.teacher=runs/teacher",
         "task.words=words.txt",
         "task.cache=true",
+        f"data.batch_size={600 if is_whole else 64}",  # two batches are an epoch, or less
         "name=student",
     ]
     outcome = command("train", *line, *taught)
     assert outcome.code == 0, outcome.err
     (student,) = (tmp_path / "runs/student").iterdir()
-    assert "further pairs" in (student / "log.txt").read_text()
+    told = (student / "log.txt").read_text()
+    assert "further pairs" in told
+    assert ("task.cache: the teachers compute" in told) == is_whole
+    assert len(json.loads((student / "result.json").read_text())["further_hash"]) == 16
     assert command("train", f"resume={student}", "trainer.max_epochs=2").code == 0
 
 
@@ -171,7 +184,9 @@ def test_cached_outputs_are_those_of_the_teachers_and_are_computed_once(data, r_
     ]
     made[1].load_state_dict(made[0].state_dict())
     for task in made:
-        task._trainer = SimpleNamespace(train_dataloader=loader)
+        task._trainer = SimpleNamespace(
+            train_dataloader=loader, estimated_stepping_batches=len(loader), accumulate_grad_batches=1
+        )
     calls = []
     for epoch in range(2):
         loader.set_epoch(epoch)
@@ -186,6 +201,29 @@ def test_cached_outputs_are_those_of_the_teachers_and_are_computed_once(data, r_
     num = len(data.splits["train"])
     assert sum(count for cached, count in calls if cached) == 2 * -(-num // BATCH)
     assert {count for cached, count in calls if not cached} == {2}
+    made[0].on_fit_start()
+    made[0]._trainer.estimated_stepping_batches -= 1  # less than an epoch
+    before = len(asked)
+    made[0].training_step(next(iter(loader)), 0)
+    assert len(asked) == before + 2
+
+
+def test_a_pair_with_nan_spoils_only_its_own_batches_if_outputs_are_cached(data):
+    pairs, loader = data.splits["train"], data.loader("train", "cpu")
+    lost = pairs.sources[7]
+
+    class Broken(Transformer):
+        def forward(self, source, target):
+            is_lost = (nn.functional.pad(source, (0, len(lost) - source.shape[1])) == lost).all(1)
+            return torch.where(is_lost[:, None, None], torch.nan, super().forward(source, target))
+
+    task = SequenceDistillation(net=transformer(), teacher=Broken(11, 11, **SMALL), cache=True, **COMMON)
+    task._trainer = SimpleNamespace(
+        train_dataloader=loader, estimated_stepping_batches=len(loader), accumulate_grad_batches=1
+    )
+    for batch in loader:
+        has_lost = 7 in loader.indices_of(batch[0])
+        assert bool(task.training_step(batch, 0).isnan()) == has_lost
 
 
 def test_outputs_that_do_not_fit_into_memory_are_refused(data, monkeypatch):

@@ -46,8 +46,8 @@ def in_cell(value: Any) -> Any:
     return escape.markdown(value if isinstance(value, str) else str(value))
 
 
-def kept_runs(belongs: Callable[[dict[str, Any]], bool]) -> dict[str, list[dict[str, Any]]]:
-    """Return the results for which `belongs` is true, by the name of their runs."""
+def kept_runs(belongs: Callable[[dict[str, Any]], bool], of_ablations: bool = False) -> dict[str, list[dict[str, Any]]]:
+    """Return the results for which `belongs` is true, by the name of their runs: those of ablations, or all others."""
     from zoo import escape
     from zoo.records.json_files import read_result
 
@@ -57,7 +57,7 @@ def kept_runs(belongs: Callable[[dict[str, Any]], bool]) -> dict[str, list[dict[
         result |= {key: escape.code(result[key]) for key in ("name", "commit")}  # shown between backticks
         result |= {key: escape.markdown(result[key]) for key in ("net", "data", "device", "precision")}
         result["settings"] = {key: in_cell(value) for key, value in result.get("settings", {}).items()}
-        if belongs(result):
+        if belongs(result) and result["name"].startswith(ABLATION) == of_ablations:
             runs[result["name"]].append(result)
     return runs
 
@@ -128,11 +128,7 @@ def rare_classes_table() -> str:
 def compressed_runs(data: str) -> dict[str, list[dict[str, Any]]]:
     """Return the results with packed files for some data, by the name of their runs."""
 
-    def belongs(result: dict[str, Any]) -> bool:
-        of_others = result["data"] != data or result["name"].startswith(ABLATION)
-        return not of_others and "pack" in result.get("compress", {})
-
-    return kept_runs(belongs)
+    return kept_runs(lambda result: result["data"] == data and "pack" in result.get("compress", {}))
 
 
 def dense_runs(net: str, data: str) -> list[dict[str, Any]]:

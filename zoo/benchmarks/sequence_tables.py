@@ -4,7 +4,6 @@ import statistics
 from typing import Any
 
 from zoo.benchmarks.run_tables import (
-    ABLATION,
     SEQUENCES,
     compressed_runs,
     dense_runs,
@@ -26,7 +25,7 @@ def sequence_table() -> str:
     ]
 
     def belongs(result: dict[str, Any]) -> bool:
-        return result["data"] == SEQUENCES and not (result.get("compress") or result["name"].startswith(ABLATION))
+        return result["data"] == SEQUENCES and not result.get("compress")
 
     for name, results in kept_runs(belongs).items():
         first = results[0]

@@ -17,7 +17,6 @@ REPEATS = ("seed", "data.seed", "data.fold")  # settings in which the runs of a 
 NAMES = ("name", "runs", "data_root", "resume", "experiment")  # settings that do not affect results
 NORMALISATION = ("data.mean", "data.std")
 ALWAYS = ("model", "compress")  # named wherever they differ
-UNSET: tuple[Any, ...] = (None, False, [], {})
 USUAL = ("none", "default", "null")  # options that need no word
 MOST_LETTERS = 30  # of a value
 OF_RUN = re.compile(r"([^/]+)/\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d[^/]*/[^/]+$")
@@ -64,13 +63,15 @@ def _nobody_set(key: str, values: Sequence[Any]) -> bool:
     present = [value for value in values if value is not MISSING]
     if len(present) == len(values):
         return False
-    return all(_is_default(key, value) for value in present)
+    return all(is_default(key, value) for value in present)
 
 
-def _is_default(key: str, value: Any) -> bool:
+def is_default(key: str, value: Any) -> bool:
+    """Return whether a setting has the value that it has in some option of its group, or one that sets nothing."""
     group, _, rest = key.partition(".")
     known = _defaults(group) if group in GROUPS else frozenset()  # the key is text from a file, and no path
-    return value in UNSET or (rest, repr(value)) in known
+    is_unset = value is None or value is False or value in ([], {})  # and 0 is a value
+    return is_unset or (rest, repr(value)) in known
 
 
 def without_later_defaults(several: Sequence[Settings]) -> list[dict[str, Any]]:
@@ -88,7 +89,7 @@ def without_later_defaults(several: Sequence[Settings]) -> list[dict[str, Any]]:
             key: settings[key]
             for place, own in _by_option(settings).items()
             for key in own
-            if key in shared[place] or key.count(".") != 1 or not _is_default(key, settings[key])
+            if key in shared[place] or key.count(".") != 1 or not is_default(key, settings[key])
         }
         for settings in several
     ]

@@ -190,6 +190,7 @@ class Result(Record, frozen=True, kw_only=True):
     test_hash: Name | UnsetType | None = UNSET
     test_content_hash: Name | UnsetType | None = UNSET
     test_sample_hash: Name | UnsetType | None = UNSET
+    further_hash: Name | UnsetType = UNSET  # of the pairs of task.words
     exports: dict[Name, Cell] | UnsetType = UNSET
     before: Before | UnsetType = UNSET
     temperature: Amount | UnsetType = UNSET

@@ -30,17 +30,17 @@ def hyperparameters(cfg: DictConfig) -> dict[str, Any]:
     for group in ("model", "optim", "schedule", "task"):
         row |= {f"{group}.{key}": value for key, value in cfg[group].items() if not key.startswith("_")}
     compress: Any = OmegaConf.to_container(cfg.compress, resolve=True)
-    nested = {key: value for key, value in leaves(compress) if value != {}}
-    row |= {f"compress.{key}": value for key, value in nested.items() if not key.rpartition(".")[2].startswith("_")}
+    of_code = ("_target_", "_partial_")
+    row |= {f"compress.{k}": v for k, v in leaves(compress) if v != {} and not k.endswith(of_code)}
     return {key: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for key, v in row.items()}
 
 
 def short_names(settings: dict[str, Any]) -> dict[str, str | float]:
     """Shorten the names of settings for TensorBoard's HParams table: optim.lr becomes `lr` if that is unique.
 
-    Settings that are null or nested are left out.
+    Settings that are null or nested are left out. Parts of others, as of sparsity by layer, keep their whole name.
     """
-    last = {key: key.rpartition(".")[2] for key in settings}
+    last = {key: key if key.count(".") > 2 else key.rpartition(".")[2] for key in settings}
     num = Counter(last.values())
     return {
         escape.line(last[key] if num[last[key]] == 1 else key): value

@@ -193,6 +193,7 @@ def find_batch_size(trainer: lightning.Trainer, task: Task, data: ResidentData) 
     device = trainer.strategy.root_device
     precision = trainer.precision_plugin
     copied: Any = precision.convert_module(copy.deepcopy(task)).to(device).train()
+    copied.on_fit_start()  # brings teachers to the device
     optimizer = copied.optimizer(parameter_groups(copied.net, copied.head_lr))
 
     before, tried = memory.reset_peak(), 0

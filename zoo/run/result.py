@@ -22,6 +22,7 @@ from zoo.checkpoint.product_file import Product, load_weights, read_product
 from zoo.checkpoint.temperature import temperature_of
 from zoo.compress.recipe import in_integers, replay
 from zoo.data.module import ResidentData
+from zoo.data.sequences import SequenceData
 from zoo.errors import BadInput, reason
 from zoo.measure.counts import count_macs_of, count_parameters
 from zoo.measure.device import described
@@ -171,6 +172,7 @@ def _of_data(product: Product, trainer: lightning.Trainer, data: ResidentData) -
         "num_samples": {"train": num_trained, "val": int(num_validated), "test": num_tested},
         "split_sizes": facts.num_samples,
         "split_hash": facts.split_hash,
+        **({"further_hash": data.further_hash} if isinstance(data, SequenceData) and data.further_hash else {}),
         "test_hash": data.test_hash(),
         "test_content_hash": data.test_content_hash(),
         "test_sample_hash": data.test_sample_hash(),

@@ -24,8 +24,7 @@ def teacher_pairs(file: Any, teachers: Sequence[nn.Module], data: SequenceData, 
     those with symbols that the data do not have, too long ones, and those for which the teachers find no end. Raises
     BadInput for a file that cannot be read, or with no source that is left.
     """
-    if not isinstance(beam, int) or not 1 <= beam <= MOST_BEAMS:
-        raise BadInput(f"task.beam: expected an integer from 1 to {MOST_BEAMS}, got {written(beam)}")
+    check_words(file, beam)
     sources = _sources(file, data)
     for teacher in teachers:
         teacher.eval()
@@ -41,6 +40,13 @@ def teacher_pairs(file: Any, teachers: Sequence[nn.Module], data: SequenceData, 
                 found[source] = [decode_tokens(output.tolist(), symbols)]
     log.info("task.words: %d further pairs are made by the teachers, from %s.", len(found), file)
     return found
+
+
+def check_words(file: Any, beam: Any) -> None:
+    """Raise BadInput for a file of words that cannot be read, or a wrong width of the beam search."""
+    if not isinstance(beam, int) or not 1 <= beam <= MOST_BEAMS:
+        raise BadInput(f"task.beam: expected an integer from 1 to {MOST_BEAMS}, got {written(beam)}")
+    text_of(file, "task.words")
 
 
 def _sources(file: Any, data: SequenceData) -> dict[Symbols, Tensor]:

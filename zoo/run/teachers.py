@@ -24,6 +24,7 @@ from zoo.ranges import written
 from zoo.records.config_file import read_config
 from zoo.run.directory import Run
 from zoo.run.start_from_file import as_word
+from zoo.run.teacher_pairs import check_words
 
 log = logging.getLogger("zoo")
 OF_NO_INFLUENCE = ("name", "runs", "data_root", "resume", "trusted", "choices")  # on what a teacher learns
@@ -43,6 +44,8 @@ def with_teachers(run: Run) -> tuple[Run, list[Product]]:
     named: Any = OmegaConf.to_container(run.cfg.task, resolve=True)
     if "teacher" not in named:
         return run, []
+    if named.get("words") is not None:
+        check_words(named["words"], named["beam"])  # before the teachers are trained, which may take hours
     teacher = named["teacher"]
     teachers = read_teachers([str(file) for file in _trained(run, teacher)] if isinstance(teacher, dict) else teacher)
     # As whole paths, so that the run can be resumed from another folder.

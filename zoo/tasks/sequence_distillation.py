@@ -1,7 +1,8 @@
 """Knowledge distillation for sequence nets."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,9 @@ from zoo.ranges import Positive, Share
 from zoo.tasks.distillation import log_of_mean, teachers_of
 from zoo.tasks.transduction import PAD, Transduction
 
-BATCH = 512  # pairs per call of a teacher whose outputs are cached
+BATCH = 128  # pairs per call of a teacher whose outputs are cached
+MOST_OF_MEMORY = 0.8  # that cached outputs may take
+log = logging.getLogger("zoo")
 
 
 class SequenceDistillation(Transduction):
@@ -47,13 +50,29 @@ class SequenceDistillation(Transduction):
     def on_fit_start(self) -> None:
         for teacher in self._teachers:
             teacher.to(next(self.net.parameters()))  # device and precision
+        self._cached = None  # of another fit, maybe on other data
+
+    def on_fit_end(self) -> None:
+        self._cached = None
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        loader: Any = self._trainer and self._trainer.train_dataloader
-        self._pairs = loader.indices_of(batch[0]) if self.cache and isinstance(loader, SequenceLoader) else None
-        if self._pairs is not None and self._cached is None and self.alpha:
-            self._cached = CachedTargets(loader.sequences, self._targets)
+        self._pairs = self._pairs_of(batch[0]) if self.cache and self.alpha else None
         return super().training_step(batch, batch_idx)
+
+    def _pairs_of(self, source: Tensor) -> Tensor | None:
+        """Return which training pairs a batch has, after all their outputs have been cached; None if they are not.
+
+        They are not if the fit is shorter than an epoch.
+        """
+        trainer: Any = self._trainer
+        loader = trainer and trainer.train_dataloader
+        pairs = loader.indices_of(source) if isinstance(loader, SequenceLoader) else None
+        if pairs is None or trainer.estimated_stepping_batches * trainer.accumulate_grad_batches < len(loader):
+            return None
+        if self._cached is None:
+            log.info("task.cache: the teachers compute their outputs for all %d training pairs.", len(loader.sequences))
+            self._cached = CachedTargets(loader.sequences, self._targets)
+        return pairs
 
     def token_loss(self, logits: Tensor, labels: Tensor, batch: tuple[Tensor, Tensor]) -> Tensor:
         hard = super().token_loss(logits, labels, batch)
@@ -64,10 +83,11 @@ class SequenceDistillation(Transduction):
             targets = self._cached.of(self._pairs, target.shape[1] - 1)
         else:
             targets = self._targets(source, target)
-        targets = targets.flatten(0, 1).repeat(len(labels) // targets[..., 0].numel(), 1)
+        targets = targets.flatten(0, 1)
+        targets = targets.repeat(2, 1) if self.r_drop else targets
         divergences = nn.functional.kl_div(self._soft(logits), targets, reduction="none", log_target=True).sum(1)
         there = labels != PAD
-        divergence = (divergences * there).sum() / there.sum()
+        divergence = torch.where(there, divergences, 0).sum() / there.sum()  # cached padding may be another pair's NaN
         return (1 - self.alpha) * hard + self.alpha * self.temperature**2 * divergence
 
     @torch.no_grad()
@@ -88,19 +108,20 @@ class CachedTargets:
     def __init__(self, pairs: Sequences, outputs: Callable[[Tensor, Tensor], Tensor]) -> None:
         device = pairs.sources.device
         lengths = pairs.lengths - torch.tensor([0, 1])  # the first token of a target is not predicted
-        order = (lengths @ torch.tensor([1, 1000])).argsort()
-        ends = lengths[order, 1].cumsum(0)
-        self.starts = torch.empty_like(ends).scatter_(0, order, ends - lengths[order, 1]).to(device)
-        self.values, start = torch.empty(0), 0
-        for batch in order.split(BATCH):
+        total, starts = int(lengths[:, 1].sum()), lengths[:, 1].cumsum(0) - lengths[:, 1]
+        self.starts, self.values = starts.to(device), torch.empty(0)
+        for batch in (lengths @ torch.tensor([1, 1000])).argsort().split(BATCH):
             index, (source, target) = batch.to(device), lengths[batch].amax(0).tolist()
             found = outputs(pairs.sources[:, :source][index], pairs.targets[:, : target + 1][index])
-            if not start:
-                check_room(int(ends[-1]) * found.shape[-1] * 4, device)
-                self.values = found.new_empty(int(ends[-1]), found.shape[-1])
-            rows = found[(torch.arange(target) < lengths[batch, 1, None]).to(device)]
-            self.values[start : start + len(rows)] = rows
-            start += len(rows)
+            if not len(self.values):
+                check_room(4 * total * found.shape[-1], device)
+                self.values = found.new_empty(total, found.shape[-1])
+            places = torch.arange(target)
+            there = places < lengths[batch, 1, None]
+            self.values[(starts[batch, None] + places)[there].to(device)] = found[there.to(device)]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self  # it never changes, and is large
 
     def of(self, pairs: Tensor, length: int) -> Tensor:
         """Return the outputs for pairs (N) as (N, length, V); where a target has ended, they are of other tokens."""
@@ -109,11 +130,11 @@ class CachedTargets:
 
 
 def check_room(needed: int, device: torch.device) -> None:
-    """Raise BadInput if a device has less than a number of bytes free."""
+    """Raise BadInput if a number of bytes is more than a device can spare."""
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_bytes()
-    if needed > free:
+    if needed > MOST_OF_MEMORY * free:
         raise BadInput(
-            f"task.cache=true needs {needed / 1e9:.1f} GB for the teachers' outputs, but {free / 1e9:.1f} GB are free; "
+            f"task.cache=true needs {needed / 1e9:.3g} GB for the teachers' outputs, and {free / 1e9:.3g} GB are free; "
             "use task.cache=false"
         )
 
