@@ -41,6 +41,7 @@ SMALLER = {  # patterns of commands, and their replacements
     r"data=imagenet\b": "data=imagenet data.num_classes=2 data.num_validation=2 data.batch_size=2",
     r"num_(test|validation)=200": r"num_\1=20",
     r"max_drop=0\.\d": "max_drop=99",  # nets that have hardly been trained
+    r"(experiment=transformer_cmudict_student)(?!.*task\.words)": r"\1 task.words=words.txt",
     r"trials=\d+": "trials=2 trainer=smoke",
     r"^tensorboard .*": r"timeout 20 tensorboard --logdir runs; test $? = 124",
     r"(python train\.py(?! resume=| --help| trainer=smoke)[^;&\n]*)": r"\1 trainer=smoke",

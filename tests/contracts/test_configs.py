@@ -126,8 +126,12 @@ def test_every_experiment_composes_and_its_smoke_run_finishes(command, data_root
     missing = {key for key in ("init_from", "task.teacher") if is_missing(recipe, key)}
     if isinstance(OmegaConf.to_container(recipe).get("task", {}).get("teacher"), dict):  # which it would train in full
         missing.add("task.teacher")
+    if OmegaConf.to_container(recipe).get("task", {}).get("words"):
+        (tmp_path / "words.txt").write_text("zooish\nzooless\n")
+        line.append("task.words=words.txt")
     if missing:  # it starts from the result of another experiment, which it names first
-        assert command("train", f"experiment={recipe.defaults[0]}", *line, "runs=dense").code == 0
+        dense = [setting for setting in line if not setting.startswith("task.words=")]
+        assert command("train", f"experiment={recipe.defaults[0]}", *dense, "runs=dense").code == 0
         (product,) = tmp_path.glob("dense/*/*/model.safetensors")
         line.extend(f"{key}={product}" for key in missing)
     outcome = command("train", f"experiment={experiment}", *line)
