@@ -16,7 +16,10 @@ USED = {
     "_accelerator_graph_capture_health_check": ("tasks/base.py", "Adam loads CUDA's library on each step, 0.2 ms"),
     "_current_fx_name": ("tasks/base.py", "Lightning sets it 45 times per step through nn.Module.__setattr__"),
     "_ddp_params_and_buffers_to_ignore": ("tasks/base.py", "DDP has no public way to leave buffers to each process"),
-    "_trainer": ("tasks/distillation.py", "trainer raises an error in a task that is not attached to one"),
+    "_trainer": (
+        "tasks/distillation.py tasks/sequence_distillation.py",
+        "trainer raises an error in a task that is not attached to one",
+    ),
     "_step_supports_amp_scaling": ("callbacks/monitor.py", "whether gradients are still scaled when the norm is taken"),
     "_foreach_*": ("optim/muon.py tasks/base.py tasks/losses.py", "documented by torch under this name"),
     "_conv_forward": ("models/lenet.py", "the one method of Conv2d that takes other weights"),
