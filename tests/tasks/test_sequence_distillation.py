@@ -161,16 +161,21 @@ def test_a_student_learns_from_a_teacher_and_its_words_and_goes_on_after_a_stop(
     outcome = command("train", *line, *taught)
     assert outcome.code == 0, outcome.err
     (student,) = (tmp_path / "runs/student").iterdir()
-    told = (student / "log.txt").read_text()
-    assert "further pairs" in told
-    assert ("task.cache: the teachers compute" in told) == is_whole
+    log = (student / "log.txt").read_text()
+    assert "further pairs" in log
+    assert ("task.cache: the teachers compute" in log) == is_whole
     assert len(json.loads((student / "result.json").read_text())["further_hash"]) == 16
     assert command("train", f"resume={student}", "trainer.max_epochs=2").code == 0
 
 
+def trainer_of(loader):
+    """What the task reads of a trainer whose fit is one epoch."""
+    return SimpleNamespace(train_dataloader=loader, estimated_stepping_batches=len(loader), accumulate_grad_batches=1)
+
+
 @pytest.mark.parametrize("r_drop", [0.0, 1.0])
 def test_cached_outputs_are_those_of_the_teachers_and_are_computed_once(data, r_drop):
-    """For batches in any order; the reference asks the teachers anew in each step."""
+    """The reference runs the teachers in each step; the batches of the second epoch are different ones."""
     asked = []
     teachers = [transformer(1), lstm()]
     for one in teachers:
@@ -184,9 +189,7 @@ def test_cached_outputs_are_those_of_the_teachers_and_are_computed_once(data, r_
     ]
     made[1].load_state_dict(made[0].state_dict())
     for task in made:
-        task._trainer = SimpleNamespace(
-            train_dataloader=loader, estimated_stepping_batches=len(loader), accumulate_grad_batches=1
-        )
+        task._trainer = trainer_of(loader)
     calls = []
     for epoch in range(2):
         loader.set_epoch(epoch)
@@ -218,9 +221,7 @@ def test_a_pair_with_nan_spoils_only_its_own_batches_if_outputs_are_cached(data)
             return torch.where(is_lost[:, None, None], torch.nan, super().forward(source, target))
 
     task = SequenceDistillation(net=transformer(), teacher=Broken(11, 11, **SMALL), cache=True, **COMMON)
-    task._trainer = SimpleNamespace(
-        train_dataloader=loader, estimated_stepping_batches=len(loader), accumulate_grad_batches=1
-    )
+    task._trainer = trainer_of(loader)
     for batch in loader:
         has_lost = 7 in loader.indices_of(batch[0])
         assert bool(task.training_step(batch, 0).isnan()) == has_lost

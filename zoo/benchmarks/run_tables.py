@@ -127,7 +127,6 @@ def rare_classes_table() -> str:
 
 def compressed_runs(data: str) -> dict[str, list[dict[str, Any]]]:
     """Return the results with packed files for some data, by the name of their runs."""
-
     return kept_runs(lambda result: result["data"] == data and "pack" in result.get("compress", {}))
 
 

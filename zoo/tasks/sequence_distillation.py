@@ -67,9 +67,9 @@ class SequenceDistillation(Transduction):
         trainer: Any = self._trainer
         loader = trainer and trainer.train_dataloader
         pairs = loader.indices_of(source) if isinstance(loader, SequenceLoader) else None
-        if pairs is None or trainer.estimated_stepping_batches * trainer.accumulate_grad_batches < len(loader):
-            return None
-        if self._cached is None:
+        if pairs is not None and self._cached is None:
+            if trainer.estimated_stepping_batches * trainer.accumulate_grad_batches < len(loader):
+                return None
             log.info("task.cache: the teachers compute their outputs for all %d training pairs.", len(loader.sequences))
             self._cached = CachedTargets(loader.sequences, self._targets)
         return pairs
