@@ -15,6 +15,7 @@ NETS = {
     "post": lambda: Transformer(9, 7, **SIZES, num_heads=2, mlp_width=32, norm="post", share="none"),
     "learned": lambda: Transformer(7, 7, **SIZES, num_heads=2, mlp_width=32, positions="learned", share="all"),
     "rotary": lambda: Transformer(9, 7, **SIZES, num_heads=2, mlp_width=32, positions="rotary"),
+    "rotary_cross": lambda: Transformer(9, 7, **SIZES, num_heads=2, mlp_width=32, positions="rotary_cross"),
     "lstm": lambda: LSTMSeq2Seq(9, 7, **SIZES),
 }
 SOURCE = torch.tensor([[3, 4, 5, 6, 3], [4, 6, 0, 0, 0], [5, 5, 5, 6, 0], [6, 3, 4, 4, 4]])

@@ -12,7 +12,8 @@ class Attention(nn.Module):
 
     `mask` is True where attention is allowed, and broadcasts to (N, heads, tokens, memory tokens); with `causal`, each
     token attends only to itself and earlier ones. `rotation`, tokens × 2 × d / 2, has the cosines and sines by which
-    self-attention rotates queries and keys (rotary position embeddings). The net has to initialise the weights.
+    queries are rotated (rotary position embeddings), and keys are in self-attention; `memory_rotation` is for the keys
+    of a memory. The net has to initialise the weights.
     """
 
     def __init__(self, width: int, num_heads: int) -> None:
@@ -29,12 +30,14 @@ class Attention(nn.Module):
         mask: Tensor | None = None,
         causal: bool = False,
         rotation: Tensor | None = None,
+        memory_rotation: Tensor | None = None,
     ) -> Tensor:
         if memory is None:
-            q, k, v = self.project_rotated(x, rotation)
+            q, k, v = self.project(x, 0, 3)
+            memory_rotation = rotation
         else:
             (q,), (k, v) = self.project(x, 0, 1), self.project(memory, 1, 3)
-        return self.attend(q, k, v, mask, causal)
+        return self.attend(rotate(q, rotation), rotate(k, memory_rotation), v, mask, causal)
 
     def project(self, x: Tensor, first: int, last: int) -> Tensor:
         """Return queries, keys and values from index `first` to before `last`, each N × heads × tokens × d."""
@@ -47,11 +50,6 @@ class Attention(nn.Module):
         x = nn.functional.linear(x, weight, bias)
         return x.unflatten(-1, (last - first, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
 
-    def project_rotated(self, x: Tensor, rotation: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Return queries, keys and values of self-attention, each N × heads × tokens × d, rotated if that is given."""
-        q, k, v = self.project(x, 0, 3)
-        return (q, k, v) if rotation is None else (rotate(q, rotation), rotate(k, rotation), v)
-
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
         """Return the attention output (N, tokens, width) for heads as returned by `project`."""
         if q.dtype == torch.bfloat16 and q.device.type == "cpu" and q.requires_grad:
@@ -63,10 +61,17 @@ class Attention(nn.Module):
             x = nn.functional.scaled_dot_product_attention(q, k, v, mask, is_causal=causal)
         return self.out_proj(x.transpose(1, 2).flatten(2))
 
-    def weights(self, x: Tensor, memory: Tensor, mask: Tensor | None = None) -> Tensor:
+    def weights(
+        self,
+        x: Tensor,
+        memory: Tensor,
+        mask: Tensor | None = None,
+        rotation: Tensor | None = None,
+        memory_rotation: Tensor | None = None,
+    ) -> Tensor:
         """Return the attention weights, N × heads × tokens × memory tokens, whose rows sum to 1."""
         (q,), (k,) = self.project(x, 0, 1), self.project(memory, 1, 2)
-        return probabilities(q, k, mask)
+        return probabilities(rotate(q, rotation), rotate(k, memory_rotation), mask)
 
 
 def probabilities(q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
@@ -78,8 +83,13 @@ def probabilities(q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
     return (scores if mask is None else scores.masked_fill(~mask, torch.finfo(scores.dtype).min)).softmax(-1)
 
 
-def rotate(x: Tensor, rotation: Tensor) -> Tensor:
-    """Rotate queries or keys x (N, heads, tokens, d) by their positions: d / 2 planes of elements i and i + d / 2."""
+def rotate(x: Tensor, rotation: Tensor | None) -> Tensor:
+    """Rotate queries or keys x (N, heads, tokens, d) by their positions: d / 2 planes of elements i and i + d / 2.
+
+    Without a rotation, they are returned as they are.
+    """
+    if rotation is None:
+        return x
     cosines, sines = rotation[:, 0].to(x.dtype), rotation[:, 1].to(x.dtype)
     half = x.shape[-1] // 2
     a, b = x[..., :half], x[..., half:]

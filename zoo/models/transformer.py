@@ -5,15 +5,17 @@ default, norms come before each part instead of after (Xiong et al., 2020), whic
 rate; only the decoder's input and output share embeddings (Press and Wolf, 2016), since the alphabets may differ.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from zoo.models.activations import Activation, make_activation, width_multiplier
-from zoo.models.attention import Attention
+from zoo.models.attention import Attention, rotate
 from zoo.models.decoding import PAD, State
 from zoo.ranges import BelowOne, Count
+
+Rotations = tuple[Tensor | None, Tensor | None]  # of the queries and of the keys of attention to the source
 
 
 class EncoderLayer(nn.Module):
@@ -57,19 +59,23 @@ class DecoderLayer(EncoderLayer):
         self.norm3 = nn.LayerNorm(width)
 
     def forward(  # type: ignore[override]
-        self, x: Tensor, memory: Tensor, mask: Tensor, rotation: Tensor | None
+        self, x: Tensor, memory: Tensor, mask: Tensor, rotation: Tensor | None, cross: Rotations
     ) -> Tensor:
         x = self.after(self.norm1, x, self.self_attn(self.before(self.norm1, x), causal=True, rotation=rotation))
-        x = self.after(self.norm2, x, self.multihead_attn(self.before(self.norm2, x), memory, mask))
+        x_in, (q_rotation, k_rotation) = self.before(self.norm2, x), cross
+        attended = self.multihead_attn(x_in, memory, mask, rotation=q_rotation, memory_rotation=k_rotation)
+        x = self.after(self.norm2, x, attended)
         return self.after(self.norm3, x, self.mlp(self.before(self.norm3, x)))
 
-    def step(self, x: Tensor, own: State, others: State, mask: Tensor, rotation: Tensor | None) -> tuple[Tensor, State]:
+    def step(
+        self, x: Tensor, own: State, others: State, mask: Tensor, rotation: Tensor | None, cross: Tensor | None
+    ) -> tuple[Tensor, State]:
         """Process the next token x (N, 1, width), given keys and values of earlier tokens and of the encoder output."""
-        q, *new = self.self_attn.project_rotated(self.before(self.norm1, x), rotation)
-        k, v = (torch.cat(pair, 2) for pair in zip(own, new, strict=True))
-        x = self.after(self.norm1, x, self.self_attn.attend(q, k, v))
+        q, k, v = self.self_attn.project(self.before(self.norm1, x), 0, 3)
+        k, v = torch.cat([own[0], rotate(k, rotation)], 2), torch.cat([own[1], v], 2)
+        x = self.after(self.norm1, x, self.self_attn.attend(rotate(q, rotation), k, v))
         (q,) = self.multihead_attn.project(self.before(self.norm2, x), 0, 1)
-        x = self.after(self.norm2, x, self.multihead_attn.attend(q, others[0], others[1], mask))
+        x = self.after(self.norm2, x, self.multihead_attn.attend(rotate(q, cross), others[0], others[1], mask))
         return self.after(self.norm3, x, self.mlp(self.before(self.norm3, x))), (k, v)
 
 
@@ -81,7 +87,7 @@ class Stack(nn.Module):
         self.layers = nn.ModuleList(layers)
         self.norm = nn.LayerNorm(width) if prenorm else nn.Identity()
 
-    def forward(self, x: Tensor, *context: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, *context: Any) -> Tensor:
         for layer in self.layers:
             x = layer(x, *context)
         return self.norm(x)
@@ -92,9 +98,10 @@ class Transformer(nn.Module):
 
     Tokens are int64: 0 is padding at the end, 1 starts a target, 2 ends it. `begin` and `step` are for
     zoo.models.decoding. `share` sets which embeddings are shared: none, the decoder's input and `output`, or `all`
-    three. `positions` are added to embeddings or, if rotary, rotate the queries and keys of self-attention. No sequence
-    may have more than max_length tokens besides 1 and 2. Raises ValueError unless `width` is even and a multiple of
-    `num_heads`; for `share` all, if the alphabets differ in size; for rotary positions, if the width of a head is odd.
+    three. `positions` are added to embeddings or, if rotary, rotate the queries and keys of self-attention, and, if
+    rotary_cross, also those of the attention to the source. No sequence may have more than max_length tokens besides 1
+    and 2. Raises ValueError unless `width` is even and a multiple of `num_heads`; for `share` all, if the alphabets
+    differ in size; for rotary positions, if the width of a head is odd.
     """
 
     def __init__(
@@ -108,7 +115,7 @@ class Transformer(nn.Module):
         mlp_width: Count = 2048,
         dropout: BelowOne = 0.1,
         norm: Literal["pre", "post"] = "pre",
-        positions: Literal["sinusoidal", "learned", "rotary"] = "sinusoidal",
+        positions: Literal["sinusoidal", "learned", "rotary", "rotary_cross"] = "sinusoidal",
         share: Literal["none", "output", "all"] = "output",
         activation: Activation = "relu",
         max_length: Count = 64,
@@ -116,8 +123,9 @@ class Transformer(nn.Module):
         super().__init__()
         if width % num_heads or width % 2:
             raise ValueError(f"width={width} must be even and a multiple of num_heads={num_heads}")
-        if positions == "rotary" and width // num_heads % 2:
-            raise ValueError(f"positions=rotary needs heads of an even width, not of {width} / {num_heads}")
+        self.rotary, self.rotary_cross = positions.startswith("rotary"), positions == "rotary_cross"
+        if self.rotary and width // num_heads % 2:
+            raise ValueError(f"positions={positions} needs heads of an even width, not of {width} / {num_heads}")
         if share == "all" and num_source_tokens != num_target_tokens:
             raise ValueError(
                 f"share=all needs a common alphabet, but there are {num_source_tokens} source tokens and "
@@ -136,7 +144,6 @@ class Transformer(nn.Module):
         self.dropout = nn.Dropout(dropout)
         places = max_length + 1  # a target has its opening 1 in addition to its symbols
         self.positions: Tensor
-        self.rotary = positions == "rotary"
         if positions == "learned":
             self.positions = nn.Parameter(torch.randn(places, width) / self.scale)
         else:
@@ -173,7 +180,8 @@ class Transformer(nn.Module):
     def forward(self, source: Tensor, target: Tensor) -> Tensor:
         memory, mask = self.encode(source)  # N × S × width
         x, rotation = self.embed(target, self.target_embedding)
-        return self.logits(self.decoder(x, memory, mask, rotation))
+        cross = (rotation, self.positions[: source.shape[1]]) if self.rotary_cross else (None, None)
+        return self.logits(self.decoder(x, memory, mask, rotation, cross))
 
     def _decoder_layers(self) -> list[DecoderLayer]:
         return [layer for layer in self.decoder.layers if isinstance(layer, DecoderLayer)]
@@ -184,22 +192,26 @@ class Transformer(nn.Module):
         state = [mask]
         for layer in self._decoder_layers():
             k, v = layer.multihead_attn.project(memory, 1, 3)
+            k = rotate(k, self.positions[: source.shape[1]] if self.rotary_cross else None)
             state += [k[:, :, :0], v[:, :, :0], k, v]
         return tuple(state)
 
     def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
         mask, *kept = state
         x, rotation = self.embed(tokens[:, None], self.target_embedding, start=kept[0].shape[2])
+        cross = rotation if self.rotary_cross else None
         for i, layer in enumerate(self._decoder_layers()):
             own, others = tuple(kept[4 * i : 4 * i + 2]), tuple(kept[4 * i + 2 : 4 * i + 4])
-            x, kept[4 * i : 4 * i + 2] = layer.step(x, own, others, mask, rotation)
+            x, kept[4 * i : 4 * i + 2] = layer.step(x, own, others, mask, rotation, cross)
         return self.logits(self.decoder.norm(x))[:, 0], (mask, *kept)
 
     def alignments(self, source: Tensor, target: Tensor) -> Tensor:
         """Return the attention from target to source tokens: N × layers × heads × T × S."""
         seen: list[Tensor] = []
         hooks = [
-            layer.multihead_attn.register_forward_pre_hook(lambda part, args: seen.append(part.weights(*args)))
+            layer.multihead_attn.register_forward_pre_hook(
+                lambda part, args, settings: seen.append(part.weights(*args, **settings)), with_kwargs=True
+            )
             for layer in self._decoder_layers()
         ]
         try:
