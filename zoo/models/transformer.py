@@ -90,7 +90,7 @@ class Stack(nn.Module):
 class Transformer(nn.Module):
     """Return logits (N, T, num_target_tokens) of the token after each token of `target` (N, T), given `source` (N, S).
 
-    Tokens are int64: 0 is padding at the end, 1 starts a target, 2 ends it. `begin` and `step` are for
+    With `frames`, return those of `frame_logits` as well. Tokens are int64: 0 is padding at the end, 1 starts a target, 2 ends it. `begin` and `step` are for
     zoo.models.decoding. `share` sets which embeddings are shared: none, the decoder's input and `output`, or `all`
     three. `positions` are added to embeddings or, if rotary, rotate the queries and keys of self-attention. No sequence
     may have more than max_length tokens besides 1 and 2. Raises ValueError unless `width` is even and a multiple of
@@ -170,10 +170,18 @@ class Transformer(nn.Module):
     def logits(self, x: Tensor) -> Tensor:
         return self.head(x) if self.share == "none" else nn.functional.linear(x, self.target_embedding.weight)
 
-    def forward(self, source: Tensor, target: Tensor) -> Tensor:
+    def frame_logits(self, memory: Tensor) -> Tensor:
+        """Return logits (N, 2 · S, num_target_tokens) for connectionist temporal classification, two per source token.
+
+        The output layer reads the encoder's output for the first, and the same with its halves exchanged for the other.
+        """
+        return self.logits(torch.stack([memory, memory.roll(memory.shape[-1] // 2, -1)], 2).flatten(1, 2))
+
+    def forward(self, source: Tensor, target: Tensor, frames: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         memory, mask = self.encode(source)  # N × S × width
         x, rotation = self.embed(target, self.target_embedding)
-        return self.logits(self.decoder(x, memory, mask, rotation))
+        logits = self.logits(self.decoder(x, memory, mask, rotation))
+        return (logits, self.frame_logits(memory)) if frames else logits
 
     def _decoder_layers(self) -> list[DecoderLayer]:
         return [layer for layer in self.decoder.layers if isinstance(layer, DecoderLayer)]

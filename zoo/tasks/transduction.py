@@ -34,10 +34,20 @@ class Transduction(Task):
     loss of both passes plus `r_drop` / 4 times the mean over tokens of KL(p‖q) + KL(q‖p). This is half the loss of
     Liang et al., "R-Drop: regularized dropout for neural networks", 2021, equation 4, with α = `r_drop`.
     Raises BadInput if the net has no dropout then.
+
+    With `ctc` above 0, the encoder learns to align outputs with sources: the loss has in addition `ctc` times the
+    connectionist temporal classification loss per target token (Graves et al., 2006; with attention as in Kim et al.,
+    "Joint CTC-attention", 2017, but only in training) of the net's frames, with PAD as the blank. Raises BadInput if
+    the net has none.
     """
 
     kind = "sequences"
-    unregularised: ClassVar[Mapping[str, Any]] = {**Task.unregularised, "label_smoothing": 0.0, "r_drop": 0.0}
+    unregularised: ClassVar[Mapping[str, Any]] = {
+        **Task.unregularised,
+        "label_smoothing": 0.0,
+        "r_drop": 0.0,
+        "ctc": 0.0,
+    }
 
     def __init__(
         self,
@@ -47,12 +57,17 @@ class Transduction(Task):
         decode: Decoder,
         label_smoothing: BelowOne = 0.0,
         r_drop: NotNegative = 0.0,
+        ctc: NotNegative = 0.0,
         **settings: Any,
     ) -> None:
         super().__init__(net, optimizer, schedule, **settings)
-        self.decode, self.label_smoothing, self.r_drop = decode, label_smoothing, r_drop
+        self.decode, self.label_smoothing, self.r_drop, self.ctc = decode, label_smoothing, r_drop, ctc
         if r_drop and not drops_units(net):
             raise BadInput(f"task.r_drop={r_drop} needs dropout, and this net has none; set model.dropout above 0")
+        if ctc and not hasattr(net, "frame_logits"):
+            raise BadInput(
+                f"task.ctc={ctc} needs model=transformer; {type(net).__name__} has no output per source token"
+            )
         self.meter = TransductionMeter()
 
     def configure_model(self) -> None:
@@ -66,10 +81,16 @@ class Transduction(Task):
         if self.r_drop:
             batch = (batch[0].repeat(2, 1), batch[1].repeat(2, 1))
         source, target = batch
-        logits, labels = self.net(source, target[:, :-1]).flatten(0, 1), target[:, 1:].flatten()
+        if self.ctc:
+            outputs, frames = self.net(source, target[:, :-1], frames=True)
+        else:
+            outputs = self.net(source, target[:, :-1])
+        logits, labels = outputs.flatten(0, 1), target[:, 1:].flatten()
         self.count_hits(is_right(logits, labels).sum(), (labels != PAD).sum())
         loss = self.token_loss(logits, labels, batch) + weight_penalty(self.weights, self.l1, self.l2)
-        return loss + self.r_drop / 4 * divergence_of_halves(logits, labels) if self.r_drop else loss
+        if self.r_drop:
+            loss = loss + self.r_drop / 4 * divergence_of_halves(logits, labels)
+        return loss + self.ctc * alignment_loss(frames, source, target) if self.ctc else loss
 
     def token_loss(self, logits: Tensor, labels: Tensor, batch: tuple[Tensor, Tensor]) -> Tensor:
         """Return the mean loss per token, of logits (tokens, V) and labels; both include padding."""
@@ -86,6 +107,25 @@ class Transduction(Task):
         losses = nn.functional.cross_entropy(logits, labels, ignore_index=PAD, reduction="sum")
         hits = (is_right(logits, labels) & (labels != PAD)).sum()
         self.meter.update(losses, hits, (labels != PAD).sum(), self.decode(self.net, source), references)
+
+
+def alignment_loss(frames: Tensor, source: Tensor, target: Tensor) -> Tensor:
+    """Return the connectionist temporal classification loss per token of targets (N, T), without START and END.
+
+    `frames` (N, F, V) are logits, F / S for each token of the sources (N, S). Targets longer than that do not count.
+    """
+    num_frames = (source != PAD).sum(1) * (frames.shape[1] // source.shape[1])
+    lengths = (target != PAD).sum(1) - 2
+    losses = nn.functional.ctc_loss(
+        frames.float().log_softmax(-1).transpose(0, 1),
+        target[:, 1:-1],
+        num_frames,
+        lengths,
+        blank=PAD,
+        reduction="sum",
+        zero_infinity=True,
+    )
+    return losses / lengths.sum()
 
 
 def divergence_of_halves(logits: Tensor, labels: Tensor) -> Tensor:
