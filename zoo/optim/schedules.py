@@ -22,6 +22,19 @@ def cosine(total_steps: int, *, warmup: BelowOne = 0.0, final: Share = 0.0) -> F
     return _after_warmup(total_steps, warmup, lambda progress: final + (1 - final) * _half_cosine(progress))
 
 
+def linear(total_steps: int, *, warmup: BelowOne = 0.0, hold: BelowOne = 0.0, final: Share = 0.0) -> Factor:
+    """Keep the learning rate for the fraction `hold` of the steps after warm-up, then fall linearly to `final`.
+
+    Without `hold`, as in Bergsma et al., "Straight to zero", 2025; with it, a trapezoid, as in Hägele
+    et al., "Scaling laws and compute-optimal training beyond fixed training durations", 2024.
+    """
+
+    def shape(progress: float) -> float:
+        return 1 - (1 - final) * min(max(0.0, progress - hold) / (1 - hold), 1.0)
+
+    return _after_warmup(total_steps, warmup, shape)
+
+
 def step(
     total_steps: int, *, warmup: BelowOne = 0.0, milestones: Sequence[Share] = (0.5, 0.75), gamma: Positive = 0.1
 ) -> Factor:
