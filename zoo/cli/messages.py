@@ -7,7 +7,6 @@ import select
 import shlex
 import sys
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandat
 from zoo import distributed, escape, memory
 from zoo.errors import NOT_ON_RESUME, BadInput, ZooError, choices, reason
 from zoo.paths import CONFIGS, as_typed
+from zoo.records.config_file import leaves
 
 
 def report_error(error: Exception) -> int:
@@ -136,7 +136,8 @@ def _quoted(key: str, value: str) -> str:
 
 def _no_setting(key: str, configs: Path, config_name: str) -> str:
     """Report an unknown setting `key`, with similar names or the same name in other groups as suggestions."""
-    every = list(_leaves(OmegaConf.to_container(_compose_without(key, configs, config_name))))
+    known: Any = OmegaConf.to_container(_compose_without(key, configs, config_name))
+    every = [name for name, value in leaves(known) if value != {} and not name.endswith("_target_")]
     if any(name.startswith(f"{key}.") for name in every):
         return f"'{key}' has no such keys, and mappings are merged; ~{key} '+{key}={{...}}' replaces it"
     parent = key
@@ -165,12 +166,3 @@ def _compose_without(key: str, configs: Path, config_name: str) -> DictConfig:
             return hydra.compose(config_name, good)
         except HydraException:
             return hydra.compose(config_name)
-
-
-def _leaves(node: Any, prefix: str = "") -> Iterator[str]:
-    """Yield every setting of a plain config by its dotted name."""
-    for name, value in node.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{name}.")
-        elif name != "_target_":
-            yield f"{prefix}{name}"
