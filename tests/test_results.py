@@ -210,6 +210,30 @@ def test_nets_in_integers_have_a_table_of_their_own_with_means_of_their_seeds(sc
     assert len(script.accuracy_table().splitlines()) == len(script.sequence_table().splitlines()) == 2
 
 
+def test_a_small_file_is_compared_with_the_dense_nets_of_its_experiment(script, tmp_path, monkeypatch):
+    monkeypatch.setattr(run_tables, "RESULTS", tmp_path)
+    made = {"device": "cpu", "precision": "32-true", "commit": "abc", "seconds": 60.0, "params": 1000, "epochs": 1}
+    packed = {"pack": {"ledger": {"bytes": 250, "ratio": 16.0}, "stages": {}}}
+    for name, experiment, wer, compress in (
+        ("transformer_cmudict", "transformer_cmudict", 0.25, {}),
+        ("transformer_cmudict_long", "transformer_cmudict_long", 0.23, {}),
+        ("rate_transformer", "transformer_cmudict", 0.26, packed),
+        ("rate_long", "transformer_cmudict_long", 0.235, packed),
+        ("rate_other", "rate_other", 0.27, packed),
+    ):
+        result = {**RESULT, **made, "name": name, "net": "transformer", "data": "cmudict", "compress": compress}
+        result |= {"settings": {"experiment": experiment}, "test": {"wer": wer, "per": 0.1, "accuracy": 1 - wer}}
+        (tmp_path / f"{name}_seed1.json").write_text(json.dumps(result))
+    rows = [
+        [cell.strip() for cell in row.split("|")[1:-1]] for row in script.compressed_sequence_table().splitlines()[2:]
+    ]
+    assert [row[:4] for row in rows] == [
+        ["`rate_long`", "23.00 % (1)", "23.50 % (1)", "+0.50"],
+        ["`rate_other`", "25.00 % (1)", "27.00 % (1)", "+2.00"],
+        ["`rate_transformer`", "25.00 % (1)", "26.00 % (1)", "+1.00"],
+    ]
+
+
 def test_an_ablation_names_what_each_run_changed_and_what_it_gained_in_validation(script, tmp_path, monkeypatch):
     monkeypatch.setattr(run_tables, "RESULTS", tmp_path)
     assert script.ablation_table("cmudict") == "Not measured yet."

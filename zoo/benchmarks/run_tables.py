@@ -130,10 +130,11 @@ def compressed_runs(data: str) -> dict[str, list[dict[str, Any]]]:
     return kept_runs(lambda result: result["data"] == data and "pack" in result.get("compress", {}))
 
 
-def dense_runs(net: str, data: str) -> list[dict[str, Any]]:
-    """Return the results of the dense net that compressed ones are compared with."""
-    name = f"{net.removesuffix('_seq2seq')}_{data}"
-    return kept_runs(lambda result: result["name"] == name)[name]
+def dense_runs(net: str, data: str, experiment: str | None = None) -> list[dict[str, Any]]:
+    """Return the results of the dense net that compressed ones are compared with: of their experiment if it has any."""
+    usual = f"{net.removesuffix('_seq2seq')}_{data}"
+    runs = kept_runs(lambda result: result["name"] in (experiment, usual) and not result.get("compress"))
+    return runs[experiment if experiment in runs else usual]
 
 
 def packed_bytes(results: list[dict[str, Any]]) -> float:

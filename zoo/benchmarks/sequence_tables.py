@@ -46,7 +46,7 @@ def compressed_sequence_table() -> str:
         "|---|---:|---:|---:|---:|---:|---:|---:|---|---|",
     ]
     for name, results in compressed_runs(SEQUENCES).items():
-        dense = dense_runs(results[0]["net"], SEQUENCES)
+        dense = dense_runs(results[0]["net"], SEQUENCES, results[0]["settings"].get("experiment"))
         rates = " | ".join(f"{mean_and_spread(of, 'test', 'wer')} ({len(of)})" for of in (dense, results))
         points = 100 * (mean_accuracy(dense) - mean_accuracy(results))
         whole, size = 4 * results[0]["params"], packed_bytes(results)
