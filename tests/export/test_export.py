@@ -137,7 +137,7 @@ def test_a_file_that_disagrees_is_refused_and_leaves_no_file(command, teacher, o
     monkeypatch.setattr(format_onnx, "save_onnx", wrong)
     done = command("scripts/export", f"checkpoint={teacher}", "format=[onnx,onnx_int8]", "max_drop=100")
     assert done.code == 1
-    assert done.sentence.startswith("error: format=onnx is refused, and its file removed: a logit differs from the")
+    assert done.sentence.startswith("error: format=onnx is refused, and its file not kept: a logit differs from the")
     assert [file.name for file in only_run().rglob("*.onnx")] == ["model_int8.onnx"]
     rows = json.loads((only_run() / "exports.json").read_text())["rows"]
     assert "a logit differs" in rows[0]["reason"]

@@ -12,7 +12,7 @@ from small import FACTS
 from torch import nn
 
 from zoo.errors import BadInput, ZooError
-from zoo.export import fastest
+from zoo.export import export, fastest
 from zoo.export.export_report import Row
 from zoo.export.onnx import translate
 from zoo.export.parts import ExportPart
@@ -114,6 +114,34 @@ def test_candidates_suit_the_net_and_the_machine(monkeypatch):
     sequences = {**FACTS, "data": {}}
     with pytest.raises(BadInput, match="this one reads sequences"):
         fastest.with_candidates(["fastest"], SimpleNamespace(facts=sequences))
+
+
+def test_files_of_earlier_exports_are_kept(command, tmp_path, monkeypatch):
+    """Those of candidates that are not the fastest, and those of formats that are refused now."""
+    out = tmp_path / "out"
+    arguments = ("scripts/export", "checkpoint=zoo:lenet5_mnist_5k", f"out={out}")
+    assert command(*arguments, "format=onnx").code == 0
+    first, row = (out / "model.onnx").read_bytes(), json.loads((out / "exports.json").read_text())["rows"]
+    monkeypatch.setattr(fastest, "CANDIDATES", ("onnx", "pt2"))
+    monkeypatch.setattr(
+        fastest,
+        "timed_in_turn",
+        lambda tried, job, folder: [
+            fastest.Timed(*one, ms) for one, ms in zip(reversed(tried), (1.0, 2.0), strict=True)
+        ],
+    )
+    done = command(*arguments, "format=fastest")
+    assert done.code == 0, done.err
+    assert {file.name for file in out.iterdir()} == {"model.onnx", "model.pt2", "exports.json"}
+    rows = json.loads((out / "exports.json").read_text())["rows"]
+    assert [one["files"] for one in rows] == [["model.onnx"], ["model.pt2"]]
+    assert rows[0] == row[0]
+    assert (out / "model.onnx").read_bytes() == first
+    with monkeypatch.context() as patched:
+        patched.setattr(export, "rejection_reason", lambda *_: "it is worse")
+        assert command(*arguments, "format=onnx").code == 1
+    assert (out / "model.onnx").read_bytes() == first
+    assert command(*arguments, "format=onnx").code == 0  # the file is still one that an export wrote
 
 
 @pytest.mark.slow

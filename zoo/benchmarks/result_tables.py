@@ -70,20 +70,28 @@ def inference_table(results: Path, batch_size: int) -> str:
     known = {name for report in reports.values() for name in report["figures"]}
     others = [name for name in ("int8 compiled", *runtimes, *pruned) if name in known]
     lines = [
-        f"| net | fp32 by Inductor, ms | {', × | '.join(others)}, × | int8, ours to the best other, × |",
+        f"| net | fp32 by Inductor, ms | {', × | '.join(others)}, × | int8, Inductor to the faster other, × |",
         "|---|---:|" + "---:|" * (len(others) + 1),
     ]
+    nets: dict[str, list[str]] = {}
     for file, report in reports.items():
         rows = report["figures"]
         speeds = [f"{1 / rows[name]['ratio']:.2f}" if name in rows else "" for name in others]
         net = f"`{file.stem.removeprefix(_INFERENCE).removesuffix(f'_{batch_size}')}`"
+        nets.setdefault(f"Medians of {report['rounds']} rounds {made_on(report)}", []).append(net)
         base = f"{1000 * rows['fp32 compiled']['median_seconds']:.1f}"
         rivals = [rows[name]["median_seconds"] for name in runtimes if "int8" in name and name in rows]
         ours = rows.get("int8 compiled", {}).get("median_seconds")  # missing on a CPU without VNNI
         ahead = f"{min(rivals) / ours:.2f}" if ours and rivals else ""
         lines.append("| " + " | ".join([net, base, *speeds, ahead]) + " |")
-    made = {f"Medians of {report['rounds']} rounds {made_on(report)}." for report in reports.values()}
-    return "\n".join([*lines, "", *sorted(made)])
+    return "\n".join([*lines, "", *_captions(nets)])
+
+
+def _captions(nets: dict[str, list[str]]) -> list[str]:
+    """Return how figures were measured; if not all in the same way, with the nets of each."""
+    if len(nets) == 1:
+        return [f"{how}." for how in nets]
+    return [f"{', '.join(names)}: {how[0].lower()}{how[1:]}." for how, names in sorted(nets.items())]
 
 
 def sizes_table(results: Path) -> str:

@@ -14,10 +14,10 @@ ABOUT_PIPELINE = """\
 ResNet-20 on Fashion-MNIST, one run each (for the spread over seeds, see [Results](#results)). After half of the
 multiply-accumulates were pruned, the net was trained for {pruned} more epochs, and in int8 for {int8}, both by
 distillation. The packed file is from a separate run with its size in the loss; it decodes to a net as fast as the
-first, and is included as `zoo:resnet20_fashion_mnist`. It was tested in bfloat16, as in training, and for
-[its card](docs/cards/resnet20_fashion_mnist.md) in float32. With so small a net, a single image gains little from
-pruning or int8. MMACs are millions of multiply-accumulates. int8 is fast when compiled or in ONNX Runtime, on CPUs
-with VNNI or AMX. Times are medians with `torch.compile`"""
+first, and is included as `zoo:resnet20_fashion_mnist`. This file and the pruned net were tested in bfloat16, as in
+training; [the card of the file](docs/cards/resnet20_fashion_mnist.md) has its accuracy in float32. With so small a
+net, a single image gains little from pruning or int8. MMACs are millions of multiply-accumulates. int8 is fast when
+compiled or in ONNX Runtime, on CPUs with VNNI or AMX. Times are medians with `torch.compile`"""
 PACKED_RESNET = "rate_resnet20"
 IMAGES, SEQUENCES = "fashion_mnist", "cmudict"  # the data that the tables are of
 DIGITS = "mnist_5k"  # the data of the table of nets with their default settings
@@ -187,8 +187,8 @@ def quantization_table(metric: Literal["accuracy", "wer"] = "accuracy") -> str:
         return in_integers(result) is not None and ("wer" in result["test"]) == (metric == "wer")
 
     lines = [
-        "| run | net | `compress=` | in floats | in integers | points | bytes in floats | in integers | seeds | "
-        "epochs | device | commit |",
+        f"| run | net | `compress=` | {metric}, float | {metric}, quantized | points | bytes, float | "
+        "bytes, quantized | seeds | epochs | device | commit |",
         "|---|---|---|---:|---:|---:|---:|---:|---:|---:|---|---|",
     ]
     for name, results in kept_runs(is_shown).items():

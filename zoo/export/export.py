@@ -67,20 +67,20 @@ def export(product: Product, names: list[str], folder: Path, cfg: DictConfig) ->
         source = replace(answers_of(net, data), accuracy=before.accuracy)
     folder.mkdir(parents=True, exist_ok=True)
     jobs = [Job(product, net, data, _facts(product, name, cfg), cfg) for name in names]
-    tried = [(name, _try(name, job, source, folder)) for name, job in zip(names, jobs, strict=True)]
-    rows = [row for _, row in tried]
-    if FASTEST in named:
-        others = _in_openvino(tried, jobs, source, folder) if has_openvino() else []
-        rows, found = keep_fastest([*tried, *others], jobs[0], named, folder)
-        sentences = [*found, *sentences]
-    net_name, data_name = (product.facts["config"]["choices"][key] for key in ("model", "data"))
-    about = {"checkpoint": str(product.path), "sha256": digest, "net": net_name, "data": data_name}
-    by_format = {row["format"]: row for row in [*earlier, *(row.plain() for row in rows)]}
-    write_exports(folder / EXPORTS, {**about, "accuracy": before.accuracy, "rows": [*by_format.values()]})
-    if folder.resolve() == product.path.resolve().parent:
-        record(folder, rows)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".export.") as place:
+        to = Path(place) if FASTEST in named else folder  # candidates may be dropped, but no file of an earlier export
+        tried = [(name, _try(name, job, source, to)) for name, job in zip(names, jobs, strict=True)]
+        rows = [row for _, row in tried]
+        if FASTEST in named:
+            others = _in_openvino(tried, jobs, source, to) if has_openvino() else []
+            rows, found = keep_fastest([*tried, *others], jobs[0], named, to)
+            sentences = [*found, *sentences]
+            _move(to, folder)
+    choice = product.facts["config"]["choices"]
+    about = {"checkpoint": str(product.path), "sha256": digest, "net": choice["model"], "data": choice["data"]}
+    _write_rows({**about, "accuracy": before.accuracy}, rows, earlier, product, folder)
     what = "" if data.number_scale is None else "R2 "
-    show(f"{net_name} on {data_name}, {what}{before.accuracy:.2%} before", rows)
+    show(f"{about['net']} on {about['data']}, {what}{before.accuracy:.2%} before", rows)
     files = ", ".join(dict.fromkeys([*itertools.chain(*(row.files for row in rows)), EXPORTS]))
     print(escape.line(f"Written     {files} in {folder}"))
     for sentence in sentences:
@@ -88,10 +88,25 @@ def export(product: Product, names: list[str], folder: Path, cfg: DictConfig) ->
     _check_refused({name: row for name, row in tried if name in named})
 
 
+def _write_rows(
+    about: dict[str, Any], rows: list[Row], earlier: list[dict[str, Any]], product: Product, folder: Path
+) -> None:
+    """Write exports.json, and to the result of the checkpoint's run if the folder is its own.
+
+    The row of an earlier file stays as long as the file does: until there is a new one.
+    """
+    files = {row["format"] for row in earlier if row["files"]}
+    new = [row for row in rows if row.files or row.format not in files]
+    by_format = {row["format"]: row for row in [*earlier, *(row.plain() for row in new)]}
+    write_exports(folder / EXPORTS, {**about, "rows": [*by_format.values()]})
+    if folder.resolve() == product.path.resolve().parent:
+        record(folder, new)
+
+
 def _check_refused(rows: dict[str, Row]) -> None:
     """Raise ZooError if a format was refused."""
     refused = [
-        f"format={name} is refused, and its file removed: {row.reason}" for name, row in rows.items() if row.reason
+        f"format={name} is refused, and its file not kept: {row.reason}" for name, row in rows.items() if row.reason
     ]
     if refused:
         raise ZooError("; ".join(refused))
@@ -213,9 +228,15 @@ def _try(name: str, job: Job, source: Answers, folder: Path) -> Row:
         except Exception as error:  # torch or ONNX Runtime cannot translate something
             return replace(row, reason=f"{form.runtime} cannot represent this net: {reason(_first(error))}")
         row = _verified(row, form, files, job, source)
-        for file in Path(place).iterdir() if row.proof else ():
-            os.replace(file, folder / file.name)
+        if row.proof:
+            _move(Path(place), folder)
     return row
+
+
+def _move(source: Path, folder: Path) -> None:
+    """Move all files of a folder to another; they replace those with the same names."""
+    for file in source.iterdir():
+        os.replace(file, folder / file.name)
 
 
 def _verified(row: Row, form: ExportFormat, files: list[Path], job: Job, source: Answers) -> Row:
