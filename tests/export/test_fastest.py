@@ -123,6 +123,7 @@ def test_files_of_earlier_exports_are_kept(command, tmp_path, monkeypatch):
     assert command(*arguments, "format=onnx").code == 0
     first, row = (out / "model.onnx").read_bytes(), json.loads((out / "exports.json").read_text())["rows"]
     monkeypatch.setattr(fastest, "CANDIDATES", ("onnx", "pt2"))
+    monkeypatch.setattr(export, "has_openvino", lambda: False)
     monkeypatch.setattr(
         fastest,
         "timed_in_turn",

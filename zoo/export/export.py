@@ -93,11 +93,15 @@ def _write_rows(
 ) -> None:
     """Write exports.json, and to the result of the checkpoint's run if the folder is its own.
 
-    The row of an earlier file stays as long as the file does: until there is a new one.
+    The row of earlier files stays until one of them is replaced or gone.
     """
-    files = {row["format"] for row in earlier if row["files"]}
+    written = {file for row in rows for file in row.files}
+    kept = [
+        row for row in earlier if not written & {*row["files"]} and all((folder / f).is_file() for f in row["files"])
+    ]
+    files = {row["format"] for row in kept if row["files"]}
     new = [row for row in rows if row.files or row.format not in files]
-    by_format = {row["format"]: row for row in [*earlier, *(row.plain() for row in new)]}
+    by_format = {row["format"]: row for row in [*kept, *(row.plain() for row in new)]}
     write_exports(folder / EXPORTS, {**about, "rows": [*by_format.values()]})
     if folder.resolve() == product.path.resolve().parent:
         record(folder, new)
