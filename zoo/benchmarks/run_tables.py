@@ -186,9 +186,9 @@ def quantization_table(metric: Literal["accuracy", "wer"] = "accuracy") -> str:
     def is_shown(result: dict[str, Any]) -> bool:
         return in_integers(result) is not None and ("wer" in result["test"]) == (metric == "wer")
 
-    what = {"wer": "WER"}.get(metric, metric)
+    label = {"wer": "WER"}.get(metric, metric)
     lines = [
-        f"| run | net | `compress=` | {what}, float | {what}, quantized | points | bytes, float | "
+        f"| run | net | `compress=` | {label}, float | {label}, quantized | points | bytes, float | "
         "bytes, quantized | seeds | epochs | device | commit |",
         "|---|---|---|---:|---:|---:|---:|---:|---:|---:|---|---|",
     ]
