@@ -247,9 +247,19 @@ def test_files_of_one_format_that_differ_have_names_of_their_own_and_all_are_tol
     product = read_product(teacher)  # changed since, so earlier results do not apply to it
     product.weights[name] *= 1.001
     save_product(teacher, product.weights, product.facts)
-    assert command("scripts/export", f"checkpoint={teacher}", "format=zoo").code == 0
-    rows = json.loads(teacher.with_name("exports.json").read_text())["rows"]
-    assert [row["format"] for row in rows] == ["zoo"]
+    done = command("scripts/export", f"checkpoint={teacher}", "format=zoo")
+    assert done.code == 0
+    assert "Outdated    model_bf16.zoo, model_shared.zoo, written before the checkpoint" in done.out
+    exports = json.loads(teacher.with_name("exports.json").read_text())
+    assert [row["format"] for row in exports["rows"]] == ["zoo"]
+    assert exports["outdated"] == ["model_bf16.zoo", "model_shared.zoo"]
+    assert [*json.loads(teacher.with_name("result.json").read_text())["exports"]] == ["zoo"]
+    assert {board.name for board in teacher.with_name("exports").iterdir()} == {"zoo"}
+    done = command(
+        "scripts/export", f"checkpoint={teacher}", "max_drop=50", "half=bfloat16"
+    )  # writes one of them again
+    assert done.code == 0, done.err
+    assert json.loads(teacher.with_name("exports.json").read_text())["outdated"] == ["model_shared.zoo"]
     line = ("compress=share_5bit", "format=safetensors", "max_drop=50")
     assert command("scripts/export", f"checkpoint={teacher}", *line).code == 0
     done = command("scripts/export", f"checkpoint={teacher.with_name('model_shared.safetensors')}", "format=zoo")

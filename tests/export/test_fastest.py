@@ -11,7 +11,7 @@ import torch
 from small import FACTS
 from torch import nn
 
-from zoo.errors import BadInput, ZooError
+from zoo.errors import BadInput
 from zoo.export import export, fastest
 from zoo.export.export_report import Row
 from zoo.export.onnx import translate
@@ -50,7 +50,8 @@ def job(monkeypatch):
 
 @pytest.mark.parametrize(("named", "kept"), [([], {"onnx"}), (["pt2"], {"onnx", "pt2"}), (["onnx"], {"onnx"})])
 def test_only_the_fastest_and_named_files_are_kept(tried, job, tmp_path, named, kept):
-    rows, _ = fastest.keep_fastest(tried, job, ["fastest", "zoo", *named], tmp_path)
+    left, _ = fastest.keep_fastest(tried, job, ["fastest", "zoo", *named], tmp_path)
+    rows = [row for _, row in left]
     files = {"model.zoo", *(f"{name}.file" for name in kept)}
     assert {file.name for file in tmp_path.iterdir()} == files
     assert {file for row in rows for file in row.files} == files
@@ -77,11 +78,11 @@ def test_a_file_is_kept_for_the_runtime_that_computes_it_fastest(tried, job, tmp
         return sorted(found, key=lambda one: one.ms)
 
     monkeypatch.setattr(fastest, "timed_in_turn", timed_in_turn)
-    rows, (first, *_) = fastest.keep_fastest([*tried, ("onnx_int8", other)], job, ["fastest"], tmp_path)
+    left, (first, *_) = fastest.keep_fastest([*tried, ("onnx_int8", other)], job, ["fastest"], tmp_path)
     assert first.startswith("onnx_int8.file takes 1 ms for 1 image in openvino on ")
     assert "onnx_int8 3.00 times as long" in first
     assert {file.name for file in tmp_path.iterdir()} == {"model.zoo", "onnx_int8.file"}
-    assert rows[-1].files == ["onnx_int8.file"]
+    assert left[-1][1].files == ["onnx_int8.file"]
 
 
 def test_openvino_computes_what_onnx_runtime_does(tmp_path):
@@ -95,9 +96,19 @@ def test_openvino_computes_what_onnx_runtime_does(tmp_path):
     assert torch.allclose(found["openvino"], found["onnxruntime"], atol=1e-5)
 
 
-def test_without_a_verified_file_there_is_no_fastest(tried, job, tmp_path):
-    with pytest.raises(ZooError, match=r"format=fastest: aoti: it loses 2\.00 points"):
-        fastest.keep_fastest(tried[-1:], job, ["fastest"], tmp_path)
+def test_without_a_verified_candidate_the_named_files_are_kept(command, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    monkeypatch.setattr(fastest, "CANDIDATES", ("onnx",))
+    monkeypatch.setattr(export, "has_openvino", lambda: False)
+    worse = {"onnxruntime": "it is worse"}
+    monkeypatch.setattr(
+        export, "rejection_reason", lambda proof, *_: next((worse[one] for one in proof.modules if one in worse), None)
+    )
+    done = command("scripts/export", "checkpoint=zoo:lenet5_mnist_5k", "format=[fastest,zoo]", f"out={out}")
+    assert (done.code, done.sentence) == (1, "error: format=fastest found no file to keep: onnx: it is worse")
+    assert {file.name for file in out.iterdir()} == {"model.zoo", "ledger.png", "exports.json"}
+    rows = json.loads((out / "exports.json").read_text())["rows"]
+    assert [(row["format"], row["files"]) for row in rows] == [("zoo", ["model.zoo"]), ("onnx", [])]
 
 
 def test_candidates_suit_the_net_and_the_machine(monkeypatch):

@@ -21,7 +21,7 @@ from zoo.data.module import ResidentData
 from zoo.data.sequences import SequenceData
 from zoo.errors import BadInput, ZooError, choices, reason
 from zoo.export.export_format import ExportFormat, Job, format_names, format_of
-from zoo.export.export_report import Row, check_boards, record, show
+from zoo.export.export_report import Earlier, Row, check_boards, show, write_rows
 from zoo.export.fastest import CANDIDATES, FASTEST, Tried, has_openvino, keep_fastest, with_candidates
 from zoo.export.parts import has_fixed_length
 from zoo.export.read_export import PARTS, Classifier, Writer
@@ -31,7 +31,7 @@ from zoo.export.worker import OPENVINO
 from zoo.files import sha256_of
 from zoo.paths import EXPORTS, RESULT
 from zoo.quantize.pt2e import program_of
-from zoo.records.json_files import read_exports, read_result, write_exports
+from zoo.records.json_files import read_exports, read_result
 from zoo.run.pack_product import share_at_once
 from zoo.run.round_product import round_at_once
 
@@ -58,7 +58,7 @@ def export(product: Product, names: list[str], folder: Path, cfg: DictConfig) ->
     named, (names, sentences) = names, with_candidates(names, product)
     _check_settings(product, names, cfg)
     digest = sha256_of(product.path)
-    earlier = _earlier_rows(folder, product, names, digest, cfg)
+    earlier = _earlier_exports(folder, product, names, digest, cfg)
     check_boards(folder)
     net, data = load_model(product).eval(), stored_data(product.facts, cfg)
     before = source = answers_of(net, data)
@@ -70,48 +70,37 @@ def export(product: Product, names: list[str], folder: Path, cfg: DictConfig) ->
     with tempfile.TemporaryDirectory(dir=folder, prefix=".export.") as place:
         to = Path(place) if FASTEST in named else folder  # candidates may be dropped, but no file of an earlier export
         tried = [(name, _try(name, job, source, to)) for name, job in zip(names, jobs, strict=True)]
-        rows = [row for _, row in tried]
         if FASTEST in named:
-            others = _in_openvino(tried, jobs, source, to) if has_openvino() else []
-            rows, found = keep_fastest([*tried, *others], jobs[0], named, to)
+            tried += _in_openvino(tried, jobs, source, to) if has_openvino() else []
+            tried, found = keep_fastest(tried, jobs[0], named, to)
             sentences = [*found, *sentences]
             _move(to, folder)
+    rows = [row for _, row in tried]
     choice = product.facts["config"]["choices"]
     about = {"checkpoint": str(product.path), "sha256": digest, "net": choice["model"], "data": choice["data"]}
-    _write_rows({**about, "accuracy": before.accuracy}, rows, earlier, product, folder)
+    outdated = write_rows({**about, "accuracy": before.accuracy}, rows, earlier, product, folder)
     what = "" if data.number_scale is None else "R2 "
     show(f"{about['net']} on {about['data']}, {what}{before.accuracy:.2%} before", rows)
     files = ", ".join(dict.fromkeys([*itertools.chain(*(row.files for row in rows)), EXPORTS]))
     print(escape.line(f"Written     {files} in {folder}"))
     for sentence in sentences:
         print(escape.line(f"Fastest     {sentence}"))
-    _check_refused({name: row for name, row in tried if name in named})
+    if outdated:
+        print(escape.line(f"Outdated    {', '.join(outdated)}, written before the checkpoint or these files changed"))
+    _check_refused(tried, named)
 
 
-def _write_rows(
-    about: dict[str, Any], rows: list[Row], earlier: list[dict[str, Any]], product: Product, folder: Path
-) -> None:
-    """Write exports.json, and to the result of the checkpoint's run if the folder is its own.
-
-    The row of earlier files stays until one of them is replaced or gone.
-    """
-    written = {file for row in rows for file in row.files}
-    kept = [
-        row for row in earlier if not written & {*row["files"]} and all((folder / f).is_file() for f in row["files"])
-    ]
-    files = {row["format"] for row in kept if row["files"]}
-    new = [row for row in rows if row.files or row.format not in files]
-    by_format = {row["format"]: row for row in [*kept, *(row.plain() for row in new)]}
-    write_exports(folder / EXPORTS, {**about, "rows": [*by_format.values()]})
-    if folder.resolve() == product.path.resolve().parent:
-        record(folder, new)
-
-
-def _check_refused(rows: dict[str, Row]) -> None:
-    """Raise ZooError if a format was refused."""
+def _check_refused(tried: list[Tried], named: list[str]) -> None:
+    """Raise ZooError if a named format was refused, or all that format=fastest has tried."""
     refused = [
-        f"format={name} is refused, and its file not kept: {row.reason}" for name, row in rows.items() if row.reason
+        f"format={name} is refused, and its file not kept: {row.reason}"
+        for name, row in tried
+        if name in named and row.reason
     ]
+    candidates = [row for name, row in tried if name in CANDIDATES]
+    if FASTEST in named and not any(row.proof for row in candidates):
+        reasons = (f"{row.format}: {row.reason}" for row in candidates)
+        refused.append(f"format=fastest found no file to keep: {'; '.join(reasons)}")
     if refused:
         raise ZooError("; ".join(refused))
 
@@ -150,14 +139,12 @@ def _check_settings(product: Product, names: list[str], cfg: DictConfig) -> None
             raise BadInput(f"format={name} needs a float net, and this one is already in int8; use format=onnx")
 
 
-def _earlier_rows(
-    folder: Path, product: Product, names: list[str], digest: str, cfg: DictConfig
-) -> list[dict[str, Any]]:
-    """Return the rows of this checkpoint in exports.json; raise BadInput if other files would be replaced."""
+def _earlier_exports(folder: Path, product: Product, names: list[str], digest: str, cfg: DictConfig) -> Earlier:
+    """Return what earlier exports left in a folder; raise BadInput if other files would be replaced."""
     rows, files = [], set()
     if (folder / EXPORTS).exists():
         found = read_exports(folder / EXPORTS)
-        files |= {file for row in found["rows"] for file in row["files"]}
+        files |= {*found.get("outdated", []), *(file for row in found["rows"] for file in row["files"])}
         if found.get("sha256") == digest:
             rows = found["rows"]
         elif os.path.realpath(found["checkpoint"]) != os.path.realpath(product.path):
@@ -174,7 +161,7 @@ def _earlier_rows(
                     raise BadInput(f"format={name} would replace the checkpoint itself; set out=FOLDER")
             elif path.exists() and path.name not in files:
                 raise BadInput(f"format={name} would replace {path}, which no export wrote; set out=FOLDER")
-    return rows
+    return Earlier(rows, files)
 
 
 def _ending(name: str, cfg: DictConfig) -> str:

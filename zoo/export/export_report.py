@@ -1,7 +1,7 @@
 """The matrix of exported files, format by precision by runtime: printed, and stored with their run."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,12 @@ from rich.table import Table
 
 from zoo import escape
 from zoo.callbacks.loggers import TensorBoard
+from zoo.checkpoint.product_file import Product
 from zoo.errors import BadInput
 from zoo.export.verify import Verification
 from zoo.files import check_no_links
-from zoo.paths import BOARDS, RESULT
-from zoo.records.json_files import read_result, write_result
+from zoo.paths import BOARDS, EXPORTS, RESULT
+from zoo.records.json_files import read_result, write_exports, write_result
 from zoo.report import settings_row
 
 
@@ -36,24 +37,61 @@ class Row:
         return cell | {key: value for key, value in figures.items() if value is not None}
 
 
+@dataclass(frozen=True)
+class Earlier:
+    """The rows in exports.json of the same checkpoint, and the names of all files that earlier exports wrote."""
+
+    rows: list[dict[str, Any]]
+    files: set[str]
+
+
 def check_boards(run: Path) -> None:
-    """Raise BadInput if a run's exports/, which `record` replaces, is or contains a link."""
+    """Raise BadInput if a run's exports/, which `write_rows` replaces, is or contains a link."""
     if (run / RESULT).exists() and (run / BOARDS).is_symlink():
         raise BadInput(f"{run / BOARDS} is a link, and its target would be changed; replace it by a folder")
     if (run / RESULT).exists():
         check_no_links(run / BOARDS)
 
 
-def record(run: Path, rows: Sequence[Row]) -> None:
+def write_rows(about: dict[str, Any], rows: list[Row], earlier: Earlier, product: Product, folder: Path) -> list[str]:
+    """Write exports.json, and to the result of the checkpoint's run if the folder is its own.
+
+    The row of earlier files stays until one of them is replaced or gone. Returns the names of files that have no row,
+    since the checkpoint was changed after they were written, or only some files of their format were replaced.
+    """
+    written = {file for row in rows for file in row.files}
+    kept = [
+        row
+        for row in earlier.rows
+        if not written & {*row["files"]} and all((folder / file).is_file() for file in row["files"])
+    ]
+    files = {row["format"] for row in kept if row["files"]}
+    new = [row for row in rows if row.files or row.format not in files]
+    by_format = {row["format"]: row for row in [*kept, *(row.plain() for row in new)]}
+    described = {file for row in by_format.values() for file in row["files"]}
+    outdated = sorted(file for file in earlier.files - described if (folder / file).is_file())
+    write_exports(folder / EXPORTS, {**about, "rows": [*by_format.values()], "outdated": outdated})
+    if folder.resolve() == product.path.resolve().parent:
+        _record(folder, new, outdated)
+    return outdated
+
+
+def _record(run: Path, rows: Sequence[Row], outdated: Collection[str]) -> None:
     """Store rows in a run's result.json and next to its own row in TensorBoard's HParams, one per format.
 
-    Nothing is stored for a product whose folder has no result.json.
+    The rows of outdated files are removed. Nothing is stored for a product whose folder has no result.json.
     """
     if not (run / RESULT).exists():
         return
     result = read_result(run / RESULT)
-    result["exports"] = {**result.get("exports", {}), **{row.format: row.plain() for row in rows}}
+    earlier = result.get("exports", {})
+    gone = [name for name, row in earlier.items() if not {*outdated}.isdisjoint(row["files"])]
+    kept = {name: row for name, row in earlier.items() if name not in gone}
+    result["exports"] = {**kept, **{row.format: row.plain() for row in rows}}
     write_result(run / RESULT, result)
+    for board in (run / BOARDS).glob("*"):
+        if board.name in gone:
+            shutil.rmtree(board)
     for row in rows:
         board = run / BOARDS / row.format
         shutil.rmtree(board, ignore_errors=True)

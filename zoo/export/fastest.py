@@ -11,7 +11,7 @@ from torch import nn
 
 from zoo.checkpoint.product_file import Product
 from zoo.compress.recipe import in_integers
-from zoo.errors import BadInput, ZooError
+from zoo.errors import BadInput
 from zoo.export.export_format import Job, format_of
 from zoo.export.export_report import Row, number
 from zoo.export.parts import parts
@@ -64,21 +64,21 @@ def has_openvino() -> bool:
     return importlib.util.find_spec(OPENVINO) is not None
 
 
-def keep_fastest(tried: Sequence[Tried], job: Job, named: Sequence[str], folder: Path) -> tuple[list[Row], list[str]]:
+def keep_fastest(tried: Sequence[Tried], job: Job, named: Sequence[str], folder: Path) -> tuple[list[Tried], list[str]]:
     """Time the verified candidates, delete the files of all but the fastest and of those that were named.
 
-    Returns the rows, without the files that were deleted, and the result in sentences. Raises ZooError if no candidate
+    Returns the formats and rows, without the files that were deleted, and the result in sentences: none if no candidate
     was verified.
     """
-    if not any(name in CANDIDATES and row.proof for name, row in tried):
-        raise ZooError("format=fastest: " + "; ".join(f"{name}: {row.reason}" for name, row in tried))
     timed = timed_in_turn(tried, job, folder)
+    if not timed:
+        return list(tried), []
     kept = {timed[0].name, *named}
     for file in {file for one in timed if one.name not in kept for file in one.row.files}:
         (folder / file).unlink()
     refused = [f"{row.format} is left out: {row.reason}" for name, row in tried if row.reason and name not in named]
-    rows = [row if name in kept else replace(row, files=[]) for name, row in tried]
-    return rows, [*verdict(timed, job.cfg.fastest_at, job.net), *refused]
+    left = [(name, row if name in kept else replace(row, files=[])) for name, row in tried]
+    return left, [*verdict(timed, job.cfg.fastest_at, job.net), *refused]
 
 
 def timed_in_turn(tried: Sequence[Tried], job: Job, folder: Path) -> list[Timed]:

@@ -82,6 +82,7 @@ class Exports(Record, frozen=True, kw_only=True):
     accuracy: Share
     rows: Annotated[list[Cell], Meta(max_length=1000)]
     sha256: Name | UnsetType = UNSET  # of the checkpoint
+    outdated: Names | UnsetType = UNSET  # files of earlier exports that no row describes any more
 
 
 class SizeReport(Struct, frozen=True):
