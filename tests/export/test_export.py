@@ -10,11 +10,13 @@ import sys
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import ROOT, toy_run
 from omegaconf import OmegaConf
+from small import FACTS
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from zoo.checkpoint.load_model import load_model
@@ -123,6 +125,14 @@ def test_a_product_in_int8_stays_in_int8_with_the_same_scales(command, teacher):
     assert evaluation["accuracy"] == pytest.approx(rows[0]["accuracy"])
     done = command("scripts/export", f"checkpoint={teacher}", "format=onnx_int8")
     assert (done.code, "this one is already in int8; use format=onnx" in done.sentence) == (2, True)
+
+
+@pytest.mark.parametrize("name", ["onnx_fp16", "onnx_int8", "pte_int8"])
+def test_weights_in_integers_are_not_quantized_again(name):
+    product = SimpleNamespace(facts={"recipe": [{"pass": "weight_only"}], "data": FACTS["data"]})
+    cfg = OmegaConf.create({"compress": {}, "half": False, "bake": False, "calibrated": False})
+    with pytest.raises(BadInput, match=f"format={name} needs a float net, and this one is already quantized"):
+        export._check_settings(product, [name], cfg)
 
 
 def wrong(path, part, facts):

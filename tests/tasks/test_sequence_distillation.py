@@ -132,7 +132,7 @@ def test_a_missing_file_of_words_is_told_before_teachers_are_trained(command):
     line = ["data=reverse", "task=distill_sequences", "task.teacher={experiment: transformer_cmudict}"]
     outcome = command("train", *line, "task.words=absent.txt")
     assert (outcome.code, "Training a teacher" in outcome.err + outcome.out) == (2, False)
-    assert "task.words=absent.txt cannot be read" in outcome.err
+    assert "task.words=absent.txt: there is no such file; docs/sequences.md shows how" in outcome.err
 
 
 def test_a_run_with_other_further_pairs_is_not_continued(data):

@@ -70,7 +70,7 @@ def inference_table(results: Path, batch_size: int) -> str:
     known = {name for report in reports.values() for name in report["figures"]}
     others = [name for name in ("int8 compiled", *runtimes, *pruned) if name in known]
     lines = [
-        f"| net | fp32 by Inductor, ms | {', × | '.join(others)}, × | int8, Inductor to the faster other, × |",
+        f"| net | fp32 by Inductor, ms | {', × | '.join(others)}, × | Inductor int8 against the faster other int8, × |",
         "|---|---:|" + "---:|" * (len(others) + 1),
     ]
     nets: dict[str, list[str]] = {}

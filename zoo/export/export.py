@@ -135,8 +135,9 @@ def _check_settings(product: Product, names: list[str], cfg: DictConfig) -> None
                 f"format={name} needs a net in int8: python train.py init_from={product.path} compress=ptq_int8 "
                 "trainer.max_epochs=0"
             )
-        if is_int8 and format_of(name).precision != "fp32":
-            raise BadInput(f"format={name} needs a float net, and this one is already in int8; use format=onnx")
+        if in_integers(product.facts["recipe"]) and format_of(name).precision != "fp32":
+            what = "in int8; use format=onnx" if is_int8 else "quantized"
+            raise BadInput(f"format={name} needs a float net, and this one is already {what}")
 
 
 def _earlier_exports(folder: Path, product: Product, names: list[str], digest: str, cfg: DictConfig) -> Earlier:

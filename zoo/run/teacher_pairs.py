@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -46,6 +47,11 @@ def check_words(file: Any, beam: Any) -> None:
     """Raise BadInput for a file of words that cannot be read, or a wrong width of the beam search."""
     if not isinstance(beam, int) or not 1 <= beam <= MOST_BEAMS:
         raise BadInput(f"task.beam: expected an integer from 1 to {MOST_BEAMS}, got {written(beam)}")
+    if isinstance(file, str) and not Path(file).exists():
+        raise BadInput(
+            f"task.words={file}: there is no such file; docs/sequences.md shows how to make one, and with "
+            "task.words=null there are no further words"
+        )
     text_of(file, "task.words")
 
 
