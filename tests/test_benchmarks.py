@@ -153,11 +153,15 @@ def test_decoding_without_cache_finds_the_same(positions):
         pytest.param(["greedy", "greedy, compiled"], marks=pytest.mark.slow),
     ],
 )
-def test_decoding_is_timed_with_and_without_cache(command, tmp_path, names):
+def test_decoding_is_timed_with_and_without_cache(command, tmp_path, monkeypatch, names):
     small = ["model.width=16", "model.encoder_depth=1", "model.decoder_depth=1", "trainer=smoke"]
     assert command("train", "data=reverse", *small).code == 0
     settings = ["suite=decoding", "checkpoint=runs/transformer_reverse", "rounds=1", "out=figures.json"]
-    outcome = command("scripts/benchmark", *settings, f"only={names}")
+    if "greedy, compiled" in names:
+        settings.append(f"only={names}")
+    else:
+        monkeypatch.setenv("CXX", "no-such-compiler")
+    outcome = command("scripts/benchmark", *settings)
     assert outcome.code == 0, outcome.err
     figures = json.loads((tmp_path / "figures.json").read_text())["figures"]
     assert list(figures) == names
@@ -182,6 +186,13 @@ def test_what_cannot_be_measured_is_refused_in_one_sentence(command, settings, w
     outcome = command("scripts/benchmark", *settings)
     assert outcome.code == 2
     assert all(word in outcome.sentence for word in words)
+
+
+def test_without_a_compiler_compiled_nets_are_not_measured(command, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    outcome = command("scripts/benchmark", "suite=inference")
+    assert outcome.code == 2
+    assert "suite=inference compiles the net, and there is no compiler 'no-such-compiler'" in outcome.sentence
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines without CUDA")

@@ -739,10 +739,19 @@ def test_a_state_gone_to_nan_replaces_no_checkpoint(command, toy, only_run, monk
 def test_compile_takes_torchs_modes(command, toy_smoke, monkeypatch, setting, expected):
     seen = []
     monkeypatch.setattr(nn.Module, "compile", lambda self, mode: seen.append(mode))
+    monkeypatch.setenv("CXX", "true")  # any program
     done = command("train", *toy_smoke, f"compile={setting}")
     assert done.code == 0
     assert seen == expected
     assert ("torch compiles the net in its first step" in done.err) == (setting != "false")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines without CUDA")
+def test_nothing_is_trained_where_there_is_no_compiler(command, toy_smoke, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    done = command("train", *toy_smoke, "compile=true")
+    expected = "compile=True compiles the net, and there is no compiler 'no-such-compiler'; install g++, or set CXX"
+    assert (done.code, done.err.splitlines()[-1]) == (2, f"error: {expected}")
 
 
 @pytest.mark.slow

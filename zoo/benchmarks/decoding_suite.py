@@ -10,6 +10,7 @@ from zoo.benchmarks.rounds import Contender, Suite, checkpoints, data_of, timed
 from zoo.errors import BadInput
 from zoo.export.parts import Encoder, Step
 from zoo.export.read_export import Writer, net_of, read_net
+from zoo.measure.compiler import has_compiler
 from zoo.models.decoding import State, beam_search, greedy
 from zoo.models.transformer import Transformer
 
@@ -52,7 +53,7 @@ def decoding_suite(cfg: DictConfig) -> Suite:
 
     `cfg.checkpoint` names product files or exported files, which all decode the sources of the first one. The baseline
     is greedy decoding with the first net: without cached keys and values if it is a Transformer in torch, and with its
-    cached state otherwise.
+    cached state otherwise. A compiled Transformer is left out where there is no C++ compiler.
     """
     if not cfg.checkpoint:
         raise BadInput("suite=decoding: set checkpoint, such as checkpoint=zoo:transformer_cmudict")
@@ -80,7 +81,7 @@ def decoding_suite(cfg: DictConfig) -> Suite:
         if isinstance(net, Transformer):
             add(f"{title}greedy, without cache", WithoutCache(net), one_by_one)
         add(f"{title}greedy", net, one_by_one)
-        if isinstance(net, Transformer):
+        if isinstance(net, Transformer) and has_compiler():
             add(f"{title}greedy, compiled", compiled(net), one_by_one)
         add(f"{title}beam={BEAM}", net, lambda net, batch: beam_search(net, batch, BEAM, length))
     return Suite(contenders, sum(map(len, batches)))

@@ -26,6 +26,7 @@ from zoo.export.onnx_int8 import quantized
 from zoo.export.parts import ExportPart
 from zoo.export.worker import openvino_settings, session_options
 from zoo.instantiate import build
+from zoo.measure.compiler import check_compiler
 from zoo.quantize.graph_ir import deserialize
 from zoo.quantize.int8_speed import why_int8_is_slower
 from zoo.quantize.pt2e import lower, program_of, sums_int8_exactly, traced
@@ -51,6 +52,7 @@ def inference_suite(cfg: DictConfig) -> Suite:
     well. `cfg.checkpoint` measures the nets of product files instead; if one of these is in int8, its float contenders
     have random weights. The baseline is the first net in fp32, compiled by Inductor.
     """
+    check_compiler("suite=inference")
     if cfg.checkpoint:
         nets = [_of_product(Path(path), cfg.data.batch_size) for path in checkpoints(cfg)]
     else:

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import importlib.metadata
 import io
 import itertools
 import lzma
@@ -137,6 +138,7 @@ def _nnc(one: _Net) -> dict[str, Any] | None:
         with tempfile.TemporaryDirectory() as place, contextlib.chdir(place):  # it leaves a file in the current folder
             return bytes(encode_nnc(dict(arrays), settings))
 
+    version = importlib.metadata.version("nncodec")
     best: tuple[int, Callable[[], bytes], str] | None = None
     for by_size in (False, True):
         for qp in QP:
@@ -145,7 +147,8 @@ def _nnc(one: _Net) -> dict[str, Any] | None:
             content = write()
             if one.is_near({**one.product.weights, **read(content)}):
                 if best is None or len(content) < best[0]:
-                    best = len(content), write, f"qp={qp}, dependent quantization" + (", opt_qp" if by_size else "")
+                    setting = f"nncodec {version}, qp={qp}, dependent quantization" + (", opt_qp" if by_size else "")
+                    best = len(content), write, setting
                 break
     return one.figures(best[1], read, best[2]) if best else None
 

@@ -3,24 +3,14 @@
 The zoo never reads one, since compiled code cannot be checked before it runs.
 """
 
-import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from zoo.errors import BadInput
 from zoo.export.file_metadata import labels
 from zoo.export.onnx import quiet
 from zoo.export.parts import ExportPart, trace
 from zoo.files import replacing
-
-
-def check_compiler() -> None:
-    """Raise BadInput if there is no C++ compiler."""
-    name = os.environ.get("CXX", "g++")
-    if not shutil.which(name):
-        raise BadInput(f"format=aoti compiles the net, and there is no compiler '{name}'; install g++, or set CXX")
 
 
 def save_aoti(path: Path, part: ExportPart, facts: Mapping[str, Any]) -> None:

@@ -23,6 +23,7 @@ from zoo.checkpoint.product_file import provenance
 from zoo.data.module import SPLITS, ResidentData
 from zoo.errors import BadInput, ZooError, choices, reason
 from zoo.measure.accuracy import TOP
+from zoo.measure.compiler import check_compiler
 from zoo.measure.layer_kinds import BATCH_NORMS
 from zoo.measure.throughput import TOO_FULL, fastest_batch_size
 from zoo.models.small_maps import SmallMapsAsProducts
@@ -47,6 +48,8 @@ def fit(run: Run, trainer: lightning.Trainer, task: Task, data: ResidentData) ->
 
     The best weights are saved to model.safetensors.
     """
+    if run.cfg.compile and trainer.strategy.root_device.type == "cpu":
+        check_compiler(f"compile={run.cfg.compile}")
     _check_norms(run, task, data)
     callback_of(trainer, BestProduct).facts = {
         "config": OmegaConf.to_container(run.cfg, resolve=True),
