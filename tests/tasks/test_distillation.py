@@ -153,6 +153,9 @@ def test_a_teacher_is_trained_once_by_its_experiment_and_resumed_if_it_was_stopp
     assert {one["seed"] for one in configs} == {1, 2}
     assert all(one["data"]["num_validation"] == 60 for one in configs)  # the student's split
     assert command("train", *line, teacher, "name=second").code == 0  # both are there
+    (second,) = (tmp_path / "runs/second").glob("*/model.safetensors")
+    weights, same = read_product(student / "model.safetensors").weights, read_product(second).weights
+    assert all(same[name].equal(weight) for name, weight in weights.items())
     assert sorted((tmp_path / "runs/lenet5_fashion_mnist").glob("*/result.json")) == trained
     assert command("train", *line, teacher, "name=moved", f"data_root={fashion_root}").code == 0
     assert sorted((tmp_path / "runs/lenet5_fashion_mnist").glob("*/result.json")) == trained
@@ -164,6 +167,24 @@ def test_a_teacher_is_trained_once_by_its_experiment_and_resumed_if_it_was_stopp
     other = [a for a in line if not a.startswith("data.num_v")] + ["data.num_validation=70"]
     assert command("train", *other, "task.teacher={experiment: lenet5_fashion_mnist}", "name=fourth").code == 0
     assert len(list((tmp_path / "runs/lenet5_fashion_mnist").glob("*"))) == 3  # of another split
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ("data.mix={alpha: 1.0}", "data.mix={'alpha': 1.0} is not an augmentation"),
+        ("optim.lr=-1", "optim"),
+        ("schedule.warmup=2", "schedule.warmup"),
+        ("callbacks.rate.begin=2", "callbacks.rate.begin"),
+        ("model.in_channels=0", "model.in_channels"),
+    ],
+)
+def test_a_wrong_setting_is_told_before_teachers_are_trained(command, toy, tmp_path, setting, sentence):
+    line = [*toy, "task=distill", "task.teacher={experiment: lenet5_fashion_mnist}", "compress=rate", "schedule=cosine"]
+    outcome = command("train", *line, setting)
+    assert (outcome.code, "Training a teacher" in outcome.err) == (2, False)
+    assert sentence in outcome.sentence
+    assert not list(tmp_path.glob("runs/lenet5_fashion_mnist"))
 
 
 @pytest.mark.parametrize(

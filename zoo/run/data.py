@@ -1,7 +1,9 @@
 """The data of a run, loaded and checked against the data that the run started with."""
 
+import functools
 from typing import Any
 
+from lightning.pytorch.utilities.seed import isolate_rng
 from omegaconf import OmegaConf
 
 from zoo import distributed
@@ -14,7 +16,10 @@ from zoo.paths import PRODUCT
 from zoo.ranges import height_width
 from zoo.run.config_checks import needs_numbers
 from zoo.run.directory import Run
+from zoo.run.model import build_bare_model
+from zoo.run.task import build_optimizer
 from zoo.run.teachers import check_teacher, with_teachers
+from zoo.run.trainer import build_callbacks
 
 
 def build_data(run: Run) -> tuple[Run, ResidentData]:
@@ -23,7 +28,21 @@ def build_data(run: Run) -> tuple[Run, ResidentData]:
     Returned with them is the run with what was left to them filled in: the sizes that a net is built by, mean and std,
     how pictures in files are resized, and that labels are numbers if the task needs them.
     """
-    run, teachers = with_teachers(run)
+    run, teachers = with_teachers(run, functools.cache(lambda: _check_settings(run)))
+    run, data = _loaded(run, teachers)
+    for teacher in teachers:
+        check_teacher(run, teacher, data.load())
+    return run, data
+
+
+def _check_settings(run: Run) -> None:
+    """Build the parts of a run without its teachers, so that a wrong setting is reported before these are trained."""
+    with isolate_rng():
+        run, _ = _loaded(run, [])
+        build_optimizer(run), build_callbacks(run), build_bare_model(run.cfg.model)
+
+
+def _loaded(run: Run, teachers: list[Product]) -> tuple[Run, ResidentData]:
     if "numbers" in run.cfg.data and run.cfg.data.numbers is None and needs_numbers(run.cfg):
         run = run.with_values(data={"numbers": True})
     if "mean" in run.cfg.data and run.cfg.data.mean is None and run.cfg.data.std is None:
@@ -39,15 +58,12 @@ def build_data(run: Run) -> tuple[Run, ResidentData]:
             f"data.batch_size={data.batch_size} cannot be divided among {distributed.world_size()} processes"
         )
     with distributed.local_rank_zero_first():
-        facts = data.load()
+        data.load()
     if run.last_checkpoint:
         _check_same_data(run, data)
     sizes = {name: number for name, number in data.sizes().items() if run.cfg.data[name] is None}
     of_net = {name: number for name, number in sizes.items() if run.cfg.model.get(name, number) is None}
-    run = run.with_values(data=sizes, model=of_net)
-    for teacher in teachers:
-        check_teacher(run, teacher, facts)
-    return run, data
+    return run.with_values(data=sizes, model=of_net), data
 
 
 def _check_same_data(run: Run, data: ResidentData) -> None:

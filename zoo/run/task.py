@@ -33,8 +33,8 @@ from zoo.tasks.classification import BALANCING
 log = logging.getLogger("zoo")
 
 
-def build_task(run: Run, net: nn.Module, data: ResidentData) -> Task:
-    """Build the task around a net, with its optimizer and schedule.
+def build_optimizer(run: Run) -> tuple[Any, Any]:
+    """Build the functions that make an optimizer from parameters, and its schedule from the number of steps.
 
     Lightning cannot clip gradients in mixed precision for fused optimizers, and FSDP2 does not support all of
     them, so both use an ordinary one.
@@ -45,6 +45,12 @@ def build_task(run: Run, net: nn.Module, data: ResidentData) -> Task:
     optimizer, schedule = build(settings, "optim"), build(run.cfg.schedule, "schedule")
     probe("optim", optimizer, [torch.zeros(1, 1, 1, 1, requires_grad=True)])
     probe("schedule", schedule, 100)
+    return optimizer, schedule
+
+
+def build_task(run: Run, net: nn.Module, data: ResidentData) -> Task:
+    """Build the task around a net, with its optimizer and schedule."""
+    optimizer, schedule = build_optimizer(run)
     task: Any = OmegaConf.to_container(run.cfg.task, resolve=True)
     given = {"net": net, "optimizer": optimizer, "schedule": schedule}
     if "teacher" in task:

@@ -4,7 +4,7 @@ import glob
 import logging
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -39,15 +39,20 @@ class Trained(msgspec.Struct, forbid_unknown_fields=True):
     seeds: Annotated[tuple[Annotated[int, msgspec.Meta(ge=0)], ...], msgspec.Meta(min_length=1)] = (1,)
 
 
-def with_teachers(run: Run) -> tuple[Run, list[Product]]:
-    """Return a run whose `task.teacher` is a list of whole paths, and these teachers; train those that are missing."""
+def with_teachers(run: Run, before_training: Callable[[], object]) -> tuple[Run, list[Product]]:
+    """Return a run whose `task.teacher` is a list of whole paths, and these teachers; train those that are missing.
+
+    `before_training` is called before the first of them is trained, which may take hours.
+    """
     named: Any = OmegaConf.to_container(run.cfg.task, resolve=True)
     if "teacher" not in named:
         return run, []
     if named.get("words") is not None:
-        check_words(named["words"], named["beam"])  # before the teachers are trained, which may take hours
+        check_words(named["words"], named["beam"])
     teacher = named["teacher"]
-    teachers = read_teachers([str(file) for file in _trained(run, teacher)] if isinstance(teacher, dict) else teacher)
+    if isinstance(teacher, dict):
+        teacher = [str(file) for file in _trained(run, teacher, before_training)]
+    teachers = read_teachers(teacher)
     # As whole paths, so that the run can be resumed from another folder.
     return run.with_values(task={"teacher": [str(one.path) for one in teachers]}), teachers
 
@@ -89,7 +94,7 @@ def check_teacher(run: Run, teacher: Product, facts: ImageFacts | SequenceFacts)
         log.warning("The teacher was trained on another split, and may have seen samples that this run validates on.")
 
 
-def _trained(run: Run, teacher: dict[str, Any]) -> Iterator[Path]:
+def _trained(run: Run, teacher: dict[str, Any], before_training: Callable[[], object]) -> Iterator[Path]:
     """Yield the product of each teacher's run: a finished one, or one that is resumed or trained now."""
     try:
         settings = msgspec.convert(teacher, Trained)
@@ -107,6 +112,7 @@ def _trained(run: Run, teacher: dict[str, Any]) -> Iterator[Path]:
         found = _runs_of(run, arguments)
         finished = [folder for folder in found if (folder / RESULT).exists()]
         if not finished:
+            before_training()
             _train(run, arguments, [folder for folder in found if (folder / LAST).exists()])
             finished = [folder for folder in _runs_of(run, arguments) if (folder / RESULT).exists()]
         if not finished:

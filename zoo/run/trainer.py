@@ -40,7 +40,7 @@ def build_trainer(run: Run) -> lightning.Trainer:
     return build(
         settings,
         "trainer",
-        callbacks=[build(node, f"callbacks.{name}") for name, node in run.cfg.callbacks.items() if node is not None],
+        callbacks=build_callbacks(run),
         logger=[] if distributed.rank() else _loggers(run, step),
         plugins=[AtomicCheckpointIO()],
         **({} if "profiler" in settings else {"profiler": NoProfiler()}),
@@ -51,6 +51,11 @@ def build_trainer(run: Run) -> lightning.Trainer:
         use_distributed_sampler=False,
         **of_many,
     )
+
+
+def build_callbacks(run: Run) -> list[lightning.Callback]:
+    """Build the callbacks of a run."""
+    return [build(node, f"callbacks.{name}") for name, node in run.cfg.callbacks.items() if node is not None]
 
 
 def _loggers(run: Run, from_step: int | None) -> list[Logger]:
