@@ -18,7 +18,7 @@ first, and is included as `zoo:resnet20_fashion_mnist`. This file and the pruned
 training; [the card of the file](docs/cards/resnet20_fashion_mnist.md) has its accuracy in float32. With so small a
 net, a single image gains little from pruning or int8. MMACs are millions of multiply-accumulates. int8 is fast when
 compiled or in ONNX Runtime, on CPUs with VNNI or AMX. Times are medians with `torch.compile`"""
-PACKED_RESNET = "rate_resnet20"
+PACKED_RESNET = "rate_resnet20_52000"
 IMAGES, SEQUENCES = "fashion_mnist", "cmudict"  # the data that the tables are of
 DIGITS = "mnist_5k"  # the data of the table of nets with their default settings
 ABLATION = "ablation_"  # begins the names of runs that are compared with each other, on validation data only
