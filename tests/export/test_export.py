@@ -259,7 +259,7 @@ def test_files_of_one_format_that_differ_have_names_of_their_own_and_all_are_tol
     save_product(teacher, product.weights, product.facts)
     done = command("scripts/export", f"checkpoint={teacher}", "format=zoo")
     assert done.code == 0
-    assert "Outdated    model_bf16.zoo, model_shared.zoo, written before the checkpoint" in done.out
+    assert "Outdated    model_bf16.zoo, model_shared.zoo: the checkpoint has changed since" in done.out
     exports = json.loads(teacher.with_name("exports.json").read_text())
     assert [row["format"] for row in exports["rows"]] == ["zoo"]
     assert exports["outdated"] == ["model_bf16.zoo", "model_shared.zoo"]

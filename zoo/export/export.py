@@ -81,13 +81,18 @@ def export(product: Product, names: list[str], folder: Path, cfg: DictConfig) ->
     outdated = write_rows({**about, "accuracy": before.accuracy}, rows, earlier, product, folder)
     what = "" if data.number_scale is None else "R2 "
     show(f"{about['net']} on {about['data']}, {what}{before.accuracy:.2%} before", rows)
+    _print_files(rows, folder, sentences, outdated)
+    _check_refused(tried, named)
+
+
+def _print_files(rows: list[Row], folder: Path, sentences: list[str], outdated: list[str]) -> None:
     files = ", ".join(dict.fromkeys([*itertools.chain(*(row.files for row in rows)), EXPORTS]))
     print(escape.line(f"Written     {files} in {folder}"))
     for sentence in sentences:
         print(escape.line(f"Fastest     {sentence}"))
     if outdated:
-        print(escape.line(f"Outdated    {', '.join(outdated)}, written before the checkpoint or these files changed"))
-    _check_refused(tried, named)
+        which = ", ".join(outdated)
+        print(escape.line(f"Outdated    {which}: the checkpoint has changed since; export again, or delete"))
 
 
 def _check_refused(tried: list[Tried], named: list[str]) -> None:

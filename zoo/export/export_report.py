@@ -56,8 +56,8 @@ def check_boards(run: Path) -> None:
 def write_rows(about: dict[str, Any], rows: list[Row], earlier: Earlier, product: Product, folder: Path) -> list[str]:
     """Write exports.json, and to the result of the checkpoint's run if the folder is its own.
 
-    The row of earlier files stays until one of them is replaced or gone. Returns the names of files that have no row,
-    since the checkpoint was changed after they were written, or only some files of their format were replaced.
+    The row of earlier files stays until one of them is replaced or gone. Returns the names of the files that have no
+    row, since the checkpoint was changed after they were written (or a file that belongs to them was replaced).
     """
     written = {file for row in rows for file in row.files}
     kept = [
