@@ -21,6 +21,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from zoo.checkpoint.load_model import load_model
 from zoo.checkpoint.product_file import read_product, save_product
+from zoo.checkpoint.temperature import KEY as TEMPERATURE
 from zoo.compress.context import Context
 from zoo.errors import BadInput
 from zoo.export import export, export_report, format_onnx, onnx
@@ -259,7 +260,7 @@ def test_files_of_one_format_that_differ_have_names_of_their_own_and_all_are_tol
     save_product(teacher, product.weights, product.facts)
     done = command("scripts/export", f"checkpoint={teacher}", "format=zoo")
     assert done.code == 0
-    assert "Outdated    model_bf16.zoo, model_shared.zoo: the checkpoint has changed since" in done.out
+    assert "Outdated    model_bf16.zoo, model_shared.zoo: the checkpoint has changed since they" in done.out
     exports = json.loads(teacher.with_name("exports.json").read_text())
     assert [row["format"] for row in exports["rows"]] == ["zoo"]
     assert exports["outdated"] == ["model_bf16.zoo", "model_shared.zoo"]
@@ -274,6 +275,30 @@ def test_files_of_one_format_that_differ_have_names_of_their_own_and_all_are_tol
     assert command("scripts/export", f"checkpoint={teacher}", *line).code == 0
     done = command("scripts/export", f"checkpoint={teacher.with_name('model_shared.safetensors')}", "format=zoo")
     assert (done.code, "out=ANOTHER_FOLDER" in done.sentence) == (2, True)
+
+
+def test_only_files_of_the_checkpoint_before_are_outdated(command, teacher, in_process):
+    """Not the checkpoint itself, which format=safetensors lists, and not files whose exports.json is gone."""
+    assert command("scripts/export", f"checkpoint={teacher}", "format=[safetensors,zoo]").code == 0
+    product = read_product(teacher)
+    save_product(teacher, product.weights, {**product.facts, TEMPERATURE: 2.0})
+    line = ("scripts/export", f"checkpoint={teacher}", "max_drop=50")
+    done = command(*line, "format=zoo", "half=bfloat16")
+    assert done.code == 0, done.err
+    assert "Outdated    model.zoo: the checkpoint has changed since they were exported" in done.out
+    teacher.with_name("exports.json").unlink()
+    done = command(*line, "format=zoo", "half=true")
+    assert (done.code, "Outdated" in done.out) == (0, False)
+    assert {*json.loads(teacher.with_name("result.json").read_text())["exports"]} == {"zoo_fp16", "zoo_bf16"}
+
+
+def test_names_of_files_elsewhere_are_not_followed(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "other").touch()
+    earlier = export_report.Earlier([], set(), {"../other", str(tmp_path / "other"), "x" * 300})
+    product = SimpleNamespace(path=tmp_path / "model.safetensors")
+    about = {"checkpoint": "model.safetensors", "net": "lenet5", "data": "mnist_5k", "accuracy": 1.0}
+    assert export_report.write_rows(about, [], earlier, product, tmp_path / "run") == []
 
 
 def test_what_takes_pixels_is_told_from_what_takes_normalised_images_by_its_name():

@@ -111,6 +111,18 @@ def test_without_a_verified_candidate_the_named_files_are_kept(command, tmp_path
     assert [(row["format"], row["files"]) for row in rows] == [("zoo", ["model.zoo"]), ("onnx", [])]
 
 
+def test_what_openvino_refuses_does_not_refuse_the_named_file(command, tmp_path, monkeypatch):
+    refused = Row("onnx_openvino", "fp32", "openvino", [], reason="it is not there")
+    monkeypatch.setattr(fastest, "CANDIDATES", ("onnx",))
+    monkeypatch.setattr(export, "has_openvino", lambda: True)
+    monkeypatch.setattr(export, "_in_openvino", lambda *_: [("onnx", refused)])
+    monkeypatch.setattr(fastest, "timed_in_turn", lambda tried, job, folder: [fastest.Timed(*tried[0], 1.0)])
+    arguments = ("checkpoint=zoo:lenet5_mnist_5k", f"out={tmp_path / 'out'}")
+    done = command("scripts/export", *arguments, "format=[fastest,onnx]")
+    assert done.code == 0, done.err
+    assert (tmp_path / "out/model.onnx").exists()
+
+
 def test_candidates_suit_the_net_and_the_machine(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     for name in [name for name in sys.modules if name.partition(".")[0] == "executorch"]:

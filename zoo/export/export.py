@@ -69,13 +69,13 @@ def export(product: Product, names: list[str], folder: Path, cfg: DictConfig) ->
     jobs = [Job(product, net, data, _facts(product, name, cfg), cfg) for name in names]
     with tempfile.TemporaryDirectory(dir=folder, prefix=".export.") as place:
         to = Path(place) if FASTEST in named else folder  # candidates may be dropped, but no file of an earlier export
-        tried = [(name, _try(name, job, source, to)) for name, job in zip(names, jobs, strict=True)]
+        tried = kept = [(name, _try(name, job, source, to)) for name, job in zip(names, jobs, strict=True)]
         if FASTEST in named:
-            tried += _in_openvino(tried, jobs, source, to) if has_openvino() else []
-            tried, found = keep_fastest(tried, jobs[0], named, to)
+            others = _in_openvino(tried, jobs, source, to) if has_openvino() else []
+            kept, found = keep_fastest([*tried, *others], jobs[0], named, to)
             sentences = [*found, *sentences]
             _move(to, folder)
-    rows = [row for _, row in tried]
+    rows = [row for _, row in kept]
     choice = product.facts["config"]["choices"]
     about = {"checkpoint": str(product.path), "sha256": digest, "net": choice["model"], "data": choice["data"]}
     outdated = write_rows({**about, "accuracy": before.accuracy}, rows, earlier, product, folder)
@@ -92,7 +92,7 @@ def _print_files(rows: list[Row], folder: Path, sentences: list[str], outdated: 
         print(escape.line(f"Fastest     {sentence}"))
     if outdated:
         which = ", ".join(outdated)
-        print(escape.line(f"Outdated    {which}: the checkpoint has changed since; export again, or delete"))
+        print(escape.line(f"Outdated    {which}: the checkpoint has changed since they were exported"))
 
 
 def _check_refused(tried: list[Tried], named: list[str]) -> None:
@@ -104,8 +104,8 @@ def _check_refused(tried: list[Tried], named: list[str]) -> None:
     ]
     candidates = [row for name, row in tried if name in CANDIDATES]
     if FASTEST in named and not any(row.proof for row in candidates):
-        reasons = (f"{row.format}: {row.reason}" for row in candidates)
-        refused.append(f"format=fastest found no file to keep: {'; '.join(reasons)}")
+        reasons = [f"{row.format}: {row.reason}" for name, row in tried if name in CANDIDATES and name not in named]
+        refused.append(f"format=fastest found no file to keep{': ' * bool(reasons)}{'; '.join(reasons)}")
     if refused:
         raise ZooError("; ".join(refused))
 
@@ -147,13 +147,18 @@ def _check_settings(product: Product, names: list[str], cfg: DictConfig) -> None
 
 def _earlier_exports(folder: Path, product: Product, names: list[str], digest: str, cfg: DictConfig) -> Earlier:
     """Return what earlier exports left in a folder; raise BadInput if other files would be replaced."""
-    rows, files = [], set()
+    earlier, files = Earlier([], set(), set()), set()
     if (folder / EXPORTS).exists():
         found = read_exports(folder / EXPORTS)
-        files |= {*found.get("outdated", []), *(file for row in found["rows"] for file in row["files"])}
+        outdated = {*found.get("outdated", [])}
+        of_rows = {file for row in found["rows"] for file in row["files"]}
+        files |= outdated | of_rows
+        formats = {row["format"] for row in found["rows"]}
         if found.get("sha256") == digest:
-            rows = found["rows"]
-        elif os.path.realpath(found["checkpoint"]) != os.path.realpath(product.path):
+            earlier = Earlier(found["rows"], formats, outdated)
+        elif os.path.realpath(found["checkpoint"]) == os.path.realpath(product.path):
+            earlier = Earlier([], formats, outdated | of_rows)
+        else:
             raise BadInput(f"{folder} has exports of {found['checkpoint']}; set out=ANOTHER_FOLDER")
     if (folder / RESULT).exists():
         exports = read_result(folder / RESULT).get("exports", {})
@@ -167,7 +172,7 @@ def _earlier_exports(folder: Path, product: Product, names: list[str], digest: s
                     raise BadInput(f"format={name} would replace the checkpoint itself; set out=FOLDER")
             elif path.exists() and path.name not in files:
                 raise BadInput(f"format={name} would replace {path}, which no export wrote; set out=FOLDER")
-    return Earlier(rows, files)
+    return earlier
 
 
 def _ending(name: str, cfg: DictConfig) -> str:

@@ -39,10 +39,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Earlier:
-    """The rows in exports.json of the same checkpoint, and the names of all files that earlier exports wrote."""
+    """What exports.json had: rows of the checkpoint as it is now, all formats, and files of the checkpoint before."""
 
     rows: list[dict[str, Any]]
-    files: set[str]
+    formats: set[str]
+    outdated: set[str]
 
 
 def check_boards(run: Path) -> None:
@@ -56,41 +57,46 @@ def check_boards(run: Path) -> None:
 def write_rows(about: dict[str, Any], rows: list[Row], earlier: Earlier, product: Product, folder: Path) -> list[str]:
     """Write exports.json, and to the result of the checkpoint's run if the folder is its own.
 
-    The row of earlier files stays until one of them is replaced or gone. Returns the names of the files that have no
-    row, since the checkpoint was changed after they were written (or a file that belongs to them was replaced).
+    The row of earlier files stays until one of them is replaced or gone. Returns the names of the files that were
+    exported before the checkpoint changed.
     """
     written = {file for row in rows for file in row.files}
     kept = [
         row
         for row in earlier.rows
-        if not written & {*row["files"]} and all((folder / file).is_file() for file in row["files"])
+        if not written & {*row["files"]} and all(_is_in(folder, file) for file in row["files"])
     ]
-    files = {row["format"] for row in kept if row["files"]}
-    new = [row for row in rows if row.files or row.format not in files]
+    there = {row["format"] for row in kept if row["files"]}
+    new = [row for row in rows if row.files or row.format not in there]
     by_format = {row["format"]: row for row in [*kept, *(row.plain() for row in new)]}
     described = {file for row in by_format.values() for file in row["files"]}
-    outdated = sorted(file for file in earlier.files - described if (folder / file).is_file())
+    left = {file for file in earlier.outdated - described if _is_in(folder, file)}
+    outdated = sorted(file for file in left if not (folder / file).samefile(product.path))
     write_exports(folder / EXPORTS, {**about, "rows": [*by_format.values()], "outdated": outdated})
     if folder.resolve() == product.path.resolve().parent:
-        _record(folder, new, outdated)
+        _record(folder, new, earlier.formats - by_format.keys())
     return outdated
 
 
-def _record(run: Path, rows: Sequence[Row], outdated: Collection[str]) -> None:
+def _is_in(folder: Path, file: str) -> bool:
+    """Return whether a name, which may come from a damaged file, is that of a file in a folder."""
+    return file == Path(file).name and len(file.encode()) < 256 and (folder / file).is_file()
+
+
+def _record(run: Path, rows: Sequence[Row], gone: Collection[str]) -> None:
     """Store rows in a run's result.json and next to its own row in TensorBoard's HParams, one per format.
 
-    The rows of outdated files are removed. Nothing is stored for a product whose folder has no result.json.
+    Rows of formats that are gone from exports.json are removed. Nothing is stored for a product whose folder has no
+    result.json.
     """
     if not (run / RESULT).exists():
         return
     result = read_result(run / RESULT)
-    earlier = result.get("exports", {})
-    gone = [name for name, row in earlier.items() if not {*outdated}.isdisjoint(row["files"])]
-    kept = {name: row for name, row in earlier.items() if name not in gone}
+    kept = {name: row for name, row in result.get("exports", {}).items() if name not in gone}
     result["exports"] = {**kept, **{row.format: row.plain() for row in rows}}
     write_result(run / RESULT, result)
     for board in (run / BOARDS).glob("*"):
-        if board.name in gone:
+        if board.name in gone and board.is_dir():
             shutil.rmtree(board)
     for row in rows:
         board = run / BOARDS / row.format

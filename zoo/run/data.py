@@ -3,6 +3,7 @@
 import functools
 from typing import Any
 
+import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 from omegaconf import OmegaConf
 
@@ -12,6 +13,7 @@ from zoo.checkpoint.product_file import Product, read_product
 from zoo.data.module import ResidentData
 from zoo.errors import BadInput, reason
 from zoo.instantiate import build
+from zoo.measure.compiler import check_compiler
 from zoo.paths import PRODUCT
 from zoo.ranges import height_width
 from zoo.run.config_checks import needs_numbers
@@ -36,10 +38,18 @@ def build_data(run: Run) -> tuple[Run, ResidentData]:
 
 
 def _check_settings(run: Run) -> None:
-    """Build the parts of a run without its teachers, so that a wrong setting is reported before these are trained."""
-    with isolate_rng():
+    """Build parts of a run, so that most wrong settings are reported before its teachers are trained.
+
+    They are the data, optimizer, schedule, callbacks and, without memory, the bare net.
+    """
+    accelerator = run.cfg.trainer.accelerator
+    if run.cfg.compile and (accelerator == "cpu" or (accelerator == "auto" and not torch.cuda.is_available())):
+        check_compiler(f"compile={run.cfg.compile}")
+    with isolate_rng(include_cuda=False):
         run, _ = _loaded(run, [])
-        build_optimizer(run), build_callbacks(run), build_bare_model(run.cfg.model)
+        build_optimizer(run), build_callbacks(run)
+        with torch.device("meta"):
+            build_bare_model(run.cfg.model)
 
 
 def _loaded(run: Run, teachers: list[Product]) -> tuple[Run, ResidentData]:
